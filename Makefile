@@ -1,0 +1,32 @@
+# Each target does all its own set-up, once: .venv is made with the constraints file.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+
+.PHONY: demo test lint build clean
+
+demo: $(VENV)/.ready
+	$(BIN)/samsvae demo --out runs/demo --overwrite
+
+test: $(VENV)/.ready
+	$(BIN)/pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+build: $(VENV)/.ready
+	$(BIN)/python -m build
+
+# torch comes first and pinned: asked for in any other way, it may bring gigabytes of CUDA along.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable . \
+		--group test --group lint --group build
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

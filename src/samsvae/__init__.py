@@ -1,0 +1,28 @@
+"""Sparse Additive Mechanism Shift VAE and its siblings, for Perturb-seq screens."""
+
+from samsvae import datasets
+from samsvae._version import __version__
+from samsvae.data import splits
+from samsvae.data.h5ad import read_h5ad
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
+from samsvae.estimators import SAMSVAE, load
+from samsvae.evaluation.differential_expression import differential_expression
+from samsvae.evaluation.metrics import ate_pearson
+from samsvae.train.settings import TrainSettings
+
+__all__ = [
+    "SAMSVAE",
+    "InputError",
+    "NonFiniteError",
+    "Screen",
+    "TrainSettings",
+    "TrainingInterrupted",
+    "__version__",
+    "ate_pearson",
+    "datasets",
+    "differential_expression",
+    "load",
+    "read_h5ad",
+    "splits",
+]

@@ -1,0 +1,137 @@
+"""Columns and matrices out of AnnData, checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from samsvae.data.counts import looks_like_counts, to_counts
+from samsvae.data.dosage import Notation
+from samsvae.errors import InputError, listed, unknown
+
+
+def genes(adata: AnnData) -> tuple[str, ...]:
+    """Return the names of the genes, refusing empty data and repeated names."""
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise InputError(f"the data have {adata.n_obs} cells and {adata.n_vars} genes")
+    names = pd.Index(adata.var_names.astype(str))
+    if not names.is_unique:
+        twice = names[names.duplicated()].unique()
+        raise InputError(
+            f"{len(twice)} gene names occur more than once, {listed(twice, 3)}: "
+            "make them unique, say with adata.var_names_make_unique()"
+        )
+    return tuple(names)
+
+
+def column(adata: AnnData, key: str, what: str) -> np.ndarray:
+    """Return a column of obs as text, refusing missing values."""
+    if key not in adata.obs:
+        raise unknown(f"column for the {what} in adata.obs:", key, list(adata.obs.columns))
+    column = adata.obs[key]
+    n_missing = int(column.isna().sum())
+    if n_missing:
+        raise InputError(
+            f"obs[{key!r}] lacks the {what} of {n_missing} of {adata.n_obs} cells: "
+            "fill it in, or leave those cells out"
+        )
+    return column.astype(str).to_numpy(dtype=object)
+
+
+def conditions(
+    adata: AnnData, notation: Notation, perturbation_key: str, dosage_key: str | None
+) -> tuple[list[dict[str, float]], np.ndarray]:
+    """Return the conditions, control first, and which of them each cell received."""
+    label = column(adata, perturbation_key, "perturbation")
+    if notation.separator == "":
+        raise InputError("separator is empty: expected what joins perturbations, like '+'")
+    present = {part for text in pd.unique(label) for part in [text.strip()]}
+    if notation.control not in present:
+        raise unknown(
+            f"control label in obs[{perturbation_key!r}]:", notation.control, sorted(present)
+        )
+    doses: np.ndarray | list[None] = [None] * len(label)
+    if dosage_key is not None:
+        # Control cells need no dose: whatever stands there, they received nothing.
+        if dosage_key not in adata.obs:
+            raise unknown("column for the dosage in adata.obs:", dosage_key, [*adata.obs.columns])
+        doses = adata.obs[dosage_key].astype(object).to_numpy()
+    keyed: dict[tuple[str, object], str] = {}
+    found: dict[str, dict[str, float]] = {notation.control: {}}
+    names = []
+    for key in zip(label, map(_hashable, doses), strict=True):
+        if key not in keyed:
+            condition = _condition(notation, *key, given=dosage_key is not None)
+            keyed[key] = notation.write(condition)
+            found[keyed[key]] = condition
+        names.append(keyed[key])
+    order = [notation.control, *sorted(found.keys() - {notation.control})]
+    position = {name: i for i, name in enumerate(order)}
+    return [found[name] for name in order], np.array([position[n] for n in names], np.int32)
+
+
+def _hashable(dose: object) -> object:
+    """Return one value for all missing doses: nan does not equal itself."""
+    return None if pd.isna(dose) else dose
+
+
+def _condition(notation: Notation, label: str, dose: object, *, given: bool) -> dict[str, float]:
+    if not given or not notation.condition(label):
+        return notation.condition(label)
+    if dose is None:
+        raise InputError(f"a cell with the label {label!r} has no dosage")
+    return notation.condition(label, notation.doses(dose))
+
+
+def counts(adata: AnnData, layer: str | None, *, real: bool) -> sp.csr_matrix:
+    """Return the counts of `adata.X` or a layer, `cell gene`; `real` admits real values."""
+    if layer is not None and layer not in adata.layers:
+        raise unknown("layer", layer, list(adata.layers))
+    where = "adata.X" if layer is None else f"layer {layer!r}"
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise InputError(f"adata.X is empty: give a layer, one of {listed(adata.layers)}")
+    try:
+        return to_counts(matrix, where, counts=not real)
+    except InputError as error:
+        others = [name for name in adata.layers if name != layer]
+        alike = [name for name in others if looks_like_counts(adata.layers[name])]
+        if real:
+            raise
+        if alike:
+            hint = f"layer {alike[0]!r} looks like counts: give layer={alike[0]!r}"
+        elif layer is not None and adata.X is not None and looks_like_counts(adata.X):
+            hint = "adata.X looks like counts: leave layer out"
+        else:
+            hint = "no layer looks like counts (counts=False takes real values as they are)"
+        raise InputError(f"{error}; {hint}") from None
+
+
+def library_size(adata: AnnData, key: str, own: np.ndarray) -> np.ndarray:
+    """Return a column of total counts, none below the cell's `own` counts in the file."""
+    text = column(adata, key, "library size")
+    size = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(np.float64)
+    wrong = ~(np.isfinite(size) & (size > 0))
+    if wrong.any():
+        raise InputError(
+            f"obs[{key!r}] is not a positive number for {int(wrong.sum())} cells, "
+            f"{text[wrong][0]!r} for one: expected total counts"
+        )
+    below = size < own * (1 - 1e-6)
+    if below.any():
+        raise InputError(
+            f"obs[{key!r}] is below the cell's counts in the file for {int(below.sum())} cells, "
+            f"{size[below][0]:g} against {own[below][0]:g} for one: expected total counts, "
+            "not size factors"
+        )
+    return size
+
+
+def batches(adata: AnnData, key: str | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the names of the batches and the batch of each cell; no names without a key."""
+    if key is None:
+        return (), np.zeros(adata.n_obs, np.int32)
+    names, codes = np.unique(column(adata, key, "batch").astype(str), return_inverse=True)
+    return tuple(map(str, names)), codes.astype(np.int32)

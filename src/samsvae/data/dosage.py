@@ -1,0 +1,139 @@
+"""Conditions as text and as rows of dosage: "B@2+A" <-> {A: 1, B: 2} <-> a sparse row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from samsvae.errors import InputError, listed, unknown
+
+Condition = Mapping[str, float]
+"""Dose by perturbation; control is empty."""
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How conditions are written.
+
+    A condition is the set of perturbations a cell received, joined by `separator` and sorted, so
+    that "B+A" is "A+B". A dose other than 1 follows an "@": "drugA@0.5". The empty set is written
+    as the control label, and control as a part adds nothing: "A+control" is "A".
+    """
+
+    control: str = "control"
+    separator: str = "+"
+
+    def parts(self, label: str) -> list[str]:
+        """Split a label into its parts.
+
+        Raises
+        ------
+        InputError
+            If a part is empty ("A+") or repeated ("A+A").
+        """
+        if label.strip() == self.control:
+            return []
+        parts = [part.strip() for part in label.split(self.separator)]
+        if "" in parts:
+            raise InputError(
+                f"the label {label!r} has an empty part: expected perturbations joined by "
+                f"{self.separator!r}, or {self.control!r}"
+            )
+        if len(set(parts)) < len(parts):
+            raise InputError(
+                f"the label {label!r} names a perturbation twice: name each once, and give its "
+                "dose by dosage_key"
+            )
+        return parts
+
+    def condition(self, label: str, doses: Sequence[float] | None = None) -> dict[str, float]:
+        """Read a label, each part at its dose (default 1). A part at dose 0 was not received."""
+        parts = self.parts(label)
+        doses = [1.0] * len(parts) if doses is None else doses
+        if len(doses) != len(parts):
+            raise InputError(
+                f"the label {label!r} has {len(parts)} perturbations but {len(doses)} doses: "
+                f"expected one dose each, joined by {self.separator!r}"
+            )
+        received = zip(parts, doses, strict=True)
+        return {part: dose for part, dose in received if part != self.control and dose != 0}
+
+    def doses(self, text: object) -> list[float]:
+        """Read doses: one number, or one per part of the label, like "0.5+2".
+
+        Raises
+        ------
+        InputError
+            If a dose is not a finite number of at least 0.
+        """
+        fields = [text] if isinstance(text, int | float) else str(text).split(self.separator)
+        doses = []
+        for field in fields:
+            try:
+                dose = float(field)
+            except ValueError:
+                dose = math.nan
+            if not (math.isfinite(dose) and dose >= 0):
+                raise InputError(
+                    f"the dosage {str(text)!r} is not a number of at least 0, nor several joined "
+                    f"by {self.separator!r}"
+                )
+            doses.append(dose)
+        return doses
+
+    def write(self, condition: Condition) -> str:
+        """Write a condition: sorted, doses other than 1 behind an "@"."""
+        parts = [
+            name if dose == 1 else f"{name}@{float(dose)!r}"
+            for name, dose in sorted(condition.items())
+        ]
+        return self.separator.join(parts) or self.control
+
+    def read(self, text: str, perturbations: Sequence[str]) -> dict[str, float]:
+        """Read a condition of known perturbations, with doses behind "@".
+
+        Raises
+        ------
+        InputError
+            If a perturbation is not among `perturbations`.
+        """
+        known = set(perturbations)
+        condition: dict[str, float] = {}
+        for part in self.parts(text):
+            name, dose = part, 1.0
+            if part not in known and "@" in part:
+                name, _, number = part.rpartition("@")
+                (dose,) = self.doses(number)
+            if name == self.control:
+                continue
+            if name not in known:
+                raise unknown("perturbation", name, perturbations)
+            if name in condition:
+                raise InputError(f"the condition {text!r} names {name!r} twice")
+            if dose != 0:
+                condition[name] = dose
+        return condition
+
+
+def rows(conditions: Sequence[Condition], perturbations: Sequence[str]) -> sp.csr_matrix:
+    """Return conditions as a sparse dosage matrix, `condition perturbation`.
+
+    Raises
+    ------
+    InputError
+        If a condition holds a perturbation that is not among `perturbations`.
+    """
+    position = {name: i for i, name in enumerate(perturbations)}
+    strange = sorted({name for c in conditions for name in c if name not in position})
+    if strange:
+        raise InputError(f"perturbations never seen in training: {listed(strange)}")
+    indptr = np.cumsum([0, *map(len, conditions)])
+    indices = [position[name] for c in conditions for name in sorted(c)]
+    doses = [c[name] for c in conditions for name in sorted(c)]
+    shape = (len(conditions), len(perturbations))
+    data = np.asarray(doses, np.float32)
+    return sp.csr_matrix((data, np.asarray(indices, np.int64), indptr), shape=shape)

@@ -1,0 +1,104 @@
+"""Minibatches of a screen, as tensors on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from samsvae.data.screen import Screen
+from samsvae.types import Batch, Dosage
+
+
+class Loader:
+    """Makes batches of the cells of one split, each scored with this split's own n_t.
+
+    Parameters
+    ----------
+    screen
+        The cells, say `screen.train`.
+    device
+        Where the tensors go.
+    """
+
+    def __init__(self, screen: Screen, device: torch.device | str = "cpu") -> None:
+        self.screen = screen
+        self.device = torch.device(device)
+        received = np.diff(screen.dosage.indptr)
+        self.n_slots = int(received.max(initial=0))
+        n_batches = len(screen.vocabulary.batches)  # none: one-hot vectors of width 0
+        self._covariates = np.eye(max(1, n_batches), n_batches, dtype=np.float32)[screen.batch]
+
+    def batch(self, rows: np.ndarray | slice) -> Batch:
+        """Return some cells, by position."""
+        screen = self.screen
+        received = encode(screen.dosage[rows], self.n_slots)
+        n_t = screen.cells_per_perturbation[received.perturbations.numpy()]
+        return Batch(
+            self._tensor(screen.counts[rows].toarray()),
+            self._tensor(screen.library_size[rows]),
+            self._tensor(self._covariates[rows]),
+            on_device(received, self.device),
+            self._tensor(np.maximum(n_t, 1)),
+        )
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yield all cells once, in their order."""
+        for start in range(0, len(self.screen), batch_size):
+            yield self.batch(slice(start, start + batch_size))
+
+    def rows_of_step(self, step: int, batch_size: int, seed: int) -> np.ndarray:
+        """Return the cells of one training step: a function of the step, so it can be resumed.
+
+        The cells come in a stream of permutations, one per epoch, cut in batches of equal size
+        (or of all cells, where there are fewer).
+        """
+        n_cells = len(self.screen)
+        batch_size = min(batch_size, n_cells)
+        first, last = step * batch_size, (step + 1) * batch_size
+        epochs = range(first // n_cells, (last - 1) // n_cells + 1)
+        stream = np.concatenate([self._permutation(epoch, seed) for epoch in epochs])
+        offset = epochs[0] * n_cells
+        return stream[first - offset : last - offset]
+
+    def _permutation(self, epoch: int, seed: int) -> np.ndarray:
+        if getattr(self, "_last", (None, None))[0] != (epoch, seed):
+            order = np.random.default_rng([seed, epoch]).permutation(len(self.screen))
+            self._last = ((epoch, seed), order)
+        return self._last[1]
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self.device, non_blocking=True)
+
+
+def encode(dosage: sp.csr_matrix, n_slots: int) -> Dosage:
+    """Return rows of dosage as lists of the perturbations that occur in them.
+
+    Parameters
+    ----------
+    dosage
+        `cell perturbation`, sparse.
+    n_slots
+        Most perturbations of a cell: the width of the lists.
+    """
+    received = np.diff(dosage.indptr)
+    filled = np.arange(n_slots) < received[:, None]
+    perturbations, position = np.unique(dosage.indices, return_inverse=True)
+    if len(perturbations) == 0:  # controls only: empty slots still point at something
+        perturbations = np.zeros(1, np.int64)
+    slots = np.zeros(filled.shape, np.int64)
+    dose = np.zeros(filled.shape, np.float32)
+    slots[filled] = position
+    dose[filled] = dosage.data
+    return Dosage(
+        torch.from_numpy(perturbations.astype(np.int64)),
+        torch.from_numpy(slots),
+        torch.from_numpy(dose),
+    )
+
+
+def on_device(dosage: Dosage, device: torch.device) -> Dosage:
+    """Return the same lists on a device."""
+    return Dosage(*(values.to(device, non_blocking=True) for values in dosage))

@@ -1,0 +1,362 @@
+"""A screen: counts, what each cell received, and how the cells are split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from samsvae.data import columns, dosage
+from samsvae.data.dosage import Notation
+from samsvae.errors import InputError, listed, unknown
+
+SPLITS = ("train", "valid", "test")
+UNUSED = "unused"
+"""Split of cells that an experiment leaves out on purpose."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names that give a screen's columns their meaning; saved with every model."""
+
+    genes: tuple[str, ...]
+    perturbations: tuple[str, ...]
+    batches: tuple[str, ...] = ()
+    notation: Notation = field(default_factory=Notation)
+    counts: bool = True
+    """Whether the data are counts (or real values)."""
+    own_library_size: bool = True
+    """Whether a cell's library size is the sum of its counts of these genes."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Screen:
+    """The cells of a Perturb-seq screen. Make one with `Screen.from_anndata`.
+
+    Subsets (`screen.train`, `screen[rows]`) share the names of the whole screen.
+    """
+
+    vocabulary: Vocabulary
+    cells: pd.Index
+    """Names of the cells."""
+    counts: sp.csr_matrix
+    """`cell gene`: CSR of the smallest unsigned integer type (float32 for real values)."""
+    library_size: np.ndarray
+    """`cell`, counts: total counts of the cell."""
+    dosage: sp.csr_matrix
+    """`cell perturbation`: doses, sparse; a control cell is an empty row."""
+    condition_names: tuple[str, ...]
+    """All conditions of the whole screen, control first."""
+    condition: np.ndarray
+    """`cell`: index into `condition_names`."""
+    batch: np.ndarray
+    """`cell`: index into `vocabulary.batches`; zeros where there are none."""
+    split: np.ndarray | None = None
+    """`cell`: "train", "valid", "test" (or "unused"); None before `with_split`."""
+
+    @classmethod
+    def from_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        perturbation_key: str = "perturbation",
+        control: str = "control",
+        separator: str = "+",
+        layer: str | None = None,
+        dosage_key: str | None = None,
+        batch_key: str | None = None,
+        library_size_key: str | None = None,
+        split_key: str | None = None,
+        drop_empty_cells: bool = False,
+        counts: bool = True,
+    ) -> Screen:
+        """Take a screen from an AnnData object, checking everything.
+
+        Parameters
+        ----------
+        adata
+            Cells x genes. Dense, CSR, CSC, a view or a backed file.
+        perturbation_key
+            Column of `adata.obs` with each cell's condition: the control label, a perturbation, or
+            several joined by the separator. Labels of any type; "B+A" is "A+B".
+        control
+            Label of cells with no targeting perturbation.
+        separator
+            What joins the perturbations of a condition.
+        layer
+            Layer that holds the counts; by default `adata.X`.
+        dosage_key
+            Column with each cell's dose: a number, or one per perturbation of the label, in its
+            order, like "0.5+2". By default every dose is 1.
+        batch_key
+            Column with each cell's batch.
+        library_size_key
+            Column with each cell's total counts, for a panel of a larger library. By default the
+            sum of the cell's counts in the file.
+        split_key
+            Column with each cell's split: "train", "valid" or "test".
+        drop_empty_cells
+            Leave out cells with no counts; without it they are an error.
+        counts
+            False admits real values, for the Gaussian likelihood.
+
+        Raises
+        ------
+        InputError
+            If anything cannot be used: the message says what was got, what was expected and what
+            to do.
+        """
+        genes = columns.genes(adata)
+        notation = Notation(str(control), separator)
+        conditions, condition = columns.conditions(adata, notation, perturbation_key, dosage_key)
+        perturbations = sorted({name for received in conditions for name in received})
+        matrix = columns.counts(adata, layer, real=not counts)
+        total = np.asarray(matrix.sum(1), dtype=np.float64).ravel()
+        n_empty = int((total == 0).sum()) if counts else 0
+        if n_empty and not drop_empty_cells:
+            raise InputError(
+                f"{n_empty} of {adata.n_obs} cells have no counts: leave them out with "
+                "drop_empty_cells=True (--drop-empty-cells), or filter the data"
+            )
+        if library_size_key is not None:
+            total = columns.library_size(adata, library_size_key, total)
+        batches, batch = columns.batches(adata, batch_key)
+        vocabulary = Vocabulary(
+            genes,
+            tuple(perturbations),
+            batches,
+            notation,
+            counts=counts,
+            own_library_size=library_size_key is None,
+        )
+        screen = cls(
+            vocabulary,
+            pd.Index(adata.obs_names.astype(str)),
+            matrix,
+            total,
+            dosage.rows(conditions, perturbations)[condition],
+            tuple(notation.write(received) for received in conditions),
+            condition,
+            batch,
+        )
+        if split_key is not None:
+            screen = screen.with_split(columns.column(adata, split_key, "split"))
+        return screen[np.diff(matrix.indptr) > 0] if n_empty else screen
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, rows: Any) -> Self:
+        """Return the screen of some cells: a boolean mask, a slice or positions."""
+        return replace(
+            self,
+            cells=self.cells[rows],
+            counts=self.counts[rows],
+            library_size=self.library_size[rows],
+            dosage=self.dosage[rows],
+            condition=self.condition[rows],
+            batch=self.batch[rows],
+            split=None if self.split is None else self.split[rows],
+        )
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """Names of the genes."""
+        return self.vocabulary.genes
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """Names of the perturbations: the columns of dosage."""
+        return self.vocabulary.perturbations
+
+    @cached_property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions of these cells, control first."""
+        return tuple(self.condition_names[i] for i in np.unique(self.condition))
+
+    @property
+    def control(self) -> Screen:
+        """The control cells."""
+        return self[self.is_control]
+
+    @property
+    def is_control(self) -> np.ndarray:
+        """`cell`: whether the cell received no perturbation."""
+        return np.diff(self.dosage.indptr) == 0
+
+    @cached_property
+    def cells_per_perturbation(self) -> np.ndarray:
+        """n_t, `perturbation`: how many of these cells received each perturbation."""
+        return np.bincount(self.dosage.indices, minlength=len(self.perturbations))
+
+    @property
+    def train(self) -> Screen:
+        """The training cells."""
+        return self._part("train")
+
+    @property
+    def valid(self) -> Screen:
+        """The validation cells."""
+        return self._part("valid")
+
+    @property
+    def test(self) -> Screen:
+        """The test cells."""
+        return self._part("test")
+
+    def _part(self, name: str) -> Screen:
+        if self.split is None:
+            raise InputError(
+                "the screen has no split: give split_key, or take "
+                "screen.with_split(samsvae.splits.random(screen, seed=0))"
+            )
+        return self[self.split == name]
+
+    def of(self, condition: str) -> Screen:
+        """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur."""
+        notation = self.vocabulary.notation
+        name = notation.write(notation.read(condition, self.perturbations))
+        if name not in self.condition_names:
+            return self[:0]
+        return self[self.condition == self.condition_names.index(name)]
+
+    def with_split(self, split: pd.Series | Sequence[str]) -> Screen:
+        """Return the screen with another split.
+
+        Parameters
+        ----------
+        split
+            One of "train", "valid", "test" (or "unused") per cell: a Series by cell name, such as
+            the functions of `samsvae.splits` return, or a sequence in the order of the cells.
+        """
+        if isinstance(split, pd.Series):
+            if not split.index.equals(self.cells):
+                missing = self.cells.difference(split.index)
+                if len(missing):
+                    raise InputError(
+                        f"the split lacks {len(missing)} of {len(self)} cells: {listed(missing)}"
+                    )
+                if not split.index.is_unique or not self.cells.is_unique:
+                    raise InputError("cell names are not unique: the split cannot be matched")
+                split = split.loc[self.cells]
+            split = split.to_numpy()
+        values = np.asarray(split, dtype=object)
+        if values.shape != (len(self),):
+            raise InputError(f"the split has {len(values)} values for {len(self)} cells")
+        for value in pd.unique(values):
+            if value not in (*SPLITS, UNUSED):
+                raise unknown("split", value, SPLITS)
+        return replace(self, split=values)
+
+    def matched_to(self, vocabulary: Vocabulary) -> tuple[Screen, int]:
+        """Return the screen with a model's genes and perturbations, and how many genes it lost.
+
+        Genes and perturbations are matched by name, whatever their order; other genes are left
+        out.
+
+        Raises
+        ------
+        InputError
+            If a gene of the model is missing, a cell received a perturbation the model does not
+            know, or a batch is one it has never seen.
+        """
+        if vocabulary == self.vocabulary:
+            return self, 0
+        missing = [gene for gene in vocabulary.genes if gene not in set(self.genes)]
+        if missing:
+            raise InputError(
+                f"the data lack {len(missing)} of the model's {len(vocabulary.genes)} genes: "
+                f"{listed(missing)}"
+            )
+        counts = self.counts
+        if vocabulary.genes != self.genes:
+            columns = pd.Index(self.genes).get_indexer(pd.Index(vocabulary.genes))
+            counts = counts[:, columns].tocsr()
+            counts.sort_indices()
+        library_size = self.library_size
+        if vocabulary.own_library_size:
+            library_size = np.asarray(counts.sum(1), dtype=np.float64).ravel()
+        notation = self.vocabulary.notation
+        conditions = [notation.read(name, self.perturbations) for name in self.condition_names]
+        present = np.unique(self.condition)
+        dosage_rows = dosage.rows([conditions[i] for i in present], vocabulary.perturbations)
+        names = [vocabulary.notation.write(condition) for condition in conditions]
+        screen = replace(
+            self,
+            vocabulary=vocabulary,
+            counts=counts,
+            library_size=library_size,
+            dosage=dosage_rows[np.searchsorted(present, self.condition)],
+            condition_names=tuple(names),
+            batch=_recoded(self.batch, self.vocabulary.batches, vocabulary.batches),
+        )
+        return screen, len(self.genes) - len(vocabulary.genes)
+
+    def to_anndata(self) -> AnnData:
+        """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits."""
+        obs = pd.DataFrame(
+            {
+                "perturbation": np.asarray(self.condition_names)[self.condition],
+                "library_size": self.library_size,
+            },
+            index=self.cells,
+        )
+        if self.vocabulary.batches:
+            obs["batch"] = np.asarray(self.vocabulary.batches)[self.batch]
+        if self.split is not None:
+            obs["split"] = self.split.astype(str)
+        return AnnData(self.counts, obs=obs, var=pd.DataFrame(index=list(self.genes)))
+
+    def summary(self) -> pd.DataFrame:
+        """Return the number of cells per condition and split (or in all, without a split)."""
+        condition = pd.Categorical.from_codes(self.condition, list(self.condition_names))
+        split = np.full(len(self), "cells", object) if self.split is None else self.split
+        table = pd.crosstab(
+            pd.Series(condition, name="condition"), pd.Series(split, name="split"), dropna=True
+        )
+        order = [name for name in (*SPLITS, UNUSED, "cells") if name in table.columns]
+        table = table.reindex(index=list(self.conditions), columns=order, fill_value=0)
+        table.index.name, table.columns.name = "condition", None
+        if self.split is not None:
+            table["total"] = table.sum(axis=1)
+        return table
+
+    def __repr__(self) -> str:
+        combinations = sum(
+            len(self.vocabulary.notation.parts(name)) > 1 for name in self.conditions
+        )
+        lines = [
+            f"Screen: {len(self):,} cells x {len(self.genes):,} genes",
+            f"  {len(self.perturbations):,} perturbations, {len(self.conditions):,} conditions "
+            f"({combinations:,} combinations), {int(self.is_control.sum()):,} control cells",
+        ]
+        if self.vocabulary.batches:
+            lines.append(f"  {len(self.vocabulary.batches):,} batches")
+        if self.split is not None:
+            sizes = pd.Series(self.split).value_counts()
+            lines.append("  " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()) + " cells")
+        if len(self):
+            lines.append(f"  median library size {np.median(self.library_size):,.0f} counts")
+        return "\n".join(lines)
+
+
+def _recoded(codes: np.ndarray, ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
+    """Return batch codes of one vocabulary in those of another."""
+    if not theirs:
+        return np.zeros_like(codes)
+    if not ours:
+        raise InputError("the model was trained with batches: give batch_key for the new data")
+    present = [ours[i] for i in np.unique(codes)]
+    strange = [name for name in present if name not in theirs]
+    if strange:
+        raise InputError(
+            f"batches never seen in training: {listed(strange)}; the model knows {listed(theirs)}"
+        )
+    position = np.array([theirs.index(name) if name in theirs else -1 for name in ours])
+    return position[codes]

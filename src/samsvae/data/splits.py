@@ -1,0 +1,114 @@
+"""Splits of a screen's cells into training, validation and test cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from samsvae.data.screen import UNUSED, Screen
+from samsvae.errors import InputError, check_range
+
+__all__ = ["data_efficiency", "heldout_combinations", "random"]
+
+
+def random(
+    screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
+) -> pd.Series:
+    """Split the cells at random.
+
+    Parameters
+    ----------
+    screen
+        The cells.
+    seed
+        Same seed, same split.
+    fractions
+        Of training, validation and test cells; they sum to 1 (default: the paper's).
+
+    Returns
+    -------
+    "train", "valid" or "test" by cell name, for `Screen.with_split`.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise InputError(f"fractions are {fractions}: expected three numbers that sum to 1")
+    ends = np.round(np.cumsum(fractions) * len(screen)).astype(int)
+    order = np.random.default_rng(seed).permutation(len(screen))
+    split = np.full(len(screen), "test", object)
+    split[order[: ends[1]]] = "valid"
+    split[order[: ends[0]]] = "train"
+    return _series(screen, split)
+
+
+def heldout_combinations(
+    screen: Screen, *, fraction: float = 0.3, valid: float = 0.2, seed: int = 0
+) -> pd.Series:
+    """Hold out whole combinations: all cells of some conditions with several perturbations.
+
+    Parameters
+    ----------
+    screen
+        The cells.
+    fraction
+        Share of the combinations whose cells become test cells, between 0 and 1. Combinations
+        held out at a smaller fraction are held out at a larger one too.
+    valid
+        Share of the other cells that become validation cells, at random.
+    seed
+        Same seed, same split.
+
+    Raises
+    ------
+    InputError
+        If the screen has no combinations.
+    """
+    check_range("fraction", fraction, low=0, high=1)
+    check_range("valid", valid, low=0, high=1)
+    rng = np.random.default_rng(seed)
+    heldout = _some_combinations(screen, fraction, rng)
+    split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
+    split[heldout] = "test"
+    return _series(screen, split)
+
+
+def data_efficiency(
+    screen: Screen, *, fraction: float, test: float = 0.3, valid: float = 0.2, seed: int = 0
+) -> pd.Series:
+    """Train on a growing share of the combinations, tested always on the same others.
+
+    Parameters
+    ----------
+    screen
+        The cells.
+    fraction
+        Share of the combinations not held out that may be trained on, between 0 (singles and
+        controls alone) and 1. The training cells at a smaller fraction are training cells at a
+        larger one too; the cells of the remaining combinations are "unused".
+    test
+        Share of the combinations held out, as in `heldout_combinations` with the same seed.
+    valid
+        Share of the other cells that become validation cells, at random.
+    seed
+        Same seed, same split.
+    """
+    check_range("fraction", fraction, low=0, high=1)
+    split = heldout_combinations(screen, fraction=test, valid=valid, seed=seed)
+    rest = np.flatnonzero(split.to_numpy() != "test")
+    order = np.random.default_rng([seed, 1])
+    used = np.zeros(len(screen), bool)
+    used[rest[_some_combinations(screen[rest], fraction, order)]] = True
+    unused = (split.to_numpy() != "test") & (np.diff(screen.dosage.indptr) > 1) & ~used
+    split[unused] = UNUSED
+    return split
+
+
+def _some_combinations(screen: Screen, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Return `cell`: whether its condition is among the first combinations of a random order."""
+    combinations = np.unique(screen.condition[np.diff(screen.dosage.indptr) > 1])
+    if len(combinations) == 0:
+        raise InputError("the screen has no combinations: no condition has several perturbations")
+    order = rng.permutation(combinations)
+    return np.isin(screen.condition, order[: round(fraction * len(order))])
+
+
+def _series(screen: Screen, split: np.ndarray) -> pd.Series:
+    return pd.Series(split, index=screen.cells, name="split")

@@ -1,0 +1,53 @@
+"""What a user can mend: input errors in one line, with the nearest known name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+
+__all__ = ["InputError", "NonFiniteError", "TrainingInterrupted"]
+
+
+class InputError(ValueError):
+    """Input that cannot be used: says what was got, what was expected and what to do."""
+
+
+class NonFiniteError(ArithmeticError):
+    """Training reached a loss that is not a finite number."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was stopped by Ctrl-C or SIGTERM; the message says where it can go on."""
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Return names in quotes, the first few of them."""
+    names = list(names)
+    shown = ", ".join(repr(str(name)) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def unknown(kind: str, name: object, known: Collection[str]) -> InputError:
+    """Return the error for a name that does not exist, with the nearest that do."""
+    near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
+    hint = f"the nearest is {listed(near)}" if near else f"there are {listed(known) or 'none'}"
+    return InputError(f"no {kind} {str(name)!r}: {hint}")
+
+
+def check_range(name: str, value: float, *, low: float, high: float, open_: bool = False) -> None:
+    """Raise unless low <= value <= high (strictly between, with `open_`)."""
+    inside = low < value < high if open_ else low <= value <= high
+    if not inside:  # nan is not inside either
+        between = "strictly between" if open_ else "between"
+        wanted = (
+            f"{between} {low:g} and {high:g}"
+            if high != float("inf")
+            else (f"{'above' if open_ else 'at least'} {low:g}")
+        )
+        raise InputError(f"{name} is {value!r}: expected a number {wanted}")
+
+
+def check_count(name: str, value: object, *, low: int = 1) -> None:
+    """Raise unless value is a whole number of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name} is {value!r}: expected a whole number of at least {low}")

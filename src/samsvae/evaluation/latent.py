@@ -1,0 +1,61 @@
+"""Where cells lie in latent space, and where perturbations move them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samsvae.data.loader import Loader
+from samsvae.model.vae import PerturbationVAE
+from samsvae.types import Dosage, Shifts
+
+_CELLS = 1024
+
+
+@torch.no_grad()
+def draw_shifts(
+    model: PerturbationVAE, perturbations: Tensor, n_particles: int, generator: torch.Generator
+) -> Shifts:
+    """Draw the shifts of some perturbations, in their order."""
+    noise = model.mechanism.noise(perturbations, n_particles, generator)
+    return model.mechanism.draw(perturbations, noise)
+
+
+def of_batch(shifts: Shifts, perturbations: Tensor, dosage: Dosage) -> Shifts:
+    """Return the shifts of a batch's perturbations out of those of many (sorted) ones.
+
+    Global terms are left out: predictions do not score them.
+    """
+    if len(perturbations) == 0:  # control cells alone: their one slot is empty
+        n_particles, _, n_latent = shifts.value.shape
+        return Shifts(shifts.value.new_zeros(n_particles, 1, n_latent), {})
+    position = torch.searchsorted(perturbations, dosage.perturbations)
+    position = position.clamp(max=len(perturbations) - 1)
+    return Shifts(shifts.value.index_select(1, position), {})
+
+
+@torch.no_grad()
+def latent_means(
+    model: PerturbationVAE, loader: Loader, n_particles: int, generator: torch.Generator
+) -> dict[str, np.ndarray]:
+    """Return posterior means of "basal" and "state", `cell latent`."""
+    present = torch.from_numpy(np.flatnonzero(loader.screen.cells_per_perturbation))
+    present = present.to(loader.device)
+    shifts = draw_shifts(model, present, n_particles, generator)
+    basal, state = [], []
+    for batch in loader.in_order(_CELLS):
+        context = model.mechanism.context(batch.dosage, of_batch(shifts, present, batch.dosage))
+        mean = model.encoder.posterior(batch, context).loc.expand(context.shape)
+        basal.append(mean.mean(0).cpu().numpy())
+        state.append(model.mechanism.apply_to(mean, context).mean(0).cpu().numpy())
+    return {"basal": np.concatenate(basal), "state": np.concatenate(state)}
+
+
+@torch.no_grad()
+def embedding_means(model: PerturbationVAE) -> Tensor:
+    """Return the posterior mean of each embedding given its most probable mask."""
+    mechanism = model.mechanism
+    mask = (mechanism.mask.probability() > 0.5).float()
+    everyone = torch.arange(len(mask), device=mask.device)
+    return mechanism.embedding.posterior(everyone, mask).loc

@@ -1,0 +1,75 @@
+"""Scores of predicted effects against the data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError
+from samsvae.evaluation.differential_expression import differential_expression
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Pearson correlation of two arrays; NaN where one is constant."""
+    a, b = np.ravel(a) - np.mean(a), np.ravel(b) - np.mean(b)
+    norm = np.sqrt(np.sum(a * a) * np.sum(b * b))
+    return float(np.sum(a * b) / norm) if norm > 0 else float("nan")
+
+
+class AtePearson(NamedTuple):
+    """Pearson correlation of effects with the data's differential expression."""
+
+    pooled: float
+    """Over all conditions x genes (the paper's)."""
+    top20: float
+    """Over each condition's 20 genes most changed by |DE| in all cells, pooled."""
+    per_condition: pd.Series
+    """By condition, over all genes."""
+
+    @property
+    def median(self) -> float:
+        """Median over conditions."""
+        return float(self.per_condition.median())
+
+
+def ate_pearson(
+    effects: pd.DataFrame, reference: Screen, all_cells: Screen, *, n_top: int = 20
+) -> AtePearson:
+    """Correlate effects with the differential expression of some cells.
+
+    Parameters
+    ----------
+    effects
+        ATE on scale "log", conditions x genes. Control is not scored.
+    reference
+        The cells whose DE is compared with, such as the test cells. Conditions without cells
+        there are not scored.
+    all_cells
+        The whole screen, which names each condition's most changed genes.
+    n_top
+        How many those are.
+
+    Raises
+    ------
+    InputError
+        If no condition can be scored.
+    """
+    observed = set(reference.conditions) - {reference.condition_names[0]}
+    names = [name for name in effects.index if name in observed]
+    if not names:
+        raise InputError("no condition to score: none of the effects has cells to compare with")
+    ate = effects.loc[names].to_numpy()
+    de = differential_expression(reference, names).to_numpy()
+    everywhere = differential_expression(all_cells, names).abs().to_numpy()
+    top = np.argsort(-everywhere, axis=1, kind="stable")[:, :n_top]
+    per_condition = pd.Series(
+        [pearson(a, d) for a, d in zip(ate, de, strict=True)], pd.Index(names, name="condition")
+    )
+    return AtePearson(
+        pearson(ate, de),
+        pearson(np.take_along_axis(ate, top, 1), np.take_along_axis(de, top, 1)),
+        per_condition,
+    )

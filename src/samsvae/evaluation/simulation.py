@@ -1,0 +1,89 @@
+"""Counts of cells under a condition, drawn from a trained model."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from samsvae.data.loader import Loader, encode, on_device
+from samsvae.evaluation.latent import draw_shifts, of_batch
+from samsvae.model.vae import PerturbationVAE
+from samsvae.types import Dosage
+
+_CELLS = 1024
+
+
+@torch.no_grad()
+def new_cells(
+    model: PerturbationVAE,
+    received: sp.csr_matrix,
+    library_size: np.ndarray,
+    covariates: np.ndarray,
+    generator: torch.Generator,
+    *,
+    panel: bool,
+) -> sp.csr_matrix:
+    """Draw the counts of new cells, each with its own basal state, mask and embedding.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    received
+        `1 perturbation`: what they receive.
+    library_size
+        `cell`, counts.
+    covariates
+        `cell covariate`.
+    generator
+        Source of the draws.
+    panel
+        Library sizes count these genes alone.
+    """
+    dosage = on_device(encode(received, max(1, received.nnz)), generator.device)
+    blocks = []
+    for start in range(0, len(library_size), _CELLS):
+        rows = slice(start, start + _CELLS)
+        size = torch.from_numpy(library_size[rows].astype(np.float32)).to(generator.device)
+        n = len(size)
+        # Every new cell is a particle of one cell.
+        shifts = draw_shifts(model, dosage.perturbations, n, generator)
+        basal = model.encoder.noise(1, n, generator)  # the prior is N(0, I)
+        state = model.mechanism.apply_to(basal, model.mechanism.context(dosage, shifts))
+        own = torch.from_numpy(covariates[rows].astype(np.float32)).to(generator.device)
+        hidden = model.decoder(state, own.unsqueeze(1)).squeeze(1)
+        mean = model.likelihood.mean(hidden, size, panel=panel)
+        blocks.append(_sparse(model.likelihood.draw(mean, generator)))
+    return sp.vstack(blocks, format="csr")
+
+
+@torch.no_grad()
+def given_cells(
+    model: PerturbationVAE, received: sp.csr_matrix, loader: Loader, generator: torch.Generator
+) -> sp.csr_matrix:
+    """Draw what given cells would have shown under a condition.
+
+    Their basal states come from the posterior given what they did receive and show; one draw of
+    the globals serves all cells and both conditions.
+    """
+    device = generator.device
+    everyone = torch.arange(received.shape[1], device=device)
+    shifts = draw_shifts(model, everyone, 1, generator)
+    one = on_device(encode(received, max(1, received.nnz)), device)
+    blocks = []
+    for batch in loader.in_order(_CELLS):
+        n = len(batch.counts)
+        context = model.mechanism.context(batch.dosage, of_batch(shifts, everyone, batch.dosage))
+        basal = model.encoder.draw(batch, context, model.encoder.noise(n, 1, generator)).value
+        target = Dosage(one.perturbations, one.position.expand(n, -1), one.dose.expand(n, -1))
+        context = model.mechanism.context(target, of_batch(shifts, everyone, target))
+        hidden = model.decoder(model.mechanism.apply_to(basal, context), batch.covariates)
+        mean = model.likelihood.mean(hidden.squeeze(0), batch.library_size)
+        blocks.append(_sparse(model.likelihood.draw(mean, generator)))
+    return sp.vstack(blocks, format="csr")
+
+
+def _sparse(counts: Tensor) -> sp.csr_matrix:
+    return sp.csr_matrix(counts.cpu().numpy().astype(np.int32))

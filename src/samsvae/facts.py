@@ -1,0 +1,140 @@
+"""What a model remembers of the cells it was trained on, so that it needs no data to answer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samsvae.data.dosage import Notation
+from samsvae.data.screen import Screen, Vocabulary
+from samsvae.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Facts of the training cells."""
+
+    vocabulary: Vocabulary
+    conditions: tuple[str, ...]
+    """Conditions of the training cells, control first."""
+    cells_per_condition: np.ndarray
+    """`condition`: how many training cells each has."""
+    cells_per_perturbation: np.ndarray
+    """n_t, `perturbation`."""
+    library_size: np.ndarray
+    """`cell`, counts: of the training cells, sorted by condition."""
+    batch_shares: np.ndarray
+    """`batch`: share of the training cells in each; empty where there are none."""
+    unobserved: bool
+    """Whether library sizes count more than the screen's genes."""
+
+    @classmethod
+    def of(cls, screen: Screen) -> Facts:
+        """Take the facts of a screen's training cells.
+
+        Raises
+        ------
+        InputError
+            If there are no training cells, no control cells or no perturbed cells among them.
+        """
+        train = screen.train
+        notation = screen.vocabulary.notation
+        if not len(train):
+            raise InputError("the split leaves no training cells")
+        if not train.is_control.any():
+            raise InputError(
+                f"no control cells in training: expected cells labelled {notation.control!r} "
+                "whose split is 'train'"
+            )
+        if train.is_control.all():
+            raise InputError("no perturbed cells in training: all of them are controls")
+        n_silent = int((train.counts.getnnz(0) == 0).sum())
+        if n_silent:
+            warnings.warn(
+                f"{n_silent} of {len(screen.genes)} genes are zero in all training cells: "
+                "the model learns nothing about them",
+                stacklevel=4,
+            )
+        order = np.argsort(train.condition, kind="stable")
+        n_batches = len(screen.vocabulary.batches)
+        own = np.asarray(train.counts.sum(1), np.float64).ravel()
+        return cls(
+            screen.vocabulary,
+            train.conditions,
+            np.unique(train.condition, return_counts=True)[1],
+            train.cells_per_perturbation,
+            train.library_size[order],
+            np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
+            unobserved=bool((screen.library_size[screen.split == "train"] > own + 0.5).any()),
+        )
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Perturbations that training cells received."""
+        names = self.vocabulary.perturbations
+        return tuple(
+            n for n, cells in zip(names, self.cells_per_perturbation, strict=True) if cells
+        )
+
+    def n_cells(self, condition: str) -> int:
+        """Return how many training cells a condition (as it is stored) has."""
+        if condition not in self.conditions:
+            return 0
+        return int(self.cells_per_condition[self.conditions.index(condition)])
+
+    def library_sizes(self, condition: str) -> np.ndarray:
+        """Return the library sizes of a condition's training cells; of all, if it has none."""
+        if condition not in self.conditions:
+            return self.library_size
+        position = self.conditions.index(condition)
+        start = int(self.cells_per_condition[:position].sum())
+        return self.library_size[start : start + self.n_cells(condition)]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the arrays, for saving."""
+        arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in arrays.items()}
+
+    def header(self) -> dict[str, Any]:
+        """Return the names and flags, for saving as JSON."""
+        return {
+            "vocabulary": asdict(self.vocabulary),
+            "conditions": list(self.conditions),
+            "unobserved": self.unobserved,
+        }
+
+    @classmethod
+    def restored(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Facts:
+        """Return the facts that `header` and `tensors` returned."""
+        names = {**header["vocabulary"], "notation": Notation(**header["vocabulary"]["notation"])}
+        for key in ("genes", "perturbations", "batches"):
+            names[key] = tuple(names[key])
+        arrays = {name: value.numpy() for name, value in tensors.items()}
+        return cls(
+            vocabulary=Vocabulary(**names),
+            conditions=tuple(header["conditions"]),
+            unobserved=header["unobserved"],
+            **arrays,
+        )
+
+
+def input_statistics(screen: Screen, *, log1p: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (n - 1) of the encoder's input, `gene` each.
+
+    A gene of zero variance gets scale 1.
+    """
+    values = screen.counts.astype(np.float64)
+    if log1p:
+        values = values.log1p()
+    n = len(screen)
+    mean = np.asarray(values.mean(0)).ravel()
+    square = np.asarray(values.multiply(values).sum(0)).ravel()
+    variance = np.maximum(square - n * mean**2, 0) / max(1, n - 1)
+    scale = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
+    return torch.from_numpy(mean).float(), torch.from_numpy(scale).float()

@@ -1,0 +1,1 @@
+"""One model made of plug-in parts: mechanism, encoder, decoder, likelihood."""

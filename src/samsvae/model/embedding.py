@@ -1,0 +1,81 @@
+"""Embeddings E: how far a perturbation shifts each latent dimension that its mask lets through.
+
+An embedding owns its prior N(0, s^2 I) and its posterior. It answers `noise(...)`,
+`draw(perturbations, mask, noise) -> Draw` and `posterior(perturbations, mask)`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from samsvae.model.networks import GaussianNetwork
+from samsvae.types import Draw
+
+
+class GaussianEmbedding(nn.Module, ABC):
+    """What Gaussian embeddings share: the prior N(0, scale^2 I) and reparametrised draws."""
+
+    def __init__(self, n_latent: int, *, scale: float) -> None:
+        super().__init__()
+        self.n_latent = n_latent
+        self.scale = scale
+
+    def prior(self) -> Normal:
+        zero = next(self.parameters()).new_zeros(())
+        return Normal(zero, zero + self.scale, validate_args=False)
+
+    @abstractmethod
+    def posterior(self, perturbations: Tensor, mask: Tensor) -> Normal:
+        """Return q(e_t | m_t), `[particle] perturbation latent`."""
+
+    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw standard normal noise, `particle perturbation latent`."""
+        shape = (n_particles, len(perturbations), self.n_latent)
+        like = next(self.parameters())
+        return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+    def draw(self, perturbations: Tensor, mask: Tensor, noise: Tensor) -> Draw:
+        posterior = self.posterior(perturbations, mask)
+        value = posterior.loc + posterior.scale * noise
+        log_ratio = self.prior().log_prob(value) - posterior.log_prob(value)
+        return Draw(value, log_ratio.sum(-1))
+
+
+class FreeEmbedding(GaussianEmbedding):
+    """q(e_t) = N(mu_t, sigma_t^2) with free parameters; sigma = exp(log_sigma) + 1e-4."""
+
+    def __init__(self, n_perturbations: int, n_latent: int, *, scale: float) -> None:
+        super().__init__(n_latent, scale=scale)
+        self.loc = nn.Parameter(torch.zeros(n_perturbations, n_latent))
+        self.log_scale = nn.Parameter(torch.zeros(n_perturbations, n_latent))
+
+    def posterior(self, perturbations: Tensor, mask: Tensor) -> Normal:
+        scale = self.log_scale[perturbations].exp() + 1e-4
+        return Normal(self.loc[perturbations], scale, validate_args=False)
+
+
+class MaskedEmbedding(GaussianEmbedding):
+    """q(e_t | m_t) = N(f_emb([m_t, one-hot t])): the embedding posterior sees the mask.
+
+    Parameters
+    ----------
+    n_perturbations, n_latent
+        T and L.
+    scale
+        Prior standard deviation s.
+    width, n_layers
+        Of the network f_emb.
+    """
+
+    def __init__(
+        self, n_perturbations: int, n_latent: int, *, scale: float, width: int, n_layers: int
+    ) -> None:
+        super().__init__(n_latent, scale=scale)
+        self.network = GaussianNetwork((n_latent, n_perturbations), width, n_layers, n_latent)
+
+    def posterior(self, perturbations: Tensor, mask: Tensor) -> Normal:
+        return self.network(mask, perturbations)

@@ -1,0 +1,80 @@
+"""The basal state of a cell: its prior N(0, I) and its amortised posterior q(z_basal | x)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from samsvae.model.networks import GaussianNetwork
+from samsvae.types import Batch, Draw
+
+
+class Encoder(nn.Module):
+    """q(z_basal | x[, context][, batch covariates]), a Gaussian given by a network.
+
+    The network sees the counts as log1p(x), standardised per gene with the training cells' mean
+    and standard deviation (real-valued data: standardised as it is).
+
+    Parameters
+    ----------
+    n_genes, n_covariates, n_latent
+        Widths of its inputs and of its result.
+    n_context
+        Width of the mechanism's context that the posterior sees; 0: the posterior does not see
+        what the cell received (mean field).
+    width, n_layers
+        Of the network.
+    log1p
+        False for real-valued data.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_covariates: int,
+        n_latent: int,
+        *,
+        n_context: int,
+        width: int,
+        n_layers: int,
+        log1p: bool = True,
+    ) -> None:
+        super().__init__()
+        self.n_latent = n_latent
+        self.log1p = log1p
+        self.register_buffer("center", torch.zeros(n_genes))
+        self.register_buffer("scale", torch.ones(n_genes))
+        self.network = GaussianNetwork(
+            (n_genes, n_context, n_covariates), width, n_layers, n_latent
+        )
+
+    def standardise_with(self, center: Tensor, scale: Tensor) -> None:
+        """Take the statistics of the training cells' input, `gene` each."""
+        self.center.copy_(center)
+        self.scale.copy_(scale)
+
+    def prior(self) -> Normal:
+        zero = self.center.new_zeros(())
+        return Normal(zero, zero + 1, validate_args=False)
+
+    def posterior(self, batch: Batch, context: Tensor) -> Normal:
+        """Return q(z_basal | x, ...), `[particle] cell latent`."""
+        x = batch.counts.log1p() if self.log1p else batch.counts
+        x = (x - self.center) / self.scale
+        return self.network(x, context, batch.covariates)
+
+    def noise(self, n_cells: int, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw standard normal noise, `particle cell latent`; it is a draw from the prior too."""
+        shape = (n_particles, n_cells, self.n_latent)
+        like = self.center
+        return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+    def draw(self, batch: Batch, context: Tensor, noise: Tensor) -> Draw:
+        posterior = self.posterior(batch, context)
+        value = posterior.loc + posterior.scale * noise
+        log_ratio = self.prior().log_prob(value) - posterior.log_prob(value)
+        return Draw(value, log_ratio.sum(-1))

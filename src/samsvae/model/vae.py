@@ -1,0 +1,51 @@
+"""The one model: a mechanism, an encoder, a decoder and a likelihood."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from samsvae.model.encoder import Encoder
+from samsvae.model.likelihood import NegativeBinomialLikelihood
+from samsvae.model.mechanism import AdditiveShift
+from samsvae.model.networks import MLP
+from samsvae.types import Batch, LogWeights, Shifts
+
+
+class PerturbationVAE(nn.Module):
+    """z_i = z_basal_i shifted by what the cell received; x_i ~ p(x | decoder(z_i)).
+
+    Nothing here knows which member of the family it is: the members differ in their parts.
+    """
+
+    def __init__(
+        self,
+        mechanism: AdditiveShift,
+        encoder: Encoder,
+        decoder: MLP,
+        likelihood: NegativeBinomialLikelihood,
+    ) -> None:
+        super().__init__()
+        self.mechanism = mechanism
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+
+    def forward(self, batch: Batch, shifts: Shifts, noise: Tensor) -> LogWeights:
+        """Return the terms of the objective for given shifts and basal noise.
+
+        Parameters
+        ----------
+        batch
+            The cells.
+        shifts
+            Of `batch.dosage.perturbations`; drawn by the caller, who decides who shares them.
+        noise
+            `particle cell latent`, from `encoder.noise`.
+        """
+        context = self.mechanism.context(batch.dosage, shifts)
+        basal = self.encoder.draw(batch, context, noise)
+        state = self.mechanism.apply_to(basal.value, context)
+        hidden = self.decoder(state, batch.covariates)
+        return LogWeights(
+            self.likelihood.log_prob(hidden, batch), basal.log_ratio, shifts.log_ratios
+        )

@@ -1,0 +1,69 @@
+"""The objectives: pure functions of a model's `LogWeights`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from samsvae.types import Batch, LogWeights
+
+
+def per_cell(values: Tensor, batch: Batch) -> Tensor:
+    """Share global terms among cells: each cell pays 1/n_t of every perturbation it received.
+
+    So the terms of a minibatch carry the weight n~_t / n_t of the paper (A.1), where n~_t counts
+    the batch's cells with t, and one epoch of minibatches pays each global term exactly once.
+
+    Parameters
+    ----------
+    values
+        `particle perturbation`, nats, of `batch.dosage.perturbations`.
+    batch
+        The cells.
+
+    Returns
+    -------
+    `particle cell`, nats.
+    """
+    dosage = batch.dosage
+    shares = (values / batch.cells_per_perturbation).index_select(1, dosage.position.flatten())
+    received = (dosage.dose != 0).to(shares.dtype)
+    return (shares.unflatten(1, tuple(dosage.position.shape)) * received).sum(2)
+
+
+def log_weights(weights: LogWeights, batch: Batch) -> Tensor:
+    """Return log p(x, z, E, M) - log q(z, E, M) per cell, `particle cell`, nats."""
+    total = weights.likelihood + weights.basal
+    for values in weights.shifts.values():
+        total = total + per_cell(values, batch)
+    return total
+
+
+def elbo(weights: LogWeights, batch: Batch) -> Tensor:
+    """Return the evidence lower bound per cell, `cell`, nats: the mean over particles (A.1)."""
+    return log_weights(weights, batch).mean(0)
+
+
+def elbo_terms(weights: LogWeights, batch: Batch) -> dict[str, Tensor]:
+    """Return the mean over the batch's cells of each term of the ELBO, nats per cell."""
+    terms = {"likelihood": weights.likelihood.mean(), "basal": weights.basal.mean()}
+    for name, values in weights.shifts.items():
+        terms[name] = per_cell(values, batch).mean()
+    return terms
+
+
+def predictive_log_weights(weights: LogWeights) -> Tensor:
+    """Return the log weights of cells given globals drawn from their posterior, not scored."""
+    return weights.likelihood + weights.basal
+
+
+def iwelbo(log_weights: Tensor) -> Tensor:
+    """Return the importance weighted bound, `cell`, nats: logsumexp over K particles - log K.
+
+    References
+    ----------
+    Burda, Grosse, Salakhutdinov: Importance weighted autoencoders, 2016, arXiv:1509.00519.
+    """
+    return torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])

@@ -1,0 +1,79 @@
+"""Saved models: `model.safetensors` beside `model.json`, never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from samsvae._version import __version__
+from samsvae.errors import InputError
+from samsvae.facts import Facts
+from samsvae.files import write_text
+from samsvae.train import checkpoint
+
+if TYPE_CHECKING:
+    from samsvae.estimator import Estimator
+
+TENSORS, NAMES = "model.safetensors", "model.json"
+
+
+def save(model: Estimator, folder: str | os.PathLike[str]) -> None:
+    """Save a trained model; see `Estimator.save`."""
+    if not model.is_trained:
+        raise InputError("the model is not trained: there is nothing to save yet")
+    folder = Path(folder)
+    tensors = {
+        **checkpoint.prefixed("model", model.module.state_dict()),
+        **checkpoint.prefixed("facts", model.facts.tensors()),
+    }
+    names = {
+        "schema_version": checkpoint.SCHEMA_VERSION,
+        "samsvae_version": __version__,
+        "estimator": type(model).__name__,
+        "hyperparameters": model.hyperparameters,
+        "facts": model.facts.header(),
+        "history": model.history.to_dict("list"),
+        "tensors": _digest(tensors),
+    }
+    # The names go second: a pair that does not belong together is noticed by its digest.
+    checkpoint.write(folder / TENSORS, tensors, {})
+    write_text(folder / NAMES, json.dumps(names, indent=1))
+
+
+def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Facts, dict[str, Tensor]]:
+    """Return what `save` wrote: names, facts and the model's tensors.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, not whole, of a newer schema, or does not belong to the other.
+    """
+    path = Path(folder) / NAMES
+    if not path.is_file():
+        raise InputError(f"no saved model in {str(folder)!r}: it has no {NAMES}")
+    try:
+        names = json.loads(path.read_text())
+        checkpoint.check_schema(path, names)
+        tensors, _ = checkpoint.read(Path(folder) / TENSORS)
+        facts = Facts.restored(names["facts"], checkpoint.unprefixed("facts", tensors))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
+        raise InputError(f"{str(path)!r} is not whole, or not a file of ours: {error}") from error
+    if names["tensors"] != _digest(tensors):
+        raise InputError(
+            f"{NAMES} and {TENSORS} in {str(folder)!r} do not belong together: save the model again"
+        )
+    return names, facts, checkpoint.unprefixed("model", tensors)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,36 @@
+"""Settings are defined once: a function that passes them on shows where they are defined."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+
+Result = TypeVar("Result")
+P = ParamSpec("P")
+
+
+def keywords(source: Callable[..., object]) -> list[inspect.Parameter]:
+    """Return the keyword-only parameters of a function or class, annotations resolved."""
+    types = get_type_hints(source, include_extras=True)  # of a class: its fields' types
+    parameters = inspect.signature(source).parameters.values()
+    keyword_only = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return [p.replace(annotation=types[p.name]) for p in keyword_only]
+
+
+def takes(
+    source: Callable[Concatenate[Any, P], object],
+) -> Callable[[Callable[..., Result]], Callable[Concatenate[Any, P], Result]]:
+    """Give a function `f(first, **settings)` the keyword-only parameters of another.
+
+    Type checkers, `help` and the command line see them; the function passes them on.
+    """
+
+    def decorate(function: Callable[..., Result]) -> Callable[Concatenate[Any, P], Result]:
+        own = inspect.signature(function, eval_str=True)
+        fixed = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        signature = own.replace(parameters=[*fixed, *keywords(source)])
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return function
+
+    return decorate

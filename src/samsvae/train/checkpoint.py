@@ -1,0 +1,89 @@
+"""Files of tensors with a JSON header: whole or not there, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from samsvae.errors import InputError
+from samsvae.files import write_bytes
+
+SCHEMA_VERSION = 1
+"""Raised whenever a file written now could not be read by the code of before."""
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Any) -> None:
+    """Write tensors and a header that JSON can hold; the old file survives a failure."""
+    metadata = {"samsvae": json.dumps({"schema_version": SCHEMA_VERSION, **header})}
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_bytes(path, save(plain, metadata))
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the header of a file.
+
+    Raises
+    ------
+    InputError
+        If the file is not there, not whole, or of a newer schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no file {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{str(path)!r} is not whole, or not a file of ours: {error}") from error
+    if "samsvae" not in metadata:
+        raise InputError(f"{str(path)!r} was not written by samsvae")
+    header = json.loads(metadata["samsvae"])
+    check_schema(path, header)
+    return tensors, header
+
+
+def check_schema(path: Path, header: Mapping[str, Any]) -> None:
+    """Raise if a header was written by a newer samsvae."""
+    version = header.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise InputError(
+            f"{str(path)!r} has schema version {version}, this samsvae reads up to "
+            f"{SCHEMA_VERSION}: install a newer samsvae"
+        )
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under `prefix.name`."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under `prefix.name`, by name."""
+    start = f"{prefix}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimiser's state as tensors, by parameter and name."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": value for index, slot in state.items() for name, value in slot.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give the optimiser back the state that `optimizer_tensors` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

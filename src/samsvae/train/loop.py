@@ -1,0 +1,255 @@
+"""The training loop: steps, validation, the best model, checkpoints, and how it may end early."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samsvae import objective
+from samsvae.data.loader import Loader
+from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
+from samsvae.model.vae import PerturbationVAE
+from samsvae.train import checkpoint
+from samsvae.train.progress import ProgressBar
+from samsvae.train.settings import TrainSettings
+from samsvae.train.step import PlainStep, draw_noise
+
+History = list[dict[str, float]]
+"""One row per evaluation of the validation cells."""
+
+
+def fit(model: PerturbationVAE, train: Loader, valid: Loader, settings: TrainSettings) -> History:
+    """Train a model in place and leave it at its best validation ELBO.
+
+    Parameters
+    ----------
+    model
+        With fresh parameters, on the loaders' device.
+    train, valid
+        Training and validation cells. Without validation cells the last model is kept.
+    settings
+        How.
+
+    Returns
+    -------
+    One row per evaluation: step, ELBO and each of its terms (means over the steps since the last
+    row, nats per cell), validation ELBO, mask sparsity, norm of the gradient, cells per second.
+
+    Raises
+    ------
+    NonFiniteError
+        If the ELBO is no longer a finite number; the model is left at its best.
+    TrainingInterrupted
+        On Ctrl-C or SIGTERM; the model is left at its best, and the checkpoint is saved.
+    """
+    return _Run(model, train, valid, settings).to_the_end()
+
+
+def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) -> float:
+    """Return the ELBO of a loader's cells, nats per cell, always from the same noise."""
+    generator = torch.Generator(loader.device).manual_seed(settings.seed)
+    total = torch.zeros((), device=loader.device)
+    with torch.no_grad():
+        for batch in loader.in_order(settings.batch_size):
+            shift_noise, basal_noise = draw_noise(model, batch, settings.n_particles, generator)
+            shifts = model.mechanism.draw(batch.dosage.perturbations, shift_noise)
+            total += objective.elbo(model(batch, shifts, basal_noise), batch).sum()
+    return total.item() / len(loader.screen)
+
+
+class _Run:
+    """The state of one training run: all that a checkpoint holds."""
+
+    def __init__(
+        self, model: PerturbationVAE, train: Loader, valid: Loader, settings: TrainSettings
+    ) -> None:
+        self.model, self.train, self.valid, self.settings = model, train, valid, settings
+        self.optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        clip_norm = math.inf if settings.clip_norm is None else settings.clip_norm
+        self.take_step = PlainStep(model, self.optimizer, clip_norm=clip_norm)
+        self.generator = torch.Generator(train.device).manual_seed(settings.seed)
+        self.n_steps = settings.n_steps(len(train.screen))
+        self.step = 0
+        self.history: History = []
+        self.metric_names: list[str] = []
+        self.pending: list[Tensor] = []  # metrics of the steps since the last row, on the device
+        self.best: dict[str, Tensor] | None = None
+        self.best_elbo = -math.inf
+        self.since_best = 0
+
+    def to_the_end(self) -> History:
+        path = self.settings.checkpoint
+        if self.settings.resume and path is not None and Path(path).exists():
+            self._load(path)
+        with _stop_signals() as stopped, ProgressBar(self.settings.progress, self.n_steps) as bar:
+            bar.show(self.step, self.history)
+            clock, clock_step = time.perf_counter(), self.step
+            while self.step < self.n_steps and not self._out_of_patience():
+                self._one_step()
+                last = self.step == self.n_steps
+                if self.step % self.settings.validate_every == 0 or last:
+                    self._check_finite()
+                    seconds = time.perf_counter() - clock
+                    self._evaluate((self.step - clock_step) / seconds)
+                    clock, clock_step = time.perf_counter(), self.step
+                if self.step % self.settings.checkpoint_every == 0 or last or stopped():
+                    self._save()
+                if stopped():
+                    self._interrupted()
+                bar.show(self.step, self.history)
+        self._restore_best()
+        return self.history
+
+    def _one_step(self) -> None:
+        settings = self.settings
+        rows = self.train.rows_of_step(self.step, settings.batch_size, settings.seed)
+        batch = self.train.batch(rows)
+        noise = draw_noise(self.model, batch, settings.n_particles, self.generator)
+        metrics = self.take_step(batch, *noise)
+        self.metric_names = list(metrics)
+        self.pending.append(torch.stack(list(metrics.values())))
+        self.step += 1
+
+    def _check_finite(self) -> None:
+        """Raise if a step since the last row was not finite: the one read of the host."""
+        if not self.pending:
+            return
+        rows = torch.stack(self.pending).cpu()
+        bad = (~rows.isfinite()).any(1).nonzero().flatten()
+        if not len(bad):
+            return
+        first = int(bad[0])
+        step = self.step - len(rows) + first + 1
+        values = dict(zip(self.metric_names, rows[first].tolist(), strict=True))
+        wrong = ", ".join(f"{k} {v}" for k, v in values.items() if not math.isfinite(v))
+        self._restore_best()
+        path = self.settings.checkpoint
+        kept = "" if path is None else f"; the last good checkpoint is kept in {path}"
+        raise NonFiniteError(
+            f"step {step} of training is not finite ({wrong}){kept}: try a lower learning_rate, "
+            "or clip_norm"
+        )
+
+    def _evaluate(self, steps_per_second: float) -> None:
+        """Add a row to the history and keep the model if it is the best so far."""
+        settings = self.settings
+        means = torch.stack(self.pending).mean(0).tolist()
+        self.pending = []
+        row = {"step": float(self.step), **dict(zip(self.metric_names, means, strict=True))}
+        elbo = math.nan
+        if len(self.valid.screen):
+            elbo = valid_elbo(self.model, self.valid, settings)
+            if elbo > self.best_elbo:
+                self.best_elbo, self.since_best = elbo, 0
+                state = self.model.state_dict()
+                self.best = {name: value.clone() for name, value in state.items()}
+            else:
+                self.since_best += 1
+        probability = self.model.mechanism.mask.probability()
+        row["valid_elbo"] = elbo
+        row["mask_sparsity"] = (probability <= 0.5).double().mean().item()
+        cells = min(settings.batch_size, len(self.train.screen))
+        row["cells_per_second"] = steps_per_second * cells
+        self.history.append(row)
+
+    def _out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.since_best >= self.settings.patience
+
+    def _restore_best(self) -> None:
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+
+    def _interrupted(self) -> None:
+        self._restore_best()
+        path = self.settings.checkpoint
+        message = f"training stopped after step {self.step} of {self.n_steps}"
+        if path is not None:
+            message += f"; it is saved in {path}: go on with resume"
+        raise TrainingInterrupted(message)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "history": self.history,
+            "metric_names": self.metric_names,
+            "best_elbo": self.best_elbo if self.best is not None else None,
+            "since_best": self.since_best,
+            "batch_size": self.settings.batch_size,
+            "seed": self.settings.seed,
+            "n_cells": len(self.train.screen),
+        }
+
+    def _save(self) -> None:
+        if self.settings.checkpoint is None:
+            return
+        self._check_finite()  # what is not finite never replaces a good checkpoint
+        tensors = {
+            **checkpoint.prefixed("model", self.model.state_dict()),
+            **checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer)),
+            **checkpoint.prefixed("best", self.best or {}),
+            "generator": self.generator.get_state(),
+        }
+        if self.pending:
+            tensors["pending"] = torch.stack(self.pending)
+        checkpoint.write(self.settings.checkpoint, tensors, self._header())
+
+    def _load(self, path: Path | str) -> None:
+        tensors, header = checkpoint.read(path)
+        for name, value in self._header().items():
+            if name in ("batch_size", "seed", "n_cells") and header[name] != value:
+                raise InputError(
+                    f"the checkpoint {str(path)!r} was trained with {name} {header[name]}, not "
+                    f"{value}: resume with the settings and data it was started with"
+                )
+        model = checkpoint.unprefixed("model", tensors)
+        ours = self.model.state_dict()
+        if {k: v.shape for k, v in model.items()} != {k: v.shape for k, v in ours.items()}:
+            raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
+        self.model.load_state_dict(model)
+        checkpoint.restore_optimizer(self.optimizer, checkpoint.unprefixed("optimizer", tensors))
+        device = self.train.device
+        best = checkpoint.unprefixed("best", tensors)
+        self.best = {name: value.to(device) for name, value in best.items()} or None
+        self.best_elbo = -math.inf if header["best_elbo"] is None else header["best_elbo"]
+        self.since_best = header["since_best"]
+        self.generator.set_state(tensors["generator"])
+        self.pending = list(tensors["pending"].to(device)) if "pending" in tensors else []
+        self.step, self.history = header["step"], header["history"]
+        self.metric_names = header["metric_names"]
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether Ctrl-C or SIGTERM came; a second one ends at once."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def note(number: int, frame: object) -> None:
+        came.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield came.is_set
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])

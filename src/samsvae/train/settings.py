@@ -1,0 +1,85 @@
+"""The settings of training: each defined here, for Python, TOML and the command line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from samsvae.errors import InputError, check_count, check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Parameters
+    ----------
+    max_steps
+        Steps of the optimiser; by default 10,000.
+    max_epochs
+        Passes over the training cells, instead of `max_steps`.
+    batch_size
+        Cells per step.
+    n_particles
+        Draws from the posterior per cell and step: more make the gradient less noisy, and a step
+        dearer.
+    learning_rate
+        Of Adam.
+    weight_decay
+        Of Adam, on every parameter.
+    clip_norm
+        Largest norm of the gradient; by default it is not clipped.
+    validate_every
+        Steps between two evaluations of the validation cells' ELBO; the model of the best is kept.
+    patience
+        Evaluations without a new best after which training stops; by default it goes on.
+    checkpoint
+        File to which training is saved, so that it can be resumed; by default none.
+    checkpoint_every
+        Steps between two saves of the checkpoint.
+    resume
+        Go on from the checkpoint, where there is one.
+    seed
+        Same seed, same machine, same numbers.
+    device
+        Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+    progress
+        Show a progress bar.
+    """
+
+    max_steps: int | None = None
+    max_epochs: int | None = None
+    batch_size: int = 512
+    n_particles: int = 5
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-6
+    clip_norm: float | None = None
+    validate_every: int = 100
+    patience: int | None = None
+    checkpoint: Path | str | None = None
+    checkpoint_every: int = 500
+    resume: bool = False
+    seed: int = 0
+    device: str = "auto"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "n_particles", "validate_every", "checkpoint_every"):
+            check_count(name, getattr(self, name))
+        for name in ("max_steps", "max_epochs", "patience"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_count("seed", self.seed, low=0)
+        check_range("learning_rate", self.learning_rate, low=0, high=1, open_=True)
+        check_range("weight_decay", self.weight_decay, low=0, high=1)
+        if self.clip_norm is not None:
+            check_range("clip_norm", self.clip_norm, low=0, high=math.inf, open_=True)
+        if self.max_steps is not None and self.max_epochs is not None:
+            raise InputError("max_steps and max_epochs are both given: expected one of them")
+
+    def n_steps(self, n_cells: int) -> int:
+        """Return how many steps training takes on so many cells."""
+        if self.max_epochs is None:
+            return self.max_steps or 10_000
+        return math.ceil(self.max_epochs * n_cells / min(self.batch_size, n_cells))

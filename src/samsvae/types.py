@@ -1,0 +1,83 @@
+"""The records that cross files, by shape. Read this first.
+
+Axes are always in the order particle, cell (or perturbation), feature. A *particle* is one Monte
+Carlo draw from the posterior. Densities are in nats.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Dosage(NamedTuple):
+    """What each cell received, as lists: never a dense cells x perturbations matrix.
+
+    Only the perturbations that occur are named, each once, so the cost of a batch does not grow
+    with the number of perturbations in the screen.
+    """
+
+    perturbations: Tensor
+    """`perturbation`, int64: which of the screen's perturbations occur here."""
+    position: Tensor
+    """`cell slot`, int64: place in `perturbations` of each perturbation a cell received."""
+    dose: Tensor
+    """`cell slot`: its dose; an empty slot has dose 0 (and position 0)."""
+
+
+class Batch(NamedTuple):
+    """The cells of one minibatch."""
+
+    counts: Tensor
+    """`cell gene`: counts (or real values, for a Gaussian likelihood)."""
+    library_size: Tensor
+    """`cell`, counts: total counts of the cell."""
+    covariates: Tensor
+    """`cell covariate`: one-hot batch covariates; width 0 where there are none."""
+    dosage: Dosage
+    """What the cells received."""
+    cells_per_perturbation: Tensor
+    """`perturbation`: n_t, the cells of the whole split that received `dosage.perturbations`."""
+
+
+class Draw(NamedTuple):
+    """Draws of one latent variable from its posterior."""
+
+    value: Tensor
+    """`particle cell latent`, or `particle perturbation latent`."""
+    log_ratio: Tensor
+    """`particle cell`, or `particle perturbation`, nats: log prior - log posterior of the draw."""
+
+
+class Shifts(NamedTuple):
+    """Draws of everything that is shared by all cells: how each perturbation acts."""
+
+    value: Tensor
+    """`particle perturbation latent`: mask * embedding, the displacement of the state."""
+    log_ratios: dict[str, Tensor]
+    """By global variable, `particle perturbation`, nats: log prior - log posterior."""
+
+
+class LogWeights(NamedTuple):
+    """The terms of the objective: the seam between models and everything else."""
+
+    likelihood: Tensor
+    """`particle cell`, nats: log p(x | z)."""
+    basal: Tensor
+    """`particle cell`, nats: log p(z_basal) - log q(z_basal)."""
+    shifts: dict[str, Tensor]
+    """By global variable, `particle perturbation`, nats: log prior - log posterior."""
+
+
+class ShiftNoise(NamedTuple):
+    """The standardised randomness behind one draw of `Shifts`.
+
+    Draws are pure functions of their noise, so that a plain and a fast step, two arms of an
+    effect, or two runs can be given the very same randomness.
+    """
+
+    mask: Tensor
+    """`particle perturbation latent`, uniform."""
+    embedding: Tensor
+    """`particle perturbation latent`, standard normal."""
