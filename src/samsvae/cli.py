@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from samsvae import demo as demonstration
 from samsvae._version import __version__
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, NonFiniteError, listed
@@ -85,14 +86,14 @@ def train(
     training = SETTINGS.of(TrainSettings, chosen)
     TrainSettings(**training)  # a value out of range is told before the data are read
     screen = read_screen(data, chosen)
-    console.print(repr(screen), highlight=False)
+    _say(repr(screen))
     model = SAMSVAE(screen, **SETTINGS.of(SAMSVAE, chosen))
     run.start(chosen, screen, resume=resume)
     model.train(**training, checkpoint=run.checkpoint, resume=resume)
     run.finish(model)
     best = model.history["valid_elbo"].max()
     best = model.history["valid_elbo"].max()
-    console.print(f"best validation ELBO {best:.3f} nats per cell; the model is in {out}")
+    _say(f"best validation ELBO {best:.3f} nats per cell; the model is in {out}")
 
 
 @app.command
@@ -136,7 +137,7 @@ def evaluate(
     for name, value in result.summary.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
     console.print(table)
-    console.print(f"written to {folder / 'metrics.json'}", highlight=False)
+    _say(f"written to {folder / 'metrics.json'}")
 
 
 @app.command
@@ -180,7 +181,7 @@ def effects(
         for name in adata.obs_names:
             _print_effect(adata[name])
         return
-    console.print(f"written to {out}", highlight=False)
+    _say(f"written to {out}")
 
 
 @app.command
@@ -218,7 +219,37 @@ def simulate(
     screen = None if cells is None else folder.screen(cells, {})
     adata = model.simulate(list(conditions), cells=screen, **settings)
     write_h5ad(out, adata)
-    console.print(f"{adata.n_obs:,} cells written to {out}", highlight=False)
+    _say(f"{adata.n_obs:,} cells written to {out}")
+
+
+@app.command
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> None:
+    """Simulate a screen whose truth is known, train on it, and tell what was recovered.
+
+    Parameters
+    ----------
+    out
+        Run directory to make.
+    seed
+        Of the simulation and of training.
+    overwrite
+        Replace the run in an existing directory.
+    progress
+        Show progress bars.
+    """
+    run = Run(out)
+    run.check_new(overwrite=overwrite, resume=False)
+    demonstration.demo(run, seed=seed, progress=progress, say=_say)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False)
 
 
 def _check_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,18 +16,26 @@ SCALE_SIZE = 1e4
 """Counts that a cell's expression is scaled to, before the logarithm."""
 
 
-def log_expression(screen: Screen) -> sp.csr_matrix:
-    """Return log2(1 + 1e4 x / sum x), `cell gene`, sparse; sum x over these genes."""
-    counts = screen.counts.astype(np.float64)
-    total = np.maximum(np.asarray(counts.sum(1)).ravel(), 1)
-    counts.data = np.log2(1 + SCALE_SIZE * counts.data / np.repeat(total, np.diff(counts.indptr)))
-    return counts
+def expression(screen: Screen, scale: Literal["log", "normalized"] = "log") -> sp.csr_matrix:
+    """Return expression on a scale, `cell gene`, sparse.
+
+    "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + that).
+    """
+    values = screen.counts.astype(np.float64)
+    total = np.maximum(np.asarray(values.sum(1)).ravel(), 1)
+    values.data *= SCALE_SIZE / np.repeat(total, np.diff(values.indptr))
+    if scale == "log":
+        values.data = np.log2(1 + values.data)
+    return values
 
 
 def differential_expression(
-    screen: Screen, conditions: Sequence[str] | None = None
+    screen: Screen,
+    conditions: Sequence[str] | None = None,
+    *,
+    scale: Literal["log", "normalized"] = "log",
 ) -> pd.DataFrame:
-    """Return the difference of mean log expression between conditions and control.
+    """Return the difference of mean expression between conditions and control.
 
     DE = mean over the condition's cells of log2(1 + 1e4 x / sum x) - the same over control cells.
 
@@ -36,10 +45,12 @@ def differential_expression(
         The cells, say `screen.test`.
     conditions
         Which; by default all that occur in the screen, but for control.
+    scale
+        "log", or "normalized": 1e4 x / sum x without the logarithm.
 
     Returns
     -------
-    Conditions x genes, log2. A condition without cells is a row of NaN.
+    Conditions x genes, on the scale. A condition without cells is a row of NaN.
 
     Raises
     ------
@@ -48,21 +59,20 @@ def differential_expression(
     """
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
-    names = screen.conditions if conditions is None else conditions
     control = screen.condition_names[0]
-    names = [name for name in names if name != control]
-    position = {name: i for i, name in enumerate(screen.condition_names)}
-    shape = (len(screen.condition_names), len(screen))
+    asked = screen.conditions if conditions is None else conditions
+    names = [name for name in asked if name != control]
+    n_conditions, n_cells = len(screen.condition_names), len(screen)
     member = sp.csr_matrix(
-        (np.ones(len(screen)), (screen.condition, np.arange(len(screen)))), shape
+        (np.ones(n_cells), (screen.condition, np.arange(n_cells))), (n_conditions, n_cells)
     )
-    sums = (member @ log_expression(screen)).toarray()
-    n_cells = np.bincount(screen.condition, minlength=shape[0])[:, None]
-    with np.errstate(invalid="ignore"):
-        means = sums / n_cells
-    nothing = np.full(len(screen.genes), np.nan)
-    rows = [means[position[n]] - means[0] if n in position else nothing for n in names]
-    table = np.array(rows).reshape(len(names), len(screen.genes))
-    return pd.DataFrame(
-        table, pd.Index(names, name="condition"), pd.Index(screen.genes, name="gene")
+    sums = (member @ expression(screen, scale)).toarray()
+    cells = np.bincount(screen.condition, minlength=n_conditions)
+    means = np.full_like(sums, np.nan)
+    means[cells > 0] = sums[cells > 0] / cells[cells > 0, None]
+    difference = pd.DataFrame(
+        means - means[0],
+        pd.Index(screen.condition_names, name="condition"),
+        pd.Index(screen.genes, name="gene"),
     )
+    return difference.reindex(names)
