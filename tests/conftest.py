@@ -62,7 +62,12 @@ def trained() -> samsvae.SAMSVAE:
     """Return a small trained model. Shared: do not train or change it."""
     screen = samsvae.Screen.from_anndata(make_adata(), split_key="split")
     return samsvae.SAMSVAE(screen, **SMALL).train(
-        max_steps=60, batch_size=64, n_particles=2, validate_every=20, progress=False
+        max_steps=200,
+        batch_size=64,
+        n_particles=2,
+        learning_rate=0.01,
+        validate_every=20,
+        progress=False,
     )
 
 

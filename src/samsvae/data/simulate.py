@@ -88,10 +88,13 @@ def simulated_screen(
 
     z_i = z_basal_i + sum_t d_it (e_t * m_t) with m ~ Bernoulli(mask_prob), at least one per
     perturbation; e ~ N(0, shift_scale^2), redrawn where |e| < 1; rho = softmax of a network with
-    32 tanh units; x ~ NegativeBinomial(l rho, theta). What is realistic about it is fitted to the
-    control cells of Papalexi et al. 2021 (299 genes, ECCITE-seq): log library size has standard
-    deviation 0.55 around a median of 190 counts, the log of the genes' mean shares standard
-    deviation 1.86, log theta mean 0.55 and standard deviation 1.
+    four tanh units per latent dimension, each dimension driving a program of genes (30 % of the
+    genes belong to a second one); x ~ NegativeBinomial(l rho, theta).
+
+    What is realistic about it is fitted to the control cells of Papalexi et al. 2021 (299 genes,
+    ECCITE-seq): the log library size has standard deviation 0.55 around a median of 190 counts,
+    the log of the genes' baseline shares standard deviation 1.86, log theta mean 0.55 and standard
+    deviation 1.
 
     All combinations are test cells, so none is seen in training; the cells of singles and control
     are split 64/16/20 at random.
@@ -188,7 +191,7 @@ def _truth(
         np.where(unit[:, None] == np.arange(n_latent), slope[:, None], 0.0),
         rng.normal(0, 0.7, len(unit)),
         np.where(member[:, unit], rng.normal(0, 0.7, (n_genes, len(unit))), 0.0),
-        rng.normal(0, 1.86, n_genes),
+        1.86 * rng.standard_normal(n_genes).clip(-2, 2),  # no gene is all but silent
     )
     columns = [f"z{i}" for i in range(n_latent)]
     return Truth(
