@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable
+from numbers import Integral, Real
 
 __all__ = ["InputError", "NonFiniteError", "TrainingInterrupted"]
 
@@ -27,17 +28,17 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def unknown(kind: str, name: object, known: Collection[str]) -> InputError:
+def unknown(kind: str, name: object, known: Collection[object]) -> InputError:
     """Return the error for a name that does not exist, with the nearest that do."""
-    near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=3, cutoff=0.5)
     hint = f"the nearest is {listed(near)}" if near else f"there are {listed(known) or 'none'}"
     return InputError(f"no {kind} {str(name)!r}: {hint}")
 
 
 def check_range(name: str, value: float, *, low: float, high: float, open_: bool = False) -> None:
     """Raise unless low <= value <= high (strictly between, with `open_`)."""
-    inside = low < value < high if open_ else low <= value <= high
-    if not inside:  # nan is not inside either
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not (low < value < high if open_ else low <= value <= high):  # nor is nan
         between = "strictly between" if open_ else "between"
         wanted = (
             f"{between} {low:g} and {high:g}"
@@ -49,5 +50,5 @@ def check_range(name: str, value: float, *, low: float, high: float, open_: bool
 
 def check_count(name: str, value: object, *, low: int = 1) -> None:
     """Raise unless value is a whole number of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise InputError(f"{name} is {value!r}: expected a whole number of at least {low}")

@@ -64,6 +64,8 @@ class Estimator(ABC):
 
     def __post_init__(self, screen: Screen | Facts) -> None:
         for name, value in self.hyperparameters.items():
+            if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy
+                setattr(self, name, value.item())
             if name.startswith("n_"):
                 check_count(name, value)
         self._screen = screen if isinstance(screen, Screen) else None

@@ -45,8 +45,6 @@ def conditions(
 ) -> tuple[list[dict[str, float]], np.ndarray]:
     """Return the conditions, control first, and which of them each cell received."""
     label = column(adata, perturbation_key, "perturbation")
-    if notation.separator == "":
-        raise InputError("separator is empty: expected what joins perturbations, like '+'")
     present = {part for text in pd.unique(label) for part in [text.strip()]}
     if notation.control not in present:
         raise unknown(

@@ -32,11 +32,14 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
     """
     if sp.issparse(matrix) and matrix.format != "csr":
         matrix = matrix.tocsr()
-    if getattr(matrix, "format", None) == "csc":  # backed: rows of a CSC file cannot be sliced
+    if getattr(matrix, "format", None) == "csc":  # backed: slicing rows would read all of it
         matrix = matrix.to_memory().tocsr()
+    if matrix.dtype.kind not in "fiub":
+        raise InputError(f"{where} holds {matrix.dtype} values: expected real numbers")
     blocks = []
     for start in range(0, matrix.shape[0], _ROWS):
-        block = sp.csr_matrix(matrix[start : start + _ROWS])
+        rows = matrix[start : start + _ROWS]
+        block = sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
         block.sum_duplicates()
         block.eliminate_zeros()
         _check(block.data, where, counts=counts)
@@ -53,8 +56,6 @@ def looks_like_counts(matrix: Any) -> bool:
 
 
 def _check(values: np.ndarray, where: str, *, counts: bool) -> None:
-    if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
-        raise InputError(f"{where} holds {values.dtype} values: expected numbers")
     bad = ~np.isfinite(values)
     if bad.any():
         raise InputError(

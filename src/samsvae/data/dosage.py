@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,9 @@ from samsvae.errors import InputError, listed, unknown
 
 Condition = Mapping[str, float]
 """Dose by perturbation; control is empty."""
+
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Doses other than 0 lie between them: they are kept in single precision."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,13 @@ class Notation:
 
     control: str = "control"
     separator: str = "+"
+
+    def __post_init__(self) -> None:
+        if not self.separator.strip() or any(c.isalnum() or c in "@." for c in self.separator):
+            raise InputError(
+                f"the separator is {self.separator!r}: expected what joins perturbations, like "
+                "'+', without letters, digits, '@' and '.'"
+            )
 
     def parts(self, label: str) -> list[str]:
         """Split a label into its parts.
@@ -52,15 +61,14 @@ class Notation:
 
     def condition(self, label: str, doses: Sequence[float] | None = None) -> dict[str, float]:
         """Read a label, each part at its dose (default 1). A part at dose 0 was not received."""
-        parts = self.parts(label)
+        parts = [part for part in self.parts(label) if part != self.control]
         doses = [1.0] * len(parts) if doses is None else doses
         if len(doses) != len(parts):
             raise InputError(
                 f"the label {label!r} has {len(parts)} perturbations but {len(doses)} doses: "
                 f"expected one dose each, joined by {self.separator!r}"
             )
-        received = zip(parts, doses, strict=True)
-        return {part: dose for part, dose in received if part != self.control and dose != 0}
+        return {part: dose for part, dose in zip(parts, doses, strict=True) if dose != 0}
 
     def doses(self, text: object) -> list[float]:
         """Read doses: one number, or one per part of the label, like "0.5+2".
@@ -76,11 +84,12 @@ class Notation:
             try:
                 dose = float(field)
             except ValueError:
-                dose = math.nan
-            if not (math.isfinite(dose) and dose >= 0):
+                dose = float("nan")
+            if dose != 0 and not _SMALLEST <= dose <= _LARGEST:  # nan is not between them either
                 raise InputError(
                     f"the dosage {str(text)!r} is not a number of at least 0, nor several joined "
-                    f"by {self.separator!r}"
+                    f"by {self.separator!r} (one above 0 lies between {_SMALLEST:g} and "
+                    f"{_LARGEST:g})"
                 )
             doses.append(dose)
         return doses
@@ -88,10 +97,14 @@ class Notation:
     def write(self, condition: Condition) -> str:
         """Write a condition: sorted, doses other than 1 behind an "@"."""
         parts = [
-            name if dose == 1 else f"{name}@{float(dose)!r}"
+            name if dose == 1 else f"{name}@{_positional(dose)}"
             for name, dose in sorted(condition.items())
         ]
         return self.separator.join(parts) or self.control
+
+    def write_doses(self, condition: Condition) -> str:
+        """Write the doses alone, in the order in which `write` names the perturbations."""
+        return self.separator.join(_positional(dose) for _, dose in sorted(condition.items()))
 
     def read(self, text: str, perturbations: Sequence[str]) -> dict[str, float]:
         """Read a condition of known perturbations, with doses behind "@".
@@ -117,6 +130,11 @@ class Notation:
             if dose != 0:
                 condition[name] = dose
         return condition
+
+
+def _positional(dose: float) -> str:
+    """Write a number without an exponent, whose sign could be taken for a separator."""
+    return np.format_float_positional(dose, trim="-")
 
 
 def rows(conditions: Sequence[Condition], perturbations: Sequence[str]) -> sp.csr_matrix:

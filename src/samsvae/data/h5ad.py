@@ -34,15 +34,19 @@ def read_h5ad(path: str | os.PathLike[str], **keys: Any) -> Screen:
         raise InputError(f"no file {str(path)!r}: expected an h5ad file")
     try:
         adata = ad.read_h5ad(path, backed="r")
-        try:
-            return Screen.from_anndata(adata, **keys)
-        finally:
-            adata.file.close()
-    except InputError:
-        raise
-    except Exception as error:  # h5py and anndata raise many kinds for a file they cannot read
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{str(path)!r} cannot be read as h5ad (is it whole, and was it written by anndata?): "
-            f"{reason}"
-        ) from error
+    except Exception as error:  # many kinds, for a file that is not what it should be
+        raise _unreadable(path, error) from error
+    try:
+        return Screen.from_anndata(adata, **keys)
+    except OSError as error:  # the counts are read only now
+        raise _unreadable(path, error) from error
+    finally:
+        adata.file.close()
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"{str(path)!r} cannot be read as h5ad (is it whole, and was it written by anndata?): "
+        f"{reason}"
+    )

@@ -118,14 +118,14 @@ class Screen:
         perturbations = sorted({name for received in conditions for name in received})
         matrix = columns.counts(adata, layer, real=not counts)
         total = np.asarray(matrix.sum(1), dtype=np.float64).ravel()
-        n_empty = int((total == 0).sum()) if counts else 0
-        if n_empty and not drop_empty_cells:
+        kept = total > 0 if counts else np.ones(len(total), bool)
+        if not (kept.all() or drop_empty_cells):
             raise InputError(
-                f"{n_empty} of {adata.n_obs} cells have no counts: leave them out with "
+                f"{(~kept).sum()} of {adata.n_obs} cells have no counts: leave them out with "
                 "drop_empty_cells=True (--drop-empty-cells), or filter the data"
             )
         if library_size_key is not None:
-            total = columns.library_size(adata, library_size_key, total)
+            total[kept] = columns.library_size(adata[kept], library_size_key, total[kept])
         batches, batch = columns.batches(adata, batch_key)
         vocabulary = Vocabulary(
             genes,
@@ -147,7 +147,7 @@ class Screen:
         )
         if split_key is not None:
             screen = screen.with_split(columns.column(adata, split_key, "split"))
-        return screen[np.diff(matrix.indptr) > 0] if n_empty else screen
+        return screen if kept.all() else screen[kept]
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -268,7 +268,19 @@ class Screen:
         """
         if vocabulary == self.vocabulary:
             return self, 0
-        missing = [gene for gene in vocabulary.genes if gene not in set(self.genes)]
+        if vocabulary.counts != self.vocabulary.counts:
+            kinds = ("real values", "counts")
+            raise InputError(
+                f"the model was trained on {kinds[vocabulary.counts]}, the data hold "
+                f"{kinds[self.vocabulary.counts]}: read them with counts={vocabulary.counts}"
+            )
+        if self.vocabulary.own_library_size and not vocabulary.own_library_size:
+            raise InputError(
+                "the model was trained with library sizes from a column: give library_size_key "
+                "for the new data"
+            )
+        ours = set(self.genes)
+        missing = [gene for gene in vocabulary.genes if gene not in ours]
         if missing:
             raise InputError(
                 f"the data lack {len(missing)} of the model's {len(vocabulary.genes)} genes: "
@@ -299,14 +311,23 @@ class Screen:
         return screen, len(self.genes) - len(vocabulary.genes)
 
     def to_anndata(self) -> AnnData:
-        """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits."""
+        """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits.
+
+        Doses, where they are not all 1, stand in a column of their own, in the labels' order.
+        """
+        notation = self.vocabulary.notation
+        read = [notation.read(name, self.perturbations) for name in self.condition_names]
+        labels = [notation.write(dict.fromkeys(condition, 1.0)) for condition in read]
         obs = pd.DataFrame(
             {
-                "perturbation": np.asarray(self.condition_names)[self.condition],
+                "perturbation": np.asarray(labels)[self.condition],
                 "library_size": self.library_size,
             },
             index=self.cells,
         )
+        if (self.dosage.data != 1).any():
+            doses = [notation.write_doses(condition) for condition in read]
+            obs["dosage"] = np.asarray(doses)[self.condition]
         if self.vocabulary.batches:
             obs["batch"] = np.asarray(self.vocabulary.batches)[self.batch]
         if self.split is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from samsvae.data.screen import UNUSED, Screen
-from samsvae.errors import InputError, check_range
+from samsvae.errors import InputError, check_count, check_range
 
 __all__ = ["data_efficiency", "heldout_combinations", "random"]
 
@@ -29,7 +29,8 @@ def random(
     -------
     "train", "valid" or "test" by cell name, for `Screen.with_split`.
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+    check_count("seed", seed, low=0)
+    if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-9):
         raise InputError(f"fractions are {fractions}: expected three numbers that sum to 1")
     ends = np.round(np.cumsum(fractions) * len(screen)).astype(int)
     order = np.random.default_rng(seed).permutation(len(screen))
@@ -61,6 +62,7 @@ def heldout_combinations(
     InputError
         If the screen has no combinations.
     """
+    check_count("seed", seed, low=0)
     check_range("fraction", fraction, low=0, high=1)
     check_range("valid", valid, low=0, high=1)
     rng = np.random.default_rng(seed)
@@ -105,7 +107,7 @@ def _some_combinations(screen: Screen, fraction: float, rng: np.random.Generator
     """Return `cell`: whether its condition is among the first combinations of a random order."""
     combinations = np.unique(screen.condition[np.diff(screen.dosage.indptr) > 1])
     if len(combinations) == 0:
-        raise InputError("the screen has no combinations: no condition has several perturbations")
+        raise InputError("no combinations are left: no condition has several perturbations")
     order = rng.permutation(combinations)
     return np.isin(screen.condition, order[: round(fraction * len(order))])
 
