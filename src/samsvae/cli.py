@@ -34,6 +34,7 @@ app = App(
     help="Train SAMS-VAE on a Perturb-seq screen, score it, and ask it what perturbations do. "
     "Any command takes --debug, which shows the traceback of an error.",
     help_on_error=False,
+    suppress_keyboard_interrupt=False,
 )
 console = Console()
 

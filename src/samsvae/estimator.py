@@ -33,7 +33,7 @@ from samsvae.model.networks import MLP
 from samsvae.model.vae import PerturbationVAE
 from samsvae.signature import takes
 from samsvae.train.loop import fit
-from samsvae.train.settings import TrainSettings
+from samsvae.train.settings import TrainSettings, resolve_device
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -488,18 +488,3 @@ class Estimator(ABC):
             f"{type(self).__name__}({settings})\n  {state}; {len(facts.vocabulary.genes):,} genes, "
             f"{len(facts.seen):,} perturbations, {len(facts.library_size):,} training cells"
         )
-
-
-def resolve_device(device: str) -> torch.device:
-    """Return a device by name; "auto" is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.zeros(1, device=resolved)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device {device!r} cannot be used ({reason}): expected 'auto', 'cpu' or 'cuda'"
-        ) from error
-    return resolved

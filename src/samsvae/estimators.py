@@ -9,11 +9,12 @@ import pandas as pd
 
 from samsvae import saving
 from samsvae.errors import check_range, unknown
-from samsvae.estimator import Estimator, resolve_device
+from samsvae.estimator import Estimator
 from samsvae.model.embedding import FreeEmbedding, GaussianEmbedding, MaskedEmbedding
 from samsvae.model.mask import BernoulliMask
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
+from samsvae.train.settings import resolve_device
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

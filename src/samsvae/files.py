@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from samsvae.errors import InputError
@@ -33,15 +33,11 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"cannot write {path}: {reason}; what was there before is unchanged"
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file aside, then rename it."""
-    with written_aside(path) as aside:
-        aside.write_bytes(data)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file aside, then rename it."""
-    write_bytes(path, text.encode())
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")

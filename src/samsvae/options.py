@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import cyclopts
 
@@ -58,7 +58,7 @@ class Options:
             p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
         named = {p.name for p in own}
-        own += [p for p in self.parameters.values() if p.name not in named]
+        own += [_strict(p) for p in self.parameters.values() if p.name not in named]
         command.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in own}
         command.__doc__ = "\n".join([inspect.getdoc(command) or "", *self._documentation()])
@@ -108,7 +108,7 @@ class Options:
         annotation = self.parameters[name].annotation
         text = str(value).lower() if isinstance(value, bool) else str(value)
         try:
-            return cyclopts.convert(annotation, [text])
+            return cyclopts.convert(annotation, [text], converter=_convert)
         except (cyclopts.CycloptsError, ValueError, TypeError) as error:
             kind = getattr(annotation, "__name__", str(annotation))
             raise InputError(f"{name} = {value!r} {where}: expected {kind}") from error
@@ -116,6 +116,24 @@ class Options:
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings: the given values, and the defaults of the others."""
         return {name: values.get(name, p.default) for name, p in self.parameters.items()}
+
+
+def _strict(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return a parameter of which a command takes no fraction for a whole number."""
+    if parameter.annotation not in (int, int | None):
+        return parameter
+    whole = cyclopts.Parameter(converter=lambda _, tokens: _convert(int, tokens[0].value))
+    return parameter.replace(annotation=Annotated[parameter.annotation, whole])
+
+
+def _convert(kind: Any, text: str) -> Any:
+    """Convert one value; cyclopts would round 4.5 to a whole number."""
+    if kind is not int:
+        return cyclopts.convert(kind, [text])
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"unable to convert {text!r} into int, a whole number") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -81,7 +81,10 @@ class Run:
                         "resume with the same command, or start another run"
                     )
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make {str(self.folder)!r}: {error.strerror}") from error
         for name in self.files:
             (self / name).unlink(missing_ok=True)
         if settings["split_key"] is None and screen.split is not None:
@@ -109,8 +112,8 @@ class Run:
         config = self.config()
         screen = read_h5ad(data, **(KEYS.of(Screen.from_anndata, config) | dict(given)))
         if screen.split is None and (self / "split.csv").exists():
-            table = pd.read_csv(self / "split.csv", index_col="cell", dtype=str)
-            screen = screen.with_split(table["split"])
+            table = pd.read_csv(self / "split.csv", dtype=str, keep_default_na=False)
+            screen = screen.with_split(table.set_index("cell")["split"])
         return screen
 
     def model(self, device: str = "auto") -> Estimator:

@@ -14,7 +14,7 @@ from torch import Tensor
 from samsvae._version import __version__
 from samsvae.errors import InputError
 from samsvae.facts import Facts
-from samsvae.files import write_text
+from samsvae.files import written_aside
 from samsvae.train import checkpoint
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ def save(model: Estimator, folder: str | os.PathLike[str]) -> None:
         "history": model.history.to_dict("list"),
         "tensors": _digest(tensors),
     }
-    # The names go second: a pair that does not belong together is noticed by its digest.
-    checkpoint.write(folder / TENSORS, tensors, {})
-    write_text(folder / NAMES, json.dumps(names, indent=1))
+    # Both are written before either is renamed: on a full disk the old pair survives.
+    with written_aside(folder / TENSORS) as aside, written_aside(folder / NAMES) as names_aside:
+        aside.write_bytes(checkpoint.to_bytes(tensors, {}))
+        names_aside.write_text(json.dumps(names, indent=1))
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Facts, dict[str, Tensor]]:

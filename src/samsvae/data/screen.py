@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -194,6 +195,15 @@ class Screen:
     def cells_per_perturbation(self) -> np.ndarray:
         """n_t, `perturbation`: how many of these cells received each perturbation."""
         return np.bincount(self.dosage.indices, minlength=len(self.perturbations))
+
+    @cached_property
+    def digest(self) -> str:
+        """Return a digest of what these cells show and received."""
+        digest = hashlib.blake2b(digest_size=16)
+        for matrix in (self.counts, self.dosage):
+            for array in (matrix.data, matrix.indices, matrix.indptr):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     @property
     def train(self) -> Screen:

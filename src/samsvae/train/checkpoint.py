@@ -14,17 +14,25 @@ from safetensors.torch import save
 from torch import Tensor
 
 from samsvae.errors import InputError
-from samsvae.files import write_bytes
+from samsvae.files import written_aside
 
 SCHEMA_VERSION = 1
 """Raised whenever a file written now could not be read by the code of before."""
 
 
-def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Any) -> None:
-    """Write tensors and a header that JSON can hold; the old file survives a failure."""
+def to_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+    """Return tensors and a header that JSON can hold, as the bytes of a file."""
     metadata = {"samsvae": json.dumps({"schema_version": SCHEMA_VERSION, **header})}
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(path, save(plain, metadata))
+    return save(plain, metadata)
+
+
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
+    """Write tensors and a header; the old file survives a failure."""
+    with written_aside(path) as aside:
+        aside.write_bytes(to_bytes(tensors, header))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

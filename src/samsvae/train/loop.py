@@ -138,7 +138,8 @@ class _Run:
         wrong = ", ".join(f"{k} {v}" for k, v in values.items() if not math.isfinite(v))
         self._restore_best()
         path = self.settings.checkpoint
-        kept = "" if path is None else f"; the last good checkpoint is kept in {path}"
+        saved = path is not None and Path(path).exists()
+        kept = f"; the last good checkpoint is kept in {path}" if saved else ""
         raise NonFiniteError(
             f"step {step} of training is not finite ({wrong}){kept}: try a lower learning_rate, "
             "or clip_norm"
@@ -191,6 +192,7 @@ class _Run:
             "batch_size": self.settings.batch_size,
             "seed": self.settings.seed,
             "n_cells": len(self.train.screen),
+            "data": self.train.screen.digest,
         }
 
     def _save(self) -> None:
@@ -209,15 +211,19 @@ class _Run:
 
     def _load(self, path: Path | str) -> None:
         tensors, header = checkpoint.read(path)
-        for name, value in self._header().items():
-            if name in ("batch_size", "seed", "n_cells") and header[name] != value:
+        ours = self._header()
+        if not header.keys() >= ours.keys():
+            raise InputError(f"{str(path)!r} is not a checkpoint of training")
+        for name in ("batch_size", "seed", "n_cells"):
+            if header[name] != ours[name]:
                 raise InputError(
                     f"the checkpoint {str(path)!r} was trained with {name} {header[name]}, not "
-                    f"{value}: resume with the settings and data it was started with"
+                    f"{ours[name]}: resume with the settings and data it was started with"
                 )
         model = checkpoint.unprefixed("model", tensors)
-        ours = self.model.state_dict()
-        if {k: v.shape for k, v in model.items()} != {k: v.shape for k, v in ours.items()}:
+        shapes = {name: value.shape for name, value in self.model.state_dict().items()}
+        fits = {name: value.shape for name, value in model.items()} == shapes
+        if not fits or header["data"] != ours["data"]:
             raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
         self.model.load_state_dict(model)
         checkpoint.restore_optimizer(self.optimizer, checkpoint.unprefixed("optimizer", tensors))

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from samsvae.errors import InputError, check_count, check_range
 
 
@@ -77,9 +79,25 @@ class TrainSettings:
             check_range("clip_norm", self.clip_norm, low=0, high=math.inf, open_=True)
         if self.max_steps is not None and self.max_epochs is not None:
             raise InputError("max_steps and max_epochs are both given: expected one of them")
+        resolve_device(self.device)
 
     def n_steps(self, n_cells: int) -> int:
         """Return how many steps training takes on so many cells."""
         if self.max_epochs is None:
             return self.max_steps or 10_000
         return math.ceil(self.max_epochs * n_cells / min(self.batch_size, n_cells))
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return a device by name; "auto" is a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.zeros(1, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device {device!r} cannot be used ({reason}): expected 'auto', 'cpu' or 'cuda'"
+        ) from error
+    return resolved

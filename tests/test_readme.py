@@ -1,0 +1,65 @@
+"""Every command of the README runs, on a smaller screen than the demo's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import samsvae
+from samsvae.run import write_h5ad
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that looks as `make demo` leaves it."""
+    folder = tmp_path_factory.mktemp("readme")
+    screen = samsvae.datasets.simulated_screen(
+        n_perturbations=5, n_combinations=2, n_genes=30, cells_per_condition=60, n_control=100
+    )
+    (folder / "runs" / "demo").mkdir(parents=True)
+    write_h5ad(folder / "runs" / "demo" / "screen.h5ad", screen.to_anndata())
+    return folder
+
+
+def run(command: list[str], folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_python(folder: Path) -> None:
+    (code,) = blocks("python")
+    said = run([sys.executable, "-W", "error", "-c", code], folder)
+    assert "G01+G02" in said
+    assert (folder / "runs" / "mine" / "model.json").is_file()
+
+
+@pytest.mark.slow
+def test_shell(folder: Path) -> None:
+    (code,) = [block for block in blocks("sh") if "samsvae train" in block]
+    run(["bash", "-e", "-c", code], folder)
+    for name in ("metrics.json", "effects.csv", "cells.h5ad"):
+        assert (folder / "runs" / "x" / name).is_file(), name
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
