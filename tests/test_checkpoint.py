@@ -245,7 +245,7 @@ def test_spoiled_checkpoint(
     [
         ({"seed": 1}, {}, "seed 0, not 1"),
         ({"batch_size": 32}, {}, "batch_size 64, not 32"),
-        ({}, {"n_cells": 230}, "n_cells 150, not"),
+        ({}, {"n_cells": 230}, "another model or other data"),
         ({}, {"n_genes": 13}, "another model or other data"),
         ({}, {"labels": ("control", "A", "B", "C", "D")}, "another model or other data"),
         ({}, {"seed": 1}, "other data"),

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "samsvae"
 
 ORDER = [
-    ["types", "errors", "signature", "_version"],
+    ["types", "errors", "signature", "_version", "_threads"],
     ["files", "ops"],
     ["model"],
     ["objective"],

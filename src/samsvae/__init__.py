@@ -1,5 +1,6 @@
 """Sparse Additive Mechanism Shift VAE and its siblings, for Perturb-seq screens."""
 
+from samsvae import _threads  # noqa: F401  before torch
 from samsvae import datasets
 from samsvae._version import __version__
 from samsvae.data import splits

@@ -81,8 +81,9 @@ def train(
     run = Run(out)
     given = SETTINGS.gathered(settings, assignments=assignments or (), config=config)
     chosen = SETTINGS.complete(given)
-    if chosen["max_epochs"] is not None and "max_steps" not in given:
-        chosen["max_steps"] = None
+    for one, other in (("max_steps", "max_epochs"), ("max_epochs", "max_steps")):
+        if one in settings and other not in settings:  # an option wins over its rival in a file
+            chosen[other] = None
     run.check_new(overwrite=overwrite, resume=resume)
     training = SETTINGS.of(TrainSettings, chosen)
     TrainSettings(**training)  # a value out of range is told before the data are read
@@ -92,9 +93,9 @@ def train(
     run.start(chosen, screen, resume=resume)
     model.train(**training, checkpoint=run.checkpoint, resume=resume)
     run.finish(model)
-    best = model.history["valid_elbo"].max()
-    best = model.history["valid_elbo"].max()
-    _say(f"best validation ELBO {best:.3f} nats per cell; the model is in {out}")
+    best = model.history["valid_elbo"].max()  # nan without validation cells
+    told = "" if np.isnan(best) else f"best validation ELBO {best:.3f} nats per cell; "
+    _say(f"{told}the model is in {out}")
 
 
 @app.command

@@ -30,7 +30,7 @@ CONFIG = {
     "n_hidden": 32,
     "n_hidden_embedding": 64,
     "mask_prob": 0.001,
-    "max_steps": 5000,
+    "max_steps": 4000,
     "n_particles": 2,
     "learning_rate": 0.01,
 }

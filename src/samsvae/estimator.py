@@ -116,9 +116,12 @@ class Estimator(ABC):
         device = resolve_device(chosen.device)
         self.module = self._built(chosen.seed).to(device)
         train, valid = Loader(self._screen.train, device), Loader(self._screen.valid, device)
-        self.history = pd.DataFrame(fit(self.module, train, valid, chosen))
-        self.history["step"] = self.history["step"].astype(int)
-        self.is_trained = True
+        history: list[dict[str, float]] = []
+        try:
+            fit(self.module, train, valid, chosen, history)
+        finally:  # training that ends early leaves the best parameters so far
+            self.history = pd.DataFrame(history)
+            self.is_trained = bool(history)
         return self
 
     def iwelbo(
@@ -424,7 +427,7 @@ class Estimator(ABC):
 
     def _asked(self, conditions: str | Sequence[str] | None) -> list[str]:
         asked = self.facts.conditions[1:] if conditions is None else conditions
-        asked = [asked] if isinstance(asked, str) else list(asked)
+        asked = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked))
         if not asked:
             raise InputError("no conditions are asked for")
         return asked

@@ -23,11 +23,28 @@ from samsvae.train.progress import ProgressBar
 from samsvae.train.settings import TrainSettings
 from samsvae.train.step import PlainStep, draw_noise
 
+_DECISIVE = (
+    "seed",
+    "batch_size",
+    "n_particles",
+    "learning_rate",
+    "weight_decay",
+    "clip_norm",
+    "validate_every",
+)
+"""Settings that a run's numbers depend on, and that a resumed run must share."""
+
 History = list[dict[str, float]]
 """One row per evaluation of the validation cells."""
 
 
-def fit(model: PerturbationVAE, train: Loader, valid: Loader, settings: TrainSettings) -> History:
+def fit(
+    model: PerturbationVAE,
+    train: Loader,
+    valid: Loader,
+    settings: TrainSettings,
+    history: History,
+) -> None:
     """Train a model in place and leave it at its best validation ELBO.
 
     Parameters
@@ -38,11 +55,10 @@ def fit(model: PerturbationVAE, train: Loader, valid: Loader, settings: TrainSet
         Training and validation cells. Without validation cells the last model is kept.
     settings
         How.
-
-    Returns
-    -------
-    One row per evaluation: step, ELBO and each of its terms (means over the steps since the last
-    row, nats per cell), validation ELBO, mask sparsity, norm of the gradient, cells per second.
+    history
+        Gets one row per evaluation: step, ELBO and each of its terms (means over the steps since
+        the last row, nats per cell), validation ELBO, mask sparsity, norm of the gradient, cells
+        per second. It is there too if training ends early.
 
     Raises
     ------
@@ -51,7 +67,7 @@ def fit(model: PerturbationVAE, train: Loader, valid: Loader, settings: TrainSet
     TrainingInterrupted
         On Ctrl-C or SIGTERM; the model is left at its best, and the checkpoint is saved.
     """
-    return _Run(model, train, valid, settings).to_the_end()
+    _Run(model, train, valid, settings, history).to_the_end()
 
 
 def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) -> float:
@@ -70,7 +86,12 @@ class _Run:
     """The state of one training run: all that a checkpoint holds."""
 
     def __init__(
-        self, model: PerturbationVAE, train: Loader, valid: Loader, settings: TrainSettings
+        self,
+        model: PerturbationVAE,
+        train: Loader,
+        valid: Loader,
+        settings: TrainSettings,
+        history: History,
     ) -> None:
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
         self.optimizer = torch.optim.Adam(
@@ -84,14 +105,14 @@ class _Run:
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.n_steps = settings.n_steps(len(train.screen))
         self.step = 0
-        self.history: History = []
+        self.history = history
         self.metric_names: list[str] = []
         self.pending: list[Tensor] = []  # metrics of the steps since the last row, on the device
         self.best: dict[str, Tensor] | None = None
         self.best_elbo = -math.inf
         self.since_best = 0
 
-    def to_the_end(self) -> History:
+    def to_the_end(self) -> None:
         path = self.settings.checkpoint
         if self.settings.resume and path is not None and Path(path).exists():
             self._load(path)
@@ -112,7 +133,6 @@ class _Run:
                     self._interrupted()
                 bar.show(self.step, self.history)
         self._restore_best()
-        return self.history
 
     def _one_step(self) -> None:
         settings = self.settings
@@ -150,7 +170,7 @@ class _Run:
         settings = self.settings
         means = torch.stack(self.pending).mean(0).tolist()
         self.pending = []
-        row = {"step": float(self.step), **dict(zip(self.metric_names, means, strict=True))}
+        row = {"step": self.step, **dict(zip(self.metric_names, means, strict=True))}
         elbo = math.nan
         if len(self.valid.screen):
             elbo = valid_elbo(self.model, self.valid, settings)
@@ -189,10 +209,8 @@ class _Run:
             "metric_names": self.metric_names,
             "best_elbo": self.best_elbo if self.best is not None else None,
             "since_best": self.since_best,
-            "batch_size": self.settings.batch_size,
-            "seed": self.settings.seed,
-            "n_cells": len(self.train.screen),
-            "data": self.train.screen.digest,
+            "settings": {name: getattr(self.settings, name) for name in _DECISIVE},
+            "data": [self.train.screen.digest, self.valid.screen.digest],
         }
 
     def _save(self) -> None:
@@ -214,11 +232,12 @@ class _Run:
         ours = self._header()
         if not header.keys() >= ours.keys():
             raise InputError(f"{str(path)!r} is not a checkpoint of training")
-        for name in ("batch_size", "seed", "n_cells"):
-            if header[name] != ours[name]:
+        for name, value in ours["settings"].items():
+            if header["settings"][name] != value:
                 raise InputError(
-                    f"the checkpoint {str(path)!r} was trained with {name} {header[name]}, not "
-                    f"{ours[name]}: resume with the settings and data it was started with"
+                    f"the checkpoint {str(path)!r} was trained with {name} "
+                    f"{header['settings'][name]}, not {value}: resume with the settings it was "
+                    "started with"
                 )
         model = checkpoint.unprefixed("model", tensors)
         shapes = {name: value.shape for name, value in self.model.state_dict().items()}
@@ -234,7 +253,8 @@ class _Run:
         self.since_best = header["since_best"]
         self.generator.set_state(tensors["generator"])
         self.pending = list(tensors["pending"].to(device)) if "pending" in tensors else []
-        self.step, self.history = header["step"], header["history"]
+        self.step = header["step"]
+        self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
 
 
