@@ -20,6 +20,7 @@ ORDER = [
     ["train"],
     ["evaluation", "facts", "datasets"],
     ["saving"],
+    ["answers"],
     ["estimator"],
     ["estimators"],
     ["scoring"],

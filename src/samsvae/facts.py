@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from samsvae.data import dosage
 from samsvae.data.dosage import Notation
-from samsvae.data.screen import Screen, Vocabulary
-from samsvae.errors import InputError
+from samsvae.data.screen import Screen
+from samsvae.data.vocabulary import Vocabulary
+from samsvae.errors import InputError, check_range, listed, unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,65 @@ class Facts:
         position = self.conditions.index(condition)
         start = int(self.cells_per_condition[:position].sum())
         return self.library_size[start : start + self.n_cells(condition)]
+
+    def unseen(self, perturbations: np.ndarray) -> list[str]:
+        """Return the names of those perturbations that no training cell received."""
+        names = self.vocabulary.perturbations
+        return [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
+
+    def asked(self, conditions: str | Sequence[str] | None) -> list[str]:
+        """Return the conditions that were asked for, once each; by default the training cells'."""
+        asked = self.conditions[1:] if conditions is None else conditions
+        asked = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked))
+        if not asked:
+            raise InputError("no conditions are asked for")
+        return asked
+
+    def stored(self, condition: str) -> str:
+        """Return a condition as it is stored: sorted."""
+        vocabulary = self.vocabulary
+        return vocabulary.notation.write(
+            vocabulary.notation.read(condition, vocabulary.perturbations)
+        )
+
+    def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
+        """Return conditions as dosage, refusing perturbations never seen in training."""
+        vocabulary = self.vocabulary
+        read = vocabulary.notation.read
+        received = [read(name, vocabulary.perturbations) for name in conditions]
+        rows = dosage.rows(received, vocabulary.perturbations)
+        strange = self.unseen(np.unique(rows.indices))
+        if strange:
+            raise InputError(
+                f"perturbations never seen in training: {listed(strange)}; combinations need not "
+                "be seen, but each of their perturbations must"
+            )
+        return rows
+
+    def shares_of(self, batch: str | None) -> np.ndarray:
+        """Return the share of each batch: as in the training cells, or all in one."""
+        if batch is None:
+            return self.batch_shares
+        batches = self.vocabulary.batches
+        if batch not in batches:
+            raise unknown("batch", batch, batches)
+        return np.array([float(name == batch) for name in batches])
+
+    def drawn_batches(self, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+        """Return `cell covariate`: batches drawn as in the training cells, one-hot."""
+        shares = self.batch_shares
+        if not len(shares):
+            return np.zeros((n_cells, 0))
+        return np.eye(len(shares))[rng.choice(len(shares), n_cells, p=shares)]
+
+    def drawn_library_sizes(
+        self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return library sizes of new cells: as asked, or drawn from those "observed"."""
+        if library_size != "observed":
+            check_range("library_size", float(library_size), low=0, high=np.inf, open_=True)
+            return np.full(n, float(library_size))
+        return rng.choice(self.library_sizes(self.stored(condition)), n)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays, for saving."""

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pandas as pd
 from anndata import AnnData
 
-from samsvae.data.screen import SPLITS, Screen
+from samsvae.data.screen import Screen
+from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, unknown
 from samsvae.estimator import Estimator
 from samsvae.evaluation.metrics import ate_pearson

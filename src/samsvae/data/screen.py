@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,27 +13,10 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data import columns, dosage
+from samsvae.data import columns, dosage, matching
 from samsvae.data.dosage import Notation
+from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
 from samsvae.errors import InputError, listed, unknown
-
-SPLITS = ("train", "valid", "test")
-UNUSED = "unused"
-"""Split of cells that an experiment leaves out on purpose."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The names that give a screen's columns their meaning; saved with every model."""
-
-    genes: tuple[str, ...]
-    perturbations: tuple[str, ...]
-    batches: tuple[str, ...] = ()
-    notation: Notation = field(default_factory=Notation)
-    counts: bool = True
-    """Whether the data are counts (or real values)."""
-    own_library_size: bool = True
-    """Whether a cell's library size is the sum of its counts of these genes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -276,49 +259,7 @@ class Screen:
             If a gene of the model is missing, a cell received a perturbation the model does not
             know, or a batch is one it has never seen.
         """
-        if vocabulary == self.vocabulary:
-            return self, 0
-        if vocabulary.counts != self.vocabulary.counts:
-            kinds = ("real values", "counts")
-            raise InputError(
-                f"the model was trained on {kinds[vocabulary.counts]}, the data hold "
-                f"{kinds[self.vocabulary.counts]}: read them with counts={vocabulary.counts}"
-            )
-        if self.vocabulary.own_library_size and not vocabulary.own_library_size:
-            raise InputError(
-                "the model was trained with library sizes from a column: give library_size_key "
-                "for the new data"
-            )
-        ours = set(self.genes)
-        missing = [gene for gene in vocabulary.genes if gene not in ours]
-        if missing:
-            raise InputError(
-                f"the data lack {len(missing)} of the model's {len(vocabulary.genes)} genes: "
-                f"{listed(missing)}"
-            )
-        counts = self.counts
-        if vocabulary.genes != self.genes:
-            columns = pd.Index(self.genes).get_indexer(pd.Index(vocabulary.genes))
-            counts = counts[:, columns].tocsr()
-            counts.sort_indices()
-        library_size = self.library_size
-        if vocabulary.own_library_size:
-            library_size = np.asarray(counts.sum(1), dtype=np.float64).ravel()
-        notation = self.vocabulary.notation
-        conditions = [notation.read(name, self.perturbations) for name in self.condition_names]
-        present = np.unique(self.condition)
-        dosage_rows = dosage.rows([conditions[i] for i in present], vocabulary.perturbations)
-        names = [vocabulary.notation.write(condition) for condition in conditions]
-        screen = replace(
-            self,
-            vocabulary=vocabulary,
-            counts=counts,
-            library_size=library_size,
-            dosage=dosage_rows[np.searchsorted(present, self.condition)],
-            condition_names=tuple(names),
-            batch=_recoded(self.batch, self.vocabulary.batches, vocabulary.batches),
-        )
-        return screen, len(self.genes) - len(vocabulary.genes)
+        return matching.matched(self, vocabulary)
 
     def to_anndata(self) -> AnnData:
         """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits.
@@ -375,19 +316,3 @@ class Screen:
         if len(self):
             lines.append(f"  median library size {np.median(self.library_size):,.0f} counts")
         return "\n".join(lines)
-
-
-def _recoded(codes: np.ndarray, ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
-    """Return batch codes of one vocabulary in those of another."""
-    if not theirs:
-        return np.zeros_like(codes)
-    if not ours:
-        raise InputError("the model was trained with batches: give batch_key for the new data")
-    present = [ours[i] for i in np.unique(codes)]
-    strange = [name for name in present if name not in theirs]
-    if strange:
-        raise InputError(
-            f"batches never seen in training: {listed(strange)}; the model knows {listed(theirs)}"
-        )
-    position = np.array([theirs.index(name) if name in theirs else -1 for name in ours])
-    return position[codes]

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from samsvae.data import dosage
 from samsvae.data.dosage import Notation
-from samsvae.data.screen import Screen, Vocabulary
+from samsvae.data.screen import Screen
+from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import check_count, check_range
 
 

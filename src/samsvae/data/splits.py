@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from samsvae.data.screen import UNUSED, Screen
+from samsvae.data.screen import Screen
+from samsvae.data.vocabulary import UNUSED
 from samsvae.errors import InputError, check_count, check_range
 
 __all__ = ["data_efficiency", "heldout_combinations", "random"]

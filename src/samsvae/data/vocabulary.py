@@ -1,0 +1,25 @@
+"""The names that give a screen's columns their meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from samsvae.data.dosage import Notation
+
+SPLITS = ("train", "valid", "test")
+UNUSED = "unused"
+"""Split of cells that an experiment leaves out on purpose."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names that give a screen's columns their meaning; saved with every model."""
+
+    genes: tuple[str, ...]
+    perturbations: tuple[str, ...]
+    batches: tuple[str, ...] = ()
+    notation: Notation = field(default_factory=Notation)
+    counts: bool = True
+    """Whether the data are counts (or real values)."""
+    own_library_size: bool = True
+    """Whether a cell's library size is the sum of its counts of these genes."""
