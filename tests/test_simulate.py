@@ -31,7 +31,6 @@ def test_truth_is_sparse_and_every_perturbation_acts(
     simulated: samsvae.datasets.SimulatedScreen,
 ) -> None:
     truth = simulated.truth
-    assert truth is not None
     assert truth.mask.shape == (40, 10)
     assert (truth.mask.sum(1) >= 1).all()
     assert truth.mask.to_numpy().mean() < 0.25
@@ -40,7 +39,6 @@ def test_truth_is_sparse_and_every_perturbation_acts(
 
 def test_truth_explains_the_cells(simulated: samsvae.datasets.SimulatedScreen) -> None:
     truth = simulated.truth
-    assert truth is not None
     names = [name for name in simulated.conditions if name != "control"]
     effects = truth.effects(names)
     observed = samsvae.differential_expression(simulated, scale="normalized")

@@ -63,7 +63,6 @@ class Recovery:
 def recovery(model: Estimator, screen: SimulatedScreen, *, seed: int = 0) -> Recovery:
     """Compare a model with the truth; effects on scale "normalized", correlated over genes."""
     truth = screen.truth
-    assert truth is not None
     fitted = (model.mask_probabilities() > 0.5).to_numpy()
     true = truth.mask.to_numpy()
     f1, precision, recall = mask_score(fitted, true)
@@ -104,7 +103,6 @@ def demo(
     model = SAMSVAE(screen, **SETTINGS.of(SAMSVAE, settings))
     run.start(settings, screen, resume=False)
     write_h5ad(run / "screen.h5ad", screen.to_anndata())
-    assert screen.truth is not None
     write_text(run / "true_shift.csv", screen.truth.shift.to_csv(index_label="perturbation"))
     say(f"\nSAMS-VAE with {model.n_latent} latent dimensions is trained on the training cells.")
     model.train(**SETTINGS.of(TrainSettings, settings), checkpoint=run.checkpoint)
@@ -122,7 +120,6 @@ def demo(
 
 def in_words(found: Recovery, result: Score, screen: SimulatedScreen) -> str:
     """Say what was found, for someone who has not read the paper."""
-    assert screen.truth is not None
     n_true = int(screen.truth.mask.to_numpy().sum())
     better = found.unseen_combinations > found.sum_of_observed_singles
     verdict = "better" if better else "not better"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -69,7 +69,7 @@ class Truth:
 class SimulatedScreen(Screen):
     """A screen whose truth is known."""
 
-    truth: Truth | None = None
+    truth: Truth = field(kw_only=True)
 
 
 def simulated_screen(
@@ -161,7 +161,7 @@ def simulated_screen(
         condition,
         np.zeros(len(condition), np.int32),
         np.where(is_double, "test", at_random).astype(object),
-        truth,
+        truth=truth,
     )
     return screen[np.diff(counts.indptr) > 0]  # a cell without counts would not be observed
 

@@ -57,6 +57,10 @@ class AdditiveShift(nn.Module):
         value = value.unflatten(1, (n_cells, n_slots))
         return (value * dosage.dose.unsqueeze(-1)).sum(2)
 
+    def metrics(self) -> dict[str, Tensor]:
+        """Return what training reports: the share of inclusion probabilities of at most 1/2."""
+        return {"mask_sparsity": (self.mask.probability() <= 0.5).double().mean()}
+
     def apply_to(self, basal: Tensor, context: Tensor) -> Tensor:
         """Return the state z = basal + context, `particle cell latent`."""
         return basal + context

@@ -180,9 +180,8 @@ class _Run:
                 self.best = {name: value.clone() for name, value in state.items()}
             else:
                 self.since_best += 1
-        probability = self.model.mechanism.mask.probability()
         row["valid_elbo"] = elbo
-        row["mask_sparsity"] = (probability <= 0.5).double().mean().item()
+        row |= {name: value.item() for name, value in self.model.mechanism.metrics().items()}
         cells = min(settings.batch_size, len(self.train.screen))
         row["cells_per_second"] = steps_per_second * cells
         self.history.append(row)
