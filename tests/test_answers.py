@@ -122,9 +122,9 @@ def test_effect_errors_are_the_spread_over_seeds(
 
 def test_no_interval_without_spread_of_the_globals(certain: samsvae.SAMSVAE) -> None:
     effect = certain.effects("A", n_particles=500, n_draws=60, progress=False)
-    # Without taking off the Monte Carlo variance the widths were about 15 standard errors.
+    # With 25 basal draws for each of the 60, the Monte Carlo error alone would be 15 wide.
     width = effect.layers["upper"] - effect.layers["lower"]
-    assert np.median(width) < np.median(effect.layers["mc_se"])
+    assert 0 < np.median(width / effect.layers["mc_se"]) < 8
 
 
 def test_interval_is_the_spread_over_draws_of_the_globals(trained: samsvae.SAMSVAE) -> None:

@@ -127,7 +127,9 @@ def _posterior_deviation(arms: _Arms, settings: EffectSettings) -> np.ndarray:
     )
     noise = np.maximum(residual, 0) / ((n_draws - 1) * (n_basal - 1)) / n_basal
     observed = between / (n_draws - 1)
-    kept = np.sqrt(np.clip(1 - noise / np.maximum(observed, 1e-300), 0, 1))
+    # The estimate of the noise has an error of its own: no interval is narrower than that.
+    resolved = np.maximum(observed - noise, noise * np.sqrt(2 / (n_draws - 1)))
+    kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
     return np.quantile((by_draw - mean) * kept, [0.05, 0.95], axis=0)
 
 
