@@ -25,7 +25,7 @@ from samsvae.model.likelihood import NegativeBinomialLikelihood
 from samsvae.model.networks import MLP
 from samsvae.model.vae import PerturbationVAE
 from samsvae.signature import takes
-from samsvae.train.loop import fit
+from samsvae.train.loop import Training
 from samsvae.train.settings import TrainSettings, resolve_device
 
 
@@ -111,7 +111,7 @@ class Estimator(Answers, ABC):
         train, valid = Loader(self._screen.train, device), Loader(self._screen.valid, device)
         history: list[dict[str, float]] = []
         try:
-            fit(self.module, train, valid, chosen, history)
+            Training(self.module, train, valid, chosen, history).run()
         finally:  # training that ends early leaves the best parameters so far
             self.history = pd.DataFrame(history)
             self.is_trained = bool(history)

@@ -38,14 +38,20 @@ History = list[dict[str, float]]
 """One row per evaluation of the validation cells."""
 
 
-def fit(
-    model: PerturbationVAE,
-    train: Loader,
-    valid: Loader,
-    settings: TrainSettings,
-    history: History,
-) -> None:
-    """Train a model in place and leave it at its best validation ELBO.
+def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) -> float:
+    """Return the ELBO of a loader's cells, nats per cell, always from the same noise."""
+    generator = torch.Generator(loader.device).manual_seed(settings.seed)
+    total = torch.zeros((), device=loader.device)
+    with torch.no_grad():
+        for batch in loader.in_order(settings.batch_size):
+            shift_noise, basal_noise = draw_noise(model, batch, settings.n_particles, generator)
+            shifts = model.mechanism.draw(batch.dosage.perturbations, shift_noise)
+            total += objective.elbo(model(batch, shifts, basal_noise), batch).sum()
+    return total.item() / len(loader.screen)
+
+
+class Training:
+    """One training run of a model, in place: its state is all that a checkpoint holds.
 
     Parameters
     ----------
@@ -59,31 +65,7 @@ def fit(
         Gets one row per evaluation: step, ELBO and each of its terms (means over the steps since
         the last row, nats per cell), validation ELBO, mask sparsity, norm of the gradient, cells
         per second. It is there too if training ends early.
-
-    Raises
-    ------
-    NonFiniteError
-        If the ELBO is no longer a finite number; the model is left at its best.
-    TrainingInterrupted
-        On Ctrl-C or SIGTERM; the model is left at its best, and the checkpoint is saved.
     """
-    _Run(model, train, valid, settings, history).to_the_end()
-
-
-def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) -> float:
-    """Return the ELBO of a loader's cells, nats per cell, always from the same noise."""
-    generator = torch.Generator(loader.device).manual_seed(settings.seed)
-    total = torch.zeros((), device=loader.device)
-    with torch.no_grad():
-        for batch in loader.in_order(settings.batch_size):
-            shift_noise, basal_noise = draw_noise(model, batch, settings.n_particles, generator)
-            shifts = model.mechanism.draw(batch.dosage.perturbations, shift_noise)
-            total += objective.elbo(model(batch, shifts, basal_noise), batch).sum()
-    return total.item() / len(loader.screen)
-
-
-class _Run:
-    """The state of one training run: all that a checkpoint holds."""
 
     def __init__(
         self,
@@ -112,7 +94,16 @@ class _Run:
         self.best_elbo = -math.inf
         self.since_best = 0
 
-    def to_the_end(self) -> None:
+    def run(self) -> None:
+        """Train to the end and leave the model at its best validation ELBO.
+
+        Raises
+        ------
+        NonFiniteError
+            If the ELBO is no longer a finite number; the model is left at its best.
+        TrainingInterrupted
+            On Ctrl-C or SIGTERM; the model is left at its best, and the checkpoint is saved.
+        """
         path = self.settings.checkpoint
         if self.settings.resume and path is not None and Path(path).exists():
             self._load(path)
