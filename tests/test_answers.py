@@ -201,6 +201,7 @@ def test_batches_are_drawn_or_held_fixed() -> None:
         (lambda m: m.effects([]), "no conditions"),
         (lambda m: m.effects("A", scale="lgo"), "no scale 'lgo': the nearest is 'log'"),
         (lambda m: m.effects("A", library_size=0), "library_size"),
+        (lambda m: m.effects("A", library_size="observd"), "the nearest is 'observed'"),
         (lambda m: m.effects("A", n_particles=1), "n_particles is 1"),
         (lambda m: m.effects("A", n_draws=-1), "n_draws is -1"),
         (lambda m: m.simulate("A", n_cells=0), "n_cells is 0"),

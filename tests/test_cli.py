@@ -402,3 +402,8 @@ def test_debug_shows_the_traceback(call: Call, line: str) -> None:
     assert done.code == 2
     assert done.errors[0] == "Traceback (most recent call last):"
     assert done.errors[-1].startswith("samsvae: no ")
+
+
+def test_brackets_in_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._say("runs/[red]x")
+    assert capsys.readouterr().out == "runs/[red]x\n"

@@ -296,3 +296,13 @@ def test_matched_by_batch_name(adata: AnnData) -> None:
     np.testing.assert_array_equal(matched.batch, np.ones(len(second)))
     without, _ = matched.matched_to(Screen.from_anndata(adata).vocabulary)
     assert not without.batch.any()
+
+
+def test_the_data_are_left_as_they_were(adata: AnnData) -> None:
+    stored = sp.csr_matrix(adata.X)
+    stored.data[::7] = 0
+    adata.X = stored
+    before = adata.X.toarray()
+    Screen.from_anndata(adata)
+    assert np.array_equal(adata.X.toarray(), before)
+    assert adata.X.nnz == stored.nnz

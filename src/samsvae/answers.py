@@ -15,12 +15,12 @@ from rich.progress import track
 
 from samsvae.data.loader import Loader
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, check_range, listed, unknown
+from samsvae.errors import InputError, check_count, unknown
 from samsvae.evaluation import simulation
 from samsvae.evaluation.effects import ArmCells, EffectSettings, effect
 from samsvae.evaluation.iwelbo import predictive_iwelbo
 from samsvae.evaluation.latent import embedding_means, latent_means
-from samsvae.facts import Facts
+from samsvae.facts import Facts, expected_library_size
 from samsvae.model.vae import PerturbationVAE
 
 
@@ -131,24 +131,19 @@ class Answers:
         check_count("n_draws", n_draws, low=0)
         if scale not in ("log", "normalized"):
             raise unknown("scale", scale, ["log", "normalized"])
-        size = float("nan")
-        if library_size != "observed":
-            check_range("library_size", float(library_size), low=0, high=np.inf, open_=True)
-            size = float(library_size)
+        size = expected_library_size(library_size)
         settings = EffectSettings(scale, size, n_particles, n_count_draws, n_draws)
         asked = self.facts.asked(conditions)
         received = self.facts.received(asked)
+        stored = [self.facts.stored(name) for name in asked]
+        control_sizes = self.facts.library_sizes(self.facts.conditions[0])
+        shares = self.facts.shares_of(batch)
         results = []
         for i in track(range(len(asked)), "effects", disable=not progress):
-            cells = ArmCells(
-                self.facts.library_sizes(self.facts.stored(asked[i])),
-                self.facts.library_sizes(self.facts.conditions[0]),
-                self.facts.shares_of(batch),
-            )
+            cells = ArmCells(self.facts.library_sizes(stored[i]), control_sizes, shares)
             # Each condition starts from the same seed: its numbers do not depend on the others.
             generator = self._generator(seed)
             results.append(effect(self.module, received[i], settings, cells, generator))
-        stored = [self.facts.stored(name) for name in asked]
         n_cells = [self.facts.n_cells(name) for name in stored]
         return AnnData(
             np.array([result.ate for result in results]),
@@ -279,9 +274,7 @@ class Answers:
             )
         if not len(matched):
             raise InputError("the screen has no cells")
-        strange = self.facts.unseen(np.flatnonzero(matched.cells_per_perturbation))
-        if strange:
-            raise InputError(f"perturbations never seen in training: {listed(strange)}")
+        self.facts.check_seen(np.flatnonzero(matched.cells_per_perturbation))
         return Loader(matched, next(self.module.parameters()).device)
 
     def _by_perturbation(self, values: torch.Tensor) -> pd.DataFrame:

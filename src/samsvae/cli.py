@@ -36,7 +36,7 @@ app = App(
     help_on_error=False,
     suppress_keyboard_interrupt=False,
 )
-console = Console()
+console = Console(markup=False)  # a name may hold brackets
 
 EFFECTS = Options(Estimator.effects)
 SIMULATION = Options(Estimator.simulate, without=("cells",))

@@ -67,6 +67,9 @@ class Estimator(Answers, ABC):
         """One row per evaluation of the validation cells, see `train`."""
         self.is_trained = False
         self.module = self._built(seed=0)
+        if self._screen is not None:
+            encoder = self.module.encoder
+            encoder.standardise_with(*input_statistics(self._screen.train, log1p=encoder.log1p))
 
     @abstractmethod
     def _parts(self) -> PerturbationVAE:
@@ -107,7 +110,9 @@ class Estimator(Answers, ABC):
         if self._screen is None:
             raise InputError("a loaded model has no data to train on: make it anew from a screen")
         device = resolve_device(chosen.device)
+        standard = self.module.encoder  # holds the input statistics, whatever it has learned
         self.module = self._built(chosen.seed).to(device)
+        self.module.encoder.standardise_with(standard.center, standard.scale)
         train, valid = Loader(self._screen.train, device), Loader(self._screen.valid, device)
         history: list[dict[str, float]] = []
         try:
@@ -130,14 +135,10 @@ class Estimator(Answers, ABC):
         saving.save(self, folder)
 
     def _built(self, seed: int) -> PerturbationVAE:
-        """Return the model with fresh parameters and the training cells' input statistics."""
+        """Return the model with fresh parameters."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = self._parts()
-        if self._screen is not None:
-            encoder = module.encoder
-            encoder.standardise_with(*input_statistics(self._screen.train, log1p=encoder.log1p))
-        return module
+            return self._parts()
 
     def _encoder(self, *, n_context: int) -> Encoder:
         vocabulary = self.facts.vocabulary

@@ -99,10 +99,15 @@ class Facts:
         start = int(self.cells_per_condition[:position].sum())
         return self.library_size[start : start + self.n_cells(condition)]
 
-    def unseen(self, perturbations: np.ndarray) -> list[str]:
-        """Return the names of those perturbations that no training cell received."""
+    def check_seen(self, perturbations: np.ndarray) -> None:
+        """Raise if no training cell received one of these perturbations (columns of dosage)."""
         names = self.vocabulary.perturbations
-        return [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
+        strange = [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
+        if strange:
+            raise InputError(
+                f"perturbations never seen in training: {listed(strange)}; combinations need not "
+                "be seen, but each of their perturbations must"
+            )
 
     def asked(self, conditions: str | Sequence[str] | None) -> list[str]:
         """Return the conditions that were asked for, once each; by default the training cells'."""
@@ -125,12 +130,7 @@ class Facts:
         read = vocabulary.notation.read
         received = [read(name, vocabulary.perturbations) for name in conditions]
         rows = dosage.rows(received, vocabulary.perturbations)
-        strange = self.unseen(np.unique(rows.indices))
-        if strange:
-            raise InputError(
-                f"perturbations never seen in training: {listed(strange)}; combinations need not "
-                "be seen, but each of their perturbations must"
-            )
+        self.check_seen(np.unique(rows.indices))
         return rows
 
     def shares_of(self, batch: str | None) -> np.ndarray:
@@ -153,10 +153,10 @@ class Facts:
         self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
     ) -> np.ndarray:
         """Return library sizes of new cells: as asked, or drawn from those "observed"."""
-        if library_size != "observed":
-            check_range("library_size", float(library_size), low=0, high=np.inf, open_=True)
-            return np.full(n, float(library_size))
-        return rng.choice(self.library_sizes(self.stored(condition)), n)
+        expected = expected_library_size(library_size)
+        if expected is None:
+            return rng.choice(self.library_sizes(self.stored(condition)), n)
+        return np.full(n, expected)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays, for saving."""
@@ -184,6 +184,16 @@ class Facts:
             unobserved=header["unobserved"],
             **arrays,
         )
+
+
+def expected_library_size(library_size: float | str) -> float | None:
+    """Return the expected counts that were asked for; None for "observed" ones."""
+    if library_size == "observed":
+        return None
+    if isinstance(library_size, str):
+        raise unknown("library_size", library_size, ["observed"])
+    check_range("library_size", library_size, low=0, high=np.inf, open_=True)
+    return float(library_size)
 
 
 def input_statistics(screen: Screen, *, log1p: bool) -> tuple[Tensor, Tensor]:

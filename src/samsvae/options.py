@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 import cyclopts
 
 from samsvae.errors import InputError, unknown
-from samsvae.signature import keywords
+from samsvae.signature import extended, keywords
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -53,14 +53,9 @@ class Options:
 
         It receives those that were given, and only those.
         """
-        signature = inspect.signature(command, eval_str=True)
-        own = [
-            p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
-        named = {p.name for p in own}
-        own += [_strict(p) for p in self.parameters.values() if p.name not in named]
-        command.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in own}
+        signature = extended(command, map(_strict, self.parameters.values()))
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
         command.__doc__ = "\n".join([inspect.getdoc(command) or "", *self._documentation()])
         return command
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 Result = TypeVar("Result")
@@ -18,6 +18,16 @@ def keywords(source: Callable[..., object]) -> list[inspect.Parameter]:
     return [p.replace(annotation=types[p.name]) for p in keyword_only]
 
 
+def extended(
+    function: Callable[..., object], parameters: Iterable[inspect.Parameter]
+) -> inspect.Signature:
+    """Return the signature of `f(first, **settings)` with the settings spelled out."""
+    own = inspect.signature(function, eval_str=True)
+    fixed = {p.name: p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD}
+    added = [p for p in parameters if p.name not in fixed]
+    return own.replace(parameters=[*fixed.values(), *added])
+
+
 def takes(
     source: Callable[Concatenate[Any, P], object],
 ) -> Callable[[Callable[..., Result]], Callable[Concatenate[Any, P], Result]]:
@@ -27,10 +37,7 @@ def takes(
     """
 
     def decorate(function: Callable[..., Result]) -> Callable[Concatenate[Any, P], Result]:
-        own = inspect.signature(function, eval_str=True)
-        fixed = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        signature = own.replace(parameters=[*fixed, *keywords(source)])
-        function.__signature__ = signature  # type: ignore[attr-defined]
+        function.__signature__ = extended(function, keywords(source))  # type: ignore[attr-defined]
         return function
 
     return decorate

@@ -28,16 +28,20 @@ def genes(adata: AnnData) -> tuple[str, ...]:
 
 def column(adata: AnnData, key: str, what: str) -> np.ndarray:
     """Return a column of obs as text, refusing missing values."""
-    if key not in adata.obs:
-        raise unknown(f"column for the {what} in adata.obs:", key, list(adata.obs.columns))
-    column = adata.obs[key]
-    n_missing = int(column.isna().sum())
+    values = _of_obs(adata, key, what)
+    n_missing = int(values.isna().sum())
     if n_missing:
         raise InputError(
             f"obs[{key!r}] lacks the {what} of {n_missing} of {adata.n_obs} cells: "
             "fill it in, or leave those cells out"
         )
-    return column.astype(str).to_numpy(dtype=object)
+    return values.astype(str).to_numpy(dtype=object)
+
+
+def _of_obs(adata: AnnData, key: str, what: str) -> pd.Series:
+    if key not in adata.obs:
+        raise unknown(f"column for the {what} in adata.obs:", key, list(adata.obs.columns))
+    return adata.obs[key]
 
 
 def conditions(
@@ -45,7 +49,7 @@ def conditions(
 ) -> tuple[list[dict[str, float]], np.ndarray]:
     """Return the conditions, control first, and which of them each cell received."""
     label = column(adata, perturbation_key, "perturbation")
-    present = {part for text in pd.unique(label) for part in [text.strip()]}
+    present = {text.strip() for text in pd.unique(label)}
     if notation.control not in present:
         raise unknown(
             f"control label in obs[{perturbation_key!r}]:", notation.control, sorted(present)
@@ -53,9 +57,7 @@ def conditions(
     doses: np.ndarray | list[None] = [None] * len(label)
     if dosage_key is not None:
         # Control cells need no dose: whatever stands there, they received nothing.
-        if dosage_key not in adata.obs:
-            raise unknown("column for the dosage in adata.obs:", dosage_key, [*adata.obs.columns])
-        doses = adata.obs[dosage_key].astype(object).to_numpy()
+        doses = _of_obs(adata, dosage_key, "dosage").astype(object).to_numpy()
     keyed: dict[tuple[str, object], str] = {}
     found: dict[str, dict[str, float]] = {notation.control: {}}
     names = []
@@ -94,10 +96,10 @@ def counts(adata: AnnData, layer: str | None, *, real: bool) -> sp.csr_matrix:
     try:
         return to_counts(matrix, where, counts=not real)
     except InputError as error:
-        others = [name for name in adata.layers if name != layer]
-        alike = [name for name in others if looks_like_counts(adata.layers[name])]
         if real:
             raise
+        others = [name for name in adata.layers if name != layer]
+        alike = [name for name in others if looks_like_counts(adata.layers[name])]
         if alike:
             hint = f"layer {alike[0]!r} looks like counts: give layer={alike[0]!r}"
         elif layer is not None and adata.X is not None and looks_like_counts(adata.X):

@@ -28,6 +28,7 @@ class Loader:
         self.device = torch.device(device)
         received = np.diff(screen.dosage.indptr)
         self.n_slots = int(received.max(initial=0))
+        self._order_of: tuple[int, int] | None = None  # epoch and seed of the last permutation
         n_batches = len(screen.vocabulary.batches)  # none: one-hot vectors of width 0
         self._covariates = np.eye(max(1, n_batches), n_batches, dtype=np.float32)[screen.batch]
 
@@ -64,10 +65,10 @@ class Loader:
         return stream[first - offset : last - offset]
 
     def _permutation(self, epoch: int, seed: int) -> np.ndarray:
-        if getattr(self, "_last", (None, None))[0] != (epoch, seed):
-            order = np.random.default_rng([seed, epoch]).permutation(len(self.screen))
-            self._last = ((epoch, seed), order)
-        return self._last[1]
+        if self._order_of != (epoch, seed):
+            self._order_of = (epoch, seed)
+            self._order = np.random.default_rng([seed, epoch]).permutation(len(self.screen))
+        return self._order
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self.device, non_blocking=True)

@@ -35,8 +35,8 @@ class EffectSettings(NamedTuple):
     """How effects are estimated; see `samsvae.SAMSVAE.effects`."""
 
     scale: str
-    library_size: float
-    """Counts of both arms; nan: drawn from observed library sizes."""
+    library_size: float | None
+    """Counts of both arms; None: drawn from observed library sizes."""
     n_particles: int
     n_count_draws: int
     n_draws: int
@@ -157,7 +157,8 @@ class _Arms:
     ) -> None:
         self.model, self.settings, self.generator = model, settings, generator
         self.device = generator.device
-        self.sizes = [self._tensor(cells.condition_sizes), self._tensor(cells.control_sizes)]
+        both = (cells.condition_sizes, cells.control_sizes)
+        self.sizes = [self._tensor(np.sort(sizes)) for sizes in both]
         self.batch_shares = self._tensor(cells.batch_shares)
         self.dosage = on_device(encode(received, max(1, received.nnz)), self.device)
         self.control = self.dosage._replace(dose=torch.zeros_like(self.dosage.dose))
@@ -206,14 +207,14 @@ class _Arms:
         return self.model.decoder(state, covariates).squeeze(1)
 
     def _mean(self, hidden: Tensor, library_size: Tensor) -> Tensor:
-        panel = not np.isnan(self.settings.library_size)
+        panel = self.settings.library_size is not None
         return self.model.likelihood.mean(hidden, library_size, panel=panel)
 
     def _library_sizes(self, n: int) -> tuple[Tensor, Tensor]:
-        if not np.isnan(self.settings.library_size):
+        if self.settings.library_size is not None:
             size = torch.full((n,), self.settings.library_size, device=self.device)
             return size, size
-        # One uniform number picks the same quantile in both arms.
+        # One uniform number picks the same quantile in both arms: the sizes are sorted.
         uniform = torch.rand(n, generator=self.generator, device=self.device)
         own, control = (sizes[(uniform * len(sizes)).long()] for sizes in self.sizes)
         return own, control

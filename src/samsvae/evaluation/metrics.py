@@ -63,8 +63,9 @@ def ate_pearson(
         raise InputError("no condition to score: none of the effects has cells to compare with")
     ate = effects.loc[names].to_numpy()
     de = differential_expression(reference, names).to_numpy()
-    everywhere = differential_expression(all_cells, names).abs().to_numpy()
-    top = np.argsort(-everywhere, axis=1, kind="stable")[:, :n_top]
+    same = reference is all_cells
+    everywhere = de if same else differential_expression(all_cells, names).to_numpy()
+    top = np.argsort(-np.abs(everywhere), axis=1, kind="stable")[:, :n_top]
     per_condition = pd.Series(
         [pearson(a, d) for a, d in zip(ate, de, strict=True)], pd.Index(names, name="condition")
     )
