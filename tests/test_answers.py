@@ -199,7 +199,10 @@ def test_batches_are_drawn_or_held_fixed() -> None:
         (lambda m: m.effects("A+A"), "twice"),
         (lambda m: m.effects("A+"), "empty part"),
         (lambda m: m.effects([]), "no conditions"),
-        (lambda m: m.effects("A", scale="lgo"), "no scale 'lgo': the nearest is 'log'"),
+        (
+            lambda m: m.effects("A", scale="lgo"),
+            "no scale for a negative_binomial likelihood: 'lgo': the nearest is 'log'",
+        ),
         (lambda m: m.effects("A", library_size=0), "library_size"),
         (lambda m: m.effects("A", library_size="observd"), "the nearest is 'observed'"),
         (lambda m: m.effects("A", n_particles=1), "n_particles is 1"),

@@ -123,7 +123,11 @@ CASES: list[tuple[str, Spoil, str]] = [
     ("negative", value(-2), r"adata\.X holds negative values, -2 for one"),
     ("nan", value(np.nan), r"adata\.X holds values that are not finite, nan for one"),
     ("infinite", value(np.inf), r"adata\.X holds values that are not finite, inf for one"),
-    ("real values", real_values, "the negative binomial likelihood needs counts"),
+    (
+        "real values",
+        real_values,
+        "the negative_binomial likelihood needs counts, not real values: .* another likelihood",
+    ),
     ("no cells", lambda a: {"adata": a[:0]}, "the data have 0 cells and 12 genes"),
     ("no genes", lambda a: {"adata": a[:, :0]}, "the data have 240 cells and 0 genes"),
     (

@@ -158,6 +158,7 @@ def test_evaluate(run: Path, call: Call) -> None:
     }
     assert keys <= summary.keys()
     assert (summary["n_particles"], summary["n_cells"]) == (10, 45)
+    assert summary.pop("scale") == "log"
     assert np.isfinite(list(summary.values())).all()
     for name, value in summary.items():
         told = re.search(rf"\b{name} .* (-?[\d.]+) ", done.out)

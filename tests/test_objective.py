@@ -31,7 +31,7 @@ class ExactEncoder(nn.Module):
         precision = torch.eye(N_LATENT, dtype=torch.float64) + weight.T @ weight / SD**2
         self.covariance = torch.linalg.inv(precision)
 
-    def draw(self, batch: Batch, context: Tensor, noise: Tensor) -> Draw:
+    def draw(self, batch: Batch, context: Tensor, noise: Tensor, *, closed_form: bool) -> Draw:
         residual = batch.counts - context @ self.weight.T
         mean = residual @ self.weight @ self.covariance / SD**2 + self.off
         posterior = MultivariateNormal(mean, self.covariance)
@@ -55,8 +55,8 @@ class GivenShift(nn.Module):
     def context(self, dosage: object, shifts: Shifts) -> Tensor:
         return shifts.value
 
-    def apply_to(self, basal: Tensor, context: Tensor) -> Tensor:
-        return basal + context
+    def apply_to(self, basal: Tensor, context: Tensor) -> tuple[Tensor]:
+        return (basal + context,)
 
 
 class Same(nn.Module):
@@ -184,10 +184,9 @@ def test_zero_dosage_gives_the_basal_state(screen: samsvae.Screen) -> None:
     nothing = batch.dosage._replace(dose=torch.zeros_like(batch.dosage.dose))
     basal = torch.randn(2, 20, SMALL["n_latent"])
     context = model.mechanism.context(nothing, shifts)
-    assert torch.equal(model.mechanism.apply_to(basal, context), basal)
-    assert not torch.equal(
-        model.mechanism.apply_to(basal, model.mechanism.context(batch.dosage, shifts)), basal
-    )
+    assert torch.equal(*model.mechanism.apply_to(basal, context), basal)
+    context = model.mechanism.context(batch.dosage, shifts)
+    assert not torch.equal(*model.mechanism.apply_to(basal, context), basal)
 
 
 def test_doses_scale_the_shift_and_shifts_add_up(screen: samsvae.Screen) -> None:

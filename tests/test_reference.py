@@ -13,13 +13,32 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Bernoulli
 
 from samsvae import objective
-from samsvae.model.embedding import FreeEmbedding, GaussianEmbedding, MaskedEmbedding
-from samsvae.model.encoder import Encoder
-from samsvae.model.likelihood import NegativeBinomialLikelihood
-from samsvae.model.mask import BernoulliMask
-from samsvae.model.mechanism import AdditiveShift
+from samsvae.model.embedding import (
+    Embedding,
+    FreeEmbedding,
+    GaussianEmbedding,
+    MaskedEmbedding,
+    PointEmbedding,
+)
+from samsvae.model.encoder import Encoder, StateEncoder
+from samsvae.model.likelihood import (
+    GaussianLikelihood,
+    Likelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+)
+from samsvae.model.mask import (
+    BernoulliMask,
+    BetaBernoulliMask,
+    FullMask,
+    Mask,
+    MaskPrior,
+    PointBetaBernoulliMask,
+)
+from samsvae.model.mechanism import AdditiveShift, Concatenate, Mechanism
 from samsvae.model.networks import MLP
 from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Batch, Dosage, ShiftNoise
@@ -30,20 +49,35 @@ FILES = [
     "sams_vae.correlated_embedding_only",
     "sams_vae.correlated_basal_only",
     "sams_vae.mean_field",
+    "sams_vae.correlated.poisson",
+    "sams_vae.correlated.normal",
+    "sams_vae_beta_bernoulli.mean_field",
+    "cpa_vae.correlated",
+    "cpa_vae.mean_field",
+    "svae_plus",
+    "conditional_vae",
 ]
 
 PARAMETERS = {  # the file's name, our name; `hidden.0` and `hidden.j` are spelled out by `our_name`
     "likelihood.log_inverse_dispersion": "likelihood.log_inverse_dispersion",
     "likelihood.mean.": "likelihood.linear.",
+    "likelihood.rate.": "likelihood.linear.",
+    "likelihood.raw_variance.": "likelihood.raw_variance.",
     "decoder.hidden.": "decoder.",
     "encoder.hidden.": "encoder.network.hidden.",
     "encoder.": "encoder.network.",
     "mask.logits": "mechanism.mask.logits",
+    "mask.prob_posterior_a": "mechanism.mask.log_a",
+    "mask.prob_posterior_b": "mechanism.mask.log_b",
+    "embedding.point": "mechanism.embedding.loc",
     "embedding.mean": "mechanism.embedding.loc",
     "embedding.log_scale": "mechanism.embedding.log_scale",
     "embedding.network.hidden.": "mechanism.embedding.network.hidden.",
     "embedding.network.": "mechanism.embedding.network.",
 }
+BY_LOGARITHM = ("mask.prob_posterior_a", "mask.prob_posterior_b")
+"""Raw parameters of the files that we learn by their logarithm: values and draws are compared, not
+their gradients."""
 
 
 def our_name(key: str) -> str:
@@ -76,41 +110,95 @@ class Recorded:
     def _model(self) -> PerturbationVAE:
         a = self.arrays
         n_genes = a["input.counts"].shape[1]
-        n_perturbations, n_latent = a["prior.mask_prob"].shape
+        n_latent = a["encoder.mean.weight"].shape[0]
         width = a["decoder.hidden.0.weight"].shape[0]
-        embedding: GaussianEmbedding
-        scale = a["prior.embedding_scale"].flatten()[0].item()
-        if "embedding.mean" in a:
-            embedding = FreeEmbedding(n_perturbations, n_latent, scale=scale)
-        else:
-            embedding = MaskedEmbedding(
-                n_perturbations,
-                n_latent,
-                scale=scale,
-                width=a["embedding.network.hidden.0.weight"].shape[0],
-                n_layers=self.depth("embedding.network"),
-            )
-        prob = a["prior.mask_prob"].flatten()[0].item()
-        encoder = Encoder(
+        likelihood = self._likelihood()(width, n_genes)
+        mechanism = self._mechanism(a["input.dosage"].shape[1], n_latent)
+        encoder = (StateEncoder if "embedding.point" in a else Encoder)(
             n_genes,
             0,
             n_latent,
             n_context=a["encoder.hidden.0.weight"].shape[1] - n_genes,
             width=width,
             n_layers=self.depth("encoder"),
+            log1p=likelihood.counts,
         )
-        model = PerturbationVAE(
-            AdditiveShift(BernoulliMask(n_perturbations, n_latent, prob=prob), embedding),
-            encoder,
-            MLP((n_latent, 0), width, self.depth("decoder")),
-            NegativeBinomialLikelihood(width, n_genes),
-        ).double()
-        encoder.standardise_with(a["input.log1p_counts_mean"], a["input.log1p_counts_std"])
-        state = {ours: a[theirs] for theirs, ours in self.names.items()}
+        decoder = MLP((*mechanism.state_widths, 0), width, self.depth("decoder"))
+        model = PerturbationVAE(mechanism, encoder, decoder, likelihood).double()
+        statistics = "log1p_counts" if likelihood.counts else "counts"
+        encoder.standardise_with(a[f"input.{statistics}_mean"], a[f"input.{statistics}_std"])
+        state = {
+            ours: a[theirs].log() if theirs in BY_LOGARITHM else a[theirs]
+            for theirs, ours in self.names.items()
+        }
         missing, unexpected = model.load_state_dict(state, strict=False)
         assert not unexpected
         assert set(missing) == {"encoder.center", "encoder.scale"}
         return model
+
+    def _likelihood(self) -> type[Likelihood]:
+        if "likelihood.rate.weight" in self.arrays:
+            return PoissonLikelihood
+        if "likelihood.raw_variance.weight" in self.arrays:
+            return GaussianLikelihood
+        return NegativeBinomialLikelihood
+
+    def _mechanism(self, n_perturbations: int, n_latent: int) -> Mechanism:
+        a = self.arrays
+        sizes = n_perturbations, n_latent
+        if not any(key.startswith("embedding.") for key in a):
+            return Concatenate(*sizes)
+        prior = {
+            ours: a[theirs].flatten()[0].item()
+            for ours, theirs in (
+                ("prob", "prior.mask_prob"),
+                ("a", "prior.mask_prob_a"),
+                ("b", "prior.mask_prob_b"),
+            )
+            if theirs in a
+        }
+        mask: Mask = FullMask(*sizes)
+        if "mask.prob_posterior_a" in a:
+            mask = BetaBernoulliMask(*sizes, MaskPrior(**prior))
+        elif "prior.mask_prob_a" in a:
+            mask = PointBetaBernoulliMask(*sizes, MaskPrior(**prior))
+        elif "mask.logits" in a:
+            mask = BernoulliMask(*sizes, MaskPrior(**prior))
+        if "embedding.point" in a:
+            return AdditiveShift(mask, PointEmbedding(*sizes))
+        scale = a["prior.embedding_scale"].flatten()[0].item()
+        embedding: Embedding
+        if "embedding.mean" in a:
+            embedding = FreeEmbedding(*sizes, scale=scale)
+        else:
+            embedding = MaskedEmbedding(
+                *sizes,
+                scale=scale,
+                width=a["embedding.network.hidden.0.weight"].shape[0],
+                n_layers=self.depth("embedding.network"),
+            )
+        return AdditiveShift(mask, embedding)
+
+    @property
+    def basal_name(self) -> str:
+        """The file's name of what the encoder infers: the perturbed state, for some."""
+        return "basal" if "draw.basal" in self.arrays else "state"
+
+    def _noise(self) -> ShiftNoise:
+        """Return the noise that gives the file's draws."""
+        a = self.arrays
+        n_particles = a["term.likelihood"].shape[0]
+        empty = a["input.dosage"].new_empty(n_particles, a["input.dosage"].shape[1], 0)
+        mask = embedding = empty
+        if "noise.mask_uniform" in a:
+            mask = a["noise.mask_uniform"]
+        elif "draw.mask" in a:  # m ~ Bernoulli(p), its own noise not recorded: any that gives m
+            uniform = torch.where(a["draw.mask"] > 0.5, 1 - 1e-12, 1e-12).double()
+            mask = torch.stack([a["draw.mask_prob"], uniform], -1)
+        if "draw.embedding" in a:
+            loc, scale = a["posterior.embedding.loc"], a["posterior.embedding.scale"]
+            embedding = (a["draw.embedding"] - loc) / scale
+        return ShiftNoise(mask, embedding)
 
     def _run(self) -> None:
         a = self.arrays
@@ -127,20 +215,21 @@ class Recorded:
             ),
             a["input.cells_per_perturbation"],
         )
-        everyone = self.batch.dosage.perturbations
-        mechanism = self.model.mechanism
-        loc, scale = a["posterior.embedding.loc"], a["posterior.embedding.scale"]
-        noise = ShiftNoise(a["noise.mask_uniform"], (a["draw.embedding"] - loc) / scale)
-        self.shifts = mechanism.draw(everyone, noise)
-        self.mask = mechanism.mask.draw(everyone, noise.mask).value
-        self.embedding = mechanism.embedding.posterior(everyone, self.mask)
+        self.everyone = self.batch.dosage.perturbations
+        mechanism, basal = self.model.mechanism, self.basal_name
+        self.noise = self._noise()
+        self.shifts = mechanism.draw(self.everyone, self.noise)
         context = mechanism.context(self.batch.dosage, self.shifts)
         self.basal = self.model.encoder.posterior(self.batch, context)
-        basal_noise = (a["draw.basal"] - a["posterior.basal.loc"]) / a["posterior.basal.scale"]
+        self.moved = 0  # from basal to what the file records
+        if basal == "state" and isinstance(mechanism, AdditiveShift):
+            self.moved = context
+        basal_noise = (a[f"draw.{basal}"] - a[f"posterior.{basal}.loc"]) / a[
+            f"posterior.{basal}.scale"
+        ]
         self.weights = self.model(self.batch, self.shifts, basal_noise)
-        state = mechanism.apply_to(a["draw.basal"], context)
-        hidden = self.model.decoder(state, self.batch.covariates)
-        self.mean = self.model.likelihood.mean(hidden, a["input.library_size"])
+        state = mechanism.apply_to(a[f"draw.{basal}"] - self.moved, context)
+        self.hidden = self.model.decoder(*state, self.batch.covariates)
         self.loss = -objective.elbo(self.weights, self.batch).mean()
 
     def agrees(self, key: str, ours: Tensor) -> None:
@@ -155,36 +244,88 @@ def recorded(request: pytest.FixtureRequest) -> Recorded:
     return Recorded(request.param)
 
 
-def test_densities_per_element(recorded: Recorded) -> None:
+def test_densities_and_parameters_of_the_mask(recorded: Recorded) -> None:
     a, mechanism = recorded.arrays, recorded.model.mechanism
-    everyone = recorded.batch.dosage.perturbations
-    recorded.agrees("draw.mask", recorded.mask)
-    recorded.agrees("log_prior.mask", mechanism.mask.prior().log_prob(a["draw.mask"]))
-    q_mask = mechanism.mask.posterior(everyone)
-    recorded.agrees("posterior.mask.probs", q_mask.probs)
-    recorded.agrees("log_posterior.mask", q_mask.log_prob(a["draw.mask"]))
+    if "draw.mask" not in a:
+        pytest.skip("no mask is inferred")
+    assert isinstance(mechanism, AdditiveShift)
+    mask, noise = mechanism.mask, recorded.noise.mask
+    recorded.agrees("draw.mask", mask.draw(recorded.everyone, noise).value)
+    if isinstance(mask, BernoulliMask):
+        recorded.agrees("log_prior.mask", mask.prior().log_prob(a["draw.mask"]))
+        q_mask = mask.posterior(recorded.everyone)
+        recorded.agrees("posterior.mask.probs", q_mask.probs)
+        recorded.agrees("log_posterior.mask", q_mask.log_prob(a["draw.mask"]))
+        return
+    # Given p, the mask's posterior is its prior: m ~ Bernoulli(p).
+    given_p = Bernoulli(a["draw.mask_prob"])
+    for key in ("log_prior.mask", "log_posterior.mask"):
+        recorded.agrees(key, given_p.log_prob(a["draw.mask"]))
+    if isinstance(mask, PointBetaBernoulliMask):
+        for key in ("draw.mask_prob", "posterior.mask.probs"):
+            recorded.agrees(key, mask.probability().expand_as(a[key]))
+        log_prior = mask.log_prior(recorded.everyone)
+        recorded.agrees("log_prior.mask_prob", log_prior.expand_as(a["draw.mask_prob"]))
+        assert not a["log_posterior.mask_prob"].any()
+    else:
+        assert isinstance(mask, BetaBernoulliMask)
+        recorded.agrees("posterior.mask.probs", noise[..., 0])
+        recorded.agrees("log_prior.mask_prob", mask.prior().log_prob(a["draw.mask_prob"]))
+        q_prob = mask.posterior(recorded.everyone)
+        recorded.agrees("log_posterior.mask_prob", q_prob.log_prob(a["draw.mask_prob"]))
+
+
+def test_densities_and_parameters_of_the_embedding(recorded: Recorded) -> None:
+    a, mechanism = recorded.arrays, recorded.model.mechanism
+    if "draw.embedding" not in a:
+        pytest.skip("no embedding is inferred")
+    assert isinstance(mechanism, AdditiveShift)
+    assert isinstance(mechanism.embedding, GaussianEmbedding)
+    mask = mechanism.mask.draw(recorded.everyone, recorded.noise.mask).value
+    posterior = mechanism.embedding.posterior(recorded.everyone, mask)
+    recorded.agrees("posterior.embedding.loc", posterior.loc)
+    recorded.agrees("posterior.embedding.scale", posterior.scale)
     e = a["draw.embedding"]
     recorded.agrees("log_prior.embedding", mechanism.embedding.prior().log_prob(e))
-    recorded.agrees("log_posterior.embedding", recorded.embedding.log_prob(e))
-    z = a["draw.basal"]
-    recorded.agrees("log_prior.basal", recorded.model.encoder.prior().log_prob(z))
-    recorded.agrees("log_posterior.basal", recorded.basal.log_prob(z))
+    recorded.agrees("log_posterior.embedding", posterior.log_prob(e))
 
 
-def test_parameters_of_distributions(recorded: Recorded) -> None:
-    recorded.agrees("posterior.embedding.loc", recorded.embedding.loc)
-    recorded.agrees("posterior.embedding.scale", recorded.embedding.scale)
-    recorded.agrees("posterior.basal.loc", recorded.basal.loc)
-    recorded.agrees("posterior.basal.scale", recorded.basal.scale)
-    recorded.agrees("likelihood_of_counts.mean", recorded.mean)
+def test_densities_and_parameters_of_the_basal_state(recorded: Recorded) -> None:
+    z, name = recorded.arrays[f"draw.{recorded.basal_name}"], recorded.basal_name
+    loc = recorded.basal.loc + recorded.moved
+    recorded.agrees(f"posterior.{name}.loc", loc)
+    recorded.agrees(f"posterior.{name}.scale", recorded.basal.scale)
+    basal = z - recorded.moved
+    recorded.agrees(f"log_prior.{name}", recorded.model.encoder.prior().log_prob(basal))
+    recorded.agrees(f"log_posterior.{name}", recorded.basal.log_prob(basal))
+
+
+def test_parameters_of_the_likelihood(recorded: Recorded) -> None:
+    likelihood = recorded.model.likelihood
+    if isinstance(likelihood, NegativeBinomialLikelihood):
+        mean = likelihood.mean(recorded.hidden, recorded.batch.library_size)
+    else:
+        mean = likelihood.expectation(recorded.hidden)
+    recorded.agrees("likelihood_of_counts.mean", mean)
+    if isinstance(likelihood, GaussianLikelihood):
+        scale = likelihood.distribution(recorded.hidden).scale
+        recorded.agrees("likelihood_of_counts.scale", scale)
 
 
 def test_terms_and_objectives(recorded: Recorded) -> None:
     weights, batch = recorded.weights, recorded.batch
-    recorded.agrees("term.likelihood", weights.likelihood)
-    recorded.agrees("term.basal", weights.basal)
-    for name, values in weights.shifts.items():
-        recorded.agrees(f"term.{name}", objective.per_cell(values, batch))
+    terms = {
+        "likelihood": weights.likelihood,
+        recorded.basal_name: weights.basal,
+        **{name: objective.per_cell(values, batch) for name, values in weights.shifts.items()},
+    }
+    if "term.mask_prob" in recorded.arrays:  # given p, the mask pays nothing
+        terms["mask"] = torch.zeros_like(weights.likelihood)
+    assert {f"term.{name}" for name in terms} == {
+        key for key in recorded.arrays if key.startswith("term.")
+    }
+    for name, values in terms.items():
+        recorded.agrees(f"term.{name}", values)
     recorded.agrees("log_weight", objective.log_weights(weights, batch))
     recorded.agrees("loss", recorded.loss)
     iwelbo = objective.iwelbo(objective.predictive_log_weights(weights))
@@ -195,6 +336,7 @@ def test_gradients(recorded: Recorded) -> None:
     parameters = dict(recorded.model.named_parameters())
     keys = [key for key in recorded.names if f"grad.{key}" in recorded.arrays]
     assert {recorded.names[key] for key in keys} == set(parameters)
+    keys = [key for key in keys if key not in BY_LOGARITHM]
     gradients = torch.autograd.grad(
         recorded.loss, [parameters[recorded.names[key]] for key in keys], retain_graph=True
     )

@@ -7,7 +7,7 @@ import pytest
 
 import samsvae
 from samsvae import demo
-from samsvae.run import SETTINGS, Run
+from samsvae.run import SETTINGS, Run, complete
 from samsvae.train.settings import TrainSettings
 
 
@@ -78,7 +78,7 @@ def test_bad_sizes(options: dict[str, float], message: str) -> None:
 @pytest.mark.slow
 def test_sparse_shifts_come_back() -> None:
     screen = samsvae.datasets.simulated_screen(seed=0)
-    settings = SETTINGS.complete(demo.CONFIG | {"progress": False, "max_steps": 1800})
+    _, settings = complete(demo.CONFIG | {"progress": False, "max_steps": 1800})
     model = samsvae.SAMSVAE(screen, **SETTINGS.of(samsvae.SAMSVAE, settings))
     model.train(**SETTINGS.of(TrainSettings, settings))
     found = demo.recovery(model, screen)

@@ -31,6 +31,7 @@ QUICK: dict[str, Any] = {
 }
 COLUMNS = {
     "step",
+    "objective",
     "elbo",
     "likelihood",
     "basal",
@@ -103,6 +104,7 @@ def test_history(screen: samsvae.Screen) -> None:
     assert np.isfinite(history.to_numpy()).all()
     terms = history[["likelihood", "basal", "mask", "embedding"]].sum(axis=1)
     np.testing.assert_allclose(history["elbo"], terms, rtol=1e-5)
+    np.testing.assert_allclose(history["objective"], terms, rtol=1e-5)
     assert (history["likelihood"] < 0).all()
     assert (history["gradient_norm"] > 0).all()
     assert (history["cells_per_second"] > 0).all()

@@ -7,15 +7,18 @@ from samsvae.data import splits
 from samsvae.data.h5ad import read_h5ad
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
-from samsvae.estimators import SAMSVAE, load
+from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
 from samsvae.evaluation.differential_expression import differential_expression
 from samsvae.evaluation.metrics import ate_pearson
 from samsvae.train.settings import TrainSettings
 
 __all__ = [
+    "CPAVAE",
     "SAMSVAE",
+    "ConditionalVAE",
     "InputError",
     "NonFiniteError",
+    "SVAEPlus",
     "Screen",
     "TrainSettings",
     "TrainingInterrupted",

@@ -21,17 +21,17 @@ from samsvae._version import __version__
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, NonFiniteError, listed
 from samsvae.estimator import Estimator
-from samsvae.estimators import SAMSVAE
 from samsvae.files import write_text
 from samsvae.options import Options
-from samsvae.run import KEYS, SETTINGS, Run, read_screen, write_h5ad
+from samsvae.run import KEYS, SETTINGS, Run, complete, read_screen, write_h5ad
 from samsvae.scoring import score
 from samsvae.train.settings import TrainSettings
 
 app = App(
     name="samsvae",
     version=__version__,
-    help="Train SAMS-VAE on a Perturb-seq screen, score it, and ask it what perturbations do. "
+    help="Train SAMS-VAE, or a model of its family, on a Perturb-seq screen, score it, and ask it "
+    "what perturbations do. "
     "Any command takes --debug, which shows the traceback of an error.",
     help_on_error=False,
     suppress_keyboard_interrupt=False,
@@ -58,10 +58,11 @@ def train(
     overwrite: bool = False,
     **settings: Any,
 ) -> None:
-    """Train SAMS-VAE on a screen and save it in a run directory.
+    """Train a model on a screen and save it in a run directory.
 
-    Every setting is an option, a key of the TOML file, or a name for --set. Without --split-key the
-    cells are split 64/16/20 at random by the seed, and the split is saved.
+    Every setting is an option, a key of the TOML file, or a name for --set; some are of certain
+    models only. Without --split-key the cells are split 64/16/20 at random by the seed, and the
+    split is saved.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def train(
     """
     run = Run(out)
     given = SETTINGS.gathered(settings, assignments=assignments or (), config=config)
-    chosen = SETTINGS.complete(given)
+    kind, chosen = complete(given)
     for one, other in (("max_steps", "max_epochs"), ("max_epochs", "max_steps")):
         if one in settings and other not in settings:  # an option wins over its rival in a file
             chosen[other] = None
@@ -89,7 +90,7 @@ def train(
     TrainSettings(**training)  # a value out of range is told before the data are read
     screen = read_screen(data, chosen)
     _say(repr(screen))
-    model = SAMSVAE(screen, **SETTINGS.of(SAMSVAE, chosen))
+    model = kind(screen, **SETTINGS.of(kind, chosen))
     run.start(chosen, screen, resume=resume)
     model.train(**training, checkpoint=run.checkpoint, resume=resume)
     run.finish(model)
@@ -137,7 +138,7 @@ def evaluate(
     folder.write_score(result, split)
     table = Table("metric", "value", title=f"{split} cells")
     for name, value in result.summary.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else f"{value}")
     console.print(table)
     _say(f"written to {folder / 'metrics.json'}")
 

@@ -20,7 +20,7 @@ from samsvae.evaluation.recovery import (
     mask_score,
 )
 from samsvae.files import write_text
-from samsvae.run import SETTINGS, Run, write_h5ad
+from samsvae.run import SETTINGS, Run, complete, write_h5ad
 from samsvae.scoring import Score, score
 from samsvae.train.settings import TrainSettings
 
@@ -97,7 +97,7 @@ def demo(
     """Simulate, train, score, compare with the truth, and write all of it into a run directory."""
     start = time.perf_counter()
     screen = simulated_screen(seed=seed)
-    settings = SETTINGS.complete(CONFIG | {"seed": seed, "progress": progress})
+    _, settings = complete(CONFIG | {"seed": seed, "progress": progress})
     say("A screen is simulated from the model's own process, so that the truth is known:")
     say(repr(screen))
     model = SAMSVAE(screen, **SETTINGS.of(SAMSVAE, settings))

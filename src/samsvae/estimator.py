@@ -1,36 +1,48 @@
 """What the members of the family share: hyperparameters, training, saving.
 
-What they answer is in `samsvae.answers`; the members are declared in `samsvae.estimators`.
+What they answer is in the folder `answers`; the members are declared in `samsvae.estimators`.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 from samsvae import saving
-from samsvae.answers import Answers
+from samsvae.answers.mechanisms import Mechanisms
+from samsvae.answers.predictions import Predictions
+from samsvae.data.encoding import Encoding, Separate
 from samsvae.data.loader import Loader
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count
+from samsvae.errors import InputError, check_count, unknown
 from samsvae.facts import Facts, input_statistics
 from samsvae.model.encoder import Encoder
-from samsvae.model.likelihood import NegativeBinomialLikelihood
+from samsvae.model.likelihood import LIKELIHOODS, Likelihood
+from samsvae.model.mechanism import Mechanism
 from samsvae.model.networks import MLP
 from samsvae.model.vae import PerturbationVAE
 from samsvae.signature import takes
 from samsvae.train.loop import Training
 from samsvae.train.settings import TrainSettings, resolve_device
 
+Named = TypeVar("Named", bound="HasName")
+
+
+class HasName(Protocol):
+    """What is chosen by name."""
+
+    name: ClassVar[str]
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Estimator(Answers, ABC):
+class Estimator(Predictions, Mechanisms, ABC):
     """A model of a screen: its fields are its hyperparameters.
 
     Parameters
@@ -43,6 +55,13 @@ class Estimator(Answers, ABC):
         Width of the hidden layers of encoder and decoder.
     n_layers
         Hidden layers of encoder and decoder, at least 1.
+    n_hidden_decoder
+        Width of the decoder's hidden layers, if it is to differ.
+    n_layers_decoder
+        Hidden layers of the decoder, if they are to differ.
+    likelihood
+        "negative_binomial" (counts, with library size), "poisson" (counts, without) or "gaussian"
+        (real values, such as imaging features or normalised data).
 
     Raises
     ------
@@ -50,19 +69,26 @@ class Estimator(Answers, ABC):
         If a hyperparameter is out of range, or there are no training or control cells.
     """
 
+    name: ClassVar[str]
+    """By which it is chosen at the command line and saved."""
+
     screen: InitVar[Screen | Facts] = field(kw_only=False)
     n_latent: int = 100
     n_hidden: int = 400
     n_layers: int = 1
+    n_hidden_decoder: int | None = None
+    n_layers_decoder: int | None = None
+    likelihood: str = "negative_binomial"
 
     def __post_init__(self, screen: Screen | Facts) -> None:
         for name, value in self.hyperparameters.items():
             if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy
                 setattr(self, name, value.item())
-            if name.startswith("n_"):
+            if name.startswith("n_") and value is not None:
                 check_count(name, value)
         self._screen = screen if isinstance(screen, Screen) else None
         self.facts = screen if isinstance(screen, Facts) else Facts.of(screen)
+        self.encoding = self._encoding()
         self.history = pd.DataFrame()
         """One row per evaluation of the validation cells, see `train`."""
         self.is_trained = False
@@ -72,8 +98,16 @@ class Estimator(Answers, ABC):
             encoder.standardise_with(*input_statistics(self._screen.train, log1p=encoder.log1p))
 
     @abstractmethod
-    def _parts(self) -> PerturbationVAE:
-        """Return the model with fresh parameters."""
+    def _mechanism(self) -> Mechanism:
+        """Return how perturbations act, with fresh parameters."""
+
+    @abstractmethod
+    def _encoder(self, mechanism: Mechanism) -> Encoder:
+        """Return the posterior of the basal state, with fresh parameters."""
+
+    def _encoding(self) -> Encoding:
+        """Return which columns of dosage the model has parameters for."""
+        return Separate(self.facts.vocabulary)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -84,9 +118,10 @@ class Estimator(Answers, ABC):
     def train(self, **settings: Any) -> Self:
         """Train from fresh parameters; keep those of the best validation ELBO.
 
-        `history` then holds one row per evaluation: the ELBO and each of its terms (nats per cell,
-        means over the steps since the row before), the validation ELBO, mask sparsity (share of
-        posterior inclusion probabilities of at most 1/2), norm of the gradient, cells per second.
+        `history` then holds one row per evaluation: the objective, the unweighted ELBO and each of
+        its terms (nats per cell, means over the steps since the row before), the validation ELBO,
+        mask sparsity (share of posterior inclusion probabilities of at most 1/2), norm of the
+        gradient, cells per second.
 
         Parameters
         ----------
@@ -113,7 +148,10 @@ class Estimator(Answers, ABC):
         standard = self.module.encoder  # holds the input statistics, whatever it has learned
         self.module = self._built(chosen.seed).to(device)
         self.module.encoder.standardise_with(standard.center, standard.scale)
-        train, valid = Loader(self._screen.train, device), Loader(self._screen.valid, device)
+        train, valid = (
+            Loader(cells, device, encoding=self.encoding)
+            for cells in (self._screen.train, self._screen.valid)
+        )
         history: list[dict[str, float]] = []
         try:
             Training(self.module, train, valid, chosen, history).run()
@@ -134,15 +172,26 @@ class Estimator(Answers, ABC):
         """
         saving.save(self, folder)
 
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Perturbations (as the model encodes them) and latent dimensions: T and L."""
+        return len(self.encoding.columns), self.n_latent
+
     def _built(self, seed: int) -> PerturbationVAE:
         """Return the model with fresh parameters."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._parts()
+            mechanism = self._mechanism()
+            encoder = self._encoder(mechanism)
+            width = self.n_hidden_decoder or self.n_hidden
+            parts = (*mechanism.state_widths, len(self.facts.vocabulary.batches))
+            decoder = MLP(parts, width, self.n_layers_decoder or self.n_layers)
+            return PerturbationVAE(mechanism, encoder, decoder, self._likelihood(width))
 
-    def _encoder(self, *, n_context: int) -> Encoder:
+    def _amortised(self, *, n_context: int, kind: type[Encoder] = Encoder) -> Encoder:
+        """Return an encoder that sees a context of some width."""
         vocabulary = self.facts.vocabulary
-        return Encoder(
+        return kind(
             len(vocabulary.genes),
             len(vocabulary.batches),
             self.n_latent,
@@ -152,16 +201,17 @@ class Estimator(Answers, ABC):
             log1p=vocabulary.counts,
         )
 
-    def _decoder(self, *, n_state: int) -> MLP:
-        widths = (n_state, len(self.facts.vocabulary.batches))
-        return MLP(widths, self.n_hidden, self.n_layers)
-
-    def _likelihood(self) -> NegativeBinomialLikelihood:
-        facts = self.facts
-        if not facts.vocabulary.counts:
-            raise InputError("the negative binomial likelihood needs counts, not real values")
-        n_genes = len(facts.vocabulary.genes)
-        return NegativeBinomialLikelihood(self.n_hidden, n_genes, unobserved=facts.unobserved)
+    def _likelihood(self, width: int) -> Likelihood:
+        vocabulary = self.facts.vocabulary
+        chosen = by_name("likelihood", self.likelihood, LIKELIHOODS)
+        if chosen.counts != vocabulary.counts:
+            kinds = ("real values", "counts")
+            raise InputError(
+                f"the {chosen.name} likelihood needs {kinds[chosen.counts]}, not "
+                f"{kinds[vocabulary.counts]}: read the data with counts={chosen.counts}, or take "
+                "another likelihood"
+            )
+        return chosen(width, len(vocabulary.genes), unobserved=self.facts.unobserved)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
@@ -171,3 +221,17 @@ class Estimator(Answers, ABC):
             f"{type(self).__name__}({settings})\n  {state}; {len(facts.vocabulary.genes):,} genes, "
             f"{len(facts.seen):,} perturbations, {len(facts.library_size):,} training cells"
         )
+
+
+def by_name(kind: str, name: str, known: Iterable[type[Named]]) -> type[Named]:
+    """Return the class of a name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    classes = {one.name: one for one in known}
+    if name not in classes:
+        raise unknown(kind, name, list(classes))
+    return classes[name]

@@ -30,6 +30,8 @@ class Facts:
     """`condition`: how many training cells each has."""
     cells_per_perturbation: np.ndarray
     """n_t, `perturbation`."""
+    median_dose: np.ndarray
+    """`perturbation`: median dose of the training cells that received it; 1 if none did."""
     library_size: np.ndarray
     """`cell`, counts: of the training cells, sorted by condition."""
     batch_shares: np.ndarray
@@ -72,6 +74,7 @@ class Facts:
             train.conditions,
             np.unique(train.condition, return_counts=True)[1],
             train.cells_per_perturbation,
+            _median_dose(train.dosage),
             train.library_size[order],
             np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
             unobserved=bool((screen.library_size[screen.split == "train"] > own + 0.5).any()),
@@ -184,6 +187,12 @@ class Facts:
             unobserved=header["unobserved"],
             **arrays,
         )
+
+
+def _median_dose(received: sp.csr_matrix) -> np.ndarray:
+    by_perturbation = received.tocsc()
+    doses = np.split(by_perturbation.data, by_perturbation.indptr[1:-1].tolist())
+    return np.array([np.median(own) if len(own) else 1.0 for own in doses])
 
 
 def expected_library_size(library_size: float | str) -> float | None:

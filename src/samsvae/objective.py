@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -41,6 +42,19 @@ def log_weights(weights: LogWeights, batch: Batch) -> Tensor:
     return total
 
 
+def weighted(weights: LogWeights, factors: Mapping[str, float]) -> LogWeights:
+    """Return the terms with those of some latent variables multiplied by a number.
+
+    With a factor below 1 a latent variable pays less for leaving its prior than the ELBO asks
+    (a beta-VAE, by variable); a variable without a factor pays in full.
+    """
+    return LogWeights(
+        weights.likelihood,
+        weights.basal * factors.get("basal", 1.0),
+        {name: values * factors.get(name, 1.0) for name, values in weights.shifts.items()},
+    )
+
+
 def elbo(weights: LogWeights, batch: Batch) -> Tensor:
     """Return the evidence lower bound per cell, `cell`, nats: the mean over particles (A.1)."""
     return log_weights(weights, batch).mean(0)
@@ -67,3 +81,16 @@ def iwelbo(log_weights: Tensor) -> Tensor:
     Burda, Grosse, Salakhutdinov: Importance weighted autoencoders, 2016, arXiv:1509.00519.
     """
     return torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])
+
+
+def iwelbo_surrogate(weights: LogWeights, batch: Batch) -> Tensor:
+    """Return the importance weighted objective of training per cell, `cell`, nats.
+
+    logsumexp_k of each cell's log weight - log K, its share 1/n_t of the global terms included.
+
+    A surrogate, not a bound: the globals E and M are shared by all cells, so a bound on the
+    evidence would weigh whole data sets, one weight per draw of the globals, and does not split
+    into minibatches. Here every cell weighs the shared draws by itself. With one particle, or for
+    a model without globals (conditional VAE), it is the ELBO or the IWELBO proper.
+    """
+    return iwelbo(log_weights(weights, batch))

@@ -60,13 +60,13 @@ class Options:
         return command
 
     def _documentation(self) -> list[str]:
-        documents = []
+        documents = dict[str, None]()  # each once, in order: classes share their bases
         for source in self.sources:
             classes = source.__mro__[:-1] if isinstance(source, type) else (source,)
             for document in classes:
                 found = _SECTION.search(inspect.getdoc(document) or "")
-                documents += [found[1].rstrip()] if found else []
-        return documents
+                documents |= {found[1].rstrip(): None} if found else {}
+        return list(documents)
 
     def gathered(
         self,

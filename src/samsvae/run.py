@@ -13,9 +13,9 @@ from anndata import AnnData
 from samsvae.data import splits
 from samsvae.data.h5ad import read_h5ad
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError
+from samsvae.errors import InputError, listed
 from samsvae.estimator import Estimator
-from samsvae.estimators import SAMSVAE, load
+from samsvae.estimators import ESTIMATORS, estimator, load
 from samsvae.files import write_text, written_aside
 from samsvae.options import Options, read_toml, toml
 from samsvae.scoring import Score
@@ -23,10 +23,31 @@ from samsvae.train.settings import TrainSettings
 
 KEYS = Options(Screen.from_anndata)
 """The settings that read a screen."""
-SETTINGS = Options(Screen.from_anndata, SAMSVAE, TrainSettings, without=("checkpoint", "resume"))
-"""All settings of a run: what its config.toml holds."""
+_NO_SETTINGS = ("checkpoint", "resume")
+SETTINGS = Options(Screen.from_anndata, estimator, *ESTIMATORS, TrainSettings, without=_NO_SETTINGS)
+"""The settings of a run, of any model."""
 _MAY_DIFFER = {"device", "progress", "max_steps", "max_epochs", "patience", "checkpoint_every"}
 """Settings with which a run may be resumed that was started with others."""
+
+
+def complete(given: Mapping[str, Any]) -> tuple[type[Estimator], dict[str, Any]]:
+    """Return the model that is asked for, and all settings of its run: what config.toml holds.
+
+    Raises
+    ------
+    InputError
+        If there is no such model, or a setting is of other models.
+    """
+    model = estimator(**SETTINGS.of(estimator, given))
+    own = Options(Screen.from_anndata, estimator, model, TrainSettings, without=_NO_SETTINGS)
+    foreign = [name for name in given if name not in own.parameters]
+    if foreign:
+        takers = [one.name for one in ESTIMATORS if set(foreign) & SETTINGS.of(one, given).keys()]
+        raise InputError(
+            f"the model {model.name!r} has no setting {listed(foreign)}: leave it out, or take "
+            f"another --model, such as {listed(takers)}"
+        )
+    return model, own.complete(given)
 
 
 class Run:
@@ -73,11 +94,12 @@ class Run:
     def start(self, settings: Mapping[str, Any], screen: Screen, *, resume: bool) -> None:
         """Begin the run, or check that it is the one to be resumed."""
         if resume and (self / "config.toml").exists():
-            before = SETTINGS.complete(self.config())
+            _, before = complete(self.config())
             for name, value in settings.items():
-                if name not in _MAY_DIFFER and before[name] != value:
+                was = before.get(name)
+                if name not in _MAY_DIFFER and was != value:
                     raise InputError(
-                        f"the run was started with {name} = {before[name]!r}, not {value!r}: "
+                        f"the run was started with {name} = {was!r}, not {value!r}: "
                         "resume with the same command, or start another run"
                     )
             return

@@ -35,7 +35,7 @@ def save(model: Estimator, folder: str | os.PathLike[str]) -> None:
     names = {
         "schema_version": checkpoint.SCHEMA_VERSION,
         "samsvae_version": __version__,
-        "estimator": type(model).__name__,
+        "estimator": model.name,
         "hyperparameters": model.hyperparameters,
         "facts": model.facts.header(),
         "history": model.history.to_dict("list"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from anndata import AnnData
@@ -17,12 +17,13 @@ from samsvae.evaluation.metrics import ate_pearson
 class Score(NamedTuple):
     """Scores of a model on the cells of one split."""
 
-    summary: dict[str, float]
+    summary: dict[str, Any]
     """What metrics.json holds, by name."""
     per_condition: pd.DataFrame
     """By condition: Pearson r of its ATE with the DE of the split's and of all cells."""
     effects: AnnData
-    """The effects that were scored, on scale "log" at library size 1e4."""
+    """The effects that were scored: on scale "log" at library size 1e4, or on scale "mean" for a
+    likelihood without a library size."""
 
 
 def score(
@@ -56,9 +57,10 @@ def score(
 
     Returns
     -------
-    With, in its summary: iwelbo (mean over cells, nats) and iwelbo_mc_se; ate_pearson, pooled over
-    conditions and genes against the DE of the split's cells, ate_pearson_all_cells against the
-    DE of all cells; both _top20 over each condition's 20 genes most changed by |DE| in all cells;
+    With, in its summary: the scale of effects and DE; iwelbo (mean over cells, nats) and
+    iwelbo_mc_se; ate_pearson, pooled over conditions and genes against the DE of the split's cells,
+    ate_pearson_all_cells against the DE of all cells; both _top20 over each condition's 20 genes
+    most changed by |DE| in all cells;
     ate_pearson_per_condition_median against the split's cells. Control is not scored.
     """
     if split not in SPLITS:
@@ -71,9 +73,11 @@ def score(
     effects = model.effects(asked, n_particles=effect_particles, seed=seed, progress=progress)
     table = effects.to_df()
     matched, _ = screen.matched_to(model.facts.vocabulary)
-    own = ate_pearson(table, getattr(matched, split), matched)
-    everywhere = ate_pearson(table, matched, matched)
+    scale = effects.uns["scale"]
+    own = ate_pearson(table, getattr(matched, split), matched, scale=scale)
+    everywhere = ate_pearson(table, matched, matched, scale=scale)
     summary = {
+        "scale": scale,
         "iwelbo": float(iwelbo["iwelbo"].mean()),
         "iwelbo_mc_se": float(iwelbo.attrs["mean_mc_se"]),
         "n_particles": n_particles,

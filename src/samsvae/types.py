@@ -6,9 +6,12 @@ Carlo draw from the posterior. Densities are in nats.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
+
+Scale = Literal["log", "normalized", "mean"]
+"""On which effects are given: log2(1 + 1e4 x / sum x), 1e4 x / sum x, or x as it is."""
 
 
 class Dosage(NamedTuple):
@@ -24,6 +27,11 @@ class Dosage(NamedTuple):
     """`cell slot`, int64: place in `perturbations` of each perturbation a cell received."""
     dose: Tensor
     """`cell slot`: its dose; an empty slot has dose 0 (and position 0)."""
+
+
+Context: TypeAlias = Tensor | Dosage
+"""What a cell received, as an encoder or a decoder may see it: its displacement in latent space,
+`particle cell latent`, or its dosage."""
 
 
 class Batch(NamedTuple):
@@ -54,7 +62,8 @@ class Shifts(NamedTuple):
     """Draws of everything that is shared by all cells: how each perturbation acts."""
 
     value: Tensor
-    """`particle perturbation latent`: mask * embedding, the displacement of the state."""
+    """`particle perturbation latent`: mask * embedding, the displacement of the state (of width 0
+    for a mechanism that displaces nothing)."""
     log_ratios: dict[str, Tensor]
     """By global variable, `particle perturbation`, nats: log prior - log posterior."""
 
@@ -70,6 +79,17 @@ class LogWeights(NamedTuple):
     """By global variable, `particle perturbation`, nats: log prior - log posterior."""
 
 
+class CountDraw(NamedTuple):
+    """Drawn data of cells, and the noise that a second draw with other means can share."""
+
+    counts: Tensor
+    """`... gene`."""
+    gamma: Tensor | None = None
+    """`... gene`: gamma noise of mean 1, where there is any."""
+    rate: Tensor | None = None
+    """`... gene`: the Poisson rate behind the counts, where there is one."""
+
+
 class ShiftNoise(NamedTuple):
     """The standardised randomness behind one draw of `Shifts`.
 
@@ -78,6 +98,6 @@ class ShiftNoise(NamedTuple):
     """
 
     mask: Tensor
-    """`particle perturbation latent`, uniform."""
+    """`particle perturbation ...`: what the mask's `noise` gives."""
     embedding: Tensor
-    """`particle perturbation latent`, standard normal."""
+    """`particle perturbation ...`: what the embedding's `noise` gives."""

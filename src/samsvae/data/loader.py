@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from samsvae.data.encoding import Encoding, Separate
 from samsvae.data.screen import Screen
 from samsvae.types import Batch, Dosage
 
@@ -21,12 +22,25 @@ class Loader:
         The cells, say `screen.train`.
     device
         Where the tensors go.
+    encoding
+        The columns of dosage that batches have; by default the screen's perturbations.
     """
 
-    def __init__(self, screen: Screen, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        device: torch.device | str = "cpu",
+        *,
+        encoding: Encoding | None = None,
+    ) -> None:
         self.screen = screen
         self.device = torch.device(device)
-        received = np.diff(screen.dosage.indptr)
+        encoding = encoding or Separate(screen.vocabulary)
+        self.dosage = encoding(screen.dosage)
+        self.cells_per_column = np.bincount(
+            self.dosage.indices, minlength=self.dosage.shape[1]
+        )  # n_t
+        received = np.diff(self.dosage.indptr)
         self.n_slots = int(received.max(initial=0))
         self._order_of: tuple[int, int] | None = None  # epoch and seed of the last permutation
         n_batches = len(screen.vocabulary.batches)  # none: one-hot vectors of width 0
@@ -35,8 +49,8 @@ class Loader:
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """Return some cells, by position."""
         screen = self.screen
-        received = encode(screen.dosage[rows], self.n_slots)
-        n_t = screen.cells_per_perturbation[received.perturbations.numpy()]
+        received = encode(self.dosage[rows], self.n_slots)
+        n_t = self.cells_per_column[received.perturbations.numpy()]
         return Batch(
             self._tensor(screen.counts[rows].toarray()),
             self._tensor(screen.library_size[rows]),
@@ -44,6 +58,11 @@ class Loader:
             on_device(received, self.device),
             self._tensor(np.maximum(n_t, 1)),
         )
+
+    @property
+    def present(self) -> torch.Tensor:
+        """The columns of dosage that any of the cells received, sorted, on the device."""
+        return torch.from_numpy(np.flatnonzero(self.cells_per_column)).to(self.device)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yield all cells once, in their order."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,17 +10,19 @@ import scipy.sparse as sp
 
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
+from samsvae.model.likelihood import SCALE_SIZE
+from samsvae.types import Scale
 
-SCALE_SIZE = 1e4
-"""Counts that a cell's expression is scaled to, before the logarithm."""
 
-
-def expression(screen: Screen, scale: Literal["log", "normalized"] = "log") -> sp.csr_matrix:
+def expression(screen: Screen, scale: Scale = "log") -> sp.csr_matrix:
     """Return expression on a scale, `cell gene`, sparse.
 
-    "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + that).
+    "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + that); "mean": x as it
+    is.
     """
     values = screen.counts.astype(np.float64)
+    if scale == "mean":
+        return values
     total = np.maximum(np.asarray(values.sum(1)).ravel(), 1)
     values.data *= SCALE_SIZE / np.repeat(total, np.diff(values.indptr))
     if scale == "log":
@@ -33,7 +34,7 @@ def differential_expression(
     screen: Screen,
     conditions: Sequence[str] | None = None,
     *,
-    scale: Literal["log", "normalized"] = "log",
+    scale: Scale = "log",
 ) -> pd.DataFrame:
     """Return the difference of mean expression between conditions and control.
 
@@ -46,7 +47,7 @@ def differential_expression(
     conditions
         Which; by default all that occur in the screen, but for control.
     scale
-        "log", or "normalized": 1e4 x / sum x without the logarithm.
+        "log"; "normalized": 1e4 x / sum x without the logarithm; "mean": x as it is.
 
     Returns
     -------

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import encode, on_device
-from samsvae.evaluation.differential_expression import SCALE_SIZE
 from samsvae.evaluation.latent import draw_shifts
+from samsvae.model.likelihood import SCALE_SIZE
 from samsvae.model.vae import PerturbationVAE
-from samsvae.ops import negative_binomial
-from samsvae.types import Dosage, Shifts
+from samsvae.types import CountDraw, Dosage, Shifts
 
 _ELEMENTS = 2**21
 """Largest number of (particle, gene) elements that are held at once."""
@@ -139,8 +138,8 @@ class _Basal(NamedTuple):
     state: Tensor  # particle 1 latent
     covariates: Tensor  # particle 1 covariate
     library_size: tuple[Tensor, Tensor]  # particle: of the condition's arm, of the control arm
-    draws: list[tuple[Tensor, Tensor, Tensor]]
-    """Gamma noise, rate and counts of the control arm, `particle gene`, per count draw."""
+    draws: list[CountDraw]
+    """Of the control arm, `particle gene`, per count draw; none on a scale with a closed form."""
     control: Tensor  # particle gene: the control arm on the scale
 
 
@@ -174,41 +173,37 @@ class _Arms:
         state = self.model.encoder.noise(1, n, self.generator)  # the prior is N(0, I)
         sizes = self._library_sizes(n)
         covariates = self._covariates(n)
-        draws: list[tuple[Tensor, Tensor, Tensor]] = []
         hidden = self._hidden(self.control, self.shifts(1), state, covariates)
-        if self.settings.scale == "normalized":
-            control = SCALE_SIZE * self.model.likelihood.proportions(hidden, panel=True)
+        likelihood, panel = self.model.likelihood, self.settings.library_size is not None
+        draws: list[CountDraw] = []
+        if self.settings.scale == "log":
+            draws = [
+                likelihood.draw(hidden, sizes[1], self.generator, panel=panel)
+                for _ in range(self.settings.n_count_draws)
+            ]
+            control = torch.stack([_log(drawn.counts) for drawn in draws]).mean(0)
         else:
-            mean = self._mean(hidden, sizes[1])
-            for _ in range(self.settings.n_count_draws):
-                gamma = self.model.likelihood.gamma_noise((n,), self.generator)
-                rate = mean * gamma
-                draws.append((gamma, rate, torch.poisson(rate, generator=self.generator)))
-            control = torch.stack([_log(counts) for *_, counts in draws]).mean(0)
+            control = likelihood.expectation(hidden)
         return _Basal(state, covariates, sizes, draws, control)
 
     @torch.no_grad()
     def difference(self, shifts: Shifts, basal: _Basal) -> Tensor:
         """Return the condition's arm minus the control arm, `particle gene`, on the scale."""
         hidden = self._hidden(self.dosage, shifts, basal.state, basal.covariates)
-        if self.settings.scale == "normalized":
-            arm = SCALE_SIZE * self.model.likelihood.proportions(hidden, panel=True)
-            return arm - basal.control
-        mean = self._mean(hidden, basal.library_size[0])
+        likelihood, panel = self.model.likelihood, self.settings.library_size is not None
+        if self.settings.scale != "log":
+            return likelihood.expectation(hidden) - basal.control
+        size = basal.library_size[0]
         arms = [
-            _log(negative_binomial.poisson_coupled(counts, rate, mean * gamma, self.generator))
-            for gamma, rate, counts in basal.draws
+            _log(likelihood.redraw(drawn, hidden, size, self.generator, panel=panel))
+            for drawn in basal.draws
         ]
         return torch.stack(arms).mean(0) - basal.control
 
     def _hidden(self, dosage: Dosage, shifts: Shifts, basal: Tensor, covariates: Tensor) -> Tensor:
         context = self.model.mechanism.context(dosage, shifts)
         state = self.model.mechanism.apply_to(basal, context)
-        return self.model.decoder(state, covariates).squeeze(1)
-
-    def _mean(self, hidden: Tensor, library_size: Tensor) -> Tensor:
-        panel = self.settings.library_size is not None
-        return self.model.likelihood.mean(hidden, library_size, panel=panel)
+        return self.model.decoder(*state, covariates).squeeze(1)
 
     def _library_sizes(self, n: int) -> tuple[Tensor, Tensor]:
         if self.settings.library_size is not None:

@@ -68,8 +68,7 @@ def predictive_iwelbo(
     # log of sum of w by group, and of sum of w^2, over the particles seen so far
     log_sum = torch.full((n_groups, n_cells), -math.inf, dtype=torch.float64)
     log_square = torch.full((n_cells,), -math.inf, dtype=torch.float64)
-    everyone = torch.from_numpy(np.flatnonzero(loader.screen.cells_per_perturbation))
-    everyone = everyone.to(loader.device)
+    everyone = loader.present
     steps = [
         (group, min(block, end - start))
         for group, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader
+from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
-from samsvae.types import Dosage, Shifts
+from samsvae.types import Context, Dosage, Shifts
 
 _CELLS = 1024
 
@@ -40,22 +41,27 @@ def latent_means(
     model: PerturbationVAE, loader: Loader, n_particles: int, generator: torch.Generator
 ) -> dict[str, np.ndarray]:
     """Return posterior means of "basal" and "state", `cell latent`."""
-    present = torch.from_numpy(np.flatnonzero(loader.screen.cells_per_perturbation))
-    present = present.to(loader.device)
+    present = loader.present
     shifts = draw_shifts(model, present, n_particles, generator)
     basal, state = [], []
     for batch in loader.in_order(_CELLS):
         context = model.mechanism.context(batch.dosage, of_batch(shifts, present, batch.dosage))
-        mean = model.encoder.posterior(batch, context).loc.expand(context.shape)
-        basal.append(mean.mean(0).cpu().numpy())
-        state.append(model.mechanism.apply_to(mean, context).mean(0).cpu().numpy())
+        mean = model.encoder.posterior(batch, context).loc
+        basal.append(_over_particles(mean))
+        state.append(_over_particles(model.mechanism.apply_to(mean, context)[0]))
     return {"basal": np.concatenate(basal), "state": np.concatenate(state)}
 
 
+def _over_particles(values: Context) -> np.ndarray:
+    """Return the mean over particles, where there are any: `cell latent`."""
+    assert isinstance(values, Tensor)
+    mean: np.ndarray = values.reshape(-1, *values.shape[-2:]).mean(0).cpu().numpy()
+    return mean
+
+
 @torch.no_grad()
-def embedding_means(model: PerturbationVAE) -> Tensor:
+def embedding_means(mechanism: AdditiveShift) -> Tensor:
     """Return the posterior mean of each embedding given its most probable mask."""
-    mechanism = model.mechanism
     mask = (mechanism.mask.probability() > 0.5).float()
     everyone = torch.arange(len(mask), device=mask.device)
-    return mechanism.embedding.posterior(everyone, mask).loc
+    return mechanism.embedding.mean(everyone, mask)

@@ -10,6 +10,7 @@ import pandas as pd
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.evaluation.differential_expression import differential_expression
+from samsvae.types import Scale
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
@@ -36,21 +37,28 @@ class AtePearson(NamedTuple):
 
 
 def ate_pearson(
-    effects: pd.DataFrame, reference: Screen, all_cells: Screen, *, n_top: int = 20
+    effects: pd.DataFrame,
+    reference: Screen,
+    all_cells: Screen,
+    *,
+    scale: Scale = "log",
+    n_top: int = 20,
 ) -> AtePearson:
     """Correlate effects with the differential expression of some cells.
 
     Parameters
     ----------
     effects
-        ATE on scale "log", conditions x genes. Control is not scored.
+        ATE, conditions x genes. Control is not scored.
     reference
         The cells whose DE is compared with, such as the test cells. Conditions without cells
         there are not scored.
     all_cells
         The whole screen, which names each condition's most changed genes.
+    scale
+        On which the effects are, and the DE is taken.
     n_top
-        How many those are.
+        How many genes those are.
 
     Raises
     ------
@@ -62,9 +70,11 @@ def ate_pearson(
     if not names:
         raise InputError("no condition to score: none of the effects has cells to compare with")
     ate = effects.loc[names].to_numpy()
-    de = differential_expression(reference, names).to_numpy()
+    de = differential_expression(reference, names, scale=scale).to_numpy()
     same = reference is all_cells
-    everywhere = de if same else differential_expression(all_cells, names).to_numpy()
+    everywhere = de
+    if not same:
+        everywhere = differential_expression(all_cells, names, scale=scale).to_numpy()
     top = np.argsort(-np.abs(everywhere), axis=1, kind="stable")[:, :n_top]
     per_condition = pd.Series(
         [pearson(a, d) for a, d in zip(ate, de, strict=True)], pd.Index(names, name="condition")

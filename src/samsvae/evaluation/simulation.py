@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -11,6 +13,9 @@ from samsvae.data.loader import Loader, encode, on_device
 from samsvae.evaluation.latent import draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Dosage
+
+Cells: TypeAlias = sp.csr_matrix | np.ndarray
+"""`cell gene`."""
 
 _CELLS = 1024
 
@@ -24,7 +29,7 @@ def new_cells(
     generator: torch.Generator,
     *,
     panel: bool,
-) -> sp.csr_matrix:
+) -> Cells:
     """Draw the counts of new cells, each with its own basal state, mask and embedding.
 
     Parameters
@@ -53,16 +58,15 @@ def new_cells(
         basal = model.encoder.noise(1, n, generator)  # the prior is N(0, I)
         state = model.mechanism.apply_to(basal, model.mechanism.context(dosage, shifts))
         own = torch.from_numpy(covariates[rows].astype(np.float32)).to(generator.device)
-        hidden = model.decoder(state, own.unsqueeze(1)).squeeze(1)
-        mean = model.likelihood.mean(hidden, size, panel=panel)
-        blocks.append(_sparse(model.likelihood.draw(mean, generator)))
-    return sp.vstack(blocks, format="csr")
+        hidden = model.decoder(*state, own.unsqueeze(1)).squeeze(1)
+        blocks.append(model.likelihood.draw(hidden, size, generator, panel=panel).counts)
+    return _stored(model, blocks)
 
 
 @torch.no_grad()
 def given_cells(
     model: PerturbationVAE, received: sp.csr_matrix, loader: Loader, generator: torch.Generator
-) -> sp.csr_matrix:
+) -> Cells:
     """Draw what given cells would have shown under a condition.
 
     Their basal states come from the posterior given what they did receive and show; one draw of
@@ -79,11 +83,16 @@ def given_cells(
         basal = model.encoder.draw(batch, context, model.encoder.noise(n, 1, generator)).value
         target = Dosage(one.perturbations, one.position.expand(n, -1), one.dose.expand(n, -1))
         context = model.mechanism.context(target, of_batch(shifts, everyone, target))
-        hidden = model.decoder(model.mechanism.apply_to(basal, context), batch.covariates)
-        mean = model.likelihood.mean(hidden.squeeze(0), batch.library_size)
-        blocks.append(_sparse(model.likelihood.draw(mean, generator)))
-    return sp.vstack(blocks, format="csr")
+        state = model.mechanism.apply_to(basal, context)
+        hidden = model.decoder(*state, batch.covariates).squeeze(0)
+        size = batch.library_size
+        blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)
+    return _stored(model, blocks)
 
 
-def _sparse(counts: Tensor) -> sp.csr_matrix:
-    return sp.csr_matrix(counts.cpu().numpy().astype(np.int32))
+def _stored(model: PerturbationVAE, blocks: list[Tensor]) -> Cells:
+    """Return drawn data: counts as a sparse matrix of integers, real values as they are."""
+    arrays = [block.cpu().numpy() for block in blocks]
+    if not model.likelihood.counts:
+        return np.concatenate(arrays)
+    return sp.vstack([sp.csr_matrix(array.astype(np.int32)) for array in arrays], format="csr")

@@ -1,27 +1,52 @@
 """Embeddings E: how far a perturbation shifts each latent dimension that its mask lets through.
 
-An embedding owns its prior N(0, s^2 I) and its posterior. It answers `noise(...)`,
-`draw(perturbations, mask, noise) -> Draw` and `posterior(perturbations, mask)`.
+An embedding owns its prior and its posterior, and says in `variable` which latent variable pays.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from samsvae.model.latent import log_ratio
 from samsvae.model.networks import GaussianNetwork
 from samsvae.types import Draw
 
 
-class GaussianEmbedding(nn.Module, ABC):
+class Embedding(nn.Module, ABC):
+    """An embedding of every perturbation in n_latent dimensions."""
+
+    variable: ClassVar[str | None] = "embedding"
+    """The latent variable that `log_ratio` of its draws belongs to; None: nothing is inferred."""
+
+    def __init__(self, n_latent: int) -> None:
+        super().__init__()
+        self.n_latent = n_latent
+
+    @abstractmethod
+    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw the noise of `draw`, `particle perturbation ...`."""
+
+    @abstractmethod
+    def draw(
+        self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
+    ) -> Draw:
+        """Draw e of some perturbations, `particle perturbation latent`, given their mask."""
+
+    @abstractmethod
+    def mean(self, perturbations: Tensor, mask: Tensor) -> Tensor:
+        """Return the posterior mean given a mask, `perturbation latent`."""
+
+
+class GaussianEmbedding(Embedding):
     """What Gaussian embeddings share: the prior N(0, scale^2 I) and reparametrised draws."""
 
     def __init__(self, n_latent: int, *, scale: float) -> None:
-        super().__init__()
-        self.n_latent = n_latent
+        super().__init__(n_latent)
         self.scale = scale
 
     def prior(self) -> Normal:
@@ -38,11 +63,15 @@ class GaussianEmbedding(nn.Module, ABC):
         like = next(self.parameters())
         return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
-    def draw(self, perturbations: Tensor, mask: Tensor, noise: Tensor) -> Draw:
+    def draw(
+        self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
+    ) -> Draw:
         posterior = self.posterior(perturbations, mask)
         value = posterior.loc + posterior.scale * noise
-        log_ratio = self.prior().log_prob(value) - posterior.log_prob(value)
-        return Draw(value, log_ratio.sum(-1))
+        return Draw(value, log_ratio(self.prior(), posterior, value, closed_form=closed_form))
+
+    def mean(self, perturbations: Tensor, mask: Tensor) -> Tensor:
+        return self.posterior(perturbations, mask).loc
 
 
 class FreeEmbedding(GaussianEmbedding):
@@ -79,3 +108,26 @@ class MaskedEmbedding(GaussianEmbedding):
 
     def posterior(self, perturbations: Tensor, mask: Tensor) -> Normal:
         return self.network(mask, perturbations)
+
+
+class PointEmbedding(Embedding):
+    """e_t = mu_t, a learned point without a prior; starts at 0.1 N(0, 1) (SVAE+)."""
+
+    variable = None
+
+    def __init__(self, n_perturbations: int, n_latent: int) -> None:
+        super().__init__(n_latent)
+        self.loc = nn.Parameter(0.1 * torch.randn(n_perturbations, n_latent))
+
+    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Return no noise, `particle perturbation 0`."""
+        return self.loc.new_empty((n_particles, len(perturbations), 0))
+
+    def draw(
+        self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
+    ) -> Draw:
+        value = self.loc[perturbations].expand(len(noise), -1, -1)
+        return Draw(value, value.new_zeros(value.shape[:-1]))
+
+    def mean(self, perturbations: Tensor, mask: Tensor) -> Tensor:
+        return self.loc[perturbations]

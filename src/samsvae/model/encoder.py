@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from samsvae.model.latent import log_ratio, standard_normal
 from samsvae.model.networks import GaussianNetwork
-from samsvae.types import Batch, Draw
+from samsvae.types import Batch, Context, Draw
 
 
 class Encoder(nn.Module):
@@ -58,10 +59,9 @@ class Encoder(nn.Module):
         self.scale.copy_(scale)
 
     def prior(self) -> Normal:
-        zero = self.center.new_zeros(())
-        return Normal(zero, zero + 1, validate_args=False)
+        return standard_normal(self.center)
 
-    def posterior(self, batch: Batch, context: Tensor) -> Normal:
+    def posterior(self, batch: Batch, context: Context) -> Normal:
         """Return q(z_basal | x, ...), `[particle] cell latent`."""
         x = batch.counts.log1p() if self.log1p else batch.counts
         x = (x - self.center) / self.scale
@@ -73,8 +73,26 @@ class Encoder(nn.Module):
         like = self.center
         return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
-    def draw(self, batch: Batch, context: Tensor, noise: Tensor) -> Draw:
+    def draw(
+        self,
+        batch: Batch,
+        context: Context,
+        noise: Tensor,
+        *,
+        closed_form: bool = False,
+    ) -> Draw:
         posterior = self.posterior(batch, context)
         value = posterior.loc + posterior.scale * noise
-        log_ratio = self.prior().log_prob(value) - posterior.log_prob(value)
-        return Draw(value, log_ratio.sum(-1))
+        return Draw(value, log_ratio(self.prior(), posterior, value, closed_form=closed_form))
+
+
+class StateEncoder(Encoder):
+    """q(z | x) of the perturbed state z = basal + shift, given as that of the basal state (SVAE+).
+
+    z ~ N(shift, I) is basal ~ N(0, I), and q(basal | x, shift) = q(z | x) moved back by the shift.
+    """
+
+    def posterior(self, batch: Batch, context: Context) -> Normal:
+        assert isinstance(context, Tensor)
+        state = super().posterior(batch, context)
+        return Normal(state.loc - context, state.scale, validate_args=False)

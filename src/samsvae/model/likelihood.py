@@ -1,38 +1,113 @@
 """Likelihoods: from the decoder's last hidden layer to the density and draws of a cell's data.
 
-A likelihood owns its last linear layer. It answers `log_prob(hidden, batch)`, `scales` (the scales
-on which it has effects) and what each of them needs.
+A likelihood owns its last linear layer. A new one is a class here and an entry in `LIKELIHOODS`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.nn import functional as F
 
 from samsvae.ops import negative_binomial
-from samsvae.types import Batch
+from samsvae.types import Batch, CountDraw, Scale
+
+SCALE_SIZE = 1e4
+"""Counts that a cell's expression is scaled to, on scales "log" and "normalized"."""
 
 
-class NegativeBinomialLikelihood(nn.Module):
-    """x_ig ~ NegativeBinomial(mean l_i rho_ig + 1e-4, inverse dispersion theta_g).
-
-    rho_i = softmax(W h_i + b); theta_g is one per gene, learned by its log.
+class Likelihood(nn.Module, ABC):
+    """p(x | z) of a cell's data.
 
     Parameters
     ----------
     n_hidden, n_genes
         Width of the decoder's last layer; number of genes.
     unobserved
-        Library sizes count more than these genes (a panel of a larger library): the softmax gets
-        one more category, for the rest, which is never observed.
+        Whether library sizes count more than these genes (a panel of a larger library).
     """
 
-    counts = True
-    """Whether its data are counts, with a library size."""
+    name: ClassVar[str]
+    """By which an estimator chooses it."""
+    counts: ClassVar[bool]
+    """Whether its data are counts; real values otherwise."""
+    scales: ClassVar[tuple[Scale, ...]]
+    """Scales on which it has effects, the default first: "log" and "normalized" where there is a
+    library size, "mean" otherwise."""
 
     def __init__(self, n_hidden: int, n_genes: int, *, unobserved: bool = False) -> None:
         super().__init__()
         self.n_genes = n_genes
+
+    @property
+    def has_library_size(self) -> bool:
+        """Whether the library size enters the density."""
+        return "log" in self.scales
+
+    @abstractmethod
+    def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Return log p(x | z), `particle cell`, nats."""
+
+    @abstractmethod
+    def expectation(self, hidden: Tensor) -> Tensor:
+        """Return the expectation on the scale with a closed form, `... gene`.
+
+        1e4 times the share of each gene where there is a library size ("normalized"), the mean of
+        the data otherwise ("mean").
+        """
+
+    @abstractmethod
+    def draw(
+        self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
+    ) -> CountDraw:
+        """Draw data, `... gene`.
+
+        Parameters
+        ----------
+        hidden
+            `... hidden`.
+        library_size
+            `...`, counts; of no account without a library size.
+        generator
+            Source of the draws.
+        panel
+            Library sizes count these genes alone.
+        """
+
+    def redraw(
+        self,
+        drawn: CountDraw,
+        hidden: Tensor,
+        library_size: Tensor,
+        generator: torch.Generator,
+        *,
+        panel: bool,
+    ) -> Tensor:
+        """Draw data with other means, `... gene`, sharing what noise it can with a first draw.
+
+        A likelihood that shares none is right too; its effects on scale "log" are just noisier.
+        """
+        return self.draw(hidden, library_size, generator, panel=panel).counts
+
+
+class NegativeBinomialLikelihood(Likelihood):
+    """x_ig ~ NegativeBinomial(mean l_i rho_ig + 1e-4, inverse dispersion theta_g).
+
+    rho_i = softmax(W h_i + b); theta_g is one per gene, learned by its log. Where library sizes
+    count more than these genes, the softmax gets one more category, for the rest, which is never
+    observed.
+    """
+
+    name = "negative_binomial"
+    counts = True
+    scales = ("log", "normalized")
+
+    def __init__(self, n_hidden: int, n_genes: int, *, unobserved: bool = False) -> None:
+        super().__init__(n_hidden, n_genes)
         self.linear = nn.Linear(n_hidden, n_genes + unobserved)
         self.log_inverse_dispersion = nn.Parameter(torch.zeros(n_genes))
 
@@ -48,15 +123,100 @@ class NegativeBinomialLikelihood(nn.Module):
         return library_size.unsqueeze(-1) * self.proportions(hidden, panel=panel) + 1e-4
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Return log p(x | z), `particle cell`, nats."""
         mean = self.mean(hidden, batch.library_size)
         return negative_binomial.log_prob(batch.counts, mean, self.log_inverse_dispersion)
 
-    def gamma_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw the part of the count noise that does not depend on the mean, `*shape gene`."""
-        return negative_binomial.gamma_noise(self.log_inverse_dispersion, shape, generator)
+    def expectation(self, hidden: Tensor) -> Tensor:
+        """Return 1e4 rho, `... gene`."""
+        return SCALE_SIZE * self.proportions(hidden, panel=True)
 
-    def draw(self, mean: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw counts with a given mean, `... gene`."""
-        noise = self.gamma_noise(tuple(mean.shape[:-1]), generator)
-        return torch.poisson(mean * noise, generator=generator)
+    def draw(
+        self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
+    ) -> CountDraw:
+        mean = self.mean(hidden, library_size, panel=panel)
+        shape = tuple(mean.shape[:-1])
+        gamma = negative_binomial.gamma_noise(self.log_inverse_dispersion, shape, generator)
+        rate = mean * gamma
+        return CountDraw(torch.poisson(rate, generator=generator), gamma, rate)
+
+    def redraw(
+        self,
+        drawn: CountDraw,
+        hidden: Tensor,
+        library_size: Tensor,
+        generator: torch.Generator,
+        *,
+        panel: bool,
+    ) -> Tensor:
+        """Draw counts with other means: the same gamma noise, and thinned or added counts."""
+        assert drawn.gamma is not None
+        assert drawn.rate is not None
+        rate = self.mean(hidden, library_size, panel=panel) * drawn.gamma
+        return negative_binomial.poisson_coupled(drawn.counts, drawn.rate, rate, generator)
+
+
+class PoissonLikelihood(Likelihood):
+    """x_ig ~ Poisson(softplus(W h_i + b)_g): no offset, the library size is not used."""
+
+    name = "poisson"
+    counts = True
+    scales = ("mean",)
+
+    def __init__(self, n_hidden: int, n_genes: int, *, unobserved: bool = False) -> None:
+        super().__init__(n_hidden, n_genes)
+        self.linear = nn.Linear(n_hidden, n_genes)
+
+    def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
+        rate = self.expectation(hidden)
+        # The factorial does not depend on the particle.
+        factorial = torch.lgamma(batch.counts + 1).sum(-1)
+        return (torch.xlogy(batch.counts, rate) - rate).sum(-1) - factorial
+
+    def expectation(self, hidden: Tensor) -> Tensor:
+        """Return the rate, `... gene`, counts."""
+        # The smallest normal number is added: a rate of 0 has no logarithm.
+        return F.softplus(self.linear(hidden)) + torch.finfo(hidden.dtype).tiny
+
+    def draw(
+        self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
+    ) -> CountDraw:
+        return CountDraw(torch.poisson(self.expectation(hidden), generator=generator))
+
+
+class GaussianLikelihood(Likelihood):
+    """x_ig ~ N(W h_i + b, sd^2) with sd = sqrt(exp(V h_i + c) + 1e-4): for real-valued data."""
+
+    name = "gaussian"
+    counts = False
+    scales = ("mean",)
+
+    def __init__(self, n_hidden: int, n_genes: int, *, unobserved: bool = False) -> None:
+        super().__init__(n_hidden, n_genes)
+        self.linear = nn.Linear(n_hidden, n_genes)
+        self.raw_variance = nn.Linear(n_hidden, n_genes)
+
+    def distribution(self, hidden: Tensor) -> Normal:
+        scale = (self.raw_variance(hidden).exp() + 1e-4).sqrt()
+        return Normal(self.linear(hidden), scale, validate_args=False)
+
+    def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
+        return self.distribution(hidden).log_prob(batch.counts).sum(-1)
+
+    def expectation(self, hidden: Tensor) -> Tensor:
+        """Return the mean, `... gene`, in the units of the data."""
+        mean: Tensor = self.linear(hidden)
+        return mean
+
+    def draw(
+        self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
+    ) -> CountDraw:
+        own = self.distribution(hidden)
+        return CountDraw(torch.normal(own.loc, own.scale, generator=generator))
+
+
+LIKELIHOODS: list[type[Likelihood]] = [
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+    GaussianLikelihood,
+]
+"""The likelihoods that an estimator can be given by name."""

@@ -1,36 +1,88 @@
 """Masks M: which latent dimensions a perturbation shifts.
 
-A mask owns its prior and its posterior. It answers `noise(perturbations, n_particles, generator)`,
-`draw(perturbations, noise) -> Draw` and `probability()`, and says in `name` which variable pays.
+A mask owns its prior and its posterior, and says in `variable` which latent variable pays for it.
+A new prior is a class here and an entry in `MASKS`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli
+from torch.distributions import Bernoulli, Beta, kl_divergence
+from torch.nn import functional as F
 
-from samsvae.ops import straight_through
+from samsvae.errors import check_range
+from samsvae.model.latent import log_ratio
+from samsvae.ops import beta, straight_through
 from samsvae.types import Draw
 
 
-class BernoulliMask(nn.Module):
-    """m_tl ~ Bernoulli(prob), with posterior q(m_tl) = Bernoulli(sigmoid(logits_tl)).
+class MaskPrior(NamedTuple):
+    """Parameters of mask priors; each takes those it needs."""
+
+    prob: float = 0.01
+    """alpha of the Bernoulli: the smaller, the sparser."""
+    a: float = 1.0
+    b: float = 2.0
+    """Of the Beta from which the probability is drawn: the larger b, the sparser."""
+
+
+class Mask(nn.Module, ABC):
+    """A mask of n_perturbations x n_latent.
 
     Parameters
     ----------
     n_perturbations, n_latent
         T and L.
-    prob
-        Prior probability that a perturbation shifts a latent dimension: the smaller, the sparser.
+    prior
+        Its parameters.
     """
 
-    name = "mask"
+    name: ClassVar[str]
+    """By which an estimator chooses it."""
+    variable: ClassVar[str | None] = "mask"
+    """The latent variable that `log_ratio` of its draws belongs to; None: nothing is inferred."""
 
-    def __init__(self, n_perturbations: int, n_latent: int, *, prob: float) -> None:
+    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(n_perturbations, n_latent))
-        self.prob = prob
+        self.shape = (n_perturbations, n_latent)
+
+    @abstractmethod
+    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw the noise of `draw`, `particle perturbation latent ...`."""
+
+    @abstractmethod
+    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+        """Draw m in {0, 1} of some perturbations, `particle perturbation latent`."""
+
+    @abstractmethod
+    def probability(self) -> Tensor:
+        """Return the posterior inclusion probability, `perturbation latent`."""
+
+    def _uniform(
+        self, perturbations: Tensor, n_particles: int, generator: torch.Generator
+    ) -> Tensor:
+        """Draw uniform noise strictly between 0 and 1, `particle perturbation latent`."""
+        shape = (n_particles, len(perturbations), self.shape[1])
+        like = next(self.parameters())
+        uniform = torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
+        tiny = torch.finfo(like.dtype).eps
+        return uniform.clamp(tiny, 1 - tiny)
+
+
+class BernoulliMask(Mask):
+    """m_tl ~ Bernoulli(alpha), with posterior q(m_tl) = Bernoulli(sigmoid(logits_tl))."""
+
+    name = "bernoulli"
+
+    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
+        super().__init__(n_perturbations, n_latent, prior)
+        check_range("mask_prob", prior.prob, low=0, high=1, open_=True)
+        self.logits = nn.Parameter(torch.zeros(self.shape))
+        self.prob = prior.prob
 
     def prior(self) -> Bernoulli:
         return Bernoulli(probs=self.logits.new_full((), self.prob), validate_args=False)
@@ -39,19 +91,137 @@ class BernoulliMask(nn.Module):
         return Bernoulli(logits=self.logits[perturbations], validate_args=False)
 
     def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise, `particle perturbation latent`, strictly between 0 and 1."""
-        shape = (n_particles, len(perturbations), self.logits.shape[1])
-        like = self.logits
-        uniform = torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
-        tiny = torch.finfo(like.dtype).eps
-        return uniform.clamp(tiny, 1 - tiny)
+        """Draw uniform noise, `particle perturbation latent`."""
+        return self._uniform(perturbations, n_particles, generator)
 
-    def draw(self, perturbations: Tensor, noise: Tensor) -> Draw:
+    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         posterior = self.posterior(perturbations)
         value = straight_through.bernoulli(posterior.logits, noise)
-        log_ratio = self.prior().log_prob(value) - posterior.log_prob(value)
-        return Draw(value, log_ratio.sum(-1))
+        return Draw(value, log_ratio(self.prior(), posterior, value, closed_form=closed_form))
 
     def probability(self) -> Tensor:
-        """Return the posterior inclusion probability, `perturbation latent`."""
         return self.logits.sigmoid()
+
+
+class BetaBernoulliMask(Mask):
+    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a Beta as posterior of p_tl.
+
+    Given p the mask's posterior is its prior, so only p pays. The posterior's parameters are
+    learned by their logarithms and start at 1.
+    """
+
+    name = "beta_bernoulli"
+    variable = "mask_prob"
+
+    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
+        super().__init__(n_perturbations, n_latent, prior)
+        _check_beta(prior)
+        self.a, self.b = prior.a, prior.b
+        self.log_a = nn.Parameter(torch.zeros(self.shape))
+        self.log_b = nn.Parameter(torch.zeros(self.shape))
+
+    def prior(self) -> Beta:
+        a, b = self.log_a.new_tensor([self.a, self.b])
+        return Beta(a, b, validate_args=False)
+
+    def posterior(self, perturbations: Tensor) -> Beta:
+        """Return q(p_tl), `perturbation latent`."""
+        a, b = self.log_a[perturbations].exp(), self.log_b[perturbations].exp()
+        return Beta(a, b, validate_args=False)
+
+    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw the probabilities, and uniform noise: `particle perturbation latent 2`.
+
+        What is drawn for p depends on its posterior, by rejection: `draw` adds the gradient.
+        """
+        uniform = self._uniform(perturbations, n_particles, generator)
+        posterior = self.posterior(perturbations)
+        a, b = (x.detach().expand_as(uniform).contiguous() for x in _parameters(posterior))
+        return torch.stack([beta.draw_prob(a, b, generator), uniform], -1)
+
+    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+        posterior = self.posterior(perturbations)
+        prob = beta.reparametrised(*_parameters(posterior), noise[..., 0])
+        log_p, log_not_p = prob.log(), (-prob).log1p()
+        value = straight_through.bernoulli(log_p - log_not_p, noise[..., 1])
+        if closed_form:
+            ratio = -kl_divergence(posterior, self.prior()).expand_as(value)
+        else:
+            prior, own = (_parameters(q) for q in (self.prior(), posterior))
+            ratio = beta.log_prob(log_p, log_not_p, *prior) - beta.log_prob(log_p, log_not_p, *own)
+        return Draw(value, ratio.sum(-1))
+
+    def probability(self) -> Tensor:
+        return (self.log_a - self.log_b).sigmoid()  # a / (a + b)
+
+
+class PointBetaBernoulliMask(Mask):
+    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a point p_tl = sigmoid(logits_tl).
+
+    What pays is the log density of p itself, without a Jacobian: the objective is then a penalised
+    one, whose maximum over p is the mode of the Beta.
+    """
+
+    name = "beta_bernoulli_point"
+    variable = "mask_prob"
+
+    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
+        super().__init__(n_perturbations, n_latent, prior)
+        _check_beta(prior)
+        self.a, self.b = prior.a, prior.b
+        self.logits = nn.Parameter(torch.zeros(self.shape))
+
+    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw uniform noise, `particle perturbation latent`."""
+        return self._uniform(perturbations, n_particles, generator)
+
+    def log_prior(self, perturbations: Tensor) -> Tensor:
+        """Return log Beta(p; a, b), `perturbation latent`."""
+        logits = self.logits[perturbations]
+        prior = self.logits.new_tensor([self.a, self.b])
+        return beta.log_prob(F.logsigmoid(logits), F.logsigmoid(-logits), *prior)
+
+    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+        """Draw m; a point has no closed form of its own: its density is what it is."""
+        value = straight_through.bernoulli(self.logits[perturbations], noise)
+        return Draw(value, self.log_prior(perturbations).sum(-1).expand(len(value), -1))
+
+    def probability(self) -> Tensor:
+        return self.logits.sigmoid()
+
+
+class FullMask(Mask):
+    """m_tl = 1: every perturbation shifts every latent dimension (CPA-VAE)."""
+
+    name = "full"
+    variable = None
+
+    def __init__(self, n_perturbations: int, n_latent: int) -> None:
+        super().__init__(n_perturbations, n_latent, MaskPrior())
+        self.register_buffer("ones", torch.ones(self.shape), persistent=False)
+
+    ones: Tensor
+
+    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Return no noise, `particle perturbation 0`."""
+        return self.ones.new_empty((n_particles, len(perturbations), 0))
+
+    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+        value = self.ones[perturbations].expand(len(noise), -1, -1)
+        return Draw(value, value.new_zeros(value.shape[:-1]))
+
+    def probability(self) -> Tensor:
+        return self.ones
+
+
+MASKS: list[type[Mask]] = [BernoulliMask, BetaBernoulliMask, PointBetaBernoulliMask]
+"""Masks with a prior, that an estimator can be given by name."""
+
+
+def _check_beta(prior: MaskPrior) -> None:
+    check_range("beta_a", prior.a, low=0, high=float("inf"), open_=True)
+    check_range("beta_b", prior.b, low=0, high=float("inf"), open_=True)
+
+
+def _parameters(distribution: Beta) -> tuple[Tensor, Tensor]:
+    return distribution.concentration1, distribution.concentration0

@@ -1,16 +1,57 @@
-"""Mechanisms: how a perturbation acts on the state of a cell."""
+"""Mechanisms: how a perturbation acts on a cell."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from samsvae.model.embedding import GaussianEmbedding
-from samsvae.model.mask import BernoulliMask
-from samsvae.types import Dosage, ShiftNoise, Shifts
+from samsvae.model.dose import HillResponse
+from samsvae.model.embedding import Embedding
+from samsvae.model.mask import Mask
+from samsvae.types import Context, Dosage, ShiftNoise, Shifts
 
 
-class AdditiveShift(nn.Module):
+class Mechanism(nn.Module, ABC):
+    """How what a cell received acts on it."""
+
+    n_context: int
+    """Width of `context`, which an encoder may see."""
+    state_widths: tuple[int, ...]
+    """Widths of the parts that `apply_to` gives to the decoder."""
+    variables: tuple[str, ...]
+    """Latent variables shared by all cells, which the objective pays for."""
+
+    @abstractmethod
+    def noise(
+        self, perturbations: Tensor, n_particles: int, generator: torch.Generator
+    ) -> ShiftNoise:
+        """Draw the noise of `draw`."""
+
+    @abstractmethod
+    def draw(
+        self, perturbations: Tensor, noise: ShiftNoise, *, closed_form: bool = False
+    ) -> Shifts:
+        """Draw the shifts of some perturbations only: the others cost nothing."""
+
+    @abstractmethod
+    def context(self, dosage: Dosage, shifts: Shifts) -> Context:
+        """Return what the cells received, as the encoder may see it.
+
+        `shifts` are those of `dosage.perturbations`, in that order.
+        """
+
+    @abstractmethod
+    def apply_to(self, basal: Tensor, context: Context) -> tuple[Context, ...]:
+        """Return what the decoder sees, part by part: the state z, and what else it may see."""
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return what training reports beside the objective."""
+        return {}
+
+
+class AdditiveShift(Mechanism):
     """Each perturbation displaces the state by dose * mask * embedding (eq. 1 of the paper).
 
     Parameters
@@ -19,16 +60,21 @@ class AdditiveShift(nn.Module):
         M, from `samsvae.model.mask`.
     embedding
         E, from `samsvae.model.embedding`.
+    response
+        How the displacement grows with the dose; None: in proportion to it.
     """
 
-    def __init__(self, mask: BernoulliMask, embedding: GaussianEmbedding) -> None:
+    def __init__(
+        self, mask: Mask, embedding: Embedding, *, response: HillResponse | None = None
+    ) -> None:
         super().__init__()
         self.mask = mask
         self.embedding = embedding
+        self.response = response
         self.n_context = embedding.n_latent
-        """Width of `context`, which an encoder may see."""
-        self.n_state = embedding.n_latent
-        """Width of the state, which the decoder sees."""
+        self.state_widths = (embedding.n_latent,)
+        both = (mask.variable, embedding.variable)
+        self.variables = tuple(name for name in both if name is not None)
 
     def noise(
         self, perturbations: Tensor, n_particles: int, generator: torch.Generator
@@ -38,29 +84,68 @@ class AdditiveShift(nn.Module):
             self.embedding.noise(perturbations, n_particles, generator),
         )
 
-    def draw(self, perturbations: Tensor, noise: ShiftNoise) -> Shifts:
-        """Draw the shifts of some perturbations only: the others cost nothing."""
-        mask = self.mask.draw(perturbations, noise.mask)
-        embedding = self.embedding.draw(perturbations, mask.value, noise.embedding)
-        return Shifts(
-            mask.value * embedding.value,
-            {self.mask.name: mask.log_ratio, "embedding": embedding.log_ratio},
+    def draw(
+        self, perturbations: Tensor, noise: ShiftNoise, *, closed_form: bool = False
+    ) -> Shifts:
+        mask = self.mask.draw(perturbations, noise.mask, closed_form=closed_form)
+        embedding = self.embedding.draw(
+            perturbations, mask.value, noise.embedding, closed_form=closed_form
         )
+        paid = (self.mask.variable, mask), (self.embedding.variable, embedding)
+        ratios = {name: draw.log_ratio for name, draw in paid if name is not None}
+        return Shifts(mask.value * embedding.value, ratios)
 
     def context(self, dosage: Dosage, shifts: Shifts) -> Tensor:
-        """Return D (M * E), `particle cell latent`: the displacement of each cell.
-
-        `shifts` are those of `dosage.perturbations`, in that order.
-        """
+        """Return D (M * E), `particle cell latent`: the displacement of each cell."""
         n_cells, n_slots = dosage.position.shape
         value = shifts.value.index_select(1, dosage.position.flatten())
         value = value.unflatten(1, (n_cells, n_slots))
-        return (value * dosage.dose.unsqueeze(-1)).sum(2)
+        dose = dosage.dose if self.response is None else self.response(dosage)
+        return (value * dose.unsqueeze(-1)).sum(2)
+
+    def apply_to(self, basal: Tensor, context: Context) -> tuple[Tensor]:
+        """Return the state z = basal + context, `particle cell latent`."""
+        assert isinstance(context, Tensor)
+        return (basal + context,)
 
     def metrics(self) -> dict[str, Tensor]:
-        """Return what training reports: the share of inclusion probabilities of at most 1/2."""
+        """Return the share of inclusion probabilities of at most 1/2, where they are inferred."""
+        if self.mask.variable is None:
+            return {}
         return {"mask_sparsity": (self.mask.probability() <= 0.5).double().mean()}
 
-    def apply_to(self, basal: Tensor, context: Tensor) -> Tensor:
-        """Return the state z = basal + context, `particle cell latent`."""
-        return basal + context
+
+class Concatenate(Mechanism):
+    """The decoder sees the state and the dosage side by side (conditional VAE).
+
+    Nothing is shared by the cells but the decoder's weights, so nothing is drawn.
+
+    Parameters
+    ----------
+    n_perturbations, n_latent
+        T and L.
+    """
+
+    def __init__(self, n_perturbations: int, n_latent: int) -> None:
+        super().__init__()
+        self.n_context = n_perturbations
+        self.state_widths = (n_latent, n_perturbations)
+        self.variables = ()
+
+    def noise(
+        self, perturbations: Tensor, n_particles: int, generator: torch.Generator
+    ) -> ShiftNoise:
+        empty = torch.empty(n_particles, len(perturbations), 0, device=perturbations.device)
+        return ShiftNoise(empty, empty)
+
+    def draw(
+        self, perturbations: Tensor, noise: ShiftNoise, *, closed_form: bool = False
+    ) -> Shifts:
+        return Shifts(noise.embedding, {})
+
+    def context(self, dosage: Dosage, shifts: Shifts) -> Dosage:
+        return dosage
+
+    def apply_to(self, basal: Tensor, context: Context) -> tuple[Tensor, Context]:
+        """Return the state z = basal, and the dosage."""
+        return basal, context

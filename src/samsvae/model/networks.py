@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
+from samsvae.types import Context, Dosage
+
 
 class JointLinear(nn.Module):
     """Affine map of a concatenation, computed part by part: W [x1, x2, ...] + b.
 
     The parts are never concatenated, so they may differ in their leading axes: counts (`cell
     gene`) are multiplied once, however many particles the shift (`particle cell latent`) has. A
-    part of integers stands for its one-hot encoding and is looked up, not multiplied.
+    part of integers stands for its one-hot encoding, and a `Dosage` for its rows (`cell
+    perturbation`): both are looked up, not multiplied.
 
     Parameters
     ----------
@@ -35,12 +38,15 @@ class JointLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, *parts: Tensor) -> Tensor:
+    def forward(self, *parts: Context) -> Tensor:
         out: Tensor = self.bias
         for part, weight in zip(parts, self.weight.split(self.in_features, dim=1), strict=True):
             if weight.shape[1] == 0:
                 continue
-            if part.is_floating_point():
+            if isinstance(part, Dosage):
+                received = F.embedding(part.perturbations[part.position], weight.T)
+                out = out + (received * part.dose.unsqueeze(-1)).sum(-2)
+            elif part.is_floating_point():
                 out = out + F.linear(part, weight)
             else:
                 out = out + F.embedding(part, weight.T)
@@ -68,7 +74,7 @@ class MLP(nn.Module):
         self.first = JointLinear(in_features, width)
         self.rest = nn.ModuleList(nn.Linear(width, width) for _ in range(n_layers - 1))
 
-    def forward(self, *parts: Tensor) -> Tensor:
+    def forward(self, *parts: Context) -> Tensor:
         hidden = F.leaky_relu(self.first(*parts))
         for layer in self.rest:
             hidden = F.leaky_relu(layer(hidden)) + hidden
@@ -86,7 +92,7 @@ class GaussianNetwork(nn.Module):
         self.mean = nn.Linear(width, out_features)
         self.raw_variance = nn.Linear(width, out_features)
 
-    def forward(self, *parts: Tensor) -> Normal:
+    def forward(self, *parts: Context) -> Normal:
         hidden = self.hidden(*parts)
         scale = (self.raw_variance(hidden).exp() + 1e-4).sqrt()
         return Normal(self.mean(hidden), scale, validate_args=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from samsvae.model.encoder import Encoder
-from samsvae.model.likelihood import NegativeBinomialLikelihood
-from samsvae.model.mechanism import AdditiveShift
+from samsvae.model.likelihood import Likelihood
+from samsvae.model.mechanism import Mechanism
 from samsvae.model.networks import MLP
 from samsvae.types import Batch, LogWeights, Shifts
 
@@ -19,10 +19,10 @@ class PerturbationVAE(nn.Module):
 
     def __init__(
         self,
-        mechanism: AdditiveShift,
+        mechanism: Mechanism,
         encoder: Encoder,
         decoder: MLP,
-        likelihood: NegativeBinomialLikelihood,
+        likelihood: Likelihood,
     ) -> None:
         super().__init__()
         self.mechanism = mechanism
@@ -30,7 +30,14 @@ class PerturbationVAE(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
 
-    def forward(self, batch: Batch, shifts: Shifts, noise: Tensor) -> LogWeights:
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The latent variables, by the names under which the objective pays for them."""
+        return ("basal", *self.mechanism.variables)
+
+    def forward(
+        self, batch: Batch, shifts: Shifts, noise: Tensor, *, closed_form: bool = False
+    ) -> LogWeights:
         """Return the terms of the objective for given shifts and basal noise.
 
         Parameters
@@ -41,11 +48,13 @@ class PerturbationVAE(nn.Module):
             Of `batch.dosage.perturbations`; drawn by the caller, who decides who shares them.
         noise
             `particle cell latent`, from `encoder.noise`.
+        closed_form
+            Take the KL of the basal state in closed form, instead of its draws' log ratio.
         """
         context = self.mechanism.context(batch.dosage, shifts)
-        basal = self.encoder.draw(batch, context, noise)
+        basal = self.encoder.draw(batch, context, noise, closed_form=closed_form)
         state = self.mechanism.apply_to(basal.value, context)
-        hidden = self.decoder(state, batch.covariates)
+        hidden = self.decoder(*state, batch.covariates)
         return LogWeights(
             self.likelihood.log_prob(hidden, batch), basal.log_ratio, shifts.log_ratios
         )

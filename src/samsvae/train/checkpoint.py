@@ -16,7 +16,7 @@ from torch import Tensor
 from samsvae.errors import InputError
 from samsvae.files import written_aside
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a file written now could not be read by the code of before."""
 
 
@@ -60,12 +60,17 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def check_schema(path: Path, header: Mapping[str, Any]) -> None:
-    """Raise if a header was written by a newer samsvae."""
+    """Raise if a header was written by a newer or by an older samsvae."""
     version = header.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise InputError(
             f"{str(path)!r} has schema version {version}, this samsvae reads up to "
             f"{SCHEMA_VERSION}: install a newer samsvae"
+        )
+    if version < SCHEMA_VERSION:
+        raise InputError(
+            f"{str(path)!r} has schema version {version}, this samsvae reads {SCHEMA_VERSION}: it "
+            "was written before the first release, train the model anew"
         )
 
 

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samsvae import objective
 from samsvae.data.loader import Loader
-from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
+from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted, listed
 from samsvae.model.vae import PerturbationVAE
 from samsvae.train import checkpoint
 from samsvae.train.progress import ProgressBar
@@ -30,6 +30,13 @@ _DECISIVE = (
     "learning_rate",
     "weight_decay",
     "clip_norm",
+    "objective",
+    "closed_form_kl",
+    "basal_weight",
+    "mask_weight",
+    "mask_prob_weight",
+    "embedding_weight",
+    "warmup_steps",
     "validate_every",
 )
 """Settings that a run's numbers depend on, and that a resumed run must share."""
@@ -62,9 +69,9 @@ class Training:
     settings
         How.
     history
-        Gets one row per evaluation: step, ELBO and each of its terms (means over the steps since
-        the last row, nats per cell), validation ELBO, mask sparsity, norm of the gradient, cells
-        per second. It is there too if training ends early.
+        Gets one row per evaluation: step, objective, ELBO and each of its terms (means over the
+        steps since the last row, nats per cell), validation ELBO, mask sparsity, norm of the
+        gradient, cells per second. It is there too if training ends early.
     """
 
     def __init__(
@@ -83,7 +90,14 @@ class Training:
             fused=True,
         )
         clip_norm = math.inf if settings.clip_norm is None else settings.clip_norm
-        self.take_step = PlainStep(model, self.optimizer, clip_norm=clip_norm)
+        _check_weights(settings, model.variables)
+        self.take_step = PlainStep(
+            model,
+            self.optimizer,
+            clip_norm=clip_norm,
+            importance_weighted=settings.objective == "iwelbo",
+            closed_form=settings.closed_form_kl,
+        )
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.n_steps = settings.n_steps(len(train.screen))
         self.step = 0
@@ -130,7 +144,7 @@ class Training:
         rows = self.train.rows_of_step(self.step, settings.batch_size, settings.seed)
         batch = self.train.batch(rows)
         noise = draw_noise(self.model, batch, settings.n_particles, self.generator)
-        metrics = self.take_step(batch, *noise)
+        metrics = self.take_step(batch, *noise, settings.factors(self.step))
         self.metric_names = list(metrics)
         self.pending.append(torch.stack(list(metrics.values())))
         self.step += 1
@@ -246,6 +260,16 @@ class Training:
         self.step = header["step"]
         self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
+
+
+def _check_weights(settings: TrainSettings, variables: Collection[str]) -> None:
+    """Raise if a latent variable is weighted that the model does not have."""
+    strange = [n for n, weight in settings.weights.items() if weight != 1 and n not in variables]
+    if strange:
+        raise InputError(
+            f"{strange[0]}_weight is {settings.weights[strange[0]]:g}, but this model has no such "
+            f"latent variable: it has {listed(variables)}"
+        )
 
 
 @contextmanager

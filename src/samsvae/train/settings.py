@@ -8,7 +8,11 @@ from pathlib import Path
 
 import torch
 
-from samsvae.errors import InputError, check_count, check_range
+from samsvae.errors import InputError, check_count, check_range, unknown
+
+OBJECTIVES = ("elbo", "iwelbo")
+VARIABLES = ("basal", "mask", "mask_prob", "embedding")
+"""Latent variables whose terms can be weighted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,23 @@ class TrainSettings:
         Of Adam, on every parameter.
     clip_norm
         Largest norm of the gradient; by default it is not clipped.
+    objective
+        "elbo", or "iwelbo": importance weighted over the particles of each cell. With masks and
+        embeddings shared by cells, and minibatches, the latter is a surrogate, not a bound.
+    closed_form_kl
+        Take KL terms in closed form, where there is one (Gaussian, Bernoulli, Beta), instead of by
+        draws: less noisy gradients. Not for "iwelbo".
+    basal_weight
+        Factor of the basal state's KL term in the objective: below 1 it may leave its prior more
+        cheaply. The validation ELBO is never weighted.
+    mask_weight
+        The same of the mask.
+    mask_prob_weight
+        The same of the mask's probability, for Beta-Bernoulli masks.
+    embedding_weight
+        The same of the embedding.
+    warmup_steps
+        Steps over which all these factors rise from 0 to their value, in proportion to the step.
     validate_every
         Steps between two evaluations of the validation cells' ELBO; the model of the best is kept.
     patience
@@ -57,6 +78,13 @@ class TrainSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-6
     clip_norm: float | None = None
+    objective: str = "elbo"
+    closed_form_kl: bool = False
+    basal_weight: float = 1.0
+    mask_weight: float = 1.0
+    mask_prob_weight: float = 1.0
+    embedding_weight: float = 1.0
+    warmup_steps: int = 0
     validate_every: int = 100
     patience: int | None = None
     checkpoint: Path | str | None = None
@@ -77,9 +105,29 @@ class TrainSettings:
         check_range("weight_decay", self.weight_decay, low=0, high=1)
         if self.clip_norm is not None:
             check_range("clip_norm", self.clip_norm, low=0, high=math.inf, open_=True)
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective", self.objective, OBJECTIVES)
+        if self.closed_form_kl and self.objective == "iwelbo":
+            raise InputError(
+                "closed_form_kl is for the ELBO: importance weights need the draws themselves"
+            )
+        for name in self.weights:
+            check_range(f"{name}_weight", self.weights[name], low=0, high=math.inf)
+        check_count("warmup_steps", self.warmup_steps, low=0)
         if self.max_steps is not None and self.max_epochs is not None:
             raise InputError("max_steps and max_epochs are both given: expected one of them")
         resolve_device(self.device)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Factor of each latent variable's term in the objective."""
+        return {name: getattr(self, f"{name}_weight") for name in VARIABLES}
+
+    def factors(self, step: int) -> dict[str, float]:
+        """Return the factors at a step (from 0) that are not 1."""
+        warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        factors = {name: warmth * weight for name, weight in self.weights.items()}
+        return {name: factor for name, factor in factors.items() if factor != 1}
 
     def n_steps(self, n_cells: int) -> int:
         """Return how many steps training takes on so many cells."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,10 @@ class PlainStep:
         Over those parameters.
     clip_norm
         Largest norm of the gradient; inf: not clipped.
+    importance_weighted
+        Ascend `objective.iwelbo_surrogate` instead of the ELBO.
+    closed_form
+        Take KL terms in closed form, where there is one, instead of by draws.
     """
 
     def __init__(
@@ -41,23 +46,39 @@ class PlainStep:
         optimizer: torch.optim.Optimizer,
         *,
         clip_norm: float = math.inf,
+        importance_weighted: bool = False,
+        closed_form: bool = False,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.clip_norm = clip_norm
+        self.per_cell = objective.iwelbo_surrogate if importance_weighted else objective.elbo
+        self.closed_form = closed_form
 
     def __call__(
-        self, batch: Batch, shift_noise: ShiftNoise, basal_noise: Tensor
+        self,
+        batch: Batch,
+        shift_noise: ShiftNoise,
+        basal_noise: Tensor,
+        factors: Mapping[str, float] | None = None,
     ) -> dict[str, Tensor]:
-        """Take one step; return the ELBO, the gradient's norm and each term, on the device."""
-        model = self.model
+        """Take one step; `factors` weigh the latent variables, see `objective.weighted`.
+
+        Return, on the device: the objective, the unweighted ELBO and each of its terms (nats per
+        cell), and the norm of the gradient.
+        """
+        model, closed_form = self.model, self.closed_form
         self.optimizer.zero_grad(set_to_none=True)
-        shifts = model.mechanism.draw(batch.dosage.perturbations, shift_noise)
-        weights = model(batch, shifts, basal_noise)
-        elbo = objective.elbo(weights, batch).mean()
-        (-elbo).backward()
+        shifts = model.mechanism.draw(
+            batch.dosage.perturbations, shift_noise, closed_form=closed_form
+        )
+        weights = model(batch, shifts, basal_noise, closed_form=closed_form)
+        paid = objective.weighted(weights, factors) if factors else weights
+        value = self.per_cell(paid, batch).mean()
+        (-value).backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
         self.optimizer.step()
         with torch.no_grad():
             terms = objective.elbo_terms(weights, batch)
-        return {"elbo": elbo.detach(), "gradient_norm": norm, **terms}
+            elbo = torch.stack(list(terms.values())).sum()
+        return {"objective": value.detach(), "elbo": elbo, "gradient_norm": norm, **terms}

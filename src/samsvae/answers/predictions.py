@@ -1,37 +1,29 @@
-"""What a trained model answers: likelihood, effects, simulated cells, masks, latent states."""
+"""What conditions do to cells: likelihood, effects, simulated cells."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import torch
 from anndata import AnnData
 from rich.progress import track
 
-from samsvae.data.loader import Loader
+from samsvae.answers.trained import Trained
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.evaluation import simulation
 from samsvae.evaluation.effects import ArmCells, EffectSettings, effect
 from samsvae.evaluation.iwelbo import predictive_iwelbo
-from samsvae.evaluation.latent import embedding_means, latent_means
-from samsvae.facts import Facts, expected_library_size
-from samsvae.model.vae import PerturbationVAE
+from samsvae.facts import expected_library_size
+from samsvae.signature import takes
+from samsvae.types import Scale
 
 
-class Answers:
-    """The questions that every trained model of the family answers."""
-
-    module: PerturbationVAE
-    """The model itself."""
-    facts: Facts
-    """Names, and facts of the training cells."""
-    is_trained: bool
+class Predictions(Trained):
+    """What conditions do to cells."""
 
     def iwelbo(
         self, screen: Screen, *, n_particles: int = 1000, seed: int = 0, progress: bool = True
@@ -74,7 +66,7 @@ class Answers:
         self,
         conditions: str | Sequence[str] | None = None,
         *,
-        scale: Literal["log", "normalized"] = "log",
+        scale: Scale | None = None,
         library_size: float | Literal["observed"] = 1e4,
         n_particles: int = 2500,
         n_count_draws: int = 1,
@@ -95,11 +87,13 @@ class Answers:
             the training cells but control. "@" gives a dose: "drugA@0.5".
         scale
             "log": drawn counts as log2(1 + 1e4 x / sum x), what the paper scores; "normalized":
-            1e4 times the expected share of a gene, without drawing counts.
+            1e4 times the expected share of a gene, without drawing counts; "mean": the mean of the
+            data, for likelihoods without a library size (Poisson, Gaussian). By default "log", or
+            "mean" for those.
         library_size
             Expected counts of both arms over the screen's genes; "observed" draws them from the
             training cells of the condition (of all conditions, for one without cells) and of
-            control. The log scale depends on it strongly.
+            control. The log scale depends on it strongly, the others do not.
         n_particles
             K, draws of basal state, mask and embedding.
         n_count_draws
@@ -124,17 +118,20 @@ class Answers:
         Raises
         ------
         InputError
-            If a perturbation was never seen in training, or an argument is out of range.
+            If a perturbation was never seen in training, the model has no such scale, or an
+            argument is out of range.
         """
         check_count("n_particles", n_particles, low=2)
         check_count("n_count_draws", n_count_draws)
         check_count("n_draws", n_draws, low=0)
-        if scale not in ("log", "normalized"):
-            raise unknown("scale", scale, ["log", "normalized"])
+        scales = self.module.likelihood.scales
+        scale = scale or scales[0]
+        if scale not in scales:
+            raise unknown(f"scale for a {self.module.likelihood.name} likelihood:", scale, scales)
         size = expected_library_size(library_size)
         settings = EffectSettings(scale, size, n_particles, n_count_draws, n_draws)
         asked = self.facts.asked(conditions)
-        received = self.facts.received(asked)
+        received = self.encoding(self.facts.received(asked))
         stored = [self.facts.stored(name) for name in asked]
         control_sizes = self.facts.library_sizes(self.facts.conditions[0])
         shares = self.facts.shares_of(batch)
@@ -157,6 +154,51 @@ class Answers:
             },
             uns={"scale": scale, "library_size": str(library_size), "n_particles": n_particles},
         )
+
+    @takes(effects)
+    def dose_response(
+        self,
+        perturbation: str,
+        doses: Sequence[float],
+        background: str | None = None,
+        **settings: Any,
+    ) -> AnnData:
+        """Return the effect of a perturbation on every gene, dose by dose.
+
+        All doses share their draws, so the curve is smoother than its Monte Carlo errors say.
+
+        Parameters
+        ----------
+        perturbation
+            Its name.
+        doses
+            In the units of the screen, each at least 0.
+        background
+            Condition that the cells receive besides, such as "drugB@2".
+        **settings
+            As in `effects`.
+
+        Returns
+        -------
+        Doses (ascending) x genes, as `effects` returns them, with the doses in `obs["dose"]`.
+
+        Raises
+        ------
+        InputError
+            As in `effects`, or if a dose is not a number of at least 0.
+        """
+        vocabulary = self.facts.vocabulary
+        notation, names = vocabulary.notation, vocabulary.perturbations
+        if perturbation not in names:
+            raise unknown("perturbation", perturbation, names)
+        besides = {} if background is None else notation.read(background, names)
+        if perturbation in besides:
+            raise InputError(f"the background {background!r} holds {perturbation!r} itself")
+        ascending = sorted({dose for given in doses for dose in notation.doses(given)})
+        received = [besides | ({perturbation: dose} if dose else {}) for dose in ascending]
+        adata = self.effects([notation.write(condition) for condition in received], **settings)
+        adata.obs["dose"] = ascending
+        return adata
 
     def simulate(
         self,
@@ -181,18 +223,20 @@ class Answers:
             of masks and embeddings is shared by all of them.
         library_size
             Of new cells: expected counts over the screen's genes, or drawn from those "observed"
-            in the condition's training cells (of all conditions, for one without cells).
+            in the condition's training cells (of all conditions, for one without cells). Of no
+            account for likelihoods without a library size.
         seed
             Same seed, same counts.
 
         Returns
         -------
-        Cells x genes: `X` counts, sparse; `obs` the condition, library size and, with `cells`,
-        the cell it is.
+        Cells x genes: `X` counts, sparse (real values, dense, for a Gaussian likelihood); `obs` the
+        condition, library size and, with `cells`, the cell it is.
         """
         check_count("n_cells", n_cells)
         asked = self.facts.asked(conditions)
-        received = self.facts.received(asked)
+        received = self.encoding(self.facts.received(asked))
+        has_library_size = self.module.likelihood.has_library_size
         generator = self._generator(seed)
         rng = np.random.default_rng(seed)
         loader = None if cells is None else self._loader(cells)
@@ -213,73 +257,12 @@ class Answers:
                         panel=library_size != "observed",
                     )
                 )
-            table = pd.DataFrame({"condition": name, "library_size": sizes})
+            table = pd.DataFrame({"condition": name}, index=pd.RangeIndex(drawn[-1].shape[0]))
+            if has_library_size:
+                table["library_size"] = sizes
             if loader is not None:
                 table["cell"] = loader.screen.cells.to_numpy()
             obs.append(table.set_index(name + ":" + table.index.astype(str)))
         var = pd.DataFrame(index=list(self.facts.vocabulary.genes))
-        return AnnData(sp.vstack(drawn, format="csr"), obs=pd.concat(obs), var=var)
-
-    def mask_probabilities(self) -> pd.DataFrame:
-        """Return the posterior probability that a perturbation shifts a latent dimension.
-
-        Returns
-        -------
-        Perturbations x latent dimensions. A perturbation never seen in training is NaN.
-        """
-        return self._by_perturbation(self.module.mechanism.mask.probability().detach())
-
-    def embeddings(self) -> pd.DataFrame:
-        """Return the posterior mean of each embedding, given its most probable mask.
-
-        Returns
-        -------
-        Perturbations x latent dimensions. A perturbation never seen in training is NaN.
-        """
-        return self._by_perturbation(embedding_means(self.module))
-
-    def latent(
-        self, screen: Screen, *, n_particles: int = 10, seed: int = 0
-    ) -> dict[str, np.ndarray]:
-        """Return the posterior means of cells' basal states and states.
-
-        Parameters
-        ----------
-        screen
-            The cells; matched by gene and perturbation name.
-        n_particles
-            Draws of mask and embedding that are averaged over.
-        seed
-            Same seed, same numbers.
-
-        Returns
-        -------
-        "basal" and "state", `cell latent`: ready for `adata.obsm.update(...)`.
-        """
-        check_count("n_particles", n_particles)
-        return latent_means(self.module, self._loader(screen), n_particles, self._generator(seed))
-
-    def _generator(self, seed: int) -> torch.Generator:
-        check_count("seed", seed, low=0)
-        if not self.is_trained:
-            raise InputError("the model is not trained: call train first")
-        return torch.Generator(next(self.module.parameters()).device).manual_seed(seed)
-
-    def _loader(self, screen: Screen) -> Loader:
-        """Return the loader of a screen matched to the model's names."""
-        matched, n_ignored = screen.matched_to(self.facts.vocabulary)
-        if n_ignored:
-            warnings.warn(
-                f"{n_ignored} genes that the model does not know are ignored", stacklevel=3
-            )
-        if not len(matched):
-            raise InputError("the screen has no cells")
-        self.facts.check_seen(np.flatnonzero(matched.cells_per_perturbation))
-        return Loader(matched, next(self.module.parameters()).device)
-
-    def _by_perturbation(self, values: torch.Tensor) -> pd.DataFrame:
-        table = values.double().cpu().numpy()
-        table[self.facts.cells_per_perturbation == 0] = np.nan
-        columns = pd.Index([f"z{i}" for i in range(table.shape[1])], name="latent")
-        index = pd.Index(self.facts.vocabulary.perturbations, name="perturbation")
-        return pd.DataFrame(table, index, columns)
+        stacked = sp.vstack(drawn, "csr") if sp.issparse(drawn[0]) else np.concatenate(drawn)
+        return AnnData(stacked, obs=pd.concat(obs), var=var)

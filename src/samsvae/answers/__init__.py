@@ -1,0 +1,1 @@
+"""What a trained model answers: what conditions do, and through which mechanisms."""
