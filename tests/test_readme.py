@@ -1,4 +1,4 @@
-"""Every command of the README runs, on a smaller screen than the demo's."""
+"""Every command of the README and of the docs runs, on a smaller screen than the demo's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import samsvae
 from samsvae.run import write_h5ad
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def blocks(language: str, page: Path = ROOT / "README.md") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def run(command: list[str], folder: Path) -> str:
 
 @pytest.mark.slow
 def test_python(folder: Path) -> None:
-    (code,) = blocks("python")
+    code = "\n".join(blocks("python"))
     said = run([sys.executable, "-W", "error", "-c", code], folder)
     assert "G01+G02" in said
     assert (folder / "runs" / "mine" / "model.json").is_file()
@@ -57,6 +57,14 @@ def test_shell(folder: Path) -> None:
     run(["bash", "-e", "-c", code], folder)
     for name in ("metrics.json", "effects.csv", "cells.h5ad"):
         assert (folder / "runs" / "x" / name).is_file(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", DOCS, ids=[page.stem for page in DOCS])
+def test_docs(page: Path, folder: Path) -> None:
+    code = "\n".join(blocks("python", page))
+    assert code
+    run([sys.executable, "-W", "error", "-c", code], folder)
 
 
 def test_make_targets_exist() -> None:

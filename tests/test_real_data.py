@@ -13,8 +13,8 @@ import pytest
 
 import samsvae
 from conftest import real_data
-from samsvae.options import read_toml
-from samsvae.run import SETTINGS
+from samsvae.estimator import Estimator
+from samsvae.run import SETTINGS, gathered
 from samsvae.train.settings import TrainSettings
 
 CONFIG = Path(__file__).parents[1] / "configs" / "papalexi.toml"
@@ -22,17 +22,17 @@ SAMSVAE = Path(sys.executable).with_name("samsvae")
 
 
 @pytest.fixture(scope="module")
-def papalexi() -> samsvae.SAMSVAE:
+def papalexi() -> Estimator:
     """Return a model of the shipped setting, trained faster and not to the end."""
     screen = samsvae.read_h5ad(real_data("papalexi2021.h5ad"), split_key="split")
-    settings = SETTINGS.checked(read_toml(CONFIG), "of the configuration")
-    settings |= {"max_steps": 1500, "learning_rate": 3e-3, "n_particles": 2}
-    model = samsvae.SAMSVAE(screen, **SETTINGS.of(samsvae.SAMSVAE, settings))
+    faster = {"max_steps": 1500, "learning_rate": 3e-3, "n_particles": 2}
+    kind, settings = gathered(faster, config=CONFIG)
+    model = kind(screen, **SETTINGS.of(kind, settings))
     return model.train(**SETTINGS.of(TrainSettings, settings), progress=False)
 
 
 @pytest.mark.slow
-def test_interferon_knock_outs_lower_their_targets(papalexi: samsvae.SAMSVAE) -> None:
+def test_interferon_knock_outs_lower_their_targets(papalexi: Estimator) -> None:
     effects = papalexi.effects(
         ["STAT1", "JAK2", "IFNGR1", "IFNGR2", "IRF1"], n_particles=1000, progress=False
     )
@@ -43,7 +43,7 @@ def test_interferon_knock_outs_lower_their_targets(papalexi: samsvae.SAMSVAE) ->
 
 
 @pytest.mark.slow
-def test_effects_agree_with_held_out_cells(papalexi: samsvae.SAMSVAE) -> None:
+def test_effects_agree_with_held_out_cells(papalexi: Estimator) -> None:
     screen = samsvae.read_h5ad(real_data("papalexi2021.h5ad"), split_key="split")
     effects = papalexi.effects(n_particles=1000, n_draws=0, progress=False).to_df()
     assert samsvae.ate_pearson(effects, screen, screen).pooled > 0.5

@@ -23,7 +23,7 @@ from samsvae.errors import InputError, NonFiniteError, listed
 from samsvae.estimator import Estimator
 from samsvae.files import write_text
 from samsvae.options import Options
-from samsvae.run import KEYS, SETTINGS, Run, complete, read_screen, write_h5ad
+from samsvae.run import KEYS, SETTINGS, Run, gathered, read_screen, write_h5ad
 from samsvae.scoring import score
 from samsvae.train.settings import TrainSettings
 
@@ -71,7 +71,8 @@ def train(
     out
         Run directory to make.
     config
-        TOML file of settings; options win over it.
+        TOML file of settings; options win over it. A table in it, such as [cpa-vae], is of that
+        model only.
     assignments
         A setting, as name=value; may be repeated.
     resume
@@ -80,8 +81,7 @@ def train(
         Replace the run in an existing directory.
     """
     run = Run(out)
-    given = SETTINGS.gathered(settings, assignments=assignments or (), config=config)
-    kind, chosen = complete(given)
+    kind, chosen = gathered(settings, assignments=assignments or (), config=config)
     for one, other in (("max_steps", "max_epochs"), ("max_epochs", "max_steps")):
         if one in settings and other not in settings:  # an option wins over its rival in a file
             chosen[other] = None

@@ -68,30 +68,21 @@ class Options:
                 documents |= {found[1].rstrip(): None} if found else {}
         return list(documents)
 
-    def gathered(
-        self,
-        given: Mapping[str, Any],
-        *,
-        assignments: Iterable[str] = (),
-        config: Path | None = None,
-    ) -> dict[str, Any]:
-        """Return the settings that were given: options win over `--set`, and that over the file.
+    def assigned(self, assignments: Iterable[str]) -> dict[str, Any]:
+        """Return the settings of `--set name=value`.
 
         Raises
         ------
         InputError
             If a name is unknown (with the nearest known one) or a value has the wrong type.
         """
-        values: dict[str, Any] = {}
-        if config is not None:
-            values |= self.checked(read_toml(config), f"in {str(config)!r}")
         texts = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
                 raise InputError(f"--set {assignment!r}: expected name=value")
             texts[name.strip().replace("-", "_")] = text.strip()
-        return values | self.checked(texts, "of --set") | dict(given)
+        return self.checked(texts, "of --set")
 
     def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return values converted to the types of the settings they name."""

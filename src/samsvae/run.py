@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,25 @@ SETTINGS = Options(Screen.from_anndata, estimator, *ESTIMATORS, TrainSettings, w
 """The settings of a run, of any model."""
 _MAY_DIFFER = {"device", "progress", "max_steps", "max_epochs", "patience", "checkpoint_every"}
 """Settings with which a run may be resumed that was started with others."""
+
+
+def gathered(
+    options: Mapping[str, Any], *, assignments: Iterable[str] = (), config: Path | None = None
+) -> tuple[type[Estimator], dict[str, Any]]:
+    """Return the model and all settings: options win over `--set`, and that over the file.
+
+    A table of the file holds settings of the one model that it is named after.
+    """
+    where = f"in {str(config)!r}"
+    file = {} if config is None else read_toml(config)
+    tables = {
+        estimator(model=name).name: SETTINGS.checked(file.pop(name), where)
+        for name in [name for name, value in file.items() if isinstance(value, dict)]
+    }
+    general = SETTINGS.checked(file, where)
+    nearer = SETTINGS.assigned(assignments) | dict(options)
+    model = estimator(**SETTINGS.of(estimator, general | nearer))
+    return complete(general | tables.get(model.name, {}) | nearer)
 
 
 def complete(given: Mapping[str, Any]) -> tuple[type[Estimator], dict[str, Any]]:
