@@ -41,6 +41,7 @@ from samsvae.model.mask import (
 from samsvae.model.mechanism import AdditiveShift, Concatenate, Mechanism
 from samsvae.model.networks import MLP
 from samsvae.model.vae import PerturbationVAE
+from samsvae.ops import beta
 from samsvae.types import Batch, Dosage, ShiftNoise
 
 FOLDER = Path(os.environ.get("SAMSVAE_REFERENCE_DIR", Path(__file__).parent / "reference"))
@@ -192,9 +193,11 @@ class Recorded:
         mask = embedding = empty
         if "noise.mask_uniform" in a:
             mask = a["noise.mask_uniform"]
-        elif "draw.mask" in a:  # m ~ Bernoulli(p), its own noise not recorded: any that gives m
+        elif "draw.mask" in a:  # m ~ Bernoulli(p): only p and m are recorded, any noise serves
             uniform = torch.where(a["draw.mask"] > 0.5, 1 - 1e-12, 1e-12).double()
-            mask = torch.stack([a["draw.mask_prob"], uniform], -1)
+            one, zero = torch.ones_like(uniform), torch.zeros_like(uniform)
+            exponential = -a["mask.prob_posterior_a"] * a["draw.mask_prob"].logit()
+            mask = torch.stack([uniform, one, one, exponential, zero], -1)
         if "draw.embedding" in a:
             loc, scale = a["posterior.embedding.loc"], a["posterior.embedding.scale"]
             embedding = (a["draw.embedding"] - loc) / scale
@@ -269,9 +272,11 @@ def test_densities_and_parameters_of_the_mask(recorded: Recorded) -> None:
         assert not a["log_posterior.mask_prob"].any()
     else:
         assert isinstance(mask, BetaBernoulliMask)
-        recorded.agrees("posterior.mask.probs", noise[..., 0])
-        recorded.agrees("log_prior.mask_prob", mask.prior().log_prob(a["draw.mask_prob"]))
+        drawn = beta.Noise(*noise.unbind(-1)[1:])
         q_prob = mask.posterior(recorded.everyone)
+        logit = beta.logit(q_prob.concentration1, q_prob.concentration0, drawn)
+        recorded.agrees("posterior.mask.probs", logit.sigmoid())
+        recorded.agrees("log_prior.mask_prob", mask.prior().log_prob(a["draw.mask_prob"]))
         recorded.agrees("log_posterior.mask_prob", q_prob.log_prob(a["draw.mask_prob"]))
 
 

@@ -91,6 +91,7 @@ def train(
     screen = read_screen(data, chosen)
     _say(repr(screen))
     model = kind(screen, **SETTINGS.of(kind, chosen))
+    model.check_training(**training)  # nor is a run replaced by one that cannot be trained
     run.start(chosen, screen, resume=resume)
     model.train(**training, checkpoint=run.checkpoint, resume=resume)
     run.finish(model)
@@ -279,7 +280,8 @@ def _print_effect(effect: AnnData, n_genes: int = 15) -> None:
     title = f"{effect.obs_names[0]} ({seen}): ATE on scale {effect.uns['scale']!r}"
     printed = Table("gene", "ATE", "mc_se", "90 % interval", title=title)
     for row in table.itertuples():
-        interval = f"{row.lower:+.3f} to {row.upper:+.3f}"
+        known = not np.isnan(row.lower)  # the conditional VAE has none
+        interval = f"{row.lower:+.3f} to {row.upper:+.3f}" if known else "-"
         printed.add_row(row.gene, f"{row.ate:+.3f}", f"{row.mc_se:.3f}", interval)
     console.print(printed)
 

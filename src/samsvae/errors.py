@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 
@@ -38,7 +39,8 @@ def unknown(kind: str, name: object, known: Collection[object]) -> InputError:
 def check_range(name: str, value: float, *, low: float, high: float, open_: bool = False) -> None:
     """Raise unless low <= value <= high (strictly between, with `open_`)."""
     real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not (low < value < high if open_ else low <= value <= high):  # nor is nan
+    within = real and value < math.inf and (low < value < high if open_ else low <= value <= high)
+    if not within:  # nor is nan
         between = "strictly between" if open_ else "between"
         wanted = (
             f"{between} {low:g} and {high:g}"

@@ -142,23 +142,41 @@ class Estimator(Predictions, Mechanisms, ABC):
             On Ctrl-C or SIGTERM; the best parameters so far are kept.
         """
         chosen = TrainSettings(**settings)
-        if self._screen is None:
-            raise InputError("a loaded model has no data to train on: make it anew from a screen")
-        device = resolve_device(chosen.device)
+        train, valid = self._loaders(chosen)
         standard = self.module.encoder  # holds the input statistics, whatever it has learned
-        self.module = self._built(chosen.seed).to(device)
+        self.module = self._built(chosen.seed).to(train.device)
         self.module.encoder.standardise_with(standard.center, standard.scale)
-        train, valid = (
-            Loader(cells, device, encoding=self.encoding)
-            for cells in (self._screen.train, self._screen.valid)
-        )
+        identity = {"name": self.name, **self.hyperparameters}
         history: list[dict[str, float]] = []
         try:
-            Training(self.module, train, valid, chosen, history).run()
+            Training(self.module, train, valid, chosen, identity=identity, history=history).run()
         finally:  # training that ends early leaves the best parameters so far
             self.history = pd.DataFrame(history)
             self.is_trained = bool(history)
         return self
+
+    @takes(TrainSettings.__init__)
+    def check_training(self, **settings: Any) -> None:
+        """Raise what `train` would raise before its first step; nothing is changed.
+
+        Parameters
+        ----------
+        **settings
+            As in `train`.
+        """
+        self._loaders(TrainSettings(**settings))
+
+    def _loaders(self, settings: TrainSettings) -> tuple[Loader, Loader]:
+        """Return training and validation cells, as this model encodes them."""
+        if self._screen is None:
+            raise InputError("a loaded model has no data to train on: make it anew from a screen")
+        settings.check_variables(self.module.variables)
+        device = resolve_device(settings.device)
+        train, valid = (
+            Loader(cells, device, encoding=self.encoding)
+            for cells in (self._screen.train, self._screen.valid)
+        )
+        return train, valid
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Save the model as `model.json` and `model.safetensors`, for `samsvae.load`.

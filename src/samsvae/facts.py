@@ -112,6 +112,19 @@ class Facts:
                 "be seen, but each of their perturbations must"
             )
 
+    def check_batches(self, batches: np.ndarray) -> None:
+        """Raise if no training cell is of one of these batches (codes of the vocabulary)."""
+        if not len(self.batch_shares):
+            return
+        names = self.vocabulary.batches
+        strange = [names[i] for i in np.unique(batches) if not self.batch_shares[i]]
+        if strange:
+            known = [n for n, share in zip(names, self.batch_shares, strict=True) if share]
+            raise InputError(
+                f"batches never seen in training: {listed(strange)}; the model knows "
+                f"{listed(known)}"
+            )
+
     def asked(self, conditions: str | Sequence[str] | None) -> list[str]:
         """Return the conditions that were asked for, once each; by default the training cells'."""
         asked = self.conditions[1:] if conditions is None else conditions
@@ -143,6 +156,7 @@ class Facts:
         batches = self.vocabulary.batches
         if batch not in batches:
             raise unknown("batch", batch, batches)
+        self.check_batches(np.array([batches.index(batch)]))
         return np.array([float(name == batch) for name in batches])
 
     def drawn_batches(self, n_cells: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., Any])
 P = ParamSpec("P")
 
 
@@ -28,16 +29,21 @@ def extended(
     return own.replace(parameters=[*fixed.values(), *added])
 
 
-def takes(
-    source: Callable[Concatenate[Any, P], object],
-) -> Callable[[Callable[..., Result]], Callable[Concatenate[Any, P], Result]]:
-    """Give a function `f(first, **settings)` the keyword-only parameters of another.
+def shows(source: Callable[..., object]) -> Callable[[Function], Function]:
+    """Give a function `f(..., **settings)` the keyword-only parameters of another.
 
-    Type checkers, `help` and the command line see them; the function passes them on.
+    `help` and the command line see them; the function passes them on.
     """
 
-    def decorate(function: Callable[..., Result]) -> Callable[Concatenate[Any, P], Result]:
+    def decorate(function: Function) -> Function:
         function.__signature__ = extended(function, keywords(source))  # type: ignore[attr-defined]
         return function
 
     return decorate
+
+
+def takes(
+    source: Callable[Concatenate[Any, P], object],
+) -> Callable[[Callable[..., Result]], Callable[Concatenate[Any, P], Result]]:
+    """Do the same as `shows` for a function `f(first, **settings)`, and tell type checkers."""
+    return shows(source)

@@ -18,7 +18,7 @@ from samsvae.evaluation import simulation
 from samsvae.evaluation.effects import ArmCells, EffectSettings, effect
 from samsvae.evaluation.iwelbo import predictive_iwelbo
 from samsvae.facts import expected_library_size
-from samsvae.signature import takes
+from samsvae.signature import shows
 from samsvae.types import Scale
 
 
@@ -155,11 +155,12 @@ class Predictions(Trained):
             uns={"scale": scale, "library_size": str(library_size), "n_particles": n_particles},
         )
 
-    @takes(effects)
+    @shows(effects)
     def dose_response(
         self,
         perturbation: str,
         doses: Sequence[float],
+        *,
         background: str | None = None,
         **settings: Any,
     ) -> AnnData:

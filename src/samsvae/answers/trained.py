@@ -42,5 +42,6 @@ class Trained:
         if not len(matched):
             raise InputError("the screen has no cells")
         self.facts.check_seen(np.flatnonzero(matched.cells_per_perturbation))
+        self.facts.check_batches(matched.batch)
         device = next(self.module.parameters()).device
         return Loader(matched, device, encoding=self.encoding)

@@ -76,7 +76,8 @@ class Joint(Encoding):
             raise InputError(
                 f"combinations never seen in training: {listed(sorted(map(self._name, unseen)))}; "
                 "this model takes each combination as a perturbation of its own and knows only "
-                "those it has seen (unseen_as_control=True predicts the others as control)"
+                "those it has seen (one made with unseen_as_control=True predicts the others as "
+                "control)"
             )
         columns = [[self._column_of[row]] if row in self._column_of else [] for row in received]
         indptr = np.cumsum([0, *map(len, columns)])

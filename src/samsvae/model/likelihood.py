@@ -167,15 +167,16 @@ class PoissonLikelihood(Likelihood):
         self.linear = nn.Linear(n_hidden, n_genes)
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
-        rate = self.expectation(hidden)
+        raw = self.linear(hidden)
+        # Far below 0, softplus(raw) = exp(raw), which underflows where its logarithm does not.
+        log_rate = torch.where(raw < -20, raw, F.softplus(raw.clamp(min=-20)).log())
         # The factorial does not depend on the particle.
         factorial = torch.lgamma(batch.counts + 1).sum(-1)
-        return (torch.xlogy(batch.counts, rate) - rate).sum(-1) - factorial
+        return (batch.counts * log_rate - F.softplus(raw)).sum(-1) - factorial
 
     def expectation(self, hidden: Tensor) -> Tensor:
         """Return the rate, `... gene`, counts."""
-        # The smallest normal number is added: a rate of 0 has no logarithm.
-        return F.softplus(self.linear(hidden)) + torch.finfo(hidden.dtype).tiny
+        return F.softplus(self.linear(hidden))
 
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool

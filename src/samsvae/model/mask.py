@@ -6,6 +6,7 @@ A new prior is a class here and an entry in `MASKS`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
@@ -85,7 +86,9 @@ class BernoulliMask(Mask):
         self.prob = prior.prob
 
     def prior(self) -> Bernoulli:
-        return Bernoulli(probs=self.logits.new_full((), self.prob), validate_args=False)
+        # By its logit, which torch would bound for a small probability in single precision.
+        logit = math.log(self.prob) - math.log1p(-self.prob)
+        return Bernoulli(logits=self.logits.new_full((), logit), validate_args=False)
 
     def posterior(self, perturbations: Tensor) -> Bernoulli:
         return Bernoulli(logits=self.logits[perturbations], validate_args=False)
@@ -130,24 +133,25 @@ class BetaBernoulliMask(Mask):
         return Beta(a, b, validate_args=False)
 
     def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw the probabilities, and uniform noise: `particle perturbation latent 2`.
+        """Draw uniform noise, and that of the probabilities: `particle perturbation latent 5`.
 
-        What is drawn for p depends on its posterior, by rejection: `draw` adds the gradient.
+        The latter depends on their posterior, by rejection: `draw` adds the gradient.
         """
         uniform = self._uniform(perturbations, n_particles, generator)
         posterior = self.posterior(perturbations)
         a, b = (x.detach().expand_as(uniform).contiguous() for x in _parameters(posterior))
-        return torch.stack([beta.draw_prob(a, b, generator), uniform], -1)
+        return torch.stack([uniform, *beta.noise(a, b, generator)], -1)
 
     def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         posterior = self.posterior(perturbations)
-        prob = beta.reparametrised(*_parameters(posterior), noise[..., 0])
-        log_p, log_not_p = prob.log(), (-prob).log1p()
-        value = straight_through.bernoulli(log_p - log_not_p, noise[..., 1])
+        uniform, *drawn = noise.unbind(-1)
+        logit = beta.logit(*_parameters(posterior), beta.Noise(*drawn))
+        value = straight_through.bernoulli(logit, uniform)
         if closed_form:
             ratio = -kl_divergence(posterior, self.prior()).expand_as(value)
         else:
             prior, own = (_parameters(q) for q in (self.prior(), posterior))
+            log_p, log_not_p = F.logsigmoid(logit), F.logsigmoid(-logit)
             ratio = beta.log_prob(log_p, log_not_p, *prior) - beta.log_prob(log_p, log_not_p, *own)
         return Draw(value, ratio.sum(-1))
 

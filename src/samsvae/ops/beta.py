@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,43 +25,54 @@ def log_prob(log_p: Tensor, log_not_p: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (a - 1) * log_p + (b - 1) * log_not_p - log_beta
 
 
-def draw_prob(a: Tensor, b: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw p ~ Beta(a, b), strictly between 0 and 1, without a gradient."""
+class Noise(NamedTuple):
+    """The randomness of a Beta(a, b) draw, of the shape of the draw."""
+
+    gamma_a: Tensor
+    """Gamma(a + 1, 1)."""
+    gamma_b: Tensor
+    """Gamma(b + 1, 1)."""
+    exponential_a: Tensor
+    exponential_b: Tensor
+    """Exponential(1)."""
+
+
+def noise(a: Tensor, b: Tensor, generator: torch.Generator) -> Noise:
+    """Draw the noise of Beta(a, b), which depends on a and b; `logit` adds the gradient."""
     with torch.no_grad():
-        x = torch._standard_gamma(a, generator=generator)
-        y = torch._standard_gamma(b, generator=generator)
-        tiny = torch.finfo(x.dtype).eps
-        return (x / (x + y)).nan_to_num(nan=0.5).clamp(tiny, 1 - tiny)
+        gamma_a, gamma_b = (torch._standard_gamma(x + 1, generator=generator) for x in (a, b))
+        exponential_a, exponential_b = (
+            torch.empty_like(x).exponential_(generator=generator) for x in (a, b)
+        )
+        return Noise(gamma_a, gamma_b, exponential_a, exponential_b)
 
 
-class _Reparametrised(Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, p: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b, p)
-        return p.clone()
+def logit(a: Tensor, b: Tensor, drawn: Noise) -> Tensor:
+    """Return log p - log(1 - p) of p ~ Beta(a, b), with its gradient in a and b.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        a, b, p = ctx.saved_tensors
-        both = torch.stack([p, 1 - p], -1)
-        concentration = torch.stack([a, b], -1).expand_as(both)
-        total = concentration.sum(-1, True).expand_as(both)
-        slope = torch._dirichlet_grad(both, concentration, total)
-        # The gradient of (p, 1 - p) with respect to concentration j is slope_j (e_j - (p, 1 - p)).
-        to_a = gradients[0] * slope[..., 0] * (1 - p)
-        to_b = -gradients[0] * slope[..., 1] * p
-        return to_a, to_b, None
-
-
-def reparametrised(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
-    """Return p, drawn from Beta(a, b), with its gradient in a and b.
-
-    dp/da = -(dF/da) / f at fixed quantile, F the distribution and f the density (implicit
-    reparametrisation).
-
-    References
-    ----------
-    Figurnov, Mohamed, Mnih: Implicit reparameterization gradients, NeurIPS 2018.
+    p = X / (X + Y) with X ~ Gamma(a, 1), Y ~ Gamma(b, 1), so its logit is log X - log Y: where p is
+    too near 0 or 1 for a floating point number, its logit is not.
     """
-    result: Tensor = _Reparametrised.apply(a.expand_as(p), b.expand_as(p), p)
+    log_x = _LogGamma.apply(a.expand_as(drawn.gamma_a), drawn.gamma_a, drawn.exponential_a)
+    log_y = _LogGamma.apply(b.expand_as(drawn.gamma_b), drawn.gamma_b, drawn.exponential_b)
+    result: Tensor = log_x - log_y
     return result
+
+
+class _LogGamma(Function):
+    """log X of X = G u^(1/a) ~ Gamma(a, 1), from G ~ Gamma(a + 1, 1) and -log u ~ Exponential(1).
+
+    For a small a, X itself underflows. The gradient of G is implicit (Figurnov, Mohamed, Mnih:
+    Implicit reparameterization gradients, NeurIPS 2018).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, gamma: Tensor, exponential: Tensor) -> Tensor:
+        ctx.save_for_backward(a, gamma, exponential)
+        return gamma.log() - exponential / a
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        a, gamma, exponential = ctx.saved_tensors
+        slope = torch._standard_gamma_grad(a + 1, gamma) / gamma + exponential / a**2
+        return gradients[0] * slope, None, None

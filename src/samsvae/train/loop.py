@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samsvae import objective
 from samsvae.data.loader import Loader
-from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted, listed
+from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 from samsvae.model.vae import PerturbationVAE
 from samsvae.train import checkpoint
 from samsvae.train.progress import ProgressBar
@@ -68,6 +68,8 @@ class Training:
         Training and validation cells. Without validation cells the last model is kept.
     settings
         How.
+    identity
+        What the model is, as JSON: its name and hyperparameters. A resumed run must share it.
     history
         Gets one row per evaluation: step, objective, ELBO and each of its terms (means over the
         steps since the last row, nats per cell), validation ELBO, mask sparsity, norm of the
@@ -80,8 +82,11 @@ class Training:
         train: Loader,
         valid: Loader,
         settings: TrainSettings,
+        *,
+        identity: Mapping[str, Any],
         history: History,
     ) -> None:
+        self.identity = dict(identity)
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
         self.optimizer = torch.optim.Adam(
             model.parameters(),
@@ -90,7 +95,6 @@ class Training:
             fused=True,
         )
         clip_norm = math.inf if settings.clip_norm is None else settings.clip_norm
-        _check_weights(settings, model.variables)
         self.take_step = PlainStep(
             model,
             self.optimizer,
@@ -214,6 +218,7 @@ class Training:
             "best_elbo": self.best_elbo if self.best is not None else None,
             "since_best": self.since_best,
             "settings": {name: getattr(self.settings, name) for name in _DECISIVE},
+            "model": self.identity,
             "data": [self.train.screen.digest, self.valid.screen.digest],
         }
 
@@ -246,7 +251,7 @@ class Training:
         model = checkpoint.unprefixed("model", tensors)
         shapes = {name: value.shape for name, value in self.model.state_dict().items()}
         fits = {name: value.shape for name, value in model.items()} == shapes
-        if not fits or header["data"] != ours["data"]:
+        if not fits or any(header[what] != ours[what] for what in ("model", "data")):
             raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
         self.model.load_state_dict(model)
         checkpoint.restore_optimizer(self.optimizer, checkpoint.unprefixed("optimizer", tensors))
@@ -260,16 +265,6 @@ class Training:
         self.step = header["step"]
         self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
-
-
-def _check_weights(settings: TrainSettings, variables: Collection[str]) -> None:
-    """Raise if a latent variable is weighted that the model does not have."""
-    strange = [n for n, weight in settings.weights.items() if weight != 1 and n not in variables]
-    if strange:
-        raise InputError(
-            f"{strange[0]}_weight is {settings.weights[strange[0]]:g}, but this model has no such "
-            f"latent variable: it has {listed(variables)}"
-        )
 
 
 @contextmanager

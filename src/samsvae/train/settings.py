@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from samsvae.errors import InputError, check_count, check_range, unknown
+from samsvae.errors import InputError, check_count, check_range, listed, unknown
 
 OBJECTIVES = ("elbo", "iwelbo")
 VARIABLES = ("basal", "mask", "mask_prob", "embedding")
@@ -122,6 +123,15 @@ class TrainSettings:
     def weights(self) -> dict[str, float]:
         """Factor of each latent variable's term in the objective."""
         return {name: getattr(self, f"{name}_weight") for name in VARIABLES}
+
+    def check_variables(self, variables: Collection[str]) -> None:
+        """Raise if a latent variable is weighted that a model does not have."""
+        for name, weight in self.weights.items():
+            if weight != 1 and name not in variables:
+                raise InputError(
+                    f"{name}_weight is {weight:g}, but this model has no such latent variable: it "
+                    f"has {listed(variables)}"
+                )
 
     def factors(self, step: int) -> dict[str, float]:
         """Return the factors at a step (from 0) that are not 1."""
