@@ -25,10 +25,10 @@ SAMSVAE = Path(sys.executable).with_name("samsvae")
 def papalexi() -> Estimator:
     """Return a model of the shipped setting, trained faster and not to the end."""
     screen = samsvae.read_h5ad(real_data("papalexi2021.h5ad"), split_key="split")
-    faster = {"max_steps": 1500, "learning_rate": 3e-3, "n_particles": 2}
+    faster = {"max_steps": 1500, "learning_rate": 3e-3, "n_particles": 2, "progress": False}
     kind, settings = gathered(faster, config=CONFIG)
     model = kind(screen, **SETTINGS.of(kind, settings))
-    return model.train(**SETTINGS.of(TrainSettings, settings), progress=False)
+    return model.train(**SETTINGS.of(TrainSettings, settings))
 
 
 @pytest.mark.slow
