@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from samsvae.model.latent import log_ratio
+from samsvae.model.latent import gaussian_draw
 from samsvae.model.networks import GaussianNetwork
 from samsvae.types import Draw
 
@@ -67,8 +67,7 @@ class GaussianEmbedding(Embedding):
         self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
     ) -> Draw:
         posterior = self.posterior(perturbations, mask)
-        value = posterior.loc + posterior.scale * noise
-        return Draw(value, log_ratio(self.prior(), posterior, value, closed_form=closed_form))
+        return gaussian_draw(posterior, noise, prior_scale=self.scale, closed_form=closed_form)
 
     def mean(self, perturbations: Tensor, mask: Tensor) -> Tensor:
         return self.posterior(perturbations, mask).loc

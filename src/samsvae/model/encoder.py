@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from samsvae.model.latent import log_ratio, standard_normal
+from samsvae.model.latent import gaussian_draw, standard_normal
 from samsvae.model.networks import GaussianNetwork
 from samsvae.types import Batch, Context, Draw
 
@@ -81,9 +81,7 @@ class Encoder(nn.Module):
         *,
         closed_form: bool = False,
     ) -> Draw:
-        posterior = self.posterior(batch, context)
-        value = posterior.loc + posterior.scale * noise
-        return Draw(value, log_ratio(self.prior(), posterior, value, closed_form=closed_form))
+        return gaussian_draw(self.posterior(batch, context), noise, closed_form=closed_form)
 
 
 class StateEncoder(Encoder):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
 
+from samsvae.types import Draw
+
 
 def log_ratio(
     prior: Distribution, posterior: Distribution, value: Tensor, *, closed_form: bool
@@ -19,6 +21,24 @@ def log_ratio(
     else:
         ratio = prior.log_prob(value) - posterior.log_prob(value)
     return ratio.expand_as(value).sum(-1)
+
+
+def gaussian_draw(
+    posterior: Normal, noise: Tensor, *, prior_scale: float = 1.0, closed_form: bool = False
+) -> Draw:
+    """Draw loc + scale * noise, weighed against the prior N(0, prior_scale^2 I).
+
+    Written in the noise, log p - log q = (noise^2 - (value / s)^2) / 2 + log(scale / s): what
+    `log_ratio` gives, in fewer passes.
+    """
+    value = posterior.loc + posterior.scale * noise
+    log_scale = (posterior.scale / prior_scale).log()
+    if closed_form:
+        square = (posterior.loc / prior_scale).square() + (posterior.scale / prior_scale).square()
+        ratio = (1 - square).div(2) + log_scale
+    else:
+        ratio = (noise.square() - (value / prior_scale).square()).div(2) + log_scale
+    return Draw(value, ratio.expand_as(value).sum(-1))
 
 
 def standard_normal(like: Tensor) -> Normal:

@@ -123,8 +123,13 @@ class NegativeBinomialLikelihood(Likelihood):
         return library_size.unsqueeze(-1) * self.proportions(hidden, panel=panel) + 1e-4
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
-        mean = self.mean(hidden, batch.library_size)
-        return negative_binomial.log_prob(batch.counts, mean, self.log_inverse_dispersion)
+        return negative_binomial.log_prob_of_logits(
+            batch.counts,
+            F.linear(hidden, self.linear.weight),
+            self.linear.bias,
+            batch.library_size,
+            self.log_inverse_dispersion,
+        )
 
     def expectation(self, hidden: Tensor) -> Tensor:
         """Return 1e4 rho, `... gene`."""

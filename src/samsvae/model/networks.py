@@ -46,6 +46,8 @@ class JointLinear(nn.Module):
             if isinstance(part, Dosage):
                 received = F.embedding(part.perturbations[part.position], weight.T)
                 out = out + (received * part.dose.unsqueeze(-1)).sum(-2)
+            elif part.is_floating_point() and out is self.bias:
+                out = F.linear(part, weight, self.bias)
             elif part.is_floating_point():
                 out = out + F.linear(part, weight)
             else:

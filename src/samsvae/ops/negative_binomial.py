@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from samsvae.ops import native
+from samsvae.ops.native_negative_binomial import LogProb
+
 _LARGE = 16.0
 """Inverse dispersion from which Stirling's series is used (error below 1e-12)."""
 
@@ -71,6 +74,44 @@ def log_prob(counts: Tensor, mean: Tensor, log_theta: Tensor) -> Tensor:
     ratio = mean.log() - log_theta
     rest = counts * ratio - (counts + log_theta.exp()) * F.softplus(ratio)
     return constant + rest.sum(-1)
+
+
+def log_prob_of_logits(
+    counts: Tensor,
+    logits: Tensor,
+    bias: Tensor,
+    library_size: Tensor,
+    log_theta: Tensor,
+    *,
+    fast: bool = True,
+) -> Tensor:
+    """Return the log density of counts with mean l softmax(logits + bias) + 1e-4, over all genes.
+
+    Parameters
+    ----------
+    counts
+        x, `cell gene`.
+    logits
+        `particle cell category`: the genes, and after them what is never observed. The fast form
+        writes their gradient over them: nothing else may need them.
+    bias
+        `category`.
+    library_size
+        l, `cell`.
+    log_theta
+        Log of the inverse dispersion, `gene`.
+    fast
+        Use the C code where it serves; else what stands here, which is its definition.
+
+    Returns
+    -------
+    `particle cell`, nats.
+    """
+    if fast and native.serves(counts, logits, bias, library_size, log_theta):
+        result: Tensor = LogProb.apply(counts, logits, bias, library_size, log_theta)
+        return result
+    share = (logits + bias).softmax(-1)[..., : counts.shape[-1]]
+    return log_prob(counts, library_size.unsqueeze(-1) * share + 1e-4, log_theta)
 
 
 def gamma_noise(log_theta: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

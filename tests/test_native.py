@@ -1,0 +1,173 @@
+"""The C code equals its plain definition: values, every gradient, awkward sizes, extreme counts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import samsvae
+from conftest import SMALL, make_adata
+from samsvae.ops import native
+from samsvae.ops import negative_binomial as nb
+
+SIZES = [(1, 1, 1, 1), (1, 3, 7, 8), (5, 33, 65, 65), (5, 2, 250, 251), (2, 300, 131, 131)]
+"""Particles, cells, genes, categories: none a multiple of anything."""
+NAMES = ("logits", "bias", "log_theta")
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
+
+
+def problem(
+    n_particles: int, n_cells: int, n_genes: int, n_categories: int, *, most: float = 20.0
+) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(n_cells)
+    scale = most * torch.rand(n_cells, n_genes, generator=rng) ** 4
+    counts = torch.poisson(scale, generator=rng)
+    counts[0] = 0
+    return {
+        "counts": counts,
+        "logits": 2 * torch.randn(n_particles, n_cells, n_categories, generator=rng),
+        "bias": torch.randn(n_categories, generator=rng),
+        "library_size": counts.sum(1) + 1,
+        "log_theta": 2 * torch.randn(n_genes, generator=rng),
+    }
+
+
+def answer(
+    given: dict[str, Tensor], dtype: torch.dtype, *, fast: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the density, and the gradients of a sum of it with uneven weights, by name."""
+    inputs = {name: value.to(dtype) for name, value in given.items()}
+    leaves = {name: inputs[name].clone().requires_grad_() for name in NAMES}
+    # The fast form overwrites its logits: what stands before them must be left alone.
+    passed = {**inputs, **leaves, "logits": leaves["logits"] + 0}
+    value = nb.log_prob_of_logits(**passed, fast=fast)
+    weight = torch.linspace(-1, 2, value.numel(), dtype=dtype).view(value.shape)
+    gradients = torch.autograd.grad((weight * value).sum(), list(leaves.values()))
+    return value.detach(), dict(zip(NAMES, gradients, strict=True))
+
+
+def relative(ours: Tensor, exact: Tensor) -> float:
+    return float((ours.double() - exact).abs().max() / (exact.abs().max() + 1e-3))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("most", [0.5, 20.0, 1e6])
+def test_fast_equals_plain(
+    size: tuple[int, int, int, int], most: float, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "threads", lambda n: threads)
+    given = problem(*size, most=most)
+    exact, gradients = answer(given, torch.float64, fast=False)
+    ours, own = answer(given, torch.float32, fast=True)
+    plain, plain_own = answer(given, torch.float32, fast=False)
+    # As near to the exact number as the plain form in single precision, or to 1e-6.
+    assert relative(ours, exact) < max(1e-6, 3 * relative(plain, exact))
+    for name in NAMES:
+        error, allowed = (relative(g[name], gradients[name]) for g in (own, plain_own))
+        assert error < max(3e-6, 3 * allowed), name
+
+
+@pytest.mark.parametrize("log_theta", [-15.0, 0.0, 12.0, 25.0])
+def test_fast_equals_plain_for_any_dispersion(log_theta: float) -> None:
+    given = problem(2, 40, 30, 30)
+    given["log_theta"].fill_(log_theta)
+    exact, gradients = answer(given, torch.float64, fast=False)
+    ours, own = answer(given, torch.float32, fast=True)
+    assert relative(ours, exact) < 3e-6
+    for name in ("logits", "bias"):
+        assert relative(own[name], gradients[name]) < 1e-5, name
+    assert torch.isfinite(own["log_theta"]).all()
+
+
+def test_logits_far_apart_stay_finite() -> None:
+    given = problem(2, 5, 9, 9)
+    given["logits"] = given["logits"] * 200
+    exact, gradients = answer(given, torch.float64, fast=False)
+    ours, own = answer(given, torch.float32, fast=True)
+    assert relative(ours, exact) < 1e-5
+    assert all(relative(own[name], gradients[name]) < 1e-5 for name in NAMES)
+
+
+def test_the_plain_gradient_is_that_of_finite_differences() -> None:
+    given = {name: value.double() for name, value in problem(2, 3, 5, 6).items()}
+    leaves = [given[name].requires_grad_() for name in NAMES]
+
+    def density(logits: Tensor, bias: Tensor, log_theta: Tensor) -> Tensor:
+        given_now = {**given, "logits": logits, "bias": bias, "log_theta": log_theta}
+        return nb.log_prob_of_logits(**given_now, fast=False)
+
+    assert torch.autograd.gradcheck(density, leaves)
+
+
+def test_a_second_gradient_is_refused_rather_than_wrong() -> None:
+    given = problem(1, 3, 4, 4)
+    value = nb.log_prob_of_logits(**{**given, "logits": given["logits"].requires_grad_() + 0})
+    value.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="can be had once"):
+        value.sum().backward()
+
+
+def test_double_precision_takes_the_plain_form() -> None:
+    given = {name: value.double() for name, value in problem(1, 3, 4, 4).items()}
+    assert not native.serves(*given.values())
+    fast, plain = (nb.log_prob_of_logits(**given, fast=fast) for fast in (True, False))
+    assert torch.equal(fast, plain)
+
+
+def train_history(fast: bool, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    screen = samsvae.Screen.from_anndata(make_adata(), split_key="split", batch_key="batch")
+    with monkeypatch.context() as patched:
+        if not fast:
+            patched.setattr(native, "serves", lambda *tensors: False)
+        model = samsvae.SAMSVAE(screen, **SMALL).train(
+            max_steps=20, batch_size=64, n_particles=3, validate_every=5, progress=False
+        )
+    return list(model.history["valid_elbo"])
+
+
+def test_training_takes_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, plain = (train_history(fast, monkeypatch) for fast in (True, False))
+    assert fast != plain  # not the same code
+    assert fast == pytest.approx(plain, rel=1e-4)
+
+
+SERVED = """
+import warnings
+import torch
+from samsvae.ops import native, negative_binomial as nb
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    ones = torch.ones(2, 3)
+    for _ in range(2):
+        value = nb.log_prob_of_logits(ones, torch.zeros(1, 2, 3), ones[0], ones[:, 0], ones[0])
+print(native.library() is not None, len(caught), caught[0].message if caught else "")
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "True 0"),
+        ({"SAMSVAE_NATIVE": "0"}, "False 0"),
+        ({"PATH": "/nowhere"}, "False 1 no C compiler: "),
+        ({"CC": "false"}, "False 1 false does not compile samsvae's C code"),
+    ],
+)
+def test_where_it_cannot_be_compiled_the_plain_form_serves(
+    tmp_path: Path, environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one warning in a process; the cache starts empty here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVED], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith(said), done.stderr
