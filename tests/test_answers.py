@@ -58,7 +58,7 @@ def test_iwelbo_errors_are_the_spread_over_seeds(
 def test_iwelbo_holds_no_more_at_once_with_more_particles(
     trained: samsvae.SAMSVAE, screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iwelbo_module, "_ELEMENTS", 256 * 12 * 8)
+    monkeypatch.setattr(iwelbo_module, "_ELEMENTS", iwelbo_module._CELLS * 12 * 8)
     seen: list[int] = []
     forward = PerturbationVAE.forward
 

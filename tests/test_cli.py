@@ -330,7 +330,7 @@ BAD = [
     (f"{BARE} --batch-key bach", "'bach'.*'batch'"),
     (
         f"{TRAIN.replace('new', 'run')} --resume --learning-rate 0.1",
-        "learning_rate = 0.001, not 0.1",
+        "learning_rate = 0.003, not 0.1",
     ),
     (f"{TRAIN.replace('new', 'run')} --resume --seed 1", "seed = 0, not 1"),
     (f"{TRAIN.replace('new', 'run')} --resume --n-latent 5", "n_latent = 4, not 5"),

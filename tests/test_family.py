@@ -248,7 +248,7 @@ def test_the_batch_is_drawn_or_held_fixed(fitted: Fitted) -> None:
     se = np.sqrt(share[0] ** 2 * variances[0] + share[1] ** 2 * variances[1] + variances[2])
     assert np.all(np.abs(both.X[0] - mixed) < errors(12) * se)
     differ = np.abs(one.X - two.X) / np.sqrt(variances[0] + variances[1])
-    assert differ.max() > errors(12)
+    assert differ.max() > (errors(12) if case.counts else 0)  # a batch moves no Gaussian effect far
 
 
 def test_new_cells_are_data_of_the_likelihoods_kind(fitted: Fitted) -> None:

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "samsvae"
 
 ORDER = [
     ["types", "errors", "signature", "_version", "_threads"],
-    ["files", "ops"],
+    ["files", "ops", "parallel"],
     ["model"],
     ["objective"],
     ["data"],  # needs types only, and errors and signature

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from rich.progress import track
 
 from samsvae.answers.trained import Trained
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.evaluation import simulation
-from samsvae.evaluation.effects import ArmCells, EffectSettings, effect
+from samsvae.evaluation.effects import Cells, EffectSettings, average_effects
 from samsvae.evaluation.iwelbo import predictive_iwelbo
 from samsvae.facts import expected_library_size
 from samsvae.signature import shows
@@ -129,18 +128,17 @@ class Predictions(Trained):
         if scale not in scales:
             raise unknown(f"scale for a {self.module.likelihood.name} likelihood:", scale, scales)
         size = expected_library_size(library_size)
-        settings = EffectSettings(scale, size, n_particles, n_count_draws, n_draws)
+        settings = EffectSettings(scale, size, n_particles, n_count_draws, n_draws, seed)
+        self._check_answers(seed)
         asked = self.facts.asked(conditions)
         received = self.encoding(self.facts.received(asked))
         stored = [self.facts.stored(name) for name in asked]
-        control_sizes = self.facts.library_sizes(self.facts.conditions[0])
-        shares = self.facts.shares_of(batch)
-        results = []
-        for i in track(range(len(asked)), "effects", disable=not progress):
-            cells = ArmCells(self.facts.library_sizes(stored[i]), control_sizes, shares)
-            # Each condition starts from the same seed: its numbers do not depend on the others.
-            generator = self._generator(seed)
-            results.append(effect(self.module, received[i], settings, cells, generator))
+        cells = Cells(
+            [self.facts.library_sizes(name) for name in stored],
+            self.facts.library_sizes(self.facts.conditions[0]),
+            self.facts.shares_of(batch),
+        )
+        results = average_effects(self.module, received, settings, cells, progress=progress)
         n_cells = [self.facts.n_cells(name) for name in stored]
         return AnnData(
             np.array([result.ate for result in results]),

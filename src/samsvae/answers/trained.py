@@ -26,10 +26,14 @@ class Trained:
     """From what a cell received to the model's own columns of dosage."""
     is_trained: bool
 
-    def _generator(self, seed: int) -> torch.Generator:
+    def _check_answers(self, seed: int) -> None:
+        """Raise unless the model is trained and the seed is one."""
         check_count("seed", seed, low=0)
         if not self.is_trained:
             raise InputError("the model is not trained: call train first")
+
+    def _generator(self, seed: int) -> torch.Generator:
+        self._check_answers(seed)
         return torch.Generator(next(self.module.parameters()).device).manual_seed(seed)
 
     def _loader(self, screen: Screen) -> Loader:

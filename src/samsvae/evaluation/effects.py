@@ -1,18 +1,21 @@
-"""Average treatment effects: what a condition does to expression, and how sure the model is."""
+"""Average treatment effects: what conditions do to expression, and how sure the model is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from rich.progress import track
 from torch import Tensor
 
 from samsvae.data.loader import encode, on_device
 from samsvae.evaluation.latent import draw_shifts
 from samsvae.model.likelihood import SCALE_SIZE
 from samsvae.model.vae import PerturbationVAE
+from samsvae.parallel import side_by_side
 from samsvae.types import CountDraw, Dosage, Shifts
 
 _ELEMENTS = 2**21
@@ -39,190 +42,240 @@ class EffectSettings(NamedTuple):
     n_particles: int
     n_count_draws: int
     n_draws: int
+    seed: int
 
 
-class ArmCells(NamedTuple):
-    """What else the cells of both arms are like."""
+class Cells(NamedTuple):
+    """What else the cells of the arms are like."""
 
-    condition_sizes: np.ndarray
-    """Library sizes to draw from in the condition's arm, counts."""
+    condition_sizes: Sequence[np.ndarray]
+    """By condition, library sizes to draw from in its arm, counts."""
     control_sizes: np.ndarray
     """The same in the control arm."""
     batch_shares: np.ndarray
     """`covariate`: share of the cells in each batch; empty where there are none."""
 
 
-def effect(
+def average_effects(
     model: PerturbationVAE,
     received: sp.csr_matrix,
     settings: EffectSettings,
-    cells: ArmCells,
-    generator: torch.Generator,
-) -> Effect:
-    """Return the ATE of one condition: mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), ...].
+    cells: Cells,
+    *,
+    progress: bool = False,
+) -> list[Effect]:
+    """Return the ATE of each condition: mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), ...].
 
     Both arms share the draws of the basal state (from its prior), of the globals, and the noise
-    of the counts.
+    of the counts. All conditions share the control arm, and each has its own stream of draws that
+    starts from the same seed: its numbers do not depend on the others.
 
     Parameters
     ----------
     model
         In evaluation.
     received
-        `1 perturbation`: what the condition receives.
+        `condition perturbation`: what the conditions receive.
     settings, cells
         How, and in which cells.
-    generator
-        Source of the draws.
+    progress
+        Show progress bars.
     """
-    arms = _Arms(model, received, settings, cells, generator)
-    n_genes = model.likelihood.n_genes
-    total = np.zeros(n_genes)
-    square = np.zeros(n_genes)
-    block = max(1, _ELEMENTS // n_genes)
-    for start in range(0, settings.n_particles, block):
-        size = min(block, settings.n_particles - start)
-        difference = arms.difference(arms.shifts(size), arms.basal(size))
-        total += difference.sum(0).cpu().numpy()
-        square += difference.square().sum(0).cpu().numpy()
-    n = settings.n_particles
-    ate = total / n
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mc_se = np.sqrt(np.maximum(square / n - ate**2, 0) / np.float64(n - 1))
-    deviation = _posterior_deviation(arms, settings)
-    return Effect(ate, mc_se, ate + deviation[0], ate + deviation[1])
-
-
-def _posterior_deviation(arms: _Arms, settings: EffectSettings) -> np.ndarray:
-    """Return the 5 % and 95 % quantiles of ATE(E, M) - its mean, `2 gene`.
-
-    Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
-    d_rs = mean + A_r + B_s + e_rs, what is wanted is the spread of A_r; the mean over s still
-    holds e_rs / sqrt(S), whose variance is estimated from the residuals of the layout and taken
-    off, by shrinking the deviations.
-    """
-    n_draws, n_basal = settings.n_draws, max(25, settings.n_particles // 25)
-    n_genes = arms.model.likelihood.n_genes
-    if n_draws < 2 or not arms.has_globals:
-        return np.full((2, n_genes), np.nan)
-    basal = arms.basal(n_basal)
-    all_shifts = arms.shifts(n_draws)
-    by_draw = np.zeros((n_draws, n_genes))
-    by_basal = np.zeros((n_basal, n_genes))
-    square = np.zeros(n_genes)
-    for r in range(n_draws):
-        shifts = Shifts(all_shifts.value[r : r + 1], {})
-        difference = arms.difference(shifts, basal).double().cpu().numpy()
-        by_draw[r] = difference.mean(0)
-        by_basal += difference / n_draws
-        square += np.square(difference).sum(0)
-    mean = by_draw.mean(0)
-    between = np.square(by_draw - mean).sum(0)
-    residual = (
-        square
-        - n_basal * between
-        - n_draws * np.square(by_basal - mean).sum(0)
-        - n_draws * n_basal * mean**2
-    )
-    noise = np.maximum(residual, 0) / ((n_draws - 1) * (n_basal - 1)) / n_basal
-    observed = between / (n_draws - 1)
-    # The estimate of the noise has an error of its own: no interval is narrower than that.
-    resolved = np.maximum(observed - noise, noise * np.sqrt(2 / (n_draws - 1)))
-    kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
-    return np.quantile((by_draw - mean) * kept, [0.05, 0.95], axis=0)
+    device = next(model.parameters()).device
+    of_basal, of_condition = np.random.SeedSequence(settings.seed).generate_state(2)
+    control = _Control(model, settings, cells, torch.Generator(device).manual_seed(int(of_basal)))
+    arms = [
+        _Arm(control, row, sizes, torch.Generator(device).manual_seed(int(of_condition)))
+        for row, sizes in zip(received, cells.condition_sizes, strict=True)
+    ]
+    # torch draws counts in one thread: so conditions are what threads share.
+    work = (done for basal in control.blocks() for done in side_by_side(_add(basal), arms))
+    n_steps = len(control.sizes_of_blocks) * len(arms)
+    list(track(work, "effects", total=n_steps, disable=not progress))
+    if settings.n_draws < 2 or not model.mechanism.variables:
+        return [arm.effect(None) for arm in arms]
+    basal = control.basal(max(25, settings.n_particles // 25))
+    answers = side_by_side(lambda arm: arm.effect(basal), arms)
+    return list(track(answers, "intervals", total=len(arms), disable=not progress))
 
 
 class _Basal(NamedTuple):
-    """Draws that both arms share, and the control arm they give."""
+    """Draws that all arms share, and the control arm they give."""
 
     state: Tensor  # particle 1 latent
     covariates: Tensor  # particle 1 covariate
-    library_size: tuple[Tensor, Tensor]  # particle: of the condition's arm, of the control arm
+    quantile: Tensor  # particle: of its arm's library sizes
     draws: list[CountDraw]
     """Of the control arm, `particle gene`, per count draw; none on a scale with a closed form."""
     control: Tensor  # particle gene: the control arm on the scale
 
 
-class _Arms:
-    """The two arms of one effect."""
+class _Control:
+    """The control arm, and what is drawn for all arms."""
 
     def __init__(
         self,
         model: PerturbationVAE,
-        received: sp.csr_matrix,
         settings: EffectSettings,
-        cells: ArmCells,
+        cells: Cells,
         generator: torch.Generator,
     ) -> None:
         self.model, self.settings, self.generator = model, settings, generator
-        self.device = generator.device
-        both = (cells.condition_sizes, cells.control_sizes)
-        self.sizes = [self._tensor(np.sort(sizes)) for sizes in both]
-        self.batch_shares = self._tensor(cells.batch_shares)
-        self.dosage = on_device(encode(received, max(1, received.nnz)), self.device)
-        self.control = self.dosage._replace(dose=torch.zeros_like(self.dosage.dose))
-        self.has_globals = bool(self.shifts(1).log_ratios)
+        self.sizes = _tensor(np.sort(cells.control_sizes), generator.device)
+        self.batch_shares = _tensor(cells.batch_shares, generator.device)
 
-    def shifts(self, n: int) -> Shifts:
-        """Draw the globals of the condition's perturbations."""
-        return draw_shifts(self.model, self.dosage.perturbations, n, self.generator)
+    @property
+    def sizes_of_blocks(self) -> list[int]:
+        """Particles of each block."""
+        n, block = self.settings.n_particles, max(1, _ELEMENTS // self.model.likelihood.n_genes)
+        return [min(block, n - start) for start in range(0, n, block)]
+
+    def blocks(self) -> Iterator[_Basal]:
+        """Draw what the arms share, block by block."""
+        return map(self.basal, self.sizes_of_blocks)
 
     @torch.no_grad()
     def basal(self, n: int) -> _Basal:
-        """Draw what both arms share, and answer for the control arm."""
+        """Draw what the arms share, and answer for the control arm."""
         state = self.model.encoder.noise(1, n, self.generator)  # the prior is N(0, I)
-        sizes = self._library_sizes(n)
+        quantile = torch.rand(n, generator=self.generator, device=self.generator.device)
         covariates = self._covariates(n)
-        hidden = self._hidden(self.control, self.shifts(1), state, covariates)
-        likelihood, panel = self.model.likelihood, self.settings.library_size is not None
+        nothing = on_device(encode(sp.csr_matrix((1, 1)), 1), self.generator.device)
+        shifts = draw_shifts(self.model, nothing.perturbations, 1, self.generator)
+        hidden = self.hidden(nothing, shifts, state, covariates)
+        likelihood = self.model.likelihood
         draws: list[CountDraw] = []
         if self.settings.scale == "log":
+            size = self.library_size(self.sizes, quantile)
             draws = [
-                likelihood.draw(hidden, sizes[1], self.generator, panel=panel)
+                likelihood.draw(hidden, size, self.generator, panel=self.panel)
                 for _ in range(self.settings.n_count_draws)
             ]
             control = torch.stack([_log(drawn.counts) for drawn in draws]).mean(0)
         else:
             control = likelihood.expectation(hidden)
-        return _Basal(state, covariates, sizes, draws, control)
+        return _Basal(state, covariates, quantile, draws, control)
 
-    @torch.no_grad()
-    def difference(self, shifts: Shifts, basal: _Basal) -> Tensor:
-        """Return the condition's arm minus the control arm, `particle gene`, on the scale."""
-        hidden = self._hidden(self.dosage, shifts, basal.state, basal.covariates)
-        likelihood, panel = self.model.likelihood, self.settings.library_size is not None
-        if self.settings.scale != "log":
-            return likelihood.expectation(hidden) - basal.control
-        size = basal.library_size[0]
-        arms = [
-            _log(likelihood.redraw(drawn, hidden, size, self.generator, panel=panel))
-            for drawn in basal.draws
-        ]
-        return torch.stack(arms).mean(0) - basal.control
-
-    def _hidden(self, dosage: Dosage, shifts: Shifts, basal: Tensor, covariates: Tensor) -> Tensor:
+    def hidden(self, dosage: Dosage, shifts: Shifts, basal: Tensor, covariates: Tensor) -> Tensor:
+        """Return the decoder's last layer, `particle hidden`."""
         context = self.model.mechanism.context(dosage, shifts)
         state = self.model.mechanism.apply_to(basal, context)
         return self.model.decoder(*state, covariates).squeeze(1)
 
-    def _library_sizes(self, n: int) -> tuple[Tensor, Tensor]:
+    @property
+    def panel(self) -> bool:
+        """Whether library sizes count these genes alone."""
+        return self.settings.library_size is not None
+
+    def library_size(self, sizes: Tensor, quantile: Tensor) -> Tensor:
+        """Return `particle`: as asked, or the same quantile of each arm's (sorted) sizes."""
         if self.settings.library_size is not None:
-            size = torch.full((n,), self.settings.library_size, device=self.device)
-            return size, size
-        # One uniform number picks the same quantile in both arms: the sizes are sorted.
-        uniform = torch.rand(n, generator=self.generator, device=self.device)
-        own, control = (sizes[(uniform * len(sizes)).long()] for sizes in self.sizes)
-        return own, control
+            return torch.full_like(quantile, self.settings.library_size)
+        return sizes[(quantile * len(sizes)).long().clamp(max=len(sizes) - 1)]
 
     def _covariates(self, n: int) -> Tensor:
         """Draw the batch of each particle, `particle 1 covariate`."""
         if not len(self.batch_shares):
             return self.batch_shares.expand(n, 1, 0)
         drawn = torch.multinomial(self.batch_shares, n, True, generator=self.generator)
-        return torch.eye(len(self.batch_shares), device=self.device)[drawn].unsqueeze(1)
+        return torch.eye(len(self.batch_shares), device=drawn.device)[drawn].unsqueeze(1)
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
+
+class _Arm:
+    """The arm of one condition, and its difference from the control arm so far."""
+
+    def __init__(
+        self,
+        control: _Control,
+        received: sp.csr_matrix,
+        sizes: np.ndarray,
+        generator: torch.Generator,
+    ) -> None:
+        self.control, self.generator = control, generator
+        self.sizes = _tensor(np.sort(sizes), generator.device)
+        self.dosage = on_device(encode(received, max(1, received.nnz)), generator.device)
+        self.total = np.zeros(control.model.likelihood.n_genes)
+        self.square = np.zeros(control.model.likelihood.n_genes)
+
+    def add(self, basal: _Basal) -> None:
+        """Add a block of particles, each with its own draw of the globals."""
+        difference = self.difference(self.shifts(len(basal.state)), basal)
+        self.total += difference.sum(0).cpu().numpy()
+        self.square += difference.square().sum(0).cpu().numpy()
+
+    def shifts(self, n: int) -> Shifts:
+        """Draw the globals of the condition's perturbations."""
+        return draw_shifts(self.control.model, self.dosage.perturbations, n, self.generator)
+
+    @torch.no_grad()
+    def difference(self, shifts: Shifts, basal: _Basal) -> Tensor:
+        """Return the condition's arm minus the control arm, `particle gene`, on the scale."""
+        control = self.control
+        likelihood = control.model.likelihood
+        hidden = control.hidden(self.dosage, shifts, basal.state, basal.covariates)
+        if control.settings.scale != "log":
+            return likelihood.expectation(hidden) - basal.control
+        size = control.library_size(self.sizes, basal.quantile)
+        arms = [
+            _log(likelihood.redraw(drawn, hidden, size, self.generator, panel=control.panel))
+            for drawn in basal.draws
+        ]
+        return torch.stack(arms).mean(0) - basal.control
+
+    def effect(self, basal: _Basal | None) -> Effect:
+        """Return the effect; its interval over basal draws that all its draws share, if given."""
+        n = self.control.settings.n_particles
+        ate = self.total / n
+        mc_se = np.sqrt(np.maximum(self.square / n - ate**2, 0) / (n - 1))
+        if basal is None:
+            nothing = np.full_like(ate, np.nan)
+            return Effect(ate, mc_se, nothing, nothing)
+        lower, upper = self._deviation(basal)
+        return Effect(ate, mc_se, ate + lower, ate + upper)
+
+    def _deviation(self, basal: _Basal) -> np.ndarray:
+        """Return the 5 % and 95 % quantiles of ATE(E, M) - its mean, `2 gene`.
+
+        Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
+        d_rs = mean + A_r + B_s + e_rs, what is wanted is the spread of A_r; the mean over s still
+        holds e_rs / sqrt(S), whose variance is estimated from the residuals of the layout and taken
+        off, by shrinking the deviations.
+        """
+        n_draws, n_basal = self.control.settings.n_draws, len(basal.state)
+        all_shifts = self.shifts(n_draws)
+        by_draw = np.zeros((n_draws, len(self.total)))
+        by_basal = np.zeros((n_basal, len(self.total)))
+        square = np.zeros(len(self.total))
+        for r in range(n_draws):
+            shifts = Shifts(all_shifts.value[r : r + 1], {})
+            difference = self.difference(shifts, basal).double().cpu().numpy()
+            by_draw[r] = difference.mean(0)
+            by_basal += difference / n_draws
+            square += np.square(difference).sum(0)
+        mean = by_draw.mean(0)
+        between = np.square(by_draw - mean).sum(0)
+        residual = (
+            square
+            - n_basal * between
+            - n_draws * np.square(by_basal - mean).sum(0)
+            - n_draws * n_basal * mean**2
+        )
+        noise = np.maximum(residual, 0) / ((n_draws - 1) * (n_basal - 1)) / n_basal
+        observed = between / (n_draws - 1)
+        # The estimate of the noise has an error of its own: no interval is narrower than that.
+        resolved = np.maximum(observed - noise, noise * np.sqrt(2 / (n_draws - 1)))
+        kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
+        quantiles: np.ndarray = np.quantile((by_draw - mean) * kept, [0.05, 0.95], axis=0)
+        return quantiles
+
+
+def _add(basal: _Basal) -> Callable[[_Arm], None]:
+    """Return what adds a block of particles to an arm."""
+    return lambda arm: arm.add(basal)
+
+
+def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32)).to(device)
 
 
 def _log(counts: Tensor) -> Tensor:

@@ -14,11 +14,14 @@ from samsvae.data.loader import Loader
 from samsvae.evaluation.latent import draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
 
-_CELLS = 256
-_ELEMENTS = 2**22
+_CELLS = 128
+_PARTICLES = 16
+"""Particles that are drawn at once: enough that what the encoder does once per cell, whatever the
+number of particles, costs little."""
+_ELEMENTS = 2**23
 """Largest number of (particle, cell, gene) elements that are held at once."""
 _GROUPS = 20
-"""Particles come in so many groups, whose spread gives the standard error of the mean."""
+"""Particles are dealt to so many groups, whose spread gives the standard error of the mean."""
 
 
 class Iwelbo(NamedTuple):
@@ -62,19 +65,15 @@ def predictive_iwelbo(
     """
     n_cells = len(loader.screen)
     n_genes = max(1, len(loader.screen.genes))
-    block = max(1, min(n_particles, _ELEMENTS // (_CELLS * n_genes)))
+    block = max(1, min(n_particles, _PARTICLES, _ELEMENTS // (_CELLS * n_genes)))
     n_groups = min(_GROUPS, n_particles)
-    ends = [round((group + 1) * n_particles / n_groups) for group in range(n_groups)]
     # log of sum of w by group, and of sum of w^2, over the particles seen so far
     log_sum = torch.full((n_groups, n_cells), -math.inf, dtype=torch.float64)
     log_square = torch.full((n_cells,), -math.inf, dtype=torch.float64)
     everyone = loader.present
-    steps = [
-        (group, min(block, end - start))
-        for group, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))
-        for start in range(begin, end, block)
-    ]
-    for group, size in track(steps, "likelihood", disable=not progress):
+    blocks = range(0, n_particles, block)
+    for first in track(blocks, "likelihood", disable=not progress):
+        size = min(block, n_particles - first)
         shifts = draw_shifts(model, everyone, size, generator)
         start = 0
         for batch in loader.in_order(_CELLS):
@@ -83,15 +82,16 @@ def predictive_iwelbo(
             basal_noise = model.encoder.noise(len(batch.counts), size, generator)
             weights = objective.predictive_log_weights(model(batch, own, basal_noise))
             weights = weights.double().cpu()
-            new = torch.logsumexp(weights, 0)
-            log_sum[group, rows] = torch.logaddexp(log_sum[group, rows], new)
+            for particle, weight in enumerate(weights, first):
+                group = particle % n_groups
+                log_sum[group, rows] = torch.logaddexp(log_sum[group, rows], weight)
             new = torch.logsumexp(2 * weights, 0)
             log_square[rows] = torch.logaddexp(log_square[rows], new)
     total = torch.logsumexp(log_sum, 0)
     # var(mean w) / mean(w)^2 = (K sum w^2 / (sum w)^2 - 1) / (K - 1)
     ratio = (math.log(n_particles) + log_square - 2 * total).exp()
     mc_se = ((ratio - 1).clamp(min=0) / max(1, n_particles - 1)).sqrt()
-    sizes = torch.tensor(np.diff([0, *ends]), dtype=torch.float64)
+    sizes = torch.arange(n_particles).remainder(n_groups).bincount().double()
     group_mean = (log_sum - total + math.log(n_particles)).exp() / sizes[:, None]
     deviation = (group_mean - 1).mean(1)  # of the mean over cells, by group of particles
     mean_mc_se = (deviation.square().sum() / max(1, n_groups * (n_groups - 1))).sqrt()

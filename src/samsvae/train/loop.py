@@ -41,6 +41,9 @@ _DECISIVE = (
 )
 """Settings that a run's numbers depend on, and that a resumed run must share."""
 
+_VALID_PARTICLES = 5
+"""At least so many draws give the validation ELBO, however few a step takes."""
+
 History = list[dict[str, float]]
 """One row per evaluation of the validation cells."""
 
@@ -48,10 +51,11 @@ History = list[dict[str, float]]
 def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) -> float:
     """Return the ELBO of a loader's cells, nats per cell, always from the same noise."""
     generator = torch.Generator(loader.device).manual_seed(settings.seed)
+    n_particles = max(settings.n_particles, _VALID_PARTICLES)
     total = torch.zeros((), device=loader.device)
     with torch.no_grad():
         for batch in loader.in_order(settings.batch_size):
-            shift_noise, basal_noise = draw_noise(model, batch, settings.n_particles, generator)
+            shift_noise, basal_noise = draw_noise(model, batch, n_particles, generator)
             shifts = model.mechanism.draw(batch.dosage.perturbations, shift_noise)
             total += objective.elbo(model(batch, shifts, basal_noise), batch).sum()
     return total.item() / len(loader.screen)
@@ -100,7 +104,7 @@ class Training:
             self.optimizer,
             clip_norm=clip_norm,
             importance_weighted=settings.objective == "iwelbo",
-            closed_form=settings.closed_form_kl,
+            closed_form=settings.takes_closed_form,
         )
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.n_steps = settings.n_steps(len(train.screen))
