@@ -3,7 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test lint build clean
+DATA ?= ../shared/data/papalexi2021.h5ad
+
+.PHONY: demo test lint build bench bench-quick clean
 
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
@@ -18,6 +20,16 @@ lint: $(VENV)/.ready
 
 build: $(VENV)/.ready
 	$(BIN)/python -m build
+
+# DATA, a screen with a split, is for the time to a validation ELBO; left out where there is none.
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/inference.py
+	if [ -e "$(DATA)" ]; then $(BIN)/python benchmarks/quality.py "$(DATA)"; fi
+
+bench-quick: $(VENV)/.ready
+	$(BIN)/python benchmarks/step.py --quick
+	$(BIN)/python benchmarks/inference.py --quick
 
 # torch comes first and pinned: asked for in any other way, it may bring gigabytes of CUDA along.
 $(VENV)/.ready: pyproject.toml constraints.txt

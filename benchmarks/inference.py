@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from measure import Table, peak_memory, products, yardstick
-from shapes import SHAPES, WIDTH, Shape
 
 import samsvae
+from measure import Table, peak_memory, products, yardstick
+from shapes import SHAPES, WIDTH, Shape
 
 
 def trained(shape: Shape, n_cells: int) -> tuple[samsvae.SAMSVAE, samsvae.Screen]:

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import torch
-from measure import Table, yardstick
 
 import samsvae
+from measure import Table, yardstick
 from samsvae import objective
 from samsvae.data.loader import Loader
 from samsvae.train.step import draw_noise

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from measure import Table, peak_memory, products, seconds, yardstick
-from shapes import SHAPES, Shape
 
+from measure import Table, peak_memory, products, seconds, yardstick
 from samsvae.ops import native
 from samsvae.train.step import PlainStep, draw_noise
+from shapes import SHAPES, Shape
 
 
 def training(shape: Shape, n_particles: int, *, closed_form: bool = False):

@@ -16,6 +16,8 @@ from samsvae.ops import native
 
 _TABLE = 17
 """Columns of the tables of native.c: counts 0 to TABLE."""
+_CHEAPER = 4
+"""What is looked up costs so many times less than what is computed."""
 
 
 class LogProb(Function):
@@ -70,7 +72,7 @@ class LogProb(Function):
             of_threads=(to_bias, to_theta, work),
         )
         of_cells = weight.view(-1, n_cells).sum(0)
-        n_threads = min(n_threads, native.threads(counts.numel()))
+        n_threads = min(n_threads, native.threads(counts.numel() // _CHEAPER))
         native.call(
             "nb_constant_backward",
             (counts, theta, slope, of_cells),
@@ -92,7 +94,7 @@ def _tables(theta: Tensor) -> tuple[Tensor, Tensor]:
 def _constant(counts: Tensor, theta: Tensor, value: Tensor) -> Tensor:
     """Return what does not depend on the mean, `cell`."""
     out = counts.new_empty(len(counts))
-    n_threads = native.threads(counts.numel())
+    n_threads = native.threads(counts.numel() // _CHEAPER)
     native.call(
         "nb_constant", (counts, theta, value, out), (counts.shape[1],), len(counts), n_threads
     )

@@ -50,6 +50,7 @@ class PlainStep:
         closed_form: bool = False,
     ) -> None:
         self.model = model
+        self.parameters = list(model.parameters())
         self.optimizer = optimizer
         self.clip_norm = clip_norm
         self.per_cell = objective.iwelbo_surrogate if importance_weighted else objective.elbo
@@ -76,7 +77,7 @@ class PlainStep:
         paid = objective.weighted(weights, factors) if factors else weights
         value = self.per_cell(paid, batch).mean()
         (-value).backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
         with torch.no_grad():
             terms = objective.elbo_terms(weights, batch)
