@@ -12,7 +12,9 @@ from anndata import AnnData
 
 import samsvae
 from conftest import SMALL, errors, make_adata
+from samsvae.data.loader import Loader
 from samsvae.evaluation import iwelbo as iwelbo_module
+from samsvae.evaluation.latent import draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
 
 Answer = Callable[..., object]
@@ -71,6 +73,25 @@ def test_iwelbo_holds_no_more_at_once_with_more_particles(
     large = trained.iwelbo(screen.test, n_particles=900, progress=False)
     assert max(seen) == 8
     assert (large["iwelbo"] - small["iwelbo"]).abs().mean() < 0.2
+
+
+def test_the_joint_iwelbo_scores_the_globals_once(
+    trained: samsvae.SAMSVAE, screen: samsvae.Screen
+) -> None:
+    loader = Loader(screen.test)
+    generator = torch.Generator().manual_seed(3)
+    shifts = draw_shifts(trained.module, loader.present, 9, generator)
+    batch = next(loader.in_order(1000))
+    noise = trained.module.encoder.noise(len(screen.test), 9, generator)
+    with torch.no_grad():
+        own = trained.module(batch, of_batch(shifts, loader.present, batch.dosage), noise)
+    weights = (own.likelihood + own.basal).double().sum(1)
+    for ratio in shifts.log_ratios.values():
+        weights += ratio.double().sum(1)
+    expected = torch.logsumexp(weights, 0) - np.log(9)
+    table = trained.iwelbo(screen.test, n_particles=9, seed=3, progress=False)
+    assert table.attrs["joint"] == pytest.approx(float(expected), rel=1e-6)
+    assert table.attrs["joint"] < table["iwelbo"].sum()
 
 
 def test_iwelbo_of_control_cells_alone(trained: samsvae.SAMSVAE, screen: samsvae.Screen) -> None:

@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in page.read_text()]
 
 
+PYTHON = [sys.executable, "-W", "error", "-W", "ignore:no C compiler"]
+
+
 def blocks(language: str, page: Path = ROOT / "README.md") -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
 
@@ -46,7 +49,7 @@ def run(command: list[str], folder: Path) -> str:
 @pytest.mark.slow
 def test_python(folder: Path) -> None:
     code = "\n".join(blocks("python"))
-    said = run([sys.executable, "-W", "error", "-c", code], folder)
+    said = run([*PYTHON, "-c", code], folder)
     assert "G01+G02" in said
     assert (folder / "runs" / "mine" / "model.json").is_file()
 
@@ -63,7 +66,7 @@ def test_shell(folder: Path) -> None:
 @pytest.mark.parametrize("page", DOCS, ids=[page.stem for page in DOCS])
 def test_docs(page: Path, folder: Path) -> None:
     code = "\n".join(blocks("python", page))
-    run([sys.executable, "-W", "error", "-c", code], folder)
+    run([*PYTHON, "-c", code], folder)
 
 
 def test_make_targets_exist() -> None:

@@ -48,7 +48,8 @@ class Predictions(Trained):
         -------
         By cell: iwelbo, and its Monte Carlo standard error mc_se, in nats. The standard error of
         the mean over cells is in `.attrs["mean_mc_se"]`: the cells share draws, so it is not the
-        mean of theirs.
+        mean of theirs. In `.attrs["joint"]` is the bound for all cells together, in which the
+        globals are scored too (eq. 6 and 7 as printed): nats in all, not per cell.
         """
         check_count("n_particles", n_particles)
         loader = self._loader(screen)
@@ -58,7 +59,7 @@ class Predictions(Trained):
         )
         table = {"iwelbo": result.iwelbo, "mc_se": result.mc_se}
         frame = pd.DataFrame(table, index=loader.screen.cells)
-        frame.attrs["mean_mc_se"] = result.mean_mc_se
+        frame.attrs |= {"mean_mc_se": result.mean_mc_se, "joint": result.joint}
         return frame
 
     def effects(
