@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +18,7 @@ import torch
 from anndata import AnnData
 
 import samsvae
+from samsvae import cli
 
 torch.set_num_threads(1)  # the shapes here are tiny: more threads only wait for each other
 
@@ -82,6 +88,39 @@ def errors(n_comparisons: int = 1) -> float:
     """Return how many standard errors a statistical test allows each of its comparisons."""
     share = FAILURE_RATE / _STATISTICAL_TESTS / n_comparisons
     return float(scipy.stats.norm.isf(share / 2))
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    errors: list[str]
+    """Lines on stderr but notes."""
+    notes: list[str]
+
+
+Call = Callable[[str], Done]
+
+
+@pytest.fixture
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Return what runs a line of the command line, in the `folder` of the test's own file."""
+    monkeypatch.chdir(folder)
+
+    def run(line: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["samsvae", *shlex.split(line)])
+        code: Any = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            try:
+                cli.main()
+            except SystemExit as exit_:
+                code = exit_.code
+        out, error = capsys.readouterr()
+        lines = error.splitlines()
+        notes = [line for line in lines if line.startswith("samsvae: note: ")]
+        return Done(code, out, [line for line in lines if line not in notes], notes)
+
+    return run
 
 
 def real_data(name: str) -> Path:

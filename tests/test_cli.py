@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import anndata as ad
 import h5py
@@ -21,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import samsvae
-from conftest import SMALL, make_adata
+from conftest import SMALL, Call, make_adata
 from samsvae import cli
 from samsvae.options import read_toml, toml
 from samsvae.run import SETTINGS
@@ -30,17 +26,6 @@ TINY = {**SMALL, "max_steps": 4, "batch_size": 64, "n_particles": 2, "progress":
 TRAIN = "train data.h5ad --out new --config tiny.toml --split-key split"
 BARE = "train data.h5ad --out new --max-steps 1 --no-progress"
 QUICK = "--no-progress --n-particles 10"
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    errors: list[str]
-    """Lines on stderr but notes."""
-    notes: list[str]
-
-
-Call = Callable[[str], Done]
 
 
 @pytest.fixture(scope="session")
@@ -72,27 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "taken.csv").write_text("taken\n")
     (folder / "empty").mkdir()
     return folder
-
-
-@pytest.fixture
-def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    monkeypatch.chdir(folder)
-
-    def run(line: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["samsvae", *shlex.split(line)])
-        code = 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            try:
-                cli.main()
-            except SystemExit as exit_:
-                code = exit_.code
-        out, error = capsys.readouterr()
-        lines = error.splitlines()
-        notes = [line for line in lines if line.startswith("samsvae: note: ")]
-        return Done(code, out, [line for line in lines if line not in notes], notes)
-
-    return run
 
 
 @pytest.fixture

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -17,8 +13,7 @@ import pandas as pd
 import pytest
 
 import samsvae
-from conftest import make_adata
-from samsvae import cli
+from conftest import Call, make_adata
 from samsvae.data.screen import Screen
 from samsvae.estimator import Estimator
 from samsvae.estimators import ESTIMATORS, estimator
@@ -36,15 +31,6 @@ OPTIONS: dict[str, str] = {
 }
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    errors: list[str]
-
-
-Call = Callable[[str], Done]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("family")
@@ -53,24 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adata.X = np.log1p(adata.X) - 1
     adata.write_h5ad(folder / "real.h5ad")
     return folder
-
-
-@pytest.fixture
-def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    monkeypatch.chdir(folder)
-
-    def run(line: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["samsvae", *shlex.split(line)])
-        code: Any = 0
-        with warnings.catch_warnings():
-            try:
-                cli.main()
-            except SystemExit as exit_:
-                code = exit_.code
-        out, error = capsys.readouterr()
-        return Done(code, out, error.splitlines())
-
-    return run
 
 
 @pytest.fixture(params=NAMES)

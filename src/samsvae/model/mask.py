@@ -106,20 +106,31 @@ class BernoulliMask(Mask):
         return self.logits.sigmoid()
 
 
-class BetaBernoulliMask(Mask):
-    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a Beta as posterior of p_tl.
+class _BetaMask(Mask):
+    """What masks with p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl) share.
 
-    Given p the mask's posterior is its prior, so only p pays. The posterior's parameters are
-    learned by their logarithms and start at 1.
+    Given p the mask's posterior is its prior, so only p pays.
     """
 
-    name = "beta_bernoulli"
     variable = "mask_prob"
 
     def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__(n_perturbations, n_latent, prior)
-        _check_beta(prior)
+        check_range("beta_a", prior.a, low=0, high=float("inf"), open_=True)
+        check_range("beta_b", prior.b, low=0, high=float("inf"), open_=True)
         self.a, self.b = prior.a, prior.b
+
+
+class BetaBernoulliMask(_BetaMask):
+    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a Beta as posterior of p_tl.
+
+    The posterior's parameters are learned by their logarithms and start at 1.
+    """
+
+    name = "beta_bernoulli"
+
+    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
+        super().__init__(n_perturbations, n_latent, prior)
         self.log_a = nn.Parameter(torch.zeros(self.shape))
         self.log_b = nn.Parameter(torch.zeros(self.shape))
 
@@ -159,7 +170,7 @@ class BetaBernoulliMask(Mask):
         return (self.log_a - self.log_b).sigmoid()  # a / (a + b)
 
 
-class PointBetaBernoulliMask(Mask):
+class PointBetaBernoulliMask(_BetaMask):
     """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a point p_tl = sigmoid(logits_tl).
 
     What pays is the log density of p itself, without a Jacobian: the objective is then a penalised
@@ -167,12 +178,9 @@ class PointBetaBernoulliMask(Mask):
     """
 
     name = "beta_bernoulli_point"
-    variable = "mask_prob"
 
     def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__(n_perturbations, n_latent, prior)
-        _check_beta(prior)
-        self.a, self.b = prior.a, prior.b
         self.logits = nn.Parameter(torch.zeros(self.shape))
 
     def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
@@ -220,11 +228,6 @@ class FullMask(Mask):
 
 MASKS: list[type[Mask]] = [BernoulliMask, BetaBernoulliMask, PointBetaBernoulliMask]
 """Masks with a prior, that an estimator can be given by name."""
-
-
-def _check_beta(prior: MaskPrior) -> None:
-    check_range("beta_a", prior.a, low=0, high=float("inf"), open_=True)
-    check_range("beta_b", prior.b, low=0, high=float("inf"), open_=True)
 
 
 def _parameters(distribution: Beta) -> tuple[Tensor, Tensor]:
