@@ -66,7 +66,7 @@ def main() -> None:
             to_products=seconds / of_products,
             GiB=peak_memory(),
         )
-        conditions, n_particles = screen.conditions[1:5], 200 if given.quick else 1000
+        conditions, n_particles = screen.conditions[1:], 100 if given.quick else 400
         for kind in ("log", "normalized"):
             start = time.perf_counter()
             model.effects(

@@ -14,7 +14,6 @@ from samsvae.data.loader import Loader
 from samsvae.evaluation.latent import draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
 
-_CELLS = 128
 _PARTICLES = 16
 """Particles that are drawn at once: enough that what the encoder does once per cell, whatever the
 number of particles, costs little."""
@@ -71,8 +70,8 @@ def predictive_iwelbo(
         Show a progress bar.
     """
     n_cells = len(loader.screen)
-    n_genes = max(1, len(loader.screen.genes))
-    block = max(1, min(n_particles, _PARTICLES, _ELEMENTS // (_CELLS * n_genes)))
+    block = min(n_particles, _PARTICLES)
+    cells = max(1, _ELEMENTS // (block * len(loader.screen.genes)))
     n_groups = min(_GROUPS, n_particles)
     # log of sum of w by group, and of sum of w^2, over the particles seen so far
     log_sum = torch.full((n_groups, n_cells), -math.inf, dtype=torch.float64)
@@ -87,7 +86,7 @@ def predictive_iwelbo(
         for ratios in shifts.log_ratios.values():
             own_joint += ratios.double().sum(1).cpu()
         start = 0
-        for batch in loader.in_order(_CELLS):
+        for batch in loader.in_order(cells):
             rows = slice(start, start := start + len(batch.counts))
             own = of_batch(shifts, everyone, batch.dosage)
             basal_noise = model.encoder.noise(len(batch.counts), size, generator)

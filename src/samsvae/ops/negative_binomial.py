@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from samsvae.ops import native
 from samsvae.ops.native_negative_binomial import LogProb
 
+_DRAW = 8
+"""A draw costs as much as so many elements of a density."""
 _LARGE = 16.0
 """Inverse dispersion from which Stirling's series is used (error below 1e-12)."""
 
@@ -121,14 +123,32 @@ def gamma_noise(log_theta: Tensor, shape: tuple[int, ...], generator: torch.Gene
 
 
 def poisson_coupled(
-    counts: Tensor, rate: Tensor, new_rate: Tensor, generator: torch.Generator
+    counts: Tensor,
+    rate: Tensor,
+    new_rate: Tensor,
+    generator: torch.Generator,
+    *,
+    fast: bool = True,
 ) -> Tensor:
     """Draw Poisson(new_rate) given that `counts` was drawn from Poisson(rate).
 
     Where the rate falls the counts are thinned, where it rises the difference is added: the draw
     is exactly Poisson(new_rate), and equals `counts` where the rates are equal. Two arms of an
-    effect drawn this way share their noise.
+    effect drawn this way share their noise. `fast`: with the C code where it serves.
     """
+    counts, rate, new_rate = (x.contiguous() for x in (counts, rate, new_rate))
+    if fast and native.serves(counts, rate, new_rate):
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        drawn = torch.empty_like(counts)
+        n_genes = counts.shape[-1]
+        native.call(
+            "poisson_coupled",
+            (counts, rate, new_rate, drawn),
+            (seed, n_genes),
+            counts.numel() // n_genes,
+            native.threads(_DRAW * counts.numel()),
+        )
+        return drawn
     share = (new_rate / rate).nan_to_num(nan=1.0).clamp(max=1)  # 0 / 0: both rates are 0
     kept = torch.binomial(counts, share, generator=generator)
     return kept + torch.poisson((new_rate - rate).clamp(min=0), generator=generator)
