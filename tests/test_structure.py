@@ -22,7 +22,7 @@ ORDER = [
     ["saving"],
     ["answers"],
     ["estimator"],
-    ["estimators"],
+    ["estimators", "baselines"],
     ["scoring"],
     ["options"],
     ["run"],

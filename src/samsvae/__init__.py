@@ -1,7 +1,7 @@
 """Sparse Additive Mechanism Shift VAE and its siblings, for Perturb-seq screens."""
 
 from samsvae import _threads  # noqa: F401  before torch
-from samsvae import datasets
+from samsvae import baselines, datasets
 from samsvae._version import __version__
 from samsvae.data import splits
 from samsvae.data.h5ad import read_h5ad
@@ -24,6 +24,7 @@ __all__ = [
     "TrainingInterrupted",
     "__version__",
     "ate_pearson",
+    "baselines",
     "datasets",
     "differential_expression",
     "load",

@@ -1,0 +1,293 @@
+"""Simple predictors of effects, which a model must beat before it is worth its training.
+
+They take the same screen as the models and answer `train()` and `effects(conditions)` alike:
+effects are differences from control, learned from the training cells only. In the formulas mu_p is
+the mean expression of a condition's training cells on the scale, mu_0 that of control (in the
+batches of those cells), delta_p = mu_p - mu_0, and mu - mu_0 the mean of delta_p over perturbed
+conditions.
+
+References
+----------
+Ahlmann-Eltze, Huber, Anders: Deep-learning-based gene perturbation effect prediction does not yet
+outperform simple linear baselines, Nature Methods 2025.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError, listed, unknown
+from samsvae.evaluation.differential_expression import expression
+from samsvae.types import Scale
+
+_SCALES: tuple[Scale, ...] = ("log", "normalized", "mean")
+
+
+class Baseline(ABC):
+    """A predictor of effects from the means of training cells.
+
+    Parameters
+    ----------
+    screen
+        The screen, with a split.
+
+    Raises
+    ------
+    InputError
+        If there are no training, control or perturbed cells, or a batch of perturbed training
+        cells has no control cells.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self._means: dict[Scale, Means] = {}
+        self._check()
+
+    def train(self, **settings: Any) -> Self:
+        """Do nothing but return itself: there is nothing to fit beyond means.
+
+        Parameters
+        ----------
+        **settings
+            Of no account: those of the models' `train`.
+        """
+        return self
+
+    def effects(
+        self, conditions: str | Sequence[str] | None = None, *, scale: Scale | None = None
+    ) -> AnnData:
+        """Return the predicted difference of conditions from control, on every gene.
+
+        Parameters
+        ----------
+        conditions
+            As the models' `effects` take them; by default all of the training cells but control.
+        scale
+            "log" (by default, for counts), "normalized", or "mean" (by default, for real values).
+
+        Returns
+        -------
+        Conditions (as asked) x genes. `obs` holds each condition as it is stored, its number of
+        training cells, and whether the baseline had to fall back on the mean of all perturbed
+        conditions for it; the interval (layers "lower", "upper") is NaN.
+
+        Raises
+        ------
+        InputError
+            If a name is unknown, or the baseline has no prediction for a condition.
+        """
+        means = self._means_on(scale)
+        notation, names = self.screen.vocabulary.notation, self.screen.perturbations
+        asked = means.conditions if conditions is None else conditions
+        asked = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked))
+        if not asked:
+            raise InputError("no conditions are asked for")
+        stored = [notation.write(notation.read(name, names)) for name in asked]
+        predicted, fell_back = [], []
+        for name in stored:
+            effect = self._predict(name, means) if name != notation.control else 0 * means.mean
+            fell_back.append(effect is None)
+            predicted.append(means.mean if effect is None else effect)
+        nothing = np.full((len(asked), len(self.screen.genes)), np.nan)
+        return AnnData(
+            np.array(predicted),
+            obs=pd.DataFrame(
+                {
+                    "condition": stored,
+                    "n_train_cells": [means.n_cells(name) for name in stored],
+                    "fell_back": fell_back,
+                },
+                index=pd.Index(asked, dtype=str),
+            ),
+            var=pd.DataFrame(index=list(self.screen.genes)),
+            layers={"lower": nothing, "upper": nothing.copy()},
+            uns={"scale": means.scale, "n_fell_back": int(sum(fell_back))},
+        )
+
+    @abstractmethod
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        """Return a condition's effect, `gene`; None: fall back on the mean of all conditions."""
+
+    def _parts(self, condition: str) -> list[str]:
+        """Return the single conditions that a condition is made of, as they are stored."""
+        notation = self.screen.vocabulary.notation
+        received = notation.read(condition, self.screen.perturbations)
+        return [notation.write({name: dose}) for name, dose in received.items()]
+
+    def _means_on(self, scale: Scale | None) -> Means:
+        counts = self.screen.vocabulary.counts
+        known = _SCALES if counts else _SCALES[2:]
+        scale = scale or known[0]
+        if scale not in known:
+            raise unknown("scale", scale, known)
+        if scale not in self._means:
+            self._means[scale] = Means(self.screen.train, scale)
+        return self._means[scale]
+
+    def _check(self) -> None:
+        train = self.screen.train
+        if not train.is_control.any() or train.is_control.all():
+            which = "control" if not train.is_control.any() else "perturbed"
+            raise InputError(f"no {which} cells in training: a baseline needs both")
+        lone = set(train.batch[~train.is_control]) - set(train.batch[train.is_control])
+        if lone:
+            batches = [self.screen.vocabulary.batches[i] for i in sorted(lone)]
+            raise InputError(
+                f"batches without control cells in training: {listed(batches)}; leave batch_key "
+                "out to compare with the controls of all batches"
+            )
+
+
+class Means:
+    """Differences of training conditions from control, each from the controls of its batches."""
+
+    def __init__(self, train: Screen, scale: Scale) -> None:
+        self.scale = scale
+        values = expression(train, scale)
+        n_batches = int(train.batch.max()) + 1
+        control = train.is_control
+        of_batch = _averages(values[control], train.batch[control], n_batches)
+        kinds = np.unique(train.condition[~control])
+        self.conditions = [train.condition_names[i] for i in kinds]
+        perturbed = ~control
+        own = _averages(values[perturbed], train.condition[perturbed], kinds.max() + 1)[kinds]
+        # mu_0 of a condition: control means of the batches, weighted as the condition's cells are.
+        place = np.searchsorted(kinds, train.condition[perturbed])
+        cells = np.zeros((len(kinds), n_batches))
+        np.add.at(cells, (place, train.batch[perturbed]), 1)
+        self.cells = cells.sum(1)
+        known = np.nan_to_num(of_batch)  # a batch without controls has no perturbed cells either
+        self.delta = own - (cells / self.cells[:, None]) @ known
+        self.mean = self.delta.mean(0)
+        self._position = {name: i for i, name in enumerate(self.conditions)}
+
+    def of(self, condition: str) -> np.ndarray | None:
+        """Return delta_p, `gene`; None for a condition without training cells."""
+        position = self._position.get(condition)
+        return None if position is None else self.delta[position]
+
+    def n_cells(self, condition: str) -> int:
+        """Return how many training cells a condition has."""
+        position = self._position.get(condition)
+        return 0 if position is None else int(self.cells[position])
+
+
+class NoChange(Baseline):
+    """Every condition is as control: 0."""
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        return np.zeros_like(means.mean)
+
+
+class PerturbationMean(Baseline):
+    """Every condition does what perturbed conditions do on average: mu - mu_0."""
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        return means.mean
+
+
+class ConditionMean(Baseline):
+    """A condition does what its training cells show: delta_p, shrunk by n / (n + 50)."""
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        delta, n = means.of(condition), means.n_cells(condition)
+        if delta is None:
+            raise InputError(
+                f"the condition {condition!r} has no training cells: ConditionMean predicts seen "
+                "conditions only"
+            )
+        return delta * (n / (n + 50))
+
+
+class Additive(Baseline):
+    """A combination does the sum of its parts: sum of delta_p; an unseen part is mu - mu_0."""
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        deltas = [means.of(part) for part in self._parts(condition)]
+        return np.sum([means.mean if delta is None else delta for delta in deltas], axis=0)
+
+
+class MatchingMean(Baseline):
+    """A combination does the mean of its parts that were seen; mu - mu_0 if none was."""
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        deltas = [means.of(part) for part in self._parts(condition)]
+        seen = [delta for delta in deltas if delta is not None]
+        return np.mean(seen, axis=0) if seen else means.mean
+
+
+class LinearPCA(Baseline):
+    """A linear map from what the perturbed gene is like to what perturbing it does.
+
+    Y (genes x singles) are the delta_p of single conditions in training, b their mean, G (genes x
+    10) the scores of the genes on the first principal components of Y - b, P the rows of G of the
+    perturbed genes. W = (G'G + 0.1 I)^-1 G'(Y - b) P (P'P + 0.1 I)^-1, and the effect is G W p + b
+    with p the sum of the parts' rows. A target that is not among the genes falls back on mu - mu_0.
+    """
+
+    n_components = 10
+    penalty = 0.1
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        names = self.screen.perturbations
+        received = self.screen.vocabulary.notation.read(condition, names)
+        genes = {gene: i for i, gene in enumerate(self.screen.genes)}
+        if not all(name in genes for name in received):
+            return None
+        fitted = self._fit(means, genes)
+        if fitted is None:
+            return None
+        scores, weights, center = fitted
+        p = scores[[genes[name] for name in received]].sum(0)
+        return scores @ (weights @ p) + center
+
+    def _fit(
+        self, means: Means, genes: dict[str, int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        singles = [name for name in means.conditions if len(self._parts(name)) == 1]
+        read, names = self.screen.vocabulary.notation.read, self.screen.perturbations
+        targets = [next(iter(read(name, names))) for name in singles]
+        known = [i for i, target in enumerate(targets) if target in genes]
+        if not known:
+            return None
+        y = np.array([means.of(name) for name in singles]).T
+        center = y.mean(1)
+        y = y - center[:, None]
+        left, size, _ = np.linalg.svd(y, full_matrices=False)
+        k = min(self.n_components, len(size))
+        scores = left[:, :k] * size[:k]
+        p = scores[[genes[targets[i]] for i in known]]
+        ridge = self.penalty * np.eye(k)
+        inner = np.linalg.solve(scores.T @ scores + ridge, scores.T @ y[:, known] @ p)
+        weights = np.linalg.solve((p.T @ p + ridge).T, inner.T).T
+        return scores, weights, center
+
+
+BASELINES: list[type[Baseline]] = [
+    NoChange,
+    PerturbationMean,
+    ConditionMean,
+    Additive,
+    MatchingMean,
+    LinearPCA,
+]
+"""All of them."""
+
+
+def _averages(values: sp.csr_matrix, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """Return the mean of the cells of each group, `group gene`; NaN for an empty one."""
+    member = sp.csr_matrix(
+        (np.ones(len(group)), (group, np.arange(len(group)))), (n_groups, len(group))
+    )
+    cells = np.bincount(group, minlength=n_groups)[:, None]
+    with np.errstate(invalid="ignore"):
+        means: np.ndarray = (member @ values).toarray() / cells
+    return means
