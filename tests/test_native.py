@@ -153,6 +153,17 @@ print(native.library() is not None, len(caught), caught[0].message if caught els
 """
 
 
+def test_without_a_cache_it_is_compiled_for_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    done = subprocess.run(
+        [sys.executable, "-c", SERVED], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("True 0"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [

@@ -6,6 +6,7 @@ forms serve.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -55,12 +56,14 @@ def _compiled(compiler: str) -> Path:
     """Return the shared library, compiled unless the cache holds it already."""
     key = hashlib.sha256(_SOURCE.read_bytes())
     key.update(" ".join((compiler, platform.machine(), *platform.libc_ver(), *_FLAGS)).encode())
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "samsvae"
     try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(base) / "samsvae"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:  # a home that cannot be written to: for this process alone
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError):  # no home, or none to write to: for this process alone
         folder = Path(tempfile.mkdtemp(prefix="samsvae"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / f"native-{key.hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as aside:
