@@ -94,20 +94,36 @@ def average_effects(
     list(track(work, "effects", total=n_steps, disable=not progress))
     if settings.n_draws < 2 or not model.mechanism.variables:
         return [arm.effect(None) for arm in arms]
-    basal = control.basal(max(25, settings.n_particles // 25))
+    basal = control.basal(max(25, settings.n_particles // 25)).crossed()
     answers = side_by_side(lambda arm: arm.effect(basal), arms)
     return list(track(answers, "intervals", total=len(arms), disable=not progress))
 
 
 class _Basal(NamedTuple):
-    """Draws that all arms share, and the control arm they give."""
+    """Draws that all arms share, and the control arm they give.
 
-    state: Tensor  # particle 1 latent
-    covariates: Tensor  # particle 1 covariate
-    quantile: Tensor  # particle: of its arm's library sizes
+    `draw 1 ...` to be met by as many draws of the globals, one each; `1 draw ...`, as `crossed`
+    gives them, to be met by any number, each with each.
+    """
+
+    state: Tensor  # draw 1 latent
+    covariates: Tensor  # draw 1 covariate
+    quantile: Tensor  # draw 1: of its arm's library sizes
     draws: list[CountDraw]
-    """Of the control arm, `particle gene`, per count draw; none on a scale with a closed form."""
-    control: Tensor  # particle gene: the control arm on the scale
+    """Of the control arm, `draw 1 gene`, per count draw; none on a scale with a closed form."""
+    control: Tensor  # draw 1 gene: the control arm on the scale
+
+    def crossed(self) -> _Basal:
+        """Return the same draws along the second axis."""
+        state, covariates, quantile, control = (
+            values.transpose(0, 1)
+            for values in (self.state, self.covariates, self.quantile, self.control)
+        )
+        draws = [
+            CountDraw(drawn.counts.transpose(0, 1), _swapped(drawn.gamma), _swapped(drawn.rate))
+            for drawn in self.draws
+        ]
+        return _Basal(state, covariates, quantile, draws, control)
 
 
 class _Control:
@@ -138,7 +154,7 @@ class _Control:
     def basal(self, n: int) -> _Basal:
         """Draw what the arms share, and answer for the control arm."""
         state = self.model.encoder.noise(1, n, self.generator)  # the prior is N(0, I)
-        quantile = torch.rand(n, generator=self.generator, device=self.generator.device)
+        quantile = torch.rand(n, 1, generator=self.generator, device=self.generator.device)
         covariates = self._covariates(n)
         nothing = on_device(encode(sp.csr_matrix((1, 1)), 1), self.generator.device)
         shifts = draw_shifts(self.model, nothing.perturbations, 1, self.generator)
@@ -157,10 +173,11 @@ class _Control:
         return _Basal(state, covariates, quantile, draws, control)
 
     def hidden(self, dosage: Dosage, shifts: Shifts, basal: Tensor, covariates: Tensor) -> Tensor:
-        """Return the decoder's last layer, `particle hidden`."""
+        """Return the decoder's last layer, `draw draw hidden`."""
         context = self.model.mechanism.context(dosage, shifts)
         state = self.model.mechanism.apply_to(basal, context)
-        return self.model.decoder(*state, covariates).squeeze(1)
+        hidden: Tensor = self.model.decoder(*state, covariates)
+        return hidden
 
     @property
     def panel(self) -> bool:
@@ -168,7 +185,7 @@ class _Control:
         return self.settings.library_size is not None
 
     def library_size(self, sizes: Tensor, quantile: Tensor) -> Tensor:
-        """Return `particle`: as asked, or the same quantile of each arm's (sorted) sizes."""
+        """Return sizes, shaped as `quantile`: as asked, or that of each arm's (sorted) sizes."""
         if self.settings.library_size is not None:
             return torch.full_like(quantile, self.settings.library_size)
         return sizes[(quantile * len(sizes)).long().clamp(max=len(sizes) - 1)]
@@ -200,8 +217,8 @@ class _Arm:
     def add(self, basal: _Basal) -> None:
         """Add a block of particles, each with its own draw of the globals."""
         difference = self.difference(self.shifts(len(basal.state)), basal)
-        self.total += difference.sum(0).cpu().numpy()
-        self.square += difference.square().sum(0).cpu().numpy()
+        self.total += difference.sum((0, 1)).cpu().numpy()
+        self.square += difference.square().sum((0, 1)).cpu().numpy()
 
     def shifts(self, n: int) -> Shifts:
         """Draw the globals of the condition's perturbations."""
@@ -209,7 +226,7 @@ class _Arm:
 
     @torch.no_grad()
     def difference(self, shifts: Shifts, basal: _Basal) -> Tensor:
-        """Return the condition's arm minus the control arm, `particle gene`, on the scale."""
+        """Return the condition's arm minus the control arm, `draw draw gene`, on the scale."""
         control = self.control
         likelihood = control.model.likelihood
         hidden = control.hidden(self.dosage, shifts, basal.state, basal.covariates)
@@ -241,17 +258,18 @@ class _Arm:
         holds e_rs / sqrt(S), whose variance is estimated from the residuals of the layout and taken
         off, by shrinking the deviations.
         """
-        n_draws, n_basal = self.control.settings.n_draws, len(basal.state)
-        all_shifts = self.shifts(n_draws)
+        n_draws, n_basal = self.control.settings.n_draws, basal.state.shape[1]
+        together = max(1, _ELEMENTS // (n_basal * len(self.total)))
         by_draw = np.zeros((n_draws, len(self.total)))
         by_basal = np.zeros((n_basal, len(self.total)))
         square = np.zeros(len(self.total))
-        for r in range(n_draws):
-            shifts = Shifts(all_shifts.value[r : r + 1], {})
+        for start in range(0, n_draws, together):
+            rows = slice(start, min(start + together, n_draws))
+            shifts = self.shifts(rows.stop - start)
             difference = self.difference(shifts, basal).double().cpu().numpy()
-            by_draw[r] = difference.mean(0)
-            by_basal += difference / n_draws
-            square += np.square(difference).sum(0)
+            by_draw[rows] = difference.mean(1)
+            by_basal += difference.sum(0) / n_draws
+            square += np.square(difference).sum((0, 1))
         mean = by_draw.mean(0)
         between = np.square(by_draw - mean).sum(0)
         residual = (
@@ -272,6 +290,10 @@ class _Arm:
 def _add(basal: _Basal) -> Callable[[_Arm], None]:
     """Return what adds a block of particles to an arm."""
     return lambda arm: arm.add(basal)
+
+
+def _swapped(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.transpose(0, 1)
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:

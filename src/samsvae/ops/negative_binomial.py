@@ -136,7 +136,9 @@ def poisson_coupled(
     is exactly Poisson(new_rate), and equals `counts` where the rates are equal. Two arms of an
     effect drawn this way share their noise. `fast`: with the C code where it serves.
     """
-    counts, rate, new_rate = (x.contiguous() for x in (counts, rate, new_rate))
+    counts, rate, new_rate = (
+        x.contiguous() for x in torch.broadcast_tensors(counts, rate, new_rate)
+    )
     if fast and native.serves(counts, rate, new_rate):
         seed = int(torch.randint(2**62, (1,), generator=generator))
         drawn = torch.empty_like(counts)
