@@ -20,12 +20,13 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
+from samsvae.data.dosage import once_each
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, unknown
-from samsvae.evaluation.differential_expression import expression
+from samsvae.evaluation.differential_expression import expression, group_means
+from samsvae.facts import training_cells
 from samsvae.types import Scale
 
 _SCALES: tuple[Scale, ...] = ("log", "normalized", "mean")
@@ -85,15 +86,16 @@ class Baseline(ABC):
             If a name is unknown, or the baseline has no prediction for a condition.
         """
         means = self._means_on(scale)
-        notation, names = self.screen.vocabulary.notation, self.screen.perturbations
-        asked = means.conditions if conditions is None else conditions
-        asked = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked))
-        if not asked:
-            raise InputError("no conditions are asked for")
-        stored = [notation.write(notation.read(name, names)) for name in asked]
+        vocabulary = self.screen.vocabulary
+        asked = once_each(means.conditions if conditions is None else conditions)
+        stored = [vocabulary.stored(name) for name in asked]
         predicted, fell_back = [], []
         for name in stored:
-            effect = self._predict(name, means) if name != notation.control else 0 * means.mean
+            effect = (
+                self._predict(name, means)
+                if name != vocabulary.notation.control
+                else 0 * means.mean
+            )
             fell_back.append(effect is None)
             predicted.append(means.mean if effect is None else effect)
         nothing = np.full((len(asked), len(self.screen.genes)), np.nan)
@@ -133,10 +135,7 @@ class Baseline(ABC):
         return self._means[scale]
 
     def _check(self) -> None:
-        train = self.screen.train
-        if not train.is_control.any() or train.is_control.all():
-            which = "control" if not train.is_control.any() else "perturbed"
-            raise InputError(f"no {which} cells in training: a baseline needs both")
+        train = training_cells(self.screen)
         lone = set(train.batch[~train.is_control]) - set(train.batch[train.is_control])
         if lone:
             batches = [self.screen.vocabulary.batches[i] for i in sorted(lone)]
@@ -154,11 +153,11 @@ class Means:
         values = expression(train, scale)
         n_batches = int(train.batch.max()) + 1
         control = train.is_control
-        of_batch = _averages(values[control], train.batch[control], n_batches)
+        of_batch = group_means(values[control], train.batch[control], n_batches)
         kinds = np.unique(train.condition[~control])
         self.conditions = [train.condition_names[i] for i in kinds]
         perturbed = ~control
-        own = _averages(values[perturbed], train.condition[perturbed], kinds.max() + 1)[kinds]
+        own = group_means(values[perturbed], train.condition[perturbed], kinds.max() + 1)[kinds]
         # mu_0 of a condition: control means of the batches, weighted as the condition's cells are.
         place = np.searchsorted(kinds, train.condition[perturbed])
         cells = np.zeros((len(kinds), n_batches))
@@ -236,26 +235,29 @@ class LinearPCA(Baseline):
     n_components = 10
     penalty = 0.1
 
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(screen)
+        self._gene = {gene: i for i, gene in enumerate(screen.genes)}
+        self._fits: dict[Scale, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
+
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         names = self.screen.perturbations
         received = self.screen.vocabulary.notation.read(condition, names)
-        genes = {gene: i for i, gene in enumerate(self.screen.genes)}
-        if not all(name in genes for name in received):
-            return None
-        fitted = self._fit(means, genes)
-        if fitted is None:
+        if means.scale not in self._fits:
+            self._fits[means.scale] = self._fit(means)
+        fitted = self._fits[means.scale]
+        if fitted is None or not all(name in self._gene for name in received):
             return None
         scores, weights, center = fitted
-        p = scores[[genes[name] for name in received]].sum(0)
+        p = scores[[self._gene[name] for name in received]].sum(0)
         return scores @ (weights @ p) + center
 
-    def _fit(
-        self, means: Means, genes: dict[str, int]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def _fit(self, means: Means) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Return G, W and b; None without a single condition whose target is among the genes."""
         singles = [name for name in means.conditions if len(self._parts(name)) == 1]
         read, names = self.screen.vocabulary.notation.read, self.screen.perturbations
         targets = [next(iter(read(name, names))) for name in singles]
-        known = [i for i, target in enumerate(targets) if target in genes]
+        known = [i for i, target in enumerate(targets) if target in self._gene]
         if not known:
             return None
         y = np.array([means.of(name) for name in singles]).T
@@ -264,7 +266,7 @@ class LinearPCA(Baseline):
         left, size, _ = np.linalg.svd(y, full_matrices=False)
         k = min(self.n_components, len(size))
         scores = left[:, :k] * size[:k]
-        p = scores[[genes[targets[i]] for i in known]]
+        p = scores[[self._gene[targets[i]] for i in known]]
         ridge = self.penalty * np.eye(k)
         inner = np.linalg.solve(scores.T @ scores + ridge, scores.T @ y[:, known] @ p)
         weights = np.linalg.solve((p.T @ p + ridge).T, inner.T).T
@@ -280,14 +282,3 @@ BASELINES: list[type[Baseline]] = [
     LinearPCA,
 ]
 """All of them."""
-
-
-def _averages(values: sp.csr_matrix, group: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return the mean of the cells of each group, `group gene`; NaN for an empty one."""
-    member = sp.csr_matrix(
-        (np.ones(len(group)), (group, np.arange(len(group)))), (n_groups, len(group))
-    )
-    cells = np.bincount(group, minlength=n_groups)[:, None]
-    with np.errstate(invalid="ignore"):
-        means: np.ndarray = (member @ values).toarray() / cells
-    return means

@@ -142,9 +142,12 @@ class Estimator(Predictions, Mechanisms, ABC):
             On Ctrl-C or SIGTERM; the best parameters so far are kept.
         """
         chosen = TrainSettings(**settings)
-        train, valid = self._loaders(chosen)
+        screen, device = self._trainable(chosen), resolve_device(chosen.device)
+        train, valid = (
+            Loader(cells, device, encoding=self.encoding) for cells in (screen.train, screen.valid)
+        )
         standard = self.module.encoder  # holds the input statistics, whatever it has learned
-        self.module = self._built(chosen.seed).to(train.device)
+        self.module = self._built(chosen.seed).to(device)
         self.module.encoder.standardise_with(standard.center, standard.scale)
         identity = {"name": self.name, **self.hyperparameters}
         history: list[dict[str, float]] = []
@@ -164,19 +167,15 @@ class Estimator(Predictions, Mechanisms, ABC):
         **settings
             As in `train`.
         """
-        self._loaders(TrainSettings(**settings))
+        screen = self._trainable(TrainSettings(**settings))
+        self.encoding(screen.dosage[np.isin(np.asarray(screen.split), ["train", "valid"])])
 
-    def _loaders(self, settings: TrainSettings) -> tuple[Loader, Loader]:
-        """Return training and validation cells, as this model encodes them."""
+    def _trainable(self, settings: TrainSettings) -> Screen:
+        """Return the screen, if there is one that the settings go with."""
         if self._screen is None:
             raise InputError("a loaded model has no data to train on: make it anew from a screen")
         settings.check_variables(self.module.variables)
-        device = resolve_device(settings.device)
-        train, valid = (
-            Loader(cells, device, encoding=self.encoding)
-            for cells in (self._screen.train, self._screen.valid)
-        )
-        return train, valid
+        return self._screen
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Save the model as `model.json` and `model.safetensors`, for `samsvae.load`.

@@ -48,17 +48,7 @@ class Facts:
         InputError
             If there are no training cells, no control cells or no perturbed cells among them.
         """
-        train = screen.train
-        notation = screen.vocabulary.notation
-        if not len(train):
-            raise InputError("the split leaves no training cells")
-        if not train.is_control.any():
-            raise InputError(
-                f"no control cells in training: expected cells labelled {notation.control!r} "
-                "whose split is 'train'"
-            )
-        if train.is_control.all():
-            raise InputError("no perturbed cells in training: all of them are controls")
+        train = training_cells(screen)
         n_silent = int((train.counts.getnnz(0) == 0).sum())
         if n_silent:
             warnings.warn(
@@ -127,18 +117,11 @@ class Facts:
 
     def asked(self, conditions: str | Sequence[str] | None) -> list[str]:
         """Return the conditions that were asked for, once each; by default the training cells'."""
-        asked = self.conditions[1:] if conditions is None else conditions
-        asked = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked))
-        if not asked:
-            raise InputError("no conditions are asked for")
-        return asked
+        return dosage.once_each(self.conditions[1:] if conditions is None else conditions)
 
     def stored(self, condition: str) -> str:
         """Return a condition as it is stored: sorted."""
-        vocabulary = self.vocabulary
-        return vocabulary.notation.write(
-            vocabulary.notation.read(condition, vocabulary.perturbations)
-        )
+        return self.vocabulary.stored(condition)
 
     def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
         """Return conditions as dosage, refusing perturbations never seen in training."""
@@ -201,6 +184,27 @@ class Facts:
             unobserved=header["unobserved"],
             **arrays,
         )
+
+
+def training_cells(screen: Screen) -> Screen:
+    """Return a screen's training cells.
+
+    Raises
+    ------
+    InputError
+        If there are none, or no control cells or no perturbed cells among them.
+    """
+    train = screen.train
+    if not len(train):
+        raise InputError("the split leaves no training cells")
+    if not train.is_control.any():
+        raise InputError(
+            "no control cells in training: expected cells labelled "
+            f"{screen.vocabulary.notation.control!r} whose split is 'train'"
+        )
+    if train.is_control.all():
+        raise InputError("no perturbed cells in training: all of them are controls")
+    return train
 
 
 def _median_dose(received: sp.csr_matrix) -> np.ndarray:

@@ -19,15 +19,13 @@ from samsvae.estimators import ESTIMATORS, estimator, load
 from samsvae.files import write_text, written_aside
 from samsvae.options import Options, read_toml, toml
 from samsvae.scoring import Score
-from samsvae.train.settings import TrainSettings
+from samsvae.train.settings import MAY_DIFFER, TrainSettings
 
 KEYS = Options(Screen.from_anndata)
 """The settings that read a screen."""
 _NO_SETTINGS = ("checkpoint", "resume")
 SETTINGS = Options(Screen.from_anndata, estimator, *ESTIMATORS, TrainSettings, without=_NO_SETTINGS)
 """The settings of a run, of any model."""
-_MAY_DIFFER = {"device", "progress", "max_steps", "max_epochs", "patience", "checkpoint_every"}
-"""Settings with which a run may be resumed that was started with others."""
 
 
 def gathered(
@@ -116,7 +114,7 @@ class Run:
             _, before = complete(self.config())
             for name, value in settings.items():
                 was = before.get(name)
-                if name not in _MAY_DIFFER and was != value:
+                if name not in MAY_DIFFER and was != value:
                     raise InputError(
                         f"the run was started with {name} = {was!r}, not {value!r}: "
                         "resume with the same command, or start another run"

@@ -14,7 +14,7 @@ from samsvae.answers.trained import Trained
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.evaluation import simulation
-from samsvae.evaluation.effects import Cells, EffectSettings, average_effects
+from samsvae.evaluation.effects import ArmCells, EffectSettings, average_effects
 from samsvae.evaluation.iwelbo import predictive_iwelbo
 from samsvae.facts import expected_library_size
 from samsvae.signature import shows
@@ -134,7 +134,7 @@ class Predictions(Trained):
         asked = self.facts.asked(conditions)
         received = self.encoding(self.facts.received(asked))
         stored = [self.facts.stored(name) for name in asked]
-        cells = Cells(
+        cells = ArmCells(
             [self.facts.library_sizes(name) for name in stored],
             self.facts.library_sizes(self.facts.conditions[0]),
             self.facts.shares_of(batch),

@@ -155,3 +155,17 @@ def rows(conditions: Sequence[Condition], perturbations: Sequence[str]) -> sp.cs
     shape = (len(conditions), len(perturbations))
     data = np.asarray(doses, np.float32)
     return sp.csr_matrix((data, np.asarray(indices, np.int64), indptr), shape=shape)
+
+
+def once_each(conditions: str | Sequence[str]) -> list[str]:
+    """Return the conditions that were asked for, once each.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    asked = [conditions] if isinstance(conditions, str) else list(dict.fromkeys(conditions))
+    if not asked:
+        raise InputError("no conditions are asked for")
+    return asked

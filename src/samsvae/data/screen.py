@@ -213,8 +213,7 @@ class Screen:
 
     def of(self, condition: str) -> Screen:
         """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur."""
-        notation = self.vocabulary.notation
-        name = notation.write(notation.read(condition, self.perturbations))
+        name = self.vocabulary.stored(condition)
         if name not in self.condition_names:
             return self[:0]
         return self[self.condition == self.condition_names.index(name)]

@@ -23,3 +23,7 @@ class Vocabulary:
     """Whether the data are counts (or real values)."""
     own_library_size: bool = True
     """Whether a cell's library size is the sum of its counts of these genes."""
+
+    def stored(self, condition: str) -> str:
+        """Return a condition as it is stored: sorted."""
+        return self.notation.write(self.notation.read(condition, self.perturbations))

@@ -30,6 +30,16 @@ def expression(screen: Screen, scale: Scale = "log") -> sp.csr_matrix:
     return values
 
 
+def group_means(values: sp.csr_matrix, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """Return the mean of the cells of each group, `group gene`; NaN for an empty one."""
+    n_cells = len(group)
+    member = sp.csr_matrix((np.ones(n_cells), (group, np.arange(n_cells))), (n_groups, n_cells))
+    cells = np.bincount(group, minlength=n_groups)[:, None]
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        means: np.ndarray = (member @ values).toarray() / cells
+    return means
+
+
 def differential_expression(
     screen: Screen,
     conditions: Sequence[str] | None = None,
@@ -63,14 +73,7 @@ def differential_expression(
     control = screen.condition_names[0]
     asked = screen.conditions if conditions is None else conditions
     names = [name for name in asked if name != control]
-    n_conditions, n_cells = len(screen.condition_names), len(screen)
-    member = sp.csr_matrix(
-        (np.ones(n_cells), (screen.condition, np.arange(n_cells))), (n_conditions, n_cells)
-    )
-    sums = (member @ expression(screen, scale)).toarray()
-    cells = np.bincount(screen.condition, minlength=n_conditions)
-    means = np.full_like(sums, np.nan)
-    means[cells > 0] = sums[cells > 0] / cells[cells > 0, None]
+    means = group_means(expression(screen, scale), screen.condition, len(screen.condition_names))
     difference = pd.DataFrame(
         means - means[0],
         pd.Index(screen.condition_names, name="condition"),

@@ -45,7 +45,7 @@ class EffectSettings(NamedTuple):
     seed: int
 
 
-class Cells(NamedTuple):
+class ArmCells(NamedTuple):
     """What else the cells of the arms are like."""
 
     condition_sizes: Sequence[np.ndarray]
@@ -60,7 +60,7 @@ def average_effects(
     model: PerturbationVAE,
     received: sp.csr_matrix,
     settings: EffectSettings,
-    cells: Cells,
+    cells: ArmCells,
     *,
     progress: bool = False,
 ) -> list[Effect]:
@@ -133,7 +133,7 @@ class _Control:
         self,
         model: PerturbationVAE,
         settings: EffectSettings,
-        cells: Cells,
+        cells: ArmCells,
         generator: torch.Generator,
     ) -> None:
         self.model, self.settings, self.generator = model, settings, generator
@@ -175,9 +175,7 @@ class _Control:
     def hidden(self, dosage: Dosage, shifts: Shifts, basal: Tensor, covariates: Tensor) -> Tensor:
         """Return the decoder's last layer, `draw draw hidden`."""
         context = self.model.mechanism.context(dosage, shifts)
-        state = self.model.mechanism.apply_to(basal, context)
-        hidden: Tensor = self.model.decoder(*state, covariates)
-        return hidden
+        return self.model.decoded(basal, context, covariates)
 
     @property
     def panel(self) -> bool:

@@ -56,9 +56,9 @@ def new_cells(
         # Every new cell is a particle of one cell.
         shifts = draw_shifts(model, dosage.perturbations, n, generator)
         basal = model.encoder.noise(1, n, generator)  # the prior is N(0, I)
-        state = model.mechanism.apply_to(basal, model.mechanism.context(dosage, shifts))
+        context = model.mechanism.context(dosage, shifts)
         own = torch.from_numpy(covariates[rows].astype(np.float32)).to(generator.device)
-        hidden = model.decoder(*state, own.unsqueeze(1)).squeeze(1)
+        hidden = model.decoded(basal, context, own.unsqueeze(1)).squeeze(1)
         blocks.append(model.likelihood.draw(hidden, size, generator, panel=panel).counts)
     return _stored(model, blocks)
 
@@ -83,8 +83,7 @@ def given_cells(
         basal = model.encoder.draw(batch, context, model.encoder.noise(n, 1, generator)).value
         target = Dosage(one.perturbations, one.position.expand(n, -1), one.dose.expand(n, -1))
         context = model.mechanism.context(target, of_batch(shifts, everyone, target))
-        state = model.mechanism.apply_to(basal, context)
-        hidden = model.decoder(*state, batch.covariates).squeeze(0)
+        hidden = model.decoded(basal, context, batch.covariates).squeeze(0)
         size = batch.library_size
         blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)
     return _stored(model, blocks)

@@ -8,7 +8,7 @@ from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import Likelihood
 from samsvae.model.mechanism import Mechanism
 from samsvae.model.networks import MLP
-from samsvae.types import Batch, LogWeights, Shifts
+from samsvae.types import Batch, Context, LogWeights, Shifts
 
 
 class PerturbationVAE(nn.Module):
@@ -53,8 +53,12 @@ class PerturbationVAE(nn.Module):
         """
         context = self.mechanism.context(batch.dosage, shifts)
         basal = self.encoder.draw(batch, context, noise, closed_form=closed_form)
-        state = self.mechanism.apply_to(basal.value, context)
-        hidden = self.decoder(*state, batch.covariates)
+        hidden = self.decoded(basal.value, context, batch.covariates)
         return LogWeights(
             self.likelihood.log_prob(hidden, batch), basal.log_ratio, shifts.log_ratios
         )
+
+    def decoded(self, basal: Tensor, context: Context, covariates: Tensor) -> Tensor:
+        """Return the decoder's last hidden layer, `... hidden`, of basal states in a context."""
+        hidden: Tensor = self.decoder(*self.mechanism.apply_to(basal, context), covariates)
+        return hidden

@@ -23,24 +23,6 @@ from samsvae.train.progress import ProgressBar
 from samsvae.train.settings import TrainSettings
 from samsvae.train.step import PlainStep, draw_noise
 
-_DECISIVE = (
-    "seed",
-    "batch_size",
-    "n_particles",
-    "learning_rate",
-    "weight_decay",
-    "clip_norm",
-    "objective",
-    "closed_form_kl",
-    "basal_weight",
-    "mask_weight",
-    "mask_prob_weight",
-    "embedding_weight",
-    "warmup_steps",
-    "validate_every",
-)
-"""Settings that a run's numbers depend on, and that a resumed run must share."""
-
 _VALID_PARTICLES = 5
 """At least so many draws give the validation ELBO, however few a step takes."""
 
@@ -221,7 +203,7 @@ class Training:
             "metric_names": self.metric_names,
             "best_elbo": self.best_elbo if self.best is not None else None,
             "since_best": self.since_best,
-            "settings": {name: getattr(self.settings, name) for name in _DECISIVE},
+            "settings": self.settings.decisive,
             "model": self.identity,
             "data": [self.train.screen.digest, self.valid.screen.digest],
         }

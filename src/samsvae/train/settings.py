@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from samsvae.errors import InputError, check_count, check_range, listed, unknown
 
 OBJECTIVES = ("elbo", "iwelbo")
+MAY_DIFFER = (
+    "device",
+    "progress",
+    "max_steps",
+    "max_epochs",
+    "patience",
+    "checkpoint",
+    "checkpoint_every",
+    "resume",
+)
+"""Settings with which a run may be resumed that was started with others."""
 VARIABLES = ("basal", "mask", "mask_prob", "embedding")
 """Latent variables whose terms can be weighted."""
 
@@ -123,6 +135,11 @@ class TrainSettings:
         if self.max_steps is not None and self.max_epochs is not None:
             raise InputError("max_steps and max_epochs are both given: expected one of them")
         resolve_device(self.device)
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that a run's numbers depend on, and that a resumed run must share."""
+        return {name: value for name, value in asdict(self).items() if name not in MAY_DIFFER}
 
     @property
     def takes_closed_form(self) -> bool:
