@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from anndata import AnnData
-
 import samsvae
 from measure import Table, peak_memory, products, yardstick
+from screens import screen
 from shapes import SHAPES, WIDTH, Shape
 
 
 def trained(shape: Shape, n_cells: int) -> tuple[samsvae.SAMSVAE, samsvae.Screen]:
     """Return a model of one step's training, and its screen, with 20 perturbations."""
-    batch = shape._replace(n_perturbations=20).batch(n_cells)
-    label = np.array(["control", *(f"p{t}" for t in range(1, 20))])
-    given = batch.dosage.perturbations[batch.dosage.position[:, 0]].numpy()
-    counts = batch.counts.numpy()
-    counts[:, 0] += 1
-    obs = pd.DataFrame({"perturbation": label[given]}, [f"cell{i}" for i in range(n_cells)])
-    var = pd.DataFrame(index=[f"g{i}" for i in range(shape.n_genes)])
-    screen = samsvae.Screen.from_anndata(AnnData(counts, obs=obs, var=var))
-    screen = screen.with_split(["train"] * n_cells)
+    simulated = screen(shape._replace(n_perturbations=20), n_cells)
     model = samsvae.SAMSVAE(
-        screen,
+        simulated,
         n_latent=shape.n_latent,
         n_hidden=WIDTH,
         n_hidden_embedding=shape.width_embedding,
         n_layers_embedding=shape.n_layers_embedding,
     )
-    return model.train(max_steps=1, progress=False), screen
+    return model.train(max_steps=1, progress=False), simulated
+
+
+def peak_of(n_particles: int) -> float:
+    """Return the peak memory, GiB, of a process that takes the IWELBO of norman's shape."""
+    code = (
+        "from inference import *; model, cells = trained(SHAPES['norman'], 256); "
+        f"model.iwelbo(cells.train, n_particles={n_particles}, progress=False); "
+        "print(peak_memory())"
+    )
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return float(done.stdout.split()[-1])
 
 
 def main() -> None:
@@ -45,11 +50,11 @@ def main() -> None:
     table = Table(given.out)
     for name, shape in SHAPES.items():
         n_cells, n_particles = 1024, 5 if given.quick else 25
-        model, screen = trained(shape, n_cells)
+        model, cells = trained(shape, n_cells)
         unit = yardstick()
 
-        def iwelbo(k: int = n_particles, model=model, screen=screen) -> None:
-            model.iwelbo(screen.train, n_particles=k, progress=False)
+        def iwelbo(k: int = n_particles, model=model, cells=cells) -> None:
+            model.iwelbo(cells.train, n_particles=k, progress=False)
 
         floor = products(iwelbo)
         start = time.perf_counter()
@@ -66,7 +71,7 @@ def main() -> None:
             to_products=seconds / of_products,
             GiB=peak_memory(),
         )
-        conditions, n_particles = screen.conditions[1:], 100 if given.quick else 400
+        conditions, n_particles = cells.conditions[1:], 100 if given.quick else 400
         for kind in ("log", "normalized"):
             start = time.perf_counter()
             model.effects(
@@ -75,6 +80,9 @@ def main() -> None:
             scale = 1e6 / (len(conditions) * n_particles)
             seconds = scale * (time.perf_counter() - start)
             table.add(f"effects {name}, {kind}, 1e6 (condition, particle)", [seconds], unit)
+    if not given.quick:
+        few, many = peak_of(100), peak_of(10_000)
+        print(f"iwelbo norman, peak memory: {few:.2f} GiB at K = 100, {many:.2f} at K = 10,000")
     table.write()
 
 

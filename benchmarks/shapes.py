@@ -1,11 +1,14 @@
-"""The shapes that are timed: the paper's two screens, simulated. Needs torch and samsvae's core."""
+"""The shapes that are timed: the paper's two screens, simulated. Needs torch and numpy alone."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+import bare  # noqa: F401  before samsvae
+from samsvae.data.resident import ResidentCells, ResidentCounts
 from samsvae.model.embedding import MaskedEmbedding
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import NegativeBinomialLikelihood
@@ -64,6 +67,20 @@ class Shape(NamedTuple):
             torch.zeros(n_cells, 0),
             Dosage(perturbations, position[:, None], torch.ones(n_cells, 1)),
             torch.full((len(perturbations),), 150.0),
+        )
+
+    def resident(self, n_cells: int, device: torch.device) -> ResidentCells:
+        """Return cells whose data lie on a device."""
+        batch = self.batch(n_cells)
+        counts = batch.counts.numpy().astype(np.uint8)
+        starts = np.concatenate([[0], np.count_nonzero(counts, 1).cumsum()])
+        values = ResidentCounts(
+            counts[counts > 0], np.nonzero(counts)[1], starts, self.n_genes, device
+        )
+        dosage = Dosage(*(part.to(device) for part in batch.dosage))
+        n_t = torch.full((self.n_perturbations,), 150.0, device=device)
+        return ResidentCells(
+            values, batch.library_size.to(device), batch.covariates.to(device), dosage, n_t
         )
 
 

@@ -110,3 +110,20 @@ def test_every_public_name_has_a_docstring() -> None:
         name for name in samsvae.__all__ if name[0] != "_" and not getattr(samsvae, name).__doc__
     ]
     assert bare == []
+
+
+def test_the_step_benchmark_needs_torch_and_numpy_only() -> None:
+    absent = ["anndata", "pandas", "scipy", "sklearn", "cyclopts", "rich", "safetensors"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}));"
+        "from step import *; shape = SHAPES['replogle']._replace(n_genes=40, n_perturbations=30);"
+        "batch_of = shape.resident(600, torch.device('cpu')).batch;"
+        "batch = batch_of(torch.arange(64)); model = shape.model();"
+        "take = PlainStep(model, torch.optim.Adam(model.parameters()));"
+        "print(take(batch, *draw_noise(model, batch, 1, torch.Generator()))['elbo'].item())"
+    )
+    folder = SOURCE.parents[1] / "benchmarks"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 0

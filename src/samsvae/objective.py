@@ -42,7 +42,7 @@ def log_weights(weights: LogWeights, batch: Batch) -> Tensor:
     return total
 
 
-def weighted(weights: LogWeights, factors: Mapping[str, float]) -> LogWeights:
+def weighted(weights: LogWeights, factors: Mapping[str, float | Tensor]) -> LogWeights:
     """Return the terms with those of some latent variables multiplied by a number.
 
     With a factor below 1 a latent variable pays less for leaving its prior than the ELBO asks

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from samsvae.data.encoding import Encoding, Separate
+from samsvae.data.resident import ResidentCells, ResidentCounts
 from samsvae.data.screen import Screen
 from samsvae.types import Batch, Dosage
 
@@ -57,6 +58,19 @@ class Loader:
             self._tensor(self._covariates[rows]),
             on_device(received, self.device),
             self._tensor(np.maximum(n_t, 1)),
+        )
+
+    def resident(self) -> ResidentCells:
+        """Return the cells with all their data on the device, to take batches from there."""
+        counts, size = self.screen.counts, self.screen.library_size
+        return ResidentCells(
+            ResidentCounts(
+                counts.data, counts.indices, counts.indptr, counts.shape[1], self.device
+            ),
+            self._tensor(size),
+            self._tensor(self._covariates),
+            on_device(encode(self.dosage, self.n_slots), self.device),
+            self._tensor(self.cells_per_column),
         )
 
     @property

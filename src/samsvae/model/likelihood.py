@@ -14,6 +14,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from samsvae.ops import negative_binomial
+from samsvae.ops.precision import single
 from samsvae.types import Batch, CountDraw, Scale
 
 SCALE_SIZE = 1e4
@@ -125,7 +126,7 @@ class NegativeBinomialLikelihood(Likelihood):
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
         return negative_binomial.log_prob_of_logits(
             batch.counts,
-            F.linear(hidden, self.linear.weight),
+            single(F.linear(hidden, self.linear.weight)),
             self.linear.bias,
             batch.library_size,
             self.log_inverse_dispersion,
@@ -172,7 +173,7 @@ class PoissonLikelihood(Likelihood):
         self.linear = nn.Linear(n_hidden, n_genes)
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
-        raw = self.linear(hidden)
+        raw = single(self.linear(hidden))
         # Far below 0, softplus(raw) = exp(raw), which underflows where its logarithm does not.
         log_rate = torch.where(raw < -20, raw, F.softplus(raw.clamp(min=-20)).log())
         # The factorial does not depend on the particle.
@@ -202,8 +203,8 @@ class GaussianLikelihood(Likelihood):
         self.raw_variance = nn.Linear(n_hidden, n_genes)
 
     def distribution(self, hidden: Tensor) -> Normal:
-        scale = (self.raw_variance(hidden).exp() + 1e-4).sqrt()
-        return Normal(self.linear(hidden), scale, validate_args=False)
+        scale = (single(self.raw_variance(hidden)).exp() + 1e-4).sqrt()
+        return Normal(single(self.linear(hidden)), scale, validate_args=False)
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
         return self.distribution(hidden).log_prob(batch.counts).sum(-1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
+from samsvae.ops.precision import single
 from samsvae.types import Context, Dosage
 
 
@@ -96,5 +97,5 @@ class GaussianNetwork(nn.Module):
 
     def forward(self, *parts: Context) -> Normal:
         hidden = self.hidden(*parts)
-        scale = (self.raw_variance(hidden).exp() + 1e-4).sqrt()
-        return Normal(self.mean(hidden), scale, validate_args=False)
+        scale = (single(self.raw_variance(hidden)).exp() + 1e-4).sqrt()
+        return Normal(single(self.mean(hidden)), scale, validate_args=False)

@@ -80,7 +80,12 @@ def _run(*command: str) -> None:
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether the C code can take these tensors: single precision on a CPU."""
+    """Whether the C code can take these tensors: single precision on a CPU.
+
+    While torch compiles it cannot: what it compiles is the plain form.
+    """
+    if torch.compiler.is_compiling():
+        return False
     alike = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
     return alike and library() is not None
 

@@ -20,8 +20,10 @@ from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 from samsvae.model.vae import PerturbationVAE
 from samsvae.train import checkpoint
 from samsvae.train.progress import ProgressBar
-from samsvae.train.settings import TrainSettings
-from samsvae.train.step import PlainStep, draw_noise
+from samsvae.train.replay import CudaRecorder, Replayed
+from samsvae.train.settings import VARIABLES, TrainSettings
+from samsvae.train.step import CompiledStep, PlainStep, draw_noise
+from samsvae.types import Batch
 
 _VALID_PARTICLES = 5
 """At least so many draws give the validation ELBO, however few a step takes."""
@@ -74,21 +76,28 @@ class Training:
     ) -> None:
         self.identity = dict(identity)
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
+        variant = settings.step_on(train.device)
         self.optimizer = torch.optim.Adam(
             model.parameters(),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=True,
+            capturable=variant == "graph",
         )
-        clip_norm = math.inf if settings.clip_norm is None else settings.clip_norm
-        self.take_step = PlainStep(
+        kind = CompiledStep if variant == "compiled" else PlainStep
+        self.take_step = kind(
             model,
             self.optimizer,
-            clip_norm=clip_norm,
+            clip_norm=math.inf if settings.clip_norm is None else settings.clip_norm,
             importance_weighted=settings.objective == "iwelbo",
             closed_form=settings.takes_closed_form,
+            bfloat16=settings.precision == "bfloat16",
         )
+        self.batch = _batches(train)
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
+        self.step_of: Callable[[Tensor, Tensor], Tensor] = self._step_of
+        if variant == "graph":
+            self.step_of = Replayed(self._step_of, CudaRecorder(self.generator))
         self.n_steps = settings.n_steps(len(train.screen))
         self.step = 0
         self.history = history
@@ -132,12 +141,20 @@ class Training:
     def _one_step(self) -> None:
         settings = self.settings
         rows = self.train.rows_of_step(self.step, settings.batch_size, settings.seed)
-        batch = self.train.batch(rows)
-        noise = draw_noise(self.model, batch, settings.n_particles, self.generator)
-        metrics = self.take_step(batch, *noise, settings.factors(self.step))
-        self.metric_names = list(metrics)
-        self.pending.append(torch.stack(list(metrics.values())))
+        factors = list(settings.factors(self.step).values())
+        given = torch.from_numpy(rows), torch.tensor(factors)
+        device = self.train.device
+        self.pending.append(self.step_of(*(x.to(device, non_blocking=True) for x in given)))
         self.step += 1
+
+    def _step_of(self, rows: Tensor, factors: Tensor) -> Tensor:
+        """Take a step on some cells, by position, and return its metrics."""
+        batch = self.batch(rows)
+        noise = draw_noise(self.model, batch, self.settings.n_particles, self.generator)
+        weights = dict(zip(VARIABLES, factors.unbind(), strict=False))  # none: all are 1
+        metrics = self.take_step(batch, *noise, weights)
+        self.metric_names = list(metrics)
+        return torch.stack(list(metrics.values()))
 
     def _check_finite(self) -> None:
         """Raise if a step since the last row was not finite: the one read of the host."""
@@ -251,6 +268,13 @@ class Training:
         self.step = header["step"]
         self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
+
+
+def _batches(loader: Loader) -> Callable[[Tensor], Batch]:
+    """Return what assembles batches: from data on the device, where that is not the host."""
+    if loader.device.type == "cpu":
+        return lambda rows: loader.batch(rows.numpy())
+    return loader.resident().batch
 
 
 @contextmanager

@@ -13,8 +13,11 @@ import torch
 from samsvae.errors import InputError, check_count, check_range, listed, unknown
 
 OBJECTIVES = ("elbo", "iwelbo")
+PRECISIONS = ("float32", "bfloat16")
+STEPS = ("auto", "plain", "compiled", "graph")
 MAY_DIFFER = (
     "device",
+    "step",
     "progress",
     "max_steps",
     "max_epochs",
@@ -85,6 +88,13 @@ class TrainSettings:
         Same seed, same machine, same numbers.
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+    precision
+        "float32", or "bfloat16": matrix products in half precision, everything else in single.
+        Faster only where the machine multiplies bfloat16 faster (docs/performance.md).
+    step
+        How a step is run, the numbers being the same but for rounding: "plain"; "compiled" by
+        torch, which takes half a minute at first and pays on few machines; "graph", recorded once
+        and replayed without the host, on a CUDA device; "auto": graph there, plain on a CPU.
     progress
         Show a progress bar.
     """
@@ -110,6 +120,8 @@ class TrainSettings:
     resume: bool = False
     seed: int = 0
     device: str = "auto"
+    precision: str = "float32"
+    step: str = "auto"
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -123,8 +135,10 @@ class TrainSettings:
         check_range("weight_decay", self.weight_decay, low=0, high=1)
         if self.clip_norm is not None:
             check_range("clip_norm", self.clip_norm, low=0, high=math.inf, open_=True)
-        if self.objective not in OBJECTIVES:
-            raise unknown("objective", self.objective, OBJECTIVES)
+        choices = {"objective": OBJECTIVES, "precision": PRECISIONS, "step": STEPS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
         if self.closed_form_kl and self.objective == "iwelbo":
             raise InputError(
                 "closed_form_kl is for the ELBO: importance weights need the draws themselves"
@@ -134,7 +148,17 @@ class TrainSettings:
         check_count("warmup_steps", self.warmup_steps, low=0)
         if self.max_steps is not None and self.max_epochs is not None:
             raise InputError("max_steps and max_epochs are both given: expected one of them")
-        resolve_device(self.device)
+        self.step_on(resolve_device(self.device))
+
+    def step_on(self, device: torch.device) -> str:
+        """Return how steps are run on a device: "plain", "compiled" or "graph"."""
+        if self.step == "graph" and device.type != "cuda":
+            raise InputError(
+                f"step 'graph' needs a CUDA device, not {device.type!r}: take 'auto' or 'plain'"
+            )
+        if self.step == "auto":
+            return "graph" if device.type == "cuda" else "plain"
+        return self.step
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -161,10 +185,11 @@ class TrainSettings:
                 )
 
     def factors(self, step: int) -> dict[str, float]:
-        """Return the factors at a step (from 0) that are not 1."""
+        """Return the factor of every latent variable at a step (from 0); none if all stay 1."""
+        if self.warmup_steps == 0 and all(weight == 1 for weight in self.weights.values()):
+            return {}
         warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        factors = {name: warmth * weight for name, weight in self.weights.items()}
-        return {name: factor for name, factor in factors.items() if factor != 1}
+        return {name: warmth * weight for name, weight in self.weights.items()}
 
     def n_steps(self, n_cells: int) -> int:
         """Return how many steps training takes on so many cells."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from samsvae import objective
 from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Batch, ShiftNoise
+
+
+Evaluation: TypeAlias = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
 def draw_noise(
@@ -38,6 +43,8 @@ class PlainStep:
         Ascend `objective.iwelbo_surrogate` instead of the ELBO.
     closed_form
         Take KL terms in closed form, where there is one, instead of by draws.
+    bfloat16
+        Take matrix products in bfloat16; everything else stays in single precision.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class PlainStep:
         clip_norm: float = math.inf,
         importance_weighted: bool = False,
         closed_form: bool = False,
+        bfloat16: bool = False,
     ) -> None:
         self.model = model
         self.parameters = list(model.parameters())
@@ -55,31 +63,85 @@ class PlainStep:
         self.clip_norm = clip_norm
         self.per_cell = objective.iwelbo_surrogate if importance_weighted else objective.elbo
         self.closed_form = closed_form
+        self.bfloat16 = bfloat16
 
     def __call__(
         self,
         batch: Batch,
         shift_noise: ShiftNoise,
         basal_noise: Tensor,
-        factors: Mapping[str, float] | None = None,
+        factors: Mapping[str, float | Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Take one step; `factors` weigh the latent variables, see `objective.weighted`.
 
         Return, on the device: the objective, the unweighted ELBO and each of its terms (nats per
         cell), and the norm of the gradient.
         """
-        model, closed_form = self.model, self.closed_form
         self.optimizer.zero_grad(set_to_none=True)
-        shifts = model.mechanism.draw(
-            batch.dosage.perturbations, shift_noise, closed_form=closed_form
-        )
-        weights = model(batch, shifts, basal_noise, closed_form=closed_form)
-        paid = objective.weighted(weights, factors) if factors else weights
-        value = self.per_cell(paid, batch).mean()
+        value, terms = self._value(batch, shift_noise, basal_noise, factors)
         (-value).backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        norm = self._clipped()
         self.optimizer.step()
+        elbo = torch.stack(list(terms.values())).sum()
+        return {"objective": value.detach(), "elbo": elbo, "gradient_norm": norm, **terms}
+
+    def _value(
+        self,
+        batch: Batch,
+        shift_noise: ShiftNoise,
+        basal_noise: Tensor,
+        factors: Mapping[str, float | Tensor] | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective, and the terms of the ELBO without their history."""
+        model, closed_form = self.model, self.closed_form
+        with torch.autocast(basal_noise.device.type, torch.bfloat16, enabled=self.bfloat16):
+            shifts = model.mechanism.draw(
+                batch.dosage.perturbations, shift_noise, closed_form=closed_form
+            )
+            weights = model(batch, shifts, basal_noise, closed_form=closed_form)
+        paid = objective.weighted(weights, factors) if factors else weights
         with torch.no_grad():
             terms = objective.elbo_terms(weights, batch)
-            elbo = torch.stack(list(terms.values())).sum()
-        return {"objective": value.detach(), "elbo": elbo, "gradient_norm": norm, **terms}
+        return self.per_cell(paid, batch).mean(), terms
+
+    def _clipped(self) -> Tensor:
+        """Clip the gradient, where it is to be, and return its norm of before."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self.clip_norm < math.inf:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
+        return norm
+
+
+class CompiledStep(PlainStep):
+    """The same step, its objective and gradient compiled by torch.
+
+    What torch compiles it keeps in its own cache, for later runs. Where it cannot, there is one
+    warning, and the plain form serves.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._plain: Evaluation = super()._value
+        self._evaluation: Evaluation | None = None
+
+    def _value(
+        self,
+        batch: Batch,
+        shift_noise: ShiftNoise,
+        basal_noise: Tensor,
+        factors: Mapping[str, float | Tensor] | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        try:
+            if self._evaluation is None:
+                self._evaluation = torch.compile(self._plain, dynamic=True)
+            return self._evaluation(batch, shift_noise, basal_noise, factors)
+        except Exception as error:
+            if self._evaluation is self._plain:
+                raise
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(
+                f"the training step cannot be compiled ({reason}): going on without", stacklevel=2
+            )
+            self._evaluation = self._plain
+            return self._plain(batch, shift_noise, basal_noise, factors)
