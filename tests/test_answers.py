@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -177,8 +180,11 @@ def test_effects_are_labelled_as_asked(trained: samsvae.SAMSVAE) -> None:
     assert list(effects.obs["condition"]) == ["A+B", "C", "A+C"]
     assert effects.obs["n_train_cells"].tolist()[2] == 0
     assert list(effects.var_names) == [f"g{i}" for i in range(12)]
-    assert set(effects.layers) == {"mc_se", "lower", "upper"}
-    assert np.all(effects.layers["lower"] <= effects.layers["upper"])
+    assert set(effects.layers) == {"mc_se", "lower", "upper", "lower_50", "upper_50"}
+    ends = [effects.layers[name] for name in ("lower", "lower_50", "upper_50", "upper")]
+    assert all(np.all(low <= high) for low, high in pairwise(ends))
+    widths = [np.median(ends[3] - ends[0]), np.median(ends[2] - ends[1])]
+    assert widths[1] < 0.8 * widths[0]
 
 
 def test_an_effect_does_not_depend_on_the_others_asked(trained: samsvae.SAMSVAE) -> None:
@@ -326,3 +332,52 @@ def test_every_posterior_family_trains_and_answers(
     assert np.isfinite(model.iwelbo(screen.test, n_particles=5, progress=False)).all(axis=None)
     assert np.isfinite(model.effects(n_particles=50, n_draws=3, progress=False).X).all()
     assert repr(model).startswith("SAMSVAE(n_latent=4")
+
+
+def test_effects_at_the_basal_states_of_control_cells(trained: samsvae.SAMSVAE) -> None:
+    """The mean over control cells' posterior draws, decoded with and without the shift."""
+    screen = samsvae.Screen.from_anndata(make_adata(), split_key="split")
+    states = trained.control_basal
+    assert len(states.loc) == len(screen.train.control)
+    batch = Loader(screen.train.control).batch(slice(None))
+    context = torch.zeros(1, len(batch.counts), SMALL["n_latent"])
+    with torch.no_grad():
+        posterior = trained.module.encoder.posterior(batch, context)
+    torch.testing.assert_close(states.loc, posterior.loc[0])
+    torch.testing.assert_close(states.scale, posterior.scale[0])
+    options: dict[str, Any] = {"scale": "normalized", "n_draws": 0, "progress": False}
+    effect = trained.effects(["A"], basal="control", n_particles=20_000, **options)
+    other = trained.effects(["A"], n_particles=20_000, **options)
+    n, rng = 40_000, torch.Generator().manual_seed(3)
+    module, row = trained.module, torch.tensor([screen.perturbations.index("A")])
+    with torch.no_grad():
+        shift = draw_shifts(module, row, n, rng).value
+        cell = torch.randint(len(states.loc), (n, 1), generator=rng)
+        basal = states.loc[cell] + states.scale[cell] * torch.randn(n, 1, 4, generator=rng)
+        nothing = torch.zeros(n, 1, 0)
+        arms = [
+            module.likelihood.expectation(module.decoder(z, nothing))[:, 0].double()
+            for z in (basal + shift, basal)
+        ]
+    difference = arms[0] - arms[1]
+    error = np.hypot(difference.std(0).numpy() / n**0.5, effect.layers["mc_se"][0])
+    wanted = difference.mean(0).numpy()
+    assert np.all(np.abs(effect.X[0] - wanted) < errors(12) * error)
+    assert np.any(np.abs(other.X[0] - wanted) > errors(12) * error)
+
+
+def test_control_states_are_saved_and_keep_their_batches(tmp_path: Path) -> None:
+    screen = samsvae.Screen.from_anndata(make_adata(), split_key="split", batch_key="batch")
+    model = samsvae.SAMSVAE(screen, **SMALL).train(max_steps=5, progress=False)
+    control = screen.train.control
+    assert torch.equal(model.control_basal.covariates.argmax(1), torch.from_numpy(control.batch))
+    model.save(tmp_path)
+    options: dict[str, Any] = {"n_particles": 30, "n_draws": 4, "progress": False}
+    ours, theirs = (
+        x.effects(["A"], basal="control", **options) for x in (model, samsvae.load(tmp_path))
+    )
+    np.testing.assert_array_equal(ours.X, theirs.X)
+    one = model.effects(["A"], basal="control", batch="one", **options)
+    assert not np.array_equal(one.X, ours.X)
+    with pytest.raises(samsvae.InputError, match=r"basal 'controls'.*'control'"):
+        model.effects(["A"], basal="controls", progress=False)  # type: ignore[arg-type]

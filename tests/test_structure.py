@@ -23,7 +23,7 @@ ORDER = [
     ["answers"],
     ["estimator"],
     ["estimators", "baselines"],
-    ["scoring"],
+    ["scoring", "export"],
     ["options"],
     ["run"],
     ["demo"],

@@ -22,6 +22,7 @@ from samsvae.data.encoding import Encoding, Separate
 from samsvae.data.loader import Loader
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
+from samsvae.evaluation.latent import control_posterior
 from samsvae.facts import Facts, input_statistics
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import LIKELIHOODS, Likelihood
@@ -31,6 +32,9 @@ from samsvae.model.vae import PerturbationVAE
 from samsvae.signature import takes
 from samsvae.train.loop import Training
 from samsvae.train.settings import TrainSettings, resolve_device
+
+_N_CONTROL = 2000
+"""Most control cells whose basal states a model keeps."""
 
 Named = TypeVar("Named", bound="HasName")
 
@@ -156,7 +160,16 @@ class Estimator(Predictions, Mechanisms, ABC):
         finally:  # training that ends early leaves the best parameters so far
             self.history = pd.DataFrame(history)
             self.is_trained = bool(history)
+            self._keep_control(train)
         return self
+
+    def _keep_control(self, train: Loader) -> None:
+        """Keep the posterior of control cells' basal states, so that no data are needed for it."""
+        control = np.flatnonzero(train.screen.is_control)
+        if len(control) > _N_CONTROL:
+            control = np.sort(np.random.default_rng(0).choice(control, _N_CONTROL, replace=False))
+        cells = Loader(train.screen[control], train.device, encoding=self.encoding)
+        self.control_basal = control_posterior(self.module, cells)
 
     @takes(TrainSettings.__init__)
     def check_training(self, **settings: Any) -> None:

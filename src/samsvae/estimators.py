@@ -12,6 +12,7 @@ from samsvae import saving
 from samsvae.data.encoding import Encoding, Joint
 from samsvae.errors import check_range
 from samsvae.estimator import Estimator, by_name
+from samsvae.evaluation.latent import BasalPosterior
 from samsvae.model.dose import HillResponse
 from samsvae.model.embedding import Embedding, FreeEmbedding, MaskedEmbedding, PointEmbedding
 from samsvae.model.encoder import Encoder, StateEncoder
@@ -231,10 +232,12 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     InputError
         If the files are missing, truncated, of a newer schema or do not belong together.
     """
-    names, facts, state = saving.read(folder)
-    model = estimator(model=names["estimator"])(facts, **names["hyperparameters"])
-    model.module.load_state_dict(state)
-    model.module.to(resolve_device(device))
+    saved, resolved = saving.read(folder), resolve_device(device)
+    names = saved.names
+    model = estimator(model=names["estimator"])(saved.facts, **names["hyperparameters"])
+    model.module.load_state_dict(saved.state)
+    model.module.to(resolved)
+    model.control_basal = BasalPosterior(*(x.to(resolved) for x in saved.control_basal))
     model.history = pd.DataFrame(names["history"])
     model.is_trained = True
     return model

@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from samsvae._version import __version__
 from samsvae.errors import InputError
+from samsvae.evaluation.latent import BasalPosterior
 from samsvae.facts import Facts
 from samsvae.files import written_aside
 from samsvae.train import checkpoint
@@ -31,6 +32,7 @@ def save(model: Estimator, folder: str | os.PathLike[str]) -> None:
     tensors = {
         **checkpoint.prefixed("model", model.module.state_dict()),
         **checkpoint.prefixed("facts", model.facts.tensors()),
+        **checkpoint.prefixed("control_basal", model.control_basal._asdict()),
     }
     names = {
         "schema_version": checkpoint.SCHEMA_VERSION,
@@ -47,8 +49,19 @@ def save(model: Estimator, folder: str | os.PathLike[str]) -> None:
         names_aside.write_text(json.dumps(names, indent=1))
 
 
-def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Facts, dict[str, Tensor]]:
-    """Return what `save` wrote: names, facts and the model's tensors.
+class Saved(NamedTuple):
+    """What `save` wrote."""
+
+    names: dict[str, Any]
+    """The JSON file."""
+    facts: Facts
+    state: dict[str, Tensor]
+    """Of the module."""
+    control_basal: BasalPosterior
+
+
+def read(folder: str | os.PathLike[str]) -> Saved:
+    """Return what `save` wrote.
 
     Raises
     ------
@@ -63,13 +76,14 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Facts, dict[st
         checkpoint.check_schema(path, names)
         tensors, _ = checkpoint.read(Path(folder) / TENSORS)
         facts = Facts.restored(names["facts"], checkpoint.unprefixed("facts", tensors))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
+        control_basal = BasalPosterior(**checkpoint.unprefixed("control_basal", tensors))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{str(path)!r} is not whole, or not a file of ours: {error}") from error
     if names["tensors"] != _digest(tensors):
         raise InputError(
             f"{NAMES} and {TENSORS} in {str(folder)!r} do not belong together: save the model again"
         )
-    return names, facts, checkpoint.unprefixed("model", tensors)
+    return Saved(names, facts, checkpoint.unprefixed("model", tensors), control_basal)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -8,14 +8,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import torch
 from anndata import AnnData
 
 from samsvae.answers.trained import Trained
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.evaluation import simulation
-from samsvae.evaluation.effects import ArmCells, EffectSettings, average_effects
+from samsvae.evaluation.effects import LEVELS, ArmCells, Effect, EffectSettings, average_effects
 from samsvae.evaluation.iwelbo import predictive_iwelbo
+from samsvae.evaluation.latent import BasalPosterior
 from samsvae.facts import expected_library_size
 from samsvae.signature import shows
 from samsvae.types import Scale
@@ -71,14 +73,15 @@ class Predictions(Trained):
         n_particles: int = 2500,
         n_count_draws: int = 1,
         n_draws: int = 100,
+        basal: Literal["prior", "control"] = "prior",
         batch: str | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> AnnData:
         """Return the average treatment effect of conditions on every gene, against control.
 
-        ATE(d) = mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), z_k, E_k, M_k], the basal
-        states z_k from their prior. Both arms share all draws, the noise of the counts included.
+        ATE(d) = mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), z_k, E_k, M_k], z_k a basal
+        state. Both arms share all draws, the noise of the counts included.
 
         Parameters
         ----------
@@ -101,6 +104,9 @@ class Predictions(Trained):
         n_draws
             Draws of mask and embedding behind the posterior interval, each averaged over the
             same basal draws; 0: no interval.
+        basal
+            Where basal states come from: their "prior" N(0, I) (the paper), or the posterior of
+            the "control" training cells (at most 2,000 of them), in their own batches.
         batch
             Batch of both arms; by default drawn as in the training cells.
         seed
@@ -111,9 +117,10 @@ class Predictions(Trained):
         Returns
         -------
         Conditions (as asked) x genes: `X` the ATE; layers "mc_se", its Monte Carlo standard
-        error, and "lower", "upper", the 90 % posterior interval (the uncertainty of the effect,
-        not the spread of cells). `obs` holds each condition as it is stored (sorted) and its
-        number of training cells: 0 for an unseen combination.
+        error, "lower" and "upper", the 90 % posterior interval (the uncertainty of the effect,
+        not the spread of cells), and "lower_50" and "upper_50", that of 50 %. `obs` holds each
+        condition as it is stored (sorted) and its number of training cells: 0 for an unseen
+        combination.
 
         Raises
         ------
@@ -138,6 +145,7 @@ class Predictions(Trained):
             [self.facts.library_sizes(name) for name in stored],
             self.facts.library_sizes(self.facts.conditions[0]),
             self.facts.shares_of(batch),
+            self._states(basal, batch),
         )
         results = average_effects(self.module, received, settings, cells, progress=progress)
         n_cells = [self.facts.n_cells(name) for name in stored]
@@ -147,12 +155,26 @@ class Predictions(Trained):
                 {"condition": stored, "n_train_cells": n_cells}, index=pd.Index(asked, dtype=str)
             ),
             var=pd.DataFrame(index=list(self.facts.vocabulary.genes)),
-            layers={
-                name: np.array([getattr(result, name) for result in results])
-                for name in ("mc_se", "lower", "upper")
+            layers={"mc_se": np.array([result.mc_se for result in results]), **_ends(results)},
+            uns={
+                "scale": scale,
+                "library_size": str(library_size),
+                "basal": basal,
+                "n_particles": n_particles,
             },
-            uns={"scale": scale, "library_size": str(library_size), "n_particles": n_particles},
         )
+
+    def _states(self, basal: str, batch: str | None) -> BasalPosterior | None:
+        """Return the control cells' basal states, if asked for; in one batch, if it is given."""
+        if basal not in ("prior", "control"):
+            raise unknown("basal", basal, ["prior", "control"])
+        if basal == "prior":
+            return None
+        states = self.control_basal
+        if batch is None:
+            return states
+        share = torch.from_numpy(self.facts.shares_of(batch)).to(states.covariates)
+        return states._replace(covariates=share.expand(len(states.loc), -1))
 
     @shows(effects)
     def dose_response(
@@ -266,3 +288,13 @@ class Predictions(Trained):
         var = pd.DataFrame(index=list(self.facts.vocabulary.genes))
         stacked = sp.vstack(drawn, "csr") if sp.issparse(drawn[0]) else np.concatenate(drawn)
         return AnnData(stacked, obs=pd.concat(obs), var=var)
+
+
+def _ends(results: Sequence[Effect]) -> dict[str, np.ndarray]:
+    """Return the ends of the intervals as layers, `condition gene` each."""
+    ends = np.array([result.intervals for result in results])
+    return {
+        f"{end}{'' if level == 0.9 else f'_{level:.0%}'.rstrip('%')}": ends[:, i, j]
+        for i, level in enumerate(LEVELS)
+        for j, end in enumerate(("lower", "upper"))
+    }

@@ -11,6 +11,7 @@ from samsvae.data.encoding import Encoding
 from samsvae.data.loader import Loader
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
+from samsvae.evaluation.latent import BasalPosterior
 from samsvae.facts import Facts
 from samsvae.model.vae import PerturbationVAE
 
@@ -25,6 +26,8 @@ class Trained:
     encoding: Encoding
     """From what a cell received to the model's own columns of dosage."""
     is_trained: bool
+    control_basal: BasalPosterior
+    """Of control training cells, once trained."""
 
     def _check_answers(self, seed: int) -> None:
         """Raise unless the model is trained and the seed is one."""

@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from samsvae.data.loader import encode, on_device
-from samsvae.evaluation.latent import draw_shifts
+from samsvae.evaluation.latent import BasalPosterior, draw_shifts
 from samsvae.model.likelihood import SCALE_SIZE
 from samsvae.model.vae import PerturbationVAE
 from samsvae.parallel import side_by_side
@@ -22,15 +22,19 @@ _ELEMENTS = 2**21
 """Largest number of (particle, gene) elements that are held at once."""
 
 
+LEVELS = (0.9, 0.5)
+"""Of the posterior intervals that are given."""
+
+
 class Effect(NamedTuple):
     """The ATE of one condition, `gene` each."""
 
     ate: np.ndarray
     mc_se: np.ndarray
     """Monte Carlo standard error of the ATE."""
-    lower: np.ndarray
-    upper: np.ndarray
-    """90 % posterior interval of the ATE; NaN without draws for it."""
+    intervals: np.ndarray
+    """`level end gene`: lower and upper end of the central posterior interval of each of `LEVELS`;
+    NaN without draws for it."""
 
 
 class EffectSettings(NamedTuple):
@@ -54,6 +58,8 @@ class ArmCells(NamedTuple):
     """The same in the control arm."""
     batch_shares: np.ndarray
     """`covariate`: share of the cells in each batch; empty where there are none."""
+    basal: BasalPosterior | None = None
+    """Whose basal states (and batches) the arms have; None: drawn from the prior."""
 
 
 def average_effects(
@@ -66,9 +72,9 @@ def average_effects(
 ) -> list[Effect]:
     """Return the ATE of each condition: mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), ...].
 
-    Both arms share the draws of the basal state (from its prior), of the globals, and the noise
-    of the counts. All conditions share the control arm, and each has its own stream of draws that
-    starts from the same seed: its numbers do not depend on the others.
+    Both arms share the draws of the basal state, of the globals, and the noise of the counts. All
+    conditions share the control arm, and each has its own stream of draws that starts from the same
+    seed: its numbers do not depend on the others.
 
     Parameters
     ----------
@@ -139,6 +145,7 @@ class _Control:
         self.model, self.settings, self.generator = model, settings, generator
         self.sizes = _tensor(np.sort(cells.control_sizes), generator.device)
         self.batch_shares = _tensor(cells.batch_shares, generator.device)
+        self.posterior = cells.basal
 
     @property
     def sizes_of_blocks(self) -> list[int]:
@@ -153,9 +160,8 @@ class _Control:
     @torch.no_grad()
     def basal(self, n: int) -> _Basal:
         """Draw what the arms share, and answer for the control arm."""
-        state = self.model.encoder.noise(1, n, self.generator)  # the prior is N(0, I)
+        state, covariates = self._states(n)
         quantile = torch.rand(n, 1, generator=self.generator, device=self.generator.device)
-        covariates = self._covariates(n)
         nothing = on_device(encode(sp.csr_matrix((1, 1)), 1), self.generator.device)
         shifts = draw_shifts(self.model, nothing.perturbations, 1, self.generator)
         hidden = self.hidden(nothing, shifts, state, covariates)
@@ -187,6 +193,13 @@ class _Control:
         if self.settings.library_size is not None:
             return torch.full_like(quantile, self.settings.library_size)
         return sizes[(quantile * len(sizes)).long().clamp(max=len(sizes) - 1)]
+
+    def _states(self, n: int) -> tuple[Tensor, Tensor]:
+        """Draw the basal state and batch of each particle, `particle 1 ...`."""
+        if self.posterior is not None:
+            return self.posterior.draw(n, self.generator)
+        state = self.model.encoder.noise(1, n, self.generator)  # the prior is N(0, I)
+        return state, self._covariates(n)
 
     def _covariates(self, n: int) -> Tensor:
         """Draw the batch of each particle, `particle 1 covariate`."""
@@ -243,13 +256,11 @@ class _Arm:
         ate = self.total / n
         mc_se = np.sqrt(np.maximum(self.square / n - ate**2, 0) / (n - 1))
         if basal is None:
-            nothing = np.full_like(ate, np.nan)
-            return Effect(ate, mc_se, nothing, nothing)
-        lower, upper = self._deviation(basal)
-        return Effect(ate, mc_se, ate + lower, ate + upper)
+            return Effect(ate, mc_se, np.full((len(LEVELS), 2, len(ate)), np.nan))
+        return Effect(ate, mc_se, ate + self._deviation(basal))
 
     def _deviation(self, basal: _Basal) -> np.ndarray:
-        """Return the 5 % and 95 % quantiles of ATE(E, M) - its mean, `2 gene`.
+        """Return the ends of the intervals of ATE(E, M) around its mean, `level end gene`.
 
         Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
         d_rs = mean + A_r + B_s + e_rs, what is wanted is the spread of A_r; the mean over s still
@@ -281,7 +292,8 @@ class _Arm:
         # The estimate of the noise has an error of its own: no interval is narrower than that.
         resolved = np.maximum(observed - noise, noise * np.sqrt(2 / (n_draws - 1)))
         kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
-        quantiles: np.ndarray = np.quantile((by_draw - mean) * kept, [0.05, 0.95], axis=0)
+        ends = [((1 - level) / 2, (1 + level) / 2) for level in LEVELS]
+        quantiles: np.ndarray = np.quantile((by_draw - mean) * kept, ends, axis=0)
         return quantiles
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,24 @@ from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Context, Dosage, Shifts
 
 _CELLS = 1024
+
+
+class BasalPosterior(NamedTuple):
+    """q(z_basal | x) of some cells."""
+
+    loc: Tensor
+    """`cell latent`."""
+    scale: Tensor
+    """`cell latent`."""
+    covariates: Tensor
+    """`cell covariate`: their batches, one-hot."""
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw cells, and a state of each: `draw 1 latent`; and `draw 1 covariate`."""
+        device = self.loc.device
+        cell = torch.randint(len(self.loc), (n, 1), generator=generator, device=device)
+        noise = torch.randn((n, 1, self.loc.shape[1]), generator=generator, device=device)
+        return self.loc[cell] + self.scale[cell] * noise, self.covariates[cell]
 
 
 @torch.no_grad()
@@ -34,6 +54,21 @@ def of_batch(shifts: Shifts, perturbations: Tensor, dosage: Dosage) -> Shifts:
     position = torch.searchsorted(perturbations, dosage.perturbations)
     position = position.clamp(max=len(perturbations) - 1)
     return Shifts(shifts.value.index_select(1, position), {})
+
+
+@torch.no_grad()
+def control_posterior(model: PerturbationVAE, loader: Loader) -> BasalPosterior:
+    """Return q(z_basal | x) of control cells."""
+    parts = []
+    for batch in loader.in_order(_CELLS):
+        nothing = batch.dosage.perturbations
+        shifts = draw_shifts(model, nothing, 1, torch.Generator(nothing.device))
+        posterior = model.encoder.posterior(batch, model.mechanism.context(batch.dosage, shifts))
+        both = (
+            values.reshape(len(batch.counts), -1) for values in (posterior.loc, posterior.scale)
+        )
+        parts.append((*both, batch.covariates))
+    return BasalPosterior(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
