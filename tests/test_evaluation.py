@@ -11,7 +11,7 @@ import samsvae
 from conftest import make_adata
 from samsvae.evaluation.metrics import pearson
 from samsvae.evaluation.recovery import chance_f1, correlation_per_condition, mask_score
-from samsvae.scoring import score
+from samsvae.scoring.score import score
 
 
 def test_differential_expression_by_hand(screen: samsvae.Screen) -> None:

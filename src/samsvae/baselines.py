@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,9 @@ class Baseline(ABC):
         If there are no training, control or perturbed cells, or a batch of perturbed training
         cells has no control cells.
     """
+
+    name: ClassVar[str]
+    """By which it is chosen at the command line, and called in tables."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
@@ -182,6 +185,8 @@ class Means:
 class NoChange(Baseline):
     """Every condition is as control: 0."""
 
+    name = "no-change"
+
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         return np.zeros_like(means.mean)
 
@@ -189,12 +194,16 @@ class NoChange(Baseline):
 class PerturbationMean(Baseline):
     """Every condition does what perturbed conditions do on average: mu - mu_0."""
 
+    name = "perturbation-mean"
+
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         return means.mean
 
 
 class ConditionMean(Baseline):
     """A condition does what its training cells show: delta_p, shrunk by n / (n + 50)."""
+
+    name = "condition-mean"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         delta, n = means.of(condition), means.n_cells(condition)
@@ -209,6 +218,8 @@ class ConditionMean(Baseline):
 class Additive(Baseline):
     """A combination does the sum of its parts: sum of delta_p; an unseen part is mu - mu_0."""
 
+    name = "additive"
+
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         deltas = [means.of(part) for part in self._parts(condition)]
         return np.sum([means.mean if delta is None else delta for delta in deltas], axis=0)
@@ -216,6 +227,8 @@ class Additive(Baseline):
 
 class MatchingMean(Baseline):
     """A combination does the mean of its parts that were seen; mu - mu_0 if none was."""
+
+    name = "matching-mean"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         deltas = [means.of(part) for part in self._parts(condition)]
@@ -231,6 +244,8 @@ class LinearPCA(Baseline):
     perturbed genes. W = (G'G + 0.1 I)^-1 G'(Y - b) P (P'P + 0.1 I)^-1, and the effect is G W p + b
     with p the sum of the parts' rows. A target that is not among the genes falls back on mu - mu_0.
     """
+
+    name = "linear-pca"
 
     n_components = 10
     penalty = 0.1

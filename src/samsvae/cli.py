@@ -24,7 +24,7 @@ from samsvae.estimator import Estimator
 from samsvae.files import write_text
 from samsvae.options import Options
 from samsvae.run import KEYS, SETTINGS, Run, gathered, read_screen, write_h5ad
-from samsvae.scoring import score
+from samsvae.scoring.score import score
 from samsvae.train.settings import TrainSettings
 
 app = App(

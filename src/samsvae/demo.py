@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-
-import numpy as np
-import pandas as pd
+from dataclasses import asdict
 
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
-from samsvae.estimator import Estimator
 from samsvae.estimators import SAMSVAE
-from samsvae.evaluation.differential_expression import differential_expression
-from samsvae.evaluation.recovery import (
-    chance_f1,
-    correlation_per_condition,
-    mask_score,
-)
+from samsvae.evaluation.recovery import Recovery, recovery
 from samsvae.files import write_text
 from samsvae.run import SETTINGS, Run, complete, write_h5ad
-from samsvae.scoring import Score, score
+from samsvae.scoring.score import Score, score
 from samsvae.train.settings import TrainSettings
 
 CONFIG = {
@@ -36,59 +27,6 @@ CONFIG = {
 }
 """The demonstration's settings, beside the defaults. The model has twice the true latent
 dimensions, and is told nothing of the simulation."""
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """How much of a simulated screen's truth a model recovered."""
-
-    mask_f1: float
-    """Of the mask (posterior probability > 1/2) after matching latent dimensions."""
-    mask_precision: float
-    mask_recall: float
-    random_mask_f1: float
-    """Of masks at random with as many entries."""
-    full_mask_f1: float
-    """Of a mask that lets everything through."""
-    singles: float
-    """Median over perturbations of the correlation of effects with the truth."""
-    unseen_combinations: float
-    """The same over combinations never seen in training."""
-    observed_singles: float
-    """The same of differential expression between training cells, for singles."""
-    sum_of_observed_singles: float
-    """The same of its sum over the parts, for combinations never seen in training."""
-
-
-def recovery(model: Estimator, screen: SimulatedScreen, *, seed: int = 0) -> Recovery:
-    """Compare a model with the truth; effects on scale "normalized", correlated over genes."""
-    truth = screen.truth
-    fitted = (model.mask_probabilities() > 0.5).to_numpy()
-    true = truth.mask.to_numpy()
-    f1, precision, recall = mask_score(fitted, true)
-    singles = list(screen.perturbations)
-    combinations = sorted(set(screen.conditions) - set(model.facts.conditions))
-    asked = [*singles, *combinations]
-    effects = model.effects(asked, scale="normalized", n_draws=0, seed=seed, progress=False)
-    true_effects = truth.effects(asked)
-    ours = correlation_per_condition(effects.to_df(), true_effects)
-    observed = differential_expression(screen.train, singles, scale="normalized")
-    parts = screen.vocabulary.notation.parts
-    sums = {name: observed.loc[parts(name)].sum() for name in combinations}
-    theirs = correlation_per_condition(
-        pd.concat([observed, pd.DataFrame(sums).T]) if sums else observed, true_effects
-    )
-    return Recovery(
-        f1,
-        precision,
-        recall,
-        chance_f1(fitted, true, seed=seed),
-        mask_score(np.ones_like(fitted), true).f1,
-        float(ours[singles].median()),
-        float(ours[combinations].median()),
-        float(theirs[singles].median()),
-        float(theirs[combinations].median()),
-    )
 
 
 def demo(

@@ -18,7 +18,7 @@ from samsvae.estimator import Estimator
 from samsvae.estimators import ESTIMATORS, estimator, load
 from samsvae.files import write_text, written_aside
 from samsvae.options import Options, read_toml, toml
-from samsvae.scoring import Score
+from samsvae.scoring.score import Score
 from samsvae.train.settings import MAY_DIFFER, TrainSettings
 
 KEYS = Options(Screen.from_anndata)

@@ -45,6 +45,55 @@ class Mechanisms(Trained):
         """
         return self._by_perturbation(embedding_means(self._shift("embeddings")))
 
+    def inclusion(self) -> pd.DataFrame:
+        """Return the evidence that a perturbation shifts a latent dimension, pair by pair.
+
+        log Bayes factor = logit q(m = 1) - logit p(m = 1), in nats: how far the data have moved
+        the log odds of the inclusion. q is a mean-field approximation, so this is the variational
+        evidence, given all else as it is fitted; latent dimensions that could stand in for each
+        other each look more certain than they are. It is finite where a probability rounds to 1.
+        With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the posterior of that
+        probability is a point (SVAE+), the density of the prior pulls it to the Beta's mode, and
+        the difference is not of the data alone.
+
+        Returns
+        -------
+        One row per perturbation seen in training and latent dimension, the most probable
+        dimensions of each perturbation first: perturbation, dimension, probability (posterior, as
+        in `mask_probabilities`), prior (probability), log_bayes_factor, shift (probability *
+        embedding, as in `embeddings`), n_train_cells (that received the perturbation). For SVAE+
+        combinations are perturbations of their own.
+
+        Raises
+        ------
+        InputError
+            If the model is not trained, or infers no mask (CPA-VAE, conditional VAE).
+        """
+        self._check_answers(seed=0)
+        mask = self._shift("masks").mask
+        if mask.variable is None:
+            raise InputError(
+                f"the mask of a {type(self).__name__} is all ones, not inferred, so there is no "
+                "evidence for it: embeddings() has its shifts, a SAMSVAE infers a mask"
+            )
+        logit, prior_logit = mask.logit().detach().double(), mask.prior_logit().detach().double()
+        probability = self.mask_probabilities()
+        tables = {
+            "probability": probability,
+            "prior": self._by_perturbation(prior_logit.sigmoid()),
+            "log_bayes_factor": self._by_perturbation(logit - prior_logit),
+            "shift": probability * self.embeddings(),
+        }
+        pairs = pd.DataFrame(
+            {name: table.dropna().stack(future_stack=True) for name, table in tables.items()}
+        )
+        pairs = pairs.rename_axis(["perturbation", "dimension"]).reset_index()
+        pairs["n_train_cells"] = pairs["perturbation"].map(self._n_train_cells())
+        position = probability.index.get_indexer(pairs["perturbation"])
+        # Probabilities that round to 1 tie: among them the evidence decides.
+        order = np.lexsort((-pairs["log_bayes_factor"], -pairs["probability"], position))
+        return pairs.iloc[order].reset_index(drop=True)
+
     def dose_parameters(self) -> pd.DataFrame:
         """Return the Hill curve of each perturbation's dose, for models with `saturating_dose`.
 
@@ -91,6 +140,12 @@ class Mechanisms(Trained):
                 f"a {type(self).__name__} has no {what}: it displaces nothing in latent space"
             )
         return self.module.mechanism
+
+    def _n_train_cells(self) -> pd.Series:
+        """Return how many training cells received each perturbation (as the model encodes them)."""
+        received = self.encoding(self.facts.received(self.facts.conditions)) != 0
+        n_cells = received.T @ self.facts.cells_per_condition
+        return pd.Series(n_cells, pd.Index(self.encoding.columns))
 
     def _by_perturbation(
         self, values: torch.Tensor, columns: pd.Index | None = None

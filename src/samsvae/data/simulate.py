@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,12 @@ class SimulatedScreen(Screen):
     """A screen whose truth is known."""
 
     truth: Truth = field(kw_only=True)
+    state: np.ndarray = field(kw_only=True)
+    """`cell true_latent`: z of every cell."""
+
+    def __getitem__(self, rows: Any) -> Self:
+        """Return the screen of some cells: a boolean mask, a slice or positions."""
+        return replace(super().__getitem__(rows), state=self.state[rows])
 
 
 def simulated_screen(
@@ -144,7 +151,8 @@ def simulated_screen(
     received = dosage.rows(conditions, names)[condition]
 
     basal = rng.standard_normal((len(condition), n_latent))
-    rho = truth.proportions(basal + received @ truth.shift.to_numpy())
+    state = basal + received @ truth.shift.to_numpy()
+    rho = truth.proportions(state)
     size = np.exp(rng.normal(np.log(library_size), 0.55, len(condition)))
     theta = truth.inverse_dispersion
     rate = rng.gamma(theta, 1 / theta, rho.shape) * rho * size[:, None]
@@ -162,6 +170,7 @@ def simulated_screen(
         np.zeros(len(condition), np.int32),
         np.where(is_double, "test", at_random).astype(object),
         truth=truth,
+        state=state,
     )
     return screen[np.diff(counts.indptr) > 0]  # a cell without counts would not be observed
 

@@ -15,12 +15,17 @@ from samsvae.types import Scale
 
 
 def expression(screen: Screen, scale: Scale = "log") -> sp.csr_matrix:
-    """Return expression on a scale, `cell gene`, sparse.
+    """Return the expression of a screen's cells on a scale, see `normalised`."""
+    return normalised(screen.counts, scale)
+
+
+def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
+    """Return counts on a scale, `cell gene`, sparse.
 
     "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + that); "mean": x as it
     is.
     """
-    values = screen.counts.astype(np.float64)
+    values = counts.astype(np.float64)
     if scale == "mean":
         return values
     total = np.maximum(np.asarray(values.sum(1)).ravel(), 1)

@@ -60,8 +60,16 @@ class Mask(nn.Module, ABC):
         """Draw m in {0, 1} of some perturbations, `particle perturbation latent`."""
 
     @abstractmethod
+    def logit(self) -> Tensor:
+        """Return the logit of the posterior inclusion probability, `perturbation latent`."""
+
+    @abstractmethod
+    def prior_logit(self) -> Tensor:
+        """Return the logit of the prior inclusion probability, `perturbation latent`."""
+
     def probability(self) -> Tensor:
         """Return the posterior inclusion probability, `perturbation latent`."""
+        return self.logit().sigmoid()
 
     def _uniform(
         self, perturbations: Tensor, n_particles: int, generator: torch.Generator
@@ -102,8 +110,11 @@ class BernoulliMask(Mask):
         value = straight_through.bernoulli(posterior.logits, noise)
         return Draw(value, log_ratio(self.prior(), posterior, value, closed_form=closed_form))
 
-    def probability(self) -> Tensor:
-        return self.logits.sigmoid()
+    def logit(self) -> Tensor:
+        return self.logits
+
+    def prior_logit(self) -> Tensor:
+        return self.prior().logits.expand(self.shape)
 
 
 class _BetaMask(Mask):
@@ -119,6 +130,9 @@ class _BetaMask(Mask):
         check_range("beta_a", prior.a, low=0, high=float("inf"), open_=True)
         check_range("beta_b", prior.b, low=0, high=float("inf"), open_=True)
         self.a, self.b = prior.a, prior.b
+
+    def prior_logit(self) -> Tensor:
+        return next(self.parameters()).new_full(self.shape, math.log(self.a) - math.log(self.b))
 
 
 class BetaBernoulliMask(_BetaMask):
@@ -166,8 +180,8 @@ class BetaBernoulliMask(_BetaMask):
             ratio = beta.log_prob(log_p, log_not_p, *prior) - beta.log_prob(log_p, log_not_p, *own)
         return Draw(value, ratio.sum(-1))
 
-    def probability(self) -> Tensor:
-        return (self.log_a - self.log_b).sigmoid()  # a / (a + b)
+    def logit(self) -> Tensor:
+        return self.log_a - self.log_b  # of a / (a + b)
 
 
 class PointBetaBernoulliMask(_BetaMask):
@@ -198,8 +212,8 @@ class PointBetaBernoulliMask(_BetaMask):
         value = straight_through.bernoulli(self.logits[perturbations], noise)
         return Draw(value, self.log_prior(perturbations).sum(-1).expand(len(value), -1))
 
-    def probability(self) -> Tensor:
-        return self.logits.sigmoid()
+    def logit(self) -> Tensor:
+        return self.logits
 
 
 class FullMask(Mask):
@@ -222,8 +236,10 @@ class FullMask(Mask):
         value = self.ones[perturbations].expand(len(noise), -1, -1)
         return Draw(value, value.new_zeros(value.shape[:-1]))
 
-    def probability(self) -> Tensor:
-        return self.ones
+    def logit(self) -> Tensor:
+        return self.ones.logit()
+
+    prior_logit = logit
 
 
 MASKS: list[type[Mask]] = [BernoulliMask, BetaBernoulliMask, PointBetaBernoulliMask]

@@ -14,7 +14,6 @@ from samsvae import objective
 from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Batch, ShiftNoise
 
-
 Evaluation: TypeAlias = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 

@@ -1,0 +1,205 @@
+"""How far models that differ in their seed agree: on masks, and on effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from samsvae.errors import InputError
+from samsvae.evaluation.metrics import pearson
+from samsvae.evaluation.recovery import correlation_per_condition, matched_overlap
+from samsvae.types import Scale
+
+if TYPE_CHECKING:
+    from samsvae.facts import Facts
+
+N_CHANCE = 20
+"""Permutations behind the overlap that chance alone gives."""
+
+
+class Comparable(Protocol):
+    """What is asked of the models."""
+
+    facts: Facts
+    is_trained: bool
+
+    def mask_probabilities(self) -> pd.DataFrame: ...
+
+    def effects(
+        self,
+        conditions: str | Sequence[str] | None = None,
+        *,
+        scale: Scale | None = None,
+        n_particles: int = 2500,
+        n_draws: int = 100,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> AnnData: ...
+
+
+def stability(
+    models: Sequence[Comparable] | Mapping[str, Comparable],
+    *,
+    conditions: str | Sequence[str] | None = None,
+    scale: Scale | None = None,
+    n_particles: int = 500,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return how far models of the same screen agree, pair by pair.
+
+    What differs between seeds is not of the data. A mask whose overlap is near that of chance says
+    nothing about mechanisms, however well its model predicts.
+
+    Parameters
+    ----------
+    models
+        At least two trained models, say of different seeds, or a mapping from their names to them.
+        They may be of different kinds and sizes.
+    conditions
+        Whose effects are compared; by default those that both models have seen in training.
+    scale
+        Of the effects, as in `effects`; by default the models' own.
+    n_particles
+        Draws behind each effect. Too few of them look like disagreement.
+    seed
+        Of effects and permutations: same seed, same numbers.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    One row per pair of models:
+
+    - first, second: their names, or positions;
+    - n_first, n_second: entries of their masks (posterior probability > 1/2) over the perturbations
+      that both have seen;
+    - mask_jaccard: |A and B| / |A or B| of these entries, latent dimensions matched one to one to
+      share most (the Hungarian method). NaN where both are empty;
+    - mask_jaccard_chance: the same where the perturbations of the second are permuted, mean of 20.
+      Both are 1 for CPA-VAE;
+    - effect_pearson: Pearson correlation of their effects, over conditions x genes;
+    - effect_pearson_median: the same by condition, its median.
+
+    For a model without a mask (conditional VAE) what is of masks is NaN.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two models, one is not trained, or they differ in genes or scale, or
+        have no condition in common; and as `effects` does.
+    """
+    named: dict[Any, Comparable] = dict(
+        models if isinstance(models, Mapping) else enumerate(models)
+    )
+    _check(named)
+    options: dict[str, Any] = {"n_particles": n_particles, "seed": seed, "progress": progress}
+    views = {
+        name: _View.of(model, model.effects(conditions, scale=scale, n_draws=0, **options))
+        for name, model in named.items()
+    }
+    if len(scales := {view.scale for view in views.values()}) > 1:
+        raise InputError(
+            f"the models' effects are on different scales ({', '.join(sorted(scales))}): give a "
+            "scale that all of them have"
+        )
+    return pd.DataFrame(
+        {"first": first, "second": second}
+        | _mask_agreement(views[first].mask, views[second].mask, seed)
+        | _effect_agreement(first, second, views)
+        for first, second in combinations(views, 2)
+    )
+
+
+def mask_jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Jaccard index of binary masks after matching latent dimensions.
+
+    |A and B| / |A or B| in [0, 1]; NaN where both are empty.
+
+    Parameters
+    ----------
+    first, second
+        `perturbation latent`, binary; the numbers of latent dimensions may differ.
+    """
+    shared = matched_overlap(first, second)
+    either = int(np.sum(first)) + int(np.sum(second)) - shared
+    return shared / either if either else float("nan")
+
+
+class _View(NamedTuple):
+    """What is compared of one model."""
+
+    mask: pd.DataFrame | None
+    """Perturbations seen in training x latent dimensions, binary."""
+    effects: pd.DataFrame
+    """Conditions (as they are stored, without control) x genes."""
+    scale: str
+
+    @classmethod
+    def of(cls, model: Comparable, effects: AnnData) -> _View:
+        try:
+            mask = model.mask_probabilities().dropna() > 0.5
+        except InputError:  # it displaces nothing in latent space
+            mask = None
+        table = effects.to_df().set_index(effects.obs["condition"].astype(str))
+        table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
+        control = model.facts.conditions[0]
+        return cls(mask, table.drop(index=control, errors="ignore"), effects.uns["scale"])
+
+
+def _check(models: Mapping[Any, Comparable]) -> None:
+    if len(models) < 2:
+        raise InputError(
+            f"got {len(models)} models to compare, expected at least two: train another one with "
+            "another seed"
+        )
+    for name, model in models.items():
+        if not model.is_trained:
+            raise InputError(f"model {name!r} is not trained: call train first")
+    (start, first), *others = models.items()
+    genes = set(first.facts.vocabulary.genes)
+    for name, model in others:
+        own = set(model.facts.vocabulary.genes)
+        if own != genes:
+            raise InputError(
+                f"models {start!r} and {name!r} have different genes ({len(genes)} and {len(own)}, "
+                f"{len(genes & own)} in common): expected models of the same screen"
+            )
+
+
+def _mask_agreement(
+    first: pd.DataFrame | None, second: pd.DataFrame | None, seed: int
+) -> dict[str, float]:
+    if first is None or second is None:
+        names = ("n_first", "n_second", "mask_jaccard", "mask_jaccard_chance")
+        return dict.fromkeys(names, float("nan"))
+    both = sorted(set(first.index) & set(second.index))
+    a, b = first.loc[both].to_numpy(), second.loc[both].to_numpy()
+    rng = np.random.default_rng(seed)
+    chance = [mask_jaccard(a, rng.permutation(b)) for _ in range(N_CHANCE)]
+    return {
+        "n_first": int(a.sum()),
+        "n_second": int(b.sum()),
+        "mask_jaccard": mask_jaccard(a, b),
+        "mask_jaccard_chance": float(np.mean(chance)),
+    }
+
+
+def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> dict[str, float]:
+    a, b = views[first].effects, views[second].effects
+    both = sorted(set(a.index) & set(b.index))
+    if not both:
+        raise InputError(
+            f"models {first!r} and {second!r} have no condition in common: expected models of the "
+            "same screen, or conditions other than control"
+        )
+    a, b = a.loc[both], b.loc[both, a.columns]
+    return {
+        "effect_pearson": pearson(a.to_numpy(), b.to_numpy()),
+        "effect_pearson_median": float(correlation_per_condition(a, b).median()),
+    }

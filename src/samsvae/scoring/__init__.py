@@ -1,0 +1,1 @@
+"""How good predictors are: models and baselines against held-out cells."""

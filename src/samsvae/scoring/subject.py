@@ -1,0 +1,208 @@
+"""What predictors are scored on: the cells of some conditions, whole or halved at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from samsvae.baselines import Means
+from samsvae.data.screen import Screen
+from samsvae.data.vocabulary import SPLITS
+from samsvae.errors import InputError, listed, unknown
+from samsvae.evaluation.differential_expression import expression
+from samsvae.evaluation.effect_metrics import Metric, interaction
+from samsvae.evaluation.observed import Moments, Observed, control_cells, moments
+from samsvae.scoring.clouds import Clouds, Space
+from samsvae.types import Scale
+
+UNSEEN = "unseen"
+"""Label of conditions of the test cells that no training cell received."""
+
+
+class Observation(NamedTuple):
+    """What some cells of a subject show."""
+
+    observed: Observed
+    interaction: np.ndarray
+    """`combination gene`: what combinations do beyond the sum of their parts."""
+    clouds: Clouds
+    """Of each condition, where distributions are compared."""
+
+
+class Subject:
+    """The scored conditions of one split.
+
+    Parameters
+    ----------
+    screen
+        The whole screen.
+    values
+        Expression of all its cells on the scale, `cell gene`.
+    label
+        The split, or "unseen".
+    cells
+        `cell`: which cells are scored.
+    conditions
+        Which conditions, without control.
+    perturbation_mean
+        `gene`: mean effect of the training conditions.
+    space
+        In which distributions of cells are compared; None: they are not.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        values: sp.csr_matrix,
+        label: str,
+        *,
+        cells: np.ndarray,
+        conditions: Sequence[str],
+        perturbation_mean: np.ndarray,
+        space: Space | None = None,
+    ) -> None:
+        self.screen, self.values, self.label = screen, values, label
+        self.conditions = tuple(conditions)
+        self.perturbation_mean, self.space = perturbation_mean, space
+        self.cells, self.control = cells, control_cells(screen, cells)
+        self.group = np.where(cells, _positions(screen, self.conditions), -1)
+        self.combinations = _parts(screen, self.conditions)
+        parts = [name for names in self.combinations.values() for name in names]
+        self.parts = tuple(dict.fromkeys(parts))
+        self.part = _positions(screen, self.parts)
+        notation, genes = screen.vocabulary.notation, {g: i for i, g in enumerate(screen.genes)}
+        received = [notation.read(name, screen.perturbations) for name in self.conditions]
+        self.targets = [[genes[name] for name in names if name in genes] for names in received]
+
+    @property
+    def asked(self) -> list[str]:
+        """All conditions whose effects are needed: those scored, and the parts of combinations."""
+        return list(dict.fromkeys((*self.conditions, *self.parts)))
+
+    @property
+    def n_cells(self) -> np.ndarray:
+        """`condition`: scored cells of each."""
+        return np.bincount(self.group[self.group >= 0], minlength=len(self.conditions))
+
+    @property
+    def cloud_metrics(self) -> list[Metric[Any]]:
+        """Distances of clouds of cells, where these are compared."""
+        return self.space.metrics() if self.space else []
+
+    def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Deal the cells of each condition, and of control, to two halves at random, `cell`."""
+        order = rng.permutation(len(self.screen))
+        kind = self.screen.condition * 2 + (self.group >= 0)  # the scored cells on their own
+        order = order[np.argsort(kind[order], kind="stable")]
+        starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
+        place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+        first = np.zeros(len(order), bool)
+        first[order] = place % 2 == 0
+        return first, ~first
+
+    def seen(self, cells: np.ndarray | None = None) -> Observation:
+        """Return what the scored cells show; with `cells`, those of them alone."""
+        among = np.ones(len(self.screen), bool) if cells is None else cells
+        sums = self._moments(np.where(among, self.group, -1), len(self.conditions))
+        control = self._moments(np.where(among & self.control, 0, -1), 1)
+        observed = Observed.of(
+            self.conditions,
+            sums,
+            control,
+            genes=self.screen.genes,
+            perturbation_mean=self.perturbation_mean,
+            targets=self.targets,
+        )
+        effects = pd.DataFrame(observed.effect, list(self.conditions))
+        if self.parts:
+            own = self._moments(np.where(among, self.part, -1), len(self.parts))
+            singles = pd.DataFrame(own.mean - control.mean, list(self.parts))
+            # Of a part that is scored itself, all its cells count here, not the scored ones alone.
+            effects = pd.concat([effects.drop(index=singles.index, errors="ignore"), singles])
+        clouds = self._clouds(among) if self.space else [None] * len(self.conditions)
+        return Observation(observed, interaction(effects, self.combinations), clouds)
+
+    def _clouds(self, among: np.ndarray) -> Clouds:
+        assert self.space is not None
+        group = np.where(among, self.group, -1)
+        return [self.space.of(self.space.some(group == i)) for i in range(len(self.conditions))]
+
+    def _moments(self, group: np.ndarray, n_groups: int) -> Moments:
+        """Return the sums over the cells of each group."""
+        rows = np.flatnonzero(group >= 0)
+        return moments(self.values[rows], group[rows], n_groups)
+
+
+def subjects(
+    screen: Screen, scale: Scale, splits: Sequence[str], *, n_cells: int, seed: int
+) -> list[Subject]:
+    """Return what is scored of each split: seen conditions, and unseen ones of the test apart.
+
+    Clouds of at most `n_cells` cells are compared; 0: none.
+
+    Raises
+    ------
+    InputError
+        If a split is unknown or has no conditions to score, or "unseen" is asked for and a
+        condition of the test cells is in training, too.
+    """
+    training = set(screen.train.conditions)
+    values = expression(screen, scale)
+    mean = Means(screen.train, scale).mean
+    space = Space(screen, values, scale=scale, n_cells=n_cells, seed=seed) if n_cells else None
+    found = []
+    for label in splits:
+        if label not in (*SPLITS, UNSEEN):
+            raise unknown("split", label, [*SPLITS, UNSEEN])
+        cells = np.asarray(screen.split) == ("test" if label == UNSEEN else label)
+        names = [n for n in screen[cells].conditions if n != screen.condition_names[0]]
+        if not names:
+            raise InputError(f"no condition to score: the split leaves no {label} cells of any")
+        seen = [name for name in names if name in training]
+        if label == UNSEEN and seen:
+            raise InputError(
+                f"the evaluation is called 'unseen', but {len(seen)} of its conditions are in "
+                f"training, too: {listed(seen)}; split with samsvae.splits.heldout_combinations, "
+                "or ask for the split 'test', which gives unseen conditions apart"
+            )
+        apart = UNSEEN if label in ("test", UNSEEN) else f"{label} {UNSEEN}"
+        kinds = {label: seen, apart: [name for name in names if name not in training]}
+        found += [
+            Subject(
+                screen,
+                values,
+                kind,
+                cells=cells,
+                conditions=own,
+                perturbation_mean=mean,
+                space=space,
+            )
+            for kind, own in kinds.items()
+            if own
+        ]
+    return found
+
+
+def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
+    """Return, `cell`, the position of each cell's condition among some; -1: none of them."""
+    position = np.full(len(screen.condition_names), -1)
+    names = {name: i for i, name in enumerate(screen.condition_names)}
+    for i, name in enumerate(conditions):
+        position[names[name]] = i
+    return position[screen.condition]
+
+
+def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:
+    """Return, of each combination whose parts have cells of their own, what it is made of."""
+    notation, known = screen.vocabulary.notation, set(screen.conditions)
+    found = {}
+    for name in conditions:
+        received = notation.read(name, screen.perturbations)
+        parts = [notation.write({one: dose}) for one, dose in received.items()]
+        if len(parts) > 1 and known.issuperset(parts):
+            found[name] = parts
+    return found
