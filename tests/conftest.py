@@ -18,7 +18,7 @@ import torch
 from anndata import AnnData
 
 import samsvae
-from samsvae import cli
+from samsvae import __main__ as command_line
 
 torch.set_num_threads(1)  # the shapes here are tiny: more threads only wait for each other
 
@@ -112,7 +112,7 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             try:
-                cli.main()
+                command_line.main()
             except SystemExit as exit_:
                 code = exit_.code
         out, error = capsys.readouterr()

@@ -26,8 +26,9 @@ ORDER = [
     ["scoring", "export"],
     ["options"],
     ["run"],
-    ["demo"],
+    ["demo", "compare", "printed"],
     ["cli"],
+    ["__main__"],
 ]
 """What stands on a line may import what stands above it (and its own folder)."""
 

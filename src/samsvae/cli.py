@@ -1,31 +1,33 @@
-"""The command line: samsvae demo | train | evaluate | effects | simulate."""
+"""The command line: samsvae demo | train | evaluate | effects | simulate | compare."""
 
 from __future__ import annotations
 
-import sys
-import traceback
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
-from anndata import AnnData
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
 from samsvae import demo as demonstration
 from samsvae._version import __version__
+from samsvae.compare import (
+    COMPARED,
+    Comparison,
+    Plan,
+    table_of,
+)
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, NonFiniteError, listed
 from samsvae.estimator import Estimator
-from samsvae.files import write_text
+from samsvae.estimators import ESTIMATORS
+from samsvae.files import check_new_file, write_text
 from samsvae.options import Options
+from samsvae.printed import comparison_tables, effect_table, tidy
 from samsvae.run import KEYS, SETTINGS, Run, gathered, read_screen, write_h5ad
 from samsvae.scoring.score import score
 from samsvae.train.settings import TrainSettings
+from samsvae.types import Scale
 
 app = App(
     name="samsvae",
@@ -174,16 +176,16 @@ def effects(
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     """
     if out is not None:
-        _check_file(out, (".csv", ".h5ad"), overwrite=overwrite)
+        check_new_file(out, (".csv", ".h5ad"), overwrite=overwrite)
     model = Run(run).model(device)
     adata = model.effects(list(conditions) or None, **settings)
     if out is not None and out.suffix == ".h5ad":
         write_h5ad(out, adata)
     elif out is not None:
-        write_text(out, _tidy(adata).to_csv(index=False))
+        write_text(out, tidy(adata).to_csv(index=False))
     else:
         for name in adata.obs_names:
-            _print_effect(adata[name])
+            console.print(effect_table(adata[name]))
         return
     _say(f"written to {out}")
 
@@ -217,13 +219,85 @@ def simulate(
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     """
-    _check_file(out, (".h5ad",), overwrite=overwrite)
+    check_new_file(out, (".h5ad",), overwrite=overwrite)
     folder = Run(run)
     model = folder.model(device)
     screen = None if cells is None else folder.screen(cells, {})
     adata = model.simulate(list(conditions), cells=screen, **settings)
     write_h5ad(out, adata)
     _say(f"{adata.n_obs:,} cells written to {out}")
+
+
+@app.command
+@COMPARED.taken_by
+def compare(
+    data: Path,
+    /,
+    *,
+    out: Path,
+    models: str = ",".join(model.name for model in ESTIMATORS),
+    baselines: str = "all",
+    seeds: int = 5,
+    scale: Scale = "log",
+    basal: Literal["prior", "control"] = "prior",
+    config: Path | None = None,
+    assignments: Several = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    **settings: Any,
+) -> None:
+    """Train models and score them, with baselines and a technical duplicate, on one split.
+
+    Prints the pooled scores and writes results.csv (every metric, per condition, predictor and
+    seed) and table.csv. docs/evaluation.md says what the metrics tell. An interrupted comparison
+    goes on with the same command and --resume. Settings are those of train, each given to the
+    models that have it.
+
+    Parameters
+    ----------
+    data
+        The screen, an h5ad file.
+    out
+        Directory to make: a run per model and seed, and the results.
+    models
+        Names joined by commas.
+    baselines
+        Names joined by commas, "all" or "none".
+    seeds
+        How many seeds of each model: --seed and those that follow it.
+    scale
+        On which effects are scored: "log", "normalized" or "mean".
+    basal
+        Basal states of the models' effects: from their "prior" or of "control" cells.
+    config
+        TOML file of settings; options win over it. A table in it, such as [cpa-vae], is of that
+        model only.
+    assignments
+        A setting, as name=value; may be repeated.
+    resume
+        Keep what is finished and go on with the rest: the same command, with this flag.
+    overwrite
+        Replace the comparison in an existing directory.
+    """
+    Run(out).check_new(overwrite=overwrite, resume=resume)
+    plan = Plan.of(
+        models=models,
+        baselines=baselines,
+        seeds=seeds,
+        settings=settings,
+        assignments=assignments or (),
+        config=config,
+    )
+    screen = read_screen(data, plan.settings)
+    _say(repr(screen))
+    plan.check(screen)
+    comparison, scoring = Comparison(out), {"scale": scale, "basal": basal}
+    asked = {"models": models, "baselines": baselines, "seeds": seeds, "data": screen.digest}
+    comparison.start({**asked, **scoring}, resume=resume)
+    results = comparison.results(screen, plan, resume=resume, say=_say, **scoring)
+    for table in comparison_tables(table_of(results)):
+        console.print(table)
+    _say(f"every metric, per condition, is in {out / 'results.csv'}")
 
 
 @app.command
@@ -254,62 +328,3 @@ def demo(
 
 def _say(text: str) -> None:
     console.print(text, highlight=False)
-
-
-def _check_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
-    if path.suffix not in suffixes:
-        raise InputError(f"--out {str(path)!r}: expected a name that ends in {listed(suffixes)}")
-    if path.exists() and not overwrite:
-        raise InputError(f"the file {str(path)!r} exists: give another --out, or --overwrite")
-
-
-def _tidy(effects: AnnData) -> pd.DataFrame:
-    """Return effects with one row per condition and gene."""
-    index = pd.MultiIndex.from_product(
-        [effects.obs_names, effects.var_names], names=["condition", "gene"]
-    )
-    columns = {"ate": effects.X, **effects.layers}
-    values = {name: np.asarray(table).ravel() for name, table in columns.items()}
-    return pd.DataFrame(values, index).reset_index()
-
-
-def _print_effect(effect: AnnData, n_genes: int = 15) -> None:
-    table = _tidy(effect).sort_values("ate", key=np.abs, ascending=False).head(n_genes)
-    n_cells = int(effect.obs["n_train_cells"].iloc[0])
-    seen = f"{n_cells:,} training cells" if n_cells else "never seen in training"
-    title = f"{effect.obs_names[0]} ({seen}): ATE on scale {effect.uns['scale']!r}"
-    printed = Table("gene", "ATE", "mc_se", "90 % interval", title=title)
-    for row in table.itertuples():
-        known = not np.isnan(row.lower)  # the conditional VAE has none
-        interval = f"{row.lower:+.3f} to {row.upper:+.3f}" if known else "-"
-        printed.add_row(row.gene, f"{row.ate:+.3f}", f"{row.mc_se:.3f}", interval)
-    console.print(printed)
-
-
-def main() -> None:
-    """Run the command line: one line and exit code 2 for what the user can mend."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
-    warnings.showwarning = _note
-    try:
-        app(arguments, exit_on_error=False, print_error=False)
-    except (InputError, CycloptsError) as error:
-        _fail(2, str(error), debug=debug)
-    except NonFiniteError as error:
-        _fail(1, str(error), debug=debug)
-    except KeyboardInterrupt as error:
-        _fail(130, str(error) or "interrupted", debug=debug)
-    except Exception as error:  # noqa: BLE001  what is not the user's to mend, is ours
-        message = f"internal error, {type(error).__name__}: {error} (--debug tells more)"
-        _fail(1, message, debug=debug)
-
-
-def _fail(code: int, message: str, *, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    print("samsvae:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(code)
-
-
-def _note(message: Warning | str, *_: Any, **__: Any) -> None:
-    print("samsvae: note:", " ".join(str(message).split()), file=sys.stderr)

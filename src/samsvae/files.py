@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from samsvae.errors import InputError
+from samsvae.errors import InputError, listed
 
 
 @contextmanager
@@ -41,3 +41,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file aside, then rename it."""
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def check_new_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
+    """Raise if a file that is to be written has another ending, or is there already."""
+    if path.suffix not in suffixes:
+        raise InputError(f"--out {str(path)!r}: expected a name that ends in {listed(suffixes)}")
+    if path.exists() and not overwrite:
+        raise InputError(f"the file {str(path)!r} exists: give another --out, or --overwrite")

@@ -23,8 +23,9 @@ from samsvae.train.settings import MAY_DIFFER, TrainSettings
 
 KEYS = Options(Screen.from_anndata)
 """The settings that read a screen."""
-_NO_SETTINGS = ("checkpoint", "resume")
-SETTINGS = Options(Screen.from_anndata, estimator, *ESTIMATORS, TrainSettings, without=_NO_SETTINGS)
+NO_SETTINGS = ("checkpoint", "resume")
+"""Parameters of what takes settings that are none of a run's."""
+SETTINGS = Options(Screen.from_anndata, estimator, *ESTIMATORS, TrainSettings, without=NO_SETTINGS)
 """The settings of a run, of any model."""
 
 
@@ -56,7 +57,7 @@ def complete(given: Mapping[str, Any]) -> tuple[type[Estimator], dict[str, Any]]
         If there is no such model, or a setting is of other models.
     """
     model = estimator(**SETTINGS.of(estimator, given))
-    own = Options(Screen.from_anndata, estimator, model, TrainSettings, without=_NO_SETTINGS)
+    own = Options(Screen.from_anndata, estimator, model, TrainSettings, without=NO_SETTINGS)
     foreign = [name for name in given if name not in own.parameters]
     if foreign:
         takers = [one.name for one in ESTIMATORS if set(foreign) & SETTINGS.of(one, given).keys()]

@@ -1,0 +1,46 @@
+"""`samsvae`, and `python -m samsvae`: the command line, and how its errors end."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from typing import Any, NoReturn
+
+from cyclopts import CycloptsError
+
+from samsvae.cli import app
+from samsvae.errors import InputError, NonFiniteError
+
+
+def main() -> None:
+    """Run the command line: one line and exit code 2 for what the user can mend."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    warnings.showwarning = _note
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (InputError, CycloptsError) as error:
+        _fail(2, str(error), debug=debug)
+    except NonFiniteError as error:
+        _fail(1, str(error), debug=debug)
+    except KeyboardInterrupt as error:
+        _fail(130, str(error) or "interrupted", debug=debug)
+    except Exception as error:  # noqa: BLE001  what is not the user's to mend, is ours
+        message = f"internal error, {type(error).__name__}: {error} (--debug tells more)"
+        _fail(1, message, debug=debug)
+
+
+def _fail(code: int, message: str, *, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    print("samsvae:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    print("samsvae: note:", " ".join(str(message).split()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What the command line prints: tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from rich.table import Table
+
+HEADLINES = (
+    "iwelbo",
+    "ate_pearson",
+    "ate_pearson_observed_size",
+    "ate_r2",
+    "pearson_from_perturbation_mean",
+    "perturbation_discrimination",
+    "rmse",
+    "e_distance",
+    "coverage_90",
+)
+"""The metrics of a comparison that are printed; results.csv holds them all."""
+
+
+def tidy(effects: AnnData) -> pd.DataFrame:
+    """Return effects with one row per condition and gene."""
+    index = pd.MultiIndex.from_product(
+        [effects.obs_names, effects.var_names], names=["condition", "gene"]
+    )
+    columns = {"ate": effects.X, **effects.layers}
+    values = {name: np.asarray(table).ravel() for name, table in columns.items()}
+    return pd.DataFrame(values, index).reset_index()
+
+
+def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
+    """Return the genes that one condition changes most."""
+    table = tidy(effect).sort_values("ate", key=np.abs, ascending=False).head(n_genes)
+    n_cells = int(effect.obs["n_train_cells"].iloc[0])
+    seen = f"{n_cells:,} training cells" if n_cells else "never seen in training"
+    title = f"{effect.obs_names[0]} ({seen}): ATE on scale {effect.uns['scale']!r}"
+    printed = Table("gene", "ATE", "mc_se", "90 % interval", title=title)
+    for row in table.itertuples():
+        known = not np.isnan(row.lower)  # the conditional VAE has none
+        interval = f"{row.lower:+.3f} to {row.upper:+.3f}" if known else "-"
+        printed.add_row(row.gene, f"{row.ate:+.3f}", f"{row.mc_se:.3f}", interval)
+    return printed
+
+
+def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
+    """Yield, per split, a row per predictor and a column per headline metric.
+
+    Parameters
+    ----------
+    table
+        As `compare.table_of` returns it.
+    """
+    for split, rows in table.groupby("split", sort=False):
+        names = [name for name in HEADLINES if name in set(rows["metric"])]
+        printed = Table("", title=f"{split} cells: mean (sd over seeds)")
+        for name in names:
+            printed.add_column(name, overflow="fold")
+        for predictor, own in rows.groupby("predictor", sort=False):
+            scores = own.set_index("metric").reindex(names)
+            printed.add_row(str(predictor), *map(_score, scores["mean"], scores["sd"]))
+        yield printed
+
+
+def _score(mean: float, sd: float) -> str:
+    if np.isnan(mean):
+        return "-"
+    return f"{mean:.3f}" if np.isnan(sd) else f"{mean:.3f} ({sd:.3f})"
