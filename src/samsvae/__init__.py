@@ -14,6 +14,7 @@ from samsvae.evaluation.pathways import pathway_score
 from samsvae.evaluation.recovery import recovery
 from samsvae.evaluation.stability import stability
 from samsvae.scoring.evaluate import evaluate
+from samsvae.scoring.predictive_check import predictive_check
 from samsvae.train.settings import TrainSettings
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "export",
     "load",
     "pathway_score",
+    "predictive_check",
     "read_h5ad",
     "recovery",
     "splits",

@@ -132,7 +132,7 @@ class Mechanisms(Trained):
         "basal" and "state", `cell latent`: ready for `adata.obsm.update(...)`.
         """
         check_count("n_particles", n_particles)
-        return latent_means(self.module, self._loader(screen), n_particles, self._generator(seed))
+        return latent_means(self.module, self.loader(screen), n_particles, self._generator(seed))
 
     def _shift(self, what: str) -> AdditiveShift:
         if not isinstance(self.module.mechanism, AdditiveShift):

@@ -54,7 +54,7 @@ class Predictions(Trained):
         globals are scored too (eq. 6 and 7 as printed): nats in all, not per cell.
         """
         check_count("n_particles", n_particles)
-        loader = self._loader(screen)
+        loader = self.loader(screen)
         generator = self._generator(seed)
         result = predictive_iwelbo(
             self.module, loader, n_particles=n_particles, generator=generator, progress=progress
@@ -261,7 +261,7 @@ class Predictions(Trained):
         has_library_size = self.module.likelihood.has_library_size
         generator = self._generator(seed)
         rng = np.random.default_rng(seed)
-        loader = None if cells is None else self._loader(cells)
+        loader = None if cells is None else self.loader(cells)
         drawn, obs = [], []
         for name, row in zip(asked, received, strict=True):
             if loader is not None:

@@ -39,7 +39,7 @@ class Trained:
         self._check_answers(seed)
         return torch.Generator(next(self.module.parameters()).device).manual_seed(seed)
 
-    def _loader(self, screen: Screen) -> Loader:
+    def loader(self, screen: Screen) -> Loader:
         """Return the loader of a screen matched to the model's names."""
         matched, n_ignored = screen.matched_to(self.facts.vocabulary)
         if n_ignored:

@@ -89,6 +89,24 @@ def given_cells(
     return _stored(model, blocks)
 
 
+@torch.no_grad()
+def replicated_cells(model: PerturbationVAE, loader: Loader, generator: torch.Generator) -> Cells:
+    """Draw new cells in the place of given ones: the same but for their basal states and counts.
+
+    What they received, their library sizes and batches stay; one draw of the globals serves all.
+    """
+    present = loader.present
+    shifts = draw_shifts(model, present, 1, generator)
+    blocks = []
+    for batch in loader.in_order(_CELLS):
+        context = model.mechanism.context(batch.dosage, of_batch(shifts, present, batch.dosage))
+        basal = model.encoder.noise(len(batch.counts), 1, generator)  # the prior is N(0, I)
+        hidden = model.decoded(basal, context, batch.covariates).squeeze(0)
+        size = batch.library_size
+        blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)
+    return _stored(model, blocks)
+
+
 def _stored(model: PerturbationVAE, blocks: list[Tensor]) -> Cells:
     """Return drawn data: counts as a sparse matrix of integers, real values as they are."""
     arrays = [block.cpu().numpy() for block in blocks]
