@@ -53,7 +53,8 @@ class Space:
         rows = self.some(self.train, _FIT)
         k = min(_COMPONENTS, min(len(rows), values.shape[1]) - 1)
         self.components = PCA(k, svd_solver="arpack", random_state=seed).fit(values[rows])
-        self.kernel = median_distance(self.of(self.some(self.train & screen.is_control)))
+        control = self._projected(values[self.some(self.train & screen.is_control)])
+        self.kernel = median_distance(control)
 
     def some(self, cells: np.ndarray, most: int | None = None) -> np.ndarray:
         """Return the positions of at most so many of these cells, `cell` boolean."""
@@ -62,9 +63,9 @@ class Space:
             return rows
         return np.sort(np.random.default_rng(self.seed).choice(rows, most, replace=False))
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """Return cells of the screen, by position, `cell component`."""
-        return self._projected(self.values[rows])
+    def of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return cells of the screen, by position, `cell component`; None without any."""
+        return self._projected(self.values[rows]) if len(rows) else None
 
     def predicted(self, predictor: Estimator | Baseline, condition: str) -> np.ndarray | None:
         """Return cells that a predictor draws for a condition; None: it predicts means alone.
