@@ -1,17 +1,22 @@
 # Each target does all its own set-up, once: .venv is made with the constraints file.
 VENV := .venv
 BIN := $(VENV)/bin
+CELL_EVAL := .venv-cell-eval
 PYTHON ?= python3
 
 DATA ?= ../shared/data/papalexi2021.h5ad
 
-.PHONY: demo test lint build bench bench-quick clean
+.PHONY: demo test test-cell-eval lint build bench bench-quick clean
 
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
 
 test: $(VENV)/.ready
 	$(BIN)/pytest
+
+# Our scores against those of the package cell-eval, which brings much along: a venv of its own.
+test-cell-eval: $(CELL_EVAL)/.ready
+	$(CELL_EVAL)/bin/pytest tests/test_export.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check
@@ -40,5 +45,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 		--group test --group lint --group build
 	touch $@
 
+$(CELL_EVAL)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(CELL_EVAL)
+	$(CELL_EVAL)/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(CELL_EVAL)/bin/pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(CELL_EVAL)/bin/pip install --quiet --constraint constraints.txt --editable . \
+		--group test --group cell-eval
+	touch $@
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CELL_EVAL) dist .mypy_cache .pytest_cache .ruff_cache

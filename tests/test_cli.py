@@ -133,6 +133,27 @@ def test_evaluate(run: Path, call: Call) -> None:
     assert summary["iwelbo"] == pytest.approx(iwelbo["iwelbo"].mean())
     assert set(pd.read_csv(run / "per_condition.csv", index_col=0).index) == {"A", "B", "C", "A+B"}
     assert ad.read_h5ad(run / "effects.h5ad").shape == (4, 12)
+    scores = pd.read_csv(run / "scores.csv")
+    assert {"sams-vae", "additive", "duplicate"} < set(scores["predictor"])
+    assert set(scores["split"]) == {"test"}
+    mine = scores.set_index(["predictor", "condition", "metric"])["value"]
+    assert mine["sams-vae", "(all)", "iwelbo"] == pytest.approx(summary["iwelbo"])
+    assert mine["sams-vae", "(all)", "ate_pearson"] == pytest.approx(summary["ate_pearson"])
+    assert "condition-mean" in done.out
+
+
+def test_evaluate_without_baselines(folder: Path, run: Path, call: Call) -> None:
+    (run / "scores.csv").unlink(missing_ok=True)
+    options = f"--effect-particles 20 {QUICK}"
+    done = call(f"evaluate run data.h5ad --no-baselines {options}")
+    assert done[::2] == (0, [])
+    assert not (run / "scores.csv").exists()
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    adata[adata.obs["split"] == "test"].write_h5ad(folder / "only_test.h5ad")
+    done = call(f"evaluate run only_test.h5ad {options}")
+    assert done[::2] == (0, [])
+    assert "no training cells" in done.out
+    assert not (run / "scores.csv").exists()
 
 
 @pytest.mark.parametrize("data", ["other_order", "more_genes"])

@@ -25,6 +25,7 @@ from samsvae.files import check_new_file, write_text
 from samsvae.options import Options
 from samsvae.printed import comparison_tables, effect_table, tidy
 from samsvae.run import KEYS, SETTINGS, Run, gathered, read_screen, write_h5ad
+from samsvae.scoring.evaluate import beside_baselines
 from samsvae.scoring.score import score
 from samsvae.train.settings import TrainSettings
 from samsvae.types import Scale
@@ -111,14 +112,16 @@ def evaluate(
     /,
     *,
     split: str = "test",
+    baselines: bool = True,
     device: str = "auto",
     progress: bool = True,
     **settings: Any,
 ) -> None:
     """Score a run on held-out cells: likelihood, and effects against the data.
 
-    Prints a table and writes metrics.json, per_condition.csv and effects.h5ad into the run. The
-    columns of the data are named as in the run; options name them otherwise.
+    Prints its scores, and those of simple baselines and a technical duplicate beside it, and writes
+    metrics.json, per_condition.csv, effects.h5ad and scores.csv (every metric and condition) into
+    the run. The columns of the data are named as in the run; options name them otherwise.
 
     Parameters
     ----------
@@ -128,6 +131,8 @@ def evaluate(
         The screen, an h5ad file.
     split
         Whose cells are scored: "train", "valid" or "test".
+    baselines
+        Score baselines and a technical duplicate, too: the data must hold training cells.
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     progress
@@ -143,7 +148,21 @@ def evaluate(
     for name, value in result.summary.items():
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else f"{value}")
     console.print(table)
-    _say(f"written to {folder / 'metrics.json'}")
+    if baselines and not len(screen.train):
+        _say("the data hold no training cells: there are no baselines to compare with")
+    elif baselines:
+        scores = beside_baselines(
+            model,
+            screen,
+            split=split,
+            scale=result.summary["scale"],
+            progress=progress,
+            **particles,
+        )
+        folder.write_comparison(scores)
+        for table in comparison_tables(table_of(scores)):
+            console.print(table)
+    _say(f"written to {run}")
 
 
 @app.command

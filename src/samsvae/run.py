@@ -73,7 +73,7 @@ class Run:
 
     It holds config.toml (all settings), split.csv (where the split was made here),
     checkpoint.safetensors (while training), model.json + model.safetensors, history.csv, and what
-    `evaluate` adds: metrics.json, per_condition.csv, effects.h5ad.
+    `evaluate` adds: metrics.json, per_condition.csv, effects.h5ad, scores.csv.
     """
 
     files = (
@@ -86,6 +86,7 @@ class Run:
         "metrics.json",
         "per_condition.csv",
         "effects.h5ad",
+        "scores.csv",
     )
 
     def __init__(self, folder: Path) -> None:
@@ -179,6 +180,10 @@ class Run:
         write_text(path, json.dumps(metrics | {split: score.summary}, indent=2) + "\n")
         write_text(self / "per_condition.csv", score.per_condition.to_csv())
         write_h5ad(self / "effects.h5ad", score.effects)
+
+    def write_comparison(self, scores: pd.DataFrame) -> None:
+        """Save the scores of a model and of what it is compared with."""
+        write_text(self / "scores.csv", scores.to_csv(index=False))
 
 
 def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from samsvae.baselines import Baseline, PerturbationMean
+from samsvae.baselines import BASELINES, Baseline, PerturbationMean
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, check_count, listed
@@ -147,6 +147,27 @@ def evaluate(
     table = pd.DataFrame(rows)
     table.attrs |= {"scale": scale, "basal": basal}
     return table
+
+
+def beside_baselines(
+    model: Estimator, screen: Screen, *, split: str, **settings: Any
+) -> pd.DataFrame:
+    """Return the scores of a model, of all baselines and of a technical duplicate on a split.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    screen
+        The whole screen; matched by gene and perturbation name.
+    split
+        Whose cells are scored.
+    **settings
+        As in `evaluate`.
+    """
+    matched, _ = screen.matched_to(model.facts.vocabulary)
+    baselines = [kind(matched) for kind in BASELINES]
+    return evaluate([model, *baselines], matched, splits=[split], **settings)
 
 
 def _named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -12,6 +13,7 @@ from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, unknown
 from samsvae.estimator import Estimator
 from samsvae.evaluation.metrics import ate_pearson
+from samsvae.evaluation.observed import control_cells
 
 
 class Score(NamedTuple):
@@ -74,7 +76,9 @@ def score(
     table = effects.to_df()
     matched, _ = screen.matched_to(model.facts.vocabulary)
     scale = effects.uns["scale"]
-    own = ate_pearson(table, getattr(matched, split), matched, scale=scale)
+    scored = np.asarray(matched.split) == split
+    reference = matched[scored | control_cells(matched, scored)]
+    own = ate_pearson(table, reference, matched, scale=scale)
     everywhere = ate_pearson(table, matched, matched, scale=scale)
     summary = {
         "scale": scale,
