@@ -57,7 +57,8 @@ def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
     """
     for split, rows in table.groupby("split", sort=False):
         names = [name for name in HEADLINES if name in set(rows["metric"])]
-        printed = Table("", title=f"{split} cells: mean (sd over seeds)")
+        printed = Table(title=f"{split} cells: mean (sd over seeds)")
+        printed.add_column("", no_wrap=True)
         for name in names:
             printed.add_column(name, overflow="fold")
         for predictor, own in rows.groupby("predictor", sort=False):
