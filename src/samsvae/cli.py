@@ -160,7 +160,7 @@ def evaluate(
             **particles,
         )
         folder.write_comparison(scores)
-        for table in comparison_tables(table_of(scores)):
+        for table in comparison_tables(table_of(scores), console.width):
             console.print(table)
     _say(f"written to {run}")
 
@@ -314,7 +314,7 @@ def compare(
     asked = {"models": models, "baselines": baselines, "seeds": seeds, "data": screen.digest}
     comparison.start({**asked, **scoring}, resume=resume)
     results = comparison.results(screen, plan, resume=resume, say=_say, **scoring)
-    for table in comparison_tables(table_of(results)):
+    for table in comparison_tables(table_of(results), console.width):
         console.print(table)
     _say(f"every metric, per condition, is in {out / 'results.csv'}")
 

@@ -47,24 +47,29 @@ def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
     return printed
 
 
-def comparison_tables(table: pd.DataFrame) -> Iterator[Table]:
+def comparison_tables(table: pd.DataFrame, width: int) -> Iterator[Table]:
     """Yield, per split, a row per predictor and a column per headline metric.
 
     Parameters
     ----------
     table
         As `compare.table_of` returns it.
+    width
+        Of the console: what does not fit beside each other comes in further tables.
     """
+    together = max(1, (width - 20) // 20)
     for split, rows in table.groupby("split", sort=False):
         names = [name for name in HEADLINES if name in set(rows["metric"])]
-        printed = Table(title=f"{split} cells: mean (sd over seeds)")
-        printed.add_column("", no_wrap=True)
-        for name in names:
-            printed.add_column(name, overflow="fold")
-        for predictor, own in rows.groupby("predictor", sort=False):
-            scores = own.set_index("metric").reindex(names)
-            printed.add_row(str(predictor), *map(_score, scores["mean"], scores["sd"]))
-        yield printed
+        for start in range(0, len(names), together):
+            some = names[start : start + together]
+            printed = Table(title=f"{split} cells: mean (sd over seeds)")
+            printed.add_column("", no_wrap=True, min_width=17)
+            for name in some:
+                printed.add_column(name.replace("_", " "), width=17)
+            for predictor, own in rows.groupby("predictor", sort=False):
+                scores = own.set_index("metric").reindex(some)
+                printed.add_row(str(predictor), *map(_score, scores["mean"], scores["sd"]))
+            yield printed
 
 
 def _score(mean: float, sd: float) -> str:
