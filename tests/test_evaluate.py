@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from samsvae.baselines import (
 from samsvae.data import screen as screen_module
 from samsvae.estimator import Estimator
 from samsvae.evaluation.effect_metrics import INTERACTION_METRICS, METRICS
+from samsvae.scoring.evaluate import beside_baselines
 from samsvae.scoring.prediction import Prediction, answered
 from samsvae.scoring.subject import Subject, subjects
 
@@ -81,14 +82,14 @@ def heldout(*names: str) -> Screen:
     return read(adata)
 
 
-def clear_adata() -> AnnData:
+def clear_adata(*, rate: float = 30, change: float = 4) -> AnnData:
     """Return cells of which half tell what the other half does: many counts, large effects."""
     adata = make_adata(n_cells=300, n_genes=30)
-    rate = np.full(adata.shape, 30.0)
+    rates = np.full(adata.shape, float(rate))
     for i, name in enumerate(SINGLES):
         cells = adata.obs["perturbation"].str.contains(name).to_numpy()
-        rate[cells, 8 * i : 8 * i + 6] *= 4
-    adata.X = np.random.default_rng(0).poisson(rate).astype(np.float32)
+        rates[cells, 8 * i : 8 * i + 6] *= change
+    adata.X = np.random.default_rng(0).poisson(rates).astype(np.float32)
     return adata
 
 
@@ -294,8 +295,8 @@ def test_names_that_are_given_are_kept(whole: Screen) -> None:
     assert set(alone["predictor"]) == {"no-change"}
 
 
-def test_a_generator_of_predictors_is_a_list(whole: Screen) -> None:
-    some = (kind(whole) for kind in BASELINES[:2])
+def test_a_tuple_of_predictors_is_a_list(whole: Screen) -> None:
+    some = tuple(kind(whole) for kind in BASELINES[:2])
     names = scored(some, whole, **BARE)["predictor"].unique()
     assert names.tolist() == ["no-change", "perturbation-mean"]
 
@@ -468,6 +469,16 @@ def test_a_model_meets_its_genes_by_name(trained: Estimator, whole: Screen) -> N
     mixed = read(more[:, np.random.default_rng(0).permutation(14)].copy())
     ours = scored([trained, Additive(whole)], mixed)
     same(ours, scored([trained, Additive(whole)], whole), rtol=1e-7, atol=1e-12)
+
+
+def test_a_model_beside_all_baselines(
+    trained: Estimator, whole: Screen, table: pd.DataFrame
+) -> None:
+    mixed = read(
+        make_adata()[:, ::-1].copy()
+    )  # baselines learn from it as it is matched to the model
+    rows = beside_baselines(trained, mixed, split="test", **QUICK)
+    same(rows, table, rtol=1e-7, atol=1e-9)
 
 
 # Interactions.
@@ -680,8 +691,9 @@ def test_an_answer_for_some_conditions_is_kept() -> None:
         assert np.isnan(own["C"])
         assert own["A+B"] == own["(all)"]
         assert np.isfinite(own["A+B"])
-    assert np.isnan(values(rows, "sams-vae", "perturbench_rank", "unseen")["A+B"])
-    assert np.isfinite(values(rows, "additive", "perturbench_rank", "unseen")["A+B"])
+    for metric in ("perturbench_rank", "centroid_accuracy", "perturbation_discrimination"):
+        assert np.isnan(values(rows, "sams-vae", metric, "unseen")["A+B"])
+        assert np.isfinite(values(rows, "additive", metric, "unseen")["A+B"])
 
 
 def test_the_iwelbo_of_conditions_that_a_model_knows_is_kept() -> None:
@@ -937,45 +949,74 @@ def test_the_duplicate_of_several_halvings(clear: Screen, halves: Halves) -> Non
 # The dynamic range.
 
 
-def share(own: np.ndarray, mean: np.ndarray, duplicate: np.ndarray, best: float) -> float:
-    """Return a dynamic range from scores by halving."""
-    span = duplicate - mean
-    better = abs(duplicate.mean() - best) < abs(mean.mean() - best)
-    if not better or abs(span.mean()) <= 2 * span.std(ddof=1):
-        return float("nan")
-    return float((own - mean).mean() / span.mean())
+class Range(NamedTuple):
+    """A dynamic range from scores by halving."""
+
+    value: float
+    better: bool
+    """Whether the duplicate is better than the mean."""
+    clarity: float
+    """By how many standard deviations."""
+
+    @property
+    def expected(self) -> float:
+        return self.value if self.better and self.clarity > 2 else float("nan")
 
 
-@pytest.mark.parametrize("which", ["clear", "whole"])
-def test_the_dynamic_range_by_hand(
-    which: str, request: pytest.FixtureRequest, halves: Halves
-) -> None:
-    screen = request.getfixturevalue(which)
+def dynamic_range(own: Any, mean: Any, duplicate: Any, best: float) -> Range:
+    own, mean, duplicate = np.array([own, mean, duplicate])
+    spans = [b - a for a, b in zip(mean, duplicate, strict=True)]
+    span, sd = np.mean(spans), np.std(spans, ddof=1)
+    better = abs(np.mean(duplicate) - best) < abs(np.mean(mean) - best)
+    return Range((np.mean(own) - np.mean(mean)) / span, bool(better), abs(span) / sd)
+
+
+def ranges(screen: Screen, halves: Halves) -> Iterator[tuple[float, Range]]:
+    """Yield what is found and what is expected, of several metrics, predictors and conditions."""
     kinds: list[type[Baseline]] = [NoChange, ConditionMean, Additive]
+    halves.clear()
     rows = scored([kind(screen) for kind in kinds], screen, n_halvings=5, n_cells=0)
     asked = {
         kind.name: dict(zip(SCORED, kind(screen).effects(SCORED).X, strict=True))
         for kind in [*kinds, PerturbationMean]
     }
     both = [[effects_of_half(screen, half) for half in pair] for pair in halves]
-    n_known = n_unknown = 0
     for metric in BY_HAND:
         best = {"mae": 0.0, "rmse": 0.0, "ate_pearson": 1.0, "ate_r2": 1.0}[metric]
-        by_predictor = {
+        scores = {
             name: pd.DataFrame([by_hand(metric, effects, seen) for _, seen in both])
             for name, effects in asked.items()
         }
         duplicate = pd.DataFrame([by_hand(metric, first, seen) for first, seen in both])
-        mean = by_predictor["perturbation-mean"]
+        mean = scores["perturbation-mean"]
         for kind in kinds:
             own = found(rows, kind.name, metric)["dynamic_range"]
             for name in [*SCORED, "(all)"]:
-                scores = (by_predictor[kind.name][name], mean[name], duplicate[name])
-                expected = share(*(one.to_numpy() for one in scores), best)
-                assert own[name] == pytest.approx(expected, nan_ok=True)
-                n_known += np.isfinite(expected)
-                n_unknown += np.isnan(expected)
-    assert n_known if which == "clear" else n_unknown
+                three = scores[kind.name][name], mean[name], duplicate[name]
+                yield own[name], dynamic_range(*three, best=best)
+
+
+def test_the_dynamic_range_by_hand(clear: Screen, halves: Halves) -> None:
+    both = list(ranges(clear, halves))
+    assert len(both) == 4 * 3 * 5
+    for own, by_hand_ in both:
+        assert own == pytest.approx(by_hand_.expected, nan_ok=True)
+    known = [by_hand_.expected for _, by_hand_ in both if np.isfinite(by_hand_.expected)]
+    assert len(known) > 40
+    assert min(known) < -0.5
+    assert max(known) > 1.1
+
+
+def test_a_dynamic_range_needs_a_clearly_better_duplicate(whole: Screen, halves: Halves) -> None:
+    blurred = read(clear_adata(rate=12, change=2))
+    both = [*ranges(blurred, halves), *ranges(whole, halves)]
+    for own, by_hand_ in both:
+        assert own == pytest.approx(by_hand_.expected, nan_ok=True)
+    # All of what is told apart occurs.
+    clarities = np.array([one.clarity for _, one in both if one.better])
+    for low, high in ((0, 1), (1, 2), (2, 3), (3, 9)):
+        assert ((low < clarities) & (clarities < high)).any()
+    assert any(one.clarity > 2 and not one.better for _, one in both)
 
 
 def test_the_ends_of_the_dynamic_range(clear: Screen) -> None:
@@ -1029,7 +1070,7 @@ def test_what_is_left_out_of_one_score_is_left_out_of_all_three(
         )
         for kept, predicted in zip(scores, (effects, mean, first), strict=True):
             kept.append(by_hand("mae", predicted, second)["(all)"])
-    assert own["(all)"] == pytest.approx(share(*map(np.array, scores), best=0))
+    assert own["(all)"] == pytest.approx(dynamic_range(*scores, best=0).expected)
     # Nobody else loses a condition by it.
     alone = scored(NoChange(clear), clear, n_halvings=4, n_cells=0)
     same(rows[rows["predictor"] != "choosy"], alone)
@@ -1114,24 +1155,32 @@ def test_a_screen_with_batches() -> None:
     assert values(rows, "sams-vae", "iwelbo")["(all)"] == pytest.approx(own.mean())
 
 
-def dosed() -> Screen:
-    adata = make_adata(labels=("control", "drug", "A", "drug", "B+A"))
-    doses = np.array(["1", "0.5", "1", "2", "3+0.5"])[np.arange(adata.n_obs) % 5]
-    adata.obs["dose"] = doses
+def dosed(labels: tuple[str, ...], *doses: str) -> Screen:
+    """Return cells that received each of some doses beside control."""
+    adata = make_adata(labels=("control", *labels))
+    adata.obs["dose"] = np.array(["1", *doses])[np.arange(adata.n_obs) % (len(doses) + 1)]
     return read(adata, dosage_key="dose")
 
 
 def test_a_screen_with_doses() -> None:
-    screen = dosed()
+    screen = dosed(("drug", "A", "drug", "B", "B+A"), "0.5", "1", "2", "1", "3+0.5")
     model = samsvae.SAMSVAE(screen, **SMALL).train(**TRAINING)
     rows = scored([model, ConditionMean(screen)], screen)
-    conditions = {"A", "A@0.5+B@3", "drug@0.5", "drug@2"}
+    conditions = {"A", "A@0.5+B@3", "B", "drug@0.5", "drug@2"}
     assert set(rows["condition"]) == {*conditions, "control", "(all)"}
-    assert not set(rows["metric"]) & set(INTERACTIONS)  # there is A, but not A at half that dose
+    assert not set(rows["metric"]) & set(INTERACTIONS)  # parts at other doses
     assert rows.loc[rows["metric"] == "mae", "value"].notna().all()
     cells, effects = Cells(screen, in_split(screen, "test")), ConditionMean(screen).effects()
     expected = np.abs(effects.to_df().loc["drug@0.5"] - cells.effect("drug@0.5")).mean()
     assert values(rows, "condition-mean", "mae")["drug@0.5"] == pytest.approx(expected)
+
+
+def test_parts_are_at_the_doses_of_their_combination() -> None:
+    screen = dosed(("A", "A", "B", "B+A"), "1", "0.5", "3", "3+0.5")
+    subject = subject_of(screen)
+    assert subject.combinations == {"A@0.5+B@3": ["A@0.5", "B@3"]}
+    rows = scored(Additive(screen), screen, **BARE)
+    assert values(rows, "additive", "interaction_pearson")["(all)"] == 0
 
 
 def test_a_screen_of_real_values() -> None:

@@ -24,6 +24,7 @@ from anndata import AnnData
 
 from samsvae.data.dosage import once_each
 from samsvae.data.screen import Screen
+from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, listed, unknown
 from samsvae.evaluation.differential_expression import expression, group_means
 from samsvae.facts import training_cells
@@ -128,8 +129,7 @@ class Baseline(ABC):
         return [notation.write({name: dose}) for name, dose in received.items()]
 
     def _means_on(self, scale: Scale | None) -> Means:
-        counts = self.screen.vocabulary.counts
-        known = _SCALES if counts else _SCALES[2:]
+        known = scales_of(self.screen.vocabulary)
         scale = scale or known[0]
         if scale not in known:
             raise unknown("scale", scale, known)
@@ -286,6 +286,11 @@ class LinearPCA(Baseline):
         inner = np.linalg.solve(scores.T @ scores + ridge, scores.T @ y[:, known] @ p)
         weights = np.linalg.solve((p.T @ p + ridge).T, inner.T).T
         return scores, weights, center
+
+
+def scales_of(vocabulary: Vocabulary) -> tuple[Scale, ...]:
+    """Return the scales that means can be taken on, the usual one first."""
+    return _SCALES if vocabulary.counts else _SCALES[2:]
 
 
 BASELINES: list[type[Baseline]] = [

@@ -54,7 +54,7 @@ class Space:
         k = min(_COMPONENTS, min(len(rows), values.shape[1]) - 1)
         self.components = PCA(k, svd_solver="arpack", random_state=seed).fit(values[rows])
         control = self._projected(values[self.some(self.train & screen.is_control)])
-        self.kernel = median_distance(control)
+        self.kernel = median_distance(control) if len(control) > 1 else np.nan
 
     def some(self, cells: np.ndarray, most: int | None = None) -> np.ndarray:
         """Return the positions of at most so many of these cells, `cell` boolean."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,13 +38,18 @@ class Scores(NamedTuple):
         unknown = np.isnan(self.statistics).any(1)
         return np.where(unknown, np.nan, self.metric.finish(self.statistics))
 
+    def among(self, others: Scores) -> Scores:
+        """Return those of the conditions alone that others can be scored on, too."""
+        unknown = np.isnan(others.statistics).any(1)[:, None]
+        return self._replace(statistics=np.where(unknown, np.nan, self.statistics))
+
     def all(self) -> np.ndarray:
         """Return the scores of each condition, and of all together: `condition + 1`."""
         return np.append(self.per_condition(), pooled(self.metric, self.statistics))
 
 
 def evaluate(
-    predictors: Mapping[str, Predictor] | Sequence[Predictor] | Predictor,
+    predictors: Mapping[str, Predictor] | Iterable[Predictor] | Predictor,
     screen: Screen,
     *,
     scale: Scale,
@@ -114,6 +120,7 @@ def evaluate(
         scale, or an argument is out of range.
     """
     named = _named(predictors)
+    check_count("n_particles", n_particles)
     for name, value in {"n_halvings": n_halvings, "n_cells": n_cells, "seed": seed}.items():
         check_count(name, value, low=0)
     screen = _matched(screen, named)
@@ -171,14 +178,14 @@ def beside_baselines(
 
 
 def _named(
-    predictors: Mapping[str, Predictor] | Sequence[Predictor] | Predictor,
+    predictors: Mapping[str, Predictor] | Iterable[Predictor] | Predictor,
 ) -> dict[str, Predictor]:
     """Return predictors by name: those given, or their own, numbered where several share it."""
     if isinstance(predictors, Mapping):
         named = dict(predictors)
     else:
-        several = [predictors] if isinstance(predictors, (Estimator, Baseline)) else [*predictors]
-        own = [one.name for one in several]
+        several = [*predictors] if isinstance(predictors, Iterable) else [predictors]
+        own = [getattr(one, "name", type(one).__name__) for one in several]
         named = {}
         for name, one in zip(own, several, strict=True):
             same = sum(key == name or key.startswith(f"{name} ") for key in named)
@@ -242,20 +249,21 @@ def _halved(
         for name, prediction in {**predictions, DUPLICATE: duplicate}.items():
             for metric, own in statistics(prediction, half, subject).items():
                 found.setdefault((name, metric), []).append(Scores(*own))
-    values = {key: np.array([one.all() for one in scores]) for key, scores in found.items()}
     halved = {}
     for (name, metric), scores in found.items():
         if (DUPLICATE, metric) not in found:  # coverage: a duplicate has no intervals
             continue
-        bottom = values[_MEAN, metric]
-        span, best = values[DUPLICATE, metric] - bottom, scores[0].metric.best
+        ours, top, bottom = (
+            np.array([one.among(of).all() for one, of in zip(theirs, scores, strict=True)])
+            for theirs in (scores, found[DUPLICATE, metric], found[_MEAN, metric])
+        )
+        span, best = top - bottom, scores[0].metric.best
         better = np.abs((bottom + span).mean(0) - best) < np.abs(bottom.mean(0) - best)
         clear = better & (np.abs(span.mean(0)) > 2 * span.std(0, ddof=min(1, n_halvings - 1)))
         with np.errstate(invalid="ignore", divide="ignore"):
-            shares = (values[name, metric] - bottom).mean(0) / span.mean(0)
-        mean = np.mean([one.statistics for one in scores], 0)
-        own = Scores(scores[0].metric, mean)
-        halved[name, metric] = Halved(own, np.where(clear, shares, np.nan))
+            shares = (ours - bottom).mean(0) / span.mean(0)
+        mean = Scores(scores[0].metric, np.mean([one.statistics for one in scores], 0))
+        halved[name, metric] = Halved(mean, np.where(clear, shares, np.nan))
     return halved
 
 
@@ -270,11 +278,15 @@ def _iwelbo(
     if subject.label in SPLITS:
         group = np.where(subject.cells & subject.screen.is_control, len(subject.conditions), group)
     cells, group = subject.screen[group >= 0], group[group >= 0]
+    settings = {"n_particles": n_particles, "seed": seed}
     try:
-        values = model.iwelbo(cells, n_particles=n_particles, seed=seed, progress=progress)
-        total = np.bincount(group, values["iwelbo"])
-    except InputError:  # conditions that the model has no answer for
+        total = np.bincount(group, model.iwelbo(cells, progress=progress, **settings)["iwelbo"])
+    except InputError:  # there are conditions that the model has no answer for
         total = np.full(group.max() + 1, np.nan)
+        for i in range(len(total)):
+            with suppress(InputError):
+                own = model.iwelbo(cells[group == i], progress=False, **settings)
+                total[i] = own["iwelbo"].sum()
     return Scores(IWELBO, np.stack([total, np.bincount(group)], 1))
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.baselines import Means
+from samsvae.baselines import Means, scales_of
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, listed, unknown
 from samsvae.evaluation.differential_expression import expression
 from samsvae.evaluation.effect_metrics import Metric, interaction
 from samsvae.evaluation.observed import Moments, Observed, control_cells, moments
+from samsvae.facts import training_cells
 from samsvae.scoring.clouds import Clouds, Space
 from samsvae.types import Scale
 
@@ -96,7 +97,8 @@ class Subject:
     def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Deal the cells of each condition, and of control, to two halves at random, `cell`."""
         order = rng.permutation(len(self.screen))
-        kind = self.screen.condition * 2 + (self.group >= 0)  # the scored cells on their own
+        scored = (self.group >= 0) | (self.cells & self.screen.is_control)
+        kind = self.screen.condition * 2 + scored  # those scored are dealt on their own
         order = order[np.argsort(kind[order], kind="stable")]
         starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
         place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
@@ -150,11 +152,16 @@ def subjects(
         If a split is unknown or has no conditions to score, or "unseen" is asked for and a
         condition of the test cells is in training, too.
     """
-    training = set(screen.train.conditions)
+    training = set(training_cells(screen).conditions)
+    scales = scales_of(screen.vocabulary)
+    if scale not in scales:
+        raise unknown("scale", scale, scales)
+    if not splits:
+        raise InputError(f"no split to score: expected one or more of {listed(SPLITS)}")
     values = expression(screen, scale)
     mean = Means(screen.train, scale).mean
     space = Space(screen, values, scale=scale, n_cells=n_cells, seed=seed) if n_cells else None
-    found = []
+    found: dict[str, Subject] = {}
     for label in splits:
         if label not in (*SPLITS, UNSEEN):
             raise unknown("split", label, [*SPLITS, UNSEEN])
@@ -171,8 +178,8 @@ def subjects(
             )
         apart = UNSEEN if label in ("test", UNSEEN) else f"{label} {UNSEEN}"
         kinds = {label: seen, apart: [name for name in names if name not in training]}
-        found += [
-            Subject(
+        found |= {
+            kind: Subject(
                 screen,
                 values,
                 kind,
@@ -183,8 +190,8 @@ def subjects(
             )
             for kind, own in kinds.items()
             if own
-        ]
-    return found
+        }
+    return list(found.values())
 
 
 def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
