@@ -481,6 +481,24 @@ def test_clouds_with_no_cells_in_a_half(wide: Screen) -> None:
     assert np.isnan(rows_of(rows, "no-change", "e_distance")["value"]["A"])
 
 
+def test_control_cells_that_are_all_alike() -> None:
+    adata = make_adata()
+    adata.X[(adata.obs["perturbation"] == "control").to_numpy()] = 1
+    screen = Screen.from_anndata(adata, split_key="split")
+    rows = evaluate(NoChange(screen), screen, **QUICK)
+    assert rows.loc[rows["metric"] == "e_distance", "value"].notna().all()
+    assert rows.loc[rows["metric"] == "mmd", "value"].isna().all()  # the kernel has no scale
+    assert np.isnan(mmd(points(4), points(5), 0.0))
+
+
+def test_a_single_gene_can_be_scored() -> None:
+    adata = make_adata(n_genes=3)[:, :1].copy()
+    adata.X += 1
+    screen = Screen.from_anndata(adata, split_key="split")
+    rows = evaluate(NoChange(screen), screen, **QUICK | {"scale": "mean"})
+    assert rows.loc[rows["metric"] == "mae", "value"].notna().all()
+
+
 def test_a_cloud_of_one_cell_has_no_distance(wide: Screen) -> None:
     rows = evaluate([NoChange(wide), ConditionMean(wide)], wide, **QUICK | {"n_cells": 1})
     assert rows.loc[rows["metric"].isin(["e_distance", "mmd"]), "value"].isna().all()

@@ -37,13 +37,13 @@ def mmd(x: np.ndarray, y: np.ndarray, scale: float) -> float:
     x, y
         `cell feature`, at least two cells each: else NaN.
     scale
-        Of the kernel, in the units of the features.
+        Of the kernel, in the units of the features; NaN, or 0: there is no answer.
 
     References
     ----------
     Gretton et al.: A kernel two-sample test, JMLR 2012.
     """
-    if min(len(x), len(y)) < 2:
+    if min(len(x), len(y)) < 2 or not scale > 0:
         return float("nan")
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:

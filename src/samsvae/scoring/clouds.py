@@ -52,7 +52,8 @@ class Space:
         self.train = np.asarray(screen.split) == "train"
         rows = self.some(self.train, _FIT)
         k = min(_COMPONENTS, min(len(rows), values.shape[1]) - 1)
-        self.components = PCA(k, svd_solver="arpack", random_state=seed).fit(values[rows])
+        pca = PCA(k, svd_solver="arpack", random_state=seed) if k > 0 else None
+        self.components = pca and pca.fit(values[rows])
         control = self._projected(values[self.some(self.train & screen.is_control)])
         self.kernel = median_distance(control) if len(control) > 1 else np.nan
 
@@ -71,7 +72,7 @@ class Space:
         """Return cells that a predictor draws for a condition; None: it predicts means alone.
 
         Models simulate them, at observed library sizes. `NoChange` takes training cells of control,
-        `PerturbationMean` of all other conditions, `ConditionMean` of the very condition.
+        `PerturbationMean` of all perturbed ones, `ConditionMean` of the very condition.
         """
         if isinstance(predictor, Estimator):
             try:
@@ -97,6 +98,8 @@ class Space:
         ]
 
     def _projected(self, values: sp.csr_matrix) -> np.ndarray:
+        if self.components is None:  # a single gene is its own component
+            return values.toarray()
         projected: np.ndarray = self.components.transform(values)
         return projected
 

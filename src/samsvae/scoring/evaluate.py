@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from rich.progress import track
 from samsvae.baselines import BASELINES, Baseline, PerturbationMean
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import SPLITS
-from samsvae.errors import InputError, check_count, listed
+from samsvae.errors import InputError, check_count, listed, unknown
 from samsvae.estimator import Estimator
 from samsvae.evaluation.effect_metrics import Metric, bootstrap, pooled
 from samsvae.scoring.prediction import Prediction, Predictor, predicted, statistics
@@ -53,7 +54,7 @@ def evaluate(
     screen: Screen,
     *,
     scale: Scale,
-    splits: Sequence[str] = ("test",),
+    splits: str | Sequence[str] = ("test",),
     n_particles: int = 100,
     effect_particles: int = 2500,
     n_draws: int = 100,
@@ -123,6 +124,8 @@ def evaluate(
     check_count("n_particles", n_particles)
     for name, value in {"n_halvings": n_halvings, "n_cells": n_cells, "seed": seed}.items():
         check_count(name, value, low=0)
+    if basal not in ("prior", "control"):
+        raise unknown("basal", basal, ["prior", "control"])
     screen = _matched(screen, named)
     settings: dict[str, Any] = {
         "scale": scale,
@@ -132,7 +135,9 @@ def evaluate(
         "seed": seed,
     }
     rows: list[dict[str, Any]] = []
-    for subject in subjects(screen, scale, splits, n_cells=n_cells, seed=seed):
+    asked_for = [splits] if isinstance(splits, str) else splits
+    for subject in subjects(screen, scale, asked_for, n_cells=n_cells, seed=seed):
+        _check_unseen(named, subject)
         asked = track(
             {**named, _MEAN: PerturbationMean(screen)}.items(),
             f"{subject.label}: effects",
@@ -219,7 +224,21 @@ def _matched(screen: Screen, predictors: Mapping[str, Predictor]) -> Screen:
                 f"the predictors {first!r} and {name!r} differ in {what}: evaluate predictors that "
                 "were trained on the same screen"
             )
-    return screen.matched_to(known)[0]
+    return screen.matched_to(replace(screen.vocabulary, genes=known.genes))[0]
+
+
+def _check_unseen(predictors: Mapping[str, Predictor], subject: Subject) -> None:
+    """Raise if a baseline was made from cells that it is to be scored on."""
+    if subject.label == "train":
+        return
+    scored = subject.screen.cells[subject.group >= 0]
+    for name, one in predictors.items():
+        known = one.screen.train.cells.isin(scored).sum() if isinstance(one, Baseline) else 0
+        if known:
+            raise InputError(
+                f"the baseline {name!r} was made from a screen with another split: {known} of its "
+                f"training cells are {subject.label} cells here; make it from the same screen"
+            )
 
 
 class Halved(NamedTuple):
