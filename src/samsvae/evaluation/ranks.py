@@ -26,8 +26,7 @@ def centroid_accuracy(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     Viñas Torné et al.: Systema: a framework for evaluating genetic perturbation response
     prediction beyond systematic variation, Nature Biotechnology 2025.
     """
-    distance = cdist(predicted, observed.effect, "euclidean")
-    return 1 - _share_closer(distance, distance)
+    return 1 - _share_closer(*_squared_distance(predicted, observed.effect))
 
 
 def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np.ndarray:
@@ -61,8 +60,17 @@ def perturbench_rank(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """
     # What is predicted of conditions without cells is not among those compared.
     predicted = np.where(np.isnan(observed.effect), np.nan, predicted)
-    distance = cdist(observed.effect, predicted, "euclidean")  # the root of G times the RMSE
-    return _share_closer(distance, distance)
+    return _share_closer(*_squared_distance(observed.effect, predicted))  # ordered as the RMSE
+
+
+def _squared_distance(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return sum_g (a_pg - b_qg)^2, and the size of the terms it is taken from, `row row`.
+
+    As |a|^2 + |b|^2 - 2 a b: one matrix product, a hundred times faster than gene by gene.
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    size = (a * a).sum(1)[:, None] + (b * b).sum(1)
+    return size - 2 * a @ b.T, size
 
 
 def _share_closer(distance: np.ndarray, size: np.ndarray) -> np.ndarray:
