@@ -59,14 +59,13 @@ def of_batch(shifts: Shifts, perturbations: Tensor, dosage: Dosage) -> Shifts:
 @torch.no_grad()
 def control_posterior(model: PerturbationVAE, loader: Loader) -> BasalPosterior:
     """Return q(z_basal | x) of control cells."""
+    present = loader.present  # none
+    shifts = draw_shifts(model, present, 1, torch.Generator(loader.device))
     parts = []
     for batch in loader.in_order(_CELLS):
-        nothing = batch.dosage.perturbations
-        shifts = draw_shifts(model, nothing, 1, torch.Generator(nothing.device))
-        posterior = model.encoder.posterior(batch, model.mechanism.context(batch.dosage, shifts))
-        both = (
-            values.reshape(len(batch.counts), -1) for values in (posterior.loc, posterior.scale)
-        )
+        context = model.mechanism.context(batch.dosage, of_batch(shifts, present, batch.dosage))
+        own = model.encoder.posterior(batch, context)
+        both = (values.reshape(len(batch.counts), -1) for values in (own.loc, own.scale))
         parts.append((*both, batch.covariates))
     return BasalPosterior(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
