@@ -162,9 +162,7 @@ class Observed(NamedTuple):
         genes, perturbation_mean, targets
             As the fields.
         """
-        everyone = Moments(
-            *(a.sum(0, keepdims=True) + b for a, b in zip(sums, control, strict=True))
-        )
+        everyone = Moments(*(a + b for a, b in zip(sums.together(), control, strict=True)))
         rest = everyone.without(sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             t_rest = (sums.mean - rest.mean) / pooled_error(sums, rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,8 +55,19 @@ class Space:
         k = min(_COMPONENTS, min(len(rows), values.shape[1]) - 1)
         pca = PCA(k, svd_solver="arpack", random_state=seed) if k > 0 else None
         self.components = pca and pca.fit(values[rows])
-        control = self._projected(values[self.some(self.train & screen.is_control)])
-        self.kernel = median_distance(control) if len(control) > 1 else np.nan
+        control = self.control
+        several = control is not None and len(control) > 1
+        self.kernel = median_distance(np.asarray(control)) if several else np.nan
+
+    @cached_property
+    def control(self) -> np.ndarray | None:
+        """Training cells of control."""
+        return self.of(self.some(self.train & self.screen.is_control))
+
+    @cached_property
+    def perturbed(self) -> np.ndarray | None:
+        """Training cells of all other conditions."""
+        return self.of(self.some(self.train & ~self.screen.is_control))
 
     def some(self, cells: np.ndarray, most: int | None = None) -> np.ndarray:
         """Return the positions of at most so many of these cells, `cell` boolean."""
@@ -80,13 +92,12 @@ class Space:
             except InputError:  # a condition that it does not answer for
                 return None
             return self._projected(normalised(sp.csr_matrix(drawn), self.scale))
-        screen = self.screen
         if isinstance(predictor, NoChange):
-            return self.of(self.some(self.train & screen.is_control))
+            return self.control
         if isinstance(predictor, PerturbationMean):
-            return self.of(self.some(self.train & ~screen.is_control))
+            return self.perturbed
         if isinstance(predictor, ConditionMean):
-            own = screen.condition == screen.condition_names.index(condition)
+            own = self.screen.condition == self.screen.condition_names.index(condition)
             return self.of(self.some(self.train & own))
         return None
 

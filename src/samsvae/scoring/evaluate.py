@@ -17,7 +17,7 @@ from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, check_count, listed, unknown
 from samsvae.estimator import Estimator
 from samsvae.evaluation.effect_metrics import Metric, bootstrap, pooled
-from samsvae.scoring.prediction import Prediction, Predictor, predicted, statistics
+from samsvae.scoring.prediction import Prediction, Predictor, predicted, statistics, vocabulary_of
 from samsvae.scoring.subject import Subject, subjects
 from samsvae.types import Scale
 
@@ -136,10 +136,12 @@ def evaluate(
     }
     rows: list[dict[str, Any]] = []
     asked_for = [splits] if isinstance(splits, str) else splits
-    for subject in subjects(screen, scale, asked_for, n_cells=n_cells, seed=seed):
+    scored = subjects(screen, scale, asked_for, n_cells=n_cells, seed=seed)
+    work = {**named, _MEAN: PerturbationMean(screen)}
+    for subject in scored:
         _check_unseen(named, subject)
         asked = track(
-            {**named, _MEAN: PerturbationMean(screen)}.items(),
+            work.items(),
             f"{subject.label}: effects",
             disable=not progress,
         )
@@ -211,10 +213,7 @@ def _named(
 
 def _matched(screen: Screen, predictors: Mapping[str, Predictor]) -> Screen:
     """Return the screen with the genes of the predictors, which must share them."""
-    vocabularies = {
-        name: one.screen.vocabulary if isinstance(one, Baseline) else one.facts.vocabulary
-        for name, one in predictors.items()
-    }
+    vocabularies = {name: vocabulary_of(one) for name, one in predictors.items()}
     (first, known), *others = vocabularies.items()
     for name, other in others:
         differ = set(other.genes) ^ set(known.genes)

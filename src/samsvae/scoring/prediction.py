@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from samsvae.baselines import Baseline
+from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError
 from samsvae.estimator import Estimator
 from samsvae.evaluation.effect_metrics import (
@@ -108,7 +109,7 @@ def answered(predictor: Predictor, names: Sequence[str], **settings: Any) -> dic
     """
     if isinstance(predictor, Estimator):
         settings = {"progress": False, **settings}
-    control = predictor_control(predictor)
+    control = vocabulary_of(predictor).notation.control
     try:
         return _layers(predictor.effects(list(names), **settings))
     except InputError:
@@ -124,11 +125,10 @@ def answered(predictor: Predictor, names: Sequence[str], **settings: Any) -> dic
     return {key: np.array(values) for key, values in rows.items()}
 
 
-def predictor_control(predictor: Predictor) -> str:
-    """Return a predictor's name for control."""
-    if isinstance(predictor, Baseline):
-        return predictor.screen.vocabulary.notation.control
-    return predictor.facts.vocabulary.notation.control
+def vocabulary_of(predictor: Predictor) -> Vocabulary:
+    """Return the names that a predictor knows."""
+    owner = predictor.screen if isinstance(predictor, Baseline) else predictor.facts
+    return owner.vocabulary
 
 
 def _layers(effects: AnnData) -> dict[str, np.ndarray]:

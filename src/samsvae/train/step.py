@@ -124,17 +124,11 @@ class CompiledStep(PlainStep):
         self._plain: Evaluation = super()._value
         self._evaluation: Evaluation | None = None
 
-    def _value(
-        self,
-        batch: Batch,
-        shift_noise: ShiftNoise,
-        basal_noise: Tensor,
-        factors: Mapping[str, float | Tensor] | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _value(self, *given: Any) -> tuple[Tensor, dict[str, Tensor]]:
         try:
             if self._evaluation is None:
                 self._evaluation = torch.compile(self._plain, dynamic=True)
-            return self._evaluation(batch, shift_noise, basal_noise, factors)
+            return self._evaluation(*given)
         except Exception as error:
             if self._evaluation is self._plain:
                 raise
@@ -143,4 +137,4 @@ class CompiledStep(PlainStep):
                 f"the training step cannot be compiled ({reason}): going on without", stacklevel=2
             )
             self._evaluation = self._plain
-            return self._plain(batch, shift_noise, basal_noise, factors)
+            return self._plain(*given)
