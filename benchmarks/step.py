@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import bare  # noqa: F401  before torch, which samsvae tells how to wait
+
+# isort: split
 import torch
 from torch import Tensor
 
-import bare  # noqa: F401  before samsvae
 from measure import Table, peak_memory, products, seconds, yardstick
 from samsvae.ops import native
 from samsvae.train.replay import CudaRecorder, Replayed

@@ -63,7 +63,7 @@ def test_iwelbo_errors_are_the_spread_over_seeds(
 def test_iwelbo_holds_no_more_at_once_with_more_particles(
     trained: samsvae.SAMSVAE, screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iwelbo_module, "_ELEMENTS", 16 * 12 * 10)
+    monkeypatch.setattr(iwelbo_module, "_ROWS", 32 * 10)
     seen: list[tuple[int, ...]] = []
     forward = PerturbationVAE.forward
 
@@ -74,7 +74,7 @@ def test_iwelbo_holds_no_more_at_once_with_more_particles(
     monkeypatch.setattr(PerturbationVAE, "forward", spy)
     small = trained.iwelbo(screen.test, n_particles=20, progress=False)
     large = trained.iwelbo(screen.test, n_particles=900, progress=False)
-    assert max(particles * cells for particles, cells in seen) == 16 * 10
+    assert max(particles * cells for particles, cells in seen) == 32 * 10
     assert (large["iwelbo"] - small["iwelbo"]).abs().mean() < 0.2
 
 

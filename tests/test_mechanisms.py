@@ -183,7 +183,9 @@ def test_concatenate_leaves_the_dosage_to_the_decoder() -> None:
     mechanism = Concatenate(*SIZE)
     decoder = MLP(mechanism.state_widths, 6, 3).double()
     side_by_side = MLP((sum(mechanism.state_widths),), 6, 3).double()
-    side_by_side.load_state_dict(decoder.state_dict())
+    state = decoder.state_dict()
+    parts_of_first = [state.pop(f"first.weights.{part}") for part in range(2)]
+    side_by_side.load_state_dict(state | {"first.weights.0": torch.cat(parts_of_first, 1)})
     parts = mechanism.apply_to(BASAL, mechanism.context(DOSAGE, drawn(mechanism)))
     whole = torch.cat([BASAL, dense(DOSAGE).expand(N_PARTICLES, -1, -1)], -1)
     torch.testing.assert_close(decoder(*parts), side_by_side(whole))
@@ -208,7 +210,7 @@ def test_a_joint_linear_map_looks_a_dosage_up(dosage: Dosage) -> None:
     whole = torch.cat([basal, dense(dosage, dose).expand(N_PARTICLES, -1, -1)], -1)
     expected = whole @ layer.weight.T + layer.bias
     torch.testing.assert_close(out, expected)
-    inputs, weight = (basal, dose, layer.weight, layer.bias), normal(*out.shape)
+    inputs, weight = (basal, dose, *layer.weights, layer.bias), normal(*out.shape)
     ours = torch.autograd.grad((out * weight).sum(), inputs)
     theirs = torch.autograd.grad((expected * weight).sum(), inputs)
     for found, exact in zip(ours, theirs, strict=True):

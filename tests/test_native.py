@@ -14,12 +14,13 @@ from torch import Tensor
 
 import samsvae
 from conftest import FAILURE_RATE, SMALL, errors, make_adata
-from samsvae.ops import native
+from samsvae.ops import native, native_negative_binomial
 from samsvae.ops import negative_binomial as nb
 
+N_HIDDEN = 7
 SIZES = [(1, 1, 1, 1), (1, 3, 7, 8), (5, 33, 65, 65), (5, 2, 250, 251), (2, 300, 131, 131)]
 """Particles, cells, genes, categories: none a multiple of anything."""
-NAMES = ("logits", "bias", "log_theta")
+NAMES = ("hidden", "weight", "bias", "log_theta")
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
@@ -33,7 +34,8 @@ def problem(
     counts[0] = 0
     return {
         "counts": counts,
-        "logits": 2 * torch.randn(n_particles, n_cells, n_categories, generator=rng),
+        "hidden": torch.randn(n_particles, n_cells, N_HIDDEN, generator=rng),
+        "weight": 2 * torch.randn(n_categories, N_HIDDEN, generator=rng) / N_HIDDEN**0.5,
         "bias": torch.randn(n_categories, generator=rng),
         "library_size": counts.sum(1) + 1,
         "log_theta": 2 * torch.randn(n_genes, generator=rng),
@@ -41,15 +43,14 @@ def problem(
 
 
 def answer(
-    given: dict[str, Tensor], dtype: torch.dtype, *, fast: bool
+    given: dict[str, Tensor], dtype: torch.dtype, *, fast: bool, even: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the density, and the gradients of a sum of it with uneven weights, by name."""
+    """Return the density, and the gradients of a sum of it with (un)even weights, by name."""
     inputs = {name: value.to(dtype) for name, value in given.items()}
     leaves = {name: inputs[name].clone().requires_grad_() for name in NAMES}
-    # The fast form overwrites its logits: what stands before them must be left alone.
-    passed = {**inputs, **leaves, "logits": leaves["logits"] + 0}
-    value = nb.log_prob_of_logits(**passed, fast=fast)
-    weight = torch.linspace(-1, 2, value.numel(), dtype=dtype).view(value.shape)
+    value = nb.log_prob_of_hidden(**{**inputs, **leaves}, fast=fast)
+    first = 2 if even else -1
+    weight = torch.linspace(first, 2, value.numel(), dtype=dtype).view(value.shape)
     gradients = torch.autograd.grad((weight * value).sum(), list(leaves.values()))
     return value.detach(), dict(zip(NAMES, gradients, strict=True))
 
@@ -58,17 +59,25 @@ def relative(ours: Tensor, exact: Tensor) -> float:
     return float((ours.double() - exact).abs().max() / (exact.abs().max() + 1e-3))
 
 
+@pytest.mark.parametrize("even", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("most", [0.5, 20.0, 1e6])
 def test_fast_equals_plain(
-    size: tuple[int, int, int, int], most: float, threads: int, monkeypatch: pytest.MonkeyPatch
+    size: tuple[int, int, int, int],
+    most: float,
+    threads: int,
+    even: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """In one block and in several; with weights that the forward pass expects, and with others."""
     monkeypatch.setattr(native, "threads", lambda n: threads)
+    if threads == 2:
+        monkeypatch.setattr(native_negative_binomial, "_ELEMENTS", 1000)
     given = problem(*size, most=most)
-    exact, gradients = answer(given, torch.float64, fast=False)
-    ours, own = answer(given, torch.float32, fast=True)
-    plain, plain_own = answer(given, torch.float32, fast=False)
+    exact, gradients = answer(given, torch.float64, fast=False, even=even)
+    ours, own = answer(given, torch.float32, fast=True, even=even)
+    plain, plain_own = answer(given, torch.float32, fast=False, even=even)
     # As near to the exact number as the plain form in single precision, or to 1e-6.
     assert relative(ours, exact) < max(1e-6, 3 * relative(plain, exact))
     for name in NAMES:
@@ -83,14 +92,14 @@ def test_fast_equals_plain_for_any_dispersion(log_theta: float) -> None:
     exact, gradients = answer(given, torch.float64, fast=False)
     ours, own = answer(given, torch.float32, fast=True)
     assert relative(ours, exact) < 3e-6
-    for name in ("logits", "bias"):
+    for name in ("hidden", "weight", "bias"):
         assert relative(own[name], gradients[name]) < 1e-5, name
     assert torch.isfinite(own["log_theta"]).all()
 
 
 def test_logits_far_apart_stay_finite() -> None:
     given = problem(2, 5, 9, 9)
-    given["logits"] = given["logits"] * 200
+    given["weight"] = given["weight"] * 200
     exact, gradients = answer(given, torch.float64, fast=False)
     ours, own = answer(given, torch.float32, fast=True)
     assert relative(ours, exact) < 1e-5
@@ -101,25 +110,72 @@ def test_the_plain_gradient_is_that_of_finite_differences() -> None:
     given = {name: value.double() for name, value in problem(2, 3, 5, 6).items()}
     leaves = [given[name].requires_grad_() for name in NAMES]
 
-    def density(logits: Tensor, bias: Tensor, log_theta: Tensor) -> Tensor:
-        given_now = {**given, "logits": logits, "bias": bias, "log_theta": log_theta}
-        return nb.log_prob_of_logits(**given_now, fast=False)
+    def density(*values: Tensor) -> Tensor:
+        return nb.log_prob_of_hidden(**given | dict(zip(NAMES, values, strict=True)), fast=False)
 
     assert torch.autograd.gradcheck(density, leaves)
 
 
-def test_a_second_gradient_is_refused_rather_than_wrong() -> None:
-    given = problem(1, 3, 4, 4)
-    value = nb.log_prob_of_logits(**{**given, "logits": given["logits"].requires_grad_() + 0})
-    value.sum().backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="can be had once"):
-        value.sum().backward()
+def test_a_second_gradient_is_the_first() -> None:
+    given = problem(2, 3, 4, 4)
+    leaves = [given[name].requires_grad_() for name in NAMES]
+    loss = -nb.log_prob_of_hidden(**given).mean()
+    first, second = (torch.autograd.grad(loss, leaves, retain_graph=True) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("wanted", NAMES)
+def test_a_single_gradient_is_that_of_all(wanted: str) -> None:
+    given = problem(2, 5, 9, 9)
+    own = answer(given, torch.float32, fast=True, even=True)[1][wanted]
+    leaf = given[wanted].requires_grad_()
+    value = nb.log_prob_of_hidden(**given)
+    torch.testing.assert_close(torch.autograd.grad(2 * value.sum(), leaf)[0], own)
+
+
+def test_nothing_is_prepared_for_a_gradient_that_nobody_wants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = problem(2, 5, 9, 9)
+    leaves = {name: given[name].requires_grad_() for name in NAMES}
+    wanted = nb.log_prob_of_hidden(**{**given, **leaves})
+    taken: list[Tensor | None] = []
+    evaluated = native_negative_binomial._evaluated
+
+    def spy(problem: object, weights: Tensor | None) -> object:
+        taken.append(weights)
+        return evaluated(problem, weights)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(native_negative_binomial, "_evaluated", spy)
+    with torch.no_grad():
+        torch.testing.assert_close(nb.log_prob_of_hidden(**{**given, **leaves}), wanted)
+    assert taken == [None]
+
+
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_in_bfloat16(dtype: torch.dtype, even: bool) -> None:
+    """Whether or not the decoder's layers have cast their result before."""
+    given = problem(5, 33, 65, 65)
+    exact, gradients = answer(given, torch.float64, fast=False, even=even)
+    with torch.autocast("cpu", torch.bfloat16):
+        leaves = {name: given[name].clone().requires_grad_() for name in NAMES}
+        hidden = leaves["hidden"].to(dtype)
+        value = nb.log_prob_of_hidden(**{**given, **leaves, "hidden": hidden})
+    assert value.dtype == torch.float32
+    assert 1e-6 < relative(value.detach(), exact) < 1e-2  # not in float32
+    weight = torch.linspace(2 if even else -1, 2, value.numel()).view(value.shape)
+    own = torch.autograd.grad((weight * value).sum(), list(leaves.values()))
+    for name, gradient in zip(NAMES, own, strict=True):
+        assert gradient.dtype == torch.float32
+        assert relative(gradient, gradients[name]) < 2e-2, name
 
 
 def test_double_precision_takes_the_plain_form() -> None:
     given = {name: value.double() for name, value in problem(1, 3, 4, 4).items()}
     assert not native.serves(*given.values())
-    fast, plain = (nb.log_prob_of_logits(**given, fast=fast) for fast in (True, False))
+    fast, plain = (nb.log_prob_of_hidden(**given, fast=fast) for fast in (True, False))
     assert torch.equal(fast, plain)
 
 
@@ -148,7 +204,9 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     ones = torch.ones(2, 3)
     for _ in range(2):
-        value = nb.log_prob_of_logits(ones, torch.zeros(1, 2, 3), ones[0], ones[:, 0], ones[0])
+        value = nb.log_prob_of_hidden(
+            ones, ones[None], torch.ones(3, 3), ones[0], ones[:, 0], ones[0]
+        )
 print(native.library() is not None, len(caught), caught[0].message if caught else "")
 """
 
@@ -184,6 +242,27 @@ def test_where_it_cannot_be_compiled_the_plain_form_serves(
         [sys.executable, "-c", SERVED], capture_output=True, text=True, check=False
     )
     assert done.stdout.startswith(said), done.stderr
+
+
+WITHOUT_OPENMP = """#!/bin/sh
+for argument in "$@"; do [ "$argument" = -fopenmp ] && echo "no OpenMP here" >&2 && exit 1; done
+exec cc "$@"
+"""
+
+
+def test_a_compiler_without_openmp_serves_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(WITHOUT_OPENMP)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", SERVED], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("True 0"), done.stderr
+    assert list((tmp_path / "samsvae").glob("native-*.so"))
 
 
 RATES = [(0.3, 0.2), (0.3, 0.5), (8.0, 1.0), (8.0, 7.9), (8.0, 8.3), (300.0, 299.0), (300.0, 410.0)]

@@ -219,8 +219,8 @@ def test_permuting_genes_perturbations_and_cells_permutes_the_weights(
     cells, genes = torch.randperm(40, generator=rng), torch.randperm(12, generator=rng)
     names = torch.randperm(3, generator=rng)
     with torch.no_grad():
-        first = model.encoder.network.hidden.first.weight
-        first[:, :12] = first[:, genes].clone()
+        first = model.encoder.network.hidden.first.weights[0]  # of the genes
+        first.copy_(first[:, genes].clone())
         model.encoder.center.copy_(model.encoder.center[genes].clone())
         model.encoder.scale.copy_(model.encoder.scale[genes].clone())
         for parameter in (*model.likelihood.parameters(),):

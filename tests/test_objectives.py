@@ -154,8 +154,8 @@ def test_basal_weight_0_leaves_the_basal_state_free(screen: Screen) -> None:
     for name, parameter in model.encoder.named_parameters():
         torch.testing.assert_close(taken[name], parameter.grad)
     PlainStep(model, optimizer)(batch, *noise)
-    bias: Any = model.encoder.network.mean.bias.grad
-    assert not torch.allclose(taken["network.mean.bias"], bias)
+    bias: Any = model.encoder.network.heads.bias.grad
+    assert not torch.allclose(taken["network.heads.bias"], bias)
 
 
 def paid(model: PerturbationVAE, batch: Batch, n: int, *, closed_form: bool) -> dict[str, Tensor]:

@@ -309,7 +309,8 @@ def by_hand(network: GaussianNetwork, *parts: Tensor) -> tuple[Tensor, Tensor]:
     hidden = F.leaky_relu(torch.cat(parts, -1) @ first.weight.T + first.bias)
     for layer in network.hidden.rest:
         hidden = F.leaky_relu(layer(hidden)) + hidden
-    return network.mean(hidden), (network.raw_variance(hidden).exp() + 1e-4).sqrt()
+    mean, raw_variance = network.heads(hidden).chunk(2, -1)
+    return mean, (raw_variance.exp() + 1e-4).sqrt()
 
 
 def is_gaussian(draw: Draw, noise: Tensor, loc: Tensor, sd: Tensor, *, prior_sd: float) -> None:

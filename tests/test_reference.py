@@ -39,7 +39,7 @@ from samsvae.model.mask import (
     PointBetaBernoulliMask,
 )
 from samsvae.model.mechanism import AdditiveShift, Concatenate, Mechanism
-from samsvae.model.networks import MLP
+from samsvae.model.networks import MLP, GaussianNetwork, JointLinear
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import beta
 from samsvae.types import Batch, Dosage, ShiftNoise
@@ -90,6 +90,22 @@ def our_name(key: str) -> str:
     return PARAMETERS[prefix] + rest
 
 
+def arranged(model: PerturbationVAE, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return parameters, or their gradients, as our layers hold them: a first layer's weight part
+    by part, the heads of a Gaussian network in one."""
+    values = dict(values)
+    for name, module in model.named_modules():
+        if isinstance(module, JointLinear):
+            widths = [weight.shape[1] for weight in module.weights]
+            for i, part in enumerate(values.pop(f"{name}.weight").split(widths, dim=1)):
+                values[f"{name}.weights.{i}"] = part
+        elif isinstance(module, GaussianNetwork):
+            for leaf in ("weight", "bias"):
+                heads = [values.pop(f"{name}.{head}.{leaf}") for head in ("mean", "raw_variance")]
+                values[f"{name}.heads.{leaf}"] = torch.cat(heads)
+    return values
+
+
 class Recorded:
     """One file: its arrays, the model with its weights, and the model's answer to its draws."""
 
@@ -132,7 +148,7 @@ class Recorded:
             ours: a[theirs].log() if theirs in BY_LOGARITHM else a[theirs]
             for theirs, ours in self.names.items()
         }
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        missing, unexpected = model.load_state_dict(arranged(model, state), strict=False)
         assert not unexpected
         assert set(missing) == {"encoder.center", "encoder.scale"}
         return model
@@ -236,10 +252,13 @@ class Recorded:
         self.loss = -objective.elbo(self.weights, self.batch).mean()
 
     def agrees(self, key: str, ours: Tensor) -> None:
-        theirs = self.arrays[key]
-        tolerance = 1e-9 * (1 + theirs.abs().max().item())
-        error = (ours.detach() - theirs).abs().max().item()
-        assert error <= tolerance, f"{key}: {error:.3g} > {tolerance:.3g}"
+        agree(key, ours, self.arrays[key])
+
+
+def agree(what: str, ours: Tensor, theirs: Tensor) -> None:
+    tolerance = 1e-9 * (1 + theirs.abs().max().item())
+    error = (ours.detach() - theirs).abs().max().item()
+    assert error <= tolerance, f"{what}: {error:.3g} > {tolerance:.3g}"
 
 
 @pytest.fixture(params=FILES, scope="module")
@@ -339,11 +358,13 @@ def test_terms_and_objectives(recorded: Recorded) -> None:
 
 def test_gradients(recorded: Recorded) -> None:
     parameters = dict(recorded.model.named_parameters())
-    keys = [key for key in recorded.names if f"grad.{key}" in recorded.arrays]
-    assert {recorded.names[key] for key in keys} == set(parameters)
-    keys = [key for key in keys if key not in BY_LOGARITHM]
-    gradients = torch.autograd.grad(
-        recorded.loss, [parameters[recorded.names[key]] for key in keys], retain_graph=True
-    )
-    for key, gradient in zip(keys, gradients, strict=True):
-        recorded.agrees(f"grad.{key}", gradient)
+    gradients = {
+        ours: recorded.arrays[f"grad.{theirs}"]
+        for theirs, ours in recorded.names.items()
+        if f"grad.{theirs}" in recorded.arrays
+    }
+    gradients = arranged(recorded.model, gradients)
+    assert set(gradients) == set(parameters)
+    for name in gradients.keys() - {PARAMETERS[key] for key in BY_LOGARITHM}:
+        ours = torch.autograd.grad(recorded.loss, parameters[name], retain_graph=True)
+        agree(f"gradient of {name}", ours[0], gradients[name])

@@ -91,10 +91,11 @@ def textbook_svae_plus(
     module: Any = model.module
     logits, mu = module.mechanism.mask.logits, module.mechanism.embedding.loc
     mean = received @ ((logits + uniform.logit() > 0).double() * mu)  # 0 for control
-    first, heads = module.encoder.network.hidden.first, module.encoder.network
+    first, heads = module.encoder.network.hidden.first, module.encoder.network.heads
     x = (batch.counts.log1p() - module.encoder.center) / module.encoder.scale
     hidden = F.leaky_relu(F.linear(x, first.weight, first.bias))
-    q = Normal(heads.mean(hidden), (heads.raw_variance(hidden).exp() + 1e-4).sqrt())
+    loc, raw_variance = heads(hidden).chunk(2, -1)
+    q = Normal(loc, (raw_variance.exp() + 1e-4).sqrt())
     z = q.loc + q.scale * noise
     hidden = F.leaky_relu(F.linear(z, module.decoder.first.weight, module.decoder.first.bias))
     rho = module.likelihood.linear(hidden).softmax(-1)

@@ -16,7 +16,7 @@ ORDER = [
     ["files", "ops", "parallel"],
     ["model"],
     ["objective"],
-    ["data"],  # needs types only, and errors and signature
+    ["data"],  # needs types only, and errors, signature and ops
     ["train"],
     ["evaluation", "facts", "datasets"],
     ["saving"],
@@ -34,7 +34,7 @@ ORDER = [
 
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 CORE = {"types", "ops", "model", "objective", "train.step"}
-DATA_NEEDS = {"types", "errors", "signature", "data"}
+DATA_NEEDS = {"types", "errors", "signature", "ops", "data"}
 
 
 def modules() -> list[Path]:

@@ -10,6 +10,7 @@ import torch
 
 from samsvae.data.encoding import Encoding, Separate
 from samsvae.data.resident import ResidentCells, ResidentCounts
+from samsvae.data.rows import dense
 from samsvae.data.screen import Screen
 from samsvae.types import Batch, Dosage
 
@@ -53,7 +54,7 @@ class Loader:
         received = encode(self.dosage[rows], self.n_slots)
         n_t = self.cells_per_column[received.perturbations.numpy()]
         return Batch(
-            self._tensor(screen.counts[rows].toarray()),
+            dense(screen.counts, rows).to(self.device, non_blocking=True),
             self._tensor(screen.library_size[rows]),
             self._tensor(self._covariates[rows]),
             on_device(received, self.device),

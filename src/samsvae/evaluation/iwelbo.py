@@ -14,11 +14,12 @@ from samsvae.data.loader import Loader
 from samsvae.evaluation.latent import draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
 
-_PARTICLES = 16
+_PARTICLES = 32
 """Particles that are drawn at once: enough that what the encoder does once per cell, whatever the
 number of particles, costs little."""
-_ELEMENTS = 2**23
-"""Largest number of (particle, cell, gene) elements that are held at once."""
+_ROWS = 2**12
+"""Largest number of (particle, cell) rows that are held at once: their hidden layers then stay near
+the processor."""
 _GROUPS = 20
 """Particles are dealt to so many groups, whose spread gives the standard error of the mean."""
 
@@ -71,7 +72,7 @@ def predictive_iwelbo(
     """
     n_cells = len(loader.screen)
     block = min(n_particles, _PARTICLES)
-    cells = max(1, _ELEMENTS // (block * len(loader.screen.genes)))
+    cells = max(1, _ROWS // block)
     n_groups = min(_GROUPS, n_particles)
     # log of sum of w by group, and of sum of w^2, over the particles seen so far
     log_sum = torch.full((n_groups, n_cells), -math.inf, dtype=torch.float64)

@@ -8,6 +8,7 @@ from torch.distributions import Normal
 
 from samsvae.model.latent import gaussian_draw, standard_normal
 from samsvae.model.networks import GaussianNetwork
+from samsvae.ops.standardised import standardised
 from samsvae.types import Batch, Context, Draw
 
 
@@ -63,8 +64,7 @@ class Encoder(nn.Module):
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
         """Return q(z_basal | x, ...), `[particle] cell latent`."""
-        x = batch.counts.log1p() if self.log1p else batch.counts
-        x = (x - self.center) / self.scale
+        x = standardised(batch.counts, self.center, self.scale, log1p=self.log1p)
         return self.network(x, context, batch.covariates)
 
     def noise(self, n_cells: int, n_particles: int, generator: torch.Generator) -> Tensor:

@@ -124,9 +124,10 @@ class NegativeBinomialLikelihood(Likelihood):
         return library_size.unsqueeze(-1) * self.proportions(hidden, panel=panel) + 1e-4
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
-        return negative_binomial.log_prob_of_logits(
+        return negative_binomial.log_prob_of_hidden(
             batch.counts,
-            single(F.linear(hidden, self.linear.weight)),
+            hidden,
+            self.linear.weight,
             self.linear.bias,
             batch.library_size,
             self.log_inverse_dispersion,

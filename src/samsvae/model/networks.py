@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -33,27 +32,40 @@ class JointLinear(nn.Module):
     def __init__(self, in_features: Sequence[int], out_features: int) -> None:
         super().__init__()
         self.in_features = tuple(in_features)
-        bound = 1 / math.sqrt(max(1, sum(self.in_features)))
-        self.weight = nn.Parameter(torch.empty(out_features, sum(self.in_features)))
-        self.bias = nn.Parameter(torch.empty(out_features))
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
+        whole = nn.Linear(sum(in_features), out_features)  # drawn as one
+        self.weights = nn.ParameterList(
+            weight.detach().clone()
+            for weight in whole.weight.split(self.in_features, dim=1)
+            if weight.shape[1] > 0
+        )
+        self.bias = nn.Parameter(whole.bias.detach())
+
+    @property
+    def weight(self) -> Tensor:
+        """W, `out in`: its parts side by side."""
+        return torch.cat(list(self.weights), 1)
 
     def forward(self, *parts: Context) -> Tensor:
+        present = [part for part, n in zip(parts, self.in_features, strict=True) if n > 0]
         out: Tensor = self.bias
-        for part, weight in zip(parts, self.weight.split(self.in_features, dim=1), strict=True):
-            if weight.shape[1] == 0:
-                continue
+        for part, weight in zip(present, self.weights, strict=True):
             if isinstance(part, Dosage):
                 received = F.embedding(part.perturbations[part.position], weight.T)
-                out = out + (received * part.dose.unsqueeze(-1)).sum(-2)
-            elif part.is_floating_point() and out is self.bias:
+                term = (received * part.dose.unsqueeze(-1)).sum(-2)
+            elif not part.is_floating_point():
+                term = F.embedding(part, weight.T)
+            elif out is self.bias:
                 out = F.linear(part, weight, self.bias)
-            elif part.is_floating_point():
-                out = out + F.linear(part, weight)
+                continue
             else:
-                out = out + F.embedding(part, weight.T)
+                term = F.linear(part, weight)
+            out = out + term
         return out
+
+
+def _activated(fresh: Tensor) -> Tensor:
+    """Return leaky ReLU, written over its argument where no gradient will ask for that."""
+    return F.leaky_relu(fresh, inplace=not torch.is_grad_enabled())
 
 
 class MLP(nn.Module):
@@ -78,9 +90,9 @@ class MLP(nn.Module):
         self.rest = nn.ModuleList(nn.Linear(width, width) for _ in range(n_layers - 1))
 
     def forward(self, *parts: Context) -> Tensor:
-        hidden = F.leaky_relu(self.first(*parts))
+        hidden = _activated(self.first(*parts))
         for layer in self.rest:
-            hidden = F.leaky_relu(layer(hidden)) + hidden
+            hidden = _activated(layer(hidden)) + hidden
         return hidden
 
 
@@ -92,10 +104,8 @@ class GaussianNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.hidden = MLP(in_features, width, n_layers)
-        self.mean = nn.Linear(width, out_features)
-        self.raw_variance = nn.Linear(width, out_features)
+        self.heads = nn.Linear(width, 2 * out_features)  # means, and raw variances
 
     def forward(self, *parts: Context) -> Normal:
-        hidden = self.hidden(*parts)
-        scale = (single(self.raw_variance(hidden)).exp() + 1e-4).sqrt()
-        return Normal(single(self.mean(hidden)), scale, validate_args=False)
+        mean, raw_variance = single(self.heads(self.hidden(*parts))).chunk(2, -1)
+        return Normal(mean, (raw_variance.exp() + 1e-4).sqrt(), validate_args=False)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from samsvae.ops import native
 from samsvae.ops.native_negative_binomial import LogProb
+from samsvae.ops.precision import single
 
 _DRAW = 8
 """A draw costs as much as so many elements of a density."""
@@ -78,26 +79,28 @@ def log_prob(counts: Tensor, mean: Tensor, log_theta: Tensor) -> Tensor:
     return constant + rest.sum(-1)
 
 
-def log_prob_of_logits(
+def log_prob_of_hidden(
     counts: Tensor,
-    logits: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
     bias: Tensor,
     library_size: Tensor,
     log_theta: Tensor,
     *,
     fast: bool = True,
 ) -> Tensor:
-    """Return the log density of counts with mean l softmax(logits + bias) + 1e-4, over all genes.
+    """Return the log density of counts with mean l softmax(W h + b) + 1e-4, over all genes.
 
     Parameters
     ----------
     counts
         x, `cell gene`.
-    logits
-        `particle cell category`: the genes, and after them what is never observed. The fast form
-        writes their gradient over them: nothing else may need them.
+    hidden
+        h, `particle cell hidden`.
+    weight
+        W, `category hidden`: the genes, and after them what is never observed.
     bias
-        `category`.
+        b, `category`.
     library_size
         l, `cell`.
     log_theta
@@ -109,10 +112,14 @@ def log_prob_of_logits(
     -------
     `particle cell`, nats.
     """
-    if fast and native.serves(counts, logits, bias, library_size, log_theta):
-        result: Tensor = LogProb.apply(counts, logits, bias, library_size, log_theta)
+    leaves = hidden, weight, bias, log_theta
+    single_or_half = hidden.dtype in (torch.float32, torch.bfloat16)
+    if fast and single_or_half and native.serves(*leaves[1:], counts, library_size):
+        wanted = torch.is_grad_enabled() and any(x.requires_grad for x in leaves)
+        result: Tensor = LogProb.apply(*leaves, counts, library_size, wanted)
         return result
-    share = (logits + bias).softmax(-1)[..., : counts.shape[-1]]
+    logits = single(F.linear(hidden, weight)) + bias
+    share = logits.softmax(-1)[..., : counts.shape[-1]]
     return log_prob(counts, library_size.unsqueeze(-1) * share + 1e-4, log_theta)
 
 
@@ -143,13 +150,9 @@ def poisson_coupled(
         seed = int(torch.randint(2**62, (1,), generator=generator))
         drawn = torch.empty_like(counts)
         n_genes = counts.shape[-1]
-        native.call(
-            "poisson_coupled",
-            (counts, rate, new_rate, drawn),
-            (seed, n_genes),
-            counts.numel() // n_genes,
-            native.threads(_DRAW * counts.numel()),
-        )
+        n_threads = native.threads(_DRAW * counts.numel())
+        sizes = seed, counts.numel() // n_genes, n_genes, n_threads
+        native.call("poisson_coupled", counts, rate, new_rate, drawn, *sizes)
         return drawn
     share = (new_rate / rate).nan_to_num(nan=1.0).clamp(max=1)  # 0 / 0: both rates are 0
     kept = torch.binomial(counts, share, generator=generator)

@@ -16,7 +16,7 @@ from torch import Tensor
 from samsvae.errors import InputError
 from samsvae.files import written_aside
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised whenever a file written now could not be read by the code of before."""
 
 

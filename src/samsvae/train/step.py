@@ -106,7 +106,7 @@ class PlainStep:
     def _clipped(self) -> Tensor:
         """Clip the gradient, where it is to be, and return its norm of before."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         if self.clip_norm < math.inf:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         return norm

@@ -1,4 +1,4 @@
-"""The C code of this folder: compiled at first use into a cache, loaded by ctypes, run by threads.
+"""The C code of this folder: compiled at first use into a cache, loaded by ctypes.
 
 Where there is no compiler, or `SAMSVAE_NATIVE=0` is set, `library` is None and the plain torch
 forms serve.
@@ -15,17 +15,19 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_SOURCE = Path(__file__).with_name("native.c")
+_FOLDER = Path(__file__).parent
+_SOURCES = sorted(_FOLDER.glob("*.[ch]"))
 _FLAGS = ("-O3", "-ffast-math", "-fPIC")
-_WORTH_A_THREAD = 2**17
+_THREADS = "-fopenmp"
+_WORTH_A_THREAD = 2**14
 """Elements, of a few nanoseconds each, below which another thread costs more than it saves."""
 
 
@@ -41,7 +43,7 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     try:
-        return ctypes.CDLL(str(_compiled(compiler)))
+        return ctypes.CDLL(str(_cached(compiler)))
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         warnings.warn(
@@ -52,10 +54,11 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _compiled(compiler: str) -> Path:
+def _cached(compiler: str) -> Path:
     """Return the shared library, compiled unless the cache holds it already."""
-    key = hashlib.sha256(_SOURCE.read_bytes())
-    key.update(" ".join((compiler, platform.machine(), *platform.libc_ver(), *_FLAGS)).encode())
+    key = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES))
+    made_with = compiler, platform.machine(), *platform.libc_ver(), str(_openmp()), *_FLAGS
+    key.update(" ".join(made_with).encode())
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(base) / "samsvae"
@@ -67,16 +70,35 @@ def _compiled(compiler: str) -> Path:
     path = folder / f"native-{key.hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as aside:
-            parts = str(Path(aside) / "native.o"), str(Path(aside) / "native.so")
-            # Linked without -ffast-math, which would switch denormals off for the whole process.
-            _run(compiler, *_FLAGS, "-c", str(_SOURCE), "-o", parts[0])
-            _run(compiler, "-shared", parts[0], "-o", parts[1], "-lm")
-            os.replace(parts[1], path)
+            try:
+                made = _compiled(compiler, Path(aside), _THREADS)
+            except subprocess.CalledProcessError:  # a compiler without OpenMP: one thread
+                made = _compiled(compiler, Path(aside))
+            os.replace(made, path)
     return path
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def _compiled(compiler: str, aside: Path, *threads: str) -> Path:
+    sources = [str(source) for source in _SOURCES if source.suffix == ".c"]
+    _run(compiler, *_FLAGS, *threads, "-c", *sources, folder=aside)
+    objects, made = (str(path) for path in aside.glob("*.o")), aside / "native.so"
+    # Linked without -ffast-math, which would switch denormals off for the whole process.
+    runtime = (str(_openmp()),) if threads and _openmp() else threads
+    _run(compiler, "-shared", *objects, *runtime, "-lm", "-o", str(made), folder=aside)
+    return made
+
+
+def _openmp() -> Path | None:
+    """Return torch's own OpenMP, where it brings one.
+
+    With the same one our loops run in the threads that torch keeps; two of them would fight for
+    the cores.
+    """
+    return next((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"), None)
+
+
+def _run(*command: str, folder: Path) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -95,40 +117,22 @@ def threads(n_elements: int) -> int:
     return max(1, min(torch.get_num_threads(), n_elements // _WORTH_A_THREAD))
 
 
-def call(
-    name: str,
-    inputs: Sequence[Tensor],
-    sizes: Sequence[int],
-    n_items: int,
-    n_threads: int,
-    *,
-    of_threads: Sequence[Tensor] = (),
-) -> None:
-    """Call a C function for equal shares of some items, side by side.
-
-    It takes the inputs, the thread's own row of each tensor `of_threads`, the sizes, and the first
-    and last item. ctypes lets go of the interpreter's lock, so that threads do run side by side.
-    """
-    function = getattr(library(), name)
-    fixed = [_pointer(tensor) for tensor in inputs]
-    longs = [ctypes.c_long(size) for size in sizes]
-
-    def work(thread: int) -> None:
-        own = [_pointer(tensor[thread]) for tensor in of_threads]
-        first, last = (ctypes.c_long(n_items * i // n_threads) for i in (thread, thread + 1))
-        function(*fixed, *own, *longs, first, last)
-
-    others = [_pool(n_threads).submit(work, thread) for thread in range(1, n_threads)]
-    work(0)
-    for other in others:
-        other.result()
+Argument: TypeAlias = Tensor | np.ndarray | int | float | None
 
 
-@cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="samsvae")
+def call(name: str, *arguments: Argument) -> None:
+    """Call a C function: arrays by their address, None as none, integers long, others double."""
+    getattr(library(), name)(*map(_passed, arguments))
 
 
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    assert tensor.is_contiguous()
-    return ctypes.c_void_p(tensor.data_ptr())
+def _passed(argument: Argument) -> ctypes.c_void_p | ctypes.c_long | ctypes.c_double:
+    if argument is None:
+        return ctypes.c_void_p(None)
+    if isinstance(argument, int):
+        return ctypes.c_long(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.ctypes.data)
+    assert argument.stride(-1) == 1
+    return ctypes.c_void_p(argument.data_ptr())

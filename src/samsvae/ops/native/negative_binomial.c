@@ -1,0 +1,164 @@
+/* The negative binomial log density of counts and its gradient, in float32.
+ *
+ * The plain definition is samsvae.ops.negative_binomial, which the tests hold this against.
+ */
+#include "elementary.h"
+
+/* Counts up to TABLE are looked up, gene by gene: up to FEW without asking which they are, the others
+ * one by one, CHUNK genes at a time. Larger counts take Stirling's series. */
+enum { TABLE = 16, FEW = 4, CHUNK = 128 };
+
+/* log Gamma(a) and its derivative, up to terms without a, for a >= TABLE. */
+static double log_gamma(double a) {
+    double i = 1.0 / a, s = i * i;
+    return (a - 0.5) * log(a) - a + i * (1.0 / 12 - s * (1.0 / 360 - s * (1.0 / 1260 - s / 1680)));
+}
+
+static double digamma(double a) {
+    double i = 1.0 / a, s = i * i;
+    return log(a) - 0.5 * i - s * (1.0 / 12 - s * (1.0 / 120 - s / 252));
+}
+
+/* What lies beyond the tables, for x > TABLE. */
+static double value_beyond(double x, double theta) {
+    return log_gamma(x + theta) - log_gamma(TABLE + theta) - log_gamma(x + 1.0) + log_gamma(TABLE + 1.0);
+}
+
+static double slope_beyond(double x, double theta) {
+    return theta * (digamma(x + theta) - digamma(TABLE + theta));
+}
+
+/* Tables, `TABLE gene`, of v(x) = log Gamma(x + theta) - log Gamma(theta) - log Gamma(x + 1) and its
+ * slope in log theta. Row k holds v(k + 1) - v(k) for k < FEW, and v(k + 1) - v(FEW) beyond. */
+EVERY_CPU void nb_tables(const float *restrict theta, float *restrict values,
+                         float *restrict slopes, long genes) {
+    for (long k = 0; k < TABLE; k++)
+        for (long g = 0; g < genes; g++) {
+            float sum = theta[g] + (float)k;
+            values[k * genes + g] = log_of(sum / (float)(k + 1));
+            slopes[k * genes + g] = theta[g] / sum;
+        }
+    for (long i = (FEW + 1) * genes; i < TABLE * genes; i++) {
+        values[i] += values[i - genes];
+        slopes[i] += slopes[i - genes];
+    }
+}
+
+/* One cell's sum of v(x); its gradient, times weight, is added to to_theta. */
+EVERY_CPU static float constant_of_cell(const float *restrict x, const float *restrict theta,
+                                        const float *restrict values, const float *restrict slopes,
+                                        float weight, float *restrict to_theta, long genes) {
+    float total = 0.0f;
+    double beyond = 0.0;
+    for (long first = 0; first < genes; first += CHUNK) {
+        long last = first + CHUNK < genes ? first + CHUNK : genes;
+        float most = 0.0f;
+        for (long g = first; g < last; g++) {
+            float value = 0.0f, slope = 0.0f;
+            for (int k = 0; k < FEW; k++) {
+                float reached = x[g] > (float)k ? 1.0f : 0.0f;
+                value += reached * values[k * genes + g];
+                slope += reached * slopes[k * genes + g];
+            }
+            total += value;
+            to_theta[g] += weight * slope;
+            most = fmaxf(most, x[g]);
+        }
+        for (long g = first; g < last && most > FEW; g++) {
+            if (x[g] <= FEW) continue;
+            long i = ((int)fminf(x[g], TABLE) - 1) * genes + g;
+            total += values[i];
+            to_theta[g] += weight * slopes[i];
+            if (x[g] <= TABLE) continue;
+            beyond += value_beyond(x[g], theta[g]);
+            to_theta[g] += (float)(weight * slope_beyond(x[g], theta[g]));
+        }
+    }
+    return (float)(total + beyond);
+}
+
+/* What does not depend on the mean: out[cell] = sum over genes of v(x). Its gradient, times the
+ * cell's weight, is added to to_theta, of which each thread has a row. */
+void nb_constant(const float *counts, const float *theta, const float *values, const float *slopes,
+                 const float *weight, float *out, float *to_theta, long cells, long genes,
+                 long threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long cell = 0; cell < cells; cell++)
+        out[cell] = constant_of_cell(counts + cell * genes, theta, values, slopes, weight[cell],
+                                     to_theta + THREAD * genes, genes);
+}
+
+/* share[category] = exp(logits + bias - top) for the largest of them, top; returns their sum. */
+static inline float exponentials(const float *restrict logits, const float *restrict bias,
+                                 float *restrict share, long categories) {
+    float top = -3e38f, sum = 0.0f;
+    for (long g = 0; g < categories; g++) {
+        share[g] = logits[g] + bias[g];
+        top = fmaxf(top, share[g]);
+    }
+    for (long g = 0; g < categories; g++) {
+        share[g] = exp_of(share[g] - top);
+        sum += share[g];
+    }
+    return sum;
+}
+
+/* sum_g x log(mu / theta) - (x + theta) log(1 + mu / theta),  mu = size share + 1e-4. */
+EVERY_CPU static float row_value(const float *restrict logits, const float *restrict bias,
+                                 const float *restrict x, float library,
+                                 const float *restrict theta, const float *restrict inverse,
+                                 const float *restrict log_theta, float *restrict share, long genes, long categories) {
+    float size = library / exponentials(logits, bias, share, categories), total = 0.0f;
+    for (long g = 0; g < genes; g++) {
+        float mu = size * share[g] + 1e-4f;
+        total += x[g] * (log_of(mu) - log_theta[g]) - (x[g] + theta[g]) * log_1p(mu * inverse[g]);
+    }
+    return total;
+}
+
+/* The same, and its gradient times weight: written over the logits, added to to_bias and to_theta
+ * (that of log theta). With h = theta (x - mu) / (mu + theta) l share / mu the gradient to the logits
+ * is h - share sum(h). */
+EVERY_CPU static float row_gradient(float *restrict logits, const float *restrict bias,
+                                    const float *restrict x, float library,
+                                    const float *restrict theta, const float *restrict inverse,
+                                    const float *restrict log_theta, float weight, float *restrict to_bias,
+                                    float *restrict to_theta, float *restrict share,
+                                    float *restrict h, long genes, long categories) {
+    float sum = exponentials(logits, bias, share, categories), size = library / sum;
+    float total = 0.0f, sum_h = 0.0f;
+    for (long g = 0; g < genes; g++) {
+        float part = size * share[g], mu = part + 1e-4f, r = mu * inverse[g], log_r = log_1p(r);
+        float d = (x[g] - mu) / (mu * (1.0f + r));
+        total += x[g] * (log_of(mu) - log_theta[g]) - (x[g] + theta[g]) * log_r;
+        h[g] = d * part;
+        sum_h += h[g];
+        to_theta[g] -= weight * (d * mu + theta[g] * log_r);
+    }
+    for (long g = genes; g < categories; g++) h[g] = 0.0f;
+    for (long g = 0; g < categories; g++) {
+        logits[g] = weight * (h[g] - share[g] * (sum_h / sum));
+        to_bias[g] += logits[g];
+    }
+    return total;
+}
+
+/* For some rows of logits, `row category`: row = particle * cells + cell, bias is added to them, the
+ * categories beyond the genes are never observed. Where there is a weight (`row`), gradients are
+ * taken too. Each thread has a row of to_bias and to_theta, and two of `work`. */
+void nb_rows(float *logits, const float *bias, const float *counts, const float *library,
+             const float *theta, const float *inverse, const float *log_theta,
+             const float *weight, float *out, float *to_bias, float *to_theta, float *work, long first, long rows, long cells,
+             long genes, long categories, long threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long row = 0; row < rows; row++) {
+        long cell = (first + row) % cells, t = THREAD;
+        float *a = logits + row * categories, *share = work + 2 * t * categories;
+        const float *x = counts + cell * genes;
+        out[row] = weight ? row_gradient(a, bias, x, library[cell], theta, inverse, log_theta, weight[row],
+                                         to_bias + t * categories, to_theta + t * genes, share,
+                                         share + categories, genes, categories)
+                          : row_value(a, bias, x, library[cell], theta, inverse, log_theta, share, genes,
+                                      categories);
+    }
+}
