@@ -47,7 +47,8 @@ def training(
         model.parameters(), lr=1e-3, weight_decay=1e-6, fused=True, capturable=graph
     )
     kind = CompiledStep if variant == "compiled" else PlainStep
-    step = kind(model, optimizer, bfloat16=variant == "bfloat16")
+    # As `train` does by default.
+    step = kind(model, optimizer, closed_form=True, bfloat16=variant == "bfloat16")
     generator = torch.Generator(device).manual_seed(0)
     batch_of = batches(shape, device)
 

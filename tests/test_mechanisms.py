@@ -185,7 +185,7 @@ def test_concatenate_leaves_the_dosage_to_the_decoder() -> None:
     side_by_side = MLP((sum(mechanism.state_widths),), 6, 3).double()
     state = decoder.state_dict()
     parts_of_first = [state.pop(f"first.weights.{part}") for part in range(2)]
-    side_by_side.load_state_dict(state | {"first.weights.0": torch.cat(parts_of_first, 1)})
+    side_by_side.load_state_dict(state | {"first.weights.0": torch.cat(parts_of_first)})
     parts = mechanism.apply_to(BASAL, mechanism.context(DOSAGE, drawn(mechanism)))
     whole = torch.cat([BASAL, dense(DOSAGE).expand(N_PARTICLES, -1, -1)], -1)
     torch.testing.assert_close(decoder(*parts), side_by_side(whole))

@@ -220,7 +220,7 @@ def test_permuting_genes_perturbations_and_cells_permutes_the_weights(
     names = torch.randperm(3, generator=rng)
     with torch.no_grad():
         first = model.encoder.network.hidden.first.weights[0]  # of the genes
-        first.copy_(first[:, genes].clone())
+        first.copy_(first[genes].clone())
         model.encoder.center.copy_(model.encoder.center[genes].clone())
         model.encoder.scale.copy_(model.encoder.scale[genes].clone())
         for parameter in (*model.likelihood.parameters(),):

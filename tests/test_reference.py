@@ -96,8 +96,8 @@ def arranged(model: PerturbationVAE, values: dict[str, Tensor]) -> dict[str, Ten
     values = dict(values)
     for name, module in model.named_modules():
         if isinstance(module, JointLinear):
-            widths = [weight.shape[1] for weight in module.weights]
-            for i, part in enumerate(values.pop(f"{name}.weight").split(widths, dim=1)):
+            widths = [len(weight) for weight in module.weights]
+            for i, part in enumerate(values.pop(f"{name}.weight").T.split(widths)):
                 values[f"{name}.weights.{i}"] = part
         elif isinstance(module, GaussianNetwork):
             for leaf in ("weight", "bias"):

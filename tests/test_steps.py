@@ -132,7 +132,8 @@ def test_replayed_steps_equal_plain_ones(kind: type[Estimator]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # both are torch's own
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # all are torch's own
+@pytest.mark.filterwarnings("ignore:.*autograd.*Function.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 @pytest.mark.parametrize("kind", [samsvae.SAMSVAE, samsvae.ConditionalVAE])
 def test_compiled_steps_equal_plain_ones(kind: type[Estimator]) -> None:

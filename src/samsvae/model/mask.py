@@ -16,7 +16,6 @@ from torch.distributions import Bernoulli, Beta, kl_divergence
 from torch.nn import functional as F
 
 from samsvae.errors import check_range
-from samsvae.model.latent import log_ratio
 from samsvae.ops import beta, straight_through
 from samsvae.types import Draw
 
@@ -95,8 +94,12 @@ class BernoulliMask(Mask):
 
     def prior(self) -> Bernoulli:
         # By its logit, which torch would bound for a small probability in single precision.
-        logit = math.log(self.prob) - math.log1p(-self.prob)
-        return Bernoulli(logits=self.logits.new_full((), logit), validate_args=False)
+        logit = self.logits.new_full((), self._prior_logit)
+        return Bernoulli(logits=logit, validate_args=False)
+
+    @property
+    def _prior_logit(self) -> float:
+        return math.log(self.prob) - math.log1p(-self.prob)
 
     def posterior(self, perturbations: Tensor) -> Bernoulli:
         return Bernoulli(logits=self.logits[perturbations], validate_args=False)
@@ -106,9 +109,12 @@ class BernoulliMask(Mask):
         return self._uniform(perturbations, n_particles, generator)
 
     def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
-        posterior = self.posterior(perturbations)
-        value = straight_through.bernoulli(posterior.logits, noise)
-        return Draw(value, log_ratio(self.prior(), posterior, value, closed_form=closed_form))
+        # log p(m) - log q(m) is linear in m: its expectation has the probability in m's place.
+        logits, prior = self.logits.index_select(0, perturbations), self._prior_logit
+        value = straight_through.bernoulli(logits, noise)
+        weight = logits.sigmoid() if closed_form else value
+        ratio = weight * (prior - logits) + F.softplus(logits) - math.log1p(math.exp(prior))
+        return Draw(value, ratio.expand_as(value).sum(-1))
 
     def logit(self) -> Tensor:
         return self.logits

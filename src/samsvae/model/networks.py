@@ -34,7 +34,7 @@ class JointLinear(nn.Module):
         self.in_features = tuple(in_features)
         whole = nn.Linear(sum(in_features), out_features)  # drawn as one
         self.weights = nn.ParameterList(
-            weight.detach().clone()
+            weight.detach().T.contiguous()  # `in out`: rows can be looked up
             for weight in whole.weight.split(self.in_features, dim=1)
             if weight.shape[1] > 0
         )
@@ -43,22 +43,22 @@ class JointLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """W, `out in`: its parts side by side."""
-        return torch.cat(list(self.weights), 1)
+        return torch.cat(list(self.weights)).T
 
     def forward(self, *parts: Context) -> Tensor:
         present = [part for part, n in zip(parts, self.in_features, strict=True) if n > 0]
         out: Tensor = self.bias
         for part, weight in zip(present, self.weights, strict=True):
             if isinstance(part, Dosage):
-                received = F.embedding(part.perturbations[part.position], weight.T)
+                received = F.embedding(part.perturbations[part.position], weight)
                 term = (received * part.dose.unsqueeze(-1)).sum(-2)
             elif not part.is_floating_point():
-                term = F.embedding(part, weight.T)
+                term = F.embedding(part, weight)
             elif out is self.bias:
-                out = F.linear(part, weight, self.bias)
+                out = F.linear(part, weight.T, self.bias)
                 continue
             else:
-                term = F.linear(part, weight)
+                term = F.linear(part, weight.T)
             out = out + term
         return out
 

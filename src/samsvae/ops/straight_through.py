@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
+from torch.autograd import Function
 
 
 def bernoulli(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -23,5 +26,17 @@ def bernoulli(logits: Tensor, uniform: Tensor) -> Tensor:
     Jang, Gu, Poole: Categorical reparameterization with Gumbel-softmax, 2017, arXiv:1611.01144.
     """
     relaxed = (logits + uniform.logit()).sigmoid()
-    hard = (relaxed > 0.5).to(relaxed.dtype)
-    return hard.detach() + (relaxed - relaxed.detach())
+    drawn: Tensor = _Rounded.apply(relaxed)
+    return drawn
+
+
+class _Rounded(Function):
+    """0 or 1, whichever is nearer; the gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, relaxed: Tensor) -> Tensor:
+        return (relaxed > 0.5).to(relaxed.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
