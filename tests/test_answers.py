@@ -46,7 +46,7 @@ def test_iwelbo_rises_with_particles(certain: samsvae.SAMSVAE, screen: samsvae.S
         ]
         return float(np.mean([run["iwelbo"] for run in runs]))
 
-    assert mean(10) > mean(1) + 0.1
+    assert mean(10) > mean(1) + 0.05
 
 
 def test_iwelbo_errors_are_the_spread_over_seeds(
@@ -294,7 +294,10 @@ def test_given_cells_keep_their_names_sizes_and_basal_states(
     assert list(cells.obs["cell"][: len(screen.test)]) == list(screen.test.cells)
     assert np.array_equal(cells.obs["library_size"][: len(screen.test)], screen.test.library_size)
     observed, drawn = screen.test.counts.toarray(), cells.X.toarray()[: len(screen.test)]
-    assert np.corrcoef(observed.ravel(), drawn.ravel())[0, 1] > 0.5
+    own, others = (
+        np.corrcoef(observed.ravel(), cells.ravel())[0, 1] for cells in (drawn, drawn[::-1])
+    )
+    assert own > others + 0.1
 
 
 def test_latent_states(certain: samsvae.SAMSVAE, screen: samsvae.Screen) -> None:

@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 from samsvae.model.latent import gaussian_draw
 from samsvae.model.networks import GaussianNetwork
+from samsvae.ops.noise import normal
 from samsvae.types import Draw
 
 
@@ -60,8 +61,7 @@ class GaussianEmbedding(Embedding):
     def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
         """Draw standard normal noise, `particle perturbation latent`."""
         shape = (n_particles, len(perturbations), self.n_latent)
-        like = next(self.parameters())
-        return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        return normal(shape, next(self.parameters()), generator)
 
     def draw(
         self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False

@@ -8,6 +8,7 @@ from torch.distributions import Normal
 
 from samsvae.model.latent import gaussian_draw, standard_normal
 from samsvae.model.networks import GaussianNetwork
+from samsvae.ops.noise import normal
 from samsvae.ops.standardised import standardised
 from samsvae.types import Batch, Context, Draw
 
@@ -70,8 +71,7 @@ class Encoder(nn.Module):
     def noise(self, n_cells: int, n_particles: int, generator: torch.Generator) -> Tensor:
         """Draw standard normal noise, `particle cell latent`; it is a draw from the prior too."""
         shape = (n_particles, n_cells, self.n_latent)
-        like = self.center
-        return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        return normal(shape, self.center, generator)
 
     def draw(
         self,

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from samsvae.errors import check_range
 from samsvae.ops import beta, straight_through
+from samsvae.ops.noise import uniform
 from samsvae.types import Draw
 
 
@@ -75,10 +76,7 @@ class Mask(nn.Module, ABC):
     ) -> Tensor:
         """Draw uniform noise strictly between 0 and 1, `particle perturbation latent`."""
         shape = (n_particles, len(perturbations), self.shape[1])
-        like = next(self.parameters())
-        uniform = torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
-        tiny = torch.finfo(like.dtype).eps
-        return uniform.clamp(tiny, 1 - tiny)
+        return uniform(shape, next(self.parameters()), generator)
 
 
 class BernoulliMask(Mask):

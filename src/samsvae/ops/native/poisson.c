@@ -1,12 +1,9 @@
 /* Coupled Poisson draws; the plain definition is samsvae.ops.negative_binomial.poisson_coupled. */
-#include "elementary.h"
+#include "random.h"
 
-/* A stream of random numbers (splitmix64), and exponential ones from it. */
+/* A stream of random numbers, and exponential ones from it. */
 static inline uint64_t next_bits(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    return mixed(*state += INCREMENT);
 }
 
 static inline float exponential(uint64_t *state) {
