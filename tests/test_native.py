@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +126,25 @@ def test_a_second_gradient_is_the_first() -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_what_is_changed_before_its_gradient_is_taken_is_refused() -> None:
+    given = problem(2, 5, 9, 9)
+    weight = given["weight"].requires_grad_()
+    value = nb.log_prob_of_hidden(**given)
+    with torch.no_grad():
+        weight += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(value.square().sum(), weight)
+
+
+def test_no_cells_have_no_density() -> None:
+    given = problem(2, 5, 9, 9)
+    none = {name: given[name][:0] for name in ("counts", "library_size")}
+    assert nb.log_prob_of_hidden(**{**given, **none, "hidden": given["hidden"][:, :0]}).shape == (
+        2,
+        0,
+    )
+
+
 @pytest.mark.parametrize("wanted", NAMES)
 def test_a_single_gradient_is_that_of_all(wanted: str) -> None:
     given = problem(2, 5, 9, 9)
@@ -143,9 +163,9 @@ def test_nothing_is_prepared_for_a_gradient_that_nobody_wants(
     taken: list[Tensor | None] = []
     evaluated = native_negative_binomial._evaluated
 
-    def spy(problem: object, weights: Tensor | None) -> object:
+    def spy(problem: Any, weights: Tensor | None, products: torch.dtype) -> object:
         taken.append(weights)
-        return evaluated(problem, weights)  # type: ignore[arg-type]
+        return evaluated(problem, weights, products)
 
     monkeypatch.setattr(native_negative_binomial, "_evaluated", spy)
     with torch.no_grad():

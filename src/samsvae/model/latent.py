@@ -1,27 +1,12 @@
-"""What every latent variable does: weigh its draws by its prior and its posterior."""
+"""What Gaussian latent variables do: weigh their draws by prior and posterior."""
 
 from __future__ import annotations
 
 from torch import Tensor
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Normal
 
 from samsvae.ops import gaussian
 from samsvae.types import Draw
-
-
-def log_ratio(
-    prior: Distribution, posterior: Distribution, value: Tensor, *, closed_form: bool
-) -> Tensor:
-    """Return log p - log q of draws, summed over the last axis, nats.
-
-    With `closed_form` its expectation under q instead, -KL(q || p): less noisy where only the mean
-    over draws is wanted (the ELBO); importance weights need the draws themselves.
-    """
-    if closed_form:
-        ratio = -kl_divergence(posterior, prior)
-    else:
-        ratio = prior.log_prob(value) - posterior.log_prob(value)
-    return ratio.expand_as(value).sum(-1)
 
 
 def gaussian_draw(
@@ -29,7 +14,8 @@ def gaussian_draw(
 ) -> Draw:
     """Draw loc + scale * noise, weighed against the prior N(0, prior_scale^2 I).
 
-    What `log_ratio` gives, in fewer passes.
+    With `closed_form` the weight is its expectation, -KL(q || p): less noisy where only the mean
+    over draws is wanted (the ELBO); importance weights need the draws themselves.
     """
     value, ratio = gaussian.draw(
         posterior.loc, posterior.scale, noise, prior_scale=prior_scale, closed_form=closed_form

@@ -67,10 +67,11 @@ class _Draw(Function):
         ctx: Any, loc: Tensor, scale: Tensor, noise: Tensor, prior_scale: float, closed_form: bool
     ) -> tuple[Tensor, Tensor]:
         shape = noise.shape
-        ctx.given = _rows(loc), _rows(scale), _rows(noise).contiguous()
+        given = _rows(loc), _rows(scale), _rows(noise).contiguous()
+        ctx.save_for_backward(*given)
         ctx.settings = float(prior_scale), int(closed_form)
-        value, ratio = torch.empty_like(ctx.given[2]), noise.new_empty(shape[:-1])
-        native.call("gaussian_draw", *ctx.given, value, ratio, *ctx.settings, *_sizes(*ctx.given))
+        value, ratio = torch.empty_like(given[2]), noise.new_empty(shape[:-1])
+        native.call("gaussian_draw", *given, value, ratio, *ctx.settings, *_sizes(*given))
         return value.view(shape), ratio
 
     @staticmethod
@@ -78,8 +79,8 @@ class _Draw(Function):
     def backward(ctx: Any, to_value: Tensor, to_ratio: Tensor) -> tuple[Tensor | None, ...]:
         shape, to_value = to_value.shape, _rows(to_value).contiguous()
         to_loc, to_scale = torch.empty_like(to_value), torch.empty_like(to_value)
-        taken = to_value, to_ratio.contiguous(), to_loc, to_scale
-        native.call("gaussian_gradient", *ctx.given, *taken, *ctx.settings, *_sizes(*ctx.given))
+        given, taken = ctx.saved_tensors, (to_value, to_ratio.contiguous(), to_loc, to_scale)
+        native.call("gaussian_gradient", *given, *taken, *ctx.settings, *_sizes(*given))
         return to_loc.view(shape), to_scale.view(shape), None, None, None
 
 

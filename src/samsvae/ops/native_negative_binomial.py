@@ -44,19 +44,12 @@ class LogProb(Function):
         with_gradient: bool,
     ) -> Tensor:
         half = torch.is_autocast_enabled("cpu")
-        products = torch.get_autocast_dtype("cpu") if half else torch.float32
-        given = _Given(
-            hidden.detach().flatten(0, -2).to(products),
-            weight.detach().to(products),
-            bias.detach(),
-            log_theta.detach(),
-            counts.contiguous(),
-            library_size.contiguous(),
-        )
-        n_rows = len(given.hidden)
+        ctx.products = torch.get_autocast_dtype("cpu") if half else torch.float32
+        given = hidden, weight, bias, log_theta, counts.contiguous(), library_size.contiguous()
+        ctx.save_for_backward(*given)
+        n_rows = hidden.shape[:-1].numel()
         equal = torch.full((n_rows,), -1 / n_rows) if with_gradient else None
-        value, gradients = _evaluated(given, equal)
-        ctx.given, ctx.gradients = given, gradients
+        value, ctx.gradients = _evaluated(_Given(*given), equal, ctx.products)
         return value.view(hidden.shape[:-1])
 
     @staticmethod
@@ -67,7 +60,8 @@ class LogProb(Function):
         gradients, ctx.gradients = ctx.gradients, None
         scale = float(-weights[0] * len(weights))
         if gradients is None or not torch.equal(weights, weights[0].expand_as(weights)):
-            gradients, scale = _evaluated(ctx.given, weights.contiguous())[1], 1.0
+            given, scale = _Given(*ctx.saved_tensors), 1.0
+            gradients = _evaluated(given, weights.contiguous(), ctx.products)[1]
         if scale != 1:
             gradients = [gradient * scale for gradient in gradients]
         to_hidden, *others = gradients
@@ -75,10 +69,7 @@ class LogProb(Function):
 
 
 class _Given(NamedTuple):
-    """What the density is taken of: `hidden` is `row hidden`, the rest as in `LogProb`.
-
-    Products are taken in the precision of hidden and weight, everything else in float32.
-    """
+    """What the density is taken of, as in `LogProb`."""
 
     hidden: Tensor
     weight: Tensor
@@ -88,21 +79,26 @@ class _Given(NamedTuple):
     library_size: Tensor
 
 
-def _evaluated(given: _Given, weights: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+def _evaluated(
+    given: _Given, weights: Tensor | None, products: torch.dtype
+) -> tuple[Tensor, list[Tensor]]:
     """Return the density of each row, and the gradients of its sum with these weights.
 
-    The gradients are those to hidden, weight, bias and log_theta; none without weights.
+    The gradients are those to hidden (`row hidden`), weight, bias and log_theta; none without
+    weights. Products are taken in the type `products`, everything else in float32.
     """
-    hidden, weight, bias, log_theta, counts, library_size = given
+    _, _, bias, log_theta, counts, library_size = given
+    hidden, weight = given.hidden.flatten(0, -2).to(products), given.weight.to(products)
     n_cells, n_genes = counts.shape
     n_rows, n_categories = len(hidden), len(bias)
-    theta = log_theta.exp()
+    theta, inverse = log_theta.exp(), (-log_theta).exp()
     n_blocks = -(-n_rows * n_categories // _ELEMENTS)
     n_threads = native.threads(n_rows * n_categories)
     out = torch.empty(n_rows)
     work = torch.empty(n_threads, 2, n_categories)
     to_bias, to_theta = torch.zeros(n_threads, n_categories), torch.zeros(n_threads, n_genes)
-    to_hidden, to_weight = (torch.empty(x.shape) for x in (hidden, weight))
+    if weights is not None:
+        to_hidden, to_weight = (torch.empty(x.shape) for x in (hidden, weight))
     constant = _constant(given, theta, weights, to_theta)
     n_block = -(-n_rows // n_blocks)
     block = torch.empty(n_block, n_categories)
@@ -112,12 +108,12 @@ def _evaluated(given: _Given, weights: Tensor | None) -> tuple[Tensor, list[Tens
         _multiply(hidden[rows], weight.T, logits)
         native.call(
             "nb_rows",
-            *(logits, bias, counts, library_size, theta, 1 / theta, log_theta),
+            *(logits, bias, counts, library_size, theta, inverse, log_theta),
             *(None if weights is None else weights[rows], out[rows], to_bias, to_theta, work),
             *(first, len(logits), n_cells, n_genes, n_categories, n_threads),
         )
         if weights is not None:
-            to_logits = logits.to(hidden.dtype)
+            to_logits = logits.to(products)
             _multiply(to_logits, weight, to_hidden[rows])
             _multiply(to_logits.T, hidden[rows], to_weight, keep=first > 0)
     out = (out.view(-1, n_cells) + constant).flatten()
@@ -138,7 +134,7 @@ def _constant(given: _Given, theta: Tensor, weights: Tensor | None, to_theta: Te
     """Return what does not depend on the mean, `cell`; its gradient is added to `to_theta`."""
     counts = given.counts
     n_cells, n_genes = counts.shape
-    values, slopes = theta.new_empty(2, _TABLE * n_genes + 16)
+    values, slopes = theta.new_empty(2, _TABLE, n_genes)
     native.call("nb_tables", theta, values, slopes, n_genes)
     of_cells = torch.zeros(n_cells) if weights is None else weights.view(-1, n_cells).sum(0)
     out, n_threads = torch.empty(n_cells), native.threads(counts.numel() // _CHEAPER)

@@ -113,8 +113,8 @@ def log_prob_of_hidden(
     `particle cell`, nats.
     """
     leaves = hidden, weight, bias, log_theta
-    single_or_half = hidden.dtype in (torch.float32, torch.bfloat16)
-    if fast and single_or_half and native.serves(*leaves[1:], counts, library_size):
+    fast = fast and hidden.dtype in (torch.float32, torch.bfloat16) and hidden.numel() > 0
+    if fast and native.serves(*leaves[1:], counts, library_size):
         wanted = torch.is_grad_enabled() and any(x.requires_grad for x in leaves)
         result: Tensor = LogProb.apply(*leaves, counts, library_size, wanted)
         return result

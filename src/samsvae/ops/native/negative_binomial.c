@@ -21,7 +21,8 @@ static double digamma(double a) {
 
 /* What lies beyond the tables, for x > TABLE. */
 static double value_beyond(double x, double theta) {
-    return log_gamma(x + theta) - log_gamma(TABLE + theta) - log_gamma(x + 1.0) + log_gamma(TABLE + 1.0);
+    return log_gamma(x + theta) - log_gamma(TABLE + theta) - log_gamma(x + 1.0) +
+           log_gamma(TABLE + 1.0);
 }
 
 static double slope_beyond(double x, double theta) {
@@ -88,6 +89,12 @@ void nb_constant(const float *counts, const float *theta, const float *values, c
                                      to_theta + THREAD * genes, genes);
 }
 
+/* What all rows share: `inverse` is 1 / theta; the categories beyond the genes are never observed. */
+typedef struct {
+    const float *bias, *theta, *inverse, *log_theta;
+    long genes, categories;
+} Shared;
+
 /* share[category] = exp(logits + bias - top) for the largest of them, top; returns their sum. */
 static inline float exponentials(const float *restrict logits, const float *restrict bias,
                                  float *restrict share, long categories) {
@@ -104,12 +111,12 @@ static inline float exponentials(const float *restrict logits, const float *rest
 }
 
 /* sum_g x log(mu / theta) - (x + theta) log(1 + mu / theta),  mu = size share + 1e-4. */
-EVERY_CPU static float row_value(const float *restrict logits, const float *restrict bias,
-                                 const float *restrict x, float library,
-                                 const float *restrict theta, const float *restrict inverse,
-                                 const float *restrict log_theta, float *restrict share, long genes, long categories) {
-    float size = library / exponentials(logits, bias, share, categories), total = 0.0f;
-    for (long g = 0; g < genes; g++) {
+EVERY_CPU static float row_value(Shared all, const float *restrict logits,
+                                 const float *restrict x, float library, float *restrict share) {
+    const float *restrict theta = all.theta, *restrict inverse = all.inverse;
+    const float *restrict log_theta = all.log_theta;
+    float total = 0.0f, size = library / exponentials(logits, all.bias, share, all.categories);
+    for (long g = 0; g < all.genes; g++) {
         float mu = size * share[g] + 1e-4f;
         total += x[g] * (log_of(mu) - log_theta[g]) - (x[g] + theta[g]) * log_1p(mu * inverse[g]);
     }
@@ -119,15 +126,15 @@ EVERY_CPU static float row_value(const float *restrict logits, const float *rest
 /* The same, and its gradient times weight: written over the logits, added to to_bias and to_theta
  * (that of log theta). With h = theta (x - mu) / (mu + theta) l share / mu the gradient to the logits
  * is h - share sum(h). */
-EVERY_CPU static float row_gradient(float *restrict logits, const float *restrict bias,
-                                    const float *restrict x, float library,
-                                    const float *restrict theta, const float *restrict inverse,
-                                    const float *restrict log_theta, float weight, float *restrict to_bias,
+EVERY_CPU static float row_gradient(Shared all, float *restrict logits, const float *restrict x,
+                                    float library, float weight, float *restrict to_bias,
                                     float *restrict to_theta, float *restrict share,
-                                    float *restrict h, long genes, long categories) {
-    float sum = exponentials(logits, bias, share, categories), size = library / sum;
+                                    float *restrict h) {
+    const float *restrict theta = all.theta, *restrict inverse = all.inverse;
+    const float *restrict log_theta = all.log_theta;
+    float sum = exponentials(logits, all.bias, share, all.categories), size = library / sum;
     float total = 0.0f, sum_h = 0.0f;
-    for (long g = 0; g < genes; g++) {
+    for (long g = 0; g < all.genes; g++) {
         float part = size * share[g], mu = part + 1e-4f, r = mu * inverse[g], log_r = log_1p(r);
         float d = (x[g] - mu) / (mu * (1.0f + r));
         total += x[g] * (log_of(mu) - log_theta[g]) - (x[g] + theta[g]) * log_r;
@@ -135,30 +142,31 @@ EVERY_CPU static float row_gradient(float *restrict logits, const float *restric
         sum_h += h[g];
         to_theta[g] -= weight * (d * mu + theta[g] * log_r);
     }
-    for (long g = genes; g < categories; g++) h[g] = 0.0f;
-    for (long g = 0; g < categories; g++) {
+    for (long g = all.genes; g < all.categories; g++) h[g] = 0.0f;
+    for (long g = 0; g < all.categories; g++) {
         logits[g] = weight * (h[g] - share[g] * (sum_h / sum));
         to_bias[g] += logits[g];
     }
     return total;
 }
 
-/* For some rows of logits, `row category`: row = particle * cells + cell, bias is added to them, the
- * categories beyond the genes are never observed. Where there is a weight (`row`), gradients are
- * taken too. Each thread has a row of to_bias and to_theta, and two of `work`. */
+/* For some rows of logits, `row category`, the first of them `first`: row = particle * cells + cell.
+ * Where there is a weight (`row`), gradients are taken too. Each thread has a row of to_bias and of
+ * to_theta, and two of `work`. */
 void nb_rows(float *logits, const float *bias, const float *counts, const float *library,
              const float *theta, const float *inverse, const float *log_theta,
-             const float *weight, float *out, float *to_bias, float *to_theta, float *work, long first, long rows, long cells,
-             long genes, long categories, long threads) {
+             const float *weight, float *out, float *to_bias, float *to_theta, float *work,
+             long first, long rows, long cells, long genes, long categories, long threads) {
+    Shared all = {bias, theta, inverse, log_theta, genes, categories};
 #pragma omp parallel for num_threads(threads)
     for (long row = 0; row < rows; row++) {
         long cell = (first + row) % cells, t = THREAD;
         float *a = logits + row * categories, *share = work + 2 * t * categories;
         const float *x = counts + cell * genes;
-        out[row] = weight ? row_gradient(a, bias, x, library[cell], theta, inverse, log_theta, weight[row],
-                                         to_bias + t * categories, to_theta + t * genes, share,
-                                         share + categories, genes, categories)
-                          : row_value(a, bias, x, library[cell], theta, inverse, log_theta, share, genes,
-                                      categories);
+        if (weight)
+            out[row] = row_gradient(all, a, x, library[cell], weight[row], to_bias + t * categories,
+                                    to_theta + t * genes, share, share + categories);
+        else
+            out[row] = row_value(all, a, x, library[cell], share);
     }
 }
