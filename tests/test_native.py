@@ -268,13 +268,19 @@ WITHOUT_OPENMP = """#!/bin/sh
 for argument in "$@"; do [ "$argument" = -fopenmp ] && echo "no OpenMP here" >&2 && exit 1; done
 exec cc "$@"
 """
+CANNOT_BE_LOADED = """#!/bin/sh
+case "$*" in *-shared*gomp*) for last in "$@"; do :; done; echo nonsense > "$last"; exit 0; esac
+case "$*" in *-shared*-fopenmp*) for last in "$@"; do :; done; echo nonsense > "$last"; exit 0; esac
+exec cc "$@"
+"""
 
 
+@pytest.mark.parametrize("script", [WITHOUT_OPENMP, CANNOT_BE_LOADED])
 def test_a_compiler_without_openmp_serves_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiler = tmp_path / "compiler"
-    compiler.write_text(WITHOUT_OPENMP)
+    compiler.write_text(script)
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -26,7 +26,8 @@ from torch import Tensor
 _FOLDER = Path(__file__).parent
 _SOURCES = sorted(_FOLDER.glob("*.[ch]"))
 _FLAGS = ("-O3", "-ffast-math", "-fPIC")
-_THREADS = "-fopenmp"
+_THREADS = ("-fopenmp",), ("-Xclang", "-fopenmp"), ()
+"""How loops come to run in threads: as most compilers have it, as Apple's has it, not at all."""
 _WORTH_A_THREAD = 2**14
 """Elements, of a few nanoseconds each, below which another thread costs more than it saves."""
 
@@ -70,20 +71,32 @@ def _cached(compiler: str) -> Path:
     path = folder / f"native-{key.hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as aside:
-            try:
-                made = _compiled(compiler, Path(aside), _THREADS)
-            except subprocess.CalledProcessError:  # a compiler without OpenMP: one thread
-                made = _compiled(compiler, Path(aside))
-            os.replace(made, path)
+            os.replace(_compiled(compiler, Path(aside)), path)
     return path
 
 
-def _compiled(compiler: str, aside: Path, *threads: str) -> Path:
+def _compiled(compiler: str, aside: Path) -> Path:
+    """Return the shared library, in threads if it can be compiled and loaded so."""
+    for threads in _THREADS:
+        try:
+            made = _compiled_with(compiler, aside, threads)
+            ctypes.CDLL(str(made))
+        except (OSError, subprocess.CalledProcessError):
+            if not threads:
+                raise
+        else:
+            break
+    return made
+
+
+def _compiled_with(compiler: str, aside: Path, threads: tuple[str, ...]) -> Path:
     sources = [str(source) for source in _SOURCES if source.suffix == ".c"]
     _run(compiler, *_FLAGS, *threads, "-c", *sources, folder=aside)
-    objects, made = (str(path) for path in aside.glob("*.o")), aside / "native.so"
+    objects, made = (str(path) for path in aside.glob("*.o")), aside / f"{len(threads)}.so"
     # Linked without -ffast-math, which would switch denormals off for the whole process.
-    runtime = (str(_openmp()),) if threads and _openmp() else threads
+    runtime, openmp = threads, _openmp()
+    if threads and openmp is not None:
+        runtime = str(openmp), f"-Wl,-rpath,{openmp.parent}"
     _run(compiler, "-shared", *objects, *runtime, "-lm", "-o", str(made), folder=aside)
     return made
 
@@ -94,7 +107,9 @@ def _openmp() -> Path | None:
     With the same one our loops run in the threads that torch keeps; two of them would fight for
     the cores.
     """
-    return next((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"), None)
+    files = sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*"))
+    names = (path for path in files if path.name.startswith(("libgomp", "libomp", "libiomp")))
+    return next(names, None)
 
 
 def _run(*command: str, folder: Path) -> None:
