@@ -192,6 +192,21 @@ def test_products_in_bfloat16(dtype: torch.dtype, even: bool) -> None:
         assert relative(gradient, gradients[name]) < 2e-2, name
 
 
+@pytest.mark.parametrize("size", [(), (2, 1), (2, 33)])
+@pytest.mark.parametrize("scale", [0.1, 30.0])
+def test_means_without_a_density(scale: float, size: tuple[int, ...]) -> None:
+    given = problem(2, 33, 65, 66)
+    inputs = [scale * given["hidden"], given["weight"], given["bias"], 100 * torch.rand(size) + 1]
+    ours = nb.mean_of_hidden(*inputs, least=0.5)
+    assert native.serves(*inputs)
+    exact = nb.mean_of_hidden(*(x.double() for x in inputs), least=0.5)
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)
+    leaf = inputs[0].requires_grad_()
+    plain = nb.mean_of_hidden(leaf, *inputs[1:], least=0.5)
+    torch.testing.assert_close(plain, ours, rtol=1e-4, atol=1e-4)
+    assert plain.requires_grad
+
+
 def test_double_precision_takes_the_plain_form() -> None:
     given = {name: value.double() for name, value in problem(1, 3, 4, 4).items()}
     assert not native.serves(*given.values())

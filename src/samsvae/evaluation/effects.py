@@ -242,7 +242,7 @@ class _Arm:
         likelihood = control.model.likelihood
         hidden = control.hidden(self.dosage, shifts, basal.state, basal.covariates)
         if control.settings.scale != "log":
-            return likelihood.expectation(hidden) - basal.control
+            return likelihood.expectation(hidden).sub_(basal.control)
         size = control.library_size(self.sizes, basal.quantile)
         arms = [
             _log(likelihood.redraw(drawn, hidden, size, self.generator, panel=control.panel))

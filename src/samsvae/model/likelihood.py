@@ -114,14 +114,17 @@ class NegativeBinomialLikelihood(Likelihood):
 
     def proportions(self, hidden: Tensor, *, panel: bool) -> Tensor:
         """Return rho, `... gene`; with `panel` as shares of these genes alone (they sum to 1)."""
-        logits = self.linear(hidden)
-        if panel:
-            return logits[..., : self.n_genes].softmax(-1)
-        return logits.softmax(-1)[..., : self.n_genes]
+        return self._times(hidden.new_ones(()), hidden, panel=panel)
 
     def mean(self, hidden: Tensor, library_size: Tensor, *, panel: bool = False) -> Tensor:
         """Return l rho + 1e-4, `... gene`, counts; `panel`: l counts these genes alone."""
-        return library_size.unsqueeze(-1) * self.proportions(hidden, panel=panel) + 1e-4
+        return self._times(library_size, hidden, panel=panel, least=1e-4)
+
+    def _times(self, size: Tensor, hidden: Tensor, *, panel: bool, least: float = 0.0) -> Tensor:
+        n = self.n_genes if panel else None  # of these genes alone
+        weight, bias = self.linear.weight[:n], self.linear.bias[:n]
+        every = negative_binomial.mean_of_hidden(hidden, weight, bias, size, least=least)
+        return every[..., : self.n_genes]
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
         return negative_binomial.log_prob_of_hidden(
@@ -135,7 +138,7 @@ class NegativeBinomialLikelihood(Likelihood):
 
     def expectation(self, hidden: Tensor) -> Tensor:
         """Return 1e4 rho, `... gene`."""
-        return SCALE_SIZE * self.proportions(hidden, panel=True)
+        return self._times(hidden.new_tensor(SCALE_SIZE), hidden, panel=True)
 
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool

@@ -123,6 +123,39 @@ def log_prob_of_hidden(
     return log_prob(counts, library_size.unsqueeze(-1) * share + 1e-4, log_theta)
 
 
+def mean_of_hidden(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    size: Tensor,
+    *,
+    least: float = 0.0,
+    fast: bool = True,
+) -> Tensor:
+    """Return size softmax(W h + b) + least, `... category`.
+
+    Parameters
+    ----------
+    hidden, weight, bias
+        h, `... hidden`; W, `category hidden`; b, `category`.
+    size
+        `...`, or one number.
+    least
+        Added to each.
+    fast
+        Use the C code where it serves and no gradient is wanted; else what stands here.
+    """
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (hidden, weight, bias))
+    if fast and not wanted and native.serves(hidden, weight, bias, size) and hidden.numel() > 0:
+        means = F.linear(hidden.flatten(0, -2), weight)
+        sizes, n_threads = size.expand(hidden.shape[:-1]).flatten(), native.threads(means.numel())
+        work = means.new_empty(n_threads, len(bias))
+        given = means, bias, sizes.contiguous(), work, float(least)
+        native.call("nb_means", *given, *means.shape, n_threads)
+        return means.view(*hidden.shape[:-1], len(bias))
+    return size.unsqueeze(-1) * F.linear(hidden, weight, bias).softmax(-1) + least
+
+
 def gamma_noise(log_theta: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw Gamma(theta, 1) / theta, `*shape gene`: the part of the noise that has mean 1."""
     theta = log_theta.exp().expand(*shape, -1).contiguous()

@@ -170,3 +170,19 @@ void nb_rows(float *logits, const float *bias, const float *counts, const float 
             out[row] = row_value(all, a, x, library[cell], share);
     }
 }
+
+EVERY_CPU static void row_mean(float *restrict logits, const float *restrict bias, float size,
+                               float least, float *restrict share, long categories) {
+    float scale = size / exponentials(logits, bias, share, categories);
+    for (long g = 0; g < categories; g++) logits[g] = scale * share[g] + least;
+}
+
+/* size share + least, written over some rows of logits, `row category`. Each thread has a row of
+ * `work`. */
+void nb_means(float *logits, const float *bias, const float *size, float *work, double least,
+              long rows, long categories, long threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long row = 0; row < rows; row++)
+        row_mean(logits + row * categories, bias, size[row], (float)least,
+                 work + THREAD * categories, categories);
+}
