@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import samsvae
-from measure import Table, peak_memory, products, yardstick
+from measure import Table, peak_memory, products, seconds, yardstick
 from screens import screen
 from shapes import SHAPES, WIDTH, Shape
 
@@ -57,29 +56,22 @@ def main() -> None:
             model.iwelbo(cells.train, n_particles=k, progress=False)
 
         floor = products(iwelbo)
-        start = time.perf_counter()
-        floor.run()
-        of_products = time.perf_counter() - start
-        start = time.perf_counter()
-        iwelbo()
-        seconds = time.perf_counter() - start
+        of_products = min(seconds(floor.run, repeats=1))
         scale = 1e6 / (n_cells * n_particles)
-        table.add(
-            f"iwelbo {name}, 1e6 (cell, particle)",
-            [scale * seconds],
-            unit,
-            to_products=seconds / of_products,
-            GiB=peak_memory(),
-        )
+        times = seconds(iwelbo, repeats=2)
+        others = {"to_products": min(times) / of_products, "GiB": peak_memory()}
+        what = f"iwelbo {name}, 1e6 (cell, particle)"
+        table.add(what, [scale * time for time in times], unit, **others)
         conditions, n_particles = cells.conditions[1:], 100 if given.quick else 400
+        scale = 1e6 / (len(conditions) * n_particles)
         for kind in ("log", "normalized"):
-            start = time.perf_counter()
-            model.effects(
-                conditions, scale=kind, n_particles=n_particles, n_draws=0, progress=False
-            )
-            scale = 1e6 / (len(conditions) * n_particles)
-            seconds = scale * (time.perf_counter() - start)
-            table.add(f"effects {name}, {kind}, 1e6 (condition, particle)", [seconds], unit)
+
+            def effects(k: int = n_particles, model=model, asked=conditions, kind=kind) -> None:
+                model.effects(asked, scale=kind, n_particles=k, n_draws=0, progress=False)
+
+            times = seconds(effects, repeats=2)
+            what = f"effects {name}, {kind}, 1e6 (condition, particle)"
+            table.add(what, [scale * time for time in times], unit)
     if not given.quick:
         few, many = peak_of(100), peak_of(10_000)
         print(f"iwelbo norman, peak memory: {few:.2f} GiB at K = 100, {many:.2f} at K = 10,000")

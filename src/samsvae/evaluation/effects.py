@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,6 @@ from samsvae.types import CountDraw, Dosage, Shifts
 
 _ELEMENTS = 2**21
 """Largest number of (particle, gene) elements that are held at once."""
-
-
 LEVELS = (0.9, 0.5)
 """Of the posterior intervals that are given."""
 
@@ -173,7 +172,7 @@ class _Control:
                 likelihood.draw(hidden, size, self.generator, panel=self.panel)
                 for _ in range(self.settings.n_count_draws)
             ]
-            control = torch.stack([_log(drawn.counts) for drawn in draws]).mean(0)
+            control = _mean(_log(drawn.counts) for drawn in draws)
         else:
             control = likelihood.expectation(hidden)
         return _Basal(state, covariates, quantile, draws, control)
@@ -244,11 +243,11 @@ class _Arm:
         if control.settings.scale != "log":
             return likelihood.expectation(hidden).sub_(basal.control)
         size = control.library_size(self.sizes, basal.quantile)
-        arms = [
-            _log(likelihood.redraw(drawn, hidden, size, self.generator, panel=control.panel))
+        arms = (
+            likelihood.redraw(drawn, hidden, size, self.generator, panel=control.panel)
             for drawn in basal.draws
-        ]
-        return torch.stack(arms).mean(0) - basal.control
+        )
+        return _mean(map(_log, arms)).sub_(basal.control)
 
     def effect(self, basal: _Basal | None) -> Effect:
         """Return the effect; its interval over basal draws that all its draws share, if given."""
@@ -312,5 +311,15 @@ def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
 
 def _log(counts: Tensor) -> Tensor:
     """Return log2(1 + 1e4 x / sum x), `particle gene`."""
-    total = counts.sum(-1, keepdim=True).clamp(min=1)
-    return torch.log2(1 + SCALE_SIZE * counts / total)
+    share = SCALE_SIZE / counts.sum(-1, keepdim=True).clamp(min=1)
+    return (counts * share).log1p_().div_(math.log(2))
+
+
+def _mean(arms: Iterable[Tensor]) -> Tensor:
+    """Return the mean of tensors that nobody else needs: the first is written over."""
+    every = iter(arms)
+    total, n = next(every), 1
+    for arm in every:
+        total += arm
+        n += 1
+    return total.div_(n)
