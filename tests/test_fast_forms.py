@@ -99,7 +99,8 @@ def test_rows_of_a_sparse_matrix(kind: type, index: type) -> None:
     matrix = sp.random(50, 13, density=0.3, format="csr", random_state=rng)
     matrix.data = np.ceil(200 * matrix.data).astype(kind)
     matrix = matrix.astype(kind)
-    matrix.indices, matrix.indptr = matrix.indices.astype(index), matrix.indptr.astype(index)
+    matrix.indices = matrix.indices.astype(index)  # the others of any type, as they may be
+    matrix.indptr = matrix.indptr.astype(np.int64)
     for rows in (rng.permutation(50)[:20], np.array([3, 3]), slice(5, 40), slice(45, 99), []):
         asked = np.asarray(rows, np.int64) if isinstance(rows, list) else rows
         found, plain = (dense(matrix, asked, fast=fast) for fast in (True, False))

@@ -32,7 +32,8 @@ def dense(matrix: sp.csr_matrix, rows: np.ndarray | slice, *, fast: bool = True)
     if len(rows) > 0 and not 0 <= rows.min() <= rows.max() < matrix.shape[0]:
         raise IndexError(f"rows {rows.min()} to {rows.max()} of {matrix.shape[0]}")
     out = torch.empty(len(rows), matrix.shape[1])
-    parts = matrix.data, matrix.indices, matrix.indptr, rows.astype(np.int64, copy=False)
+    starts = matrix.indptr.astype(matrix.indices.dtype, copy=False)
+    parts = matrix.data, matrix.indices, starts, rows.astype(np.int64, copy=False)
     native.call(
         f"rows_{matrix.dtype.name}_{matrix.indices.dtype.name}",
         *(np.ascontiguousarray(part) for part in parts),
