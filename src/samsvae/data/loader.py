@@ -42,8 +42,8 @@ class Loader:
         self.cells_per_column = np.bincount(
             self.dosage.indices, minlength=self.dosage.shape[1]
         )  # n_t
-        received = np.diff(self.dosage.indptr)
-        self.n_slots = int(received.max(initial=0))
+        self.n_slots = int(np.diff(self.dosage.indptr).max(initial=0))
+        self._received, self._dose = _slots(self.dosage, self.n_slots)
         self._order_of: tuple[int, int] | None = None  # epoch and seed of the last permutation
         n_batches = len(screen.vocabulary.batches)  # none: one-hot vectors of width 0
         self._covariates = np.eye(max(1, n_batches), n_batches, dtype=np.float32)[screen.batch]
@@ -51,7 +51,7 @@ class Loader:
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """Return some cells, by position."""
         screen = self.screen
-        received = encode(self.dosage[rows], self.n_slots)
+        received = _named(self._received[rows], self._dose[rows])
         n_t = self.cells_per_column[received.perturbations.numpy()]
         return Batch(
             dense(screen.counts, rows).to(self.device, non_blocking=True),
@@ -70,7 +70,7 @@ class Loader:
             ),
             self._tensor(size),
             self._tensor(self._covariates),
-            on_device(encode(self.dosage, self.n_slots), self.device),
+            on_device(_named(self._received, self._dose), self.device),
             self._tensor(self.cells_per_column),
         )
 
@@ -118,18 +118,29 @@ def encode(dosage: sp.csr_matrix, n_slots: int) -> Dosage:
     n_slots
         Most perturbations of a cell: the width of the lists.
     """
-    received = np.diff(dosage.indptr)
-    filled = np.arange(n_slots) < received[:, None]
-    perturbations, position = np.unique(dosage.indices, return_inverse=True)
-    if len(perturbations) == 0:  # controls only: empty slots still point at something
-        perturbations = np.zeros(1, np.int64)
-    slots = np.zeros(filled.shape, np.int64)
+    return _named(*_slots(dosage, n_slots))
+
+
+def _slots(dosage: sp.csr_matrix, n_slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each cell received and its dose, `cell slot`; -1 and 0 where a slot is empty."""
+    filled = np.arange(n_slots) < np.diff(dosage.indptr)[:, None]
+    received = np.full(filled.shape, -1, np.int64)
     dose = np.zeros(filled.shape, np.float32)
-    slots[filled] = position
+    received[filled] = dosage.indices
     dose[filled] = dosage.data
+    return received, dose
+
+
+def _named(received: np.ndarray, dose: np.ndarray) -> Dosage:
+    """Return the slots of some cells, as lists of the perturbations that occur in them."""
+    perturbations, position = np.unique(received, return_inverse=True)
+    if len(perturbations) > 0 and perturbations[0] < 0:  # empty slots still point at something
+        perturbations, position = perturbations[1:], np.maximum(position - 1, 0)
+    if len(perturbations) == 0:  # controls only: so do they
+        perturbations = np.zeros(1, np.int64)
     return Dosage(
-        torch.from_numpy(perturbations.astype(np.int64)),
-        torch.from_numpy(slots),
+        torch.from_numpy(perturbations),
+        torch.from_numpy(position.reshape(received.shape)),
         torch.from_numpy(dose),
     )
 
