@@ -16,6 +16,7 @@ from samsvae.data.loader import encode, on_device
 from samsvae.evaluation.latent import BasalPosterior, draw_shifts
 from samsvae.model.likelihood import SCALE_SIZE
 from samsvae.model.vae import PerturbationVAE
+from samsvae.ops.moments import moments
 from samsvae.parallel import side_by_side
 from samsvae.types import CountDraw, Dosage, Shifts
 
@@ -226,28 +227,29 @@ class _Arm:
 
     def add(self, basal: _Basal) -> None:
         """Add a block of particles, each with its own draw of the globals."""
-        difference = self.difference(self.shifts(len(basal.state)), basal)
-        self.total += difference.sum((0, 1)).cpu().numpy()
-        self.square += difference.square().sum((0, 1)).cpu().numpy()
+        expression = self.expression(self.shifts(len(basal.state)), basal)
+        total, square = moments(expression, basal.control)
+        self.total += total.cpu().numpy()
+        self.square += square.cpu().numpy()
 
     def shifts(self, n: int) -> Shifts:
         """Draw the globals of the condition's perturbations."""
         return draw_shifts(self.control.model, self.dosage.perturbations, n, self.generator)
 
     @torch.no_grad()
-    def difference(self, shifts: Shifts, basal: _Basal) -> Tensor:
-        """Return the condition's arm minus the control arm, `draw draw gene`, on the scale."""
+    def expression(self, shifts: Shifts, basal: _Basal) -> Tensor:
+        """Return the condition's arm on the scale, `draw draw gene`."""
         control = self.control
         likelihood = control.model.likelihood
         hidden = control.hidden(self.dosage, shifts, basal.state, basal.covariates)
         if control.settings.scale != "log":
-            return likelihood.expectation(hidden).sub_(basal.control)
+            return likelihood.expectation(hidden)
         size = control.library_size(self.sizes, basal.quantile)
         arms = (
             likelihood.redraw(drawn, hidden, size, self.generator, panel=control.panel)
             for drawn in basal.draws
         )
-        return _mean(map(_log, arms)).sub_(basal.control)
+        return _mean(map(_log, arms))
 
     def effect(self, basal: _Basal | None) -> Effect:
         """Return the effect; its interval over basal draws that all its draws share, if given."""
@@ -274,7 +276,7 @@ class _Arm:
         for start in range(0, n_draws, together):
             rows = slice(start, min(start + together, n_draws))
             shifts = self.shifts(rows.stop - start)
-            difference = self.difference(shifts, basal).double().cpu().numpy()
+            difference = (self.expression(shifts, basal) - basal.control).double().cpu().numpy()
             by_draw[rows] = difference.mean(1)
             by_basal += difference.sum(0) / n_draws
             square += np.square(difference).sum((0, 1))
