@@ -63,7 +63,9 @@ def test_iwelbo_errors_are_the_spread_over_seeds(
 def test_iwelbo_holds_no_more_at_once_with_more_particles(
     trained: samsvae.SAMSVAE, screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iwelbo_module, "_ROWS", 32 * 10)
+    monkeypatch.setattr(iwelbo_module, "_ROWS", 40 * 10)
+    n_perturbations = len(Loader(screen.test).present)
+    monkeypatch.setattr(iwelbo_module, "_PAIRS", 59 * n_perturbations)  # 40: as many of each group
     seen: list[tuple[int, ...]] = []
     forward = PerturbationVAE.forward
 
@@ -74,25 +76,38 @@ def test_iwelbo_holds_no_more_at_once_with_more_particles(
     monkeypatch.setattr(PerturbationVAE, "forward", spy)
     small = trained.iwelbo(screen.test, n_particles=20, progress=False)
     large = trained.iwelbo(screen.test, n_particles=900, progress=False)
-    assert max(particles * cells for particles, cells in seen) == 32 * 10
+    assert max(particles * cells for particles, cells in seen) == 40 * 10
+    assert max(particles for particles, _ in seen) == 40
     assert (large["iwelbo"] - small["iwelbo"]).abs().mean() < 0.2
 
 
-def test_the_joint_iwelbo_scores_the_globals_once(
-    trained: samsvae.SAMSVAE, screen: samsvae.Screen
+@pytest.mark.parametrize("n_particles", [9, 50])
+def test_the_iwelbo_is_that_of_all_its_particles(
+    trained: samsvae.SAMSVAE, screen: samsvae.Screen, n_particles: int
 ) -> None:
     loader = Loader(screen.test)
     generator = torch.Generator().manual_seed(3)
-    shifts = draw_shifts(trained.module, loader.present, 9, generator)
+    shifts = draw_shifts(trained.module, loader.present, n_particles, generator)
     batch = next(loader.in_order(1000))
-    noise = trained.module.encoder.noise(len(screen.test), 9, generator)
+    noise = trained.module.encoder.noise(len(screen.test), n_particles, generator)
     with torch.no_grad():
         own = trained.module(batch, of_batch(shifts, loader.present, batch.dosage), noise)
-    weights = (own.likelihood + own.basal).double().sum(1)
-    for ratio in shifts.log_ratios.values():
-        weights += ratio.double().sum(1)
-    expected = torch.logsumexp(weights, 0) - np.log(9)
-    table = trained.iwelbo(screen.test, n_particles=9, seed=3, progress=False)
+    weights = (own.likelihood + own.basal).double()
+    table = trained.iwelbo(screen.test, n_particles=n_particles, seed=3, progress=False)
+    values = weights.logsumexp(0) - np.log(n_particles)
+    np.testing.assert_allclose(table["iwelbo"], values, rtol=1e-6)
+    ratio = (weights - values).exp()
+    mc_se = ratio.std(0) / n_particles**0.5
+    np.testing.assert_allclose(table["mc_se"], mc_se, rtol=1e-3)
+    # The spread of groups of particles: a particle's group is its remainder by 20.
+    n_groups = min(20, n_particles)
+    means = torch.stack([ratio[g::n_groups].mean(0) - 1 for g in range(n_groups)]).mean(1)
+    mean_mc_se = (means.square().sum() / (n_groups * (n_groups - 1))).sqrt()
+    assert table.attrs["mean_mc_se"] == pytest.approx(float(mean_mc_se), rel=1e-3)
+    joint = weights.sum(1)
+    for ratios in shifts.log_ratios.values():
+        joint += ratios.double().sum(1)
+    expected = torch.logsumexp(joint, 0) - np.log(n_particles)
     assert table.attrs["joint"] == pytest.approx(float(expected), rel=1e-6)
     assert table.attrs["joint"] < table["iwelbo"].sum()
 

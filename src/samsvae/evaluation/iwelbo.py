@@ -14,14 +14,15 @@ from samsvae.data.loader import Loader
 from samsvae.evaluation.latent import draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
 
-_PARTICLES = 32
-"""Particles that are drawn at once: enough that what the encoder does once per cell, whatever the
-number of particles, costs little."""
-_ROWS = 2**12
-"""Largest number of (particle, cell) rows that are held at once: their hidden layers then stay near
-the processor."""
 _GROUPS = 20
 """Particles are dealt to so many groups, whose spread gives the standard error of the mean."""
+_PARTICLES = 120
+"""Most particles that are drawn at once: enough that what is done once per cell costs little."""
+_PAIRS = 2**17
+"""Most (particle, perturbation) pairs that are drawn at once."""
+_ROWS = 2**13
+"""Most (particle, cell) rows that are held at once: their hidden layers then stay near the
+processor."""
 
 
 class Iwelbo(NamedTuple):
@@ -70,15 +71,14 @@ def predictive_iwelbo(
     progress
         Show a progress bar.
     """
-    n_cells = len(loader.screen)
-    block = min(n_particles, _PARTICLES)
+    n_cells, everyone = len(loader.screen), loader.present
+    block = _together(n_particles, len(everyone))
     cells = max(1, _ROWS // block)
     n_groups = min(_GROUPS, n_particles)
     # log of sum of w by group, and of sum of w^2, over the particles seen so far
     log_sum = torch.full((n_groups, n_cells), -math.inf, dtype=torch.float64)
     log_square = torch.full((n_cells,), -math.inf, dtype=torch.float64)
     joint = torch.zeros(n_particles, dtype=torch.float64)
-    everyone = loader.present
     blocks = range(0, n_particles, block)
     for first in track(blocks, "likelihood", disable=not progress):
         size = min(block, n_particles - first)
@@ -94,9 +94,9 @@ def predictive_iwelbo(
             weights = objective.predictive_log_weights(model(batch, own, basal_noise))
             weights = weights.double().cpu()
             own_joint += weights.sum(1)
-            for particle, weight in enumerate(weights, first):
-                group = particle % n_groups
-                log_sum[group, rows] = torch.logaddexp(log_sum[group, rows], weight)
+            absent = weights.new_full((-size % n_groups, weights.shape[1]), -math.inf)
+            dealt = torch.cat([weights, absent]).unflatten(0, (-1, n_groups))
+            log_sum[:, rows] = torch.logaddexp(log_sum[:, rows], dealt.logsumexp(0))
             new = torch.logsumexp(2 * weights, 0)
             log_square[rows] = torch.logaddexp(log_square[rows], new)
     total = torch.logsumexp(log_sum, 0)
@@ -115,3 +115,9 @@ def predictive_iwelbo(
         float(mean_mc_se),
         float(objective.iwelbo(joint)),
     )
+
+
+def _together(n_particles: int, n_perturbations: int) -> int:
+    """Return how many particles are drawn at once: as many of each group, if not all."""
+    fitting = min(_PARTICLES, _PAIRS // max(1, n_perturbations))
+    return min(n_particles, max(1, fitting // _GROUPS) * _GROUPS)
