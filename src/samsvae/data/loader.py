@@ -94,9 +94,10 @@ class Loader:
         batch_size = min(batch_size, n_cells)
         first, last = step * batch_size, (step + 1) * batch_size
         epochs = range(first // n_cells, (last - 1) // n_cells + 1)
-        stream = np.concatenate([self._permutation(epoch, seed) for epoch in epochs])
-        offset = epochs[0] * n_cells
-        return stream[first - offset : last - offset]
+        starts = (max(0, first - epoch * n_cells) for epoch in epochs)
+        ends = (last - epoch * n_cells for epoch in epochs)
+        places = zip(epochs, starts, ends, strict=True)
+        return np.concatenate([self._permutation(epoch, seed)[i:j] for epoch, i, j in places])
 
     def _permutation(self, epoch: int, seed: int) -> np.ndarray:
         if self._order_of != (epoch, seed):
