@@ -18,6 +18,7 @@ from torch import Tensor
 
 from measure import Table, peak_memory, products, seconds, yardstick
 from samsvae.ops import native
+from samsvae.train.rates import parameter_groups
 from samsvae.train.replay import CudaRecorder, Replayed
 from samsvae.train.step import CompiledStep, PlainStep, draw_noise
 from shapes import SHAPES, Shape
@@ -44,7 +45,7 @@ def training(
     model = shape.model().to(device)
     graph = variant == "graph"
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=1e-3, weight_decay=1e-6, fused=True, capturable=graph
+        parameter_groups(model, 3e-3), weight_decay=1e-6, fused=True, capturable=graph
     )
     kind = CompiledStep if variant == "compiled" else PlainStep
     # As `train` does by default.

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
 from torch import Tensor
 
 import samsvae
@@ -21,6 +22,7 @@ from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native
 from samsvae.train import checkpoint, loop
 from samsvae.train.loop import valid_elbo
+from samsvae.train.rates import parameter_groups
 from samsvae.train.step import PlainStep, draw_noise
 
 QUICK: dict[str, Any] = {
@@ -282,3 +284,62 @@ def test_a_step_never_reads_the_host(
         metrics = step(batch, *noise)
     assert all(isinstance(value, Tensor) for value in metrics.values())
     assert all((value != before[name]).any() for name, value in model.named_parameters())
+
+
+def test_wide_layers_take_lower_rates() -> None:
+    counts = np.ones((8, 500), np.float32)
+    obs = pd.DataFrame({"perturbation": ["control", *"ABCDEFG"]}, [f"c{i}" for i in range(8)])
+    cells = samsvae.Screen.from_anndata(AnnData(counts, obs=obs)).with_split(["train"] * 8)
+    model = samsvae.SAMSVAE(cells, n_latent=4, n_hidden=256, n_layers=2, n_hidden_embedding=64)
+    model.train(max_steps=1, progress=False)
+    names = {parameter: name for name, parameter in model.module.named_parameters()}
+    rates = {
+        names[parameter]: group["lr"]
+        for group in parameter_groups(model.module, 0.1)
+        for parameter in group["params"]
+    }
+    assert set(rates) == set(names.values())
+    wide = {name: rate for name, rate in rates.items() if rate < 0.1}
+    assert wide == pytest.approx(
+        {
+            "encoder.network.hidden.first.weights.0": 0.1 * 128 / 500,
+            "encoder.network.hidden.rest.0.weight": 0.05,
+            "encoder.network.heads.weight": 0.05,
+            "decoder.rest.0.weight": 0.05,
+            "likelihood.linear.weight": 0.05,
+        }
+    )
+    (all_of_them,) = parameter_groups(model.module, 0.1, scaled=False)
+    assert all_of_them == {"params": list(model.module.parameters()), "lr": 0.1}
+
+
+def test_rates_are_those_of_the_settings(
+    screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def spy(model: torch.nn.Module, rate: float, *, scaled: bool) -> list[dict[str, Any]]:
+        seen.append(scaled)
+        return parameter_groups(model, rate, scaled=scaled)
+
+    monkeypatch.setattr(loop, "parameter_groups", spy)
+    fitted(screen)
+    fitted(screen, scale_learning_rate=False)
+    assert seen == [True, False]
+
+
+@pytest.mark.slow
+def test_training_bears_thousands_of_genes() -> None:
+    rng = np.random.default_rng(0)
+    n_cells, n_genes = 1500, 5000
+    counts = rng.poisson(0.2 * (0.5 + rng.random(n_genes)), (n_cells, n_genes)).astype(np.float32)
+    counts[:, 0] += 1
+    received = rng.choice(["control", *(f"p{i}" for i in range(100))], n_cells)
+    obs = pd.DataFrame({"perturbation": received}, [f"c{i}" for i in range(n_cells)])
+    cells = samsvae.Screen.from_anndata(AnnData(counts, obs=obs)).with_split(["train"] * n_cells)
+    model = samsvae.SAMSVAE(  # the paper's network for a screen of 5,000 genes
+        cells, n_latent=200, n_hidden=400, n_hidden_embedding=400, n_layers_embedding=4
+    )
+    model.train(max_steps=100, validate_every=1, progress=False)
+    # At 3e-3 for all weights it is beyond 500 here, and not finite soon.
+    assert model.history["gradient_norm"].max() < 100

@@ -20,6 +20,7 @@ from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 from samsvae.model.vae import PerturbationVAE
 from samsvae.train import checkpoint
 from samsvae.train.progress import ProgressBar
+from samsvae.train.rates import parameter_groups
 from samsvae.train.replay import CudaRecorder, Replayed
 from samsvae.train.settings import VARIABLES, TrainSettings
 from samsvae.train.step import CompiledStep, PlainStep, draw_noise
@@ -78,8 +79,7 @@ class Training:
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
         variant = settings.step_on(train.device)
         self.optimizer = torch.optim.Adam(
-            model.parameters(),
-            lr=settings.learning_rate,
+            parameter_groups(model, settings.learning_rate, scaled=settings.scale_learning_rate),
             weight_decay=settings.weight_decay,
             fused=True,
             capturable=variant == "graph",

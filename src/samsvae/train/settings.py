@@ -52,6 +52,9 @@ class TrainSettings:
         dearer.
     learning_rate
         Of Adam.
+    scale_learning_rate
+        Lower it for the weights of layers with more than 128 inputs, in proportion to them: what
+        suits hundreds of genes would diverge with thousands. False: the same for all parameters.
     weight_decay
         Of Adam, on every parameter.
     clip_norm
@@ -104,6 +107,7 @@ class TrainSettings:
     batch_size: int = 512
     n_particles: int = 1
     learning_rate: float = 3e-3
+    scale_learning_rate: bool = True
     weight_decay: float = 1e-6
     clip_norm: float | None = None
     objective: str = "elbo"
