@@ -13,12 +13,12 @@ from scipy.stats import pearsonr
 import samsvae
 from conftest import make_adata
 from samsvae import Screen, evaluate
-from samsvae.baselines import (
+from samsvae.estimators.base import Estimator
+from samsvae.evaluation.baselines import (
     BASELINES,
 )
-from samsvae.estimator import Estimator
-from samsvae.evaluation.effect_metrics import INTERACTION_METRICS, METRICS
-from samsvae.scoring.subject import Subject, subjects
+from samsvae.evaluation.subject import Subject, subjects
+from samsvae.metrics.registry import of_part
 
 QUICK: dict[str, Any] = {
     "scale": "log",
@@ -45,8 +45,8 @@ TINY: dict[str, Any] = {"n_latent": 3, "n_hidden": 6}
 KEYS = ["predictor", "split", "condition", "metric"]
 NUMBERS = ["value", "lower", "upper", "dynamic_range", "n_cells"]
 SINGLES, SCORED = ["A", "B", "C"], ["A", "A+B", "B", "C"]
-EFFECTS = [metric.name for metric in METRICS]
-INTERACTIONS = [metric.name for metric in INTERACTION_METRICS]
+EFFECTS = [metric.name for metric in of_part("effects")]
+INTERACTIONS = [metric.name for metric in of_part("interactions")]
 CLOUDS = ["e_distance", "mmd"]
 COVERAGES = ["coverage_50", "coverage_90"]
 CORRELATIONS = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import norm
 
-from samsvae.evaluation.observed import Observed
+from samsvae.metrics.observed import Observed
 
 
 def observed_of(

@@ -16,8 +16,8 @@ from anndata import AnnData
 import samsvae
 from conftest import SMALL, errors, make_adata
 from samsvae.data.loader import Loader
-from samsvae.evaluation import iwelbo as iwelbo_module
-from samsvae.evaluation.latent import draw_shifts, of_batch
+from samsvae.inference import iwelbo as iwelbo_module
+from samsvae.inference.latent import draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
 
 Answer = Callable[..., object]

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from conftest import make_adata
 from samsvae import InputError, Screen
-from samsvae.baselines import (
+from samsvae.evaluation.baselines import (
     BASELINES,
     Additive,
     Baseline,

@@ -24,9 +24,10 @@ from torch import Tensor
 
 import samsvae
 from conftest import SMALL, make_adata
-from samsvae.train import checkpoint, loop
-from samsvae.train.loop import valid_elbo
+from samsvae.storage import tensors as files
+from samsvae.train import loop
 from samsvae.train.step import PlainStep
+from samsvae.train.validation import valid_elbo
 
 Spoil = Callable[[Path], object]
 
@@ -68,7 +69,7 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, by: signal.Signal
 
 
 def contents(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, header = checkpoint.read(path)
+    tensors, header = files.read(path)
     for row in header["history"]:
         del row[TIMES]
     return tensors, header
@@ -126,7 +127,7 @@ def test_an_interrupted_run_goes_on(
         with pytest.raises((RuntimeError, samsvae.TrainingInterrupted), match=message):
             fitted(screen, path)
     saved = number if by else (number - 1) // 7 * 7
-    assert checkpoint.read(path)[1]["step"] == saved
+    assert files.read(path)[1]["step"] == saved
     assert [signal.getsignal(s) for s in SIGNALS] == handlers
     goes_on_like(uninterrupted, screen, path)
 
@@ -190,7 +191,7 @@ def signalled(run: Path, number: signal.Signals) -> tuple[int, str]:
 def test_a_killed_process_goes_on(whole_run: Path) -> None:
     run = whole_run.with_name("killed")
     assert signalled(run, signal.SIGKILL) == (-signal.SIGKILL, "")
-    assert checkpoint.read(run / CHECKPOINT)[1]["step"] in range(7, 200, 7)
+    assert files.read(run / CHECKPOINT)[1]["step"] in range(7, 200, 7)
     printed_by(*command(run, "--resume"))
     assert (run / MODEL).read_bytes() == (whole_run / MODEL).read_bytes()
     ours, theirs = (pd.read_csv(r / "history.csv") for r in (run, whole_run))
@@ -203,14 +204,14 @@ def test_a_stopped_process_says_how_to_go_on(whole_run: Path, number: signal.Sig
     run = whole_run.with_name(number.name)
     code, message = signalled(run, number)
     assert code == 130
-    step = checkpoint.read(run / CHECKPOINT)[1]["step"]
+    step = files.read(run / CHECKPOINT)[1]["step"]
     assert re.fullmatch(f"samsvae: .*after step {step} of 200; .*resume\n", message)
     assert str(run / CHECKPOINT) in message
 
 
 def newer(path: Path) -> None:
-    tensors, header = checkpoint.read(path)
-    checkpoint.write(path, tensors, header | {"schema_version": checkpoint.SCHEMA_VERSION + 1})
+    tensors, header = files.read(path)
+    files.write(path, tensors, header | {"schema_version": files.SCHEMA_VERSION + 1})
 
 
 def cut(path: Path, share: float) -> None:
@@ -226,7 +227,7 @@ def cut(path: Path, share: float) -> None:
         (lambda path: cut(path, 0.0), "not whole"),
         (lambda path: path.write_text("{}"), "not whole"),
         (newer, "schema version 5.*newer samsvae"),
-        (lambda path: checkpoint.write(path, {}, {}), "not whole|not a checkpoint"),
+        (lambda path: files.write(path, {}, {}), "not whole|not a checkpoint"),
     ],
     ids=["last byte", "half", "empty", "text", "newer", "not a checkpoint"],
 )
@@ -300,9 +301,9 @@ def edit(path: Path, **values: Any) -> None:
 
 
 def of_another_model(path: Path) -> None:
-    tensors, _ = checkpoint.read(path)
+    tensors, _ = files.read(path)
     tensors["model.mechanism.mask.logits"] += 1e-3
-    checkpoint.write(path, tensors, {})
+    files.write(path, tensors, {})
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 import samsvae
 from conftest import SMALL, Call, make_adata
-from samsvae import cli
-from samsvae.options import read_toml, toml
-from samsvae.run import SETTINGS
+from samsvae.cli.console import say
+from samsvae.experiments import run as run_module
+from samsvae.settings.run import RUN
+from samsvae.settings.toml import read_toml, toml
 
 TINY = {**SMALL, "max_steps": 4, "batch_size": 64, "n_particles": 2, "progress": False}
 TRAIN = "train data.h5ad --out new --config tiny.toml --split-key split"
@@ -256,7 +257,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
 
 
 CONFIGS = st.fixed_dictionaries(
-    {}, optional={name: values_of(p.annotation) for name, p in SETTINGS.parameters.items()}
+    {}, optional={name: values_of(kind) for name, kind in RUN.types.items()}
 )
 
 
@@ -264,11 +265,11 @@ CONFIGS = st.fixed_dictionaries(
 @given(values=CONFIGS)
 def test_config_round_trip(tmp_path_factory: pytest.TempPathFactory, values: dict) -> None:
     path = tmp_path_factory.getbasetemp() / "config.toml"
-    path.write_bytes(toml(SETTINGS.complete(values)).encode())
-    read = SETTINGS.checked(read_toml(path), "in a file")
-    assert SETTINGS.complete(read) == SETTINGS.complete(values)
+    path.write_bytes(toml(RUN.complete(values)).encode())
+    read = RUN.checked(read_toml(path), "in a file")
+    assert RUN.complete(read) == RUN.complete(values)
     assert {name: type(value) for name, value in read.items()} == {
-        name: type(value) for name, value in SETTINGS.complete(values).items() if value is not None
+        name: type(value) for name, value in RUN.complete(values).items() if value is not None
     }
 
 
@@ -377,7 +378,7 @@ def test_other_errors(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "read_screen", fail)
+    monkeypatch.setattr(run_module, "read_screen", fail)
     done = call(BARE)
     assert (done.code, len(done.errors)) == (code, 1), done
     assert re.fullmatch(f"samsvae: {message}.*", done.errors[0])
@@ -392,5 +393,5 @@ def test_debug_shows_the_traceback(call: Call, line: str) -> None:
 
 
 def test_brackets_in_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._say("runs/[red]x")
+    say("runs/[red]x")
     assert capsys.readouterr().out == "runs/[red]x\n"

@@ -15,7 +15,10 @@ import scipy.stats
 import samsvae
 from conftest import SMALL, errors, make_adata
 from samsvae import Screen, evaluate
-from samsvae.baselines import (
+from samsvae.data.expression import expression
+from samsvae.estimators.base import Estimator
+from samsvae.evaluation import clouds
+from samsvae.evaluation.baselines import (
     BASELINES,
     Additive,
     Baseline,
@@ -25,12 +28,9 @@ from samsvae.baselines import (
     NoChange,
     PerturbationMean,
 )
-from samsvae.estimator import Estimator
-from samsvae.evaluation.differential_expression import expression
-from samsvae.evaluation.distances import energy_distance, median_distance, mmd
-from samsvae.scoring import clouds
-from samsvae.scoring.clouds import Space
-from samsvae.scoring.subject import Subject
+from samsvae.evaluation.clouds import Space
+from samsvae.evaluation.subject import Subject
+from samsvae.metrics.distances import energy_distance, median_distance, mmd
 
 Distance = Callable[[np.ndarray, np.ndarray], float]
 

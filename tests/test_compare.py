@@ -12,11 +12,11 @@ import pytest
 
 import samsvae
 from conftest import Call, make_adata
-from samsvae import compare as module
-from samsvae.baselines import BASELINES
-from samsvae.compare import Plan, table_of
-from samsvae.estimator import Estimator
 from samsvae.estimators import ESTIMATORS
+from samsvae.estimators.base import Estimator
+from samsvae.evaluation.baselines import BASELINES
+from samsvae.experiments import compare, job
+from samsvae.experiments.compare import Plan, table_of
 
 MODELS = "sams-vae,conditional-vae"
 LINE = (
@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score with few draws: what is tested here is what happens around the scores."""
-    monkeypatch.setattr(module, "evaluate", partial(samsvae.evaluate, **QUICK))
+    for module in (compare, job):
+        monkeypatch.setattr(module, "evaluate", partial(samsvae.evaluate, **QUICK))
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_comparison_that_fails_resumes_where_it_was(
     fails_at: int,
 ) -> None:
     trained: list[int] = []
-    train, evaluate = Estimator.train, module.evaluate
+    train, evaluate = Estimator.train, job.evaluate
 
     def counted(model: Estimator, **settings: Any) -> Estimator:
         trained.append(settings["seed"])
@@ -129,7 +130,8 @@ def test_a_comparison_that_fails_resumes_where_it_was(
     monkeypatch.setattr(Estimator, "train", counted)
     out = f"crash{fails_at}"
     with monkeypatch.context() as patched:
-        patched.setattr(module, "evaluate", crashing)
+        for module in (compare, job):
+            patched.setattr(module, "evaluate", crashing)
         done = call(f"{LINE} --out {out}")
         assert done.code == 1
         assert "power cut" in done.errors[0]
@@ -185,16 +187,17 @@ def test_settings_go_to_the_models_that_have_them(tmp_path: Path) -> None:
         models=",".join(kind.name for kind in ESTIMATORS),
         baselines="none",
         seeds=3,
-        settings={"mask_prob": 0.2, "seed": 5},
+        options={"mask_prob": 0.2, "seed": 5},
         assignments=["n_hidden=9"],
         config=config,
     )
-    assert [own["seed"] for _, own in plan.models] == 4 * [5, 6, 7]
+    assert [settings["seed"] for settings in plan.runs] == 4 * [5, 6, 7]
     assert plan.baselines == []
-    for kind, own in plan.models:
-        assert (own["n_latent"], own["n_hidden"]) == (7, 9)
-        assert own.get("mask_prob") == (0.2 if kind is samsvae.SAMSVAE else None)
-        assert own.get("beta_b") == {"sams-vae": 2.0, "svae-plus": 3.0}.get(kind.name)
+    for settings in plan.runs:
+        name = settings["model"]
+        assert (settings["n_latent"], settings["n_hidden"]) == (7, 9)
+        assert settings.get("mask_prob") == (0.2 if name == "sams-vae" else None)
+        assert settings.get("beta_b") == {"sams-vae": 2.0, "svae-plus": 3.0}.get(name)
 
 
 def test_the_duplicate_is_there_without_baselines(call: Call, folder: Path) -> None:

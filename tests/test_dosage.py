@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samsvae import InputError
-from samsvae.data.dosage import Notation, rows
+from samsvae.data.dosage import rows
+from samsvae.data.notation import Notation
 
 NOTATION = Notation()
 KNOWN = ("CEBPA", "KLF1", "drugA")

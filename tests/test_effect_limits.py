@@ -8,8 +8,11 @@ from scipy.stats import false_discovery_control
 from sklearn.metrics import mean_squared_error, r2_score
 
 from observed_data import make_observed, make_predicted, observed_of, of_conditions, of_genes
-from samsvae.evaluation.effect_metrics import METRICS, Metric, bootstrap, per_condition, pooled
-from samsvae.evaluation.observed import Observed
+from samsvae.metrics.metric import Metric, bootstrap, per_condition, pooled
+from samsvae.metrics.observed import Observed
+from samsvae.metrics.registry import of_part
+
+METRICS = of_part("effects")
 
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 

@@ -12,16 +12,13 @@ from sklearn.metrics import average_precision_score, mean_squared_error, r2_scor
 
 from conftest import errors
 from observed_data import make_observed, make_predicted
-from samsvae.evaluation.effect_metrics import (
-    INTERACTION_METRICS,
-    METRICS,
-    Metric,
-    bootstrap,
-    interaction,
-    per_condition,
-    pooled,
-)
-from samsvae.evaluation.observed import Observed
+from samsvae.metrics.interactions import interaction
+from samsvae.metrics.metric import Metric, bootstrap, per_condition, pooled
+from samsvae.metrics.observed import Observed
+from samsvae.metrics.registry import of_part
+
+METRICS = of_part("effects")
+INTERACTION_METRICS = of_part("interactions")
 
 MEAN = next(metric for metric in METRICS if metric.name == "mae")
 """A metric whose pooled score is the mean of its one statistic."""

@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score
 
 from conftest import errors
 from observed_data import observed_of
-from samsvae.evaluation.intervals import coverage
-from samsvae.evaluation.ranks import (
+from samsvae.metrics.intervals import coverage
+from samsvae.metrics.ranks import (
     centroid_accuracy,
     de_auprc,
     de_overlap,

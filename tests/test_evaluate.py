@@ -45,7 +45,8 @@ from evaluate_data import (  # noqa: F401
     without_posterior,
 )
 from samsvae import InputError, Screen
-from samsvae.baselines import (
+from samsvae.estimators.base import Estimator
+from samsvae.evaluation.baselines import (
     BASELINES,
     Additive,
     Baseline,
@@ -53,9 +54,8 @@ from samsvae.baselines import (
     NoChange,
     PerturbationMean,
 )
-from samsvae.estimator import Estimator
-from samsvae.evaluation.effect_metrics import METRICS
-from samsvae.scoring.evaluate import beside_baselines
+from samsvae.evaluation.evaluate import beside_baselines
+from samsvae.metrics.registry import of_part
 
 # The table.
 
@@ -228,7 +228,7 @@ def test_the_correlation_is_that_of_ate_pearson(
 def test_what_repeats_the_training_cells_is_right_about_them(whole: Screen, scale: Any) -> None:
     rows = scored(Additive(whole), whole, scale=scale, splits=["train"], **BARE)
     assert rows.attrs["scale"] == scale
-    for metric in METRICS:
+    for metric in of_part("effects"):
         if metric.name not in ("de_overlap", "de_auprc"):
             own = values(rows, "additive", metric.name, "train")
             right = np.array([own[name] for name in SINGLES])

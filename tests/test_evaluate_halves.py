@@ -44,16 +44,16 @@ from evaluate_data import (  # noqa: F401
     without_posterior,
 )
 from samsvae import InputError, Screen
-from samsvae.baselines import (
+from samsvae.estimators.base import Estimator
+from samsvae.evaluation.baselines import (
     Additive,
     Baseline,
     ConditionMean,
     NoChange,
     PerturbationMean,
 )
-from samsvae.estimator import Estimator
-from samsvae.scoring.prediction import Prediction
-from samsvae.scoring.subject import Subject, subjects
+from samsvae.evaluation.subject import Subject, subjects
+from samsvae.metrics.records import Prediction
 
 # Subjects.
 
@@ -100,7 +100,7 @@ def test_cells_as_a_prediction(whole: Screen) -> None:
     for size in ("fixed", "observed"):
         assert prediction.effects[size] is seen.observed.effect
         assert prediction.interactions[size] is seen.interaction
-    assert prediction.intervals == {}
+    assert prediction.intervals is None
     assert prediction.clouds is seen.clouds
 
 

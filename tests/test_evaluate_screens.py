@@ -44,14 +44,14 @@ from evaluate_data import (  # noqa: F401
     without_posterior,
 )
 from samsvae import InputError, Screen
-from samsvae.baselines import (
+from samsvae.estimators.base import Estimator
+from samsvae.evaluation.baselines import (
     BASELINES,
     Additive,
     ConditionMean,
     NoChange,
 )
-from samsvae.estimator import Estimator
-from samsvae.scoring.prediction import answered
+from samsvae.evaluation.prediction import answered
 
 # Controls.
 
@@ -244,9 +244,10 @@ def test_answers_condition_by_condition(whole: Screen) -> None:
     predictor = ConditionMean(whole)
     answers = answered(predictor, ["A+C", "B", "B+C", "A"], scale="log")
     known = predictor.effects(["B", "A"])
-    assert np.isnan(answers["ate"][[0, 2]]).all()
-    np.testing.assert_array_equal(answers["ate"][[1, 3]], known.X)
-    assert set(answers) == {"ate", *known.layers}
+    assert np.isnan(answers.layers["ate"][[0, 2]]).all()
+    np.testing.assert_array_equal(answers.layers["ate"][[1, 3]], known.X)
+    assert set(answers.layers) == {"ate", *known.layers}
+    assert not answers.depends_on_library_size
     with pytest.raises(InputError, match="no scale 'lgo'"):
         answered(predictor, ["A"], scale="lgo")
 

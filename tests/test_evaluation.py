@@ -9,9 +9,9 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 
 import samsvae
 from conftest import make_adata
-from samsvae.evaluation.metrics import pearson
-from samsvae.evaluation.recovery import chance_f1, correlation_per_condition, mask_score
-from samsvae.scoring.score import score
+from samsvae.evaluation.score import score
+from samsvae.metrics.correlation import correlation_per_condition, pearson
+from samsvae.metrics.masks import chance_f1, mask_score
 
 
 def test_differential_expression_by_hand(screen: samsvae.Screen) -> None:
@@ -57,7 +57,7 @@ def test_ate_pearson_by_hand(screen: samsvae.Screen) -> None:
     assert result.pooled == pytest.approx(np.corrcoef(ate.ravel(), own.ravel())[0, 1])
     top = [np.argsort(-np.abs(row))[:3] for row in everywhere]
     pairs = [(ate[i, g], own[i, g]) for i in range(4) for g in top[i]]
-    assert result.top20 == pytest.approx(np.corrcoef(np.transpose(pairs))[0, 1])
+    assert result.top == pytest.approx(np.corrcoef(np.transpose(pairs))[0, 1])
     per_condition = [np.corrcoef(ate[i], own[i])[0, 1] for i in range(4)]
     np.testing.assert_allclose(result.per_condition.loc[names], per_condition)
     assert result.median == pytest.approx(np.median(per_condition))
@@ -76,7 +76,7 @@ def test_control_and_conditions_without_cells_are_not_scored(screen: samsvae.Scr
 def test_a_perfect_prediction_scores_one(screen: samsvae.Screen) -> None:
     result = samsvae.ate_pearson(samsvae.differential_expression(screen), screen, screen)
     assert result.pooled == pytest.approx(1)
-    assert result.top20 == pytest.approx(1)
+    assert result.top == pytest.approx(1)
     assert result.median == pytest.approx(1)
 
 

@@ -18,7 +18,8 @@ from anndata import AnnData
 import samsvae
 from conftest import make_adata, real_data
 from samsvae import InputError, Screen, export
-from samsvae.baselines import (
+from samsvae.data.expression import expression
+from samsvae.evaluation.baselines import (
     Additive,
     Baseline,
     ConditionMean,
@@ -26,9 +27,9 @@ from samsvae.baselines import (
     NoChange,
     PerturbationMean,
 )
-from samsvae.evaluation.differential_expression import expression
-from samsvae.evaluation.effect_metrics import METRICS, per_condition
-from samsvae.evaluation.observed import Observed, moments
+from samsvae.metrics.metric import per_condition
+from samsvae.metrics.observed import Observed, group_moments
+from samsvae.metrics.registry import METRICS
 
 LN2 = np.log(2)
 
@@ -309,10 +310,10 @@ def scored_by_us(predictor: Any, screen: Screen, *, floor: bool, **settings: Any
     codes = [screen.condition_names.index(name) for name in names]
     position = np.full(len(screen.condition_names), -1)
     position[codes] = range(len(names))
-    control = moments(values, np.where(screen.test.is_control, 0, -1), 1)
+    control = group_moments(values, np.where(screen.test.is_control, 0, -1), 1)
     observed = Observed.of(
         names,
-        moments(values, position[screen.test.condition], len(names)),
+        group_moments(values, position[screen.test.condition], len(names)),
         control,
         genes=screen.genes,
         perturbation_mean=np.zeros(len(screen.genes)),

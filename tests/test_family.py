@@ -13,8 +13,8 @@ from anndata import AnnData
 
 import samsvae
 from conftest import errors, make_adata
-from samsvae.estimator import Estimator
 from samsvae.estimators import CPAVAE, ESTIMATORS, SAMSVAE, ConditionalVAE, SVAEPlus
+from samsvae.estimators.base import Estimator
 from samsvae.model.likelihood import LIKELIHOODS
 from samsvae.model.mask import MASKS
 from samsvae.model.mechanism import AdditiveShift

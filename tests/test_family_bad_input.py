@@ -11,8 +11,8 @@ from anndata import AnnData
 
 from conftest import make_adata
 from samsvae import CPAVAE, SAMSVAE, ConditionalVAE, InputError, Screen, SVAEPlus, TrainSettings
-from samsvae.estimator import Estimator
 from samsvae.estimators import ESTIMATORS, estimator
+from samsvae.estimators.base import Estimator
 
 TINY: dict[str, Any] = {"n_latent": 2, "n_hidden": 4}
 Ask = Callable[[Any], object]
@@ -113,8 +113,8 @@ def test_likelihoods_of_counts_take_no_real_values(kind: type[Estimator], likeli
 
 
 def test_there_is_no_such_model() -> None:
-    fails(lambda: estimator(model="sam-vae"), "^no model 'sam-vae': the nearest is 'sams-vae'")
-    fails(lambda: estimator(model="SVAE+"), "^no model 'SVAE\\+': ")
+    fails(lambda: estimator("sam-vae"), "^no model 'sam-vae': the nearest is 'sams-vae'")
+    fails(lambda: estimator("SVAE+"), "^no model 'SVAE\\+': ")
 
 
 SETTINGS: list[tuple[dict[str, Any], str]] = [

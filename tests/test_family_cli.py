@@ -14,11 +14,13 @@ import pytest
 
 import samsvae
 from conftest import Call, make_adata
-from samsvae.data.screen import Screen
-from samsvae.estimator import Estimator
 from samsvae.estimators import ESTIMATORS, estimator
-from samsvae.options import Options, read_toml
-from samsvae.train.settings import TrainSettings
+from samsvae.estimators.base import Estimator
+from samsvae.settings.by_name import Settings
+from samsvae.settings.model import ModelChoice
+from samsvae.settings.screen import ScreenSettings
+from samsvae.settings.toml import read_toml
+from samsvae.settings.train import TrainPlan
 
 NAMES = [kind.name for kind in ESTIMATORS]
 TINY = "--n-latent 3 --n-hidden 6 --batch-size 64 --n-particles 2 --split-key split --no-progress"
@@ -56,10 +58,10 @@ def run(request: pytest.FixtureRequest, folder: Path, call: Call) -> Path:
 
 def test_the_config_holds_the_models_own_settings(run: Path) -> None:
     config = read_toml(run / "config.toml")
-    kind = estimator(model=config["model"])
+    kind = estimator(config["model"])
     assert run.name == kind.name == config["model"]
-    mine = Options(Screen.from_anndata, estimator, kind, TrainSettings).parameters
-    absent = {name for name, p in mine.items() if p.default is None} | {"checkpoint", "resume"}
+    mine = Settings(ScreenSettings, ModelChoice, kind, TrainPlan).fields
+    absent = {name for name, p in mine.items() if p.default is None}
     assert mine.keys() - absent <= config.keys() <= mine.keys()
     assert ("mask_prob" in config) == (kind is samsvae.SAMSVAE)
     assert ("beta_b" in config) == (kind in (samsvae.SAMSVAE, samsvae.SVAEPlus))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samsvae.data.rows import dense
 from samsvae.ops import gaussian, native
-from samsvae.ops.moments import moments
+from samsvae.ops.differences import difference_sums
 from samsvae.ops.standardised import standardised
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
@@ -121,11 +121,11 @@ def test_rows_that_are_not_there_are_refused() -> None:
 def test_sums_of_differences_and_of_their_squares(shape: tuple[int, ...]) -> None:
     rng = torch.Generator().manual_seed(0)
     values, origin = torch.randn(2, *shape, generator=rng) + 3
-    ours = moments(values, origin)
+    ours = difference_sums(values, origin)
     assert native.serves(values, origin)
-    exact = moments(values.double(), origin.double(), fast=False)
+    exact = difference_sums(values.double(), origin.double(), fast=False)
     # One of them in another order in memory.
-    across = moments(values.transpose(0, 1), origin.transpose(0, 1).contiguous())
+    across = difference_sums(values.transpose(0, 1), origin.transpose(0, 1).contiguous())
     for found, again, right in zip(ours, across, exact, strict=True):
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, right, rtol=2e-6, atol=1e-5)
@@ -134,5 +134,5 @@ def test_sums_of_differences_and_of_their_squares(shape: tuple[int, ...]) -> Non
 
 def test_sums_of_differences_have_a_gradient_where_one_is_wanted() -> None:
     values = torch.ones(2, 3, requires_grad=True)
-    moments(values, torch.zeros(2, 3))[1].sum().backward()
+    difference_sums(values, torch.zeros(2, 3))[1].sum().backward()
     assert torch.equal(values.grad, torch.full((2, 3), 2.0))  # type: ignore[arg-type]

@@ -15,13 +15,12 @@ from torch import Tensor
 from conftest import errors
 from samsvae.model.likelihood import (
     LIKELIHOODS,
-    SCALE_SIZE,
     GaussianLikelihood,
     Likelihood,
     NegativeBinomialLikelihood,
     PoissonLikelihood,
 )
-from samsvae.types import Batch, CountDraw, Dosage, Scale
+from samsvae.types import SCALE_SIZE, Batch, CountDraw, Dosage, Scale
 
 N_HIDDEN, N_GENES = 4, 3
 N_DRAWS = 40_000

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import samsvae
 from conftest import make_adata
 from samsvae.data.loader import Loader
+from samsvae.data.order import EpochOrder
 from samsvae.types import Batch, Dosage
 
 N_CELLS = 60
@@ -123,10 +124,10 @@ def test_in_order_yields_all_cells_once(batch_size: int) -> None:
 @given(st.integers(1, 25), st.integers(1, 30), st.integers(0, 2**31))
 @settings(deadline=None)
 def test_each_cell_once_per_epoch(n_cells: int, batch_size: int, seed: int) -> None:
-    loader = Loader(SCREEN[:n_cells])
+    order = EpochOrder(n_cells, seed)
     n_epochs = 4
     n_steps = -(-n_epochs * n_cells // min(batch_size, n_cells))
-    batches = [loader.rows_of_step(step, batch_size, seed) for step in range(n_steps)]
+    batches = [order.of_step(step, batch_size) for step in range(n_steps)]
     assert {len(rows) for rows in batches} == {min(batch_size, n_cells)}
     stream = np.concatenate(batches)[: n_epochs * n_cells].reshape(n_epochs, n_cells)
     np.testing.assert_array_equal(np.sort(stream, 1), [np.arange(n_cells)] * n_epochs)
@@ -135,20 +136,20 @@ def test_each_cell_once_per_epoch(n_cells: int, batch_size: int, seed: int) -> N
 @given(st.integers(1, 25), st.integers(1, 30), st.lists(st.integers(0, 40), min_size=1))
 @settings(deadline=None)
 def test_rows_are_a_function_of_the_step(n_cells: int, batch_size: int, steps: list[int]) -> None:
-    used = Loader(SCREEN[:n_cells])
+    used = EpochOrder(n_cells, 5)
     for step in steps:
-        fresh = Loader(SCREEN[:n_cells]).rows_of_step(step, batch_size, 5)
-        np.testing.assert_array_equal(used.rows_of_step(step, batch_size, 5), fresh)
+        fresh = EpochOrder(n_cells, 5).of_step(step, batch_size)
+        np.testing.assert_array_equal(used.of_step(step, batch_size), fresh)
 
 
 def test_epochs_and_seeds_have_their_own_order() -> None:
-    loader = Loader(SCREEN)
-    orders = [loader.rows_of_step(step, N_CELLS, seed) for step in (0, 1) for seed in (0, 1)]
+    streams = [EpochOrder(N_CELLS, seed) for seed in (0, 1)]
+    orders = [stream.of_step(step, N_CELLS) for step in (0, 1) for stream in streams]
     assert len({tuple(order) for order in orders}) == 4
     assert tuple(np.arange(N_CELLS)) not in {tuple(order) for order in orders}
 
 
 def test_batch_size_above_the_number_of_cells_takes_all() -> None:
-    loader = Loader(SCREEN[:7])
+    order = EpochOrder(7, seed=0)
     for step in range(3):
-        assert sorted(loader.rows_of_step(step, 512, 0)) == list(range(7))
+        assert sorted(order.of_step(step, 512)) == list(range(7))

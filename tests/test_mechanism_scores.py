@@ -21,17 +21,17 @@ from torch.distributions import Bernoulli
 
 from conftest import make_adata
 from samsvae import CPAVAE, SAMSVAE, ConditionalVAE, InputError, Screen, SVAEPlus
-from samsvae.estimator import Estimator
 from samsvae.estimators import ESTIMATORS
+from samsvae.estimators.base import Estimator
 from samsvae.evaluation import pathways, stability
 from samsvae.evaluation.pathways import pathway_score, read_gmt
-from samsvae.evaluation.recovery import (
+from samsvae.metrics.masks import (
+    mask_jaccard,
     mask_matthews,
     mask_score,
     matched_overlap,
     mean_correlation,
 )
-from samsvae.evaluation.stability import mask_jaccard
 from samsvae.model.mask import MASKS, BernoulliMask
 
 TINY: dict[str, Any] = {"n_latent": 4, "n_hidden": 6}
@@ -589,7 +589,7 @@ def inferring(mask: str, screen: Screen) -> Estimator:
 
 @pytest.mark.parametrize("mask", PRIORS)
 def test_inclusion_by_hand(screen: Screen, mask: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samsvae.estimators.MASKS", [*MASKS, PriorByDimension])
+    monkeypatch.setattr("samsvae.estimators.sams_vae.MASKS", [*MASKS, PriorByDimension])
     model = inferring(mask, screen)
     table = model.inclusion()
     assert list(table.columns) == COLUMNS

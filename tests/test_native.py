@@ -15,8 +15,9 @@ from torch import Tensor
 
 import samsvae
 from conftest import FAILURE_RATE, SMALL, errors, make_adata
-from samsvae.ops import native, native_negative_binomial
+from samsvae.ops import native
 from samsvae.ops import negative_binomial as nb
+from samsvae.ops.native import negative_binomial as native_negative_binomial
 
 N_HIDDEN = 7
 SIZES = [(1, 1, 1, 1), (1, 3, 7, 8), (5, 33, 65, 65), (5, 2, 250, 251), (2, 300, 131, 131)]

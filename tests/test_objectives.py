@@ -16,12 +16,12 @@ from conftest import errors
 from samsvae import CPAVAE, SAMSVAE, ConditionalVAE, InputError, Screen, SVAEPlus, TrainSettings
 from samsvae import objective as objectives
 from samsvae.data.loader import Loader
-from samsvae.estimator import Estimator
+from samsvae.estimators.base import Estimator
 from samsvae.model.mask import MASKS, PointBetaBernoulliMask
 from samsvae.model.vae import PerturbationVAE
-from samsvae.train.loop import valid_elbo
-from samsvae.train.settings import OBJECTIVES, VARIABLES
+from samsvae.settings.train import OBJECTIVES, VARIABLES
 from samsvae.train.step import PlainStep, draw_noise
+from samsvae.train.validation import valid_elbo
 from samsvae.types import Batch, Dosage, LogWeights
 
 TINY: dict[str, Any] = {"n_latent": 3, "n_hidden": 6}

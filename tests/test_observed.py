@@ -9,15 +9,9 @@ from scipy.stats import ttest_ind, ttest_ind_from_stats
 
 import samsvae
 from conftest import errors
-from samsvae.evaluation.differential_expression import expression
-from samsvae.evaluation.observed import (
-    Moments,
-    Observed,
-    control_cells,
-    moments,
-    pooled_error,
-    welch,
-)
+from samsvae.data.expression import expression
+from samsvae.evaluation.differential_expression import control_cells
+from samsvae.metrics.observed import Moments, Observed, group_moments, pooled_error, welch
 
 SIZES = [5, 2, 30, 1, 0]
 """Cells of each group."""
@@ -38,7 +32,7 @@ GROUP = np.append(np.repeat(np.arange(5), SIZES), [-1, -1, -1])
 
 def test_moments_are_those_of_numpy(values: np.ndarray) -> None:
     mixed = np.random.default_rng(1).permutation(len(values))
-    sums = moments(sp.csr_matrix(values[mixed]), GROUP[mixed], 5)
+    sums = group_moments(sp.csr_matrix(values[mixed]), GROUP[mixed], 5)
     assert sums.n_cells.tolist() == SIZES
     for group in range(3):
         cells = values[group == GROUP]
@@ -57,7 +51,7 @@ def test_moments_are_those_of_numpy(values: np.ndarray) -> None:
 
 
 def test_welch_is_that_of_scipy(values: np.ndarray) -> None:
-    sums = moments(sp.csr_matrix(values), GROUP, 5)
+    sums = group_moments(sp.csr_matrix(values), GROUP, 5)
     t, p = welch(sums.of([0, 1]), sums.of([2]))
     for group in range(2):
         expected = overestimated(values[group == GROUP][:, 3:], values[GROUP == 2][:, 3:])
@@ -74,7 +68,7 @@ def test_welch_is_that_of_scipy(values: np.ndarray) -> None:
 def test_observed_effects(screen: samsvae.Screen) -> None:
     cells = expression(screen)
     dense, n = cells.toarray(), len(screen.condition_names)
-    sums = moments(cells, screen.condition, n)
+    sums = group_moments(cells, screen.condition, n)
     names = list(screen.condition_names)
     mean = np.arange(12.0)
     observed = Observed.of(
@@ -134,7 +128,7 @@ def test_sparse_genes_of_few_cells_are_no_discoveries(n_cells: int) -> None:
     rate = rng.gamma(0.5, 0.3, n_genes)
     cells = sp.csr_matrix(np.log2(1 + 50 * rng.poisson(rate, (n_cells + 400, n_genes))))
     group = np.repeat([0, 1], [n_cells, 400])
-    sums = moments(cells, group, 2)
+    sums = group_moments(cells, group, 2)
     own, control = sums.of([0]), sums.of([1])
     _, p = welch(own, control)
     assert (p < 1e-3).sum() <= 1e-3 * n_genes + errors() * np.sqrt(1e-3 * n_genes)

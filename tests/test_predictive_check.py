@@ -9,9 +9,9 @@ import torch
 
 import samsvae
 from conftest import SMALL, errors, make_adata
+from samsvae.data.expression import normalised
 from samsvae.estimators import ESTIMATORS
-from samsvae.evaluation.differential_expression import normalised
-from samsvae.evaluation.simulation import replicated_cells
+from samsvae.inference.simulation import replicated_cells
 
 QUICK = {"n_draws": 20, "effect_particles": 300, "progress": False}
 

@@ -13,9 +13,11 @@ import pytest
 
 import samsvae
 from conftest import real_data
-from samsvae.estimator import Estimator
-from samsvae.run import SETTINGS, gathered
-from samsvae.train.settings import TrainSettings
+from samsvae.estimators import estimator
+from samsvae.estimators.base import Estimator
+from samsvae.settings.by_name import settings_of
+from samsvae.settings.run import gathered
+from samsvae.settings.train import TrainPlan
 
 CONFIG = Path(__file__).parents[1] / "configs" / "papalexi.toml"
 SAMSVAE = Path(sys.executable).with_name("samsvae")
@@ -26,9 +28,10 @@ def papalexi() -> Estimator:
     """Return a model of the shipped setting, trained faster and not to the end."""
     screen = samsvae.read_h5ad(real_data("papalexi2021.h5ad"), split_key="split")
     faster = {"max_steps": 1500, "learning_rate": 3e-3, "n_particles": 2, "progress": False}
-    kind, settings = gathered(faster, config=CONFIG)
-    model = kind(screen, **SETTINGS.of(kind, settings))
-    return model.train(**SETTINGS.of(TrainSettings, settings))
+    settings = gathered(faster, config=CONFIG)
+    kind = estimator(settings["model"])
+    model = kind(screen, **settings_of(kind, settings))
+    return model.train(**settings_of(TrainPlan, settings))
 
 
 @pytest.mark.slow

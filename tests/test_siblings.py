@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from conftest import make_adata
 from samsvae import CPAVAE, SAMSVAE, ConditionalVAE, InputError, Screen, SVAEPlus, objective
 from samsvae.data.loader import Loader
-from samsvae.estimator import Estimator
 from samsvae.estimators import ESTIMATORS
+from samsvae.estimators.base import Estimator
 from samsvae.model.mask import MASKS
 from samsvae.train.step import draw_noise
 from samsvae.types import Batch, LogWeights

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import samsvae
-from samsvae import demo
-from samsvae.run import SETTINGS, Run, complete
-from samsvae.train.settings import TrainSettings
+from samsvae.cli import demonstration
+from samsvae.experiments.run import Run
+from samsvae.settings.by_name import settings_of
+from samsvae.settings.run import complete
+from samsvae.settings.train import TrainPlan
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +80,10 @@ def test_bad_sizes(options: dict[str, float], message: str) -> None:
 @pytest.mark.slow
 def test_sparse_shifts_come_back() -> None:
     screen = samsvae.datasets.simulated_screen(seed=0)
-    _, settings = complete(demo.CONFIG | {"progress": False, "max_steps": 1800})
-    model = samsvae.SAMSVAE(screen, **SETTINGS.of(samsvae.SAMSVAE, settings))
-    model.train(**SETTINGS.of(TrainSettings, settings))
-    found = demo.recovery(model, screen)
+    settings = complete(demonstration.CONFIG | {"progress": False, "max_steps": 1800})
+    model = samsvae.SAMSVAE(screen, **settings_of(samsvae.SAMSVAE, settings))
+    model.train(**settings_of(TrainPlan, settings))
+    found = samsvae.recovery(model, screen)
     assert found.mask_f1 > 0.75
     assert found.mask_f1 > 2 * max(found.random_mask_f1, found.full_mask_f1)
     assert found.singles > 0.9
@@ -95,9 +97,11 @@ def test_demo_writes_a_run_that_the_other_commands_read(
     from pathlib import Path
 
     run = Run(Path(str(tmp_path)) / "demo")
-    monkeypatch.setattr(demo, "CONFIG", demo.CONFIG | {"max_steps": 3, "n_latent": 12})
+    monkeypatch.setattr(
+        demonstration, "CONFIG", demonstration.CONFIG | {"max_steps": 3, "n_latent": 12}
+    )
     said: list[str] = []
-    demo.demo(run, progress=False, say=said.append)
+    demonstration.demonstrate(run, progress=False, say=said.append)
     for name in ("config.toml", "model.json", "history.csv", "metrics.json", "effects.h5ad"):
         assert (run / name).is_file(), name
     assert (run / "summary.txt").read_text() in "\n".join(said) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,29 +13,26 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "samsvae"
 
 ORDER = [
-    ["types", "errors", "signature", "_version", "_threads"],
-    ["files", "ops", "parallel"],
-    ["model"],
-    ["objective"],
-    ["data"],  # needs types only, and errors, signature and ops
-    ["train"],
-    ["evaluation", "facts", "datasets"],
-    ["saving"],
-    ["answers"],
-    ["estimator"],
-    ["estimators", "baselines"],
-    ["scoring", "export"],
-    ["options"],
-    ["run"],
-    ["demo", "compare", "printed"],
+    ["types", "errors", "_version", "_threads"],
+    ["ops", "storage"],
+    ["settings", "model", "metrics"],
+    ["objective", "data"],
+    ["train", "inference"],
+    ["estimators"],
+    ["evaluation"],
+    ["baselines", "datasets", "export"],
+    ["experiments"],
     ["cli"],
     ["__main__"],
 ]
 """What stands on a line may import what stands above it (and its own folder)."""
 
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+TOP = {"types", "errors", "objective", "_version", "_threads", "__main__", "__init__"}
+THIN = {"baselines", "datasets", "export"}
+"""Public modules that only hand on what other folders define."""
 CORE = {"types", "ops", "model", "objective", "train.step"}
-DATA_NEEDS = {"types", "errors", "signature", "ops", "data"}
+DATA_NEEDS = {"types", "errors", "settings", "ops", "data"}
 
 
 def modules() -> list[Path]:
@@ -46,8 +44,11 @@ def place(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-def imported(path: Path) -> set[str]:
-    """Return the modules a file imports at run time, `from a import b` as both a and a.b."""
+def imported(path: Path, *, for_types: bool = True) -> set[str]:
+    """Return what a file imports, `from a import b` as both a and a.b.
+
+    What it imports for types alone counts, too, unless it is left out.
+    """
     tree = ast.parse(path.read_text())
     typing_only = {
         id(node)
@@ -57,29 +58,66 @@ def imported(path: Path) -> set[str]:
     }
     names: set[str] = set()
     for node in ast.walk(tree):
-        if id(node) in typing_only:
+        if id(node) in typing_only and not for_types:
             continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
-def own(names: set[str]) -> set[str]:
+def rooms(names: set[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("samsvae.")}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return modules that import each other in a circle; none if there is no such."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 @pytest.mark.parametrize("path", modules(), ids=place)
 def test_imports_go_one_way(path: Path) -> None:
     here = place(path).split(".")[0]
-    for name in own(imported(path)):
+    for name in rooms(imported(path)):
         assert name == here or RANK[name] < RANK[here], f"{place(path)} imports {name}"
+
+
+def test_there_is_no_circle() -> None:
+    files = {f"samsvae.{place(path)}": path for path in modules()}
+    graph = {}
+    for name, path in files.items():
+        found = imported(path) & files.keys() - {name}
+        # `from folder import file` is of the file: the folder comes with everything in it.
+        graph[name] = {one for one in found if not any(o.startswith(f"{one}.") for o in found)}
+    assert circle(graph) == []
+
+
+def test_a_circle_would_be_seen() -> None:
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+
+
+def test_the_top_level_holds_records_and_thin_modules() -> None:
+    files = {path.stem for path in SOURCE.glob("*.py")}
+    assert files == TOP | THIN
+    for name in THIN:
+        body = ast.parse((SOURCE / f"{name}.py").read_text()).body[1:]
+        assert all(isinstance(node, ast.ImportFrom | ast.Assign) for node in body), name
+
+
+def test_every_room_has_a_place_in_the_order() -> None:
+    folders = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+    assert folders | TOP | THIN == {*RANK, "__init__"}
+    assert len(ORDER) <= 12
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if place(p).startswith("data")], ids=place)
 def test_data_needs_types_only(path: Path) -> None:
-    assert own(imported(path)) <= DATA_NEEDS
+    assert rooms(imported(path)) <= DATA_NEEDS or place(path) == "datasets"
 
 
 @pytest.mark.parametrize(
@@ -90,27 +128,43 @@ def test_the_numeric_core_needs_torch_and_numpy_only(path: Path) -> None:
     assert roots - set(sys.stdlib_module_names) <= {"torch", "numpy", "samsvae"}
 
 
-def test_import_is_light() -> None:
-    heavy = [
-        "sklearn",
-        "matplotlib",
-        "cyclopts",
-        "samsvae.cli",
-        "samsvae.plotting",
-        "samsvae.report",
-    ]
-    code = f"import sys, samsvae; print([m for m in {heavy} if m in sys.modules])"
+def loaded(code: str, names: list[str]) -> str:
+    """Return which of some modules a line of Python brings along."""
+    code = f"import sys; {code}; print([m for m in {names} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.strip().splitlines()[-1]
 
 
-def test_every_public_name_has_a_docstring() -> None:
+def test_import_is_light() -> None:
+    heavy = ["torch", "anndata", "pandas", "sklearn", "matplotlib", "cyclopts", "samsvae.cli"]
+    assert loaded("import samsvae", heavy) == "[]"
+    every = "import samsvae; [getattr(samsvae, name) for name in samsvae.__all__]"
+    assert loaded(every, ["sklearn", "matplotlib", "cyclopts", "samsvae.cli"]) == "[]"
+
+
+@pytest.mark.parametrize("line", ["--help", "train --help", "compare --help", "train --nonsense"])
+def test_help_and_mistakes_need_neither_torch_nor_anndata(line: str) -> None:
+    code = (
+        f"sys.argv = ['samsvae', *{line.split()}]; import samsvae.__main__ as m\n"
+        "try: m.main()\nexcept SystemExit: pass\n"
+        "print([m for m in ['torch', 'anndata', 'pandas', 'scipy'] if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_every_public_name_is_found_and_has_a_docstring() -> None:
     import samsvae
 
+    assert {*samsvae.__all__} <= {*dir(samsvae)}
     bare = [
         name for name in samsvae.__all__ if name[0] != "_" and not getattr(samsvae, name).__doc__
     ]
     assert bare == []
+    with pytest.raises(AttributeError, match="nonsense"):
+        samsvae.nonsense  # noqa: B018
 
 
 def test_the_step_benchmark_needs_torch_and_numpy_only() -> None:

@@ -17,13 +17,15 @@ from torch import Tensor
 import samsvae
 from conftest import SMALL, make_adata
 from samsvae.data.loader import Loader
+from samsvae.data.order import EpochOrder
 from samsvae.model.mask import BernoulliMask
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native
-from samsvae.train import checkpoint, loop
-from samsvae.train.loop import valid_elbo
+from samsvae.storage import tensors as files
+from samsvae.train import loop
 from samsvae.train.rates import parameter_groups
 from samsvae.train.step import PlainStep, draw_noise
+from samsvae.train.validation import valid_elbo
 
 QUICK: dict[str, Any] = {
     "max_steps": 12,
@@ -135,7 +137,7 @@ def test_best_model_is_restored(
     elbos = model.history["valid_elbo"]
     assert elbos.idxmax() == 0
     assert valid_elbo(model.module, Loader(screen.valid), chosen) == elbos.max()
-    last = checkpoint.unprefixed("model", checkpoint.read(tmp_path / "checkpoint")[0])
+    last = files.unprefixed("model", files.read(tmp_path / "checkpoint")[0])
     model.module.load_state_dict(last)
     assert valid_elbo(model.module, Loader(screen.valid), chosen) == elbos.iloc[-1]
 
@@ -183,7 +185,7 @@ def test_last_model_is_kept_without_validation_cells(
     model = fitted(without_validation(screen), checkpoint=path, patience=1)
     assert model.history["valid_elbo"].isna().all()
     assert model.history["step"].iloc[-1] == 12
-    last = checkpoint.unprefixed("model", checkpoint.read(path)[0])
+    last = files.unprefixed("model", files.read(path)[0])
     assert all(torch.equal(last[name], value) for name, value in parameters(model).items())
 
 
@@ -222,7 +224,7 @@ def test_not_finite(screen: samsvae.Screen, tmp_path: Path, validate_every: int)
     assert str(path) in str(caught.value)
     assert "basal" not in str(caught.value)
     assert "\n" not in str(caught.value)
-    tensors, header = checkpoint.read(path)
+    tensors, header = files.read(path)
     assert header["step"] == 10
     assert all(value.isfinite().all() for value in tensors.values())
     if validate_every < 12:
@@ -254,8 +256,8 @@ def test_only_perturbations_of_the_batch_are_drawn(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(BernoulliMask, "noise", spy)
     fitted(screen, max_steps=3, batch_size=6)
-    loader = Loader(screen.train)
-    rows = [loader.rows_of_step(step, 6, seed=0) for step in range(3)]
+    order = EpochOrder(len(screen.train), seed=0)
+    rows = [order.of_step(step, 6) for step in range(3)]
     wanted = [np.unique(screen.dosage[row].indices).tolist() for row in rows]
     assert drawn == [*wanted, []]  # the last one is of the control cells that the model keeps
     assert max(map(len, wanted)) <= 6

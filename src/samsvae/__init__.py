@@ -1,21 +1,52 @@
 """Sparse Additive Mechanism Shift VAE and its siblings, for Perturb-seq screens."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from samsvae import _threads  # noqa: F401  before torch
-from samsvae import baselines, datasets, export
 from samsvae._version import __version__
-from samsvae.data import splits
-from samsvae.data.h5ad import read_h5ad
-from samsvae.data.screen import Screen
 from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
-from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
-from samsvae.evaluation.differential_expression import differential_expression
-from samsvae.evaluation.metrics import ate_pearson
-from samsvae.evaluation.pathways import pathway_score
-from samsvae.evaluation.recovery import recovery
-from samsvae.evaluation.stability import stability
-from samsvae.scoring.evaluate import evaluate
-from samsvae.scoring.predictive_check import predictive_check
-from samsvae.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from samsvae import baselines, datasets, export
+    from samsvae.data import splits
+    from samsvae.data.h5ad import read_h5ad
+    from samsvae.data.screen import Screen
+    from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
+    from samsvae.evaluation.ate_pearson import ate_pearson
+    from samsvae.evaluation.differential_expression import differential_expression
+    from samsvae.evaluation.evaluate import evaluate
+    from samsvae.evaluation.pathways import pathway_score
+    from samsvae.evaluation.predictive_check import predictive_check
+    from samsvae.evaluation.recovery import recovery
+    from samsvae.evaluation.stability import stability
+    from samsvae.settings.train import TrainSettings
+
+# Found when they are asked for: torch and anndata take seconds to import, and the command line's
+# help needs neither.
+_HOMES = {
+    "CPAVAE": "estimators",
+    "SAMSVAE": "estimators",
+    "ConditionalVAE": "estimators",
+    "SVAEPlus": "estimators",
+    "load": "estimators",
+    "Screen": "data.screen",
+    "read_h5ad": "data.h5ad",
+    "TrainSettings": "settings.train",
+    "ate_pearson": "evaluation.ate_pearson",
+    "differential_expression": "evaluation.differential_expression",
+    "evaluate": "evaluation.evaluate",
+    "pathway_score": "evaluation.pathways",
+    "predictive_check": "evaluation.predictive_check",
+    "recovery": "evaluation.recovery",
+    "stability": "evaluation.stability",
+}
+_MODULES = {
+    "baselines": "baselines",
+    "datasets": "datasets",
+    "export": "export",
+    "splits": "data.splits",
+}
 
 __all__ = [
     "CPAVAE",
@@ -42,3 +73,18 @@ __all__ = [
     "splits",
     "stability",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        found: Any = import_module(f"samsvae.{_MODULES[name]}")
+    elif name in _HOMES:
+        found = getattr(import_module(f"samsvae.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'samsvae' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from cyclopts import CycloptsError
 
-from samsvae.cli import app
+from samsvae.cli.app import app
 from samsvae.errors import InputError, NonFiniteError
 
 

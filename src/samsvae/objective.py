@@ -79,6 +79,11 @@ def iwelbo(log_weights: Tensor) -> Tensor:
     References
     ----------
     Burda, Grosse, Salakhutdinov: Importance weighted autoencoders, 2016, arXiv:1509.00519.
+
+    Examples
+    --------
+    >>> iwelbo(torch.zeros(3, 2))
+    tensor([0., 0.])
     """
     return torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])
 

@@ -6,12 +6,16 @@ Carlo draw from the posterior. Densities are in nats.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:  # settings name a scale, and are told without torch, which is slow to import
+    from torch import Tensor
 
 Scale = Literal["log", "normalized", "mean"]
 """On which effects are given: log2(1 + 1e4 x / sum x), 1e4 x / sum x, or x as it is."""
+
+SCALE_SIZE = 1e4
+"""Counts that a cell's expression is scaled to, on scales "log" and "normalized"."""
 
 
 class Dosage(NamedTuple):
@@ -29,7 +33,7 @@ class Dosage(NamedTuple):
     """`cell slot`: its dose; an empty slot has dose 0 (and position 0)."""
 
 
-Context: TypeAlias = Tensor | Dosage
+Context: TypeAlias = "Tensor | Dosage"
 """What a cell received, as an encoder or a decoder may see it: its displacement in latent space,
 `particle cell latent`, or its dosage."""
 

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae.data.counts import looks_like_counts, to_counts
-from samsvae.data.dosage import Notation
+from samsvae.data.notation import Notation
 from samsvae.errors import InputError, listed, unknown
 
 
@@ -109,8 +109,8 @@ def counts(adata: AnnData, layer: str | None, *, real: bool) -> sp.csr_matrix:
         raise InputError(f"{error}; {hint}") from None
 
 
-def library_size(adata: AnnData, key: str, own: np.ndarray) -> np.ndarray:
-    """Return a column of total counts, none below the cell's `own` counts in the file."""
+def library_size(adata: AnnData, key: str, counted: np.ndarray) -> np.ndarray:
+    """Return a column of total counts, none below what is `counted` of the cell in the file."""
     text = column(adata, key, "library size")
     size = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(np.float64)
     wrong = ~(np.isfinite(size) & (size > 0))
@@ -119,11 +119,11 @@ def library_size(adata: AnnData, key: str, own: np.ndarray) -> np.ndarray:
             f"obs[{key!r}] is not a positive number for {int(wrong.sum())} cells, "
             f"{text[wrong][0]!r} for one: expected total counts"
         )
-    below = size < own * (1 - 1e-6)
+    below = size < counted * (1 - 1e-6)
     if below.any():
         raise InputError(
             f"obs[{key!r}] is below the cell's counts in the file for {int(below.sum())} cells, "
-            f"{size[below][0]:g} against {own[below][0]:g} for one: expected total counts, "
+            f"{size[below][0]:g} against {counted[below][0]:g} for one: expected total counts, "
             "not size factors"
         )
     return size

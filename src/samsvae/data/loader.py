@@ -10,8 +10,8 @@ import torch
 
 from samsvae.data.encoding import Encoding, Separate
 from samsvae.data.resident import ResidentCells, ResidentCounts
-from samsvae.data.rows import dense
 from samsvae.data.screen import Screen
+from samsvae.data.source import MemorySource, Source
 from samsvae.types import Batch, Dosage
 
 
@@ -36,6 +36,7 @@ class Loader:
         encoding: Encoding | None = None,
     ) -> None:
         self.screen = screen
+        self.source: Source = MemorySource(screen.counts)
         self.device = torch.device(device)
         encoding = encoding or Separate(screen.vocabulary)
         self.dosage = encoding(screen.dosage)
@@ -44,7 +45,6 @@ class Loader:
         )  # n_t
         self.n_slots = int(np.diff(self.dosage.indptr).max(initial=0))
         self._received, self._dose = _slots(self.dosage, self.n_slots)
-        self._order_of: tuple[int, int] | None = None  # epoch and seed of the last permutation
         n_batches = len(screen.vocabulary.batches)  # none: one-hot vectors of width 0
         self._covariates = np.eye(max(1, n_batches), n_batches, dtype=np.float32)[screen.batch]
 
@@ -54,7 +54,7 @@ class Loader:
         received = _named(self._received[rows], self._dose[rows])
         n_t = self.cells_per_column[received.perturbations.numpy()]
         return Batch(
-            dense(screen.counts, rows).to(self.device, non_blocking=True),
+            self.source.rows(rows).to(self.device, non_blocking=True),
             self._tensor(screen.library_size[rows]),
             self._tensor(self._covariates[rows]),
             on_device(received, self.device),
@@ -83,27 +83,6 @@ class Loader:
         """Yield all cells once, in their order."""
         for start in range(0, len(self.screen), batch_size):
             yield self.batch(slice(start, start + batch_size))
-
-    def rows_of_step(self, step: int, batch_size: int, seed: int) -> np.ndarray:
-        """Return the cells of one training step: a function of the step, so it can be resumed.
-
-        The cells come in a stream of permutations, one per epoch, cut in batches of equal size
-        (or of all cells, where there are fewer).
-        """
-        n_cells = len(self.screen)
-        batch_size = min(batch_size, n_cells)
-        first, last = step * batch_size, (step + 1) * batch_size
-        epochs = range(first // n_cells, (last - 1) // n_cells + 1)
-        starts = (max(0, first - epoch * n_cells) for epoch in epochs)
-        ends = (last - epoch * n_cells for epoch in epochs)
-        places = zip(epochs, starts, ends, strict=True)
-        return np.concatenate([self._permutation(epoch, seed)[i:j] for epoch, i, j in places])
-
-    def _permutation(self, epoch: int, seed: int) -> np.ndarray:
-        if self._order_of != (epoch, seed):
-            self._order_of = (epoch, seed)
-            self._order = np.random.default_rng([seed, epoch]).permutation(len(self.screen))
-        return self._order
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self.device, non_blocking=True)

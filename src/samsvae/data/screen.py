@@ -14,9 +14,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae.data import columns, dosage, matching
-from samsvae.data.dosage import Notation
+from samsvae.data.notation import Notation
 from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
 from samsvae.errors import InputError, listed, unknown
+from samsvae.settings.screen import ScreenSettings
+from samsvae.settings.takes import takes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,79 +47,63 @@ class Screen:
     """`cell`: "train", "valid", "test" (or "unused"); None before `with_split`."""
 
     @classmethod
-    def from_anndata(
-        cls,
-        adata: AnnData,
-        *,
-        perturbation_key: str = "perturbation",
-        control: str = "control",
-        separator: str = "+",
-        layer: str | None = None,
-        dosage_key: str | None = None,
-        batch_key: str | None = None,
-        library_size_key: str | None = None,
-        split_key: str | None = None,
-        drop_empty_cells: bool = False,
-        counts: bool = True,
-    ) -> Screen:
+    @takes(ScreenSettings)
+    def from_anndata(cls, adata: AnnData, **settings: Any) -> Screen:
         """Take a screen from an AnnData object, checking everything.
 
         Parameters
         ----------
         adata
             Cells x genes. Dense, CSR, CSC, a view or a backed file.
-        perturbation_key
-            Column of `adata.obs` with each cell's condition: the control label, a perturbation, or
-            several joined by the separator. Labels of any type; "B+A" is "A+B".
-        control
-            Label of cells with no targeting perturbation.
-        separator
-            What joins the perturbations of a condition.
-        layer
-            Layer that holds the counts; by default `adata.X`.
-        dosage_key
-            Column with each cell's dose: a number, or one per perturbation of the label, in its
-            order, like "0.5+2". By default every dose is 1.
-        batch_key
-            Column with each cell's batch.
-        library_size_key
-            Column with each cell's total counts, for a panel of a larger library. By default the
-            sum of the cell's counts in the file.
-        split_key
-            Column with each cell's split: "train", "valid" or "test".
-        drop_empty_cells
-            Leave out cells with no counts; without it they are an error.
-        counts
-            False admits real values, for the Gaussian likelihood.
+        **settings
+            Where it holds what: perturbation_key ("perturbation"), control ("control"), separator
+            ("+"), layer, dosage_key, batch_key, library_size_key, split_key, drop_empty_cells,
+            counts; see `samsvae.settings.screen.ScreenSettings`.
 
         Raises
         ------
         InputError
             If anything cannot be used: the message says what was got, what was expected and what
             to do.
+
+        Examples
+        --------
+        >>> import numpy as np, pandas as pd
+        >>> from anndata import AnnData
+        >>> labels = ["control", "A", "B+A", "control"]
+        >>> obs = pd.DataFrame({"perturbation": labels}, index=["c1", "c2", "c3", "c4"])
+        >>> adata = AnnData(np.array([[1, 2], [3, 0], [2, 2], [0, 1]]), obs=obs)
+        >>> screen = Screen.from_anndata(adata)
+        >>> screen.conditions
+        ('control', 'A', 'A+B')
+        >>> screen.library_size
+        array([3., 3., 4., 1.])
         """
+        given = ScreenSettings(**settings)
         genes = columns.genes(adata)
-        notation = Notation(str(control), separator)
-        conditions, condition = columns.conditions(adata, notation, perturbation_key, dosage_key)
+        notation = Notation(str(given.control), given.separator)
+        conditions, condition = columns.conditions(
+            adata, notation, given.perturbation_key, given.dosage_key
+        )
         perturbations = sorted({name for received in conditions for name in received})
-        matrix = columns.counts(adata, layer, real=not counts)
+        matrix = columns.counts(adata, given.layer, real=not given.counts)
         total = np.asarray(matrix.sum(1), dtype=np.float64).ravel()
-        kept = total > 0 if counts else np.ones(len(total), bool)
-        if not (kept.all() or drop_empty_cells):
+        kept = total > 0 if given.counts else np.ones(len(total), bool)
+        if not (kept.all() or given.drop_empty_cells):
             raise InputError(
                 f"{(~kept).sum()} of {adata.n_obs} cells have no counts: leave them out with "
                 "drop_empty_cells=True (--drop-empty-cells), or filter the data"
             )
-        if library_size_key is not None:
-            total[kept] = columns.library_size(adata[kept], library_size_key, total[kept])
-        batches, batch = columns.batches(adata, batch_key)
+        if given.library_size_key is not None:
+            total[kept] = columns.library_size(adata[kept], given.library_size_key, total[kept])
+        batches, batch = columns.batches(adata, given.batch_key)
         vocabulary = Vocabulary(
             genes,
             tuple(perturbations),
             batches,
             notation,
-            counts=counts,
-            own_library_size=library_size_key is None,
+            counts=given.counts,
+            own_library_size=given.library_size_key is None,
         )
         screen = cls(
             vocabulary,
@@ -129,8 +115,8 @@ class Screen:
             condition,
             batch,
         )
-        if split_key is not None:
-            screen = screen.with_split(columns.column(adata, split_key, "split"))
+        if given.split_key is not None:
+            screen = screen.with_split(columns.column(adata, given.split_key, "split"))
         return screen if kept.all() else screen[kept]
 
     def __len__(self) -> int:
@@ -212,7 +198,15 @@ class Screen:
         return self[self.split == name]
 
     def of(self, condition: str) -> Screen:
-        """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur."""
+        """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur.
+
+        Examples
+        --------
+        >>> from samsvae.datasets import simulated_screen
+        >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
+        >>> len(screen.of("G01")), len(screen.of("G02+G01"))
+        (150, 0)
+        """
         name = self.vocabulary.stored(condition)
         if name not in self.condition_names:
             return self[:0]
@@ -258,7 +252,27 @@ class Screen:
             If a gene of the model is missing, a cell received a perturbation the model does not
             know, or a batch is one it has never seen.
         """
-        return matching.matched(self, vocabulary)
+        if vocabulary == self.vocabulary:
+            return self, 0
+        matching.check_kinds(self.vocabulary, vocabulary)
+        counts = matching.columns(self.counts, self.genes, vocabulary.genes)
+        library_size = self.library_size
+        if vocabulary.own_library_size:
+            library_size = np.asarray(counts.sum(1), dtype=np.float64).ravel()
+        notation = self.vocabulary.notation
+        conditions = [notation.read(name, self.perturbations) for name in self.condition_names]
+        present = np.unique(self.condition)
+        received = dosage.rows([conditions[i] for i in present], vocabulary.perturbations)
+        named_alike = replace(
+            self,
+            vocabulary=vocabulary,
+            counts=counts,
+            library_size=library_size,
+            dosage=received[np.searchsorted(present, self.condition)],
+            condition_names=tuple(map(vocabulary.notation.write, conditions)),
+            batch=matching.recoded(self.batch, self.vocabulary.batches, vocabulary.batches),
+        )
+        return named_alike, len(self.genes) - len(vocabulary.genes)
 
     def to_anndata(self) -> AnnData:
         """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from samsvae.data import dosage
-from samsvae.data.dosage import Notation
+from samsvae.data.notation import Notation
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import check_count, check_range
+from samsvae.errors import check_count, check_range, unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +90,14 @@ def simulated_screen(
     mask_prob: float = 0.15,
     shift_scale: float = 2.0,
     library_size: float = 190.0,
+    decoder: Literal["programs", "mixed"] = "programs",
     seed: int = 0,
 ) -> SimulatedScreen:
     """Simulate a screen: singles, combinations of two, and controls.
 
     z_i = z_basal_i + sum_t d_it (e_t * m_t) with m ~ Bernoulli(mask_prob), at least one per
     perturbation; e ~ N(0, shift_scale^2), redrawn where |e| < 1; rho = softmax of a network with
-    four tanh units per latent dimension, each dimension driving a program of genes (30 % of the
-    genes belong to a second one); x ~ NegativeBinomial(l rho, theta).
+    four tanh units per latent dimension (see `decoder`); x ~ NegativeBinomial(l rho, theta).
 
     What is realistic about it is fitted to the control cells of Papalexi et al. 2021 (299 genes,
     ECCITE-seq): the log library size has standard deviation 0.55 around a median of 190 counts,
@@ -123,8 +123,20 @@ def simulated_screen(
         Standard deviation of the embeddings.
     library_size
         Median library size, counts.
+    decoder
+        "programs": each latent dimension drives a program of genes (30 % of the genes belong to a
+        second one), which tells the dimensions apart; "mixed": every dimension drives every gene,
+        so that nothing but the sparsity of the shifts does.
     seed
         Same seed, same screen.
+
+    Examples
+    --------
+    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
+    >>> screen.conditions
+    ('control', 'G01', 'G02', 'G03', 'G02+G03')
+    >>> screen.truth.effects(["G01"]).shape
+    (1, 20)
     """
     for name, value in (("n_perturbations", n_perturbations), ("n_latent", n_latent)):
         check_count(name, value, low=2)
@@ -137,9 +149,13 @@ def simulated_screen(
     check_range("mask_prob", mask_prob, low=0, high=1, open_=True)
     check_range("shift_scale", shift_scale, low=0, high=np.inf, open_=True)
     check_range("library_size", library_size, low=0, high=np.inf, open_=True)
+    if decoder not in ("programs", "mixed"):
+        raise unknown("decoder", decoder, ["programs", "mixed"])
     rng = np.random.default_rng(seed)
     names = [f"G{i + 1:02d}" for i in range(n_perturbations)]
     truth = _truth(rng, names, n_latent, n_genes, mask_prob, shift_scale)
+    if decoder == "mixed":
+        truth = replace(truth, weights=(*_mixed(rng, n_latent, n_genes), truth.weights[3]))
 
     chosen = rng.choice(pairs, n_combinations, replace=False)
     first, second = np.triu_indices(n_perturbations, 1)
@@ -210,4 +226,16 @@ def _truth(
         weights,
         np.exp(rng.normal(0.55, 1.0, n_genes)),
         tuple(f"gene{i + 1:03d}" for i in range(n_genes)),
+    )
+
+
+def _mixed(
+    rng: np.random.Generator, n_latent: int, n_genes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return W1, b1 and W2 of a decoder in which every latent dimension drives every gene."""
+    n_units = 4 * n_latent
+    return (
+        rng.normal(0, n_latent**-0.5, (n_units, n_latent)),
+        rng.normal(0, 0.7, n_units),
+        rng.normal(0, 1.4 * n_units**-0.5, (n_genes, n_units)),
     )

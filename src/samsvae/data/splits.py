@@ -29,6 +29,14 @@ def random(
     Returns
     -------
     "train", "valid" or "test" by cell name, for `Screen.with_split`.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
+    >>> screen = screen.with_split(random(screen, seed=0))
+    >>> len(screen.train) > len(screen.test) > len(screen.valid)
+    True
     """
     check_count("seed", seed, low=0)
     if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-9):
@@ -62,6 +70,14 @@ def heldout_combinations(
     ------
     InputError
         If the screen has no combinations.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
+    >>> screen = screen.with_split(heldout_combinations(screen, fraction=1.0))
+    >>> screen.test.conditions
+    ('G02+G03',)
     """
     check_count("seed", seed, low=0)
     check_range("fraction", fraction, low=0, high=1)
@@ -92,6 +108,14 @@ def data_efficiency(
         Share of the other cells that become validation cells, at random.
     seed
         Same seed, same split.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
+    >>> split = data_efficiency(screen, fraction=0.0, test=0.0)
+    >>> sorted(split.unique())  # singles and control alone are trained on
+    ['train', 'unused', 'valid']
     """
     check_range("fraction", fraction, low=0, high=1)
     split = heldout_combinations(screen, fraction=test, valid=valid, seed=seed)

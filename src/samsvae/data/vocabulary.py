@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from samsvae.data.dosage import Notation
+from samsvae.data.notation import Notation
 
 SPLITS = ("train", "valid", "test")
 UNUSED = "unused"

@@ -1,1 +1,1 @@
-"""What a trained model answers, and how well: likelihood, effects, scores against the data."""
+"""Predictors on held-out cells: baselines, scores, checks, what models agree on."""

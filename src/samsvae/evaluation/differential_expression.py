@@ -6,43 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
+from samsvae.data.expression import expression, group_means
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
-from samsvae.model.likelihood import SCALE_SIZE
 from samsvae.types import Scale
-
-
-def expression(screen: Screen, scale: Scale = "log") -> sp.csr_matrix:
-    """Return the expression of a screen's cells on a scale, see `normalised`."""
-    return normalised(screen.counts, scale)
-
-
-def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
-    """Return counts on a scale, `cell gene`, sparse.
-
-    "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + that); "mean": x as it
-    is.
-    """
-    values = counts.astype(np.float64)
-    if scale == "mean":
-        return values
-    total = np.maximum(np.asarray(values.sum(1)).ravel(), 1)
-    values.data *= SCALE_SIZE / np.repeat(total, np.diff(values.indptr))
-    if scale == "log":
-        values.data = np.log2(1 + values.data)
-    return values
-
-
-def group_means(values: sp.csr_matrix, group: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return the mean of the cells of each group, `group gene`; NaN for an empty one."""
-    n_cells = len(group)
-    member = sp.csr_matrix((np.ones(n_cells), (group, np.arange(n_cells))), (n_groups, n_cells))
-    cells = np.bincount(group, minlength=n_groups)[:, None]
-    with np.errstate(invalid="ignore"):  # 0 / 0
-        means: np.ndarray = (member @ values).toarray() / cells
-    return means
 
 
 def differential_expression(
@@ -72,6 +40,14 @@ def differential_expression(
     ------
     InputError
         If the screen holds no control cells.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
+    >>> table = differential_expression(screen, ["G01", "G02+G03"])
+    >>> table.shape, list(table.index)
+    ((2, 20), ['G01', 'G02+G03'])
     """
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
@@ -85,3 +61,21 @@ def differential_expression(
         pd.Index(screen.genes, name="gene"),
     )
     return difference.reindex(names)
+
+
+def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
+    """Return which control cells conditions are compared with, `cell`.
+
+    Those among the scored cells; all of the screen's where there are none, as on a split that holds
+    combinations out.
+
+    Raises
+    ------
+    InputError
+        If the screen has no control cells.
+    """
+    control = screen.is_control
+    if not control.any():
+        raise InputError("the screen has no control cells to compare with")
+    in_split = control & scored
+    return in_split if in_split.any() else control

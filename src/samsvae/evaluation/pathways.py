@@ -83,6 +83,16 @@ def pathway_score(
     References
     ----------
     Bereket, Karaletsos, NeurIPS 2023: 70/30 splits, repeated 10 times.
+
+    Examples
+    --------
+    >>> import samsvae
+    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=12, n_combinations=0, n_genes=20)
+    >>> model = samsvae.CPAVAE(screen, n_latent=4, n_hidden=8).train(max_steps=5, progress=False)
+    >>> pathway = {f"G{i + 1:02d}": "first" if i < 6 else "second" for i in range(12)}
+    >>> table = pathway_score(model, pathway, n_repeats=2)
+    >>> list(table.index)
+    ['mask', 'embedding', 'permuted', 'majority']
     """
     from sklearn.model_selection import StratifiedShuffleSplit  # not with `import samsvae`
 
@@ -97,19 +107,19 @@ def pathway_score(
     _check_splits(labels, test_share)
     mask = (probabilities.loc[labels.index] > 0.5).to_numpy()
     embedding = model.embeddings().loc[labels.index].to_numpy()
-    own, largest = labels.to_numpy(str), labels.value_counts().index[0]
+    pathways, largest = labels.to_numpy(str), labels.value_counts().index[0]
     rng = np.random.default_rng(seed)
     state = int(rng.integers(2**31))  # scikit-learn takes no larger ones
     splits = StratifiedShuffleSplit(n_repeats, test_size=test_share, random_state=state)
     rows = []
-    for train, test in splits.split(mask, own):
-        permuted = rng.permutation(own)
+    for train, test in splits.split(mask, pathways):
+        permuted = rng.permutation(pathways)
         rows.append(
             {
-                "mask": _accuracy(mask, own, train, test, state),
-                "embedding": _accuracy(embedding, own, train, test, state),
+                "mask": _accuracy(mask, pathways, train, test, state),
+                "embedding": _accuracy(embedding, pathways, train, test, state),
                 "permuted": _accuracy(mask, permuted, train, test, state),
-                "majority": float(np.mean(own[test] == largest)),
+                "majority": float(np.mean(pathways[test] == largest)),
             }
         )
     repeats = pd.DataFrame(rows)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from samsvae.errors import InputError
-from samsvae.evaluation.metrics import pearson
-from samsvae.evaluation.recovery import correlation_per_condition, matched_overlap
+from samsvae.estimators.facts import Facts
+from samsvae.metrics.correlation import correlation_per_condition, pearson
+from samsvae.metrics.masks import mask_jaccard
 from samsvae.types import Scale
-
-if TYPE_CHECKING:
-    from samsvae.facts import Facts
 
 N_CHANCE = 20
 """Permutations behind the overlap that chance alone gives."""
@@ -93,6 +91,18 @@ def stability(
     InputError
         If there are fewer than two models, one is not trained, or they differ in genes or scale, or
         have no condition in common; and as `effects` does.
+
+    Examples
+    --------
+    >>> import samsvae
+    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
+    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+    >>> model = model.train(max_steps=5, progress=False)
+    >>> other = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+    >>> other = other.train(max_steps=5, seed=1, progress=False)
+    >>> table = stability({"seed 0": model, "seed 1": other}, n_particles=20, progress=False)
+    >>> table.shape
+    (1, 8)
     """
     named: dict[Any, Comparable] = dict(
         models if isinstance(models, Mapping) else enumerate(models)
@@ -114,21 +124,6 @@ def stability(
         | _effect_agreement(first, second, views)
         for first, second in combinations(views, 2)
     )
-
-
-def mask_jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Jaccard index of binary masks after matching latent dimensions.
-
-    |A and B| / |A or B| in [0, 1]; NaN where both are empty.
-
-    Parameters
-    ----------
-    first, second
-        `perturbation latent`, binary; the numbers of latent dimensions may differ.
-    """
-    shared = matched_overlap(first, second)
-    either = int(np.sum(first)) + int(np.sum(second)) - shared
-    return shared / either if either else float("nan")
 
 
 class _View(NamedTuple):
@@ -164,11 +159,11 @@ def _check(models: Mapping[Any, Comparable]) -> None:
     (start, first), *others = models.items()
     genes = set(first.facts.vocabulary.genes)
     for name, model in others:
-        own = set(model.facts.vocabulary.genes)
-        if own != genes:
+        known = set(model.facts.vocabulary.genes)
+        if known != genes:
             raise InputError(
-                f"models {start!r} and {name!r} have different genes ({len(genes)} and {len(own)}, "
-                f"{len(genes & own)} in common): expected models of the same screen"
+                f"models {start!r} and {name!r} have different genes ({len(genes)} and "
+                f"{len(known)}, {len(genes & known)} in common): expected models of the same screen"
             )
 
 

@@ -15,10 +15,7 @@ from torch.nn import functional as F
 
 from samsvae.ops import negative_binomial
 from samsvae.ops.precision import single
-from samsvae.types import Batch, CountDraw, Scale
-
-SCALE_SIZE = 1e4
-"""Counts that a cell's expression is scaled to, on scales "log" and "normalized"."""
+from samsvae.types import SCALE_SIZE, Batch, CountDraw, Scale
 
 
 class Likelihood(nn.Module, ABC):
@@ -221,8 +218,8 @@ class GaussianLikelihood(Likelihood):
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
     ) -> CountDraw:
-        own = self.distribution(hidden)
-        return CountDraw(torch.normal(own.loc, own.scale, generator=generator))
+        gaussian = self.distribution(hidden)
+        return CountDraw(torch.normal(gaussian.loc, gaussian.scale, generator=generator))
 
 
 LIKELIHOODS: list[type[Likelihood]] = [

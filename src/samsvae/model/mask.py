@@ -179,9 +179,11 @@ class BetaBernoulliMask(_BetaMask):
         if closed_form:
             ratio = -kl_divergence(posterior, self.prior()).expand_as(value)
         else:
-            prior, own = (_parameters(q) for q in (self.prior(), posterior))
+            prior, fitted = (_parameters(q) for q in (self.prior(), posterior))
             log_p, log_not_p = F.logsigmoid(logit), F.logsigmoid(-logit)
-            ratio = beta.log_prob(log_p, log_not_p, *prior) - beta.log_prob(log_p, log_not_p, *own)
+            ratio = beta.log_prob(log_p, log_not_p, *prior) - beta.log_prob(
+                log_p, log_not_p, *fitted
+            )
         return Draw(value, ratio.sum(-1))
 
     def logit(self) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samsvae.ops import native
-from samsvae.ops.native_negative_binomial import LogProb
+from samsvae.ops.native.negative_binomial import LogProb
 from samsvae.ops.precision import single
 
 _DRAW = 8

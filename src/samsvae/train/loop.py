@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samsvae import objective
 from samsvae.data.loader import Loader
+from samsvae.data.order import EpochOrder
 from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 from samsvae.model.vae import PerturbationVAE
-from samsvae.train import checkpoint
+from samsvae.settings.train import VARIABLES, TrainSettings
+from samsvae.storage import tensors as files
+from samsvae.train.checkpoint import optimizer_tensors, restore_optimizer
 from samsvae.train.progress import ProgressBar
 from samsvae.train.rates import parameter_groups
 from samsvae.train.replay import CudaRecorder, Replayed
-from samsvae.train.settings import VARIABLES, TrainSettings
+from samsvae.train.signals import stop_signals
 from samsvae.train.step import CompiledStep, PlainStep, draw_noise
+from samsvae.train.validation import valid_elbo
 from samsvae.types import Batch
-
-_VALID_PARTICLES = 5
-"""At least so many draws give the validation ELBO, however few a step takes."""
 
 History = list[dict[str, float]]
 """One row per evaluation of the validation cells."""
-
-
-def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) -> float:
-    """Return the ELBO of a loader's cells, nats per cell, always from the same noise."""
-    generator = torch.Generator(loader.device).manual_seed(settings.seed)
-    n_particles = max(settings.n_particles, _VALID_PARTICLES)
-    total = torch.zeros((), device=loader.device)
-    with torch.no_grad():
-        for batch in loader.in_order(settings.batch_size):
-            shift_noise, basal_noise = draw_noise(model, batch, n_particles, generator)
-            shifts = model.mechanism.draw(batch.dosage.perturbations, shift_noise)
-            total += objective.elbo(model(batch, shifts, basal_noise), batch).sum()
-    return total.item() / len(loader.screen)
 
 
 class Training:
@@ -77,7 +61,7 @@ class Training:
     ) -> None:
         self.identity = dict(identity)
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
-        variant = settings.step_on(train.device)
+        variant = settings.step_on(train.device.type)
         self.optimizer = torch.optim.Adam(
             parameter_groups(model, settings.learning_rate, scaled=settings.scale_learning_rate),
             weight_decay=settings.weight_decay,
@@ -94,6 +78,7 @@ class Training:
             bfloat16=settings.precision == "bfloat16",
         )
         self.batch = _batches(train)
+        self.order = EpochOrder(len(train.screen), settings.seed)
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.step_of: Callable[[Tensor, Tensor], Tensor] = self._step_of
         if variant == "graph":
@@ -120,7 +105,7 @@ class Training:
         path = self.settings.checkpoint
         if self.settings.resume and path is not None and Path(path).exists():
             self._load(path)
-        with _stop_signals() as stopped, ProgressBar(self.settings.progress, self.n_steps) as bar:
+        with stop_signals() as stopped, ProgressBar(self.settings.progress, self.n_steps) as bar:
             bar.show(self.step, self.history)
             clock, clock_step = time.perf_counter(), self.step
             while self.step < self.n_steps and not self._out_of_patience():
@@ -140,7 +125,7 @@ class Training:
 
     def _one_step(self) -> None:
         settings = self.settings
-        rows = self.train.rows_of_step(self.step, settings.batch_size, settings.seed)
+        rows = self.order.of_step(self.step, settings.batch_size)
         factors = list(settings.factors(self.step).values())
         given = torch.from_numpy(rows), torch.tensor(factors)
         device = self.train.device
@@ -230,17 +215,17 @@ class Training:
             return
         self._check_finite()  # what is not finite never replaces a good checkpoint
         tensors = {
-            **checkpoint.prefixed("model", self.model.state_dict()),
-            **checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer)),
-            **checkpoint.prefixed("best", self.best or {}),
+            **files.prefixed("model", self.model.state_dict()),
+            **files.prefixed("optimizer", optimizer_tensors(self.optimizer)),
+            **files.prefixed("best", self.best or {}),
             "generator": self.generator.get_state(),
         }
         if self.pending:
             tensors["pending"] = torch.stack(self.pending)
-        checkpoint.write(self.settings.checkpoint, tensors, self._header())
+        files.write(self.settings.checkpoint, tensors, self._header())
 
     def _load(self, path: Path | str) -> None:
-        tensors, header = checkpoint.read(path)
+        tensors, header = files.read(path)
         ours = self._header()
         if not header.keys() >= ours.keys():
             raise InputError(f"{str(path)!r} is not a checkpoint of training")
@@ -251,15 +236,15 @@ class Training:
                     f"{header['settings'][name]}, not {value}: resume with the settings it was "
                     "started with"
                 )
-        model = checkpoint.unprefixed("model", tensors)
+        model = files.unprefixed("model", tensors)
         shapes = {name: value.shape for name, value in self.model.state_dict().items()}
         fits = {name: value.shape for name, value in model.items()} == shapes
         if not fits or any(header[what] != ours[what] for what in ("model", "data")):
             raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
         self.model.load_state_dict(model)
-        checkpoint.restore_optimizer(self.optimizer, checkpoint.unprefixed("optimizer", tensors))
+        restore_optimizer(self.optimizer, files.unprefixed("optimizer", tensors))
         device = self.train.device
-        best = checkpoint.unprefixed("best", tensors)
+        best = files.unprefixed("best", tensors)
         self.best = {name: value.to(device) for name, value in best.items()} or None
         self.best_elbo = -math.inf if header["best_elbo"] is None else header["best_elbo"]
         self.since_best = header["since_best"]
@@ -275,26 +260,3 @@ def _batches(loader: Loader) -> Callable[[Tensor], Batch]:
     if loader.device.type == "cpu":
         return lambda rows: loader.batch(rows.numpy())
     return loader.resident().batch
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether Ctrl-C or SIGTERM came; a second one ends at once."""
-    came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def note(number: int, frame: object) -> None:
-        came.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in numbers:
-        signal.signal(number, note)
-    try:
-        yield came.is_set
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])

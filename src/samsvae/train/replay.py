@@ -51,8 +51,8 @@ class Replayed:
         if self.replay is None:
             self.arguments = tuple(argument.clone() for argument in arguments)
             self.replay = self._recorded()
-        for own, given in zip(self.arguments, arguments, strict=True):
-            own.copy_(given, non_blocking=True)
+        for kept, given in zip(self.arguments, arguments, strict=True):
+            kept.copy_(given, non_blocking=True)
         return self.replay()
 
     def _recorded(self) -> Work:

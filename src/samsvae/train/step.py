@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +15,12 @@ from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Batch, ShiftNoise
 
 Evaluation: TypeAlias = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+Reduction: TypeAlias = Callable[[Sequence[Tensor]], None]
+"""Replaces gradients, in place, by their mean over the processes that train one model."""
+
+
+def of_one_process(gradients: Sequence[Tensor]) -> None:
+    """Leave gradients as they are: there is one process."""
 
 
 def draw_noise(
@@ -44,6 +50,9 @@ class PlainStep:
         Take KL terms in closed form, where there is one, instead of by draws.
     bfloat16
         Take matrix products in bfloat16; everything else stays in single precision.
+    reduce
+        Called between the backward pass and clipping, where several processes would share their
+        gradients.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class PlainStep:
         importance_weighted: bool = False,
         closed_form: bool = False,
         bfloat16: bool = False,
+        reduce: Reduction = of_one_process,
     ) -> None:
         self.model = model
         self.parameters = list(model.parameters())
@@ -63,6 +73,7 @@ class PlainStep:
         self.per_cell = objective.iwelbo_surrogate if importance_weighted else objective.elbo
         self.closed_form = closed_form
         self.bfloat16 = bfloat16
+        self.reduce = reduce
 
     def __call__(
         self,
@@ -79,7 +90,9 @@ class PlainStep:
         self.optimizer.zero_grad(set_to_none=True)
         value, terms = self._value(batch, shift_noise, basal_noise, factors)
         (-value).backward()
-        norm = self._clipped()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.reduce(gradients)
+        norm = self._clipped(gradients)
         self.optimizer.step()
         elbo = torch.stack(list(terms.values())).sum()
         return {"objective": value.detach(), "elbo": elbo, "gradient_norm": norm, **terms}
@@ -103,9 +116,8 @@ class PlainStep:
             terms = objective.elbo_terms(weights, batch)
         return self.per_cell(paid, batch).mean(), terms
 
-    def _clipped(self) -> Tensor:
+    def _clipped(self, gradients: Sequence[Tensor]) -> Tensor:
         """Clip the gradient, where it is to be, and return its norm of before."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         if self.clip_norm < math.inf:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)

@@ -1,1 +1,0 @@
-"""What a trained model answers: what conditions do, and through which mechanisms."""

@@ -1,0 +1,1 @@
+"""The terminal: commands, what they print, how their errors end."""

@@ -1,0 +1,23 @@
+"""The command line: samsvae demo | train | evaluate | effects | simulate | compare."""
+
+from cyclopts import App
+
+from samsvae._version import __version__
+from samsvae.cli.commands.compare import compare
+from samsvae.cli.commands.demo import demo
+from samsvae.cli.commands.effects import effects
+from samsvae.cli.commands.evaluate import evaluate
+from samsvae.cli.commands.simulate import simulate
+from samsvae.cli.commands.train import train
+
+app = App(
+    name="samsvae",
+    version=__version__,
+    help="Train SAMS-VAE, or a model of its family, on a Perturb-seq screen, score it, and ask it "
+    "what perturbations do. "
+    "Any command takes --debug, which shows the traceback of an error.",
+    help_on_error=False,
+    suppress_keyboard_interrupt=False,
+)
+for command in (train, evaluate, effects, simulate, compare, demo):
+    app.command(command)

@@ -1,0 +1,74 @@
+"""samsvae train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from samsvae.cli.console import say
+from samsvae.cli.options import NOTHING, Assignments, given
+from samsvae.settings.by_name import settings_of
+from samsvae.settings.run import RUN, gathered
+from samsvae.settings.train import TrainPlan
+
+RunOptions = given(RUN)
+
+
+def train(
+    data: Path,
+    /,
+    *,
+    out: Path,
+    config: Path | None = None,
+    assignments: Assignments = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    settings: RunOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Train a model on a screen and save it in a run directory.
+
+    Every setting is an option, a key of the TOML file, or a name for --set; some are of certain
+    models only. Without --split-key the cells are split 64/16/20 at random by the seed, and the
+    split is saved.
+
+    Parameters
+    ----------
+    data
+        The screen, an h5ad file.
+    out
+        Run directory to make.
+    config
+        TOML file of settings; options win over it. A table in it, such as [cpa-vae], is of that
+        model only.
+    assignments
+        A setting, as name=value; may be repeated.
+    resume
+        Go on with an interrupted run: the same command, with this flag.
+    overwrite
+        Replace the run in an existing directory.
+    """
+    import numpy as np
+
+    from samsvae.estimators import estimator
+    from samsvae.experiments.run import Run, read_screen
+
+    run = Run(out)
+    options: dict[str, Any] = settings
+    chosen = gathered(options, assignments=assignments or (), config=config)
+    for one, other in (("max_steps", "max_epochs"), ("max_epochs", "max_steps")):
+        if one in options and other not in options:  # an option wins over its rival in a file
+            chosen[other] = None
+    run.check_new(overwrite=overwrite, resume=resume)
+    training = settings_of(TrainPlan, chosen)
+    TrainPlan(**training)  # a value out of range is told before the data are read
+    screen = read_screen(data, chosen)
+    say(repr(screen))
+    kind = estimator(chosen["model"])
+    model = kind(screen, **settings_of(kind, chosen))
+    model.check_training(**training)  # nor is a run replaced by one that cannot be trained
+    run.start(chosen, screen, resume=resume)
+    model.train(**training, checkpoint=run.checkpoint, resume=resume)
+    run.finish(model)
+    best = model.history["valid_elbo"].max()  # nan without validation cells
+    told = "" if np.isnan(best) else f"best validation ELBO {best:.3f} nats per cell; "
+    say(f"{told}the model is in {out}")

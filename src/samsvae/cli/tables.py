@@ -1,0 +1,67 @@
+"""What the command line prints: tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from rich.table import Table
+
+from samsvae.metrics.registry import HEADLINES
+
+
+def tidy(effects: AnnData) -> pd.DataFrame:
+    """Return effects with one row per condition and gene."""
+    index = pd.MultiIndex.from_product(
+        [effects.obs_names, effects.var_names], names=["condition", "gene"]
+    )
+    columns = {"ate": effects.X, **effects.layers}
+    values = {name: np.asarray(table).ravel() for name, table in columns.items()}
+    return pd.DataFrame(values, index).reset_index()
+
+
+def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
+    """Return the genes that one condition changes most."""
+    table = tidy(effect).sort_values("ate", key=np.abs, ascending=False).head(n_genes)
+    n_cells = int(effect.obs["n_train_cells"].iloc[0])
+    seen = f"{n_cells:,} training cells" if n_cells else "never seen in training"
+    title = f"{effect.obs_names[0]} ({seen}): ATE on scale {effect.uns['scale']!r}"
+    printed = Table("gene", "ATE", "mc_se", "90 % interval", title=title)
+    for row in table.itertuples():
+        known = not np.isnan(row.lower)  # the conditional VAE has none
+        interval = f"{row.lower:+.3f} to {row.upper:+.3f}" if known else "-"
+        printed.add_row(row.gene, f"{row.ate:+.3f}", f"{row.mc_se:.3f}", interval)
+    return printed
+
+
+def comparison_tables(table: pd.DataFrame, width: int) -> Iterator[Table]:
+    """Yield, per split, a row per predictor and a column per headline metric.
+
+    Parameters
+    ----------
+    table
+        As `experiments.compare.table_of` returns it.
+    width
+        Of the console: what does not fit beside each other comes in further tables.
+    """
+    together = max(1, (width - 20) // 20)
+    for split, rows in table.groupby("split", sort=False):
+        names = [name for name in HEADLINES if name in set(rows["metric"])]
+        for start in range(0, len(names), together):
+            some = names[start : start + together]
+            printed = Table(title=f"{split} cells: mean (sd over seeds)")
+            printed.add_column("", no_wrap=True, min_width=17)
+            for name in some:
+                printed.add_column(name.replace("_", " "), width=17)
+            for predictor, of_predictor in rows.groupby("predictor", sort=False):
+                scores = of_predictor.set_index("metric").reindex(some)
+                printed.add_row(str(predictor), *map(_score, scores["mean"], scores["sd"]))
+            yield printed
+
+
+def _score(mean: float, sd: float) -> str:
+    if np.isnan(mean):
+        return "-"
+    return f"{mean:.3f}" if np.isnan(sd) else f"{mean:.3f} ({sd:.3f})"

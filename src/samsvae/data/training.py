@@ -1,0 +1,47 @@
+"""The training cells of a screen, and the statistics of their counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError
+
+
+def training_cells(screen: Screen) -> Screen:
+    """Return a screen's training cells.
+
+    Raises
+    ------
+    InputError
+        If there are none, or no control cells or no perturbed cells among them.
+    """
+    train = screen.train
+    if not len(train):
+        raise InputError("the split leaves no training cells")
+    if not train.is_control.any():
+        raise InputError(
+            "no control cells in training: expected cells labelled "
+            f"{screen.vocabulary.notation.control!r} whose split is 'train'"
+        )
+    if train.is_control.all():
+        raise InputError("no perturbed cells in training: all of them are controls")
+    return train
+
+
+def input_statistics(screen: Screen, *, log1p: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (n - 1) of the encoder's input, `gene` each.
+
+    A gene of zero variance gets scale 1.
+    """
+    values = screen.counts.astype(np.float64)
+    if log1p:
+        values = values.log1p()
+    n = len(screen)
+    mean = np.asarray(values.mean(0)).ravel()
+    square = np.asarray(values.multiply(values).sum(0)).ravel()
+    variance = np.maximum(square - n * mean**2, 0) / max(1, n - 1)
+    scale = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
+    return torch.from_numpy(mean).float(), torch.from_numpy(scale).float()

@@ -1,0 +1,273 @@
+"""What the members of the family share: hyperparameters, training, saving.
+
+What they answer is in `predictions` and `mechanisms`; each member has a file of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import InitVar, dataclass, field, fields
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from samsvae.data.encoding import Encoding, Separate
+from samsvae.data.loader import Loader
+from samsvae.data.screen import Screen
+from samsvae.data.training import input_statistics
+from samsvae.errors import InputError, check_count, unknown
+from samsvae.estimators import saving
+from samsvae.estimators.facts import Facts
+from samsvae.estimators.mechanisms import Mechanisms
+from samsvae.estimators.predictions import Predictions
+from samsvae.estimators.saving import Saved
+from samsvae.inference.latent import control_posterior
+from samsvae.model.encoder import Encoder
+from samsvae.model.likelihood import LIKELIHOODS, Likelihood
+from samsvae.model.mechanism import Mechanism
+from samsvae.model.networks import MLP
+from samsvae.model.vae import PerturbationVAE
+from samsvae.ops.device import resolve_device
+from samsvae.settings.model import NetworkSettings
+from samsvae.settings.takes import takes
+from samsvae.settings.train import TrainSettings
+from samsvae.train.loop import Training
+
+_N_CONTROL = 2000
+"""Most control cells whose basal states a model keeps."""
+
+Named = TypeVar("Named", bound="HasName")
+
+
+class HasName(Protocol):
+    """What is chosen by name."""
+
+    name: ClassVar[str]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
+    """A model of a screen: its fields are its hyperparameters.
+
+    Parameters
+    ----------
+    screen
+        The screen, with a split; its training cells give the model its sizes and names.
+        The hyperparameters are those of `samsvae.settings.model`.
+
+    Raises
+    ------
+    InputError
+        If a hyperparameter is out of range, or there are no training or control cells.
+    """
+
+    name: ClassVar[str]
+    """By which it is chosen at the command line and saved."""
+
+    screen: InitVar[Screen | Facts] = field(kw_only=False)
+
+    def __post_init__(self, screen: Screen | Facts) -> None:
+        for name, value in self.hyperparameters.items():
+            if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy
+                setattr(self, name, value.item())
+            if name.startswith("n_") and value is not None:
+                check_count(name, value)
+        self._screen = screen if isinstance(screen, Screen) else None
+        self.facts = screen if isinstance(screen, Facts) else Facts.of(screen)
+        self.encoding = self._encoding()
+        self.history = pd.DataFrame()
+        """One row per evaluation of the validation cells, see `train`."""
+        self.is_trained = False
+        self.module = self._built(seed=0)
+        if self._screen is not None:
+            encoder = self.module.encoder
+            encoder.standardise_with(*input_statistics(self._screen.train, log1p=encoder.log1p))
+
+    @abstractmethod
+    def _mechanism(self) -> Mechanism:
+        """Return how perturbations act, with fresh parameters."""
+
+    @abstractmethod
+    def _encoder(self, mechanism: Mechanism) -> Encoder:
+        """Return the posterior of the basal state, with fresh parameters."""
+
+    def _encoding(self) -> Encoding:
+        """Return which columns of dosage the model has parameters for."""
+        return Separate(self.facts.vocabulary)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The hyperparameters, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @takes(TrainSettings)
+    def train(self, **settings: Any) -> Self:
+        """Train from fresh parameters; keep those of the best validation ELBO.
+
+        `history` then holds one row per evaluation: the objective, the unweighted ELBO and each of
+        its terms (nats per cell, means over the steps since the row before), the validation ELBO,
+        mask sparsity (share of posterior inclusion probabilities of at most 1/2), norm of the
+        gradient, cells per second.
+
+        Parameters
+        ----------
+        **settings
+            As in `samsvae.TrainSettings`.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        InputError
+            If a setting is out of range or the checkpoint is of another run.
+        NonFiniteError
+            If the ELBO is no longer finite; the best parameters so far are kept.
+        TrainingInterrupted
+            On Ctrl-C or SIGTERM; the best parameters so far are kept.
+
+        Examples
+        --------
+        >>> import samsvae
+        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
+        >>> screen = samsvae.datasets.simulated_screen(**sizes)
+        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+        >>> model = model.train(max_steps=5, progress=False)
+        >>> list(model.history["step"]), model.is_trained
+        ([5], True)
+        """
+        chosen = TrainSettings(**settings)
+        screen, device = self._trainable(chosen), resolve_device(chosen.device)
+        train, valid = (
+            Loader(cells, device, encoding=self.encoding) for cells in (screen.train, screen.valid)
+        )
+        standard = self.module.encoder  # holds the input statistics, whatever it has learned
+        self.module = self._built(chosen.seed).to(device)
+        self.module.encoder.standardise_with(standard.center, standard.scale)
+        identity = {"name": self.name, **self.hyperparameters}
+        history: list[dict[str, float]] = []
+        try:
+            Training(self.module, train, valid, chosen, identity=identity, history=history).run()
+        finally:  # training that ends early leaves the best parameters so far
+            self.history = pd.DataFrame(history)
+            self.is_trained = bool(history)
+            self._keep_control(train)
+        return self
+
+    def _keep_control(self, train: Loader) -> None:
+        """Keep the posterior of control cells' basal states, so that no data are needed for it."""
+        control = np.flatnonzero(train.screen.is_control)
+        if len(control) > _N_CONTROL:
+            control = np.sort(np.random.default_rng(0).choice(control, _N_CONTROL, replace=False))
+        cells = Loader(train.screen[control], train.device, encoding=self.encoding)
+        self.control_basal = control_posterior(self.module, cells)
+
+    @takes(TrainSettings)
+    def check_training(self, **settings: Any) -> None:
+        """Raise what `train` would raise before its first step; nothing is changed.
+
+        Parameters
+        ----------
+        **settings
+            As in `train`.
+        """
+        screen = self._trainable(TrainSettings(**settings))
+        self.encoding(screen.dosage[np.isin(np.asarray(screen.split), ["train", "valid"])])
+
+    def _trainable(self, settings: TrainSettings) -> Screen:
+        """Return the screen, if there is one that the settings go with."""
+        if self._screen is None:
+            raise InputError("a loaded model has no data to train on: make it anew from a screen")
+        settings.check_variables(self.module.variables)
+        return self._screen
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Save the model as `model.json` and `model.safetensors`, for `samsvae.load`.
+
+        Each file is whole or not there; names of genes and perturbations are inside.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be written; the old ones are unchanged.
+        """
+        if not self.is_trained:
+            raise InputError("the model is not trained: there is nothing to save yet")
+        saved = Saved(
+            estimator=self.name,
+            hyperparameters=self.hyperparameters,
+            history=self.history.to_dict("list"),
+            facts=self.facts,
+            state=self.module.state_dict(),
+            control_basal=self.control_basal,
+        )
+        saving.write(saved, folder)
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Perturbations (as the model encodes them) and latent dimensions: T and L."""
+        return len(self.encoding.columns), self.n_latent
+
+    def _built(self, seed: int) -> PerturbationVAE:
+        """Return the model with fresh parameters."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            mechanism = self._mechanism()
+            encoder = self._encoder(mechanism)
+            width = self.n_hidden_decoder or self.n_hidden
+            parts = (*mechanism.state_widths, len(self.facts.vocabulary.batches))
+            decoder = MLP(parts, width, self.n_layers_decoder or self.n_layers)
+            return PerturbationVAE(mechanism, encoder, decoder, self._likelihood(width))
+
+    def _amortised(self, *, n_context: int, kind: type[Encoder] = Encoder) -> Encoder:
+        """Return an encoder that sees a context of some width."""
+        vocabulary = self.facts.vocabulary
+        return kind(
+            len(vocabulary.genes),
+            len(vocabulary.batches),
+            self.n_latent,
+            n_context=n_context,
+            width=self.n_hidden,
+            n_layers=self.n_layers,
+            log1p=vocabulary.counts,
+        )
+
+    def _likelihood(self, width: int) -> Likelihood:
+        vocabulary = self.facts.vocabulary
+        chosen = by_name("likelihood", self.likelihood, LIKELIHOODS)
+        if chosen.counts != vocabulary.counts:
+            kinds = ("real values", "counts")
+            raise InputError(
+                f"the {chosen.name} likelihood needs {kinds[chosen.counts]}, not "
+                f"{kinds[vocabulary.counts]}: read the data with counts={chosen.counts}, or take "
+                "another likelihood"
+            )
+        return chosen(width, len(vocabulary.genes), unobserved=self.facts.unobserved)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
+        facts = self.facts
+        state = "trained" if self.is_trained else "not trained"
+        return (
+            f"{type(self).__name__}({settings})\n  {state}; {len(facts.vocabulary.genes):,} genes, "
+            f"{len(facts.seen):,} perturbations, {len(facts.library_size):,} training cells"
+        )
+
+
+def by_name(kind: str, name: str, known: Iterable[type[Named]]) -> type[Named]:
+    """Return the class of a name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    classes = {one.name: one for one in known}
+    if name not in classes:
+        raise unknown(kind, name, list(classes))
+    return classes[name]

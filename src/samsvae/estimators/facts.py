@@ -1,0 +1,192 @@
+"""What a model remembers of the cells it was trained on, so that it needs no data to answer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from samsvae.data import dosage
+from samsvae.data.notation import Notation, once_each
+from samsvae.data.screen import Screen
+from samsvae.data.training import training_cells
+from samsvae.data.vocabulary import Vocabulary
+from samsvae.errors import InputError, listed, unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Facts of the training cells."""
+
+    vocabulary: Vocabulary
+    conditions: tuple[str, ...]
+    """Conditions of the training cells, control first."""
+    cells_per_condition: np.ndarray
+    """`condition`: how many training cells each has."""
+    cells_per_perturbation: np.ndarray
+    """n_t, `perturbation`."""
+    median_dose: np.ndarray
+    """`perturbation`: median dose of the training cells that received it; 1 if none did."""
+    library_size: np.ndarray
+    """`cell`, counts: of the training cells, sorted by condition."""
+    batch_shares: np.ndarray
+    """`batch`: share of the training cells in each; empty where there are none."""
+    unobserved: bool
+    """Whether library sizes count more than the screen's genes."""
+
+    @classmethod
+    def of(cls, screen: Screen) -> Facts:
+        """Take the facts of a screen's training cells.
+
+        Raises
+        ------
+        InputError
+            If there are no training cells, no control cells or no perturbed cells among them.
+        """
+        train = training_cells(screen)
+        n_silent = int((train.counts.getnnz(0) == 0).sum())
+        if n_silent:
+            warnings.warn(
+                f"{n_silent} of {len(screen.genes)} genes are zero in all training cells: "
+                "the model learns nothing about them",
+                stacklevel=4,
+            )
+        order = np.argsort(train.condition, kind="stable")
+        n_batches = len(screen.vocabulary.batches)
+        counted = np.asarray(train.counts.sum(1), np.float64).ravel()
+        return cls(
+            screen.vocabulary,
+            train.conditions,
+            np.unique(train.condition, return_counts=True)[1],
+            train.cells_per_perturbation,
+            _median_dose(train.dosage),
+            train.library_size[order],
+            np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
+            unobserved=bool((screen.library_size[screen.split == "train"] > counted + 0.5).any()),
+        )
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Perturbations that training cells received."""
+        names = self.vocabulary.perturbations
+        return tuple(
+            n for n, cells in zip(names, self.cells_per_perturbation, strict=True) if cells
+        )
+
+    def n_cells(self, condition: str) -> int:
+        """Return how many training cells a condition (as it is stored) has."""
+        if condition not in self.conditions:
+            return 0
+        return int(self.cells_per_condition[self.conditions.index(condition)])
+
+    def library_sizes(self, condition: str) -> np.ndarray:
+        """Return the library sizes of a condition's training cells; of all, if it has none."""
+        if condition not in self.conditions:
+            return self.library_size
+        position = self.conditions.index(condition)
+        start = int(self.cells_per_condition[:position].sum())
+        return self.library_size[start : start + self.n_cells(condition)]
+
+    def check_seen(self, perturbations: np.ndarray) -> None:
+        """Raise if no training cell received one of these perturbations (columns of dosage)."""
+        names = self.vocabulary.perturbations
+        strange = [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
+        if strange:
+            raise InputError(
+                f"perturbations never seen in training: {listed(strange)}; combinations need not "
+                "be seen, but each of their perturbations must"
+            )
+
+    def check_batches(self, batches: np.ndarray) -> None:
+        """Raise if no training cell is of one of these batches (codes of the vocabulary)."""
+        if not len(self.batch_shares):
+            return
+        names = self.vocabulary.batches
+        strange = [names[i] for i in np.unique(batches) if not self.batch_shares[i]]
+        if strange:
+            known = [n for n, share in zip(names, self.batch_shares, strict=True) if share]
+            raise InputError(
+                f"batches never seen in training: {listed(strange)}; the model knows "
+                f"{listed(known)}"
+            )
+
+    def asked(self, conditions: str | Sequence[str] | None) -> list[str]:
+        """Return the conditions that were asked for, once each; by default the training cells'."""
+        return once_each(self.conditions[1:] if conditions is None else conditions)
+
+    def stored(self, condition: str) -> str:
+        """Return a condition as it is stored: sorted."""
+        return self.vocabulary.stored(condition)
+
+    def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
+        """Return conditions as dosage, refusing perturbations never seen in training."""
+        vocabulary = self.vocabulary
+        read = vocabulary.notation.read
+        received = [read(name, vocabulary.perturbations) for name in conditions]
+        rows = dosage.rows(received, vocabulary.perturbations)
+        self.check_seen(np.unique(rows.indices))
+        return rows
+
+    def shares_of(self, batch: str | None) -> np.ndarray:
+        """Return the share of each batch: as in the training cells, or all in one."""
+        if batch is None:
+            return self.batch_shares
+        batches = self.vocabulary.batches
+        if batch not in batches:
+            raise unknown("batch", batch, batches)
+        self.check_batches(np.array([batches.index(batch)]))
+        return np.array([float(name == batch) for name in batches])
+
+    def drawn_batches(self, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+        """Return `cell covariate`: batches drawn as in the training cells, one-hot."""
+        shares = self.batch_shares
+        if not len(shares):
+            return np.zeros((n_cells, 0))
+        return np.eye(len(shares))[rng.choice(len(shares), n_cells, p=shares)]
+
+    def drawn_library_sizes(
+        self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return library sizes of new cells: as asked, or drawn from those "observed"."""
+        if library_size == "observed":
+            return rng.choice(self.library_sizes(self.stored(condition)), n)
+        return np.full(n, float(library_size))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the arrays, for saving."""
+        arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in arrays.items()}
+
+    def header(self) -> dict[str, Any]:
+        """Return the names and flags, for saving as JSON."""
+        return {
+            "vocabulary": asdict(self.vocabulary),
+            "conditions": list(self.conditions),
+            "unobserved": self.unobserved,
+        }
+
+    @classmethod
+    def restored(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Facts:
+        """Return the facts that `header` and `tensors` returned."""
+        names = {**header["vocabulary"], "notation": Notation(**header["vocabulary"]["notation"])}
+        for key in ("genes", "perturbations", "batches"):
+            names[key] = tuple(names[key])
+        arrays = {name: value.numpy() for name, value in tensors.items()}
+        return cls(
+            vocabulary=Vocabulary(**names),
+            conditions=tuple(header["conditions"]),
+            unobserved=header["unobserved"],
+            **arrays,
+        )
+
+
+def _median_dose(received: sp.csr_matrix) -> np.ndarray:
+    by_perturbation = received.tocsc()
+    doses = np.split(by_perturbation.data, by_perturbation.indptr[1:-1].tolist())
+    return np.array([np.median(some) if len(some) else 1.0 for some in doses])

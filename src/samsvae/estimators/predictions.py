@@ -1,0 +1,302 @@
+"""What conditions do to cells: likelihood, effects, simulated cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError, check_count, unknown
+from samsvae.estimators.trained import Trained
+from samsvae.inference import simulation
+from samsvae.inference.arms import LEVELS, ArmCells, Effect
+from samsvae.inference.effects import average_effects
+from samsvae.inference.iwelbo import predictive_iwelbo
+from samsvae.inference.latent import BasalPosterior
+from samsvae.settings.effects import EffectSettings, SimulationSettings
+from samsvae.settings.takes import takes
+
+
+class Predictions(Trained):
+    """What conditions do to cells."""
+
+    def iwelbo(
+        self, screen: Screen, *, n_particles: int = 1000, seed: int = 0, progress: bool = True
+    ) -> pd.DataFrame:
+        """Return the predictive importance weighted likelihood of each cell.
+
+        log 1/K sum_k p(x | z_k) p(z_basal_k) / q(z_basal_k | x), the globals E and M drawn from
+        their posterior and shared by all cells (section 4 of the paper). Memory does not grow
+        with K.
+
+        Parameters
+        ----------
+        screen
+            The cells, say `screen.test`; matched by gene and perturbation name.
+        n_particles
+            K. More give a tighter, higher bound.
+        seed
+            Same seed, same numbers.
+        progress
+            Show a progress bar.
+
+        Returns
+        -------
+        By cell: iwelbo, and its Monte Carlo standard error mc_se, in nats. The standard error of
+        the mean over cells is in `.attrs["mean_mc_se"]`: the cells share draws, so it is not the
+        mean of theirs. In `.attrs["joint"]` is the bound for all cells together, in which the
+        globals are scored too (eq. 6 and 7 as printed): nats in all, not per cell.
+
+        Examples
+        --------
+        >>> import samsvae
+        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
+        >>> screen = samsvae.datasets.simulated_screen(**sizes)
+        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+        >>> model = model.train(max_steps=5, progress=False)
+        >>> table = model.iwelbo(screen.test, n_particles=10, progress=False)
+        >>> list(table.columns), len(table) == len(screen.test)
+        (['iwelbo', 'mc_se'], True)
+        """
+        check_count("n_particles", n_particles)
+        loader = self.loader(screen)
+        generator = self._generator(seed)
+        result = predictive_iwelbo(
+            self.module, loader, n_particles=n_particles, generator=generator, progress=progress
+        )
+        table = {"iwelbo": result.iwelbo, "mc_se": result.mc_se}
+        frame = pd.DataFrame(table, index=loader.screen.cells)
+        frame.attrs |= {"mean_mc_se": result.mean_mc_se, "joint": result.joint}
+        return frame
+
+    @takes(EffectSettings)
+    def effects(self, conditions: str | Sequence[str] | None = None, **settings: Any) -> AnnData:
+        """Return the average treatment effect of conditions on every gene, against control.
+
+        ATE(d) = mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), z_k, E_k, M_k], z_k a basal
+        state. Both arms share all draws, the noise of the counts included.
+
+        Parameters
+        ----------
+        conditions
+            Such as "KLF1", or "KLF1+CEBPA", seen in training or not; by default all conditions of
+            the training cells but control. "@" gives a dose: "drugA@0.5".
+        **settings
+            How: scale, library_size (1e4), n_particles (2500), n_count_draws, n_draws (100), basal
+            ("prior"), batch, seed (0), progress; see `samsvae.settings.effects.EffectSettings`.
+
+        Returns
+        -------
+        Conditions (as asked) x genes: `X` the ATE; layers "mc_se", its Monte Carlo standard
+        error, "lower" and "upper", the 90 % posterior interval (the uncertainty of the effect,
+        not the spread of cells), and "lower_50" and "upper_50", that of 50 %. `obs` holds each
+        condition as it is stored (sorted) and its number of training cells: 0 for an unseen
+        combination.
+
+        Raises
+        ------
+        InputError
+            If a perturbation was never seen in training, the model has no such scale, or an
+            argument is out of range.
+
+        Examples
+        --------
+        >>> import samsvae
+        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
+        >>> screen = samsvae.datasets.simulated_screen(**sizes)
+        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+        >>> model = model.train(max_steps=5, progress=False)
+        >>> effects = model.effects(["G01", "G01+G02"], n_particles=20, progress=False)
+        >>> effects.shape, list(effects.layers)
+        ((2, 20), ['mc_se', 'lower', 'upper', 'lower_50', 'upper_50'])
+        >>> list(effects.obs["n_train_cells"] > 0)  # the combination was never seen
+        [True, False]
+        """
+        given = EffectSettings(**settings)
+        scales = self.module.likelihood.scales
+        scale = given.scale or scales[0]
+        if scale not in scales:
+            raise unknown(f"scale for a {self.module.likelihood.name} likelihood:", scale, scales)
+        self._check_answers(given.seed)
+        asked = self.facts.asked(conditions)
+        received = self.encoding(self.facts.received(asked))
+        stored = [self.facts.stored(name) for name in asked]
+        cells = ArmCells(
+            [self.facts.library_sizes(name) for name in stored],
+            self.facts.library_sizes(self.facts.conditions[0]),
+            self.facts.shares_of(given.batch),
+            self._states(given.basal, given.batch),
+        )
+        results = average_effects(self.module, received, replace(given, scale=scale), cells)
+        n_cells = [self.facts.n_cells(name) for name in stored]
+        return AnnData(
+            np.array([result.ate for result in results]),
+            obs=pd.DataFrame(
+                {"condition": stored, "n_train_cells": n_cells}, index=pd.Index(asked, dtype=str)
+            ),
+            var=pd.DataFrame(index=list(self.facts.vocabulary.genes)),
+            layers={"mc_se": np.array([result.mc_se for result in results]), **_ends(results)},
+            uns={
+                "scale": scale,
+                "library_size": str(given.library_size),
+                "basal": given.basal,
+                "n_particles": given.n_particles,
+            },
+        )
+
+    def _states(self, basal: str, batch: str | None) -> BasalPosterior | None:
+        """Return the control cells' basal states, if asked for; in one batch, if it is given."""
+        if basal == "prior":
+            return None
+        states = self.control_basal
+        if batch is None:
+            return states
+        share = torch.from_numpy(self.facts.shares_of(batch)).to(states.covariates)
+        return states._replace(covariates=share.expand(len(states.loc), -1))
+
+    @takes(EffectSettings)
+    def dose_response(
+        self,
+        perturbation: str,
+        doses: Sequence[float],
+        *,
+        background: str | None = None,
+        **settings: Any,
+    ) -> AnnData:
+        """Return the effect of a perturbation on every gene, dose by dose.
+
+        All doses share their draws, so the curve is smoother than its Monte Carlo errors say.
+
+        Parameters
+        ----------
+        perturbation
+            Its name.
+        doses
+            In the units of the screen, each at least 0.
+        background
+            Condition that the cells receive besides, such as "drugB@2".
+        **settings
+            As in `effects`.
+
+        Returns
+        -------
+        Doses (ascending) x genes, as `effects` returns them, with the doses in `obs["dose"]`.
+
+        Raises
+        ------
+        InputError
+            As in `effects`, or if a dose is not a number of at least 0.
+
+        Examples
+        --------
+        >>> import samsvae
+        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
+        >>> screen = samsvae.datasets.simulated_screen(**sizes)
+        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+        >>> model = model.train(max_steps=5, progress=False)
+        >>> curve = model.dose_response("G01", [0, 0.5, 1], n_particles=20, progress=False)
+        >>> list(curve.obs["dose"])
+        [0.0, 0.5, 1.0]
+        """
+        vocabulary = self.facts.vocabulary
+        notation, names = vocabulary.notation, vocabulary.perturbations
+        if perturbation not in names:
+            raise unknown("perturbation", perturbation, names)
+        besides = {} if background is None else notation.read(background, names)
+        if perturbation in besides:
+            raise InputError(f"the background {background!r} holds {perturbation!r} itself")
+        ascending = sorted({dose for given in doses for dose in notation.doses(given)})
+        received = [besides | ({perturbation: dose} if dose else {}) for dose in ascending]
+        adata = self.effects([notation.write(condition) for condition in received], **settings)
+        adata.obs["dose"] = ascending
+        return adata
+
+    @takes(SimulationSettings)
+    def simulate(
+        self, conditions: str | Sequence[str], *, cells: Screen | None = None, **settings: Any
+    ) -> AnnData:
+        """Draw counts of cells under conditions.
+
+        Parameters
+        ----------
+        conditions
+            As in `effects`.
+        cells
+            Instead of new cells: what these very cells would have shown under each condition,
+            at their own basal state (drawn from its posterior), library size and batch. One draw
+            of masks and embeddings is shared by all of them.
+        **settings
+            How: n_cells (1000 new cells per condition), library_size ("observed"), seed (0); see
+            `samsvae.settings.effects.SimulationSettings`.
+
+        Returns
+        -------
+        Cells x genes: `X` counts, sparse (real values, dense, for a Gaussian likelihood); `obs` the
+        condition, library size and, with `cells`, the cell it is.
+
+        Examples
+        --------
+        >>> import samsvae
+        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
+        >>> screen = samsvae.datasets.simulated_screen(**sizes)
+        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+        >>> model = model.train(max_steps=5, progress=False)
+        >>> cells = model.simulate(["G01", "control"], n_cells=5)
+        >>> cells.shape, list(cells.obs["condition"].unique())
+        ((10, 20), ['G01', 'control'])
+        """
+        given = SimulationSettings(**settings)
+        asked = self.facts.asked(conditions)
+        received = self.encoding(self.facts.received(asked))
+        has_library_size = self.module.likelihood.has_library_size
+        generator = self._generator(given.seed)
+        rng = np.random.default_rng(given.seed)
+        loader = None if cells is None else self.loader(cells)
+        drawn, obs = [], []
+        for name, row in zip(asked, received, strict=True):
+            if loader is not None:
+                sizes = loader.screen.library_size
+                drawn.append(simulation.given_cells(self.module, row, loader, generator))
+            else:
+                n, size = given.n_cells, given.library_size
+                sizes = self.facts.drawn_library_sizes(name, size, n, rng)
+                drawn.append(
+                    simulation.new_cells(
+                        self.module,
+                        row,
+                        sizes,
+                        self.facts.drawn_batches(n, rng),
+                        generator,
+                        panel=size != "observed",
+                    )
+                )
+            table = pd.DataFrame({"condition": name}, index=pd.RangeIndex(drawn[-1].shape[0]))
+            if has_library_size:
+                table["library_size"] = sizes
+            if loader is not None:
+                table["cell"] = loader.screen.cells.to_numpy()
+            obs.append(table.set_index(name + ":" + table.index.astype(str)))
+        var = pd.DataFrame(index=list(self.facts.vocabulary.genes))
+        stacked = sp.vstack(drawn, "csr") if sp.issparse(drawn[0]) else np.concatenate(drawn)
+        return AnnData(stacked, obs=pd.concat(obs), var=var)
+
+    def cells(self, condition: str, *, n_cells: int, seed: int) -> simulation.Cells:
+        """Return counts of so many simulated cells under a condition, at observed library sizes."""
+        return self.simulate([condition], n_cells=n_cells, seed=seed).X
+
+
+def _ends(results: Sequence[Effect]) -> dict[str, np.ndarray]:
+    """Return the ends of the intervals as layers, `condition gene` each."""
+    ends = np.array([result.intervals for result in results])
+    return {
+        f"{end}{'' if level == 0.9 else f'_{level:.0%}'.rstrip('%')}": ends[:, i, j]
+        for i, level in enumerate(LEVELS)
+        for j, end in enumerate(("lower", "upper"))
+    }

@@ -1,0 +1,97 @@
+"""Saved models: `model.safetensors` beside `model.json`, never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from samsvae._version import __version__
+from samsvae.errors import InputError
+from samsvae.estimators.facts import Facts
+from samsvae.inference.latent import BasalPosterior
+from samsvae.storage import tensors
+from samsvae.storage.files import written_aside
+
+TENSORS, NAMES = "model.safetensors", "model.json"
+
+
+class Saved(NamedTuple):
+    """What is saved of a trained model."""
+
+    estimator: str
+    """Its name in the family."""
+    hyperparameters: dict[str, Any]
+    history: dict[str, list[float]]
+    facts: Facts
+    state: dict[str, Tensor]
+    """Of the module."""
+    control_basal: BasalPosterior
+
+
+def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
+    """Save a trained model; see `Estimator.save`."""
+    folder = Path(folder)
+    parts = {
+        **tensors.prefixed("model", saved.state),
+        **tensors.prefixed("facts", saved.facts.tensors()),
+        **tensors.prefixed("control_basal", saved.control_basal._asdict()),
+    }
+    names = {
+        "schema_version": tensors.SCHEMA_VERSION,
+        "samsvae_version": __version__,
+        "estimator": saved.estimator,
+        "hyperparameters": saved.hyperparameters,
+        "facts": saved.facts.header(),
+        "history": saved.history,
+        "tensors": _digest(parts),
+    }
+    # Both are written before either is renamed: on a full disk the old pair survives.
+    with written_aside(folder / TENSORS) as aside, written_aside(folder / NAMES) as names_aside:
+        aside.write_bytes(tensors.to_bytes(parts, {}))
+        names_aside.write_text(json.dumps(names, indent=1))
+
+
+def read(folder: str | os.PathLike[str]) -> Saved:
+    """Return what `write` wrote.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, not whole, of a newer schema, or does not belong to the other.
+    """
+    path = Path(folder) / NAMES
+    if not path.is_file():
+        raise InputError(f"no saved model in {str(folder)!r}: it has no {NAMES}")
+    try:
+        names = json.loads(path.read_text())
+        tensors.check_schema(path, names)
+        parts, _ = tensors.read(Path(folder) / TENSORS)
+        saved = Saved(
+            names["estimator"],
+            names["hyperparameters"],
+            names["history"],
+            Facts.restored(names["facts"], tensors.unprefixed("facts", parts)),
+            tensors.unprefixed("model", parts),
+            BasalPosterior(**tensors.unprefixed("control_basal", parts)),
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{str(path)!r} is not whole, or not a file of ours: {error}") from error
+    if names["tensors"] != _digest(parts):
+        raise InputError(
+            f"{NAMES} and {TENSORS} in {str(folder)!r} do not belong together: save the model again"
+        )
+    return saved
+
+
+def _digest(parts: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        digest.update(name.encode())
+        digest.update(parts[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,66 @@
+"""A trained model, as its answers need it."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import torch
+
+from samsvae.data.encoding import Encoding
+from samsvae.data.loader import Loader
+from samsvae.data.screen import Screen
+from samsvae.data.vocabulary import Vocabulary
+from samsvae.errors import InputError, check_count
+from samsvae.estimators.facts import Facts
+from samsvae.inference.latent import BasalPosterior
+from samsvae.model.vae import PerturbationVAE
+
+
+class Trained:
+    """A trained model, with the names that its numbers stand for."""
+
+    module: PerturbationVAE
+    """The model itself."""
+    facts: Facts
+    """Names, and facts of the training cells."""
+    encoding: Encoding
+    """From what a cell received to the model's own columns of dosage."""
+    is_trained: bool
+    control_basal: BasalPosterior
+    """Of control training cells, once trained."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The names that it knows."""
+        return self.facts.vocabulary
+
+    @property
+    def remembered(self) -> pd.Index:
+        """Names of the cells that it was made from: a model keeps none."""
+        return pd.Index([])
+
+    def _check_answers(self, seed: int) -> None:
+        """Raise unless the model is trained and the seed is one."""
+        check_count("seed", seed, low=0)
+        if not self.is_trained:
+            raise InputError("the model is not trained: call train first")
+
+    def _generator(self, seed: int) -> torch.Generator:
+        self._check_answers(seed)
+        return torch.Generator(next(self.module.parameters()).device).manual_seed(seed)
+
+    def loader(self, screen: Screen) -> Loader:
+        """Return the loader of a screen matched to the model's names."""
+        matched, n_ignored = screen.matched_to(self.facts.vocabulary)
+        if n_ignored:
+            warnings.warn(
+                f"{n_ignored} genes that the model does not know are ignored", stacklevel=3
+            )
+        if not len(matched):
+            raise InputError("the screen has no cells")
+        self.facts.check_seen(np.flatnonzero(matched.cells_per_perturbation))
+        self.facts.check_batches(matched.batch)
+        device = next(self.module.parameters()).device
+        return Loader(matched, device, encoding=self.encoding)

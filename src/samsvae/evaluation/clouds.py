@@ -1,0 +1,81 @@
+"""Cells as clouds of points, in the space of principal components: what means do not see."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from samsvae.data.expression import normalised
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError
+from samsvae.evaluation.predictor import Predictor
+from samsvae.metrics.distances import median_distance
+from samsvae.types import Scale
+
+_COMPONENTS = 30
+_FIT = 5000
+"""Most cells that the principal components are found from."""
+
+
+class Space:
+    """Principal components of expression, found from training cells.
+
+    Parameters
+    ----------
+    screen
+        The whole screen.
+    values
+        Its expression on the scale, `cell gene`.
+    scale
+        The scale.
+    n_cells
+        Most cells of a cloud.
+    seed
+        Of all that is drawn.
+    """
+
+    def __init__(
+        self, screen: Screen, values: sp.csr_matrix, *, scale: Scale, n_cells: int, seed: int
+    ) -> None:
+        from sklearn.decomposition import PCA  # slow to import, and needed here alone
+
+        self.screen, self.values = screen, values
+        self.scale, self.n_cells, self.seed = scale, n_cells, seed
+        self.train = np.asarray(screen.split) == "train"
+        rows = self.some(self.train, _FIT)
+        k = min(_COMPONENTS, min(len(rows), values.shape[1]) - 1)
+        pca = PCA(k, svd_solver="arpack", random_state=seed) if k > 0 else None
+        self.components = pca and pca.fit(values[rows])
+        control = self.of(self.some(self.train & screen.is_control))
+        several = control is not None and len(control) > 1
+        self.kernel = median_distance(np.asarray(control)) if several else np.nan
+
+    def some(self, cells: np.ndarray, most: int | None = None) -> np.ndarray:
+        """Return the positions of at most so many of these cells, `cell` boolean."""
+        rows, most = np.flatnonzero(cells), most or self.n_cells
+        if len(rows) <= most:
+            return rows
+        return np.sort(np.random.default_rng(self.seed).choice(rows, most, replace=False))
+
+    def of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return cells of the screen, by position, `cell component`; None without any."""
+        return self._projected(self.values[rows]) if len(rows) else None
+
+    def predicted(self, predictor: Predictor, condition: str) -> np.ndarray | None:
+        """Return cells that a predictor expects under a condition, `cell component`.
+
+        None: it predicts means alone, or has no answer for the condition.
+        """
+        try:
+            counts = predictor.cells(condition, n_cells=self.n_cells, seed=self.seed)
+        except InputError:
+            return None
+        if counts is None or not counts.shape[0]:
+            return None
+        return self._projected(normalised(sp.csr_matrix(counts), self.scale))
+
+    def _projected(self, values: sp.csr_matrix) -> np.ndarray:
+        if self.components is None:  # a single gene is its own component
+            return values.toarray()
+        projected: np.ndarray = self.components.transform(values)
+        return projected

@@ -1,0 +1,57 @@
+"""What is asked of whatever predicts effects: models and baselines alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from samsvae.data.screen import Screen
+from samsvae.data.vocabulary import Vocabulary
+
+
+class Predictor(Protocol):
+    """Predicts what conditions do to cells.
+
+    The settings of its answers are those of `samsvae.SAMSVAE`; what is of no account for a
+    predictor it takes and leaves.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it can be asked."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The names that it knows."""
+
+    @property
+    def remembered(self) -> pd.Index:
+        """Names of the cells that it was made from, as far as it knows them."""
+
+    def effects(self, conditions: str | Sequence[str] | None = None, **settings: Any) -> AnnData:
+        """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
+
+        Where they depend on the library size, `uns["library_size"]` tells which it was.
+        """
+
+    def cells(
+        self, condition: str, *, n_cells: int, seed: int
+    ) -> sp.csr_matrix | np.ndarray | None:
+        """Return counts of at most so many cells under a condition, at observed library sizes.
+
+        None: it predicts means alone.
+        """
+
+    def iwelbo(
+        self, screen: Screen, *, n_particles: int, seed: int, progress: bool
+    ) -> pd.DataFrame | None:
+        """Return the likelihood of cells, as `samsvae.SAMSVAE.iwelbo` does; None: it has none."""

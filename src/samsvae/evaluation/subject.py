@@ -1,0 +1,205 @@
+"""What predictors are scored on: the cells of some conditions, whole or halved at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from samsvae.data.expression import expression
+from samsvae.data.screen import Screen
+from samsvae.data.training import training_cells
+from samsvae.data.vocabulary import SPLITS
+from samsvae.errors import InputError, listed, unknown
+from samsvae.evaluation.clouds import Space
+from samsvae.evaluation.differential_expression import control_cells
+from samsvae.evaluation.means import Means, scales_of
+from samsvae.metrics.interactions import interaction
+from samsvae.metrics.observed import Moments, Observed, group_moments
+from samsvae.metrics.records import Clouds, Observation
+from samsvae.types import Scale
+
+UNSEEN = "unseen"
+"""Label of conditions of the test cells that no training cell received."""
+
+
+class Subject:
+    """The scored conditions of one split.
+
+    Parameters
+    ----------
+    screen
+        The whole screen.
+    values
+        Expression of all its cells on the scale, `cell gene`.
+    label
+        The split, or "unseen".
+    cells
+        `cell`: which cells are scored.
+    conditions
+        Which conditions, without control.
+    perturbation_mean
+        `gene`: mean effect of the training conditions.
+    space
+        In which distributions of cells are compared; None: they are not.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        values: sp.csr_matrix,
+        label: str,
+        *,
+        cells: np.ndarray,
+        conditions: Sequence[str],
+        perturbation_mean: np.ndarray,
+        space: Space | None = None,
+    ) -> None:
+        self.screen, self.values, self.label = screen, values, label
+        self.conditions = tuple(conditions)
+        self.perturbation_mean, self.space = perturbation_mean, space
+        self.cells, self.control = cells, control_cells(screen, cells)
+        self.group = np.where(cells, _positions(screen, self.conditions), -1)
+        self.combinations = _parts(screen, self.conditions)
+        parts = [name for names in self.combinations.values() for name in names]
+        self.parts = tuple(dict.fromkeys(parts))
+        self.part = _positions(screen, self.parts)
+        notation, genes = screen.vocabulary.notation, {g: i for i, g in enumerate(screen.genes)}
+        received = [notation.read(name, screen.perturbations) for name in self.conditions]
+        self.targets = [[genes[name] for name in names if name in genes] for names in received]
+
+    @property
+    def asked(self) -> list[str]:
+        """All conditions whose effects are needed: those scored, and the parts of combinations."""
+        return list(dict.fromkeys((*self.conditions, *self.parts)))
+
+    @property
+    def n_cells(self) -> np.ndarray:
+        """`condition`: scored cells of each."""
+        return np.bincount(self.group[self.group >= 0], minlength=len(self.conditions))
+
+    def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Deal the cells of each condition, and of control, to two halves at random, `cell`."""
+        order = rng.permutation(len(self.screen))
+        scored = (self.group >= 0) | (self.cells & self.screen.is_control)
+        kind = self.screen.condition * 2 + scored  # those scored are dealt on their own
+        order = order[np.argsort(kind[order], kind="stable")]
+        starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
+        place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+        first = np.zeros(len(order), bool)
+        first[order] = place % 2 == 0
+        return first, ~first
+
+    def seen(self, cells: np.ndarray | None = None) -> Observation:
+        """Return what the scored cells show; with `cells`, those of them alone."""
+        among = np.ones(len(self.screen), bool) if cells is None else cells
+        sums = self._moments(np.where(among, self.group, -1), len(self.conditions))
+        control = self._moments(np.where(among & self.control, 0, -1), 1)
+        observed = Observed.of(
+            self.conditions,
+            sums,
+            control,
+            genes=self.screen.genes,
+            perturbation_mean=self.perturbation_mean,
+            targets=self.targets,
+        )
+        effects = pd.DataFrame(observed.effect, list(self.conditions))
+        if self.parts:
+            of_parts = self._moments(np.where(among, self.part, -1), len(self.parts))
+            singles = pd.DataFrame(of_parts.mean - control.mean, list(self.parts))
+            # Of a part that is scored itself, all its cells count here, not the scored ones alone.
+            effects = pd.concat([effects.drop(index=singles.index, errors="ignore"), singles])
+        return Observation(
+            observed,
+            np.array([self.conditions.index(name) for name in self.combinations], int),
+            interaction(effects, self.combinations),
+            None if self.space is None else self._clouds(self.space, among),
+        )
+
+    def _clouds(self, space: Space, among: np.ndarray) -> Clouds:
+        group = np.where(among, self.group, -1)
+        each = [space.of(space.some(group == i)) for i in range(len(self.conditions))]
+        return Clouds(each, space.kernel)
+
+    def _moments(self, group: np.ndarray, n_groups: int) -> Moments:
+        """Return the sums over the cells of each group."""
+        rows = np.flatnonzero(group >= 0)
+        return group_moments(self.values[rows], group[rows], n_groups)
+
+
+def subjects(
+    screen: Screen, scale: Scale, splits: Sequence[str], *, n_cells: int, seed: int
+) -> list[Subject]:
+    """Return what is scored of each split: seen conditions, and unseen ones of the test apart.
+
+    Clouds of at most `n_cells` cells are compared; 0: none.
+
+    Raises
+    ------
+    InputError
+        If a split is unknown or has no conditions to score, or "unseen" is asked for and a
+        condition of the test cells is in training, too.
+    """
+    training = set(training_cells(screen).conditions)
+    scales = scales_of(screen.vocabulary)
+    if scale not in scales:
+        raise unknown("scale", scale, scales)
+    if not splits:
+        raise InputError(f"no split to score: expected one or more of {listed(SPLITS)}")
+    values = expression(screen, scale)
+    mean = Means(screen.train, scale).mean
+    space = Space(screen, values, scale=scale, n_cells=n_cells, seed=seed) if n_cells else None
+    found: dict[str, Subject] = {}
+    for label in splits:
+        if label not in (*SPLITS, UNSEEN):
+            raise unknown("split", label, [*SPLITS, UNSEEN])
+        cells = np.asarray(screen.split) == ("test" if label == UNSEEN else label)
+        names = [n for n in screen[cells].conditions if n != screen.condition_names[0]]
+        if not names:
+            raise InputError(f"no condition to score: the split leaves no {label} cells of any")
+        seen = [name for name in names if name in training]
+        if label == UNSEEN and seen:
+            raise InputError(
+                f"the evaluation is called 'unseen', but {len(seen)} of its conditions are in "
+                f"training, too: {listed(seen)}; split with samsvae.splits.heldout_combinations, "
+                "or ask for the split 'test', which gives unseen conditions apart"
+            )
+        apart = UNSEEN if label in ("test", UNSEEN) else f"{label} {UNSEEN}"
+        kinds = {label: seen, apart: [name for name in names if name not in training]}
+        found |= {
+            kind: Subject(
+                screen,
+                values,
+                kind,
+                cells=cells,
+                conditions=some,
+                perturbation_mean=mean,
+                space=space,
+            )
+            for kind, some in kinds.items()
+            if some
+        }
+    return list(found.values())
+
+
+def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
+    """Return, `cell`, the position of each cell's condition among some; -1: none of them."""
+    position = np.full(len(screen.condition_names), -1)
+    names = {name: i for i, name in enumerate(screen.condition_names)}
+    for i, name in enumerate(conditions):
+        position[names[name]] = i
+    return position[screen.condition]
+
+
+def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:
+    """Return, of each combination whose parts have cells of their own, what it is made of."""
+    notation, known = screen.vocabulary.notation, set(screen.conditions)
+    found = {}
+    for name in conditions:
+        received = notation.read(name, screen.perturbations)
+        parts = [notation.write({one: dose}) for one, dose in received.items()]
+        if len(parts) > 1 and known.issuperset(parts):
+            found[name] = parts
+    return found

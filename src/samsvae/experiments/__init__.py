@@ -1,0 +1,1 @@
+"""Jobs: models trained and scored, each in a folder of its own."""

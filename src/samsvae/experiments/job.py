@@ -1,0 +1,68 @@
+"""A job: one model, trained and scored in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from samsvae.data.screen import Screen
+from samsvae.estimators import estimator
+from samsvae.evaluation.evaluate import evaluate
+from samsvae.experiments.run import Run
+from samsvae.settings.by_name import settings_of
+from samsvae.settings.train import TrainPlan
+from samsvae.storage.files import write_text
+
+
+class Job(NamedTuple):
+    """What is to be trained and scored, and where."""
+
+    folder: Path
+    """The run directory."""
+    settings: Mapping[str, Any]
+    """All settings of the run."""
+    scoring: Mapping[str, Any]
+    """Of `samsvae.evaluate`."""
+
+
+def fit_and_score(
+    job: Job,
+    screen: Screen,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Train a model and score it; return its folder, which then holds scores.csv.
+
+    Parameters
+    ----------
+    job
+        What.
+    screen
+        With its split.
+    resume
+        Keep what is finished in the folder, and go on with what is not.
+    say
+        Prints a line.
+    """
+    run, settings = Run(job.folder), job.settings
+    path = run / "scores.csv"
+    run.start(settings, screen, resume=resume)
+    if resume and path.exists():
+        return job.folder
+    path.unlink(missing_ok=True)
+    name = settings["model"]
+    say(f"{name}, seed {settings['seed']}")
+    if resume and (run / "model.json").exists():
+        trained = run.model(settings["device"])
+    else:
+        kind = estimator(name)
+        trained = kind(screen, **settings_of(kind, settings))
+        training = settings_of(TrainPlan, settings)
+        trained.train(**training, checkpoint=run.checkpoint, resume=resume)
+        run.finish(trained)
+    scores = evaluate({name: trained}, screen, **job.scoring)
+    scores = scores[scores["predictor"] == name].assign(seed=settings["seed"])
+    write_text(path, scores.to_csv(index=False))
+    return job.folder

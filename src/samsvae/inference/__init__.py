@@ -1,0 +1,1 @@
+"""What a trained module answers: tensors in, arrays out."""

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: every metric, and what they are computed from."""

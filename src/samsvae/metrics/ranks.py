@@ -1,0 +1,157 @@
+"""Scores from ranks: of conditions by their distance, of genes by the size of their effect.
+
+All take predicted effects, `condition gene`, and what the cells show, and return `condition`; NaN
+where a condition cannot be scored. Ties count half, or as they would on average in random order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from samsvae.metrics.observed import Observed
+
+_ROUNDING = 1e-9
+"""Distances that differ by less than this share of them are equal."""
+
+
+def centroid_accuracy(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the share of other conditions that are farther from the prediction than its own.
+
+    Mean over q != p of [|a_p - d_q| > |a_p - d_p|], Euclidean, for predicted effects a and
+    observed effects d: 1 best, .5 for a prediction that is closest to none in particular.
+
+    References
+    ----------
+    Viñas Torné et al.: Systema: a framework for evaluating genetic perturbation response
+    prediction beyond systematic variation, Nature Biotechnology 2025.
+    """
+    return 1 - _share_closer(*_squared_distance(predicted, observed.effect))
+
+
+def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return how early a condition comes among all, ordered by distance from its prediction.
+
+    1 - (rank - 1) / (n - 1) of sum_g |a_pg - d_pg| among sum_g |a_pg - d_qg| over q, the smallest
+    first; the genes that p perturbs are left out of its sums, since their effects need no model.
+
+    References
+    ----------
+    Wu et al.: PerturBench, 2024; the Virtual Cell Challenge, Cell 2025 (there the rank is divided
+    by n).
+    """
+    distance = cdist(predicted, observed.effect, "cityblock")
+    left = distance.copy()
+    for row, targets in enumerate(map(list, observed.targets)):
+        left[row] -= np.abs(predicted[row, targets] - observed.effect[:, targets]).sum(1)
+    return 1 - _share_closer(left, distance)
+
+
+def perturbench_rank(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return how late a prediction comes among all, ordered by distance from what it predicts.
+
+    (rank - 1) / (n - 1) of rmse(a_p, d_p) among rmse(a_q, d_p) over q, the smallest first: 0 best,
+    .5 for a predictor that says the same of all conditions.
+
+    References
+    ----------
+    Wu et al.: PerturBench: Benchmarking Machine Learning Models for Cellular Perturbation
+    Analysis, 2024 (there the rank is divided by n, and ties are broken at random).
+    """
+    # What is predicted of conditions without cells is not among those compared.
+    predicted = np.where(np.isnan(observed.effect), np.nan, predicted)
+    return _share_closer(*_squared_distance(observed.effect, predicted))  # ordered as the RMSE
+
+
+def _squared_distance(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return sum_g (a_pg - b_qg)^2, and the size of the terms it is taken from, `row row`.
+
+    As |a|^2 + |b|^2 - 2 a b: one matrix product, a hundred times faster than gene by gene.
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    size = (a * a).sum(1)[:, None] + (b * b).sum(1)
+    return size - 2 * a @ b.T, size
+
+
+def _share_closer(distance: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return the share of the other columns that are closer to a row than its own, `condition`.
+
+    Parameters
+    ----------
+    distance
+        `condition condition`: whose own are on the diagonal; NaN: not among those compared.
+    size
+        The same before subtraction: rounding is a share of it.
+    """
+    to_itself = distance.diagonal()[:, None]
+    slack = _ROUNDING * np.maximum(size, size.diagonal()[:, None])
+    closer = np.sum(distance < to_itself - slack, axis=1)
+    ties = np.sum(np.abs(distance - to_itself) <= slack, axis=1) - 1  # but for itself
+    others = np.sum(np.isfinite(distance), axis=1) - 1
+    share = (closer + ties / 2) / np.maximum(others, 1)
+    return np.where(np.isfinite(to_itself[:, 0]) & (others > 0), share, np.nan)
+
+
+def de_overlap(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the share of the significant genes S that are among the |S| largest |predicted|.
+
+    Genes that tie for the last places count as often as random order would take them: a constant
+    prediction scores |S| / G. S: see `significant`.
+    """
+    size, wanted = np.abs(predicted), significant(observed)
+    n = wanted.sum(1)
+    last = np.take_along_axis(-np.sort(-size, axis=1), np.maximum(n, 1)[:, None] - 1, 1)
+    above, tied = size > last, size == last
+    chance = (n - above.sum(1)) / np.maximum(tied.sum(1), 1)
+    hits = (above & wanted).sum(1) + chance * (tied & wanted).sum(1)
+    return _where_scored(hits / np.maximum(n, 1), predicted, observed, n)
+
+
+def de_auprc(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the average precision with which |predicted| finds the significant genes S.
+
+    Mean over genes of S of the share of S among all genes with an effect at least as large. S: see
+    `significant`.
+    """
+    order = np.argsort(-np.abs(predicted), axis=1, kind="stable")
+    size = np.abs(np.take_along_axis(predicted, order, 1))
+    wanted = np.take_along_axis(significant(observed), order, 1)
+    n, (n_conditions, n_genes) = wanted.sum(1), size.shape
+    # Genes of equal effect are found together, at the place of the last of them.
+    differs = np.hstack([size[:, 1:] != size[:, :-1], np.ones((n_conditions, 1), bool)])
+    place = np.where(differs, np.arange(n_genes), n_genes - 1)
+    place = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
+    precision = np.take_along_axis(np.cumsum(wanted, axis=1), place, 1) / (place + 1)
+    score = (precision * wanted).sum(1) / np.maximum(n, 1)
+    return _where_scored(score, predicted, observed, n)
+
+
+def de_sign_agreement(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the share of the significant genes S whose effect has the predicted sign.
+
+    A predicted effect of 0 has none. S: see `significant`.
+    """
+    wanted = significant(observed)
+    n = wanted.sum(1)
+    agree = (wanted & (np.sign(predicted) == np.sign(observed.effect))).sum(1)
+    return _where_scored(agree / np.maximum(n, 1), predicted, observed, n)
+
+
+def significant(observed: Observed, rate: float = 0.05) -> np.ndarray:
+    """Return which genes differ from control at a false discovery rate, `condition gene`.
+
+    Benjamini and Hochberg's: p_g <= the largest p_(k) that is at most rate k / G, p_(k) being the
+    condition's k-th smallest p value.
+    """
+    ordered = np.sort(observed.p_control, axis=1)
+    n_genes = ordered.shape[1]
+    passes = ordered <= rate * np.arange(1, n_genes + 1) / n_genes
+    return observed.p_control <= np.max(ordered, axis=1, where=passes, initial=-1, keepdims=True)
+
+
+def _where_scored(
+    score: np.ndarray, predicted: np.ndarray, observed: Observed, n: np.ndarray
+) -> np.ndarray:
+    """Return the score, NaN where no gene is significant or an effect is not known."""
+    known = np.isfinite(predicted).all(1) & np.isfinite(observed.effect).all(1)
+    return np.where(known & (n > 0), score, np.nan)

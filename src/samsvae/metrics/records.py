@@ -1,0 +1,64 @@
+"""What is held against what: a prediction of some conditions, and what their cells show."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from samsvae.metrics.observed import Observed
+
+
+class Clouds(NamedTuple):
+    """Cells of conditions as points in a space of few components."""
+
+    cells: list[np.ndarray | None]
+    """By condition, `cell component`; None: there are none, or means alone are predicted."""
+    kernel: float
+    """Width of a Gaussian kernel in this space; NaN, or 0: there is none."""
+
+
+class Intervals(NamedTuple):
+    """Central posterior intervals of effects."""
+
+    ate: np.ndarray
+    """`condition gene`: the effects they are of."""
+    ends: dict[float, tuple[np.ndarray, np.ndarray]]
+    """By level, lower and upper ends, `condition gene`."""
+
+
+class Observation(NamedTuple):
+    """What cells of some conditions show."""
+
+    observed: Observed
+    combinations: np.ndarray
+    """`combination`: which of the conditions are combinations whose parts have cells, too."""
+    interaction: np.ndarray
+    """`combination gene`: what these do beyond the sum of their parts."""
+    clouds: Clouds | None
+    """None: distributions of cells are not compared."""
+
+
+class Prediction(NamedTuple):
+    """What is predicted of the same conditions; effects are NaN where there is no prediction."""
+
+    effects: dict[str, np.ndarray]
+    """`condition gene`: by library size, "fixed" (1e4) or "observed"."""
+    interactions: dict[str, np.ndarray]
+    """`combination gene`: alike."""
+    intervals: Intervals | None
+    """At observed library sizes; None without a posterior."""
+    clouds: Clouds | None
+    likelihood: np.ndarray | None = None
+    """`condition 2`: sum of the IWELBO over the condition's cells, nats, and how many these are;
+    control may come last. None without a likelihood."""
+
+    @classmethod
+    def of_cells(cls, seen: Observation) -> Prediction:
+        """Return what cells show as a prediction of others."""
+        return cls(
+            dict.fromkeys(("fixed", "observed"), seen.observed.effect),
+            dict.fromkeys(("fixed", "observed"), seen.interaction),
+            None,
+            seen.clouds,
+        )

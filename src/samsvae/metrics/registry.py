@@ -1,0 +1,204 @@
+"""Every metric: its name, how it is computed, where it stands in tables.
+
+A new metric is a function in one of this folder's files and an entry in `METRICS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from samsvae.metrics import effects as of_effects
+from samsvae.metrics.correlation import paired_means, pearson_of_means, r2_of_means
+from samsvae.metrics.distances import energy_distance, mmd
+from samsvae.metrics.intervals import coverage
+from samsvae.metrics.metric import Metric, Part, Scored, first
+from samsvae.metrics.observed import Observed
+from samsvae.metrics.ranks import (
+    centroid_accuracy,
+    de_auprc,
+    de_overlap,
+    de_sign_agreement,
+    perturbation_discrimination,
+    perturbench_rank,
+)
+from samsvae.metrics.records import Clouds, Intervals, Observation, Prediction
+
+
+def _mean_of(
+    name: str,
+    score: Callable[[np.ndarray, Observed], np.ndarray],
+    library_size: Literal["fixed", "observed"],
+    best: float,
+) -> Metric[Observed]:
+    """Return the metric whose pooled score is the mean over conditions of a score, `condition`."""
+    return Metric(name, lambda a, observed: score(a, observed)[:, None], first, library_size, best)
+
+
+def _distance_of(
+    name: str, distance: Callable[[np.ndarray, np.ndarray, float], float]
+) -> Metric[Clouds]:
+    """Return the metric whose pooled score is the mean distance of each condition's clouds."""
+
+    def statistics(predicted: Clouds, seen: Clouds) -> np.ndarray:
+        pairs = zip(predicted.cells, seen.cells, strict=True)
+        return np.array(
+            [[np.nan if x is None or y is None else distance(x, y, seen.kernel)] for x, y in pairs]
+        )
+
+    return Metric(name, statistics, first, "observed", best=0, part="clouds")
+
+
+def _coverage_of(level: float) -> Metric[Observed]:
+    """Return the metric of how many observed effects lie within the intervals of a level."""
+
+    def statistics(intervals: Intervals, observed: Observed) -> np.ndarray:
+        return coverage(*intervals.ends[level], intervals.ate, observed, level)[:, None]
+
+    name = f"coverage_{level:.0%}".rstrip("%")
+    return Metric(name, statistics, first, "observed", best=level, part="intervals")
+
+
+def _as_they_are(sums: np.ndarray, _: Any) -> np.ndarray:
+    return sums
+
+
+METRICS: list[Metric[Any]] = [
+    # Pooled over conditions x genes.
+    Metric("ate_pearson", of_effects.all_genes, pearson_of_means, "fixed", best=1),
+    Metric("ate_pearson_top20", of_effects.top_genes, pearson_of_means, "fixed", best=1),
+    Metric("ate_pearson_observed_size", of_effects.all_genes, pearson_of_means, "observed", best=1),
+    Metric("ate_r2", of_effects.all_genes, r2_of_means, "observed", best=1),
+    Metric("ate_r2_top20", of_effects.top_genes, r2_of_means, "observed", best=1),
+    Metric("rmse", of_effects.squared_error, of_effects.root, "observed", best=0),
+    # Means over conditions.
+    _mean_of("mae", of_effects.absolute_error, "observed", best=0),
+    _mean_of("pearson_from_control", of_effects.pearson_from_control, "fixed", best=1),
+    _mean_of(
+        "pearson_from_perturbation_mean",
+        of_effects.pearson_from_perturbation_mean,
+        "fixed",
+        best=1,
+    ),
+    _mean_of("weighted_mse", of_effects.weighted_mse, "observed", best=0),
+    _mean_of("weighted_r2_from_control", of_effects.weighted_r2_from_control, "observed", best=1),
+    _mean_of("centroid_accuracy", centroid_accuracy, "observed", best=1),
+    _mean_of("perturbation_discrimination", perturbation_discrimination, "observed", best=1),
+    _mean_of("perturbench_rank", perturbench_rank, "observed", best=0),
+    _mean_of("de_overlap", de_overlap, "observed", best=1),
+    _mean_of("de_auprc", de_auprc, "observed", best=1),
+    _mean_of("de_sign_agreement", de_sign_agreement, "observed", best=1),
+    # Of predicted against observed interactions, pooled over combinations x genes.
+    Metric(
+        "interaction_pearson",
+        paired_means,
+        pearson_of_means,
+        "fixed",
+        best=1,
+        part="interactions",
+    ),
+    Metric(
+        "interaction_rmse",
+        of_effects.mean_square,
+        of_effects.root,
+        "observed",
+        best=0,
+        part="interactions",
+    ),
+    # Of distributions of cells.
+    _distance_of("e_distance", lambda x, y, _: energy_distance(x, y)),
+    _distance_of("mmd", mmd),
+    # Of intervals.
+    _coverage_of(0.5),
+    _coverage_of(0.9),
+    # Mean over cells of their predictive log likelihood, nats.
+    Metric(
+        "iwelbo",
+        _as_they_are,
+        lambda sums: sums[..., 0] / sums[..., 1],
+        "observed",
+        best=np.inf,
+        part="likelihood",
+    ),
+]
+"""All of them, in the order of tables."""
+
+HEADLINES = (
+    "iwelbo",
+    "ate_pearson",
+    "ate_pearson_observed_size",
+    "ate_r2",
+    "pearson_from_perturbation_mean",
+    "perturbation_discrimination",
+    "rmse",
+    "e_distance",
+    "coverage_90",
+)
+"""Those that are printed where there is no room for all, in this order."""
+
+
+def of_part(part: Part) -> list[Metric[Any]]:
+    """Return the metrics that score one part of a prediction."""
+    return [metric for metric in METRICS if metric.part == part]
+
+
+def scored(prediction: Prediction, seen: Observation) -> dict[str, Scored]:
+    """Return every metric that a prediction can be scored on, by name, in the order of tables.
+
+    A condition that is not predicted, or is no combination where only these are scored, is NaN.
+    """
+    found = {}
+    for metric in METRICS:
+        statistics = _statistics(metric, prediction, seen)
+        if statistics is not None:
+            found[metric.name] = Scored(metric, statistics)
+    return found
+
+
+def _statistics(
+    metric: Metric[Any], prediction: Prediction, seen: Observation
+) -> np.ndarray | None:
+    """Return the statistics of each condition; None where there is nothing that could be scored."""
+    predicted: Any = None
+    held_against: Any = seen.observed
+    match metric.part:
+        case "effects":
+            return _where_known(metric, prediction.effects[metric.library_size], seen.observed)
+        case "interactions":
+            if not len(seen.combinations):
+                return None
+            beyond = prediction.interactions[metric.library_size]
+            statistics = metric.statistics(beyond, seen.interaction)
+            return _placed(statistics, seen.combinations, len(seen.observed.conditions))
+        case "clouds":
+            if seen.clouds is None or prediction.clouds is None:
+                return None
+            predicted, held_against = prediction.clouds, seen.clouds
+        case "intervals":
+            predicted = prediction.intervals
+        case "likelihood":
+            predicted = prediction.likelihood
+    return None if predicted is None else metric.statistics(predicted, held_against)
+
+
+def _where_known(metric: Metric[Observed], effects: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return statistics of the conditions that are predicted and observed, NaN of the others.
+
+    Those without a prediction are left out before they are ranked among the others.
+    """
+    known = ~np.isnan(effects).any(1) & ~np.isnan(observed.effect).any(1)
+    if known.all():
+        return metric.statistics(effects, observed)
+    if not known.any():
+        return np.full_like(metric.statistics(np.zeros_like(effects), observed), np.nan)
+    statistics = metric.statistics(effects[known], observed.among(known))
+    return _placed(statistics, np.flatnonzero(known), len(effects))
+
+
+def _placed(statistics: np.ndarray, rows: np.ndarray, n_conditions: int) -> np.ndarray:
+    """Return statistics of some conditions as those of all, NaN for the others."""
+    placed = np.full((n_conditions, statistics.shape[1]), np.nan)
+    placed[rows] = statistics
+    return placed

@@ -1,1 +1,0 @@
-"""How good predictors are: models and baselines against held-out cells."""

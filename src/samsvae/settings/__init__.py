@@ -1,0 +1,1 @@
+"""Every setting, defined once: plain dataclasses, for Python, TOML and the command line."""

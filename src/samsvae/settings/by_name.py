@@ -1,0 +1,97 @@
+"""Settings by name, as they come from outside: each checked by the type of its definition."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, get_type_hints
+
+import cyclopts
+
+from samsvae.errors import InputError, unknown
+
+
+class Settings:
+    """The settings of several dataclasses, by name.
+
+    Parameters
+    ----------
+    sources
+        The dataclasses. They may share bases, but no two of them may define the same name.
+
+    Raises
+    ------
+    TypeError
+        If a name is defined twice: which of the two a user means could not be told.
+
+    >>> from samsvae.settings.model import ModelChoice, SAMSVAESettings
+    >>> settings = Settings(ModelChoice, SAMSVAESettings)
+    >>> settings.assigned(["n-latent=20"])
+    {'n_latent': 20}
+    """
+
+    def __init__(self, *sources: type) -> None:
+        self.sources = sources
+        self.types: dict[str, Any] = {}
+        self.fields: dict[str, dataclasses.Field] = {}
+        for source in sources:
+            for field in dataclasses.fields(source):
+                known = self.fields.setdefault(field.name, field)
+                if known is not field:  # a dataclass hands its fields on to those made of it
+                    raise TypeError(f"the setting {field.name!r} is defined more than once")
+            self.types |= get_type_hints(source)
+
+    def assigned(self, assignments: Iterable[str]) -> dict[str, Any]:
+        """Return the settings of `--set name=value`.
+
+        Raises
+        ------
+        InputError
+            If a name is unknown (with the nearest known one) or a value has the wrong type.
+        """
+        texts = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise InputError(f"--set {assignment!r}: expected name=value")
+            texts[name.strip().replace("-", "_")] = text.strip()
+        return self.checked(texts, "of --set")
+
+    def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return values converted to the types of the settings they name."""
+        return {name: self._checked(name, value, where) for name, value in values.items()}
+
+    def _checked(self, name: str, value: Any, where: str) -> Any:
+        if name not in self.fields:
+            raise unknown(f"setting {where}:", name, list(self.fields))
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        try:
+            return cyclopts.convert(self.types[name], [text], converter=converted)
+        except (cyclopts.CycloptsError, ValueError, TypeError) as error:
+            kind = getattr(self.types[name], "__name__", str(self.types[name]))
+            raise InputError(f"{name} = {value!r} {where}: expected {kind}") from error
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all settings: the given values, and the defaults of the others."""
+        return {name: values.get(name, field.default) for name, field in self.fields.items()}
+
+
+def settings_of(source: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are settings of one dataclass.
+
+    >>> from samsvae.settings.model import CPAVAESettings
+    >>> settings_of(CPAVAESettings, {"n_latent": 20, "mask_prob": 0.1})
+    {'n_latent': 20}
+    """
+    names = {field.name for field in dataclasses.fields(source)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def converted(kind: Any, text: str) -> Any:
+    """Convert one value; cyclopts would round 4.5 to a whole number."""
+    if kind is not int:
+        return cyclopts.convert(kind, [text])
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"unable to convert {text!r} into int, a whole number") from None

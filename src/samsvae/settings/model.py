@@ -1,0 +1,171 @@
+"""Hyperparameters, each defined once; every model has those that make sense for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which member of the family.
+
+    Parameters
+    ----------
+    model
+        "sams-vae", "cpa-vae", "svae-plus" or "conditional-vae".
+    """
+
+    model: str = "sams-vae"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NetworkSettings:
+    """Sizes of the networks, and the likelihood.
+
+    Parameters
+    ----------
+    n_latent
+        Latent dimensions L.
+    n_hidden
+        Width of the hidden layers of encoder and decoder.
+    n_layers
+        Hidden layers of encoder and decoder, at least 1.
+    n_hidden_decoder
+        Width of the decoder's hidden layers, if it is to differ.
+    n_layers_decoder
+        Hidden layers of the decoder, if they are to differ.
+    likelihood
+        "negative_binomial" (counts, with library size), "poisson" (counts, without) or "gaussian"
+        (real values, such as imaging features or normalised data).
+    """
+
+    n_latent: int = 100
+    n_hidden: int = 400
+    n_layers: int = 1
+    n_hidden_decoder: int | None = None
+    n_layers_decoder: int | None = None
+    likelihood: str = "negative_binomial"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ShiftSettings:
+    """Shifts that add up and have a prior.
+
+    Parameters
+    ----------
+    embedding_scale
+        Prior standard deviation s of an embedding.
+    basal_given_shift
+        The posterior of a basal state sees the cell's shift, q(z_basal | x, shift) ("correlated
+        z_basal"); False: it sees the counts alone.
+    saturating_dose
+        Displacements follow a Hill curve of the dose, learned per perturbation, instead of growing
+        in proportion to it.
+    """
+
+    embedding_scale: float = 1.0
+    basal_given_shift: bool = True
+    saturating_dose: bool = False
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MaskSettings:
+    """A mask that is inferred.
+
+    Parameters
+    ----------
+    mask
+        Prior and posterior of the mask. "bernoulli": m ~ Bernoulli(mask_prob);
+        "beta_bernoulli": m ~ Bernoulli(p), p ~ Beta(beta_a, beta_b), the posterior of each p a
+        Beta; "beta_bernoulli_point": the same prior, each p a learned point.
+    mask_prob
+        Prior probability alpha that a perturbation shifts a latent dimension: the smaller, the
+        fewer dimensions it shifts.
+    """
+
+    mask: str = "bernoulli"
+    mask_prob: float = 0.01
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BetaSettings:
+    """The Beta prior of the probability that a perturbation shifts a latent dimension.
+
+    Parameters
+    ----------
+    beta_a
+        First parameter of the Beta prior of the mask's probability.
+    beta_b
+        Second parameter of the Beta prior: the larger, the sparser the mask.
+    """
+
+    beta_a: float = 1.0
+    beta_b: float = 2.0
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class EmbeddingSettings:
+    """The posterior of an embedding.
+
+    Parameters
+    ----------
+    embedding_given_mask
+        The posterior of an embedding sees its mask, q(e_t | m_t) ("correlated E"); False: free
+        parameters per perturbation. With `basal_given_shift` False too: mean field.
+    n_hidden_embedding
+        Width of the network of q(e_t | m_t).
+    n_layers_embedding
+        Its hidden layers, at least 1.
+    """
+
+    embedding_given_mask: bool = True
+    n_hidden_embedding: int = 200
+    n_layers_embedding: int = 2
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class JointSettings:
+    """Combinations that are perturbations of their own.
+
+    Parameters
+    ----------
+    unseen_as_control
+        Answer for a combination that was never seen in training as for control; it is an error
+        otherwise.
+    """
+
+    unseen_as_control: bool = False
+
+
+# The fields of a dataclass come in the order of its bases from the last to the first.
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SAMSVAESettings(
+    EmbeddingSettings, BetaSettings, MaskSettings, ShiftSettings, NetworkSettings
+):
+    """Hyperparameters of `samsvae.SAMSVAE`."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CPAVAESettings(ShiftSettings, NetworkSettings):
+    """Hyperparameters of `samsvae.CPAVAE`."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SVAEPlusSettings(JointSettings, BetaSettings, NetworkSettings):
+    """Hyperparameters of `samsvae.SVAEPlus`."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConditionalVAESettings(NetworkSettings):
+    """Hyperparameters of `samsvae.ConditionalVAE`."""
+
+
+MODEL_SETTINGS: dict[str, type[NetworkSettings]] = {
+    "sams-vae": SAMSVAESettings,
+    "cpa-vae": CPAVAESettings,
+    "svae-plus": SVAEPlusSettings,
+    "conditional-vae": ConditionalVAESettings,
+}
+"""The hyperparameters of every member of the family, by its name."""
