@@ -16,7 +16,7 @@ test: $(VENV)/.ready
 
 # Our scores against those of the package cell-eval, which brings much along: a venv of its own.
 test-cell-eval: $(CELL_EVAL)/.ready
-	$(CELL_EVAL)/bin/pytest tests/test_export.py
+	$(CELL_EVAL)/bin/pytest tests/evaluation/test_cell_eval.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check

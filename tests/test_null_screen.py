@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import samsvae
-from conftest import real_data
+from helpers.real_data import real_data
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
 import samsvae
-from conftest import SMALL, errors, make_adata
+from helpers.screens import SMALL, make_adata
+from helpers.statistics import errors
 from samsvae import objective
 from samsvae.data.loader import Loader
 from samsvae.model.vae import PerturbationVAE

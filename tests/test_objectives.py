@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import errors
+from helpers.statistics import errors
 from samsvae import CPAVAE, SAMSVAE, ConditionalVAE, InputError, Screen, SVAEPlus, TrainSettings
 from samsvae import objective as objectives
 from samsvae.data.loader import Loader

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import samsvae
-from samsvae.experiments.run import write_h5ad
+from samsvae.storage.h5ad import write_h5ad
 
 ROOT = Path(__file__).parents[1]
 DOCS = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in page.read_text()]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import samsvae
-from conftest import real_data
+from helpers.real_data import real_data
 from samsvae.estimators import estimator
 from samsvae.estimators.base import Estimator
 from samsvae.settings.by_name import settings_of

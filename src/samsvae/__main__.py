@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from cyclopts import CycloptsError
 
 from samsvae.cli.app import app
-from samsvae.errors import InputError, NonFiniteError
+from samsvae.errors import InputError, NonFiniteError, shown
 
 
 def main() -> None:
@@ -34,12 +34,12 @@ def main() -> None:
 def _fail(code: int, message: str, *, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    print("samsvae:", " ".join(message.split()), file=sys.stderr)
+    print("samsvae:", shown(" ".join(message.split()), most=1000), file=sys.stderr)
     sys.exit(code)
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
-    print("samsvae: note:", " ".join(str(message).split()), file=sys.stderr)
+    print("samsvae: note:", shown(" ".join(str(message).split()), most=1000), file=sys.stderr)
 
 
 if __name__ == "__main__":

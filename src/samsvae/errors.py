@@ -22,18 +22,45 @@ class TrainingInterrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C or SIGTERM; the message says where it can go on."""
 
 
+def shown(text: object, most: int = 60) -> str:
+    r"""Return a text as it can be shown in a line: short, and nothing in it that steers a terminal.
+
+    Control characters, and those that turn the direction of writing, are written as escapes.
+
+    Examples
+    --------
+    >>> print(shown("a\x1b[31mb\r"))
+    a\x1b[31mb\r
+    >>> shown("x" * 1000, most=10)
+    'xxxxxx...x'
+    """
+    short = _short(text, most)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
+
+
+def quoted(name: object) -> str:
+    """Return a name in quotes, as it can be shown in a line."""
+    return repr(_short(name, 60))
+
+
+def _short(text: object, most: int) -> str:
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[: most - 4]}...{whole[-1]}"
+
+
 def listed(names: Iterable[object], most: int = 8) -> str:
     """Return names in quotes, the first few of them."""
     names = list(names)
-    shown = ", ".join(repr(str(name)) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+    first = ", ".join(map(quoted, names[:most]))
+    return first + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def unknown(kind: str, name: object, known: Collection[object]) -> InputError:
     """Return the error for a name that does not exist, with the nearest that do."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=3, cutoff=0.5)
+    short = {shown(k): k for k in known}  # what is long takes long to compare
+    near = difflib.get_close_matches(shown(name), short, n=3, cutoff=0.5)
     hint = f"the nearest is {listed(near)}" if near else f"there are {listed(known) or 'none'}"
-    return InputError(f"no {kind} {str(name)!r}: {hint}")
+    return InputError(f"no {kind} {quoted(name)}: {hint}")
 
 
 def check_range(name: str, value: float, *, low: float, high: float, open_: bool = False) -> None:

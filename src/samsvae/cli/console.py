@@ -2,9 +2,12 @@
 
 from rich.console import Console
 
+from samsvae.errors import shown
+
 console = Console(markup=False)  # a name may hold brackets
 
 
 def say(text: str) -> None:
-    """Print a line as it is."""
-    console.print(text, highlight=False)
+    """Print lines as they are, but for what would steer the terminal."""
+    lines = (shown(line, most=1000) for line in text.split("\n"))
+    console.print("\n".join(lines), highlight=False)

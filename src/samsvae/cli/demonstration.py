@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import ClassVar
 
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 from samsvae.estimators import SAMSVAE
 from samsvae.evaluation.recovery import Recovery, recovery
 from samsvae.evaluation.score import Score, score
-from samsvae.experiments.run import Run, write_h5ad
+from samsvae.experiments.run import Run
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.run import complete
-from samsvae.settings.train import TrainPlan
 from samsvae.storage.files import write_text
+from samsvae.storage.h5ad import write_h5ad
+from samsvae.storage.records import write_json
+from samsvae.storage.tables import write_csv
 
 CONFIG = {
     "split_key": "split",
@@ -31,6 +33,17 @@ CONFIG = {
 dimensions, and is told nothing of the simulation."""
 
 
+class DemoRun(Run):
+    """The run of the demonstration, with what is known of the simulation."""
+
+    files: ClassVar[tuple[str, ...]] = (
+        *Run.files,
+        "true_shift.csv",
+        "recovery.json",
+        "summary.txt",
+    )
+
+
 def demonstrate(
     run: Run, *, seed: int = 0, progress: bool = True, say: Callable[[str], None] = print
 ) -> Recovery:
@@ -41,18 +54,20 @@ def demonstrate(
     say("A screen is simulated from the model's own process, so that the truth is known:")
     say(repr(screen))
     model = SAMSVAE(screen, **settings_of(SAMSVAE, settings))
-    run.start(settings, screen, resume=False)
-    write_h5ad(run / "screen.h5ad", screen.to_anndata())
-    write_text(run / "true_shift.csv", screen.truth.shift.to_csv(index_label="perturbation"))
-    say(f"\nSAMS-VAE with {model.n_latent} latent dimensions is trained on the training cells.")
-    model.train(**settings_of(TrainPlan, settings), checkpoint=run.checkpoint)
-    run.finish(model)
-    result = score(model, screen, seed=seed, progress=progress)
-    run.write_score(result, "test")
-    found = recovery(model, screen, seed=seed)
-    write_text(run / "recovery.json", json.dumps(asdict(found), indent=2) + "\n")
-    summary = in_words(found, result, screen)
-    write_text(run / "summary.txt", summary + "\n")
+    with run.made():
+        run.start(settings, screen, resume=False)
+        write_h5ad(run / "screen.h5ad", screen.to_anndata())
+        write_csv(
+            run / "true_shift.csv", screen.truth.shift.rename_axis("perturbation").reset_index()
+        )
+        say(f"\nSAMS-VAE with {model.n_latent} latent dimensions is trained on the training cells.")
+        run.train(model, settings, resume=False)
+        result = score(model, screen, seed=seed, progress=progress)
+        run.write_score(result, "test")
+        found = recovery(model, screen, seed=seed)
+        write_json(run / "recovery.json", asdict(found))
+        summary = in_words(found, result, screen)
+        write_text(run / "summary.txt", summary + "\n")
     say("\n" + summary)
     say(f"\nAll of it is in {run.folder}, after {time.perf_counter() - start:.0f} seconds.")
     return found

@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
+from samsvae.errors import shown
 from samsvae.metrics.registry import HEADLINES
 
 
@@ -27,12 +28,12 @@ def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
     table = tidy(effect).sort_values("ate", key=np.abs, ascending=False).head(n_genes)
     n_cells = int(effect.obs["n_train_cells"].iloc[0])
     seen = f"{n_cells:,} training cells" if n_cells else "never seen in training"
-    title = f"{effect.obs_names[0]} ({seen}): ATE on scale {effect.uns['scale']!r}"
+    title = f"{shown(effect.obs_names[0])} ({seen}): ATE on scale {effect.uns['scale']!r}"
     printed = Table("gene", "ATE", "mc_se", "90 % interval", title=title)
     for row in table.itertuples():
         known = not np.isnan(row.lower)  # the conditional VAE has none
         interval = f"{row.lower:+.3f} to {row.upper:+.3f}" if known else "-"
-        printed.add_row(row.gene, f"{row.ate:+.3f}", f"{row.mc_se:.3f}", interval)
+        printed.add_row(shown(row.gene), f"{row.ate:+.3f}", f"{row.mc_se:.3f}", interval)
     return printed
 
 
@@ -57,7 +58,7 @@ def comparison_tables(table: pd.DataFrame, width: int) -> Iterator[Table]:
                 printed.add_column(name.replace("_", " "), width=17)
             for predictor, of_predictor in rows.groupby("predictor", sort=False):
                 scores = of_predictor.set_index("metric").reindex(some)
-                printed.add_row(str(predictor), *map(_score, scores["mean"], scores["sd"]))
+                printed.add_row(shown(predictor), *map(_score, scores["mean"], scores["sd"]))
             yield printed
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from samsvae.data.sparse import StoredRows
 from samsvae.errors import InputError
 
 _ROWS = 4096
@@ -30,9 +31,16 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
     InputError
         If a value is not finite or, for counts, negative or not whole.
     """
+    if hasattr(matrix, "group"):  # of a backed AnnData
+        matrix = StoredRows(matrix.group, tuple(matrix.shape), where)
+    if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
+        try:
+            matrix.check_format(full_check=True)
+        except ValueError as error:
+            raise InputError(f"{where} is no sparse matrix: {error}") from error
     if sp.issparse(matrix) and matrix.format != "csr":
         matrix = matrix.tocsr()
-    if getattr(matrix, "format", None) == "csc":  # backed: slicing rows would read all of it
+    if getattr(matrix, "by_column", False):  # taking rows would read all of it each time
         matrix = matrix.to_memory().tocsr()
     if matrix.dtype.kind not in "fiub":
         raise InputError(f"{where} holds {matrix.dtype} values: expected real numbers")
@@ -50,6 +58,8 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
 
 def looks_like_counts(matrix: Any) -> bool:
     """Whether the first rows of a matrix hold non-negative whole numbers, not all 0."""
+    if getattr(matrix, "by_column", False):
+        matrix = matrix.to_memory().tocsr()
     block = sp.csr_matrix(matrix[:256])
     values = block.data[block.data != 0]
     return len(values) > 0 and bool(np.all(values > 0) and np.all(values == np.floor(values)))

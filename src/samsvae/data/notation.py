@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from samsvae.errors import InputError, unknown
 
 Condition = Mapping[str, float]
 """Dose by perturbation; control is empty."""
+Conditions: TypeAlias = "str | int | Iterable[str | int | tuple[str | int, ...]]"
+"""Conditions as they are asked for: one, or several; a tuple names the parts of one."""
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
 """Doses other than 0 lie between them: they are kept in single precision."""
@@ -113,7 +116,33 @@ class Notation:
         """Write the doses alone, in the order in which `write` names the perturbations."""
         return self.separator.join(_positional(dose) for _, dose in sorted(condition.items()))
 
-    def read(self, text: str, perturbations: Sequence[str]) -> dict[str, float]:
+    def label(self, condition: object) -> str:
+        """Return a condition as text, however it is named: text, a number, a tuple of parts."""
+        if isinstance(condition, tuple | list):
+            return self.separator.join(map(str, condition))
+        return str(condition)
+
+    def asked(self, conditions: Conditions) -> list[str]:
+        """Return the conditions that are asked for as text, once each.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+
+        Examples
+        --------
+        >>> Notation().asked(["B", ("A", "B"), 7, "B"])
+        ['B', 'A+B', '7']
+        """
+        one = isinstance(conditions, str) or not isinstance(conditions, Iterable)
+        several: Iterable[object] = [conditions] if one else conditions  # type: ignore[assignment]
+        labels = list(dict.fromkeys(map(self.label, several)))
+        if not labels:
+            raise InputError("no conditions are asked for")
+        return labels
+
+    def read(self, condition: object, perturbations: Sequence[str]) -> dict[str, float]:
         """Read a condition of known perturbations, with doses behind "@".
 
         Raises
@@ -121,8 +150,8 @@ class Notation:
         InputError
             If a perturbation is not among `perturbations`.
         """
-        known = set(perturbations)
-        condition: dict[str, float] = {}
+        text, known = self.label(condition), set(perturbations)
+        received: dict[str, float] = {}
         for part in self.parts(text):
             name, dose = part, 1.0
             if part not in known and "@" in part:
@@ -132,27 +161,13 @@ class Notation:
                 continue
             if name not in known:
                 raise unknown("perturbation", name, perturbations)
-            if name in condition:
+            if name in received:
                 raise InputError(f"the condition {text!r} names {name!r} twice")
             if dose != 0:
-                condition[name] = dose
-        return condition
+                received[name] = dose
+        return received
 
 
 def _positional(dose: float) -> str:
     """Write a number without an exponent, whose sign could be taken for a separator."""
     return np.format_float_positional(dose, trim="-")
-
-
-def once_each(conditions: str | Sequence[str]) -> list[str]:
-    """Return the conditions that were asked for, once each.
-
-    Raises
-    ------
-    InputError
-        If there are none.
-    """
-    asked = [conditions] if isinstance(conditions, str) else list(dict.fromkeys(conditions))
-    if not asked:
-        raise InputError("no conditions are asked for")
-    return asked

@@ -15,6 +15,7 @@ from anndata import AnnData
 
 from samsvae.data import columns, dosage, matching
 from samsvae.data.notation import Notation
+from samsvae.data.table import Table
 from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.screen import ScreenSettings
@@ -79,24 +80,28 @@ class Screen:
         >>> screen.library_size
         array([3., 3., 4., 1.])
         """
-        given = ScreenSettings(**settings)
-        genes = columns.genes(adata)
+        return cls.from_table(Table.of(adata), ScreenSettings(**settings))
+
+    @classmethod
+    def from_table(cls, table: Table, given: ScreenSettings) -> Screen:
+        """Take a screen from wherever its columns and matrices are; see `from_anndata`."""
+        genes = columns.genes(table)
         notation = Notation(str(given.control), given.separator)
         conditions, condition = columns.conditions(
-            adata, notation, given.perturbation_key, given.dosage_key
+            table, notation, given.perturbation_key, given.dosage_key
         )
         perturbations = sorted({name for received in conditions for name in received})
-        matrix = columns.counts(adata, given.layer, real=not given.counts)
+        matrix = columns.counts(table, given.layer, real=not given.counts)
         total = np.asarray(matrix.sum(1), dtype=np.float64).ravel()
         kept = total > 0 if given.counts else np.ones(len(total), bool)
         if not (kept.all() or given.drop_empty_cells):
             raise InputError(
-                f"{(~kept).sum()} of {adata.n_obs} cells have no counts: leave them out with "
+                f"{(~kept).sum()} of {len(total)} cells have no counts: leave them out with "
                 "drop_empty_cells=True (--drop-empty-cells), or filter the data"
             )
         if given.library_size_key is not None:
-            total[kept] = columns.library_size(adata[kept], given.library_size_key, total[kept])
-        batches, batch = columns.batches(adata, given.batch_key)
+            total[kept] = columns.library_size(table, given.library_size_key, total[kept], kept)
+        batches, batch = columns.batches(table, given.batch_key)
         vocabulary = Vocabulary(
             genes,
             tuple(perturbations),
@@ -107,7 +112,7 @@ class Screen:
         )
         screen = cls(
             vocabulary,
-            pd.Index(adata.obs_names.astype(str)),
+            pd.Index(table.cells.astype(str)),
             matrix,
             total,
             dosage.rows(conditions, perturbations)[condition],
@@ -116,7 +121,7 @@ class Screen:
             batch,
         )
         if given.split_key is not None:
-            screen = screen.with_split(columns.column(adata, given.split_key, "split"))
+            screen = screen.with_split(columns.column(table, given.split_key, "split"))
         return screen if kept.all() else screen[kept]
 
     def __len__(self) -> int:
@@ -167,11 +172,13 @@ class Screen:
 
     @cached_property
     def digest(self) -> str:
-        """Return a digest of what these cells show and received."""
-        digest = hashlib.blake2b(digest_size=16)
+        """Return a digest of what these cells show and received, and of the names of that."""
+        digest = hashlib.blake2b(repr(self.vocabulary).encode(), digest_size=16)
+        arrays = [self.library_size, self.batch]
         for matrix in (self.counts, self.dosage):
-            for array in (matrix.data, matrix.indices, matrix.indptr):
-                digest.update(np.ascontiguousarray(array).tobytes())
+            arrays += [matrix.data, matrix.indices, matrix.indptr]
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     @property
@@ -197,7 +204,7 @@ class Screen:
             )
         return self[self.split == name]
 
-    def of(self, condition: str) -> Screen:
+    def of(self, condition: object) -> Screen:
         """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur.
 
         Examples

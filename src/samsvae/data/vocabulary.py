@@ -24,6 +24,6 @@ class Vocabulary:
     own_library_size: bool = True
     """Whether a cell's library size is the sum of its counts of these genes."""
 
-    def stored(self, condition: str) -> str:
+    def stored(self, condition: object) -> str:
         """Return a condition as it is stored: sorted."""
         return self.notation.write(self.notation.read(condition, self.perturbations))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import InitVar, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -109,9 +110,10 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         """Train from fresh parameters; keep those of the best validation ELBO.
 
         `history` then holds one row per evaluation: the objective, the unweighted ELBO and each of
-        its terms (nats per cell, means over the steps since the row before), the validation ELBO,
-        mask sparsity (share of posterior inclusion probabilities of at most 1/2), norm of the
-        gradient, cells per second.
+        its terms (nats per cell, means over the steps since the row before), the validation ELBO
+        and whether it is the best so far (`is_best`: if the last one is, longer training may well
+        be better), mask sparsity (share of posterior inclusion probabilities of at most 1/2), norm
+        of the gradient, cells per second.
 
         Parameters
         ----------
@@ -141,7 +143,12 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         >>> list(model.history["step"]), model.is_trained
         ([5], True)
         """
-        chosen = TrainSettings(**settings)
+        return self.train_with(TrainSettings(**settings))
+
+    def train_with(
+        self, chosen: TrainSettings, *, saved: Callable[[], None] = lambda: None
+    ) -> Self:
+        """Train as `train` does, and call a function after every checkpoint."""
         screen, device = self._trainable(chosen), resolve_device(chosen.device)
         train, valid = (
             Loader(cells, device, encoding=self.encoding) for cells in (screen.train, screen.valid)
@@ -151,13 +158,23 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         self.module.encoder.standardise_with(standard.center, standard.scale)
         identity = {"name": self.name, **self.hyperparameters}
         history: list[dict[str, float]] = []
+        training = Training(
+            self.module, train, valid, chosen, identity=identity, history=history, saved=saved
+        )
         try:
-            Training(self.module, train, valid, chosen, identity=identity, history=history).run()
-        finally:  # training that ends early leaves the best parameters so far
-            self.history = pd.DataFrame(history)
-            self.is_trained = bool(history)
-            self._keep_control(train)
+            training.run()
+        except BaseException:
+            with suppress(Exception):  # the error that ended training is the one to be told
+                self._take(history, train)
+            raise
+        self._take(history, train)
         return self
+
+    def _take(self, history: list[dict[str, float]], train: Loader) -> None:
+        """Take what training left: training that ends early leaves the best parameters so far."""
+        self.history = pd.DataFrame(history)
+        self.is_trained = bool(history)
+        self._keep_control(train)
 
     def _keep_control(self, train: Loader) -> None:
         """Keep the posterior of control cells' basal states, so that no data are needed for it."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from samsvae.data import dosage
-from samsvae.data.notation import Notation, once_each
+from samsvae.data.notation import Conditions, Notation
 from samsvae.data.screen import Screen
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import Vocabulary
@@ -116,11 +116,12 @@ class Facts:
                 f"{listed(known)}"
             )
 
-    def asked(self, conditions: str | Sequence[str] | None) -> list[str]:
+    def asked(self, conditions: Conditions | None) -> list[str]:
         """Return the conditions that were asked for, once each; by default the training cells'."""
-        return once_each(self.conditions[1:] if conditions is None else conditions)
+        wanted = self.conditions[1:] if conditions is None else conditions
+        return self.vocabulary.notation.asked(wanted)
 
-    def stored(self, condition: str) -> str:
+    def stored(self, condition: object) -> str:
         """Return a condition as it is stored: sorted."""
         return self.vocabulary.stored(condition)
 

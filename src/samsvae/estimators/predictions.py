@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
+from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.estimators.trained import Trained
@@ -77,7 +78,7 @@ class Predictions(Trained):
         return frame
 
     @takes(EffectSettings)
-    def effects(self, conditions: str | Sequence[str] | None = None, **settings: Any) -> AnnData:
+    def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return the average treatment effect of conditions on every gene, against control.
 
         ATE(d) = mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), z_k, E_k, M_k], z_k a basal
@@ -86,8 +87,9 @@ class Predictions(Trained):
         Parameters
         ----------
         conditions
-            Such as "KLF1", or "KLF1+CEBPA", seen in training or not; by default all conditions of
-            the training cells but control. "@" gives a dose: "drugA@0.5".
+            Such as "KLF1", "KLF1+CEBPA" or ("KLF1", "CEBPA"), one or several, seen in training or
+            not; by default all conditions of the training cells but control. "@" gives a dose:
+            "drugA@0.5".
         **settings
             How: scale, library_size (1e4), n_particles (2500), n_count_draws, n_draws (100), basal
             ("prior"), batch, seed (0), progress; see `samsvae.settings.effects.EffectSettings`.
@@ -220,7 +222,7 @@ class Predictions(Trained):
 
     @takes(SimulationSettings)
     def simulate(
-        self, conditions: str | Sequence[str], *, cells: Screen | None = None, **settings: Any
+        self, conditions: Conditions, *, cells: Screen | None = None, **settings: Any
     ) -> AnnData:
         """Draw counts of cells under conditions.
 

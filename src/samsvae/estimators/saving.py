@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +47,8 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
         "hyperparameters": saved.hyperparameters,
         "facts": saved.facts.header(),
         "history": saved.history,
-        "tensors": _digest(parts),
     }
+    names["digest"] = tensors.digest(parts, names)
     # Both are written before either is renamed: on a full disk the old pair survives.
     with written_aside(folder / TENSORS) as aside, written_aside(folder / NAMES) as names_aside:
         aside.write_bytes(tensors.to_bytes(parts, {}))
@@ -63,7 +61,8 @@ def read(folder: str | os.PathLike[str]) -> Saved:
     Raises
     ------
     InputError
-        If a file is missing, not whole, of a newer schema, or does not belong to the other.
+        If a file is missing, not whole, damaged, of another schema, does not belong to the other,
+        or holds parameters that are not finite.
     """
     path = Path(folder) / NAMES
     if not path.is_file():
@@ -72,6 +71,7 @@ def read(folder: str | os.PathLike[str]) -> Saved:
         names = json.loads(path.read_text())
         tensors.check_schema(path, names)
         parts, _ = tensors.read(Path(folder) / TENSORS)
+        digest = names.pop("digest")
         saved = Saved(
             names["estimator"],
             names["hyperparameters"],
@@ -80,18 +80,14 @@ def read(folder: str | os.PathLike[str]) -> Saved:
             tensors.unprefixed("model", parts),
             BasalPosterior(**tensors.unprefixed("control_basal", parts)),
         )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{str(path)!r} is not whole, or not a file of ours: {error}") from error
-    if names["tensors"] != _digest(parts):
+    if digest != tensors.digest(parts, names):
         raise InputError(
-            f"{NAMES} and {TENSORS} in {str(folder)!r} do not belong together: save the model again"
+            f"{NAMES} and {TENSORS} in {str(folder)!r} do not belong together, or are damaged: "
+            "save the model again"
         )
+    tensors.check_finite(Path(folder) / TENSORS, parts)
     return saved
-
-
-def _digest(parts: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(parts):
-        digest.update(name.encode())
-        digest.update(parts[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

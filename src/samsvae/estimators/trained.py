@@ -12,7 +12,7 @@ from samsvae.data.encoding import Encoding
 from samsvae.data.loader import Loader
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import InputError, check_count
+from samsvae.errors import InputError, check_count, listed
 from samsvae.estimators.facts import Facts
 from samsvae.inference.latent import BasalPosterior
 from samsvae.model.vae import PerturbationVAE
@@ -42,10 +42,17 @@ class Trained:
         return pd.Index([])
 
     def _check_answers(self, seed: int) -> None:
-        """Raise unless the model is trained and the seed is one."""
+        """Raise unless the model is trained, its parameters are numbers, and the seed is one."""
         check_count("seed", seed, low=0)
         if not self.is_trained:
             raise InputError("the model is not trained: call train first")
+        state = self.module.state_dict()
+        wrong = [name for name, value in state.items() if not bool(value.isfinite().all())]
+        if wrong:
+            raise InputError(
+                f"the model holds parameters that are not finite, in {listed(wrong)}: it has no "
+                "answer; train it anew"
+            )
 
     def _generator(self, seed: int) -> torch.Generator:
         self._check_answers(seed)

@@ -43,7 +43,7 @@ def ate_pearson(
     Parameters
     ----------
     effects
-        ATE, conditions x genes. Control is not scored.
+        ATE, conditions (named in any way) x genes. Control is not scored.
     reference
         The cells whose DE is compared with, such as the test cells. Conditions without cells
         there are not scored.
@@ -69,7 +69,8 @@ def ate_pearson(
     1.0
     """
     observed = set(reference.conditions) - {reference.condition_names[0]}
-    names = [name for name in effects.index if name in observed]
+    stored = reference.vocabulary.stored
+    names = [name for name in effects.index if stored(name) in observed]
     if not names:
         raise InputError("no condition to score: none of the effects has cells to compare with")
     ate = effects.loc[names].to_numpy()

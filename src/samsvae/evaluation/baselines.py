@@ -15,7 +15,6 @@ outperform simple linear baselines, Nature Methods 2025.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.notation import once_each
+from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import Vocabulary
@@ -79,7 +78,7 @@ class Baseline(ABC):
         return self.screen.train.cells
 
     @takes(EffectSettings)
-    def effects(self, conditions: str | Sequence[str] | None = None, **settings: Any) -> AnnData:
+    def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return the predicted difference of conditions from control, on every gene.
 
         Parameters
@@ -103,7 +102,7 @@ class Baseline(ABC):
         """
         means = self._means_on(EffectSettings(**settings).scale)
         vocabulary = self.vocabulary
-        asked = once_each(means.conditions if conditions is None else conditions)
+        asked = vocabulary.notation.asked(means.conditions if conditions is None else conditions)
         stored = [vocabulary.stored(name) for name in asked]
         predicted, fell_back = [], []
         for name in stored:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import pandas as pd
 from anndata import AnnData
 
 from samsvae.data.expression import expression
-from samsvae.data.notation import once_each
+from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, listed, unknown
 from samsvae.evaluation.differential_expression import control_cells
 from samsvae.evaluation.predictor import Predictor
 from samsvae.storage.files import written_aside
+from samsvae.storage.h5ad import h5ad_bytes
 
 __all__ = ["cell_eval"]
 
@@ -31,7 +31,7 @@ def cell_eval(
     folder: str | os.PathLike[str],
     *,
     split: str = "test",
-    conditions: str | Sequence[str] | None = None,
+    conditions: Conditions | None = None,
     perturbation_key: str = "perturbation",
     **settings: Any,
 ) -> None:
@@ -108,8 +108,8 @@ def cell_eval(
     var = pd.DataFrame(index=list(screen.genes))
     # Both are written before either takes its name.
     with written_aside(folder / "real.h5ad") as one, written_aside(folder / "pred.h5ad") as other:
-        AnnData(values, real, var).write_h5ad(one)
-        AnnData(means, pred, var).write_h5ad(other)
+        one.write_bytes(h5ad_bytes(AnnData(values, real, var)))
+        other.write_bytes(h5ad_bytes(AnnData(means, pred, var)))
 
 
 def _matched(predictor: Predictor, screen: Screen) -> Screen:
@@ -122,14 +122,12 @@ def _matched(predictor: Predictor, screen: Screen) -> Screen:
     return matched
 
 
-def _scored(
-    screen: Screen, split: str, conditions: str | Sequence[str] | None
-) -> tuple[Screen, list[str]]:
+def _scored(screen: Screen, split: str, conditions: Conditions | None) -> tuple[Screen, list[str]]:
     """Return the cells of the scored conditions and of control, and these conditions."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     seen = getattr(screen, split).conditions
-    asked = seen if conditions is None else once_each(conditions)
+    asked = seen if conditions is None else screen.vocabulary.notation.asked(conditions)
     stored = dict.fromkeys(screen.vocabulary.stored(name) for name in asked)
     names = [name for name in stored if name != screen.condition_names[0]]
     lacking = [name for name in names if name not in seen]

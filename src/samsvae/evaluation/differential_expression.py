@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from samsvae.data.expression import expression, group_means
+from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError
+from samsvae.errors import InputError, unknown
 from samsvae.types import Scale
 
 
 def differential_expression(
     screen: Screen,
-    conditions: Sequence[str] | None = None,
+    conditions: Conditions | None = None,
     *,
     scale: Scale = "log",
 ) -> pd.DataFrame:
@@ -28,18 +27,20 @@ def differential_expression(
     screen
         The cells, say `screen.test`.
     conditions
-        Which; by default all that occur in the screen, but for control.
+        Which, named in any way ("B+A", ("A", "B")); by default all that occur in these cells, but
+        for control.
     scale
         "log"; "normalized": 1e4 x / sum x without the logarithm; "mean": x as it is.
 
     Returns
     -------
-    Conditions x genes, on the scale. A condition without cells is a row of NaN.
+    Conditions (as asked) x genes, on the scale. A condition of the screen that has no cells among
+    these is a row of NaN.
 
     Raises
     ------
     InputError
-        If the screen holds no control cells.
+        If the screen holds no control cells, or no cell of the whole screen has a condition.
 
     Examples
     --------
@@ -51,16 +52,29 @@ def differential_expression(
     """
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
-    control = screen.condition_names[0]
-    asked = screen.conditions if conditions is None else conditions
-    names = [name for name in asked if name != control]
+    labels = screen.conditions if conditions is None else conditions
+    asked = {name: position_of(screen, name) for name in screen.vocabulary.notation.asked(labels)}
+    asked = {name: position for name, position in asked.items() if position > 0}  # but control
     means = group_means(expression(screen, scale), screen.condition, len(screen.condition_names))
-    difference = pd.DataFrame(
-        means - means[0],
-        pd.Index(screen.condition_names, name="condition"),
+    return pd.DataFrame(
+        means[list(asked.values())] - means[0],
+        pd.Index(list(asked), name="condition"),
         pd.Index(screen.genes, name="gene"),
     )
-    return difference.reindex(names)
+
+
+def position_of(screen: Screen, condition: object) -> int:
+    """Return which of a screen's conditions is asked for; control is 0.
+
+    Raises
+    ------
+    InputError
+        If there is no such condition in the whole screen.
+    """
+    stored = screen.vocabulary.stored(condition)
+    if stored not in screen.condition_names:
+        raise unknown("condition", stored, screen.condition_names)
+    return screen.condition_names.index(stored)
 
 
 def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:

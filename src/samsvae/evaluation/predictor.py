@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
 
@@ -37,7 +37,7 @@ class Predictor(Protocol):
     def remembered(self) -> pd.Index:
         """Names of the cells that it was made from, as far as it knows them."""
 
-    def effects(self, conditions: str | Sequence[str] | None = None, **settings: Any) -> AnnData:
+    def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
 
         Where they depend on the library size, `uns["library_size"]` tells which it was.

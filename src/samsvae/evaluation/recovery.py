@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.simulate import SimulatedScreen
 from samsvae.errors import InputError
@@ -29,7 +29,7 @@ class Recovering(Protocol):
 
     def effects(
         self,
-        conditions: str | Sequence[str] | None = None,
+        conditions: Conditions | None = None,
         *,
         scale: Scale | None = None,
         n_draws: int = 100,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from samsvae.data.notation import Conditions
 from samsvae.errors import InputError
 from samsvae.estimators.facts import Facts
 from samsvae.metrics.correlation import correlation_per_condition, pearson
@@ -30,7 +31,7 @@ class Comparable(Protocol):
 
     def effects(
         self,
-        conditions: str | Sequence[str] | None = None,
+        conditions: Conditions | None = None,
         *,
         scale: Scale | None = None,
         n_particles: int = 2500,
@@ -43,7 +44,7 @@ class Comparable(Protocol):
 def stability(
     models: Sequence[Comparable] | Mapping[str, Comparable],
     *,
-    conditions: str | Sequence[str] | None = None,
+    conditions: Conditions | None = None,
     scale: Scale | None = None,
     n_particles: int = 500,
     seed: int = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 
@@ -24,7 +24,9 @@ from samsvae.settings.run import COMPARED, gathered
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.toml import toml
 from samsvae.settings.train import TrainPlan
+from samsvae.storage.directory import Directory
 from samsvae.storage.files import write_text
+from samsvae.storage.tables import read_csv, write_csv
 
 
 class Plan(NamedTuple):
@@ -94,22 +96,24 @@ class Plan(NamedTuple):
             baseline(screen)
 
 
-class Comparison:
+class Comparison(Directory):
     """A directory of runs, one per model and seed, and their scores.
 
     It holds comparison.toml (what is compared), a run directory per model and seed with its
     scores.csv, baselines.csv, and in the end results.csv and table.csv.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __truediv__(self, name: str) -> Path:
-        return self.folder / name
+    files: ClassVar[tuple[str, ...]] = (
+        "comparison.toml",
+        "baselines.csv",
+        "results.csv",
+        "table.csv",
+        "*-seed[0-9]*",
+    )
 
     def run(self, settings: Mapping[str, Any]) -> Run:
         """Return the run of a model and a seed."""
-        return Run(self / f"{settings['model']}-seed{settings['seed']}")
+        return Run(Path(f"{settings['model']}-seed{settings['seed']}"), within=self)
 
     def start(self, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Begin the comparison, or check that it is the one to be resumed.
@@ -123,7 +127,7 @@ class Comparison:
         if resume and path.exists():
             if path.read_text(encoding="utf-8") != text:
                 raise InputError(
-                    f"the comparison in {str(self.folder)!r} was started with other settings (see "
+                    f"the comparison in {self.shown} was started with other settings (see "
                     f"{path.name}): resume with the same command, or give another --out"
                 )
             return
@@ -160,16 +164,16 @@ class Comparison:
         One row per predictor, seed, split, condition and metric, as `evaluate` returns them.
         """
         baselines, scoring = plan.baselines, {"progress": plan.settings["progress"], **scoring}
-        jobs = [Job(self.run(settings).folder, settings, scoring) for settings in plan.runs]
+        jobs = [Job(self.run(settings), settings, scoring) for settings in plan.runs]
         folders = [fit_and_score(job, screen, resume=resume, say=say) for job in jobs]
-        tables = [pd.read_csv(folder / "scores.csv") for folder in folders]
+        tables = [read_csv(folder / "scores.csv") for folder in folders]
         # The duplicate is scored beside any predictor: the mean, where no baseline is asked for.
         path = self / "baselines.csv"
         if not (resume and path.exists()):
             say("baselines and technical duplicate")
             predictors = [kind(screen) for kind in (baselines or BASELINES[1:2])]
-            write_text(path, evaluate(predictors, screen, **scoring).to_csv(index=False))
-        simple = pd.read_csv(path)
+            write_csv(path, evaluate(predictors, screen, **scoring))
+        simple = read_csv(path)
         kept = {DUPLICATE, *(kind.name for kind in baselines)}
         tables.append(simple[simple["predictor"].isin(kept)])
         results = pd.concat(tables, ignore_index=True)
@@ -178,8 +182,8 @@ class Comparison:
         )  # baselines: none
         results = results.drop(columns="seed", errors="ignore")
         results.insert(1, "seed", seed)
-        write_text(self / "results.csv", results.to_csv(index=False))
-        write_text(self / "table.csv", table_of(results).to_csv(index=False))
+        write_csv(self / "results.csv", results)
+        write_csv(self / "table.csv", table_of(results))
         return results
 
 

@@ -11,14 +11,13 @@ from samsvae.estimators import estimator
 from samsvae.evaluation.evaluate import evaluate
 from samsvae.experiments.run import Run
 from samsvae.settings.by_name import settings_of
-from samsvae.settings.train import TrainPlan
-from samsvae.storage.files import write_text
+from samsvae.storage.tables import write_csv
 
 
 class Job(NamedTuple):
     """What is to be trained and scored, and where."""
 
-    folder: Path
+    run: Run
     """The run directory."""
     settings: Mapping[str, Any]
     """All settings of the run."""
@@ -46,23 +45,20 @@ def fit_and_score(
     say
         Prints a line.
     """
-    run, settings = Run(job.folder), job.settings
-    path = run / "scores.csv"
-    run.start(settings, screen, resume=resume)
-    if resume and path.exists():
-        return job.folder
-    path.unlink(missing_ok=True)
-    name = settings["model"]
-    say(f"{name}, seed {settings['seed']}")
-    if resume and (run / "model.json").exists():
-        trained = run.model(settings["device"])
-    else:
-        kind = estimator(name)
-        trained = kind(screen, **settings_of(kind, settings))
-        training = settings_of(TrainPlan, settings)
-        trained.train(**training, checkpoint=run.checkpoint, resume=resume)
-        run.finish(trained)
-    scores = evaluate({name: trained}, screen, **job.scoring)
-    scores = scores[scores["predictor"] == name].assign(seed=settings["seed"])
-    write_text(path, scores.to_csv(index=False))
-    return job.folder
+    run, settings = job.run, job.settings
+    with run.made(resume=resume):
+        run.start(settings, screen, resume=resume)
+        if not (resume and (run / "scores.csv").exists()):
+            (run / "scores.csv").unlink(missing_ok=True)
+            name = settings["model"]
+            say(f"{name}, seed {settings['seed']}")
+            if resume and (run / "model.json").exists():
+                trained = run.model(settings["device"])
+            else:
+                kind = estimator(name)
+                trained = kind(screen, **settings_of(kind, settings))
+                run.train(trained, settings, resume=resume)
+            scores = evaluate({name: trained}, screen, **job.scoring)
+            scores = scores[scores["predictor"] == name].assign(seed=settings["seed"])
+            write_csv(run / "scores.csv", scores)
+    return run.folder

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
-from anndata import AnnData
 
 from samsvae.data import splits
 from samsvae.data.h5ad import read_h5ad
@@ -20,11 +18,17 @@ from samsvae.settings.by_name import settings_of
 from samsvae.settings.run import RUN, complete
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.toml import read_toml, toml
-from samsvae.settings.train import MAY_DIFFER
-from samsvae.storage.files import write_text, written_aside
+from samsvae.settings.train import MAY_DIFFER, TrainPlan, TrainSettings
+from samsvae.storage.directory import Directory
+from samsvae.storage.files import write_text
+from samsvae.storage.h5ad import write_h5ad
+from samsvae.storage.records import read_json, write_json
+from samsvae.storage.tables import read_csv, write_csv
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
-class Run:
+class Run(Directory):
     """A run directory.
 
     It holds config.toml (all settings), split.csv (where the split was made here),
@@ -32,10 +36,10 @@ class Run:
     `evaluate` adds: metrics.json, per_condition.csv, effects.h5ad, scores.csv.
     """
 
-    files = (
+    files: ClassVar[tuple[str, ...]] = (
         "config.toml",
         "split.csv",
-        "checkpoint.safetensors",
+        CHECKPOINT,
         "model.json",
         "model.safetensors",
         "history.csv",
@@ -44,27 +48,6 @@ class Run:
         "effects.h5ad",
         "scores.csv",
     )
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __truediv__(self, name: str) -> Path:
-        return self.folder / name
-
-    @property
-    def checkpoint(self) -> Path:
-        """File of the training checkpoint."""
-        return self / "checkpoint.safetensors"
-
-    def check_new(self, *, overwrite: bool, resume: bool) -> None:
-        """Raise if the directory exists and may not be written to."""
-        if self.folder.is_file():
-            raise InputError(f"{str(self.folder)!r} is a file: expected a directory for the run")
-        if self.folder.exists() and not (overwrite or resume):
-            raise InputError(
-                f"the directory {str(self.folder)!r} exists: give another --out, --overwrite to "
-                "replace the run in it, or --resume to go on with it"
-            )
 
     def start(self, settings: Mapping[str, Any], screen: Screen, *, resume: bool) -> None:
         """Begin the run, or check that it is the one to be resumed."""
@@ -78,21 +61,29 @@ class Run:
                         "resume with the same command, or start another run"
                     )
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make {str(self.folder)!r}: {error.strerror}") from error
         for name in self.files:
             (self / name).unlink(missing_ok=True)
         if settings["split_key"] is None and screen.split is not None:
             split = pd.Series(screen.split, screen.cells.rename("cell"), name="split")
-            write_text(self / "split.csv", split.to_csv())
+            write_csv(self / "split.csv", split.reset_index())
         write_text(self / "config.toml", toml(settings))
+
+    def train(self, model: Estimator, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Train a model, saved here on the way and in the end.
+
+        At its first good checkpoint the run takes its place.
+        """
+        chosen = TrainSettings(
+            **settings_of(TrainPlan, settings), checkpoint=self.file(CHECKPOINT), resume=resume
+        )
+        model.train_with(chosen, saved=self.settle)
+        model.save(self.folder)
+        write_csv(self / "history.csv", model.history)
 
     def config(self) -> dict[str, Any]:
         """Return the settings of the run."""
         if not (self / "config.toml").exists():
-            raise InputError(f"no run in {str(self.folder)!r}: it has no config.toml")
+            raise InputError(f"no run in {self.shown}: it has no config.toml")
         path = self / "config.toml"
         return RUN.checked(read_toml(path), f"in {str(path)!r}")
 
@@ -109,37 +100,40 @@ class Run:
         config = self.config()
         screen = read_h5ad(data, **(settings_of(ScreenSettings, config) | dict(given)))
         if screen.split is None and (self / "split.csv").exists():
-            table = pd.read_csv(self / "split.csv", dtype=str, keep_default_na=False)
+            table = read_csv(self / "split.csv")
+            if set(table) != {"cell", "split"} or table.isna().any(axis=None):
+                raise InputError(
+                    f"{str(self / 'split.csv')!r} is damaged: expected the split of each cell; "
+                    "give --split-key, or train anew"
+                )
             screen = screen.with_split(table.set_index("cell")["split"])
         return screen
 
     def model(self, device: str = "auto") -> Estimator:
         """Return the trained model."""
+        self._recover()
         if not self.folder.is_dir():
-            raise InputError(f"no directory {str(self.folder)!r}: expected a run of samsvae train")
-        if self.checkpoint.exists() and not (self / "model.json").exists():
+            raise InputError(f"no directory {self.shown}: expected a run of samsvae train")
+        if (self / CHECKPOINT).exists() and not (self / "model.json").exists():
             raise InputError(
-                f"the run in {str(self.folder)!r} is not finished: go on with samsvae train "
-                "--resume"
+                f"the run in {self.shown} is not finished: go on with samsvae train --resume"
             )
         return load(self.folder, device=device)
 
-    def finish(self, model: Estimator) -> None:
-        """Save the trained model and its history."""
-        model.save(self.folder)
-        write_text(self / "history.csv", model.history.to_csv(index=False))
+    def metrics(self) -> dict[str, Any]:
+        """Return what metrics.json holds, by split."""
+        path = self / "metrics.json"
+        return read_json(path) if path.exists() else {}
 
     def write_score(self, score: Score, split: str) -> None:
         """Save scores and the effects that were scored."""
-        path = self / "metrics.json"
-        metrics = json.loads(path.read_text()) if path.exists() else {}
-        write_text(path, json.dumps(metrics | {split: score.summary}, indent=2) + "\n")
-        write_text(self / "per_condition.csv", score.per_condition.to_csv())
+        write_json(self / "metrics.json", self.metrics() | {split: score.summary})
+        write_csv(self / "per_condition.csv", score.per_condition.reset_index())
         write_h5ad(self / "effects.h5ad", score.effects)
 
     def write_comparison(self, scores: pd.DataFrame) -> None:
         """Save the scores of a model and of what it is compared with."""
-        write_text(self / "scores.csv", scores.to_csv(index=False))
+        write_csv(self / "scores.csv", scores)
 
 
 def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:
@@ -153,9 +147,3 @@ def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:
             "or make them unique with adata.obs_names_make_unique()"
         )
     return screen.with_split(splits.random(screen, seed=settings["seed"]))
-
-
-def write_h5ad(path: Path, adata: AnnData) -> None:
-    """Write an AnnData object aside, then rename it."""
-    with written_aside(path) as aside:
-        adata.write_h5ad(aside)

@@ -152,7 +152,7 @@ class Control:
         """Draw the basal state and batch of each particle, `particle 1 ...`."""
         if self.posterior is not None:
             return self.posterior.draw(n, self.generator)
-        state = self.model.encoder.noise(1, n, self.generator)  # the prior is N(0, I)
+        state = self.model.encoder.draw_prior(1, n, self.generator)
         return state, self._covariates(n)
 
     def _covariates(self, n: int) -> Tensor:
@@ -248,7 +248,9 @@ class Arm:
         resolved = np.maximum(observed - noise, noise * np.sqrt(2 / (n_draws - 1)))
         kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
         ends = [((1 - level) / 2, (1 + level) / 2) for level in LEVELS]
-        quantiles: np.ndarray = np.quantile((by_draw - mean) * kept, ends, axis=0)
+        # Of R draws the k-th smallest is the quantile k / (R + 1): others leave intervals narrow.
+        deviations = (by_draw - mean) * kept
+        quantiles: np.ndarray = np.quantile(deviations, ends, axis=0, method="weibull")
         return quantiles
 
 

@@ -55,7 +55,7 @@ def new_cells(
         n = len(size)
         # Every new cell is a particle of one cell.
         shifts = draw_shifts(model, dosage.perturbations, n, generator)
-        basal = model.encoder.noise(1, n, generator)  # the prior is N(0, I)
+        basal = model.encoder.draw_prior(1, n, generator)
         context = model.mechanism.context(dosage, shifts)
         batches = torch.from_numpy(covariates[rows].astype(np.float32)).to(generator.device)
         hidden = model.decoded(basal, context, batches.unsqueeze(1)).squeeze(1)
@@ -100,7 +100,7 @@ def replicated_cells(model: PerturbationVAE, loader: Loader, generator: torch.Ge
     blocks = []
     for batch in loader.in_order(_CELLS):
         context = model.mechanism.context(batch.dosage, of_batch(shifts, present, batch.dosage))
-        basal = model.encoder.noise(len(batch.counts), 1, generator)  # the prior is N(0, I)
+        basal = model.encoder.draw_prior(len(batch.counts), 1, generator)
         hidden = model.decoded(basal, context, batch.covariates).squeeze(0)
         size = batch.library_size
         blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)

@@ -51,6 +51,7 @@ class GaussianEmbedding(Embedding):
         self.scale = scale
 
     def prior(self) -> Normal:
+        """Return p(e_tl), one for all perturbations: `[latent]`."""
         zero = next(self.parameters()).new_zeros(())
         return Normal(zero, zero + self.scale, validate_args=False)
 
@@ -67,7 +68,7 @@ class GaussianEmbedding(Embedding):
         self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
     ) -> Draw:
         posterior = self.posterior(perturbations, mask)
-        return gaussian_draw(posterior, noise, prior_scale=self.scale, closed_form=closed_form)
+        return gaussian_draw(posterior, noise, self.prior(), closed_form=closed_form)
 
     def mean(self, perturbations: Tensor, mask: Tensor) -> Tensor:
         return self.posterior(perturbations, mask).loc

@@ -61,6 +61,7 @@ class Encoder(nn.Module):
         self.scale.copy_(scale)
 
     def prior(self) -> Normal:
+        """Return p(z_basal), one for all cells: `[latent]`."""
         return standard_normal(self.center)
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
@@ -69,9 +70,14 @@ class Encoder(nn.Module):
         return self.network(x, context, batch.covariates)
 
     def noise(self, n_cells: int, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw standard normal noise, `particle cell latent`; it is a draw from the prior too."""
+        """Draw standard normal noise, `particle cell latent`."""
         shape = (n_particles, n_cells, self.n_latent)
         return normal(shape, self.center, generator)
+
+    def draw_prior(self, n_cells: int, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw basal states from their prior, `particle cell latent`."""
+        prior, noise = self.prior(), self.noise(n_cells, n_particles, generator)
+        return prior.loc + prior.scale * noise
 
     def draw(
         self,
@@ -81,7 +87,9 @@ class Encoder(nn.Module):
         *,
         closed_form: bool = False,
     ) -> Draw:
-        return gaussian_draw(self.posterior(batch, context), noise, closed_form=closed_form)
+        return gaussian_draw(
+            self.posterior(batch, context), noise, self.prior(), closed_form=closed_form
+        )
 
 
 class StateEncoder(Encoder):

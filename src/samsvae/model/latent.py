@@ -10,15 +10,15 @@ from samsvae.types import Draw
 
 
 def gaussian_draw(
-    posterior: Normal, noise: Tensor, *, prior_scale: float = 1.0, closed_form: bool = False
+    posterior: Normal, noise: Tensor, prior: Normal, *, closed_form: bool = False
 ) -> Draw:
-    """Draw loc + scale * noise, weighed against the prior N(0, prior_scale^2 I).
+    """Draw loc + scale * noise, weighed against the prior.
 
     With `closed_form` the weight is its expectation, -KL(q || p): less noisy where only the mean
     over draws is wanted (the ELBO); importance weights need the draws themselves.
     """
     value, ratio = gaussian.draw(
-        posterior.loc, posterior.scale, noise, prior_scale=prior_scale, closed_form=closed_form
+        posterior.loc, posterior.scale, noise, prior.loc, prior.scale, closed_form=closed_form
     )
     return Draw(value, ratio)
 

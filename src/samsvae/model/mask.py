@@ -91,13 +91,10 @@ class BernoulliMask(Mask):
         self.prob = prior.prob
 
     def prior(self) -> Bernoulli:
+        """Return p(m_tl), `[perturbation] [latent]`."""
         # By its logit, which torch would bound for a small probability in single precision.
-        logit = self.logits.new_full((), self._prior_logit)
-        return Bernoulli(logits=logit, validate_args=False)
-
-    @property
-    def _prior_logit(self) -> float:
-        return math.log(self.prob) - math.log1p(-self.prob)
+        logit = math.log(self.prob) - math.log1p(-self.prob)
+        return Bernoulli(logits=self.logits.new_full((), logit), validate_args=False)
 
     def posterior(self, perturbations: Tensor) -> Bernoulli:
         return Bernoulli(logits=self.logits[perturbations], validate_args=False)
@@ -108,10 +105,12 @@ class BernoulliMask(Mask):
 
     def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         # log p(m) - log q(m) is linear in m: its expectation has the probability in m's place.
-        logits, prior = self.logits.index_select(0, perturbations), self._prior_logit
+        logits, prior = self.logits.index_select(0, perturbations), self.prior().logits
+        if prior.ndim == 2:
+            prior = prior.index_select(0, perturbations)
         value = straight_through.bernoulli(logits, noise)
         weight = logits.sigmoid() if closed_form else value
-        ratio = weight * (prior - logits) + F.softplus(logits) - math.log1p(math.exp(prior))
+        ratio = weight * (prior - logits) + F.softplus(logits) - F.softplus(prior)
         return Draw(value, ratio.expand_as(value).sum(-1))
 
     def logit(self) -> Tensor:

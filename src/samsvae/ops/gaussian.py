@@ -19,14 +19,15 @@ def draw(
     loc: Tensor,
     scale: Tensor,
     noise: Tensor,
+    prior_loc: Tensor,
+    prior_scale: Tensor,
     *,
-    prior_scale: float,
     closed_form: bool,
     fast: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Return loc + scale * noise, and its log p - log q for the prior N(0, prior_scale^2 I).
+    """Return loc + scale * noise, and its log p - log q for the prior N(m, s^2).
 
-    Written in the noise, log p - log q = (noise^2 - (value / s)^2) / 2 + log(scale / s).
+    Written in the noise, log p - log q = (noise^2 - ((value - m) / s)^2) / 2 + log(scale / s).
 
     Parameters
     ----------
@@ -34,29 +35,39 @@ def draw(
         `[particle] ... latent`.
     noise
         Standard normal, `particle ... latent`.
-    prior_scale
-        s.
+    prior_loc, prior_scale
+        m and s, `[latent]`.
     closed_form
         Weigh by -KL(q || p) instead of the draw's own log ratio.
     fast
-        Use the C code where it serves; else what stands here, which is its definition.
+        Use the C code where it serves, for a prior N(0, s^2 I) that is not learned; else what
+        stands here, which is its definition.
 
     Returns
     -------
     The draw, `particle ... latent`, and its weight, `particle ...`, nats.
     """
-    alike = loc.shape == scale.shape == noise.shape
-    if fast and alike and noise.numel() > 0 and native.serves(loc, scale, noise):
-        drawn: tuple[Tensor, Tensor] = _Draw.apply(loc, scale, noise, prior_scale, closed_form)
+    alike = loc.shape == scale.shape == noise.shape and noise.numel() > 0
+    if fast and alike and native.serves(loc, scale, noise) and _simple(prior_loc, prior_scale):
+        drawn: tuple[Tensor, Tensor] = _Draw.apply(
+            loc, scale, noise, prior_scale.item(), closed_form
+        )
         return drawn
     value = loc + scale * noise
     log_scale = (scale / prior_scale).log()
     if closed_form:
-        square = (loc / prior_scale).square() + (scale / prior_scale).square()
+        square = ((loc - prior_loc) / prior_scale).square() + (scale / prior_scale).square()
         ratio = (1 - square).div(2) + log_scale
     else:
-        ratio = (noise.square() - (value / prior_scale).square()).div(2) + log_scale
+        square = ((value - prior_loc) / prior_scale).square()
+        ratio = (noise.square() - square).div(2) + log_scale
     return value, ratio.expand_as(value).sum(-1)
+
+
+def _simple(prior_loc: Tensor, prior_scale: Tensor) -> bool:
+    """Whether a prior is N(0, s^2 I) with a given s; on the host, where asking costs nothing."""
+    given = not (prior_loc.requires_grad or prior_scale.requires_grad)
+    return given and prior_loc.ndim == prior_scale.ndim == 0 and prior_loc.item() == 0
 
 
 class _Draw(Function):

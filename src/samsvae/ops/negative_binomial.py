@@ -12,6 +12,8 @@ from samsvae.ops.precision import single
 
 _DRAW = 8
 """A draw costs as much as so many elements of a density."""
+_LARGEST = 2.0**20
+"""Largest rate that is drawn one count after the other."""
 _LARGE = 16.0
 """Inverse dispersion from which Stirling's series is used (error below 1e-12)."""
 
@@ -174,12 +176,14 @@ def poisson_coupled(
 
     Where the rate falls the counts are thinned, where it rises the difference is added: the draw
     is exactly Poisson(new_rate), and equals `counts` where the rates are equal. Two arms of an
-    effect drawn this way share their noise. `fast`: with the C code where it serves.
+    effect drawn this way share their noise. `fast`: with the C code where it serves, one count
+    after the other, for rates up to a million.
     """
     counts, rate, new_rate = (
         x.contiguous() for x in torch.broadcast_tensors(counts, rate, new_rate)
     )
-    if fast and native.serves(counts, rate, new_rate):
+    served = fast and native.serves(counts, rate, new_rate)
+    if served and all(bool(x.max() <= _LARGEST) for x in (counts, rate, new_rate)):  # nor is NaN
         seed = int(torch.randint(2**62, (1,), generator=generator))
         drawn = torch.empty_like(counts)
         n_genes = counts.shape[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,4 +93,4 @@ def _check_library_size(library_size: float | str) -> None:
         if library_size != "observed":
             raise unknown("library_size", library_size, ["observed"])
     else:
-        check_range("library_size", library_size, low=0, high=math.inf, open_=True)
+        check_range("library_size", library_size, low=0, high=2.0**31, open_=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from samsvae.errors import InputError, check_count, check_range, listed, unknown
@@ -213,5 +213,5 @@ class TrainSettings(TrainPlan):
         Go on from the checkpoint, where there is one.
     """
 
-    checkpoint: Path | str | None = None
+    checkpoint: str | os.PathLike[str] | None = None
     resume: bool = False

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from samsvae.errors import InputError, listed
+
+_ASIDE = re.compile(r"\..+\.\d+\.\w+")
+"""Names of files that are being written."""
+
+
+class CannotWriteError(InputError):
+    """A file that could not be written; what was there before is unchanged."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot write {path}: {reason}; what was there before is unchanged")
+        self.path, self.reason = path, reason
 
 
 @contextmanager
@@ -16,11 +28,11 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises
     ------
-    InputError
+    CannotWriteError
         If the file cannot be written, say because the disk is full. The old file survives.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # as _ASIDE has it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -28,13 +40,17 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"cannot write {path}: {reason}; what was there before is unchanged"
-        ) from error
+        raise CannotWriteError(path, error.strerror or str(error)) from error
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote a file of a folder."""
+    for path in folder.glob(".*"):
+        if _ASIDE.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,18 +13,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from samsvae.errors import InputError
+from samsvae.errors import InputError, listed
 from samsvae.storage.files import written_aside
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised whenever a file written now could not be read by the code of before."""
 
 
+def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Return a digest of the name, type, shape and values of every tensor, and of the header.
+
+    Examples
+    --------
+    >>> import torch
+    >>> a = {"a": torch.zeros(2)}
+    >>> digest(a, {}) == digest(a, {"seed": 0})
+    False
+    >>> digest(a, {}) == digest({"a": torch.zeros(2, dtype=torch.int32)}, {})
+    False
+    """
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
 def to_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
-    """Return tensors and a header that JSON can hold, as the bytes of a file."""
-    metadata = {"samsvae": json.dumps({"schema_version": SCHEMA_VERSION, **header})}
+    """Return tensors and a header that JSON can hold, with their digest, as the bytes of a file."""
+    whole = {"schema_version": SCHEMA_VERSION, **header}
+    whole["digest"] = digest(tensors, whole)
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return save(plain, metadata)
+    return save(plain, {"samsvae": json.dumps(whole)})  # one entry: several come in any order
 
 
 def write(
@@ -40,7 +62,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     Raises
     ------
     InputError
-        If the file is not there, not whole, or of a newer schema.
+        If the file is not there, not whole, not what was written, or of another schema.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,13 +71,25 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        header = json.loads(metadata["samsvae"]) if "samsvae" in metadata else None
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} is not whole, or not a file of ours: {error}") from error
-    if "samsvae" not in metadata:
+    if not isinstance(header, dict):
         raise InputError(f"{str(path)!r} was not written by samsvae")
-    header = json.loads(metadata["samsvae"])
     check_schema(path, header)
+    if header.pop("digest", None) != digest(tensors, header):
+        raise InputError(f"{str(path)!r} is damaged: it is not what was written")
     return tensors, header
+
+
+def check_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
+    """Raise if a parameter is not a finite number."""
+    wrong = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    if wrong:
+        raise InputError(
+            f"{str(path)!r} holds values that are not finite, in {listed(wrong)}: "
+            "train the model anew"
+        )
 
 
 def check_schema(path: Path, header: Mapping[str, Any]) -> None:

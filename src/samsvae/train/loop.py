@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader
 from samsvae.data.order import EpochOrder
-from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
+from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted, listed
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage import tensors as files
@@ -45,8 +46,11 @@ class Training:
         What the model is, as JSON: its name and hyperparameters. A resumed run must share it.
     history
         Gets one row per evaluation: step, objective, ELBO and each of its terms (means over the
-        steps since the last row, nats per cell), validation ELBO, mask sparsity, norm of the
-        gradient, cells per second. It is there too if training ends early.
+        steps since the last row, nats per cell), validation ELBO and whether it is the best so far,
+        mask sparsity, norm of the gradient, cells per second. It is there too if training ends
+        early.
+    saved
+        Called after every checkpoint.
     """
 
     def __init__(
@@ -58,8 +62,9 @@ class Training:
         *,
         identity: Mapping[str, Any],
         history: History,
+        saved: Callable[[], None] = lambda: None,
     ) -> None:
-        self.identity = dict(identity)
+        self.identity, self.saved = dict(identity), saved
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
         variant = settings.step_on(train.device.type)
         self.optimizer = torch.optim.Adam(
@@ -91,6 +96,7 @@ class Training:
         self.best: dict[str, Tensor] | None = None
         self.best_elbo = -math.inf
         self.since_best = 0
+        self.has_checkpoint = False
 
     def run(self) -> None:
         """Train to the end and leave the model at its best validation ELBO.
@@ -121,6 +127,8 @@ class Training:
                 if stopped():
                     self._interrupted()
                 bar.show(self.step, self.history)
+        if self.best is None:
+            self._check_parameters()
         self._restore_best()
 
     def _one_step(self) -> None:
@@ -153,14 +161,24 @@ class Training:
         step = self.step - len(rows) + first + 1
         values = dict(zip(self.metric_names, rows[first].tolist(), strict=True))
         wrong = ", ".join(f"{k} {v}" for k, v in values.items() if not math.isfinite(v))
+        self._end_not_finite(step, wrong)
+
+    def _end_not_finite(self, step: int, wrong: str) -> NoReturn:
+        """Leave the model at its best, and say which step went wrong."""
         self._restore_best()
         path = self.settings.checkpoint
-        saved = path is not None and Path(path).exists()
-        kept = f"; the last good checkpoint is kept in {path}" if saved else ""
+        kept = f"; the last good checkpoint is kept in {path}" if self.has_checkpoint else ""
         raise NonFiniteError(
             f"step {step} of training is not finite ({wrong}){kept}: try a lower learning_rate, "
             "or clip_norm"
         )
+
+    def _check_parameters(self) -> None:
+        """Raise if the last step left a parameter that is not finite: its ELBO does not tell."""
+        state = self.model.state_dict()
+        wrong = [name for name, value in state.items() if not bool(value.isfinite().all())]
+        if wrong:
+            self._end_not_finite(self.step, f"parameters {listed(wrong)}")
 
     def _evaluate(self, steps_per_second: float) -> None:
         """Add a row to the history and keep the model if it is the best so far."""
@@ -171,6 +189,8 @@ class Training:
         elbo = math.nan
         if len(self.valid.screen):
             elbo = valid_elbo(self.model, self.valid, settings)
+            if not math.isfinite(elbo):
+                self._end_not_finite(self.step, f"validation ELBO {elbo}")
             if elbo > self.best_elbo:
                 self.best_elbo, self.since_best = elbo, 0
                 state = self.model.state_dict()
@@ -178,6 +198,7 @@ class Training:
             else:
                 self.since_best += 1
         row["valid_elbo"] = elbo
+        row["is_best"] = self.best is not None and self.since_best == 0
         row |= {name: value.item() for name, value in self.model.mechanism.metrics().items()}
         cells = min(settings.batch_size, len(self.train.screen))
         row["cells_per_second"] = steps_per_second * cells
@@ -208,12 +229,14 @@ class Training:
             "settings": self.settings.decisive,
             "model": self.identity,
             "data": [self.train.screen.digest, self.valid.screen.digest],
+            "device": self.train.device.type,
         }
 
     def _save(self) -> None:
         if self.settings.checkpoint is None:
             return
         self._check_finite()  # what is not finite never replaces a good checkpoint
+        self._check_parameters()
         tensors = {
             **files.prefixed("model", self.model.state_dict()),
             **files.prefixed("optimizer", optimizer_tensors(self.optimizer)),
@@ -223,8 +246,10 @@ class Training:
         if self.pending:
             tensors["pending"] = torch.stack(self.pending)
         files.write(self.settings.checkpoint, tensors, self._header())
+        self.has_checkpoint = True
+        self.saved()
 
-    def _load(self, path: Path | str) -> None:
+    def _load(self, path: str | os.PathLike[str]) -> None:
         tensors, header = files.read(path)
         ours = self._header()
         if not header.keys() >= ours.keys():
@@ -236,6 +261,13 @@ class Training:
                     f"{header['settings'][name]}, not {value}: resume with the settings it was "
                     "started with"
                 )
+        if header["device"] != ours["device"]:  # their generators have states of other kinds
+            raise InputError(
+                f"the checkpoint {str(path)!r} was made on {header['device']!r} and training on "
+                f"{ours['device']!r} cannot go on to the same numbers: resume with "
+                f"device={header['device']!r}, or start another run"
+            )
+        files.check_finite(path, {k: v for k, v in tensors.items() if not k.startswith("pending")})
         model = files.unprefixed("model", tensors)
         shapes = {name: value.shape for name, value in self.model.state_dict().items()}
         fits = {name: value.shape for name, value in model.items()} == shapes
@@ -250,7 +282,7 @@ class Training:
         self.since_best = header["since_best"]
         self.generator.set_state(tensors["generator"])
         self.pending = list(tensors["pending"].to(device)) if "pending" in tensors else []
-        self.step = header["step"]
+        self.step, self.has_checkpoint = header["step"], True
         self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
 

@@ -65,9 +65,10 @@ def compare(
     """
     from samsvae.cli.tables import comparison_tables
     from samsvae.experiments.compare import Comparison, Plan, table_of
-    from samsvae.experiments.run import Run, read_screen
+    from samsvae.experiments.run import read_screen
 
-    Run(out).check_new(overwrite=overwrite, resume=resume)
+    comparison, scoring = Comparison(out), {"scale": scale, "basal": basal}
+    comparison.check_new(overwrite=overwrite, resume=resume)
     plan = Plan.of(
         models=models,
         baselines=baselines,
@@ -79,10 +80,10 @@ def compare(
     screen = read_screen(data, plan.settings)
     say(repr(screen))
     plan.check(screen)
-    comparison, scoring = Comparison(out), {"scale": scale, "basal": basal}
     asked = {"models": models, "baselines": baselines, "seeds": seeds, "data": screen.digest}
-    comparison.start({**asked, **scoring}, resume=resume)
-    results = comparison.results(screen, plan, resume=resume, say=say, **scoring)
+    with comparison.made(resume=resume):
+        comparison.start({**asked, **scoring}, resume=resume)
+        results = comparison.results(screen, plan, resume=resume, say=say, **scoring)
     for table in comparison_tables(table_of(results), console.width):
         console.print(table)
     say(f"every metric, per condition, is in {out / 'results.csv'}")

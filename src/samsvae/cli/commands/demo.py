@@ -27,9 +27,8 @@ def demo(
     progress
         Show progress bars.
     """
-    from samsvae.cli import demonstration
-    from samsvae.experiments.run import Run
+    from samsvae.cli.demonstration import DemoRun, demonstrate
 
-    run = Run(out)
+    run = DemoRun(out)
     run.check_new(overwrite=overwrite, resume=False)
-    demonstration.demonstrate(run, seed=seed, progress=progress, say=say)
+    demonstrate(run, seed=seed, progress=progress, say=say)

@@ -40,8 +40,10 @@ def effects(
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     """
     from samsvae.cli.tables import effect_table, tidy
-    from samsvae.experiments.run import Run, write_h5ad
-    from samsvae.storage.files import check_new_file, write_text
+    from samsvae.experiments.run import Run
+    from samsvae.storage.files import check_new_file
+    from samsvae.storage.h5ad import write_h5ad
+    from samsvae.storage.tables import write_csv
 
     if out is not None:
         check_new_file(out, (".csv", ".h5ad"), overwrite=overwrite)
@@ -50,7 +52,7 @@ def effects(
     if out is not None and out.suffix == ".h5ad":
         write_h5ad(out, adata)
     elif out is not None:
-        write_text(out, tidy(adata).to_csv(index=False))
+        write_csv(out, tidy(adata))
     else:
         for name in adata.obs_names:
             console.print(effect_table(adata[name]))

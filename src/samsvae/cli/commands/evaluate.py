@@ -55,6 +55,7 @@ def evaluate(
 
     folder = Run(run)
     model = folder.model(device)
+    folder.metrics()  # what cannot be added to is told before there is anything to lose
     screen = folder.screen(data, settings_of(ScreenSettings, settings))
     particles = settings_of(ScoreSettings, settings)
     result = score(model, screen, split=split, progress=progress, **particles)

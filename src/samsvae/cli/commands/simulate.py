@@ -39,8 +39,9 @@ def simulate(
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     """
-    from samsvae.experiments.run import Run, write_h5ad
+    from samsvae.experiments.run import Run
     from samsvae.storage.files import check_new_file
+    from samsvae.storage.h5ad import write_h5ad
 
     check_new_file(out, (".h5ad",), overwrite=overwrite)
     folder = Run(run)

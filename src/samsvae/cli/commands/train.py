@@ -66,9 +66,11 @@ def train(
     kind = estimator(chosen["model"])
     model = kind(screen, **settings_of(kind, chosen))
     model.check_training(**training)  # nor is a run replaced by one that cannot be trained
-    run.start(chosen, screen, resume=resume)
-    model.train(**training, checkpoint=run.checkpoint, resume=resume)
-    run.finish(model)
+    with run.made(resume=resume):
+        run.start(chosen, screen, resume=resume)
+        run.train(model, chosen, resume=resume)
     best = model.history["valid_elbo"].max()  # nan without validation cells
+    if bool(model.history["is_best"].iloc[-1]):
+        say("the last validation ELBO is the best: still improving, train longer (--max-steps)")
     told = "" if np.isnan(best) else f"best validation ELBO {best:.3f} nats per cell; "
     say(f"{told}the model is in {out}")

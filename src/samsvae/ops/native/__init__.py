@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 import warnings
@@ -25,7 +26,8 @@ from torch import Tensor
 
 _FOLDER = Path(__file__).parent
 _SOURCES = sorted(_FOLDER.glob("*.[ch]"))
-_FLAGS = ("-O3", "-ffast-math", "-fPIC")
+_FLAGS = ("-O3", "-ffast-math", "-fno-finite-math-only", "-fPIC")
+"""NaN is not assumed away: what is not a number gives what is none."""
 _THREADS = ("-fopenmp",), ("-Xclang", "-fopenmp"), ()
 """How loops come to run in threads: as most compilers have it, as Apple's has it, not at all."""
 _WORTH_A_THREAD = 2**14
@@ -44,7 +46,7 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     try:
-        return ctypes.CDLL(str(_cached(compiler)))
+        return _declared(ctypes.CDLL(str(_cached(compiler))))
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         warnings.warn(
@@ -58,21 +60,56 @@ def library() -> ctypes.CDLL | None:
 def _cached(compiler: str) -> Path:
     """Return the shared library, compiled unless the cache holds it already."""
     key = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES))
-    made_with = compiler, platform.machine(), *platform.libc_ver(), str(_openmp()), *_FLAGS
-    key.update(" ".join(made_with).encode())
+    made_with = compiler, _version(compiler), platform.machine(), *platform.libc_ver()
+    key.update(" ".join([*made_with, str(_openmp()), *_FLAGS]).encode())
+    path = _folder() / f"native-{key.hexdigest()[:16]}.so"
+    if path.exists() and _loads(path):
+        return path
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        os.replace(_compiled(compiler, Path(aside)), path)
+    return path
+
+
+def _folder() -> Path:
+    """Return the folder of compiled libraries, into which nobody else can put one.
+
+    A library is code that is run: where others may write, a folder of this process alone serves.
+    """
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(base) / "samsvae"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, RuntimeError):  # no home, or none to write to: for this process alone
-        folder = Path(tempfile.mkdtemp(prefix="samsvae"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / f"native-{key.hexdigest()[:16]}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as aside:
-            os.replace(_compiled(compiler, Path(aside)), path)
-    return path
+        if _ours_alone(folder):
+            tempfile.TemporaryFile(dir=folder).close()
+            return folder
+    except (OSError, RuntimeError):  # no home, or none to write to
+        pass
+    folder = Path(tempfile.mkdtemp(prefix="samsvae"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _ours_alone(folder: Path) -> bool:
+    """Whether a folder is this user's, and others may not write to it."""
+    status = folder.stat()
+    mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return mine and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _loads(path: Path) -> bool:
+    """Whether a library of the cache is whole, and this user's."""
+    try:
+        if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
+            return False
+        ctypes.CDLL(str(path))
+    except OSError:
+        return False
+    return True
+
+
+def _version(compiler: str) -> str:
+    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout
 
 
 def _compiled(compiler: str, aside: Path) -> Path:
@@ -132,22 +169,49 @@ def threads(n_elements: int) -> int:
     return max(1, min(torch.get_num_threads(), n_elements // _WORTH_A_THREAD))
 
 
+_SIGNATURES = {
+    "difference_sums": "pppplll",
+    "gaussian_draw": "pppppdllllll",
+    "gaussian_gradient": "pppppppdllllll",
+    "nb_constant": "ppppppplll",
+    "nb_means": "ppppdlll",
+    "nb_rows": "ppppppppppppllllll",
+    "nb_tables": "pppl",
+    "normal_noise": "plll",
+    "poisson_coupled": "ppppllll",
+    "standardised": "ppppllll",
+    "uniform_noise": "plll",
+    **{
+        f"rows_{values}_{indices}": "ppppplll"
+        for values in ("uint8", "uint16", "uint32", "float32")
+        for indices in ("int32", "int64")
+    },
+}
+"""Parameters of every C function: p an array, l a whole number, d a real one."""
+_KINDS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "d": ctypes.c_double}
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Tell ctypes what the functions take: another number or kind of arguments is an error."""
+    for name, parameters in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes = [_KINDS[kind] for kind in parameters]
+        function.restype = None
+    return library
+
+
 Argument: TypeAlias = Tensor | np.ndarray | int | float | None
 
 
 def call(name: str, *arguments: Argument) -> None:
-    """Call a C function: arrays by their address, None as none, integers long, others double."""
+    """Call a C function: arrays by their address, None as none."""
     getattr(library(), name)(*map(_passed, arguments))
 
 
-def _passed(argument: Argument) -> ctypes.c_void_p | ctypes.c_long | ctypes.c_double:
-    if argument is None:
-        return ctypes.c_void_p(None)
-    if isinstance(argument, int):
-        return ctypes.c_long(argument)
-    if isinstance(argument, float):
-        return ctypes.c_double(argument)
+def _passed(argument: Argument) -> int | float | None:
     if isinstance(argument, np.ndarray):
-        return ctypes.c_void_p(argument.ctypes.data)
-    assert argument.stride(-1) == 1
-    return ctypes.c_void_p(argument.data_ptr())
+        return int(argument.ctypes.data)
+    if isinstance(argument, Tensor):
+        assert argument.stride(-1) == 1
+        return argument.data_ptr()
+    return argument

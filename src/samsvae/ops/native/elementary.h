@@ -1,6 +1,8 @@
 /* What the C files share: elementary functions that the compiler runs in vectors, and threads.
  *
- * Compiled with -ffast-math (nothing here may ask about NaN or infinity), linked without it.
+ * Compiled with -ffast-math, but for NaN: what is not a number anywhere in the input must give what
+ * is none, as the plain definitions do. Comparisons and bits hide it, sums and products do not.
+ * Linked without -ffast-math.
  */
 #include <math.h>
 #include <stdint.h>
@@ -21,7 +23,7 @@ int omp_get_thread_num(void); /* its header may be missing */
 
 /* exp(x), to 2e-7, for x <= 88; 0 far below: 2^n times a polynomial (Cephes). */
 static inline float exp_of(float x) {
-    x = fmaxf(x, -87.0f);
+    x = x < -87.0f ? -87.0f : x; /* fmaxf would take NaN for -87 */
     float n = rintf(x * 1.44269504f), f = x - n * 0.693147181f;
     float p = 1.98756915e-4f;
     p = p * f + 1.39819995e-3f;
@@ -47,7 +49,12 @@ static inline float log_of_parts(float f, float e) {
     return f * f * (f * p - 0.5f) + f + e * 0.693147181f;
 }
 
-/* log(u) of a positive normal number. */
+/* 0, but NaN of NaN: added to what was found from bits. */
+static inline float nothing_of(float x) {
+    return x == x ? 0.0f : x;
+}
+
+/* log(u) of a positive normal number; NaN is the caller's to see to. */
 static inline float log_of(float u) {
     union { float f; int32_t i; } bits = {u};
     int32_t e = (bits.i - 0x3f3504f3) >> 23; /* the exponent, after division by sqrt(1/2) */
@@ -55,7 +62,7 @@ static inline float log_of(float u) {
     return log_of_parts(bits.f - 1.0f, (float)e);
 }
 
-/* log(1 + r) for r >= 0, with its digits for small r. */
+/* log(1 + r) for r >= 0, with its digits for small r; NaN is the caller's to see to. */
 static inline float log_1p(float r) {
     union { float f; int32_t i; } bits = {1.0f + r};
     int32_t e = (bits.i - 0x3f3504f3) >> 23;

@@ -9,7 +9,7 @@ EVERY_CPU static float draw_of_row(const float *restrict loc, const float *restr
         value[i] = loc[i] + scale[i] * noise[i];
         float a = loc[i] * inverse, b = scale[i] * inverse, v = value[i] * inverse;
         float square = closed_form ? 1.0f - a * a - b * b : noise[i] * noise[i] - v * v;
-        ratio += 0.5f * square + log_of(b);
+        ratio += 0.5f * square + log_of(b) + nothing_of(b);
     }
     return ratio;
 }
@@ -22,9 +22,9 @@ EVERY_CPU static void gradient_of_row(const float *restrict loc, const float *re
     float paid = to_ratio * inverse * inverse;
     for (long i = 0; i < n; i++) {
         float value = loc[i] + scale[i] * noise[i];
-        float own = to_value[i] - (closed_form ? 0.0f : paid * value);
-        to_loc[i] = own - (closed_form ? paid * loc[i] : 0.0f);
-        to_scale[i] = own * noise[i] + to_ratio / scale[i] - (closed_form ? paid * scale[i] : 0.0f);
+        float through = to_value[i] - (closed_form ? 0.0f : paid * value);
+        to_loc[i] = through - (closed_form ? paid * loc[i] : 0.0f);
+        to_scale[i] = through * noise[i] + to_ratio / scale[i] - (closed_form ? paid * scale[i] : 0.0f);
     }
 }
 

@@ -36,7 +36,7 @@ EVERY_CPU void nb_tables(const float *restrict theta, float *restrict values,
     for (long k = 0; k < TABLE; k++)
         for (long g = 0; g < genes; g++) {
             float sum = theta[g] + (float)k;
-            values[k * genes + g] = log_of(sum / (float)(k + 1));
+            values[k * genes + g] = log_of(sum / (float)(k + 1)) + nothing_of(sum);
             slopes[k * genes + g] = theta[g] / sum;
         }
     for (long i = (FEW + 1) * genes; i < TABLE * genes; i++) {
@@ -55,7 +55,7 @@ EVERY_CPU static float constant_of_cell(const float *restrict x, const float *re
         long last = first + CHUNK < genes ? first + CHUNK : genes;
         float most = 0.0f;
         for (long g = first; g < last; g++) {
-            float value = 0.0f, slope = 0.0f;
+            float value = nothing_of(x[g]), slope = value;
             for (int k = 0; k < FEW; k++) {
                 float reached = x[g] > (float)k ? 1.0f : 0.0f;
                 value += reached * values[k * genes + g];
@@ -120,7 +120,7 @@ EVERY_CPU static float row_value(Shared all, const float *restrict logits,
         float mu = size * share[g] + 1e-4f;
         total += x[g] * (log_of(mu) - log_theta[g]) - (x[g] + theta[g]) * log_1p(mu * inverse[g]);
     }
-    return total;
+    return total + nothing_of(size);
 }
 
 /* The same, and its gradient times weight: written over the logits, added to to_bias and to_theta
@@ -147,7 +147,7 @@ EVERY_CPU static float row_gradient(Shared all, float *restrict logits, const fl
         logits[g] = weight * (h[g] - share[g] * (sum_h / sum));
         to_bias[g] += logits[g];
     }
-    return total;
+    return total + nothing_of(size);
 }
 
 /* For some rows of logits, `row category`, the first of them `first`: row = particle * cells + cell.

@@ -5,7 +5,7 @@ EVERY_CPU static void row(const float *restrict x, const float *restrict center,
                           const float *restrict scale, float *restrict out, long genes,
                           long log1p) {
     for (long g = 0; g < genes; g++) {
-        float value = log1p ? log_1p(x[g]) : x[g];
+        float value = log1p ? log_1p(x[g]) + nothing_of(x[g]) : x[g];
         out[g] = (value - center[g]) / scale[g];
     }
 }

@@ -1,0 +1,205 @@
+"""Directories of results: made beside what stands in their place, until they are worth it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import ClassVar
+
+from filelock import FileLock, Timeout
+
+from samsvae.errors import InputError
+from samsvae.storage.files import CannotWriteError, remove_half_written
+
+
+class Directory:
+    """A directory of results, wherever its files are at the moment.
+
+    A new one is made beside its place and takes it with `settle`, when there is something in it
+    that is worth what stood there before; until then a failure leaves that as it was. A directory
+    within another one moves with it.
+
+    Parameters
+    ----------
+    place
+        Where it belongs. Of a directory within another: its name there.
+    within
+        The other directory.
+    """
+
+    files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the names that a new one replaces; what else stands in the place is kept."""
+
+    def __init__(self, place: Path, within: Directory | None = None) -> None:
+        self.place = Path(place)
+        self.within = within
+        self.aside: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are now."""
+        if self.within is not None:
+            return self.within.folder / self.place
+        return self.aside or self.place
+
+    @property
+    def shown(self) -> str:
+        """What it is called in messages: its place, in quotes."""
+        return repr(str(self.place if self.within is None else self.folder))
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def file(self, name: str) -> os.PathLike[str]:
+        """Return the path of a file that stays right when the directory moves."""
+        return _Inside(self, name)
+
+    def check_new(self, *, overwrite: bool, resume: bool) -> None:
+        """Raise if the directory exists and may not be written to."""
+        if self.place.exists() and not self.place.is_dir():
+            raise InputError(f"{self.shown} is a file: expected a directory for the run")
+        self._recover()
+        if not self.place.exists():
+            return
+        if not (overwrite or resume):
+            raise InputError(
+                f"the directory {self.shown} exists: give another --out, --overwrite to "
+                "replace the run in it, or --resume to go on with it"
+            )
+        if Path.cwd().is_relative_to(self.place.resolve()):
+            raise InputError(
+                f"{self.shown} is the working directory, or holds it: give another --out"
+            )
+        if not os.access(self.place, os.W_OK | os.X_OK):
+            raise InputError(f"{self.shown} is read-only: give another --out")
+
+    @contextmanager
+    def made(self, *, resume: bool = False) -> Iterator[None]:
+        """Make the directory, or with `resume` go on with the one in its place.
+
+        Within, its files are to be written; at the end it settles. On an error before it has
+        settled what was made is removed, and what stood in its place is as it was.
+
+        Raises
+        ------
+        InputError
+            If it cannot be made, or another process is writing it.
+        """
+        if self.within is not None:
+            self.folder.mkdir(exist_ok=True)
+            yield
+            return
+        with _only_writer(self):
+            self._recover()
+            here = self._beside("lock")
+            for left in here.parent.glob(f"{glob.escape(here.stem)}.*.new"):
+                shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+            if resume and self.place.is_dir():
+                remove_half_written(self.place)
+            else:
+                self._make_aside()
+            try:
+                yield
+                self.settle()
+            except CannotWriteError as error:
+                if self.aside is None:
+                    raise
+                name = self.place / error.path.relative_to(self.aside)
+                kept = "is as it was" if self.place.is_dir() else "was not made"
+                raise InputError(
+                    f"cannot write {name}: {error.reason}; {self.shown} {kept}"
+                ) from error
+            finally:
+                if self.aside is not None:
+                    shutil.rmtree(self.aside, ignore_errors=True)
+                    self.aside = None
+
+    def settle(self) -> None:
+        """Take the place: from now on the files are there, and what stood there before is gone."""
+        if self.within is not None:
+            self.within.settle()
+        elif self.aside is not None:
+            try:
+                if self.place.exists():
+                    os.replace(os.path.realpath(self.place), self._old)
+                os.replace(self.aside, os.path.realpath(self.place))
+            except OSError as error:
+                self._recover()
+                raise InputError(f"cannot replace {self.shown}: {error.strerror}") from error
+            self.aside = None
+            self._recover()
+
+    @property
+    def _old(self) -> Path:
+        """Where a directory stands while another takes its place."""
+        return self._beside("old")
+
+    def _beside(self, kind: str) -> Path:
+        place = Path(os.path.realpath(self.place))
+        return place.with_name(f".{place.name}.{kind}")
+
+    def _make_aside(self) -> None:
+        aside = self._beside(f"{os.getpid()}.new")
+        try:
+            aside.mkdir()
+        except OSError as error:
+            raise InputError(f"cannot make {self.shown}: {error.strerror}") from error
+        self.aside = aside
+
+    def _recover(self) -> None:
+        """Bring a replacement to an end, wherever it stopped: the place holds one or the other."""
+        old = self._old
+        if self.within is not None or not old.is_dir():
+            return
+        with suppress(OSError):
+            if not self.place.exists():
+                os.replace(old, os.path.realpath(self.place))
+                return
+            for path in old.iterdir():
+                replaced = any(fnmatch(path.name, pattern) for pattern in self.files)
+                if not replaced and not (self.place / path.name).exists():
+                    os.replace(path, self.place / path.name)
+            shutil.rmtree(old)
+
+
+class _Inside(os.PathLike[str]):
+    """A file of a directory that may move."""
+
+    def __init__(self, directory: Directory, name: str) -> None:
+        self.directory, self.name = directory, name
+
+    def __fspath__(self) -> str:
+        return str(self.directory / self.name)
+
+    def __str__(self) -> str:
+        return os.path.join(self.directory.place, self.name)
+
+
+@contextmanager
+def _only_writer(directory: Directory) -> Iterator[None]:
+    """Hold the lock of a directory; the system takes it from a process that is killed."""
+    path = directory._beside("lock")
+    missing = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"another process is writing {directory.shown}: wait for it, or give another --out"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot write {directory.shown}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before it is released: nobody waits for it
+        lock.release()
+        with suppress(OSError):
+            for parent in missing:
+                parent.rmdir()  # where there is nothing in it

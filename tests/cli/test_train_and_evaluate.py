@@ -1,0 +1,123 @@
+"""The commands train and evaluate: what they write and print."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import samsvae
+from helpers.command_line import QUICK, TINY, TRAIN, Call
+from helpers.screens import SMALL
+from samsvae.settings.toml import read_toml
+
+
+def test_train_writes_a_run(run: Path) -> None:
+    names = {"config.toml", "model.json", "model.safetensors", "history.csv"}
+    assert names | {"checkpoint.safetensors"} == {path.name for path in run.iterdir()} - {
+        *("metrics.json", "per_condition.csv", "effects.h5ad")
+    }
+    config = read_toml(run / "config.toml")
+    assert config | TINY == config
+    assert config["split_key"] == "split"
+    model = samsvae.load(run)
+    assert {name: model.hyperparameters[name] for name in SMALL} == SMALL
+    history = pd.read_csv(run / "history.csv")
+    pd.testing.assert_frame_equal(history, model.history)
+    assert history["step"].tolist() == [4]
+
+
+def test_train_gives_the_numbers_of_python(run: Path, screen: samsvae.Screen) -> None:
+    training = {name: value for name, value in TINY.items() if name not in SMALL}
+    model = samsvae.SAMSVAE(screen, **SMALL).train(**training)
+    loaded = samsvae.load(run).mask_probabilities()
+    pd.testing.assert_frame_equal(model.mask_probabilities(), loaded, check_exact=True)
+
+
+def test_evaluate(run: Path, call: Call) -> None:
+    for split in ("valid", "test"):
+        done = call(f"evaluate run data.h5ad --split {split} --effect-particles 20 {QUICK}")
+        assert done[::2] == (0, [])
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics.keys() == {"valid", "test"}
+    summary = metrics["test"]
+    pearson = ("", "_all_cells", "_top20", "_per_condition_median")
+    keys = {
+        "iwelbo",
+        "iwelbo_mc_se",
+        "n_particles",
+        "n_cells",
+        *(f"ate_pearson{p}" for p in pearson),
+    }
+    assert keys <= summary.keys()
+    assert (summary["n_particles"], summary["n_cells"]) == (10, 45)
+    assert summary.pop("scale") == "log"
+    assert np.isfinite(list(summary.values())).all()
+    for name, value in summary.items():
+        told = re.search(rf"\b{name} .* (-?[\d.]+) ", done.out)
+        assert told, name
+        assert float(told[1]) == pytest.approx(value, abs=1e-4)
+    screen = samsvae.read_h5ad("data.h5ad", split_key="split")
+    iwelbo = samsvae.load(run).iwelbo(screen.test, n_particles=10, progress=False)
+    assert summary["iwelbo"] == pytest.approx(iwelbo["iwelbo"].mean())
+    assert set(pd.read_csv(run / "per_condition.csv", index_col=0).index) == {"A", "B", "C", "A+B"}
+    assert ad.read_h5ad(run / "effects.h5ad").shape == (4, 12)
+    scores = pd.read_csv(run / "scores.csv")
+    assert {"sams-vae", "additive", "duplicate"} < set(scores["predictor"])
+    assert set(scores["split"]) == {"test"}
+    mine = scores.set_index(["predictor", "condition", "metric"])["value"]
+    assert mine["sams-vae", "(all)", "iwelbo"] == pytest.approx(summary["iwelbo"])
+    assert mine["sams-vae", "(all)", "ate_pearson"] == pytest.approx(summary["ate_pearson"])
+    assert "condition-mean" in done.out
+
+
+def test_evaluate_without_baselines(folder: Path, run: Path, call: Call) -> None:
+    (run / "scores.csv").unlink(missing_ok=True)
+    options = f"--effect-particles 20 {QUICK}"
+    done = call(f"evaluate run data.h5ad --no-baselines {options}")
+    assert done[::2] == (0, [])
+    assert not (run / "scores.csv").exists()
+    adata = ad.read_h5ad(folder / "data.h5ad")
+    adata[adata.obs["split"] == "test"].write_h5ad(folder / "only_test.h5ad")
+    done = call(f"evaluate run only_test.h5ad {options}")
+    assert done[::2] == (0, [])
+    assert "no training cells" in done.out
+    assert not (run / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("data", ["other_order", "more_genes"])
+def test_evaluate_matches_genes(run: Path, call: Call, data: str) -> None:
+    done = call(f"evaluate run {data}.h5ad --effect-particles 20 {QUICK}")
+    assert done[::2] == (0, [])
+    assert all("1 genes" in note for note in done.notes)
+    assert bool(done.notes) == (data == "more_genes")
+
+
+def test_split_made_by_train_is_used_by_evaluate(folder: Path, call: Call) -> None:
+    """Also where the names of cells are numbers."""
+    run = folder / "random"
+    assert call(f"train numbered.h5ad --out {run} --config tiny.toml").code == 0
+    split = pd.read_csv(run / "split.csv", dtype=str).set_index("cell")["split"]
+    assert split.value_counts().to_dict() == {"train": 154, "valid": 38, "test": 48}
+    split[split.index[split == "train"][:100]] = "test"
+    (run / "split.csv").write_text(split.sample(frac=1, random_state=0).to_csv())
+    done = call(f"evaluate {run} numbered.h5ad --effect-particles 20 {QUICK}")
+    assert done[::2] == (0, [])
+    assert json.loads((run / "metrics.json").read_text())["test"]["n_cells"] == 148
+
+
+@pytest.mark.parametrize(
+    ("more", "n_latent"),
+    [("", 4), ("--set n_latent=3", 3), ("--set n-latent=3 --n-latent 2", 2)],
+)
+def test_option_wins_over_set_and_set_over_file(
+    call: Call, tmp_path: Path, more: str, n_latent: int
+) -> None:
+    assert call(f"{TRAIN.replace('new', str(tmp_path / 'out'))} {more}").code == 0
+    assert read_toml(tmp_path / "out" / "config.toml")["n_latent"] == n_latent
+    assert samsvae.load(tmp_path / "out").hyperparameters["n_latent"] == n_latent

@@ -1,0 +1,1 @@
+"""What several tests share: small screens and models, and plain forms to compare with."""

@@ -1,0 +1,42 @@
+"""Settings written as TOML are read as they were."""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samsvae.settings.run import RUN
+from samsvae.settings.toml import read_toml, toml
+
+
+def values_of(annotation: Any) -> st.SearchStrategy[Any]:
+    kinds = get_args(annotation) or (annotation,)
+    known = {
+        bool: st.booleans(),
+        int: st.integers(-(2**63), 2**63 - 1),
+        float: st.floats(allow_nan=False),
+        str: st.text() | st.text("\"'\\#=[]{}\n\r\t\x00\x7f\x85 \u2028äé-", max_size=8),
+        NoneType: st.none(),
+    }
+    return st.one_of(*(known[kind] for kind in kinds))
+
+
+CONFIGS = st.fixed_dictionaries(
+    {}, optional={name: values_of(kind) for name, kind in RUN.types.items()}
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(values=CONFIGS)
+def test_config_round_trip(tmp_path_factory: pytest.TempPathFactory, values: dict) -> None:
+    path = tmp_path_factory.getbasetemp() / "config.toml"
+    path.write_bytes(toml(RUN.complete(values)).encode())
+    read = RUN.checked(read_toml(path), "in a file")
+    assert RUN.complete(read) == RUN.complete(values)
+    assert {name: type(value) for name, value in read.items()} == {
+        name: type(value) for name, value in RUN.complete(values).items() if value is not None
+    }

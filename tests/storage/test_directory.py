@@ -1,0 +1,190 @@
+"""Directories that are replaced whole or not at all, by one process at a time."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from samsvae import InputError
+from samsvae.storage.directory import Directory
+from samsvae.storage.files import write_text
+
+
+class Results(Directory):
+    """Results of one file."""
+
+    files = ("result.txt",)
+
+
+def make(place: Path, text: str) -> None:
+    directory = Results(place)
+    directory.check_new(overwrite=True, resume=False)
+    with directory.made():
+        write_text(directory / "result.txt", text)
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Run code in another process."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_old_one_stands_until_the_new_one_settles(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    make(place, "old")
+    directory = Results(place)
+    with directory.made():
+        write_text(directory / "result.txt", "new")
+        assert (place / "result.txt").read_text() == "old"
+        path = directory.file("later.txt")
+        directory.settle()
+        assert (place / "result.txt").read_text() == "new"
+        write_text(path, "after it moved")
+    assert names(tmp_path) == ["out"]
+    assert names(place) == ["later.txt", "result.txt"]
+
+
+@pytest.mark.parametrize("error", [InputError("no"), RuntimeError("no"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_old_one_whole(tmp_path: Path, error: BaseException) -> None:
+    place = tmp_path / "out"
+    make(place, "old")
+    with pytest.raises(type(error)), Results(place).made():
+        raise error
+    assert (place / "result.txt").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_failure_leaves_no_new_directory_and_no_parents(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), Results(tmp_path / "a" / "b" / "out").made():
+        raise RuntimeError("no")
+    assert names(tmp_path) == []
+
+
+def test_files_of_others_are_kept(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    make(place, "old")
+    write_text(place / "notes.txt", "mine")
+    make(place, "new")
+    assert (place / "result.txt").read_text() == "new"
+    assert (place / "notes.txt").read_text() == "mine"
+
+
+def test_what_is_made_within_settles_the_whole(tmp_path: Path) -> None:
+    whole = Results(tmp_path / "out")
+    make(whole.place, "old")
+    part = Results(Path("part"), within=whole)
+    with whole.made():
+        with part.made():
+            write_text(part / "result.txt", "of the part")
+            assert (tmp_path / "out" / "result.txt").exists()
+            part.settle()
+            assert part.folder == tmp_path / "out" / "part"
+        assert not (tmp_path / "out" / "result.txt").exists()
+    assert names(tmp_path / "out") == ["part"]
+
+
+# Killed.
+
+
+def test_killed_between_the_two_renames(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    make(place, "old")
+    place.rename(tmp_path / ".out.old")
+    Results(place).check_new(overwrite=True, resume=False)
+    assert (place / "result.txt").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_killed_before_files_of_others_were_taken_over(tmp_path: Path) -> None:
+    place, old = tmp_path / "out", tmp_path / ".out.old"
+    make(old, "old")
+    write_text(old / "notes.txt", "mine")
+    write_text(place / "result.txt", "new")
+    Results(place).check_new(overwrite=True, resume=False)
+    assert (place / "result.txt").read_text() == "new"
+    assert (place / "notes.txt").read_text() == "mine"
+    assert names(tmp_path) == ["out"]
+
+
+KILLED_IN_A_WRITE = """
+import os, signal, sys
+from pathlib import Path
+from samsvae.storage.files import write_text
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+write_text(Path(sys.argv[1]), "new")
+"""
+
+
+def test_killed_between_writing_a_file_and_renaming_it(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    make(place, "old")
+    with python(KILLED_IN_A_WRITE, place / "result.txt") as process:
+        assert process.wait(60) == -signal.SIGKILL
+    assert (place / "result.txt").read_text() == "old"
+    assert len(names(place)) == 2  # what was being written
+    with Results(place).made(resume=True):
+        pass
+    assert names(place) == ["result.txt"]
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from samsvae.storage.directory import Directory
+with Directory(Path(sys.argv[1])).made():
+    print("made", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_writer_at_a_time_and_none_after_it_is_killed(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    make(place, "old")
+    with python(HOLDING, place) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "made\n"
+        for resume in (False, True):
+            with (
+                pytest.raises(InputError, match=r"another process is writing '.*out'"),
+                Results(place).made(resume=resume),
+            ):
+                pass
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+    make(place, "new")
+    assert (place / "result.txt").read_text() == "new"
+    assert names(tmp_path) == ["out"]  # nor is anything left of the killed one
+
+
+# What cannot be replaced.
+
+
+def test_the_working_directory_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "..", tmp_path):
+        with pytest.raises(InputError, match="working directory"):
+            Results(Path(place)).check_new(overwrite=True, resume=False)
+
+
+def test_a_file_is_not_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "out", "a file")
+    with pytest.raises(InputError, match="is a file"):
+        Results(tmp_path / "out").check_new(overwrite=True, resume=False)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    make(tmp_path / "real", "old")
+    (tmp_path / "link").symlink_to("real")
+    make(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "result.txt").read_text() == "new"
