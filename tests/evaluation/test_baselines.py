@@ -147,12 +147,22 @@ def test_what_cannot_be_answered_is_an_error(screen: Screen) -> None:
         NoChange(Screen.from_anndata(make_adata()))
 
 
-def test_a_batch_without_controls_is_an_error() -> None:
+def test_cells_of_batches_without_controls_are_left_out() -> None:
     adata = make_adata()
     lone = (adata.obs["perturbation"] == "control") & (adata.obs["batch"] == "two")
     adata.obs.loc[lone, "split"] = "test"
-    with pytest.raises(InputError, match="batches without control cells in training: 'two'"):
+    found = Additive(Screen.from_anndata(adata, split_key="split", batch_key="batch"))
+    adata.obs.loc[adata.obs["batch"] == "two", "split"] = "test"
+    without = Additive(Screen.from_anndata(adata, split_key="split", batch_key="batch"))
+    np.testing.assert_allclose(found.effects(["A", "C"]).X, without.effects(["A", "C"]).X)
+
+
+def test_controls_in_batches_of_their_own_are_an_error() -> None:
+    adata = make_adata()
+    adata.obs["batch"] = np.where(adata.obs["perturbation"] == "control", "one", "two")
+    with pytest.raises(InputError, match="no batch has both control cells and perturbed ones"):
         Additive(Screen.from_anndata(adata, split_key="split", batch_key="batch"))
+    adata = make_adata()
     adata.obs.loc[adata.obs["perturbation"] == "control", "split"] = "test"
     with pytest.raises(InputError, match="no control cells in training"):
         Additive(Screen.from_anndata(adata, split_key="split"))

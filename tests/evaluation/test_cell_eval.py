@@ -28,7 +28,7 @@ from samsvae.evaluation.baselines import (
     PerturbationMean,
 )
 from samsvae.metrics.metric import per_condition
-from samsvae.metrics.observed import Observed, group_moments
+from samsvae.metrics.observed import Observed, within_batches
 from samsvae.metrics.registry import METRICS
 
 PEARSON, MAE, DISCRIMINATION = "pearson_delta", "mae", "discrimination_score_l1"
@@ -74,11 +74,11 @@ def scored_by_us(predictor: Any, screen: Screen, *, floor: bool, **settings: Any
     codes = [screen.condition_names.index(name) for name in names]
     position = np.full(len(screen.condition_names), -1)
     position[codes] = range(len(names))
-    control = group_moments(values, np.where(screen.test.is_control, 0, -1), 1)
+    group, one_batch = position[screen.test.condition], np.zeros(len(screen.test), int)
+    compared = within_batches(values, group, screen.test.is_control, one_batch, len(names))
     observed = Observed.of(
         names,
-        group_moments(values, position[screen.test.condition], len(names)),
-        control,
+        *compared,
         genes=screen.genes,
         perturbation_mean=np.zeros(len(screen.genes)),
         targets=[
@@ -88,7 +88,7 @@ def scored_by_us(predictor: Any, screen: Screen, *, floor: bool, **settings: Any
     )
     effects = predictor.effects(names, scale="log", **settings).X
     if floor:
-        effects = np.maximum(effects, -control.mean)
+        effects = np.maximum(effects, -compared[1].mean)
     metrics = {metric.name: metric for metric in METRICS}
     blind = observed._replace(targets=((),) * len(names))
     discrimination = metrics["perturbation_discrimination"]

@@ -40,7 +40,7 @@ def test_columns_and_types(table: pd.DataFrame) -> None:
     for name in KEYS:
         assert all(isinstance(entry, str) for entry in table[name])
     assert [table[name].dtype.kind for name in NUMBERS] == ["f", "f", "f", "f", "i"]
-    assert table.attrs == {"scale": "log", "basal": "prior"}
+    assert table.attrs == {"scale": "log", "basal": "prior", "n_not_identified": 0}
     assert table.index.equals(pd.RangeIndex(len(table)))
 
 

@@ -159,3 +159,13 @@ def test_coverage_by_hand() -> None:
     moved = observed._replace(effect=observed.effect + 7)
     moved_share = coverage(lower + 7, upper + 7, np.full((4, 5), 7.0), moved, level)
     np.testing.assert_array_equal(moved_share, share)
+
+
+def test_an_interval_that_does_not_hold_the_effect_lies_where_it_lies() -> None:
+    """From 1 to 2, of an effect of 0: it covers 1.5 and not -1.5, whatever its sign."""
+    effect = np.array([[1.5, -1.5, 1.5, -1.5]])
+    lower, upper = np.array([[1.0, 1.0, -2.0, -2.0]]), np.array([[2.0, 2.0, -1.0, -1.0]])
+    observed = observed_of(effect, error=1e-6)
+    assert coverage(lower, upper, np.zeros((1, 4)), observed) == 0.5
+    wide = observed_of(effect, error=1.0)  # 1.64 around the near end: to -0.64, or 0.64
+    assert coverage(lower, upper, np.zeros((1, 4)), wide) == 0.5

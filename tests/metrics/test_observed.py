@@ -11,7 +11,16 @@ import samsvae
 from helpers.statistics import errors
 from samsvae.data.expression import expression
 from samsvae.evaluation.differential_expression import control_cells
-from samsvae.metrics.observed import Moments, Observed, group_moments, pooled_error, welch
+from samsvae.metrics.observed import (
+    Control,
+    Moments,
+    Observed,
+    error_within,
+    group_moments,
+    pooled_error,
+    welch,
+    within_batches,
+)
 
 SIZES = [5, 2, 30, 1, 0]
 """Cells of each group."""
@@ -52,7 +61,7 @@ def test_moments_are_those_of_numpy(values: np.ndarray) -> None:
 
 def test_welch_is_that_of_scipy(values: np.ndarray) -> None:
     sums = group_moments(sp.csr_matrix(values), GROUP, 5)
-    t, p = welch(sums.of([0, 1]), sums.of([2]))
+    t, p = welch(sums.of([0, 1]), Control.of_one_batch(sums.of([2]), 2))
     for group in range(2):
         expected = overestimated(values[group == GROUP][:, 3:], values[GROUP == 2][:, 3:])
         np.testing.assert_allclose(t[group, 3:], expected[0])
@@ -60,7 +69,7 @@ def test_welch_is_that_of_scipy(values: np.ndarray) -> None:
     # What varies in neither group, and groups of fewer than two cells, say nothing.
     assert (t[:, :3] == 0).all()
     assert (p[:, :3] == 1).all()
-    t, p = welch(sums.of([3, 4]), sums.of([2]))
+    t, p = welch(sums.of([3, 4]), Control.of_one_batch(sums.of([2]), 2))
     assert not t.any()
     assert (p == 1).all()
 
@@ -68,13 +77,12 @@ def test_welch_is_that_of_scipy(values: np.ndarray) -> None:
 def test_observed_effects(screen: samsvae.Screen) -> None:
     cells = expression(screen)
     dense, n = cells.toarray(), len(screen.condition_names)
-    sums = group_moments(cells, screen.condition, n)
+    group, batch = screen.condition - 1, np.zeros(len(screen), int)
     names = list(screen.condition_names)
     mean = np.arange(12.0)
     observed = Observed.of(
         names[1:],
-        sums.of(slice(1, n)),
-        sums.of([0]),
+        *within_batches(cells, group, screen.is_control, batch, n - 1),
         genes=screen.genes,
         perturbation_mean=mean,
         targets=[[0], [0, 1], [1], []],
@@ -130,8 +138,54 @@ def test_sparse_genes_of_few_cells_are_no_discoveries(n_cells: int) -> None:
     group = np.repeat([0, 1], [n_cells, 400])
     sums = group_moments(cells, group, 2)
     own, control = sums.of([0]), sums.of([1])
-    _, p = welch(own, control)
+    _, p = welch(own, Control.of_one_batch(control, 1))
     assert (p < 1e-3).sum() <= 1e-3 * n_genes + errors() * np.sqrt(1e-3 * n_genes)
     varies = control.variance[0] > 0
     z = (own.mean - control.mean)[0, varies] / pooled_error(own, control)[0, varies]
     assert 0.8 < z.std() < 1.2
+
+
+def test_within_batches_a_difference_is_that_of_its_batches() -> None:
+    """Cells of two batches whose means differ: the effect and its error are those of each."""
+    rng = np.random.default_rng(0)
+    shift = np.array([0.0, 5.0, 100.0])
+    batch = rng.choice(3, 6000, p=[0.5, 0.4, 0.1])
+    group = np.where(batch == 0, rng.choice([-1, 0, 1], 6000), rng.choice([-1, 1], 6000))
+    control = (group == -1) & (batch < 2)  # the last batch has none
+    group = np.where(batch == 2, 1, group)
+    values = rng.normal(size=(6000, 4)) + shift[batch][:, None]
+    values[group == 1] += 0.7
+    found, compared, _ = within_batches(sp.csr_matrix(values), group, control, batch, 2)
+    change = found.mean - compared.mean
+    error = error_within(found, compared)
+    allowed = errors(n_comparisons=8)
+    assert (np.abs(change - [[0.0], [0.7]]) < allowed * error).all()
+    comparable = batch < 2
+    assert found.n_cells.tolist() == [((group == i) & comparable).sum() for i in (0, 1)]
+    # The standard error is that of the noise, not of the batches: about sqrt(1 / n + sum w^2 / m).
+    np.testing.assert_allclose(
+        error, np.sqrt(1 / found.n_cells + compared.inverse)[:, None] * np.ones(4), rtol=0.1
+    )
+    t, p = welch(found, compared)
+    np.testing.assert_allclose(t, change / error, rtol=0.1)
+    assert (p[1] < 1e-9).all()
+
+
+def test_one_batch_under_two_names_is_one_batch() -> None:
+    rng = np.random.default_rng(1)
+    values, group = sp.csr_matrix(rng.poisson(1.0, (300, 5)) * 1.0), rng.choice([-1, 0, 1], 300)
+    control = group == -1
+    ones = within_batches(values, group, control, np.zeros(300, int), 2)
+    other = within_batches(values, group, control, np.full(300, 1), 2)
+    for ours, theirs in zip(ones[:2], other[:2], strict=True):
+        for one, another in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, another, rtol=1e-10, atol=1e-9)
+
+
+def test_a_group_without_control_in_its_batches_has_no_effect() -> None:
+    values = sp.csr_matrix(np.arange(12.0).reshape(6, 2))
+    group, batch = np.array([-1, -1, 0, 0, 1, 1]), np.array([0, 0, 0, 0, 1, 1])
+    found, compared, _ = within_batches(values, group, group == -1, batch, 2)
+    change = found.mean - compared.mean
+    assert np.isfinite(change[0]).all()
+    assert np.isnan(change[1]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,49 @@ def test_where_it_cannot_be_compiled_the_plain_form_serves(
         [sys.executable, "-c", SERVED], capture_output=True, text=True, check=False
     )
     assert done.stdout.startswith(said), done.stderr
+
+
+def served(cache: Path, **environment: str) -> str:
+    """Return what a process says that finds its compiled code there, or compiles it."""
+    command, known = [sys.executable, "-c", SERVED], {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=known | environment
+    ).stdout
+
+
+def test_what_others_can_write_to_is_not_run(tmp_path: Path) -> None:
+    assert served(tmp_path).startswith("True 0")
+    (library,) = (tmp_path / "samsvae").glob("*.so")
+    library.write_bytes(b"of somebody else")
+    (tmp_path / "samsvae").chmod(0o777)
+    assert served(tmp_path).startswith("True 0")
+    assert library.read_bytes() == b"of somebody else"  # neither loaded nor touched
+
+
+def test_a_library_that_does_not_load_is_made_again(tmp_path: Path) -> None:
+    assert served(tmp_path).startswith("True 0")
+    (library,) = (tmp_path / "samsvae").glob("*.so")
+    whole = library.read_bytes()
+    library.write_bytes(whole[:1000])
+    assert served(tmp_path).startswith("True 0")
+    assert len(library.read_bytes()) == len(whole)
+
+
+def test_another_version_of_the_compiler_compiles_anew(tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    for version in ("1", "2"):
+        compiler.write_text(
+            f'#!/bin/sh\n[ "$1" = --version ] && echo {version} && exit 0\nexec cc "$@"\n'
+        )
+        compiler.chmod(0o755)
+        assert served(tmp_path, CC=str(compiler)).startswith("True 0")
+    assert len(list((tmp_path / "samsvae").glob("*.so"))) == 2
+
+
+def test_two_processes_at_a_time(tmp_path: Path) -> None:
+    command, known = [sys.executable, "-c", SERVED], {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    several = [subprocess.Popen(command, stdout=subprocess.PIPE, env=known) for _ in range(2)]
+    assert all(process.communicate()[0].startswith(b"True 0") for process in several)
 
 
 WITHOUT_OPENMP = """#!/bin/sh

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,11 @@ class Facts:
     """`cell`, counts: of the training cells, sorted by condition."""
     batch_shares: np.ndarray
     """`batch`: share of the training cells in each; empty where there are none."""
+    cells_per_batch: np.ndarray
+    """`condition batch`: how many training cells each has in each batch; all of them in the one
+    there is, where there are no batches."""
+    silent: np.ndarray
+    """`gene`: whether no training cell has a count of it."""
     unobserved: bool
     """Whether library sizes count more than the screen's genes."""
 
@@ -50,26 +56,40 @@ class Facts:
             If there are no training cells, no control cells or no perturbed cells among them.
         """
         train = training_cells(screen)
-        n_silent = int((train.counts.getnnz(0) == 0).sum())
-        if n_silent:
+        silent = train.counts.getnnz(0) == 0
+        if silent.any():
             warnings.warn(
-                f"{n_silent} of {len(screen.genes)} genes are zero in all training cells: "
+                f"{silent.sum()} of {len(silent)} genes are zero in all training cells: "
                 "the model learns nothing about them",
                 stacklevel=4,
             )
         order = np.argsort(train.condition, kind="stable")
         n_batches = len(screen.vocabulary.batches)
         counted = np.asarray(train.counts.sum(1), np.float64).ravel()
-        return cls(
+        kinds, place, n_cells = np.unique(train.condition, return_inverse=True, return_counts=True)
+        per_batch = np.zeros((len(kinds), max(1, n_batches)), np.int64)
+        np.add.at(per_batch, (place, train.batch), 1)
+        facts = cls(
             screen.vocabulary,
             train.conditions,
-            np.unique(train.condition, return_counts=True)[1],
+            n_cells,
             train.cells_per_perturbation,
             _median_dose(train.dosage),
             train.library_size[order],
             np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
+            per_batch,
+            silent,
             unobserved=bool((screen.library_size[screen.split == "train"] > counted + 0.5).any()),
         )
+        strange = [name for name in facts.seen if name not in facts.identified]
+        if strange:
+            warnings.warn(
+                f"the effects of {listed(strange)} cannot be told from those of their batches: no "
+                "batch of theirs has control cells, or conditions that link it to control; their "
+                "effects are marked as not identified",
+                stacklevel=4,
+            )
+        return facts
 
     @property
     def seen(self) -> tuple[str, ...]:
@@ -78,6 +98,26 @@ class Facts:
         return tuple(
             n for n, cells in zip(names, self.cells_per_perturbation, strict=True) if cells
         )
+
+    @cached_property
+    def identified(self) -> frozenset[str]:
+        """Perturbations whose effects can be told from those of batches.
+
+        Those with cells in a batch that is linked to control: one that has control cells, or cells
+        of a condition that has others in a linked batch.
+        """
+        present = self.cells_per_batch > 0
+        linked = present[0]  # control comes first
+        while (more := linked | present[(present & linked).any(1)].any(0)).sum() > linked.sum():
+            linked = more
+        read, names = self.vocabulary.notation.read, self.vocabulary.perturbations
+        found = zip(self.conditions, (present & linked).any(1), strict=True)
+        return frozenset(part for name, known in found if known for part in read(name, names))
+
+    def is_identified(self, condition: str) -> bool:
+        """Whether the effect of a condition can be told from those of batches."""
+        read, names = self.vocabulary.notation.read, self.vocabulary.perturbations
+        return self.identified.issuperset(read(condition, names))
 
     def n_cells(self, condition: str) -> int:
         """Return how many training cells a condition (as it is stored) has."""
@@ -133,6 +173,14 @@ class Facts:
         rows = dosage.rows(received, vocabulary.perturbations)
         self.check_seen(np.unique(rows.indices))
         return rows
+
+    def observed_shares(self, condition: str) -> np.ndarray:
+        """Return the share of each batch in a condition's training cells; of all, without any."""
+        n_cells = self.n_cells(condition)
+        if not (n_cells and len(self.batch_shares)):
+            return self.batch_shares
+        shares: np.ndarray = self.cells_per_batch[self.conditions.index(condition)] / n_cells
+        return shares
 
     def shares_of(self, batch: str | None) -> np.ndarray:
         """Return the share of each batch: as in the training cells, or all in one."""

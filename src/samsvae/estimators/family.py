@@ -67,7 +67,9 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     model = estimator(saved.estimator)(saved.facts, **saved.hyperparameters)
     model.module.load_state_dict(saved.state)
     model.module.to(resolved)
-    model.control_basal = BasalPosterior(*(x.to(resolved) for x in saved.control_basal))
+    model.control_basal = BasalPosterior(
+        **{name: value.to(resolved) for name, value in saved.control_basal.tensors().items()}
+    )
     model.history = pd.DataFrame(saved.history)
     model.is_trained = True
     return model

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
+from rich.progress import track
 
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
@@ -21,6 +22,7 @@ from samsvae.inference.arms import LEVELS, ArmCells, Effect
 from samsvae.inference.effects import average_effects
 from samsvae.inference.iwelbo import predictive_iwelbo
 from samsvae.inference.latent import BasalPosterior
+from samsvae.inference.parallel import side_by_side
 from samsvae.settings.effects import EffectSettings, SimulationSettings
 from samsvae.settings.takes import takes
 
@@ -99,8 +101,10 @@ class Predictions(Trained):
         Conditions (as asked) x genes: `X` the ATE; layers "mc_se", its Monte Carlo standard
         error, "lower" and "upper", the 90 % posterior interval (the uncertainty of the effect,
         not the spread of cells), and "lower_50" and "upper_50", that of 50 %. `obs` holds each
-        condition as it is stored (sorted) and its number of training cells: 0 for an unseen
-        combination.
+        condition as it is stored (sorted), its number of training cells (0 for an unseen
+        combination), and whether its effect is `identified`: whether it can be told from those of
+        batches; if not, it has no interval. `var["silent"]` marks genes without a count in
+        training: their effect is 0, without an interval.
 
         Raises
         ------
@@ -130,21 +134,24 @@ class Predictions(Trained):
         asked = self.facts.asked(conditions)
         received = self.encoding(self.facts.received(asked))
         stored = [self.facts.stored(name) for name in asked]
-        cells = ArmCells(
-            [self.facts.library_sizes(name) for name in stored],
-            self.facts.library_sizes(self.facts.conditions[0]),
-            self.facts.shares_of(given.batch),
-            self._states(given.basal, given.batch),
-        )
-        results = average_effects(self.module, received, replace(given, scale=scale), cells)
-        n_cells = [self.facts.n_cells(name) for name in stored]
+        results = self._average_effects(stored, received, replace(given, scale=scale))
+        identified = np.array([self.facts.is_identified(name) for name in stored])
+        silent = self.facts.silent
+        known = identified[:, None] & ~silent  # of nothing else there is an interval
+        ends = {name: np.where(known, end, np.nan) for name, end in _ends(results).items()}
+        mc_se = np.array([result.mc_se for result in results])
         return AnnData(
-            np.array([result.ate for result in results]),
+            np.where(silent, 0, [result.ate for result in results]),
             obs=pd.DataFrame(
-                {"condition": stored, "n_train_cells": n_cells}, index=pd.Index(asked, dtype=str)
+                {
+                    "condition": stored,
+                    "n_train_cells": [self.facts.n_cells(name) for name in stored],
+                    "identified": identified,
+                },
+                index=pd.Index(asked, dtype=str),
             ),
-            var=pd.DataFrame(index=list(self.facts.vocabulary.genes)),
-            layers={"mc_se": np.array([result.mc_se for result in results]), **_ends(results)},
+            var=pd.DataFrame({"silent": silent}, index=list(self.facts.vocabulary.genes)),
+            layers={"mc_se": np.where(silent, 0, mc_se), **ends},
             uns={
                 "scale": scale,
                 "library_size": str(given.library_size),
@@ -153,15 +160,42 @@ class Predictions(Trained):
             },
         )
 
-    def _states(self, basal: str, batch: str | None) -> BasalPosterior | None:
-        """Return the control cells' basal states, if asked for; in one batch, if it is given."""
+    def _average_effects(
+        self, stored: Sequence[str], received: sp.csr_matrix, given: EffectSettings
+    ) -> list[Effect]:
+        """Return the effects of conditions, in the batches that are asked for."""
+        facts = self.facts
+        control_sizes = facts.library_sizes(facts.conditions[0])
+        sizes = [facts.library_sizes(name) for name in stored]
+        batches = facts.vocabulary.batches
+        batch = given.batch if batches or given.batch != "observed" else None
+        if batch != "observed" or "observed" in batches:
+            shares = facts.shares_of(batch)
+            states = self._states(given.basal, None if batch is None else shares)
+            cells = ArmCells(sizes, control_sizes, shares, states)
+            return average_effects(self.module, received, given, cells)
+
+        def alone(i: int) -> Effect:
+            shares = facts.observed_shares(stored[i])
+            states = self._states(given.basal, shares)
+            cells = ArmCells([sizes[i]], control_sizes, shares, states)
+            quiet = replace(given, progress=False)
+            return average_effects(self.module, received[i], quiet, cells)[0]
+
+        # Control's arm lies in the batches of the condition, so each has one to itself.
+        work = side_by_side(alone, range(len(stored)))
+        return list(track(work, "effects", total=len(stored), disable=not given.progress))
+
+    def _states(self, basal: str, shares: np.ndarray | None) -> BasalPosterior | None:
+        """Return the control cells' basal states, if asked for.
+
+        They are in their own batches; with shares of batches, in those.
+        """
         if basal == "prior":
             return None
-        states = self.control_basal
-        if batch is None:
-            return states
-        share = torch.from_numpy(self.facts.shares_of(batch)).to(states.covariates)
-        return states._replace(covariates=share.expand(len(states.loc), -1))
+        if shares is None:
+            return self.control_basal
+        return self.control_basal._replace(batch_shares=torch.from_numpy(shares))
 
     @takes(EffectSettings)
     def dose_response(

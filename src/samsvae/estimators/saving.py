@@ -38,7 +38,7 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
     parts = {
         **tensors.prefixed("model", saved.state),
         **tensors.prefixed("facts", saved.facts.tensors()),
-        **tensors.prefixed("control_basal", saved.control_basal._asdict()),
+        **tensors.prefixed("control_basal", saved.control_basal.tensors()),
     }
     names = {
         "schema_version": tensors.SCHEMA_VERSION,

@@ -26,7 +26,7 @@ from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import InputError, listed, unknown
+from samsvae.errors import InputError, unknown
 from samsvae.evaluation.means import Means, scales_of
 from samsvae.settings.effects import EffectSettings
 from samsvae.settings.takes import takes
@@ -44,8 +44,7 @@ class Baseline(ABC):
     Raises
     ------
     InputError
-        If there are no training, control or perturbed cells, or a batch of perturbed training
-        cells has no control cells.
+        If there are no training, control or perturbed cells, or no batch has both.
     """
 
     name: ClassVar[str]
@@ -121,10 +120,11 @@ class Baseline(ABC):
                     "condition": stored,
                     "n_train_cells": [means.n_cells(name) for name in stored],
                     "fell_back": fell_back,
+                    "identified": [means.is_identified(name) for name in stored],
                 },
                 index=pd.Index(asked, dtype=str),
             ),
-            var=pd.DataFrame(index=list(self.screen.genes)),
+            var=pd.DataFrame({"silent": means.silent}, index=list(self.screen.genes)),
             layers={"lower": nothing, "upper": nothing.copy()},
             uns={"scale": means.scale, "n_fell_back": int(sum(fell_back))},
         )
@@ -171,11 +171,9 @@ class Baseline(ABC):
 
     def _check(self) -> None:
         train = training_cells(self.screen)
-        lone = set(train.batch[~train.is_control]) - set(train.batch[train.is_control])
-        if lone:
-            batches = [self.screen.vocabulary.batches[i] for i in sorted(lone)]
+        if not np.intersect1d(train.batch[~train.is_control], train.batch[train.is_control]).size:
             raise InputError(
-                f"batches without control cells in training: {listed(batches)}; leave batch_key "
+                "no batch has both control cells and perturbed ones in training: leave batch_key "
                 "out to compare with the controls of all batches"
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from samsvae.data.expression import expression, group_means
+from samsvae.data.expression import differences_from_control, expression
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
@@ -20,7 +20,9 @@ def differential_expression(
 ) -> pd.DataFrame:
     """Return the difference of mean expression between conditions and control.
 
-    DE = mean over the condition's cells of log2(1 + 1e4 x / sum x) - the same over control cells.
+    DE = mean over the condition's cells of log2(1 + 1e4 x / sum x) - the same over control cells;
+    within batches, where there are any: control cells count as the condition's cells are spread
+    over the batches, and cells in batches without control are left out.
 
     Parameters
     ----------
@@ -55,9 +57,10 @@ def differential_expression(
     labels = screen.conditions if conditions is None else conditions
     asked = {name: position_of(screen, name) for name in screen.vocabulary.notation.asked(labels)}
     asked = {name: position for name, position in asked.items() if position > 0}  # but control
-    means = group_means(expression(screen, scale), screen.condition, len(screen.condition_names))
+    values, n_conditions = expression(screen, scale), len(screen.condition_names)
+    change = differences_from_control(values, screen.condition, screen.batch, n_conditions)
     return pd.DataFrame(
-        means[list(asked.values())] - means[0],
+        change[list(asked.values())],
         pd.Index(list(asked), name="condition"),
         pd.Index(screen.genes, name="gene"),
     )

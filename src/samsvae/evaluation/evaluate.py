@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -122,9 +123,11 @@ def evaluate(
         "n_particles": effect_particles,
         "n_draws": n_draws,
         "basal": basal,
+        "batch": "observed",
         "seed": seed,
     }
     rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
     asked_for = [splits] if isinstance(splits, str) else splits
     work: dict[str, Predictor] = {**named, MEAN: PerturbationMean(screen)}
     for subject in subjects(screen, scale, asked_for, n_cells=n_cells, seed=seed):
@@ -146,8 +149,19 @@ def evaluate(
         for (name, _), half in ranges.items():
             if name == DUPLICATE:
                 rows += _rows(subject, name, half.scores, half.shares, seed)
+        left_out += [
+            name
+            for name, effect in zip(subject.conditions, seen.observed.effect, strict=True)
+            if np.isnan(effect).any()
+        ]
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} conditions share no batch with control cells, so nothing can be "
+            f"scored of them but their likelihood: {listed(left_out)}",
+            stacklevel=2,
+        )
     table = pd.DataFrame(rows)
-    table.attrs |= {"scale": scale, "basal": basal}
+    table.attrs |= {"scale": scale, "basal": basal, "n_not_identified": len(left_out)}
     return table
 
 

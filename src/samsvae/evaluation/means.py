@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from samsvae.data.expression import expression, group_means
+from samsvae.data.expression import differences_from_control, expression
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.types import Scale
@@ -17,24 +17,20 @@ class Means:
 
     def __init__(self, train: Screen, scale: Scale) -> None:
         self.scale = scale
-        values = expression(train, scale)
-        n_batches = int(train.batch.max()) + 1
-        control = train.is_control
-        of_batch = group_means(values[control], train.batch[control], n_batches)
-        kinds = np.unique(train.condition[~control])
-        self.conditions = [train.condition_names[i] for i in kinds]
-        perturbed = ~control
-        n_conditions = kinds.max() + 1
-        mean = group_means(values[perturbed], train.condition[perturbed], n_conditions)[kinds]
-        # mu_0 of a condition: control means of the batches, weighted as the condition's cells are.
-        place = np.searchsorted(kinds, train.condition[perturbed])
-        cells = np.zeros((len(kinds), n_batches))
-        np.add.at(cells, (place, train.batch[perturbed]), 1)
-        self.cells = cells.sum(1)
-        known = np.nan_to_num(of_batch)  # a batch without controls has no perturbed cells either
-        self.delta = mean - (cells / self.cells[:, None]) @ known
+        values, n_conditions = expression(train, scale), len(train.condition_names)
+        delta = differences_from_control(values, train.condition, train.batch, n_conditions)
+        self.silent = np.asarray(train.counts.getnnz(0) == 0)
+        kinds, n_cells = np.unique(train.condition[~train.is_control], return_counts=True)
+        known = ~np.isnan(delta[kinds]).any(1)  # in a batch with control cells
+        self.conditions = [train.condition_names[i] for i in kinds[known]]
+        self.not_identified = {train.condition_names[i] for i in kinds[~known]}
+        self.cells, self.delta = n_cells[known], delta[kinds[known]]
         self.mean = self.delta.mean(0)
         self._position = {name: i for i, name in enumerate(self.conditions)}
+
+    def is_identified(self, condition: str) -> bool:
+        """Whether a condition's cells, if it has any, can be compared with control."""
+        return condition not in self.not_identified
 
     def of(self, condition: str) -> np.ndarray | None:
         """Return delta_p, `gene`; None for a condition without training cells."""

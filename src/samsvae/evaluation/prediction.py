@@ -98,6 +98,9 @@ def answered(predictor: Predictor, names: Sequence[str], **settings: Any) -> Ans
 
 
 def _layers(effects: AnnData) -> dict[str, np.ndarray]:
-    return {"ate": np.asarray(effects.X, float)} | {
+    """Return effects and their layers; NaN for conditions that are not identified."""
+    layers = {"ate": np.asarray(effects.X, float)} | {
         name: np.asarray(values, float) for name, values in effects.layers.items()
     }
+    known = np.asarray(effects.obs.get("identified", True), bool).reshape(-1, 1)
+    return {name: np.where(known, values, np.nan) for name, values in layers.items()}

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 from rich.progress import track
 
-from samsvae.data.expression import group_means, normalised
+from samsvae.data.expression import differences_from_control, normalised
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
 from samsvae.estimators.base import Estimator
@@ -116,8 +116,9 @@ def _correlations(
 ) -> pd.Series:
     """Return r(ATE, DE), of all conditions together and of each."""
     values = normalised(sp.csr_matrix(counts), scale)
-    means = group_means(values, cells.condition, len(cells.condition_names))
+    n_conditions = len(cells.condition_names)
+    change = differences_from_control(values, cells.condition, cells.batch, n_conditions)
     position = [cells.condition_names.index(name) for name in effects.index]
-    de, ate = means[position] - means[0], effects.to_numpy()
+    de, ate = change[position], effects.to_numpy()
     each = [pearson(a, d) for a, d in zip(ate, de, strict=True)]
     return pd.Series([pearson(ate, de), *each], [POOLED, *effects.index])

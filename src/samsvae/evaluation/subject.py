@@ -17,7 +17,7 @@ from samsvae.evaluation.clouds import Space
 from samsvae.evaluation.differential_expression import control_cells
 from samsvae.evaluation.means import Means, scales_of
 from samsvae.metrics.interactions import interaction
-from samsvae.metrics.observed import Moments, Observed, group_moments
+from samsvae.metrics.observed import Control, Moments, Observed, within_batches
 from samsvae.metrics.records import Clouds, Observation
 from samsvae.types import Scale
 
@@ -95,19 +95,18 @@ class Subject:
     def seen(self, cells: np.ndarray | None = None) -> Observation:
         """Return what the scored cells show; with `cells`, those of them alone."""
         among = np.ones(len(self.screen), bool) if cells is None else cells
-        sums = self._moments(np.where(among, self.group, -1), len(self.conditions))
-        control = self._moments(np.where(among & self.control, 0, -1), 1)
+        group = np.where(among, self.group, -1)
         observed = Observed.of(
             self.conditions,
-            sums,
-            control,
+            *self._compared(group, len(self.conditions), among),
             genes=self.screen.genes,
             perturbation_mean=self.perturbation_mean,
             targets=self.targets,
         )
         effects = pd.DataFrame(observed.effect, list(self.conditions))
         if self.parts:
-            of_parts = self._moments(np.where(among, self.part, -1), len(self.parts))
+            part = np.where(among, self.part, -1)
+            of_parts, control, _ = self._compared(part, len(self.parts), among)
             singles = pd.DataFrame(of_parts.mean - control.mean, list(self.parts))
             # Of a part that is scored itself, all its cells count here, not the scored ones alone.
             effects = pd.concat([effects.drop(index=singles.index, errors="ignore"), singles])
@@ -123,10 +122,14 @@ class Subject:
         each = [space.of(space.some(group == i)) for i in range(len(self.conditions))]
         return Clouds(each, space.kernel)
 
-    def _moments(self, group: np.ndarray, n_groups: int) -> Moments:
-        """Return the sums over the cells of each group."""
-        rows = np.flatnonzero(group >= 0)
-        return group_moments(self.values[rows], group[rows], n_groups)
+    def _compared(
+        self, group: np.ndarray, n_groups: int, among: np.ndarray
+    ) -> tuple[Moments, Control, Moments]:
+        """Return what some cells show of groups, against control; see `within_batches`."""
+        control = among & self.control
+        rows = np.flatnonzero((group >= 0) | control)
+        given = self.values[rows], group[rows], control[rows], self.screen.batch[rows]
+        return within_batches(*given, n_groups)
 
 
 def subjects(

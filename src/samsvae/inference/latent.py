@@ -24,13 +24,24 @@ class BasalPosterior(NamedTuple):
     """`cell latent`."""
     covariates: Tensor
     """`cell covariate`: their batches, one-hot."""
+    batch_shares: Tensor | None = None
+    """`covariate`: of the batches that they are put in; None: their own."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what there is, by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw cells, and a state of each: `draw 1 latent`; and `draw 1 covariate`."""
         device = self.loc.device
         cell = torch.randint(len(self.loc), (n, 1), generator=generator, device=device)
         noise = torch.randn((n, 1, self.loc.shape[1]), generator=generator, device=device)
-        return self.loc[cell] + self.scale[cell] * noise, self.covariates[cell]
+        state = self.loc[cell] + self.scale[cell] * noise
+        if self.batch_shares is None:
+            return state, self.covariates[cell]
+        shares = self.batch_shares.to(self.covariates)
+        drawn = torch.multinomial(shares, n, True, generator=generator)
+        return state, torch.eye(len(shares), device=device)[drawn].unsqueeze(1)
 
 
 @torch.no_grad()

@@ -77,6 +77,104 @@ def group_moments(values: sp.csr_matrix, group: np.ndarray, n_groups: int) -> Mo
     )
 
 
+class Control(NamedTuple):
+    """Control cells as each group is compared with them: in its batches, weighted as its cells are.
+
+    Means and sums are of batches with control cells alone.
+    """
+
+    n_batches: np.ndarray
+    """`group`: batches that it has cells in."""
+    n_cells: np.ndarray
+    """`group`: control cells in these."""
+    mean: np.ndarray
+    """`group gene`: mean over batches of control's mean, weighted by the group's cells."""
+    squares: np.ndarray
+    """`group gene`: sum of squared deviations of control cells from the mean of their batch."""
+    inverse: np.ndarray
+    """`group`: sum over batches of weight^2 / control cells: 1 / n, were there one batch."""
+
+    @classmethod
+    def of_one_batch(cls, control: Moments, n_groups: int) -> Control:
+        """Return the same control for all groups."""
+        every = np.zeros(n_groups, int)
+        with np.errstate(divide="ignore"):
+            inverse = 1 / control.n_cells[every]
+        return cls(
+            np.ones(n_groups, int),
+            control.n_cells[every],
+            control.mean[every],
+            control.squares[every],
+            inverse,
+        )
+
+
+def within_batches(
+    values: sp.csr_matrix, group: np.ndarray, control: np.ndarray, batch: np.ndarray, n_groups: int
+) -> tuple[Moments, Control, Moments]:
+    """Return the sums over the cells of each group, their control, and sums over all other cells.
+
+    Cells in batches without control cells are left out. The first sums of squares are about the
+    group's means by batch.
+
+    Parameters
+    ----------
+    values
+        `cell gene`, sparse.
+    group
+        `cell`: which group; -1: none.
+    control
+        `cell`: which are control.
+    batch
+        `cell`.
+    n_groups
+        Number of groups.
+    """
+    n_batches = int(batch.max(initial=0)) + 1
+    of_batch = group_moments(values, np.where(control, batch, -1), n_batches)
+    if n_batches == 1:
+        sums = group_moments(values, group, n_groups)
+        return sums, Control.of_one_batch(of_batch, n_groups), _rest(sums, of_batch)
+    group = np.where(of_batch.n_cells[batch] > 0, group, -1)
+    n_cells = np.zeros((n_groups, n_batches))
+    np.add.at(n_cells, (group[group >= 0], batch[group >= 0]), 1)
+    sums = group_moments(values, group, n_groups)
+    squares = np.zeros_like(sums.total)
+    for one in np.flatnonzero(n_cells.any(0)):
+        rows = np.flatnonzero((batch == one) & (group >= 0))
+        groups, place = np.unique(group[rows], return_inverse=True)
+        squares[groups] += group_moments(values[rows], place, len(groups)).squares
+    present = n_cells > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weight = n_cells / n_cells.sum(1, keepdims=True)
+        inverse = np.where(present, weight**2 / of_batch.n_cells, 0).sum(1)
+        about_mean = sums.total**2 / sums.n_cells[:, None]
+    compared = Control(
+        present.sum(1),
+        present @ of_batch.n_cells,
+        weight @ np.nan_to_num(of_batch.mean),
+        present @ np.nan_to_num(of_batch.squares),
+        inverse,
+    )
+    within = sums._replace(square=squares + np.nan_to_num(about_mean))
+    return within, compared, _rest(sums, of_batch)
+
+
+def _rest(sums: Moments, control: Moments) -> Moments:
+    """Return, of each group, the sums over the cells of all others and of control."""
+    together = zip(sums.together(), control.together(), strict=True)
+    return Moments(*(a + b for a, b in together)).without(sums)
+
+
+def error_within(sums: Moments, control: Control) -> np.ndarray:
+    """Return the standard error of a difference from control, `group gene`; see `pooled_error`."""
+    n, m = sums.n_cells, control.n_cells
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = (sums.squares + control.squares) / (n + m - 2 * control.n_batches)[:, None]
+        error: np.ndarray = np.sqrt(variance * (1 / n + control.inverse)[:, None])
+    return error
+
+
 def pooled_error(a: Moments, b: Moments) -> np.ndarray:
     """Return the standard error of a difference of means, `group gene`, one variance for both.
 
@@ -90,20 +188,22 @@ def pooled_error(a: Moments, b: Moments) -> np.ndarray:
     return error
 
 
-def welch(a: Moments, b: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Return Welch's t of a difference of means a - b, and its two-sided p value, `group gene`.
+def welch(a: Moments, b: Control) -> tuple[np.ndarray, np.ndarray]:
+    """Return Welch's t of a difference from control, and its two-sided p value, `group gene`.
 
     The variance of a is taken to be at least that of b, the larger group, control: else every gene
     that is 0 in all of few cells is significant (of 20 control cells of Papalexi et al. against the
     others, 84 of 299 genes at a false discovery rate of 5 %; so, none). A gene that varies in
     neither group has t 0 and p 1; so has a group of fewer than two cells.
     """
-    n, m = a.n_cells[:, None], b.n_cells[:, None]
+    free_a, free_b = ((x.n_cells - b.n_batches)[:, None] for x in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):
-        part_a, part_b = np.maximum(a.variance, b.variance) / n, b.variance / m
+        variance_a, variance_b = a.squares / free_a, b.squares / free_b
+        part_a = np.maximum(variance_a, variance_b) / a.n_cells[:, None]
+        part_b = variance_b * b.inverse[:, None]
         square = part_a + part_b
         t = (a.mean - b.mean) / np.sqrt(square)
-        freedom = square**2 / (part_a**2 / (n - 1) + part_b**2 / (m - 1))
+        freedom = square**2 / (part_a**2 / free_a + part_b**2 / free_b)
     usable = np.isfinite(t) & np.isfinite(freedom)
     t = np.where(usable, t, 0.0)
     p = np.where(usable, 2 * stdtr(np.where(usable, freedom, 1.0), -np.abs(t)), 1.0)
@@ -122,9 +222,10 @@ class Observed(NamedTuple):
     n_cells: np.ndarray
     """`condition`: scored cells of each."""
     effect: np.ndarray
-    """Mean of the condition's cells - mean of control cells (DE)."""
+    """Mean of the condition's cells - mean of control cells, within batches (DE); NaN for a
+    condition that shares no batch with control."""
     standard_error: np.ndarray
-    """Of `effect`, see `pooled_error`."""
+    """Of `effect`, see `error_within`."""
     p_control: np.ndarray
     """Two-sided p value of a test against control cells, see `welch`."""
     t_rest: np.ndarray
@@ -140,7 +241,8 @@ class Observed(NamedTuple):
         cls,
         conditions: Sequence[str],
         sums: Moments,
-        control: Moments,
+        control: Control,
+        rest: Moments,
         *,
         genes: Sequence[str],
         perturbation_mean: np.ndarray,
@@ -155,12 +257,12 @@ class Observed(NamedTuple):
         sums
             Of the scored cells of each condition.
         control
-            Of the control cells, one group.
+            As these are compared with it.
+        rest
+            Of all other scored cells, and control.
         genes, perturbation_mean, targets
             As the fields.
         """
-        everyone = Moments(*(a + b for a, b in zip(sums.together(), control, strict=True)))
-        rest = everyone.without(sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             t_rest = (sums.mean - rest.mean) / pooled_error(sums, rest)
         return cls(
@@ -168,7 +270,7 @@ class Observed(NamedTuple):
             tuple(genes),
             sums.n_cells,
             sums.mean - control.mean,
-            pooled_error(sums, control),
+            error_within(sums, control),
             welch(sums, control)[1],
             np.nan_to_num(t_rest),  # a gene that varies nowhere
             perturbation_mean,

@@ -35,7 +35,8 @@ class EffectSettings:
         Where basal states come from: their "prior" N(0, I) (the paper), or the posterior of
         the "control" training cells (at most 2,000 of them), in their own batches.
     batch
-        Batch of both arms; by default drawn as in the training cells.
+        Batch of both arms; by default drawn as in the training cells, for "observed" as in those of
+        the condition.
     seed
         Same seed, same numbers.
     progress

@@ -63,10 +63,13 @@ def _cached(compiler: str) -> Path:
     made_with = compiler, _version(compiler), platform.machine(), *platform.libc_ver()
     key.update(" ".join([*made_with, str(_openmp()), *_FLAGS]).encode())
     path = _folder() / f"native-{key.hexdigest()[:16]}.so"
-    if path.exists() and _loads(path):
+    if _whole(path):
         return path
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        os.replace(_compiled(compiler, Path(aside)), path)
+        made, told = _compiled(compiler, Path(aside)), Path(aside) / "digest"
+        told.write_text(_digest(made))
+        os.replace(told, path.with_suffix(".sha256"))
+        os.replace(made, path)
     return path
 
 
@@ -89,22 +92,23 @@ def _folder() -> Path:
     return folder
 
 
-def _ours_alone(folder: Path) -> bool:
-    """Whether a folder is this user's, and others may not write to it."""
-    status = folder.stat()
+def _ours_alone(path: Path) -> bool:
+    """Whether a folder or file is this user's, and others may not write to it."""
+    status = path.stat()
     mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     return mine and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _loads(path: Path) -> bool:
-    """Whether a library of the cache is whole, and this user's."""
+def _whole(path: Path) -> bool:
+    """Whether a library is in the cache as it was made: one cut short may end the process."""
     try:
-        if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
-            return False
-        ctypes.CDLL(str(path))
-    except OSError:
+        return _ours_alone(path) and path.with_suffix(".sha256").read_text() == _digest(path)
+    except (OSError, UnicodeDecodeError):
         return False
-    return True
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _version(compiler: str) -> str:
