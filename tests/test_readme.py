@@ -17,6 +17,30 @@ ROOT = Path(__file__).parents[1]
 DOCS = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in page.read_text()]
 
 
+CHECKS = {
+    "evaluation": """
+scores = pooled[pooled["split"] == "test"].set_index(["predictor", "metric"])["value"].sort_index()
+assert {"sams-vae", "condition-mean", "duplicate"} <= set(table["predictor"])
+assert scores["condition-mean", "rmse"] < scores["no-change", "rmse"]
+assert scores["sams-vae", "iwelbo"] < 0
+""",
+    "extending": """
+mask = model.module.mechanism.mask
+assert type(mask) is EmpiricalMask
+moved = mask.prior_logits.detach() - torch.tensor(0.1).logit()
+assert (moved.abs() > 0.01).all()  # the prior is learned
+table = model.inclusion()
+prior = mask.prior_logits.detach().sigmoid().double().numpy()
+dimensions = [int(name[1:]) for name in table["dimension"]]
+assert np.allclose(table["prior"], prior[dimensions], rtol=1e-5)
+laplace = samsvae.CPAVAE(features, n_latent=5, n_hidden=16, likelihood="laplace")
+laplace.train(max_steps=200, progress=False)
+assert laplace.history["valid_elbo"].iloc[-1] > laplace.history["valid_elbo"].iloc[0]
+assert laplace.effects(["G01"], progress=False).uns["scale"] == "mean"
+""",
+}
+"""What holds after the code of a page has run."""
+
 PYTHON = [sys.executable, "-W", "error", "-W", "ignore:no C compiler"]
 
 
@@ -66,7 +90,7 @@ def test_shell(folder: Path) -> None:
 @pytest.mark.parametrize("page", DOCS, ids=[page.stem for page in DOCS])
 def test_docs(page: Path, folder: Path) -> None:
     code = "\n".join(blocks("python", page))
-    run([*PYTHON, "-c", code], folder)
+    run([*PYTHON, "-c", f"{code}\n{CHECKS[page.stem]}"], folder)
 
 
 def test_make_targets_exist() -> None:

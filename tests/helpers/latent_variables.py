@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from helpers.documented import DOCUMENTED_MASKS
 from helpers.tensors import normal, seeded
 from samsvae.model.embedding import Embedding, FreeEmbedding, MaskedEmbedding, PointEmbedding
 from samsvae.model.encoder import Encoder
@@ -64,7 +65,7 @@ def batch_of(rows: Tensor) -> Batch:
     return Batch(counts, counts.sum(1), COVARIATES[rows], dosage, nothing[0])
 
 
-EVERY_MASK: list[type[Mask]] = [*MASKS, FullMask]
+EVERY_MASK: list[type[Mask]] = [*MASKS, FullMask, *DOCUMENTED_MASKS]
 
 
 def gradients(draw: Draw, module: nn.Module) -> tuple[Tensor, ...]:
