@@ -49,6 +49,18 @@ static inline float log_of_parts(float f, float e) {
     return f * f * (f * p - 0.5f) + f + e * 0.693147181f;
 }
 
+/* Whole numbers that are ordered as floats are, and back: the largest of floats that may be NaN is
+ * not found in vectors, that of whole numbers is. NaN comes last. */
+static inline int32_t order_of(float x) {
+    union { float f; int32_t i; } bits = {x};
+    return bits.i ^ ((bits.i >> 31) & 0x7fffffff);
+}
+
+static inline float at_order(int32_t order) {
+    union { int32_t i; float f; } bits = {order ^ ((order >> 31) & 0x7fffffff)};
+    return bits.f;
+}
+
 /* 0, but NaN of NaN: added to what was found from bits. */
 static inline float nothing_of(float x) {
     return x == x ? 0.0f : x;

@@ -49,13 +49,13 @@ EVERY_CPU void nb_tables(const float *restrict theta, float *restrict values,
 EVERY_CPU static float constant_of_cell(const float *restrict x, const float *restrict theta,
                                         const float *restrict values, const float *restrict slopes,
                                         float weight, float *restrict to_theta, long genes) {
-    float total = 0.0f;
+    float total = 0.0f, sum = 0.0f;
     double beyond = 0.0;
     for (long first = 0; first < genes; first += CHUNK) {
         long last = first + CHUNK < genes ? first + CHUNK : genes;
-        float most = 0.0f;
+        int32_t most = 0;
         for (long g = first; g < last; g++) {
-            float value = nothing_of(x[g]), slope = value;
+            float value = 0.0f, slope = 0.0f;
             for (int k = 0; k < FEW; k++) {
                 float reached = x[g] > (float)k ? 1.0f : 0.0f;
                 value += reached * values[k * genes + g];
@@ -63,9 +63,11 @@ EVERY_CPU static float constant_of_cell(const float *restrict x, const float *re
             }
             total += value;
             to_theta[g] += weight * slope;
-            most = fmaxf(most, x[g]);
+            int32_t order = order_of(x[g]);
+            most = order > most ? order : most;
+            sum += x[g];
         }
-        for (long g = first; g < last && most > FEW; g++) {
+        for (long g = first; g < last && most > order_of(FEW); g++) {
             if (x[g] <= FEW) continue;
             long i = ((int)fminf(x[g], TABLE) - 1) * genes + g;
             total += values[i];
@@ -75,7 +77,9 @@ EVERY_CPU static float constant_of_cell(const float *restrict x, const float *re
             to_theta[g] += (float)(weight * slope_beyond(x[g], theta[g]));
         }
     }
-    return (float)(total + beyond);
+    if (sum == sum) return (float)(total + beyond);
+    for (long g = 0; g < genes; g++) to_theta[g] += nothing_of(x[g]);
+    return sum;
 }
 
 /* What does not depend on the mean: out[cell] = sum over genes of v(x). Its gradient, times the
@@ -98,11 +102,14 @@ typedef struct {
 /* share[category] = exp(logits + bias - top) for the largest of them, top; returns their sum. */
 static inline float exponentials(const float *restrict logits, const float *restrict bias,
                                  float *restrict share, long categories) {
-    float top = -3e38f, sum = 0.0f;
+    float sum = 0.0f;
+    int32_t most = order_of(-3e38f);
     for (long g = 0; g < categories; g++) {
         share[g] = logits[g] + bias[g];
-        top = fmaxf(top, share[g]);
+        int32_t order = order_of(share[g]);
+        most = order > most ? order : most;
     }
+    float top = at_order(most);
     for (long g = 0; g < categories; g++) {
         share[g] = exp_of(share[g] - top);
         sum += share[g];
