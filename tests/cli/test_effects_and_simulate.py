@@ -30,7 +30,15 @@ def test_effects_writes(run: Path, call: Call, tmp_path: Path) -> None:
     wanted = samsvae.load(run).effects(["B+A", "A+C"], n_particles=10, seed=3, progress=False)
     table = pd.read_csv(csv)
     ends = ["lower", "upper", "lower_50", "upper_50"]
-    assert list(table.columns) == ["condition", "gene", "ate", "mc_se", *ends]
+    assert list(table.columns) == [
+        "condition",
+        "gene",
+        "ate",
+        "mc_se",
+        *ends,
+        "identified",
+        "silent",
+    ]
     pivoted = table.pivot(index="condition", columns="gene", values="ate")
     ate = pivoted.loc[["B+A", "A+C"], list(wanted.var_names)].to_numpy()
     np.testing.assert_allclose(ate, wanted.X, rtol=1e-6)

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -211,3 +212,22 @@ def test_with_split_in_the_order_of_the_cells() -> None:
 def test_with_split_refuses(split: pd.Series | list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SCREEN.with_split(split)
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=8), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=40)
+def test_stratified_deals_every_condition(sizes: list[int], seed: int) -> None:
+    names = ["control", *(f"P{i}" for i in range(len(sizes) - 1))]
+    labels = np.random.default_rng(0).permutation(np.repeat(names, sizes))
+    obs = pd.DataFrame({"perturbation": labels}, [f"c{i}" for i in range(len(labels))])
+    screen = Screen.from_anndata(AnnData(np.ones((len(labels), 2)), obs=obs))
+    split = splits.stratified(screen, seed=seed)
+    assert split.index.equals(screen.cells)
+    assert split.equals(splits.stratified(screen, seed=seed))
+    table = screen.with_split(split).summary().reindex(columns=["train", "valid", "test"])
+    for name, n in zip(names, sizes, strict=True):
+        train, valid, test = table.loc[name].fillna(0)
+        assert train + valid + test == n
+        assert train >= 1
+        assert abs(train - 0.64 * n) <= 1
+        assert abs(test - 0.2 * n) <= 1

@@ -192,7 +192,7 @@ def test_svae_plus_takes_a_combination_as_a_perturbation_of_its_own(
     assert np.abs(shift.loc["A"] + shift.loc["B"] - shift.loc["A+B"]).max() > 0.01
 
 
-UNSEEN = "^combinations never seen in training: 'A\\+C'; .*unseen_as_control=True"
+UNSEEN = "^conditions never seen in training: 'A\\+C'; .*unseen_as_control=True"
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,10 @@ class Joint(Encoding):
         unseen = {row for row in received if row and row not in self._column_of}
         if unseen and not self.unseen_as_control:
             raise InputError(
-                f"combinations never seen in training: {listed(sorted(map(self._name, unseen)))}; "
-                "this model takes each combination as a perturbation of its own and knows only "
-                "those it has seen (one made with unseen_as_control=True predicts the others as "
-                "control)"
+                f"conditions never seen in training: {listed(sorted(map(self._name, unseen)))}; "
+                "this model takes each combination as a perturbation of its own and knows only the "
+                "conditions it has seen (one made with unseen_as_control=True predicts the others "
+                "as control)"
             )
         columns = [[self._column_of[row]] if row in self._column_of else [] for row in received]
         indptr = np.cumsum([0, *map(len, columns)])

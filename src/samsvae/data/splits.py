@@ -9,7 +9,7 @@ from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import UNUSED
 from samsvae.errors import InputError, check_count, check_range
 
-__all__ = ["data_efficiency", "heldout_combinations", "random"]
+__all__ = ["data_efficiency", "heldout_combinations", "random", "stratified"]
 
 
 def random(
@@ -39,13 +39,54 @@ def random(
     True
     """
     check_count("seed", seed, low=0)
-    if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-9):
-        raise InputError(f"fractions are {fractions}: expected three numbers that sum to 1")
+    _check_fractions(fractions)
     ends = np.round(np.cumsum(fractions) * len(screen)).astype(int)
     order = np.random.default_rng(seed).permutation(len(screen))
     split = np.full(len(screen), "test", object)
     split[order[: ends[1]]] = "valid"
     split[order[: ends[0]]] = "train"
+    return _series(screen, split)
+
+
+def stratified(
+    screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
+) -> pd.Series:
+    """Split the cells of each condition, at random: every condition has its share of each split.
+
+    A condition with one cell goes to training, so that nothing is held out that was never seen.
+
+    Parameters
+    ----------
+    screen
+        The cells.
+    seed
+        Same seed, same split.
+    fractions
+        Of training, validation and test cells; they sum to 1.
+
+    Returns
+    -------
+    "train", "valid" or "test" by cell name, for `Screen.with_split`.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
+    >>> screen = screen.with_split(stratified(screen, seed=0))
+    >>> screen.train.conditions == screen.test.conditions == screen.conditions
+    True
+    """
+    check_count("seed", seed, low=0)
+    _check_fractions(fractions)
+    order = np.random.default_rng(seed).permutation(len(screen))
+    order = order[np.argsort(screen.condition[order], kind="stable")]
+    n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
+    place = np.arange(len(order)) - np.repeat(np.cumsum(n_cells) - n_cells, n_cells)
+    ends = np.round(np.cumsum(fractions) * n_cells[:, None]).astype(int)
+    first, second = (np.repeat(np.maximum(end, 1), n_cells) for end in ends.T[:2])
+    split = np.full(len(screen), "test", object)
+    split[order[place < second]] = "valid"
+    split[order[place < first]] = "train"
     return _series(screen, split)
 
 
@@ -135,6 +176,11 @@ def _some_combinations(screen: Screen, fraction: float, rng: np.random.Generator
         raise InputError("no combinations are left: no condition has several perturbations")
     order = rng.permutation(combinations)
     return np.isin(screen.condition, order[: round(fraction * len(order))])
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-9):
+        raise InputError(f"fractions are {fractions}: expected three numbers that sum to 1")
 
 
 def _series(screen: Screen, split: np.ndarray) -> pd.Series:

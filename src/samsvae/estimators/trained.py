@@ -58,6 +58,14 @@ class Trained:
         self._check_answers(seed)
         return torch.Generator(next(self.module.parameters()).device).manual_seed(seed)
 
+    def answers_for(self, condition: str) -> bool:
+        """Whether the model has an answer for a condition."""
+        try:
+            self.encoding(self.facts.received([condition]))
+        except InputError:
+            return False
+        return True
+
     def loader(self, screen: Screen) -> Loader:
         """Return the loader of a screen matched to the model's names."""
         matched, n_ignored = screen.matched_to(self.facts.vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from anndata import AnnData
 
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import SPLITS
-from samsvae.errors import InputError, unknown
+from samsvae.errors import InputError, listed, unknown
 from samsvae.estimators.base import Estimator
 from samsvae.evaluation.ate_pearson import ate_pearson
 from samsvae.evaluation.differential_expression import control_cells
@@ -67,14 +68,27 @@ def score(
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    cells: Screen = getattr(screen, split)
+    matched, n_ignored = screen.matched_to(model.vocabulary)
+    if n_ignored:
+        warnings.warn(f"{n_ignored} genes that the model does not know are ignored", stacklevel=2)
+    cells: Screen = getattr(matched, split)
     if not len(cells):
         raise InputError(f"the split leaves no {split} cells")
+    left_out = [name for name in cells.conditions if not model.answers_for(name)]
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} conditions of the {split} cells are left out, since the model has no "
+            f"answer for them: {listed(left_out)}",
+            stacklevel=2,
+        )
+        names = np.array(cells.condition_names)[cells.condition]
+        cells = cells[~np.isin(names, left_out)]
+    asked = [name for name in cells.conditions if name != matched.condition_names[0]]
+    if not asked:
+        raise InputError(f"no condition of the {split} cells is one that the model knows")
     iwelbo = model.iwelbo(cells, n_particles=n_particles, seed=seed, progress=progress)
-    asked = [name for name in cells.conditions if name != screen.condition_names[0]]
     effects = model.effects(asked, n_particles=effect_particles, seed=seed, progress=progress)
     table = effects.to_df()
-    matched, _ = screen.matched_to(model.facts.vocabulary)
     scale = effects.uns["scale"]
     scored = np.asarray(matched.split) == split
     reference = matched[scored | control_cells(matched, scored)]
@@ -87,6 +101,7 @@ def score(
         "n_particles": n_particles,
         "n_cells": len(cells),
         "n_conditions": len(in_split.per_condition),
+        "n_left_out": len(left_out),
         "ate_pearson": in_split.pooled,
         "ate_pearson_all_cells": everywhere.pooled,
         "ate_pearson_top20": in_split.top,

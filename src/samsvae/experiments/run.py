@@ -137,13 +137,13 @@ class Run(Directory):
 
 
 def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:
-    """Read the screen of a new run; without a split_key it is split at random by the seed."""
+    """Read the screen of a new run; without a split_key each condition is split by the seed."""
     screen = read_h5ad(data, **settings_of(ScreenSettings, settings))
     if screen.split is not None:
         return screen
     if not screen.cells.is_unique:
         raise InputError(
-            "cell names are not unique, so a random split could not be saved: give --split-key, "
+            "cell names are not unique, so a split could not be saved: give --split-key, "
             "or make them unique with adata.obs_names_make_unique()"
         )
-    return screen.with_split(splits.random(screen, seed=settings["seed"]))
+    return screen.with_split(splits.stratified(screen, seed=settings["seed"]))

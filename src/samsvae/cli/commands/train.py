@@ -28,8 +28,8 @@ def train(
     """Train a model on a screen and save it in a run directory.
 
     Every setting is an option, a key of the TOML file, or a name for --set; some are of certain
-    models only. Without --split-key the cells are split 64/16/20 at random by the seed, and the
-    split is saved.
+    models only. Without --split-key the cells of each condition are split 64/16/20 at random by the
+    seed, and the split is saved.
 
     Parameters
     ----------
