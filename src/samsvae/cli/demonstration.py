@@ -10,7 +10,7 @@ from typing import ClassVar
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 from samsvae.estimators import SAMSVAE
 from samsvae.evaluation.recovery import Recovery, recovery
-from samsvae.evaluation.score import Score, score
+from samsvae.evaluation.score import ModelScore, score
 from samsvae.experiments.run import Run
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.run import complete
@@ -73,7 +73,7 @@ def demonstrate(
     return found
 
 
-def in_words(found: Recovery, result: Score, screen: SimulatedScreen) -> str:
+def in_words(found: Recovery, result: ModelScore, screen: SimulatedScreen) -> str:
     """Say what was found, for someone who has not read the paper."""
     n_true = int(screen.truth.mask.to_numpy().sum())
     better = found.unseen_combinations > found.sum_of_observed_singles

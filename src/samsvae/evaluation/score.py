@@ -17,7 +17,7 @@ from samsvae.evaluation.ate_pearson import ate_pearson
 from samsvae.evaluation.differential_expression import control_cells
 
 
-class Score(NamedTuple):
+class ModelScore(NamedTuple):
     """Scores of a model on the cells of one split."""
 
     summary: dict[str, Any]
@@ -38,7 +38,7 @@ def score(
     effect_particles: int = 2500,
     seed: int = 0,
     progress: bool = True,
-) -> Score:
+) -> ModelScore:
     """Score a model: IWELBO of a split's cells, and effects against differential expression.
 
     Parameters
@@ -115,4 +115,4 @@ def score(
             "n_cells": [len(cells.of(name)) for name in in_split.per_condition.index],
         }
     )
-    return Score(summary, per_condition, effects)
+    return ModelScore(summary, per_condition, effects)

@@ -13,7 +13,7 @@ from samsvae.data.h5ad import read_h5ad
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator, load
-from samsvae.evaluation.score import Score
+from samsvae.evaluation.score import ModelScore
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.run import RUN, complete
 from samsvae.settings.screen import ScreenSettings
@@ -125,7 +125,7 @@ class Run(Directory):
         path = self / "metrics.json"
         return read_json(path) if path.exists() else {}
 
-    def write_score(self, score: Score, split: str) -> None:
+    def write_score(self, score: ModelScore, split: str) -> None:
         """Save scores and the effects that were scored."""
         write_json(self / "metrics.json", self.metrics() | {split: score.summary})
         write_csv(self / "per_condition.csv", score.per_condition.reset_index())

@@ -16,6 +16,7 @@ import stat
 import subprocess
 import tempfile
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -78,15 +79,13 @@ def _folder() -> Path:
 
     A library is code that is run: where others may write, a folder of this process alone serves.
     """
-    try:
+    with suppress(OSError, RuntimeError):  # no home, or none to write to
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(base) / "samsvae"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if _ours_alone(folder):
             tempfile.TemporaryFile(dir=folder).close()
             return folder
-    except (OSError, RuntimeError):  # no home, or none to write to
-        pass
     folder = Path(tempfile.mkdtemp(prefix="samsvae"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
