@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ModelScore with few draws: what is tested here is what happens around the scores."""
+    """Score with few draws: what is tested here is what happens around the scores."""
     for module in (compare, job):
         monkeypatch.setattr(module, "evaluate", partial(samsvae.evaluate, **QUICK))
 
