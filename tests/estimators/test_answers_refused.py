@@ -14,6 +14,7 @@ import torch
 import samsvae
 from helpers.screens import SMALL, make_adata
 from samsvae import InputError, Screen
+from samsvae.storage import tensors as files
 from samsvae.train import loop
 
 QUICK: dict[str, Any] = {
@@ -89,6 +90,20 @@ def test_a_checkpoint_of_another_device_is_refused(
         samsvae.SAMSVAE(screen, **SMALL).train(**settings)
     with pytest.raises(InputError, match=r"made on 'cuda'.*resume with device='cuda'"):
         samsvae.SAMSVAE(screen, **SMALL).train(**settings, resume=True)
+
+
+def test_a_checkpoint_from_before_a_setting_was_known_goes_on(
+    screen: Screen, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint"
+    settings = {**QUICK, "checkpoint": path}
+    samsvae.SAMSVAE(screen, **SMALL).train(**settings)
+    tensors, header = files.read(path)
+    del header["settings"]["warmup_steps"]
+    files.write(path, tensors, header)
+    samsvae.SAMSVAE(screen, **SMALL).train(**settings, resume=True)
+    with pytest.raises(InputError, match="warmup_steps 0, not 5"):
+        samsvae.SAMSVAE(screen, **SMALL).train(**settings, resume=True, warmup_steps=5)
 
 
 # Ends of training.

@@ -9,11 +9,12 @@ from cyclopts import Parameter
 from samsvae.settings.by_name import Settings, converted
 
 
-def given(settings: Settings) -> Any:
+def given(settings: Settings, *, show_default: bool = True) -> Any:
     """Return the type of a command's parameter that takes settings as options of the command.
 
     The command receives, as a dictionary, those that were given, and only those: what a file of
     settings says is not overruled by a default. Types, defaults and help come from the dataclasses.
+    Defaults are not shown where a run has settings of its own.
     """
     members: dict[str, Any] = {
         "__dataclass_fields__": settings.fields,
@@ -24,7 +25,8 @@ def given(settings: Settings) -> Any:
         },
         "__new__": lambda _, **values: values,
     }
-    return Annotated[type("Given", settings.sources, members), Parameter(name="*")]
+    parameter = Parameter(name="*", show_default=show_default)
+    return Annotated[type("Given", settings.sources, members), parameter]
 
 
 NOTHING: Any = {}

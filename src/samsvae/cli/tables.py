@@ -55,11 +55,18 @@ def comparison_tables(table: pd.DataFrame, width: int) -> Iterator[Table]:
         Of the console: what does not fit beside each other comes in further tables.
     """
     together = max(1, (width - 20) // 20)
+    apart = "unseen" in set(table["split"])
+    labels = {
+        "test": "test cells of conditions seen in training" if apart else "test cells",
+        "unseen": "unseen: test cells of conditions never seen in training",
+    }
+    over_seeds = ": mean (sd over seeds)" if table["sd"].notna().any() else ""
     for split, rows in table.groupby("split", sort=False):
+        label = labels.get(str(split), f"{split} cells")
         names = [name for name in HEADLINES if name in set(rows["metric"])]
         for start in range(0, len(names), together):
             some = names[start : start + together]
-            printed = Table(title=f"{split} cells: mean (sd over seeds)")
+            printed = Table(title=f"{label}{over_seeds}")
             printed.add_column("", no_wrap=True, min_width=17)
             for name in some:
                 printed.add_column(name.replace("_", " "), width=17)

@@ -11,7 +11,6 @@ import torch
 from samsvae.data.encoding import Encoding, Separate
 from samsvae.data.resident import ResidentCells, ResidentCounts
 from samsvae.data.screen import Screen
-from samsvae.data.source import MemorySource, Source
 from samsvae.types import Batch, Dosage
 
 
@@ -36,7 +35,7 @@ class Loader:
         encoding: Encoding | None = None,
     ) -> None:
         self.screen = screen
-        self.source: Source = MemorySource(screen.counts)
+        self.source = screen.source
         self.device = torch.device(device)
         encoding = encoding or Separate(screen.vocabulary)
         self.dosage = encoding(screen.dosage)

@@ -139,7 +139,7 @@ class Notation:
         several: Iterable[object] = [conditions] if one else conditions  # type: ignore[assignment]
         labels = list(dict.fromkeys(map(self.label, several)))
         if not labels:
-            raise InputError("no conditions are asked for")
+            raise InputError("no conditions are asked for: give one or more")
         return labels
 
     def read(self, condition: object, perturbations: Sequence[str]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from anndata import AnnData
 
 from samsvae.data import columns, dosage, matching
 from samsvae.data.notation import Notation
+from samsvae.data.source import MemorySource, Source
 from samsvae.data.table import Table
 from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
 from samsvae.errors import InputError, listed, unknown
@@ -139,6 +140,11 @@ class Screen:
             batch=self.batch[rows],
             split=None if self.split is None else self.split[rows],
         )
+
+    @property
+    def source(self) -> Source:
+        """Where minibatches take the counts from."""
+        return MemorySource(self.counts)
 
     @property
     def genes(self) -> tuple[str, ...]:

@@ -216,7 +216,7 @@ class Training:
         path = self.settings.checkpoint
         message = f"training stopped after step {self.step} of {self.n_steps}"
         if path is not None:
-            message += f"; it is saved in {path}: go on with resume"
+            message += f"; it is saved in {path}: go on with resume=True, or --resume"
         raise TrainingInterrupted(message)
 
     def _header(self) -> dict[str, Any]:
@@ -254,12 +254,12 @@ class Training:
         ours = self._header()
         if not header.keys() >= ours.keys():
             raise InputError(f"{str(path)!r} is not a checkpoint of training")
+        before = TrainSettings().decisive | header["settings"]  # older ones lack what is new
         for name, value in ours["settings"].items():
-            if header["settings"][name] != value:
+            if before[name] != value:
                 raise InputError(
-                    f"the checkpoint {str(path)!r} was trained with {name} "
-                    f"{header['settings'][name]}, not {value}: resume with the settings it was "
-                    "started with"
+                    f"the checkpoint {str(path)!r} was trained with {name} {before[name]}, not "
+                    f"{value}: resume with the settings it was started with"
                 )
         if header["device"] != ours["device"]:  # their generators have states of other kinds
             raise InputError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from samsvae.cli.console import console, say
 from samsvae.cli.options import NOTHING, given
-from samsvae.settings.by_name import Settings, settings_of
+from samsvae.settings.by_name import Settings
 from samsvae.settings.evaluation import ScoreSettings
 from samsvae.settings.screen import ScreenSettings
 
-EvaluateOptions = given(Settings(ScreenSettings, ScoreSettings))
+KeyOptions = given(Settings(ScreenSettings), show_default=False)
+ScoreOptions = given(Settings(ScoreSettings))
 
 
 def evaluate(
@@ -22,7 +24,8 @@ def evaluate(
     baselines: bool = True,
     device: str = "auto",
     progress: bool = True,
-    settings: EvaluateOptions = NOTHING,  # type: ignore[valid-type]
+    keys: KeyOptions = NOTHING,  # type: ignore[valid-type]
+    particles: ScoreOptions = NOTHING,  # type: ignore[valid-type]
 ) -> None:
     """Score a run on held-out cells: likelihood, and effects against the data.
 
@@ -56,11 +59,11 @@ def evaluate(
     folder = Run(run)
     model = folder.model(device)
     folder.metrics()  # what cannot be added to is told before there is anything to lose
-    screen = folder.screen(data, settings_of(ScreenSettings, settings))
-    particles = settings_of(ScoreSettings, settings)
-    result = score(model, screen, split=split, progress=progress, **particles)
+    screen = folder.screen(data, dict(keys))
+    scoring: dict[str, Any] = particles
+    result = score(model, screen, split=split, progress=progress, **scoring)
     folder.write_score(result, split)
-    table = Table("metric", "value", title=f"{split} cells")
+    table = Table("metric", "value", title=f"all {split} cells")
     for name, value in result.summary.items():
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else f"{value}")
     console.print(table)
@@ -73,7 +76,7 @@ def evaluate(
             split=split,
             scale=result.summary["scale"],
             progress=progress,
-            **particles,
+            **scoring,
         )
         folder.write_comparison(scores)
         for table in comparison_tables(table_of(scores), console.width):
