@@ -114,3 +114,27 @@ def test_a_read_only_directory_is_told(folder: Path, monkeypatch: pytest.MonkeyP
 
     with pytest.raises(samsvae.InputError, match="'out' is read-only"):
         Run(Path("out")).check_new(overwrite=True, resume=False)
+
+
+def test_a_saved_model_without_a_run_is_not_resumed_into(folder: Path, call: Call) -> None:
+    assert call(TRAIN).code == 0
+    (folder / "out" / "config.toml").unlink()
+    (folder / "out" / "checkpoint.safetensors").unlink()
+    before = content(folder)
+    done = call(f"{TRAIN} --resume")
+    assert (done.code, len(done.errors)) == (2, 1)
+    assert "no run to go on with in 'out'" in done.errors[0]
+    assert content(folder) == before
+
+
+def test_a_comparison_goes_on_whose_model_is_not_whole(folder: Path, call: Call) -> None:
+    assert call(COMPARE).code == 0
+    run = folder / "out" / "cpa-vae-seed0"
+    (run / "scores.csv").unlink()
+    (run / "model.safetensors").unlink()
+    done = call(f"{COMPARE} --resume")
+    assert (done.code, done.errors) == (0, [])
+    assert (run / "scores.csv").exists()
+    (run / "model.json").unlink()
+    done = call("effects out/cpa-vae-seed0 A --no-progress")
+    assert "is not finished: go on with samsvae train --resume" in done.errors[0]

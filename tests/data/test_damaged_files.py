@@ -137,6 +137,26 @@ def test_what_is_not_needed_is_not_read(whole: Path, tmp_path: Path) -> None:
         samsvae.read_h5ad(path, batch_key="strange")
 
 
+@pytest.mark.parametrize("node", ["X", "layers/again", "obs", "obs/split", "obs/_index"])
+def test_links_out_of_the_file_are_not_followed(whole: Path, tmp_path: Path, node: str) -> None:
+    path = shutil.copy(whole, tmp_path / "file.h5ad")
+    with h5py.File(path, "r+") as file:
+        del file[node]
+        file[node] = h5py.ExternalLink(str(whole), node)
+    with pytest.raises(InputError, match="leads to another file"):
+        samsvae.read_h5ad(path, layer="again" if "again" in node else None, split_key="split")
+
+
+def test_sizes_in_frames_of_an_old_form_are_not_believed(whole: Path, tmp_path: Path) -> None:
+    path = shutil.copy(whole, tmp_path / "file.h5ad")
+    with h5py.File(path, "r+") as file:
+        for name in ("encoding-version", "encoding-type"):
+            del file["obs"].attrs[name]
+        file.create_dataset("obs/big", (10**9,), "f8", chunks=True)
+    with pytest.raises(InputError, match="obs declares 1,000,000,000 values"):
+        read(path)
+
+
 def mutate(path: Path, rng: random.Random) -> str:
     """Change something in a file; return what."""
     with h5py.File(path, "r+") as file:

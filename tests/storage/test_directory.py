@@ -11,7 +11,7 @@ import pytest
 
 from samsvae import InputError
 from samsvae.storage.directory import Directory
-from samsvae.storage.files import write_text
+from samsvae.storage.files import write_text, written_together
 
 
 class Results(Directory):
@@ -97,18 +97,21 @@ def test_what_is_made_within_settles_the_whole(tmp_path: Path) -> None:
 def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     place = tmp_path / "out"
     make(place, "old")
-    place.rename(tmp_path / ".out.old")
-    Results(place).check_new(overwrite=True, resume=False)
+    place.rename(tmp_path / ".out.replaced-by-samsvae")
+    with pytest.raises(InputError, match=r"the directory '.*out' exists"):
+        Results(place).check_new(overwrite=False, resume=False)
+    Results(place).restore()
     assert (place / "result.txt").read_text() == "old"
     assert names(tmp_path) == ["out"]
 
 
 def test_killed_before_files_of_others_were_taken_over(tmp_path: Path) -> None:
-    place, old = tmp_path / "out", tmp_path / ".out.old"
+    place, old = tmp_path / "out", tmp_path / ".out.replaced-by-samsvae"
     make(old, "old")
     write_text(old / "notes.txt", "mine")
     write_text(place / "result.txt", "new")
-    Results(place).check_new(overwrite=True, resume=False)
+    with Results(place).made(resume=True):
+        pass
     assert (place / "result.txt").read_text() == "new"
     assert (place / "notes.txt").read_text() == "mine"
     assert names(tmp_path) == ["out"]
@@ -117,7 +120,7 @@ def test_killed_before_files_of_others_were_taken_over(tmp_path: Path) -> None:
 KILLED_IN_A_WRITE = """
 import os, signal, sys
 from pathlib import Path
-from samsvae.storage.files import write_text
+from samsvae.storage.files import write_text, written_together
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 write_text(Path(sys.argv[1]), "new")
 """
@@ -164,6 +167,59 @@ def test_one_writer_at_a_time_and_none_after_it_is_killed(tmp_path: Path) -> Non
     assert names(tmp_path) == ["out"]  # nor is anything left of the killed one
 
 
+def test_what_is_like_ours_is_left_alone(tmp_path: Path) -> None:
+    """A sibling's half-made directory, hidden files of the user, a folder that is called old."""
+    make(tmp_path / "out", "old")
+    for name in (".out.v2.123.new", ".out.old", ".out.x.new"):
+        (tmp_path / name).mkdir()
+    write_text(tmp_path / "out" / ".notes.2024.txt", "mine")
+    write_text(tmp_path / "out" / ".result.77.txt", "half")
+    with Results(tmp_path / "out").made(resume=True):
+        pass
+    make(tmp_path / "out", "new")
+    assert names(tmp_path) == [".out.old", ".out.v2.123.new", ".out.x.new", "out"]
+    assert names(tmp_path / "out") == [".notes.2024.txt", "result.txt"]
+
+
+class Several(Directory):
+    """Results in directories of their own."""
+
+    files = ("table.csv", "part-*/result.txt")
+
+
+def test_files_of_others_are_kept_at_any_depth(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        directory = Several(tmp_path / "out")
+        with directory.made():
+            write_text(directory / "part-0" / "result.txt", text)
+        write_text(tmp_path / "out" / "part-0" / f"{text}.txt", "mine")
+        write_text(tmp_path / "out" / "part-notes.txt", "mine")
+    assert names(tmp_path / "out" / "part-0") == ["new.txt", "old.txt", "result.txt"]
+    assert (tmp_path / "out" / "part-0" / "result.txt").read_text() == "new"
+
+
+def test_several_files_take_their_names_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        write_text(path, "old")
+    synced: list[int] = []
+
+    def until_full(number: int) -> None:
+        synced.append(number)
+        if len(synced) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", until_full)
+    failing = pytest.raises(InputError, match=r"cannot write .*b: No space left")
+    with failing, written_together(*paths) as (one, other):
+        one.write_text("new")
+        other.write_text("new")
+    assert [path.read_text() for path in paths] == ["old", "old"]
+    assert names(tmp_path) == ["a", "b"]
+
+
 # What cannot be replaced.
 
 
@@ -171,7 +227,7 @@ def test_the_working_directory_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for place in (".", "..", tmp_path):
+    for place in (".", "..", tmp_path, "/"):
         with pytest.raises(InputError, match="working directory"):
             Results(Path(place)).check_new(overwrite=True, resume=False)
 

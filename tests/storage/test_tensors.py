@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save, save_file
 
 from samsvae import InputError
 from samsvae.storage import tensors as files
@@ -40,6 +41,16 @@ def test_another_type_of_the_same_bytes_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     assert content.count(b'"F32"') == 1
     path.write_bytes(content.replace(b'"F32"', b'"I32"'))
+    with pytest.raises(InputError, match="damaged"):
+        files.read(path)
+
+
+def test_a_type_that_is_never_written_is_noticed(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"U8"', b'"I8"'))
+    with pytest.raises(InputError, match="damaged"):
+        files.read(path)
+    halves = {"weight": torch.zeros(3, dtype=torch.bfloat16)}
+    path.write_bytes(save(halves, {"samsvae": json.dumps({"schema_version": 5, "digest": "0"})}))
     with pytest.raises(InputError, match="damaged"):
         files.read(path)
 
@@ -82,8 +93,6 @@ def test_what_is_not_finite_is_named() -> None:
 
 
 def test_a_header_that_is_no_record(path: Path) -> None:
-    from safetensors.torch import save_file
-
     for header in ("3", "[", "null", json.dumps({"schema_version": True})):
         save_file(TENSORS, path, {"samsvae": header})
         with pytest.raises(InputError):

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from samsvae.errors import shown
 
-console = Console(markup=False)  # a name may hold brackets
+console = Console(markup=False, emoji=False)  # a name may hold brackets, or be like HLA:b:27
 
 
 def say(text: str) -> None:

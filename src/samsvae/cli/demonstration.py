@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import ClassVar
 
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 from samsvae.estimators import SAMSVAE
@@ -31,17 +30,6 @@ CONFIG = {
 }
 """The demonstration's settings, beside the defaults. The model has twice the true latent
 dimensions, and is told nothing of the simulation."""
-
-
-class DemoRun(Run):
-    """The run of the demonstration, with what is known of the simulation."""
-
-    files: ClassVar[tuple[str, ...]] = (
-        *Run.files,
-        "true_shift.csv",
-        "recovery.json",
-        "summary.txt",
-    )
 
 
 def demonstrate(

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from samsvae.data.screen import Screen
-from samsvae.data.sparse import StoredRows, check_stored
+from samsvae.data.sparse import StoredRows, check_stored, member
 from samsvae.data.table import Table
 from samsvae.errors import InputError
 from samsvae.settings.screen import ScreenSettings
@@ -73,14 +73,14 @@ def _table(file: h5py.File) -> Table:
     """Return what a file holds; columns and matrices are read when they are asked for."""
     frames = {name: _Frame(file, name) for name in ("obs", "var")}
     shape = len(frames["obs"].names), len(frames["var"].names)
-    layers = file.get("layers", {})
+    layers = member(file, "layers") if "layers" in file else {}
     return Table(
         frames["obs"].names,
         frames["var"].names,
         frames["obs"].columns,
         frames["obs"].column,
         _Layers(layers, shape),
-        _matrix(file["X"], shape, "adata.X") if "X" in file else None,
+        _matrix(member(file, "X"), shape, "adata.X") if "X" in file else None,
     )
 
 
@@ -88,12 +88,13 @@ class _Frame:
     """A data frame in a file."""
 
     def __init__(self, file: h5py.File, name: str) -> None:
-        node = file.get(name)
+        node = member(file, name)
         if node is None:
             raise ValueError(f"it has no {name}")
         self.node, self.name = node, name
         self.whole: pd.DataFrame | None = None
         if not (isinstance(node, h5py.Group) and node.attrs.get("encoding-version") == "0.2.0"):
+            check_parts(node, name)
             self.whole = read_elem(node)  # of an old anndata: all of it or nothing
             self.names, self.columns = self.whole.index, list(self.whole.columns)
             return
@@ -114,7 +115,9 @@ class _Frame:
         return pd.Series(values, self.names)
 
     def _read(self, key: str) -> Any:
-        node = self.node[key]
+        node = member(self.node, key)
+        if node is None:
+            raise ValueError(f"{self.name} has no {key!r}")
         check_parts(node, f"{self.name}[{key!r}]")
         return read_elem(node)
 
@@ -126,7 +129,9 @@ class _Layers(Mapping[str, Any]):
         self.group, self.shape = group, shape
 
     def __getitem__(self, name: str) -> Any:
-        return _matrix(self.group[name], self.shape, f"layer {name!r}")
+        if name not in self.group:
+            raise KeyError(name)
+        return _matrix(member(self.group, name), self.shape, f"layer {name!r}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.group)
@@ -155,5 +160,5 @@ def check_parts(node: Any, where: str) -> None:
     if isinstance(node, h5py.Dataset):
         check_stored(node, where)
     elif isinstance(node, h5py.Group):
-        for part in node.values():
-            check_parts(part, where)
+        for name in node:
+            check_parts(member(node, name), where)

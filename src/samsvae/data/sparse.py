@@ -21,6 +21,13 @@ _FREE = 2**28
 """Bytes below which nobody asks."""
 
 
+def member(group: Any, name: str) -> Any:
+    """Return a member of a group of a file, None without it; what leads out of the file is none."""
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        raise InputError(f"{name} leads to another file: put what it holds into this one")
+    return group.get(name)
+
+
 def check_stored(dataset: h5py.Dataset, where: str) -> None:
     """Raise if a data set declares far more values than the file can hold."""
     n_bytes = dataset.size * dataset.dtype.itemsize
@@ -116,7 +123,7 @@ class StoredRows:
             )
 
     def _part(self, group: h5py.Group, name: str) -> h5py.Dataset:
-        part = group.get(name)
+        part = member(group, name)
         if not isinstance(part, h5py.Dataset) or part.ndim != 1:
             raise self._error(f"it has no {name}")
         check_stored(part, f"{name} of {self.where}")

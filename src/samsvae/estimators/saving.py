@@ -14,7 +14,7 @@ from samsvae.errors import InputError
 from samsvae.estimators.facts import Facts
 from samsvae.inference.latent import BasalPosterior
 from samsvae.storage import tensors
-from samsvae.storage.files import written_aside
+from samsvae.storage.files import written_together
 
 TENSORS, NAMES = "model.safetensors", "model.json"
 
@@ -49,8 +49,7 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
         "history": saved.history,
     }
     names["digest"] = tensors.digest(parts, names)
-    # Both are written before either is renamed: on a full disk the old pair survives.
-    with written_aside(folder / TENSORS) as aside, written_aside(folder / NAMES) as names_aside:
+    with written_together(folder / TENSORS, folder / NAMES) as (aside, names_aside):
         aside.write_bytes(tensors.to_bytes(parts, {}))
         names_aside.write_text(json.dumps(names, indent=1))
 

@@ -19,7 +19,7 @@ from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, listed, unknown
 from samsvae.evaluation.differential_expression import control_cells
 from samsvae.evaluation.predictor import Predictor
-from samsvae.storage.files import written_aside
+from samsvae.storage.files import written_together
 from samsvae.storage.h5ad import h5ad_bytes
 
 __all__ = ["cell_eval"]
@@ -106,8 +106,7 @@ def cell_eval(
     real = pd.DataFrame({perturbation_key: labels[cells.condition]}, cells.cells)
     pred = pd.DataFrame({perturbation_key: rows}, rows)
     var = pd.DataFrame(index=list(screen.genes))
-    # Both are written before either takes its name.
-    with written_aside(folder / "real.h5ad") as one, written_aside(folder / "pred.h5ad") as other:
+    with written_together(folder / "real.h5ad", folder / "pred.h5ad") as (one, other):
         one.write_bytes(h5ad_bytes(AnnData(values, real, var)))
         other.write_bytes(h5ad_bytes(AnnData(means, pred, var)))
 

@@ -108,7 +108,7 @@ class Comparison(Directory):
         "baselines.csv",
         "results.csv",
         "table.csv",
-        "*-seed[0-9]*",
+        *(f"{model}-seed*/{name}" for model in MODEL_SETTINGS for name in Run.files),
     )
 
     def run(self, settings: Mapping[str, Any]) -> Run:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from samsvae.data.screen import Screen
-from samsvae.estimators import estimator
+from samsvae.errors import InputError
+from samsvae.estimators import Estimator, estimator
 from samsvae.evaluation.evaluate import evaluate
 from samsvae.experiments.run import Run
 from samsvae.settings.by_name import settings_of
@@ -52,9 +53,8 @@ def fit_and_score(
             (run / "scores.csv").unlink(missing_ok=True)
             name = settings["model"]
             say(f"{name}, seed {settings['seed']}")
-            if resume and (run / "model.json").exists():
-                trained = run.model(settings["device"])
-            else:
+            trained = _finished(run, settings["device"]) if resume else None
+            if trained is None:
                 kind = estimator(name)
                 trained = kind(screen, **settings_of(kind, settings))
                 run.train(trained, settings, resume=resume)
@@ -62,3 +62,11 @@ def fit_and_score(
             scores = scores[scores["predictor"] == name].assign(seed=settings["seed"])
             write_csv(run / "scores.csv", scores)
     return run.folder
+
+
+def _finished(run: Run, device: str) -> Estimator | None:
+    """Return the model of a run that was finished; None: there is none, or it is not whole."""
+    try:
+        return run.model(device)
+    except InputError:
+        return None

@@ -11,8 +11,8 @@ import pandas as pd
 from samsvae.data import splits
 from samsvae.data.h5ad import read_h5ad
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError
-from samsvae.estimators import Estimator, load
+from samsvae.errors import InputError, listed
+from samsvae.estimators import Estimator, load, saving
 from samsvae.evaluation.score import ModelScore
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.run import RUN, complete
@@ -32,8 +32,9 @@ class Run(Directory):
     """A run directory.
 
     It holds config.toml (all settings), split.csv (where the split was made here),
-    checkpoint.safetensors (while training), model.json + model.safetensors, history.csv, and what
-    `evaluate` adds: metrics.json, per_condition.csv, effects.h5ad, scores.csv.
+    checkpoint.safetensors, model.json + model.safetensors, history.csv, and what
+    `evaluate` adds: metrics.json, per_condition.csv, effects.h5ad, scores.csv; of a demonstration,
+    true_shift.csv, recovery.json and summary.txt.
     """
 
     files: ClassVar[tuple[str, ...]] = (
@@ -47,6 +48,9 @@ class Run(Directory):
         "per_condition.csv",
         "effects.h5ad",
         "scores.csv",
+        "true_shift.csv",
+        "recovery.json",
+        "summary.txt",
     )
 
     def start(self, settings: Mapping[str, Any], screen: Screen, *, resume: bool) -> None:
@@ -61,8 +65,12 @@ class Run(Directory):
                         "resume with the same command, or start another run"
                     )
             return
-        for name in self.files:
-            (self / name).unlink(missing_ok=True)
+        there = [name for name in self.files if (self / name).exists()]
+        if there:
+            raise InputError(
+                f"no run to go on with in {self.shown}: it has no config.toml, but "
+                f"{listed(there)}; --overwrite replaces them"
+            )
         if settings["split_key"] is None and screen.split is not None:
             split = pd.Series(screen.split, screen.cells.rename("cell"), name="split")
             write_csv(self / "split.csv", split.reset_index())
@@ -111,10 +119,11 @@ class Run(Directory):
 
     def model(self, device: str = "auto") -> Estimator:
         """Return the trained model."""
-        self._recover()
+        self.restore()
         if not self.folder.is_dir():
             raise InputError(f"no directory {self.shown}: expected a run of samsvae train")
-        if (self / CHECKPOINT).exists() and not (self / "model.json").exists():
+        parts = [(self / name).exists() for name in (saving.NAMES, saving.TENSORS)]
+        if (self / CHECKPOINT).exists() and not all(parts):
             raise InputError(
                 f"the run in {self.shown} is not finished: go on with samsvae train --resume"
             )

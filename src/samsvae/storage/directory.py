@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +14,7 @@ from typing import ClassVar
 from filelock import FileLock, Timeout
 
 from samsvae.errors import InputError
-from samsvae.storage.files import CannotWriteError, remove_half_written
+from samsvae.storage.files import CannotWriteError, half_written
 
 
 class Directory:
@@ -33,10 +33,10 @@ class Directory:
     """
 
     files: ClassVar[tuple[str, ...]] = ()
-    """Patterns of the names that a new one replaces; what else stands in the place is kept."""
+    """Patterns of the files that a new one replaces; what else stands in the place is kept."""
 
     def __init__(self, place: Path, within: Directory | None = None) -> None:
-        self.place = Path(place)
+        self.place = Path(os.path.normpath(place))
         self.within = within
         self.aside: Path | None = None
 
@@ -63,8 +63,7 @@ class Directory:
         """Raise if the directory exists and may not be written to."""
         if self.place.exists() and not self.place.is_dir():
             raise InputError(f"{self.shown} is a file: expected a directory for the run")
-        self._recover()
-        if not self.place.exists():
+        if not (self.place.exists() or self._old.exists()):
             return
         if not (overwrite or resume):
             raise InputError(
@@ -75,7 +74,7 @@ class Directory:
             raise InputError(
                 f"{self.shown} is the working directory, or holds it: give another --out"
             )
-        if not os.access(self.place, os.W_OK | os.X_OK):
+        if self.place.exists() and not os.access(self.place, os.W_OK | os.X_OK):
             raise InputError(f"{self.shown} is read-only: give another --out")
 
     @contextmanager
@@ -96,12 +95,8 @@ class Directory:
             return
         with _only_writer(self):
             self._recover()
-            here = self._beside("lock")
-            for left in here.parent.glob(f"{glob.escape(here.stem)}.*.new"):
-                shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
-            if resume and self.place.is_dir():
-                remove_half_written(self.place)
-            else:
+            self._remove_left_over()
+            if not (resume and self.place.is_dir()):
                 self._make_aside()
             try:
                 yield
@@ -137,7 +132,7 @@ class Directory:
     @property
     def _old(self) -> Path:
         """Where a directory stands while another takes its place."""
-        return self._beside("old")
+        return self._beside("replaced-by-samsvae")
 
     def _beside(self, kind: str) -> Path:
         place = Path(os.path.realpath(self.place))
@@ -151,19 +146,40 @@ class Directory:
             raise InputError(f"cannot make {self.shown}: {error.strerror}") from error
         self.aside = aside
 
+    def _remove_left_over(self) -> None:
+        """Remove what killed processes left of directories and files that they were making."""
+        here = self._beside("lock")
+        half_made = re.compile(rf"{re.escape(here.stem)}\.\d+\.new")
+        for path in here.parent.glob(".*.new"):
+            if half_made.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+        if self.place.is_dir():
+            for path in self.place.glob(".*"):
+                if half_written(path, self.files):
+                    path.unlink(missing_ok=True)
+
+    def restore(self) -> None:
+        """Give back the directory that a process was killed over while it replaced it."""
+        if self.within is None and self._old.is_dir() and not self.place.exists():
+            with _only_writer(self):
+                self._recover()
+
     def _recover(self) -> None:
         """Bring a replacement to an end, wherever it stopped: the place holds one or the other."""
         old = self._old
-        if self.within is not None or not old.is_dir():
+        if not old.is_dir():
             return
         with suppress(OSError):
             if not self.place.exists():
                 os.replace(old, os.path.realpath(self.place))
                 return
-            for path in old.iterdir():
-                replaced = any(fnmatch(path.name, pattern) for pattern in self.files)
-                if not replaced and not (self.place / path.name).exists():
-                    os.replace(path, self.place / path.name)
+            for path in old.rglob("*"):
+                name = path.relative_to(old)
+                ours = any(fnmatch(str(name), pattern) for pattern in self.files)
+                if path.is_dir() or ours or (self.place / name).exists():
+                    continue
+                (self.place / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, self.place / name)
             shutil.rmtree(old)
 
 

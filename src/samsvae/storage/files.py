@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from samsvae.errors import InputError, listed
-
-_ASIDE = re.compile(r"\..+\.\d+\.\w+")
-"""Names of files that are being written."""
 
 
 class CannotWriteError(InputError):
@@ -31,26 +28,51 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     CannotWriteError
         If the file cannot be written, say because the disk is full. The old file survives.
     """
-    path = Path(path)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # as _ASIDE has it
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_together(path) as (aside,):
         yield aside
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+
+
+@contextmanager
+def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
+    """Give paths to write to; when all are on the disk they take their names, one after the other.
+
+    Raises
+    ------
+    CannotWriteError
+        If one of them cannot be written. The old files survive.
+    """
+    places = [Path(path) for path in paths]
+    asides = [path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for path in places]
+    at = places[0]
+    try:
+        for at in places:
+            at.parent.mkdir(parents=True, exist_ok=True)
+        yield asides
+        for at, aside in zip(places, asides, strict=True):  # noqa: B007  told, if it fails
+            with open(aside, "rb+") as file:
+                os.fsync(file.fileno())
+        for at, aside in zip(places, asides, strict=True):
+            os.replace(aside, at)
     except OSError as error:
-        raise CannotWriteError(path, error.strerror or str(error)) from error
+        wrong = next((p for p, a in zip(places, asides, strict=True) if _is(error, a)), at)
+        raise CannotWriteError(wrong, error.strerror or str(error)) from error
     finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+        for aside in asides:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
 
 
-def remove_half_written(folder: Path) -> None:
-    """Remove what processes left that were killed while they wrote a file of a folder."""
-    for path in folder.glob(".*"):
-        if _ASIDE.fullmatch(path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+def _is(error: OSError, path: Path) -> bool:
+    """Whether an error is of a file."""
+    return error.filename is not None and os.fspath(error.filename) == str(path)
+
+
+def half_written(path: Path, names: Iterable[str]) -> bool:
+    """Whether a file is what a killed process left of writing one of these names."""
+    for name in map(Path, names):
+        if re.fullmatch(rf"\.{re.escape(name.stem)}\.\d+{re.escape(name.suffix)}", path.name):
+            return True
+    return False
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -27,8 +27,9 @@ def demo(
     progress
         Show progress bars.
     """
-    from samsvae.cli.demonstration import DemoRun, demonstrate
+    from samsvae.cli.demonstration import demonstrate
+    from samsvae.experiments.run import Run
 
-    run = DemoRun(out)
+    run = Run(out)
     run.check_new(overwrite=overwrite, resume=False)
     demonstrate(run, seed=seed, progress=progress, say=say)
