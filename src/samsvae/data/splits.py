@@ -38,14 +38,7 @@ def random(
     >>> len(screen.train) > len(screen.test) > len(screen.valid)
     True
     """
-    check_count("seed", seed, low=0)
-    _check_fractions(fractions)
-    ends = np.round(np.cumsum(fractions) * len(screen)).astype(int)
-    order = np.random.default_rng(seed).permutation(len(screen))
-    split = np.full(len(screen), "test", object)
-    split[order[: ends[1]]] = "valid"
-    split[order[: ends[0]]] = "train"
-    return _series(screen, split)
+    return _split_within(screen, np.zeros(len(screen), int), seed, fractions, least=0)
 
 
 def stratified(
@@ -76,18 +69,7 @@ def stratified(
     >>> screen.train.conditions == screen.test.conditions == screen.conditions
     True
     """
-    check_count("seed", seed, low=0)
-    _check_fractions(fractions)
-    order = np.random.default_rng(seed).permutation(len(screen))
-    order = order[np.argsort(screen.condition[order], kind="stable")]
-    n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
-    place = np.arange(len(order)) - np.repeat(np.cumsum(n_cells) - n_cells, n_cells)
-    ends = np.round(np.cumsum(fractions) * n_cells[:, None]).astype(int)
-    first, second = (np.repeat(np.maximum(end, 1), n_cells) for end in ends.T[:2])
-    split = np.full(len(screen), "test", object)
-    split[order[place < second]] = "valid"
-    split[order[place < first]] = "train"
-    return _series(screen, split)
+    return _split_within(screen, screen.condition, seed, fractions, least=1)
 
 
 def heldout_combinations(
@@ -178,9 +160,28 @@ def _some_combinations(screen: Screen, fraction: float, rng: np.random.Generator
     return np.isin(screen.condition, order[: round(fraction * len(order))])
 
 
-def _check_fractions(fractions: tuple[float, float, float]) -> None:
+def _split_within(
+    screen: Screen,
+    group: np.ndarray,
+    seed: int,
+    fractions: tuple[float, float, float],
+    *,
+    least: int,
+) -> pd.Series:
+    """Split the cells of each group (codes from 0) at random; at least so many are for training."""
+    check_count("seed", seed, low=0)
     if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-9):
         raise InputError(f"fractions are {fractions}: expected three numbers that sum to 1")
+    order = np.random.default_rng(seed).permutation(len(screen))
+    order = order[np.argsort(group[order], kind="stable")]
+    n_cells = np.bincount(group)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(n_cells) - n_cells, n_cells)
+    ends = np.round(np.cumsum(fractions) * n_cells[:, None]).astype(int)
+    first, second = (np.repeat(np.maximum(end, least), n_cells) for end in ends.T[:2])
+    split = np.full(len(screen), "test", object)
+    split[order[place < second]] = "valid"
+    split[order[place < first]] = "train"
+    return _series(screen, split)
 
 
 def _series(screen: Screen, split: np.ndarray) -> pd.Series:

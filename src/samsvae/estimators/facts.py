@@ -119,19 +119,23 @@ class Facts:
         read, names = self.vocabulary.notation.read, self.vocabulary.perturbations
         return self.identified.issuperset(read(condition, names))
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """The row of each condition of the training cells."""
+        return {name: i for i, name in enumerate(self.conditions)}
+
     def n_cells(self, condition: str) -> int:
         """Return how many training cells a condition (as it is stored) has."""
-        if condition not in self.conditions:
-            return 0
-        return int(self.cells_per_condition[self.conditions.index(condition)])
+        place = self._places.get(condition)
+        return 0 if place is None else int(self.cells_per_condition[place])
 
     def library_sizes(self, condition: str) -> np.ndarray:
         """Return the library sizes of a condition's training cells; of all, if it has none."""
-        if condition not in self.conditions:
+        place = self._places.get(condition)
+        if place is None:
             return self.library_size
-        position = self.conditions.index(condition)
-        start = int(self.cells_per_condition[:position].sum())
-        return self.library_size[start : start + self.n_cells(condition)]
+        end = int(self.cells_per_condition[: place + 1].sum())
+        return self.library_size[end - self.n_cells(condition) : end]
 
     def check_seen(self, perturbations: np.ndarray) -> None:
         """Raise if no training cell received one of these perturbations (columns of dosage)."""
@@ -179,7 +183,7 @@ class Facts:
         n_cells = self.n_cells(condition)
         if not (n_cells and len(self.batch_shares)):
             return self.batch_shares
-        shares: np.ndarray = self.cells_per_batch[self.conditions.index(condition)] / n_cells
+        shares: np.ndarray = self.cells_per_batch[self._places[condition]] / n_cells
         return shares
 
     def shares_of(self, batch: str | None) -> np.ndarray:

@@ -177,11 +177,9 @@ class Comparison(Directory):
         kept = {DUPLICATE, *(kind.name for kind in baselines)}
         tables.append(simple[simple["predictor"].isin(kept)])
         results = pd.concat(tables, ignore_index=True)
-        seed = results.get("seed", pd.Series(pd.NA, results.index)).astype(
-            "Int64"
-        )  # baselines: none
+        seed = results.get("seed", pd.Series(pd.NA, results.index))  # baselines have none
         results = results.drop(columns="seed", errors="ignore")
-        results.insert(1, "seed", seed)
+        results.insert(1, "seed", seed.astype("Int64"))
         write_csv(self / "results.csv", results)
         write_csv(self / "table.csv", table_of(results))
         return results

@@ -12,7 +12,6 @@ from samsvae.estimators import Estimator, estimator
 from samsvae.evaluation.evaluate import evaluate
 from samsvae.experiments.run import Run
 from samsvae.settings.by_name import settings_of
-from samsvae.storage.tables import write_csv
 
 
 class Job(NamedTuple):
@@ -59,8 +58,7 @@ def fit_and_score(
                 trained = kind(screen, **settings_of(kind, settings))
                 run.train(trained, settings, resume=resume)
             scores = evaluate({name: trained}, screen, **job.scoring)
-            scores = scores[scores["predictor"] == name].assign(seed=settings["seed"])
-            write_csv(run / "scores.csv", scores)
+            run.write_comparison(scores[scores["predictor"] == name].assign(seed=settings["seed"]))
     return run.folder
 
 
