@@ -30,11 +30,13 @@ build: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/evaluation.py
 	if [ -e "$(DATA)" ]; then $(BIN)/python benchmarks/quality.py "$(DATA)"; fi
 
 bench-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/step.py --quick
 	$(BIN)/python benchmarks/inference.py --quick
+	$(BIN)/python benchmarks/evaluation.py --quick
 
 # torch comes first and pinned: asked for in any other way, it may bring gigabytes of CUDA along.
 $(VENV)/.ready: pyproject.toml constraints.txt

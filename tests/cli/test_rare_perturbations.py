@@ -50,6 +50,12 @@ def test_what_a_model_cannot_answer_is_left_out_and_named(folder: Path, call: Ca
     assert call(f"train heldout.h5ad --out out --split-key split {TRAIN}").errors == []
     done = call(f"evaluate out heldout.h5ad --no-baselines {QUICK}")
     assert (done.code, done.errors) == (0, [])
-    assert any("1 conditions of the test cells are left out" in note for note in done.notes)
+    assert any("sams-vae has no answer for 1 conditions" in note for note in done.notes)
     assert any("'twice'" in note for note in done.notes)
-    assert json.loads((folder / "out" / "metrics.json").read_text())["test"]["n_left_out"] == 1
+    metrics = json.loads((folder / "out" / "metrics.json").read_text())
+    assert {split: one["n_left_out"] for split, one in metrics.items()} == {"test": 0, "unseen": 1}
+    assert metrics["unseen"]["iwelbo"] != metrics["test"]["iwelbo"]
+    scores = pd.read_csv(folder / "out" / "scores.csv")
+    pooled = scores[scores["condition"] == "(all)"].set_index(["split", "metric"])["value"]
+    for split, one in metrics.items():
+        assert one["mae"] == pytest.approx(pooled[split, "mae"])

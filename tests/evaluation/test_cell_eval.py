@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from samsvae.evaluation.baselines import (
     PerturbationMean,
 )
 from samsvae.metrics.metric import per_condition
-from samsvae.metrics.observed import Observed, within_batches
+from samsvae.metrics.moments import Values, within_batches
+from samsvae.metrics.observed import Observed
 from samsvae.metrics.registry import METRICS
 
 PEARSON, MAE, DISCRIMINATION = "pearson_delta", "mae", "discrimination_score_l1"
@@ -75,7 +77,9 @@ def scored_by_us(predictor: Any, screen: Screen, *, floor: bool, **settings: Any
     position = np.full(len(screen.condition_names), -1)
     position[codes] = range(len(names))
     group, one_batch = position[screen.test.condition], np.zeros(len(screen.test), int)
-    compared = within_batches(values, group, screen.test.is_control, one_batch, len(names))
+    compared = within_batches(
+        Values.of(values), group, screen.test.is_control, one_batch, len(names)
+    )
     observed = Observed.of(
         names,
         *compared,
@@ -90,7 +94,7 @@ def scored_by_us(predictor: Any, screen: Screen, *, floor: bool, **settings: Any
     if floor:
         effects = np.maximum(effects, -compared[1].mean)
     metrics = {metric.name: metric for metric in METRICS}
-    blind = observed._replace(targets=((),) * len(names))
+    blind = replace(observed, targets=((),) * len(names))
     discrimination = metrics["perturbation_discrimination"]
     return pd.DataFrame(
         {

@@ -32,7 +32,9 @@ from samsvae.evaluation.baselines import (
     Additive,
     ConditionMean,
 )
-from samsvae.evaluation.evaluate import beside_baselines
+from samsvae.experiments.job import score
+from samsvae.settings.by_name import settings_of
+from samsvae.settings.evaluation import ScoreSettings
 
 
 @pytest.mark.parametrize("basal", ["prior", "control"])
@@ -132,5 +134,6 @@ def test_a_model_beside_all_baselines(
     mixed = read(
         make_adata()[:, ::-1].copy()
     )  # baselines learn from it as it is matched to the model
-    rows = beside_baselines(trained, mixed, split="test", **QUICK)
+    given = ScoreSettings(**settings_of(ScoreSettings, QUICK))
+    rows = score(trained, mixed, given).scores
     same(rows, table, rtol=1e-7, atol=1e-9)

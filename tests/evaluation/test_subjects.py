@@ -28,7 +28,6 @@ from samsvae.evaluation.baselines import (
     PerturbationMean,
 )
 from samsvae.evaluation.subject import subjects
-from samsvae.metrics.records import Prediction
 
 # Subjects.
 
@@ -70,13 +69,17 @@ def test_what_a_subject_sees(whole: Screen) -> None:
 
 
 def test_cells_as_a_prediction(whole: Screen) -> None:
-    seen = subject_of(whole, n_cells=20).seen()
-    prediction = Prediction.of_cells(seen)
+    some = np.random.default_rng(0).random(len(whole)) < 0.7
+    subject = subject_of(whole, n_cells=20)
+    seen, prediction = subject.seen(some), subject.repeated(some)
     for size in ("fixed", "observed"):
-        assert prediction.effects[size] is seen.observed.effect
-        assert prediction.interactions[size] is seen.interaction
+        np.testing.assert_array_equal(prediction.effects[size], seen.observed.effect)
+        np.testing.assert_array_equal(prediction.interactions[size], seen.interaction)
     assert prediction.intervals is None
-    assert prediction.clouds is seen.clouds
+    assert prediction.clouds is not None
+    assert seen.clouds is not None
+    for ours, theirs in zip(prediction.clouds.cells, seen.clouds.cells, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 # Halvings.

@@ -8,12 +8,25 @@ import numpy as np
 import pytest
 
 import samsvae
-from helpers.scores import BARE, SCORED, TINY, TRAINING, heldout, in_split, same, scored, values
+from helpers.scores import (
+    BARE,
+    INTERACTIONS,
+    SCORED,
+    TINY,
+    TRAINING,
+    heldout,
+    in_split,
+    same,
+    scored,
+    values,
+)
 from helpers.screens import SMALL, make_adata, read
 from samsvae import InputError, Screen
 from samsvae.estimators.base import Estimator
 from samsvae.evaluation.baselines import Additive, ConditionMean, NoChange
-from samsvae.evaluation.prediction import answered
+from samsvae.evaluation.prediction import Answers
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* has no answer for")
 
 # Conditions without an answer.
 
@@ -80,16 +93,28 @@ def test_the_iwelbo_of_conditions_that_a_model_knows_is_kept() -> None:
     assert own["A+B"] == pytest.approx(expected.mean(), abs=2)
 
 
-def test_answers_condition_by_condition(whole: Screen) -> None:
+def test_answers_are_of_the_conditions_that_a_predictor_knows(whole: Screen) -> None:
     predictor = ConditionMean(whole)
-    answers = answered(predictor, ["A+C", "B", "B+C", "A"], scale="log")
+    answers = Answers.of(predictor, ["A+C", "B", "B+C", "A"], scale="log", n_draws=0)
     known = predictor.effects(["B", "A"])
-    assert np.isnan(answers.layers["ate"][[0, 2]]).all()
-    np.testing.assert_array_equal(answers.layers["ate"][[1, 3]], known.X)
-    assert set(answers.layers) == {"ate", *known.layers}
-    assert not answers.depends_on_library_size
+    table = answers.table("fixed", None, ["A+C", "B", "B+C", "A"], 12).to_numpy()
+    assert np.isnan(table[[0, 2]]).all()
+    np.testing.assert_array_equal(table[[1, 3]], known.X)
+    assert answers.effects["fixed"] is answers.effects["observed"]  # does not depend on the size
+    assert not Answers.of(predictor, ["A+C"], scale="log", n_draws=0).effects
     with pytest.raises(InputError, match="no scale 'lgo'"):
-        answered(predictor, ["A"], scale="lgo")
+        Answers.of(predictor, ["A"], scale="lgo", n_draws=0)
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_has_no_answer_is_named_and_counted() -> None:
+    screen = heldout("B+A", "C")
+    model = samsvae.SVAEPlus(screen, **TINY).train(**TRAINING)
+    with pytest.warns(UserWarning, match="svae-plus has no answer for 2 conditions of the unseen"):
+        table = scored([model, ConditionMean(screen), Additive(screen)], screen, **BARE)
+    counts = table.attrs["n_left_out"]
+    assert counts["svae-plus", "unseen"] == counts["condition-mean", "unseen"] == 2
+    assert counts["svae-plus", "test"] == counts["additive", "unseen"] == 0
 
 
 # What is refused.
@@ -141,8 +166,7 @@ def test_what_is_no_predictor(whole: Screen, thing: Any) -> None:
     ],
 )
 def test_arguments_out_of_range(name: str, value: Any, trained: Estimator, whole: Screen) -> None:
-    own = {"effect_particles": "n_particles"}.get(name, name)
-    with pytest.raises(InputError, match=own):
+    with pytest.raises(InputError, match=name):
         scored(trained, whole, **{name: value})
 
 
@@ -150,14 +174,34 @@ def test_arguments_out_of_range(name: str, value: Any, trained: Estimator, whole
 def test_screens_without_what_is_compared_with(
     n_cells: int, trained: Estimator, whole: Screen
 ) -> None:
-    untrained = whole.with_split(["test"] * len(whole))
-    with pytest.raises(InputError, match="no training cells"):
-        scored(trained, untrained, n_cells=n_cells)
     with pytest.raises(InputError, match="no control cells"):
         scored(trained, whole[~whole.is_control], n_cells=n_cells)
     lone = whole[~(whole.is_control & in_split(whole, "train"))]
     with pytest.raises(InputError, match="no control cells in training"):
         scored(trained, lone, n_cells=n_cells)
+
+
+def test_a_screen_without_training_cells_is_scored_on_what_needs_none(
+    trained: Estimator, whole: Screen
+) -> None:
+    """What was seen in training the model knows; what else is compared with is not there."""
+    whole_table = scored(trained, whole)
+    table = scored(trained, whole.test)
+    assert set(table["split"]) == {"test"}
+    keys = ["condition", "metric"]
+    ours, theirs = (
+        some[some["predictor"] == "sams-vae"].set_index(keys)["value"]
+        for some in (table, whole_table)
+    )
+    # The parts of combinations are compared by all cells that a screen has of them.
+    needing = {*INTERACTIONS, "pearson_from_perturbation_mean", "e_distance", "mmd"}
+    for (condition, metric), value in theirs.items():
+        if metric not in needing:
+            assert ours[condition, metric] == pytest.approx(value, nan_ok=True), metric
+    assert ours.loc[:, "pearson_from_perturbation_mean"].isna().all()
+    assert "duplicate" not in set(table["predictor"])
+    with pytest.raises(InputError, match="no training cells"):
+        ConditionMean(whole.test)
 
 
 def test_a_baseline_made_from_other_training_cells_is_refused(screen: samsvae.Screen) -> None:

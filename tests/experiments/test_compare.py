@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from helpers.command_line import Call
 from helpers.screens import make_adata
 from samsvae.estimators import ESTIMATORS
 from samsvae.evaluation.baselines import BASELINES
+from samsvae.evaluation.evaluate import Evaluation, evaluated
 from samsvae.experiments import compare, job
 from samsvae.experiments.compare import Plan, table_of
+from samsvae.settings.evaluation import ScoreSettings
 from samsvae.train.step import PlainStep
 
 MODELS = "sams-vae,conditional-vae"
@@ -26,7 +28,13 @@ LINE = (
 )
 
 
-QUICK = {"n_particles": 5, "effect_particles": 40, "n_draws": 10, "n_halvings": 3, "n_cells": 20}
+QUICK: dict[str, Any] = {
+    "n_particles": 5,
+    "effect_particles": 40,
+    "n_draws": 10,
+    "n_halvings": 3,
+    "n_cells": 20,
+}
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +50,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score with few draws: what is tested here is what happens around the scores."""
+
+    def quickly(
+        predictors: Any, screen: samsvae.Screen, given: ScoreSettings, **how: Any
+    ) -> Evaluation:
+        return evaluated(predictors, screen, replace(given, **QUICK), **how)
+
     for module in (compare, job):
-        monkeypatch.setattr(module, "evaluate", partial(samsvae.evaluate, **QUICK))
+        monkeypatch.setattr(module, "evaluated", quickly)
 
 
 @pytest.fixture
@@ -115,7 +129,7 @@ def test_a_comparison_that_fails_resumes_where_it_was(
     fails_at: int,
 ) -> None:
     steps: list[PlainStep] = []
-    taken, evaluate = PlainStep.__call__, job.evaluate
+    taken, evaluate = PlainStep.__call__, job.evaluated
 
     def counted(step: PlainStep, *args: Any) -> Any:
         steps.append(step)
@@ -123,7 +137,7 @@ def test_a_comparison_that_fails_resumes_where_it_was(
 
     scored: list[str] = []
 
-    def crashing(predictors: Any, *args: Any, **settings: Any) -> pd.DataFrame:
+    def crashing(predictors: Any, *args: Any, **settings: Any) -> Evaluation:
         if len(scored) == fails_at:
             raise CrashError("power cut")
         scored.append(str(predictors))
@@ -133,7 +147,7 @@ def test_a_comparison_that_fails_resumes_where_it_was(
     out = f"crash{fails_at}"
     with monkeypatch.context() as patched:
         for module in (compare, job):
-            patched.setattr(module, "evaluate", crashing)
+            patched.setattr(module, "evaluated", crashing)
         done = call(f"{LINE} --out {out}")
         assert done.code == 1
         assert "power cut" in done.errors[0]

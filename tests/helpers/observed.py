@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import norm
@@ -68,8 +69,8 @@ def of_conditions(observed: Observed, conditions: Sequence[int]) -> Observed:
         for name in ("n_cells", "effect", "standard_error", "p_control", "t_rest")
     }
     names = tuple(observed.conditions[i] for i in rows)
-    return observed._replace(
-        conditions=names, targets=tuple(observed.targets[i] for i in rows), **arrays
+    return replace(
+        observed, conditions=names, targets=tuple(observed.targets[i] for i in rows), **arrays
     )
 
 
@@ -80,7 +81,8 @@ def of_genes(observed: Observed, genes: Sequence[int]) -> Observed:
         name: getattr(observed, name)[..., columns]
         for name in ("effect", "standard_error", "p_control", "t_rest", "perturbation_mean")
     }
-    return observed._replace(
+    return replace(
+        observed,
         genes=tuple(observed.genes[i] for i in columns),
         targets=tuple(tuple(columns.index(g) for g in targets) for targets in observed.targets),
         **arrays,

@@ -35,7 +35,7 @@ TRAINING: dict[str, Any] = {
 }
 TINY: dict[str, Any] = {"n_latent": 3, "n_hidden": 6}
 KEYS = ["predictor", "split", "condition", "metric"]
-NUMBERS = ["value", "lower", "upper", "dynamic_range", "n_cells"]
+NUMBERS = ["value", "lower", "upper", "mc_se", "dynamic_range", "n_cells"]
 SINGLES, SCORED = ["A", "B", "C"], ["A", "A+B", "B", "C"]
 EFFECTS = [metric.name for metric in of_part("effects")]
 INTERACTIONS = [metric.name for metric in of_part("interactions")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import false_discovery_control
@@ -47,7 +49,7 @@ def test_the_largest_effects_need_not_be_the_significant_ones() -> None:
     observed = make_observed()
     noisy = observed.p_control.copy()
     noisy[:, :20] **= 0.2
-    observed = observed._replace(p_control=noisy)
+    observed = replace(observed, p_control=noisy)
     for name in ("de_overlap", "de_auprc"):
         assert total(named(name), observed.effect, observed) < 0.99
 
@@ -122,7 +124,7 @@ def test_one_condition_and_none(metric: Metric[Observed]) -> None:
 @pytest.mark.parametrize("value", [0, 0.3])
 def test_a_constant_prediction_has_a_score(metric: Metric[Observed], value: float) -> None:
     observed = make_observed()
-    observed = observed._replace(perturbation_mean=np.full(40, 0.1), targets=((),) * 7)
+    observed = replace(observed, perturbation_mean=np.full(40, 0.1), targets=((),) * 7)
     predicted = np.full((7, 40), value)
     values = per_condition(metric, predicted, observed)
     assert np.isfinite(values).all()
@@ -145,7 +147,7 @@ def test_a_constant_prediction_has_a_score(metric: Metric[Observed], value: floa
 @pytest.mark.parametrize("name", CORRELATIONS + COEFFICIENTS)
 def test_a_constant_observation_cannot_be_scored(name: str) -> None:
     observed = make_observed()
-    observed = observed._replace(perturbation_mean=np.full(40, 0.1))
+    observed = replace(observed, perturbation_mean=np.full(40, 0.1))
     observed.effect[2] = 0.1 + 0.2
     values = score(name, make_predicted(observed), observed)
     assert np.isnan(values).tolist() == [p == 2 for p in range(7)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from helpers.observed import observed_of
 from helpers.statistics import errors
 from samsvae.metrics.intervals import coverage
+from samsvae.metrics.observed import discovered
 from samsvae.metrics.ranks import (
     centroid_accuracy,
     de_auprc,
@@ -19,7 +21,6 @@ from samsvae.metrics.ranks import (
     de_sign_agreement,
     perturbation_discrimination,
     perturbench_rank,
-    significant,
 )
 
 
@@ -49,10 +50,10 @@ def test_what_a_condition_perturbs_does_not_tell_it() -> None:
     observed = observed_of([[-9, 0, 1], [0, -9, 0]])
     predicted = np.array([[-9, 0, 0.2], [0, -9, 0.8]])
     assert perturbation_discrimination(predicted, observed).tolist() == [1, 1]
-    masked = observed._replace(targets=((0, 1), (0, 1)))
+    masked = replace(observed, targets=((0, 1), (0, 1)))
     assert perturbation_discrimination(predicted, masked).tolist() == [0, 0]
     # Its own targets only, whatever is said of them.
-    masked = observed._replace(targets=((0,), ()))
+    masked = replace(observed, targets=((0,), ()))
     predicted[0, 0] = 50
     assert perturbation_discrimination(predicted, masked).tolist() == [1, 1]
     assert centroid_accuracy(predicted, masked).tolist() == [0, 1]
@@ -91,9 +92,9 @@ def test_significant_genes_are_those_of_benjamini_and_hochberg() -> None:
     observed = observed_of(rng.normal(size=p.shape), p=p)
     for rate in (0.05, 0.2):
         expected = false_discovery_control(p, axis=1) <= rate
-        np.testing.assert_array_equal(significant(observed, rate), expected)
-    assert len(set(significant(observed).sum(1))) > 8
-    assert significant(observed)[[3, 4]].sum(1).tolist() == [0, 200]
+        np.testing.assert_array_equal(discovered(observed.p_control, rate), expected)
+    assert len(set(observed.significant.sum(1))) > 8
+    assert observed.significant[[3, 4]].sum(1).tolist() == [0, 200]
 
 
 def test_overlap_counts_ties_as_random_order_would() -> None:
@@ -156,7 +157,7 @@ def test_coverage_by_hand() -> None:
     share = coverage(lower, upper, np.zeros((4, 5)), observed, level)
     np.testing.assert_array_equal(share, [0.6, np.nan, 1, np.nan])
     # The condition that is shifted by its ATE is covered as well.
-    moved = observed._replace(effect=observed.effect + 7)
+    moved = replace(observed, effect=observed.effect + 7)
     moved_share = coverage(lower + 7, upper + 7, np.full((4, 5), 7.0), moved, level)
     np.testing.assert_array_equal(moved_share, share)
 

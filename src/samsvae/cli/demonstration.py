@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 from samsvae.estimators import SAMSVAE
 from samsvae.evaluation.recovery import Recovery, recovery
-from samsvae.evaluation.score import ModelScore, score
+from samsvae.experiments.job import score
 from samsvae.experiments.run import Run
 from samsvae.settings.by_name import settings_of
+from samsvae.settings.evaluation import ScoreSettings
 from samsvae.settings.run import complete
 from samsvae.storage.files import write_text
 from samsvae.storage.h5ad import write_h5ad
@@ -50,18 +52,19 @@ def demonstrate(
         )
         say(f"\nSAMS-VAE with {model.n_latent} latent dimensions is trained on the training cells.")
         run.train(model, settings, resume=False)
-        result = score(model, screen, seed=seed, progress=progress)
-        run.write_score(result, "test")
+        given = ScoreSettings(seed=seed, progress=progress, n_cells=0)
+        result = score(model, screen, given, baselines=False)
+        run.write_scores(result, model.name)
         found = recovery(model, screen, seed=seed)
         write_json(run / "recovery.json", asdict(found))
-        summary = in_words(found, result, screen)
+        summary = in_words(found, result.summary(model.name)["test"], screen)
         write_text(run / "summary.txt", summary + "\n")
     say("\n" + summary)
     say(f"\nAll of it is in {run.folder}, after {time.perf_counter() - start:.0f} seconds.")
     return found
 
 
-def in_words(found: Recovery, result: ModelScore, screen: SimulatedScreen) -> str:
+def in_words(found: Recovery, scores: Mapping[str, Any], screen: SimulatedScreen) -> str:
     """Say what was found, for someone who has not read the paper."""
     n_true = int(screen.truth.mask.to_numpy().sum())
     better = found.unseen_combinations > found.sum_of_observed_singles
@@ -79,9 +82,8 @@ def in_words(found: Recovery, result: ModelScore, screen: SimulatedScreen) -> st
             f"Unseen combinations. For pairs never seen in training the correlation is "
             f"{found.unseen_combinations:.3f}, {verdict} than the sum of the observed singles "
             f"({found.sum_of_observed_singles:.3f}).",
-            f"Held-out cells. Their likelihood is {result.summary['iwelbo']:.2f} nats per cell "
-            f"(K = {result.summary['n_particles']}); effects on the log scale correlate with the "
-            f"noisy differential expression of held-out cells at "
-            f"{result.summary['ate_pearson']:.2f}.",
+            f"Held-out cells. Those of conditions seen in training have a likelihood of "
+            f"{scores['iwelbo']:.2f} nats per cell; effects on the log scale correlate with their "
+            f"noisy differential expression at {scores['ate_pearson']:.2f}.",
         ]
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,24 @@ def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
         interval = f"{row.lower:+.3f} to {row.upper:+.3f}" if known else "-"
         printed.add_row(shown(row.gene), f"{row.ate:+.3f}", f"{row.mc_se:.3f}", interval)
     return printed
+
+
+def summary_table(summary: Mapping[str, Mapping[str, Any]], name: str) -> Table:
+    """Return a row per metric and a column per split of what metrics.json holds of a model."""
+    labels = [f"{split} cells" for split in summary]
+    if "unseen" in summary and "test" in summary:
+        labels = ["test cells of conditions seen in training", "test cells of unseen conditions"]
+    printed = Table("metric", *labels, title=shown(name))
+    for metric in dict.fromkeys(metric for one in summary.values() for metric in one):
+        values = [one.get(metric) for one in summary.values()]
+        printed.add_row(metric, *(_told(value) for value in values))
+    return printed
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value}"
 
 
 def comparison_tables(table: pd.DataFrame, width: int) -> Iterator[Table]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.takes import takes
+
+_PARTS: WeakKeyDictionary[Screen, WeakValueDictionary[str, Screen]] = WeakKeyDictionary()
+"""Cells of the splits of a screen, as long as somebody holds them: they are copied once."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -208,7 +212,11 @@ class Screen:
                 "the screen has no split: give split_key, or take "
                 "screen.with_split(samsvae.splits.random(screen, seed=0))"
             )
-        return self[self.split == name]
+        parts = _PARTS.setdefault(self, WeakValueDictionary())
+        part = parts.get(name)
+        if part is None:
+            part = parts[name] = self[self.split == name]
+        return part
 
     def of(self, condition: object) -> Screen:
         """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur.

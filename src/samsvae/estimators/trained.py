@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ class Trained:
     encoding: Encoding
     """From what a cell received to the model's own columns of dosage."""
     is_trained: bool
+    has_likelihood: ClassVar[bool] = True
     control_basal: BasalPosterior
     """Of control training cells, once trained."""
 
@@ -40,6 +42,11 @@ class Trained:
     def remembered(self) -> pd.Index:
         """Names of the cells that it was made from: a model keeps none."""
         return pd.Index([])
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Conditions of the training cells, as they are stored."""
+        return self.facts.conditions
 
     def _check_answers(self, seed: int) -> None:
         """Raise unless the model is trained, its parameters are numbers, and the seed is one."""

@@ -10,7 +10,8 @@ import pandas as pd
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.evaluation.differential_expression import differential_expression
-from samsvae.metrics.correlation import pearson
+from samsvae.metrics.correlation import paired_means, pearson_of_means
+from samsvae.metrics.observed import N_TOP, most_changed
 from samsvae.types import Scale
 
 
@@ -20,7 +21,7 @@ class AtePearson(NamedTuple):
     pooled: float
     """Over all conditions x genes (the paper's)."""
     top: float
-    """Over each condition's genes most changed by |DE| in all cells, pooled."""
+    """Over each condition's genes of the largest |DE|, pooled."""
     per_condition: pd.Series
     """By condition, over all genes."""
 
@@ -33,10 +34,9 @@ class AtePearson(NamedTuple):
 def ate_pearson(
     effects: pd.DataFrame,
     reference: Screen,
-    all_cells: Screen,
     *,
     scale: Scale = "log",
-    n_top: int = 20,
+    n_top: int = N_TOP,
 ) -> AtePearson:
     """Correlate effects with the differential expression of some cells.
 
@@ -47,12 +47,10 @@ def ate_pearson(
     reference
         The cells whose DE is compared with, such as the test cells. Conditions without cells
         there are not scored.
-    all_cells
-        The whole screen, which names each condition's most changed genes.
     scale
         On which the effects are, and the DE is taken.
     n_top
-        How many genes those are.
+        How many genes of a condition are those that change most.
 
     Raises
     ------
@@ -65,7 +63,7 @@ def ate_pearson(
     >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> from samsvae.evaluation.differential_expression import differential_expression
     >>> effects = differential_expression(screen)  # the data as a prediction of themselves
-    >>> round(ate_pearson(effects, screen, screen).pooled, 6)
+    >>> round(ate_pearson(effects, screen).pooled, 6)
     1.0
     """
     observed = set(reference.conditions) - {reference.condition_names[0]}
@@ -75,16 +73,12 @@ def ate_pearson(
         raise InputError("no condition to score: none of the effects has cells to compare with")
     ate = effects.loc[names].to_numpy()
     de = differential_expression(reference, names, scale=scale).to_numpy()
-    same = reference is all_cells
-    everywhere = de
-    if not same:
-        everywhere = differential_expression(all_cells, names, scale=scale).to_numpy()
-    top = np.argsort(-np.abs(everywhere), axis=1, kind="stable")[:, :n_top]
-    per_condition = pd.Series(
-        [pearson(a, d) for a, d in zip(ate, de, strict=True)], pd.Index(names, name="condition")
-    )
+    known = ~np.isnan(de).any(1)  # of the others no cells can be compared with control
+    top = most_changed(de, n_top)
+    of_all = paired_means(ate, de)
+    of_top = paired_means(np.take_along_axis(ate, top, 1), np.take_along_axis(de, top, 1))
     return AtePearson(
-        pearson(ate, de),
-        pearson(np.take_along_axis(ate, top, 1), np.take_along_axis(de, top, 1)),
-        per_condition,
+        float(pearson_of_means(of_all[known].mean(0))),
+        float(pearson_of_means(of_top[known].mean(0))),
+        pd.Series(pearson_of_means(of_all), pd.Index(names, name="condition")),
     )

@@ -27,7 +27,7 @@ from samsvae.data.screen import Screen
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, unknown
-from samsvae.evaluation.means import Means, scales_of
+from samsvae.evaluation.means import Means, means_of, scales_of
 from samsvae.settings.effects import EffectSettings
 from samsvae.settings.takes import takes
 from samsvae.types import Scale
@@ -50,10 +50,11 @@ class Baseline(ABC):
     name: ClassVar[str]
     """By which it is chosen at the command line, and called in tables."""
     is_trained: ClassVar[bool] = True
+    has_likelihood: ClassVar[bool] = False
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
-        self._means: dict[Scale, Means] = {}
+        self._train = training_cells(screen)
         self._check()
 
     def train(self, **settings: Any) -> Self:
@@ -74,7 +75,22 @@ class Baseline(ABC):
     @property
     def remembered(self) -> pd.Index:
         """Names of the cells that it was made from."""
-        return self.screen.train.cells
+        return self._train.cells
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Conditions of the training cells, as they are stored."""
+        return self._train.conditions
+
+    def answers_for(self, condition: str) -> bool:
+        """Whether the baseline has a prediction for a condition."""
+        try:
+            stored = self.vocabulary.stored(condition)
+            if stored != self.vocabulary.notation.control:
+                self._predict(stored, self._means_on(None))
+        except InputError:
+            return False
+        return True
 
     @takes(EffectSettings)
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
@@ -140,11 +156,13 @@ class Baseline(ABC):
         rows = np.flatnonzero(alike)
         if len(rows) > n_cells:
             rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
-        return self.screen.train.counts[rows]
+        return self._train.counts[rows]
 
-    def iwelbo(self, screen: Screen, *, n_particles: int, seed: int, progress: bool) -> None:
-        """Return None: it has no likelihood."""
-        return None
+    def iwelbo(
+        self, screen: Screen, *, n_particles: int, seed: int, progress: bool
+    ) -> pd.DataFrame:
+        """Raise: a baseline has no likelihood."""
+        raise InputError(f"{self.name} has no likelihood: it predicts means")
 
     def _alike(self, condition: str) -> np.ndarray | None:
         """Return which training cells stand for a condition, `cell`; None: means alone do."""
@@ -165,12 +183,10 @@ class Baseline(ABC):
         scale = scale or known[0]
         if scale not in known:
             raise unknown("scale", scale, known)
-        if scale not in self._means:
-            self._means[scale] = Means(self.screen.train, scale)
-        return self._means[scale]
+        return means_of(self._train, scale)
 
     def _check(self) -> None:
-        train = training_cells(self.screen)
+        train = self._train
         if not np.intersect1d(train.batch[~train.is_control], train.batch[train.is_control]).size:
             raise InputError(
                 "no batch has both control cells and perturbed ones in training: leave batch_key "
@@ -187,7 +203,7 @@ class NoChange(Baseline):
         return np.zeros_like(means.mean)
 
     def _alike(self, condition: str) -> np.ndarray:
-        return self.screen.train.is_control
+        return self._train.is_control
 
 
 class PerturbationMean(Baseline):
@@ -199,7 +215,7 @@ class PerturbationMean(Baseline):
         return means.mean
 
     def _alike(self, condition: str) -> np.ndarray:
-        return ~self.screen.train.is_control
+        return ~self._train.is_control
 
 
 class ConditionMean(Baseline):
@@ -217,7 +233,7 @@ class ConditionMean(Baseline):
         return delta * (n / (n + 50))
 
     def _alike(self, condition: str) -> np.ndarray:
-        train = self.screen.train
+        train = self._train
         stored = self.vocabulary.stored(condition)
         return train.condition == train.condition_names.index(stored)
 

@@ -7,7 +7,6 @@ import scipy.sparse as sp
 
 from samsvae.data.expression import normalised
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError
 from samsvae.evaluation.predictor import Predictor
 from samsvae.metrics.distances import median_distance
 from samsvae.types import Scale
@@ -61,15 +60,22 @@ class Space:
         """Return cells of the screen, by position, `cell component`; None without any."""
         return self._projected(self.values[rows]) if len(rows) else None
 
+    def points(self, cells: np.ndarray) -> np.ndarray:
+        """Return all cells of the screen, `cell component`; NaN but for these, `cell` boolean."""
+        rows = np.flatnonzero(cells)
+        known = self._projected(self.values[rows])
+        points = np.full((len(cells), known.shape[1]), np.nan)
+        points[rows] = known
+        return points
+
     def predicted(self, predictor: Predictor, condition: str) -> np.ndarray | None:
         """Return cells that a predictor expects under a condition, `cell component`.
 
         None: it predicts means alone, or has no answer for the condition.
         """
-        try:
-            counts = predictor.cells(condition, n_cells=self.n_cells, seed=self.seed)
-        except InputError:
+        if not predictor.answers_for(condition):
             return None
+        counts = predictor.cells(condition, n_cells=self.n_cells, seed=self.seed)
         if counts is None or not counts.shape[0]:
             return None
         return self._projected(normalised(sp.csr_matrix(counts), self.scale))

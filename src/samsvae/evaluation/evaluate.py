@@ -4,45 +4,39 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from rich.progress import track
 
 from samsvae.data.screen import Screen
-from samsvae.data.vocabulary import SPLITS
-from samsvae.errors import InputError, check_count, listed, unknown
-from samsvae.estimators.base import Estimator
-from samsvae.evaluation.baselines import BASELINES, PerturbationMean
-from samsvae.evaluation.halves import DUPLICATE, MEAN, halved
-from samsvae.evaluation.prediction import predicted
+from samsvae.errors import InputError, listed
+from samsvae.evaluation.baselines import Baseline, PerturbationMean
+from samsvae.evaluation.halves import DUPLICATE, MEAN, Halved, halved
+from samsvae.evaluation.prediction import Answers, Likelihood
 from samsvae.evaluation.predictor import Predictor
 from samsvae.evaluation.subject import Subject, subjects
 from samsvae.metrics.metric import Scored, bootstrap
 from samsvae.metrics.registry import scored
+from samsvae.settings.evaluation import ScoreSettings
+from samsvae.settings.takes import takes
 from samsvae.types import Scale
 
 POOLED = "(all)"
 """Stands for all conditions together in the column "condition"."""
 
 
+@takes(ScoreSettings)
 def evaluate(
     predictors: Mapping[str, Predictor] | Iterable[Predictor] | Predictor,
     screen: Screen,
     *,
     scale: Scale,
     splits: str | Sequence[str] = ("test",),
-    n_particles: int = 100,
-    effect_particles: int = 2500,
-    n_draws: int = 100,
-    basal: Literal["prior", "control"] = "prior",
-    n_halvings: int = 20,
-    n_cells: int = 200,
-    seed: int = 0,
-    progress: bool = True,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Score models and baselines on held-out cells, beside a technical duplicate.
 
@@ -73,26 +67,19 @@ def evaluate(
         Whose cells are scored: any of "train", "valid", "test". Conditions of the test cells that
         are not in training stand apart, as split "unseen"; to ask for "unseen" itself makes it an
         error that any of them is in training.
-    n_particles
-        Of the IWELBO.
-    effect_particles, n_draws, basal
-        Of the models' effects; see `SAMSVAE.effects`. Each is asked at library size 1e4, for
-        correlations, and at the observed ones, for errors and coverage.
-    n_halvings
-        Of the technical duplicate; 0: none, and no dynamic range.
-    n_cells
-        Most cells of a condition whose distribution is compared (E-distance, MMD); 0: neither.
-    seed
-        Same seed, same numbers.
-    progress
-        Show progress bars.
+    **settings
+        How: n_particles (100), effect_particles (2500), n_draws (100), basal ("prior"), n_halvings
+        (20), n_cells (200), seed (0), progress; see `samsvae.settings.evaluation.ScoreSettings`.
 
     Returns
     -------
     One row per predictor, split, condition and metric: value; lower, upper (95 % over conditions
-    drawn anew, for condition "(all)"); dynamic_range; n_cells, scored cells of the condition.
-    Predictor "duplicate" is the technical duplicate, on halves. A condition that a predictor has no
-    answer for (never seen in training, say) has NaN.
+    drawn anew, for condition "(all)"); mc_se, Monte Carlo standard error (of the IWELBO of all
+    cells); dynamic_range; n_cells, scored cells of the condition. Predictor "duplicate" is the
+    technical duplicate, on halves. A condition that a predictor has no answer for (never seen in
+    training, say) has NaN, is named in a warning (of a model), and counted in
+    `.attrs["n_left_out"]`, by predictor and split; in `.attrs["n_not_identified"]` those that
+    share no batch with control cells.
 
     Raises
     ------
@@ -111,79 +98,151 @@ def evaluate(
     >>> bool(scores.loc["rmse", "condition-mean"] < scores.loc["rmse", "no-change"])
     True
     """
+    return evaluated(
+        predictors, screen, ScoreSettings(**settings), scale=scale, splits=splits
+    ).scores
+
+
+class Evaluation(NamedTuple):
+    """Scores of predictors, and the effects that were scored."""
+
+    scores: pd.DataFrame
+    """As `evaluate` returns them."""
+    effects: dict[str, AnnData]
+    """By predictor, if asked for with intervals: of the conditions that it answers for, at library
+    size 1e4."""
+
+    def summary(self, predictor: str) -> dict[str, dict[str, Any]]:
+        """Return what a predictor scored over all conditions, by split and metric.
+
+        None stands for what could not be scored. Beside the metrics: scale, n_particles of the
+        IWELBO, n_conditions, n_cells (control's among them where their likelihood is scored),
+        n_left_out (conditions without an answer) and iwelbo_mc_se.
+        """
+        attrs = self.scores.attrs
+        own = self.scores[self.scores["predictor"] == predictor]
+        found: dict[str, dict[str, Any]] = {}
+        for split, rows in own.groupby("split", sort=False):
+            of_all = rows[rows["condition"] == POOLED].set_index("metric")
+            one = rows[rows["metric"] == "mae"]
+            values = of_all["value"].to_dict()
+            if "iwelbo" in values:
+                values["iwelbo_mc_se"] = of_all.loc["iwelbo", "mc_se"]
+            found[str(split)] = {
+                "scale": attrs["scale"],
+                "n_particles": attrs["n_particles"],
+                "n_conditions": len(one) - 1,
+                "n_cells": int(of_all["n_cells"].max()),
+                "n_left_out": attrs["n_left_out"][predictor, split],
+                **{k: None if np.isnan(value) else float(value) for k, value in values.items()},
+            }
+        return found
+
+
+def evaluated(
+    predictors: Mapping[str, Predictor] | Iterable[Predictor] | Predictor,
+    screen: Screen,
+    given: ScoreSettings,
+    *,
+    scale: Scale,
+    splits: str | Sequence[str] = ("test",),
+    fixed_draws: int = 0,
+) -> Evaluation:
+    """Score models and baselines as `evaluate` does; return their effects, too.
+
+    These have intervals of so many draws as `fixed_draws` says: scores need none. A screen without
+    training cells has no mean of all perturbations and no space of cells to compare with, and no
+    duplicate.
+    """
     named = _named(predictors)
-    check_count("n_particles", n_particles)
-    for name, value in {"n_halvings": n_halvings, "n_cells": n_cells, "seed": seed}.items():
-        check_count(name, value, low=0)
-    if basal not in ("prior", "control"):
-        raise unknown("basal", basal, ["prior", "control"])
     screen = _matched(screen, named)
-    settings: dict[str, Any] = {
-        "scale": scale,
-        "n_particles": effect_particles,
-        "n_draws": n_draws,
-        "basal": basal,
-        "batch": "observed",
-        "seed": seed,
-    }
-    rows: list[dict[str, Any]] = []
-    left_out: list[str] = []
     asked_for = [splits] if isinstance(splits, str) else splits
-    work: dict[str, Predictor] = {**named, MEAN: PerturbationMean(screen)}
-    for subject in subjects(screen, scale, asked_for, n_cells=n_cells, seed=seed):
+    seen_before = {name for one in named.values() for name in one.seen}
+    found = subjects(
+        screen, scale, asked_for, seen=seen_before, n_cells=given.n_cells, seed=given.seed
+    )
+    for subject in found:
         _check_unseen(named, subject)
-        asked = track(
-            work.items(),
-            f"{subject.label}: effects",
-            disable=not progress,
+    scorable = {name for subject in found for name in subject.conditions}
+    if not any(one.answers_for(name) for one in named.values() for name in scorable):
+        raise InputError(
+            f"there is no answer for any of the conditions to score: {listed(sorted(scorable))}"
         )
-        predictions = {name: predicted(one, subject, **settings) for name, one in asked}
-        ranges = halved(predictions, subject, n_halvings, seed=seed, progress=progress)
-        seen = subject.seen()
+    work = dict(named)
+    if len(screen.train):
+        work[MEAN] = PerturbationMean(screen)
+    conditions = list(dict.fromkeys(name for subject in found for name in subject.asked))
+    asked: dict[str, Any] = {
+        "scale": scale,
+        "n_particles": given.effect_particles,
+        "n_draws": given.n_draws,
+        "fixed_draws": fixed_draws,
+        "basal": given.basal,
+        "batch": "observed",
+        "seed": given.seed,
+        "progress": False,
+    }
+    bar = track(work.items(), "effects", disable=not given.progress)
+    answers = {name: Answers.of(one, conditions, **asked) for name, one in bar}
+    rows: list[dict[str, Any]] = []
+    for subject in found:
+        predictions = {name: answers[name].on(subject, one) for name, one in work.items()}
+        ranges: dict[tuple[str, str], Halved] = {}
+        if MEAN in work:
+            ranges = halved(
+                predictions, subject, given.n_halvings, seed=given.seed, progress=given.progress
+            )
+        observation = subject.seen()
         for name, predictor in named.items():
-            likelihood = _likelihood(predictor, subject, n_particles, seed=seed, progress=progress)
-            prediction = predictions[name]._replace(likelihood=likelihood)
-            for metric, score in scored(prediction, seen).items():
+            likelihood = Likelihood.of(
+                predictor,
+                *subject.likely(),
+                n_particles=given.n_particles,
+                seed=given.seed,
+                progress=given.progress,
+            )
+            prediction = predictions[name]._replace(likelihood=likelihood.sums)
+            for metric, score in scored(prediction, observation).items():
                 shares = ranges[name, metric].shares if (name, metric) in ranges else None
-                rows += _rows(subject, name, score, shares, seed)
+                mc_se = likelihood.mc_se if score.metric.part == "likelihood" else np.nan
+                rows += _rows(subject, name, score, shares, given.seed, mc_se)
         for (name, _), half in ranges.items():
             if name == DUPLICATE:
-                rows += _rows(subject, name, half.scores, half.shares, seed)
-        left_out += [
-            name
-            for name, effect in zip(subject.conditions, seen.observed.effect, strict=True)
-            if np.isnan(effect).any()
-        ]
-    if left_out:
-        warnings.warn(
-            f"{len(left_out)} conditions share no batch with control cells, so nothing can be "
-            f"scored of them but their likelihood: {listed(left_out)}",
-            stacklevel=2,
-        )
+                rows += _rows(subject, name, half.scores, half.shares, given.seed, np.nan)
     table = pd.DataFrame(rows)
-    table.attrs |= {"scale": scale, "basal": basal, "n_not_identified": len(left_out)}
-    return table
+    kept = {"scale": scale, "basal": given.basal, "n_particles": given.n_particles}
+    table.attrs |= {**kept, **_left_out(named, found)}
+    if not fixed_draws:
+        return Evaluation(table, {})
+    effects = {name: answers[name].effects for name in named if answers[name].effects}
+    return Evaluation(table, {name: sizes["fixed"] for name, sizes in effects.items()})
 
 
-def beside_baselines(
-    model: Estimator, screen: Screen, *, split: str, **settings: Any
-) -> pd.DataFrame:
-    """Return the scores of a model, of all baselines and of a technical duplicate on a split.
+def _left_out(named: Mapping[str, Predictor], found: Sequence[Subject]) -> dict[str, Any]:
+    """Count, and name in warnings, the conditions that cannot be scored.
 
-    Parameters
-    ----------
-    model
-        Trained.
-    screen
-        The whole screen; matched by gene and perturbation name.
-    split
-        Whose cells are scored.
-    **settings
-        As in `evaluate`.
+    `n_not_identified`: those that share no batch with control cells; `n_left_out`, by predictor
+    and split: those that it has no answer for.
     """
-    matched, _ = screen.matched_to(model.facts.vocabulary)
-    predictors: list[Predictor] = [model, *(kind(matched) for kind in BASELINES)]
-    return evaluate(predictors, matched, splits=[split], **settings)
+    confounded = [name for subject in found for name in subject.not_identified]
+    if confounded:
+        warnings.warn(
+            f"{len(confounded)} conditions share no batch with control cells, so nothing can be "
+            f"scored of them but their likelihood: {listed(confounded)}",
+            stacklevel=4,
+        )
+    counted: dict[tuple[str, str], int] = {}
+    for predictor, one in named.items():
+        for subject in found:
+            unanswered = [name for name in subject.conditions if not one.answers_for(name)]
+            if unanswered and not isinstance(one, Baseline):  # of these it is known
+                warnings.warn(
+                    f"{predictor} has no answer for {len(unanswered)} conditions of the "
+                    f"{subject.label} cells, which are left out: {listed(unanswered)}",
+                    stacklevel=4,
+                )
+            counted[predictor, subject.label] = len(unanswered)
+    return {"n_not_identified": len(confounded), "n_left_out": counted}
 
 
 def _named(
@@ -242,35 +301,8 @@ def _check_unseen(predictors: Mapping[str, Predictor], subject: Subject) -> None
             )
 
 
-def _likelihood(
-    predictor: Predictor, subject: Subject, n_particles: int, *, seed: int, progress: bool
-) -> np.ndarray | None:
-    """Return the sum of the IWELBO over each condition's scored cells, and how many these are.
-
-    `condition 2`; cells are all alike, so conditions count by their size. Control is one of them,
-    the last, but beside unseen conditions. None: the predictor has no likelihood.
-    """
-    group = subject.group
-    if subject.label in SPLITS:
-        group = np.where(subject.cells & subject.screen.is_control, len(subject.conditions), group)
-    cells, group = subject.screen[group >= 0], group[group >= 0]
-    settings = {"n_particles": n_particles, "seed": seed}
-    try:
-        each = predictor.iwelbo(cells, progress=progress, **settings)
-        if each is None:
-            return None
-        total = np.bincount(group, each["iwelbo"])
-    except InputError:  # there are conditions that the model has no answer for
-        total = np.full(group.max() + 1, np.nan)
-        for i in range(len(total)):
-            with suppress(InputError):
-                of_condition = predictor.iwelbo(cells[group == i], progress=False, **settings)
-                total[i] = np.nan if of_condition is None else of_condition["iwelbo"].sum()
-    return np.stack([total, np.bincount(group)], 1)
-
-
 def _rows(
-    subject: Subject, name: str, scores: Scored, shares: np.ndarray | None, seed: int
+    subject: Subject, name: str, scores: Scored, shares: np.ndarray | None, seed: int, mc_se: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one metric of one predictor."""
     values = scores.all()
@@ -290,6 +322,7 @@ def _rows(
             "value": values[i],
             "lower": lower if together else np.nan,
             "upper": upper if together else np.nan,
+            "mc_se": mc_se if together else np.nan,
             "dynamic_range": shares[i],
             "n_cells": int(sum(cells) if together else cells[i]),
         }

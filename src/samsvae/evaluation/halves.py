@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from rich.progress import track
 
 from samsvae.evaluation.subject import Subject
+from samsvae.inference.parallel import side_by_side
 from samsvae.metrics.metric import Scored
 from samsvae.metrics.records import Prediction
 from samsvae.metrics.registry import scored
@@ -42,9 +44,10 @@ def halved(
     for _ in track(range(n_halvings), f"{subject.label}: halves", disable=not progress):
         first, second = subject.halves(rng)
         half = subject.seen(second)
-        duplicate = Prediction.of_cells(subject.seen(first))
-        for name, prediction in {**predictions, DUPLICATE: duplicate}.items():
-            for metric, score in scored(prediction, half).items():
+        asked = {**predictions, DUPLICATE: subject.repeated(first)}
+        answers = side_by_side(partial(scored, seen=half), asked.values())
+        for name, of_half in zip(asked, answers, strict=True):
+            for metric, score in of_half.items():
                 found.setdefault((name, metric), []).append(score)
     over_halvings = {}
     for (name, metric), scores in found.items():

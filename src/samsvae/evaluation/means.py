@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 
 from samsvae.data.expression import differences_from_control, expression
@@ -10,6 +12,17 @@ from samsvae.data.vocabulary import Vocabulary
 from samsvae.types import Scale
 
 _SCALES: tuple[Scale, ...] = ("log", "normalized", "mean")
+
+
+_MEANS: WeakKeyDictionary[Screen, dict[Scale, Means]] = WeakKeyDictionary()
+
+
+def means_of(train: Screen, scale: Scale) -> Means:
+    """Return what training cells show on a scale: taken once, as long as the cells are held."""
+    known = _MEANS.setdefault(train, {})
+    if scale not in known:
+        known[scale] = Means(train, scale)
+    return known[scale]
 
 
 class Means:

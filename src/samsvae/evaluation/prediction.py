@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from samsvae.errors import InputError
+from samsvae.data.screen import Screen
 from samsvae.evaluation.predictor import Predictor
 from samsvae.evaluation.subject import Subject
 from samsvae.metrics.interactions import interaction
@@ -19,88 +19,121 @@ _ENDS = {0.5: ("lower_50", "upper_50"), 0.9: ("lower", "upper")}
 """By level, the layers that hold the ends of the intervals."""
 
 
-class Answered(NamedTuple):
-    """Effects as a predictor gives them."""
+class Answers(NamedTuple):
+    """Effects of conditions as a predictor gives them, of those that it answers for."""
 
-    layers: dict[str, np.ndarray]
-    """`condition gene`: "ate" and what else there is; NaN for conditions that it refuses."""
-    depends_on_library_size: bool
+    effects: dict[str, AnnData]
+    """By library size: "fixed" (1e4) or "observed"; empty: it answers for none."""
+
+    @classmethod
+    def of(
+        cls,
+        predictor: Predictor,
+        conditions: Sequence[str],
+        *,
+        n_draws: int,
+        fixed_draws: int = 0,
+        **settings: Any,
+    ) -> Answers:
+        """Ask a predictor, once at each library size.
+
+        Parameters
+        ----------
+        predictor
+            A trained model or a baseline.
+        conditions
+            Which.
+        n_draws
+            Of the intervals at observed library sizes.
+        fixed_draws
+            Of those at 1e4.
+        **settings
+            Of the models' `effects`.
+        """
+        known = [name for name in conditions if predictor.answers_for(name)]
+        if not known:
+            return cls({})
+        fixed = observed = predictor.effects(
+            known, library_size="observed", n_draws=n_draws, **settings
+        )
+        if settings["scale"] == "log" and "library_size" in observed.uns:  # others do not depend
+            fixed = predictor.effects(known, n_draws=fixed_draws, **settings)
+        return cls({"fixed": fixed, "observed": observed})
+
+    def table(
+        self, size: str, layer: str | None, conditions: Sequence[str], n_genes: int
+    ) -> pd.DataFrame:
+        """Return effects, or a layer of them, `condition gene`.
+
+        NaN where there is no answer, or one that is not identified.
+        """
+        if not self.effects:
+            return pd.DataFrame(np.full((len(conditions), n_genes), np.nan), list(conditions))
+        adata = self.effects[size]
+        values = adata.X if layer is None else adata.layers[layer]
+        known = np.asarray(adata.obs.get("identified", True), bool).reshape(-1, 1)
+        frame = pd.DataFrame(np.where(known, np.asarray(values, float), np.nan), adata.obs_names)
+        return frame.reindex(list(conditions))
+
+    def on(self, subject: Subject, predictor: Predictor) -> Prediction:
+        """Return what is scored of a subject's conditions."""
+        n_genes, conditions = len(subject.screen.genes), list(subject.conditions)
+        observed = self.table("observed", None, subject.asked, n_genes)
+        fixed = observed
+        if self.effects and self.effects["fixed"] is not self.effects["observed"]:
+            fixed = self.table("fixed", None, subject.asked, n_genes)
+        effects = {"observed": observed.loc[conditions].to_numpy()}
+        effects["fixed"] = effects["observed"]  # the same array, which is then scored once
+        if fixed is not observed:
+            effects["fixed"] = fixed.loc[conditions].to_numpy()
+        frames = {"fixed": fixed, "observed": observed}
+        space = subject.space
+        return Prediction(
+            effects,
+            {size: interaction(frame, subject.combinations) for size, frame in frames.items()},
+            self._intervals(effects["observed"], conditions),
+            None
+            if space is None
+            else Clouds([space.predicted(predictor, name) for name in conditions], space.kernel),
+        )
+
+    def _intervals(self, ate: np.ndarray, conditions: Sequence[str]) -> Intervals | None:
+        """Return the intervals of conditions; None without a posterior."""
+        ends = {}
+        for level, names in _ENDS.items():
+            if self.effects and names[0] in self.effects["observed"].layers:
+                low, high = (
+                    self.table("observed", name, conditions, ate.shape[1]).to_numpy()
+                    for name in names
+                )
+                if not np.isnan(low).all():
+                    ends[level] = low, high
+        return Intervals(ate, ends) if ends else None
 
 
-def predicted(predictor: Predictor, subject: Subject, **settings: Any) -> Prediction:
-    """Ask a predictor for a subject's conditions.
+class Likelihood(NamedTuple):
+    """How likely the cells of conditions are to a predictor."""
 
-    Parameters
-    ----------
-    predictor
-        A trained model or a baseline.
-    subject
-        Whose conditions, and the parts of its combinations.
-    **settings
-        Of the models' `effects`.
-    """
-    fixed = observed = answered(predictor, subject.asked, library_size="observed", **settings)
-    if settings["scale"] == "log" and observed.depends_on_library_size:  # other scales do not
-        fixed = answered(predictor, subject.asked, **settings | {"n_draws": 0})
-    tables = {"fixed": fixed.layers, "observed": observed.layers}
-    frames = {size: pd.DataFrame(layers["ate"], subject.asked) for size, layers in tables.items()}
-    conditions, space = list(subject.conditions), subject.space
-    effects = {size: frame.loc[conditions].to_numpy() for size, frame in frames.items()}
-    return Prediction(
-        effects,
-        {size: interaction(frame, subject.combinations) for size, frame in frames.items()},
-        _intervals(effects["observed"], observed.layers, subject),
-        None
-        if space is None
-        else Clouds([space.predicted(predictor, name) for name in conditions], space.kernel),
-    )
+    sums: np.ndarray | None
+    """`condition 2`: sum of the IWELBO over each condition's cells, nats, and how many these are;
+    NaN: there is no answer. Control may come last. None: the predictor has no likelihood."""
+    mc_se: float = float("nan")
+    """Nats: Monte Carlo standard error of the mean over cells."""
 
-
-def _intervals(
-    ate: np.ndarray, layers: dict[str, np.ndarray], subject: Subject
-) -> Intervals | None:
-    """Return the intervals of the conditions; None without a posterior."""
-    ends = {}
-    for level, names in _ENDS.items():
-        if names[0] in layers:
-            frames = (pd.DataFrame(layers[name], subject.asked) for name in names)
-            low, high = (frame.loc[list(subject.conditions)].to_numpy() for frame in frames)
-            if not np.isnan(low).all():
-                ends[level] = low, high
-    return Intervals(ate, ends) if ends else None
-
-
-def answered(predictor: Predictor, names: Sequence[str], **settings: Any) -> Answered:
-    """Return effects and their layers, with NaN for conditions that the predictor refuses.
-
-    Raises
-    ------
-    InputError
-        If it refuses even the control condition: then it is the settings that are wrong.
-    """
-    settings = {"progress": False, **settings}
-    try:
-        effects = predictor.effects(list(names), **settings)
-        return Answered(_layers(effects), "library_size" in effects.uns)
-    except InputError:
-        control = predictor.effects([predictor.vocabulary.notation.control], **settings)
-    empty = _layers(control)
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in empty}
-    for name in names:
-        try:
-            layers = _layers(predictor.effects([name], **settings))
-        except InputError:
-            layers = {key: np.full_like(values, np.nan) for key, values in empty.items()}
-        for key, values in layers.items():
-            rows[key].append(values[0])
-    whole = {key: np.array(values) for key, values in rows.items()}
-    return Answered(whole, "library_size" in control.uns)
-
-
-def _layers(effects: AnnData) -> dict[str, np.ndarray]:
-    """Return effects and their layers; NaN for conditions that are not identified."""
-    layers = {"ate": np.asarray(effects.X, float)} | {
-        name: np.asarray(values, float) for name, values in effects.layers.items()
-    }
-    known = np.asarray(effects.obs.get("identified", True), bool).reshape(-1, 1)
-    return {name: np.where(known, values, np.nan) for name, values in layers.items()}
+    @classmethod
+    def of(
+        cls, predictor: Predictor, cells: Screen, group: np.ndarray, **settings: Any
+    ) -> Likelihood:
+        """Ask a predictor for cells, each of a group."""
+        if not predictor.has_likelihood:
+            return cls(None)
+        answered = np.array([predictor.answers_for(name) for name in cells.condition_names])
+        known = answered[cells.condition]
+        n_cells = np.bincount(group).astype(float)
+        total = np.full(len(n_cells), np.nan)
+        if not known.any():
+            return cls(np.stack([total, n_cells], 1))
+        each = predictor.iwelbo(cells[known], **settings)
+        groups = np.unique(group[known])
+        total[groups] = np.bincount(group[known], each["iwelbo"])[groups]
+        return cls(np.stack([total, n_cells], 1), float(each.attrs["mean_mc_se"]))

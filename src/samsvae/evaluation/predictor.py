@@ -37,6 +37,13 @@ class Predictor(Protocol):
     def remembered(self) -> pd.Index:
         """Names of the cells that it was made from, as far as it knows them."""
 
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Conditions of the cells that it was made from, as they are stored."""
+
+    def answers_for(self, condition: str) -> bool:
+        """Whether it has an answer for a condition."""
+
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
 
@@ -51,7 +58,11 @@ class Predictor(Protocol):
         None: it predicts means alone.
         """
 
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether `iwelbo` can be asked."""
+
     def iwelbo(
         self, screen: Screen, *, n_particles: int, seed: int, progress: bool
-    ) -> pd.DataFrame | None:
-        """Return the likelihood of cells, as `samsvae.SAMSVAE.iwelbo` does; None: it has none."""
+    ) -> pd.DataFrame:
+        """Return the likelihood of cells, as `samsvae.SAMSVAE.iwelbo` does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,11 @@ from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, listed, unknown
 from samsvae.evaluation.clouds import Space
 from samsvae.evaluation.differential_expression import control_cells
-from samsvae.evaluation.means import Means, scales_of
+from samsvae.evaluation.means import means_of, scales_of
 from samsvae.metrics.interactions import interaction
-from samsvae.metrics.observed import Control, Moments, Observed, within_batches
-from samsvae.metrics.records import Clouds, Observation
+from samsvae.metrics.moments import Control, Moments, Values, within_batches
+from samsvae.metrics.observed import Observed
+from samsvae.metrics.records import Clouds, Observation, Prediction
 from samsvae.types import Scale
 
 UNSEEN = "unseen"
@@ -41,7 +42,7 @@ class Subject:
     conditions
         Which conditions, without control.
     perturbation_mean
-        `gene`: mean effect of the training conditions.
+        `gene`: mean effect of the training conditions; NaN without training cells.
     space
         In which distributions of cells are compared; None: they are not.
     """
@@ -57,7 +58,7 @@ class Subject:
         perturbation_mean: np.ndarray,
         space: Space | None = None,
     ) -> None:
-        self.screen, self.values, self.label = screen, values, label
+        self.screen, self.label = screen, label
         self.conditions = tuple(conditions)
         self.perturbation_mean, self.space = perturbation_mean, space
         self.cells, self.control = cells, control_cells(screen, cells)
@@ -69,6 +70,10 @@ class Subject:
         notation, genes = screen.vocabulary.notation, {g: i for i, g in enumerate(screen.genes)}
         received = [notation.read(name, screen.perturbations) for name in self.conditions]
         self.targets = [[genes[name] for name in names if name in genes] for names in received]
+        # What is summed, over and over: the cells that are compared.
+        self._rows = np.flatnonzero((self.group >= 0) | (self.part >= 0) | self.control)
+        self._values = Values.of(values[self._rows])
+        self._points = None if space is None else space.points(self.group >= 0)
 
     @property
     def asked(self) -> list[str]:
@@ -79,6 +84,24 @@ class Subject:
     def n_cells(self) -> np.ndarray:
         """`condition`: scored cells of each."""
         return np.bincount(self.group[self.group >= 0], minlength=len(self.conditions))
+
+    @property
+    def not_identified(self) -> list[str]:
+        """Conditions whose scored cells share no batch with control cells."""
+        batch, group = self.screen.batch, self.group
+        comparable = np.isin(batch, np.unique(batch[self.control])) & (group >= 0)
+        known = np.bincount(group[comparable], minlength=len(self.conditions)) > 0
+        return [name for name, one in zip(self.conditions, known, strict=True) if not one]
+
+    def likely(self) -> tuple[Screen, np.ndarray]:
+        """Return the cells whose likelihood is scored, and the condition of each, `cell`.
+
+        Control is one of them, the last, but beside unseen conditions.
+        """
+        group = self.group
+        if self.label in SPLITS:
+            group = np.where(self.cells & self.screen.is_control, len(self.conditions), group)
+        return self.screen[group >= 0], group[group >= 0]
 
     def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Deal the cells of each condition, and of control, to two halves at random, `cell`."""
@@ -94,50 +117,77 @@ class Subject:
 
     def seen(self, cells: np.ndarray | None = None) -> Observation:
         """Return what the scored cells show; with `cells`, those of them alone."""
-        among = np.ones(len(self.screen), bool) if cells is None else cells
-        group = np.where(among, self.group, -1)
+        among = self._among(cells)
+        sums, control, rest = self._compared(self.group, len(self.conditions), among)
         observed = Observed.of(
             self.conditions,
-            *self._compared(group, len(self.conditions), among),
+            sums,
+            control,
+            rest,
             genes=self.screen.genes,
             perturbation_mean=self.perturbation_mean,
             targets=self.targets,
         )
-        effects = pd.DataFrame(observed.effect, list(self.conditions))
+        scored = np.array([self.conditions.index(name) for name in self.combinations], int)
+        beyond = self._interaction(observed.effect, among)
+        return Observation(observed, scored, beyond, self._clouds(among))
+
+    def repeated(self, cells: np.ndarray) -> Prediction:
+        """Return what some of the scored cells show as a prediction of others."""
+        among = self._among(cells)
+        sums, control, _ = self._compared(self.group, len(self.conditions), among)
+        effect = sums.mean - control.mean
+        sizes = ("fixed", "observed")
+        return Prediction(
+            dict.fromkeys(sizes, effect),
+            dict.fromkeys(sizes, self._interaction(effect, among)),
+            None,
+            self._clouds(among),
+        )
+
+    def _among(self, cells: np.ndarray | None) -> np.ndarray:
+        return np.ones(len(self.screen), bool) if cells is None else cells
+
+    def _interaction(self, effect: np.ndarray, among: np.ndarray) -> np.ndarray:
+        """Return what combinations do beyond the sum of their parts, `combination gene`."""
+        effects = pd.DataFrame(effect, list(self.conditions))
         if self.parts:
-            part = np.where(among, self.part, -1)
-            of_parts, control, _ = self._compared(part, len(self.parts), among)
+            of_parts, control, _ = self._compared(self.part, len(self.parts), among)
             singles = pd.DataFrame(of_parts.mean - control.mean, list(self.parts))
             # Of a part that is scored itself, all its cells count here, not the scored ones alone.
             effects = pd.concat([effects.drop(index=singles.index, errors="ignore"), singles])
-        return Observation(
-            observed,
-            np.array([self.conditions.index(name) for name in self.combinations], int),
-            interaction(effects, self.combinations),
-            None if self.space is None else self._clouds(self.space, among),
-        )
+        return interaction(effects, self.combinations)
 
-    def _clouds(self, space: Space, among: np.ndarray) -> Clouds:
-        group = np.where(among, self.group, -1)
-        each = [space.of(space.some(group == i)) for i in range(len(self.conditions))]
-        return Clouds(each, space.kernel)
+    def _clouds(self, among: np.ndarray) -> Clouds | None:
+        if self.space is None or self._points is None:
+            return None
+        group, points = np.where(among, self.group, -1), self._points
+        rows = (self.space.some(group == i) for i in range(len(self.conditions)))
+        each = [points[some] if len(some) else None for some in rows]
+        return Clouds(each, self.space.kernel)
 
     def _compared(
         self, group: np.ndarray, n_groups: int, among: np.ndarray
     ) -> tuple[Moments, Control, Moments]:
         """Return what some cells show of groups, against control; see `within_batches`."""
-        control = among & self.control
-        rows = np.flatnonzero((group >= 0) | control)
-        given = self.values[rows], group[rows], control[rows], self.screen.batch[rows]
-        return within_batches(*given, n_groups)
+        group, control = np.where(among, group, -1), among & self.control
+        own = group[self._rows], control[self._rows], self.screen.batch[self._rows]
+        return within_batches(self._values, *own, n_groups)
 
 
 def subjects(
-    screen: Screen, scale: Scale, splits: Sequence[str], *, n_cells: int, seed: int
+    screen: Screen,
+    scale: Scale,
+    splits: Sequence[str],
+    *,
+    seen: Collection[str] = (),
+    n_cells: int,
+    seed: int,
 ) -> list[Subject]:
     """Return what is scored of each split: seen conditions, and unseen ones of the test apart.
 
-    Clouds of at most `n_cells` cells are compared; 0: none.
+    Seen are those of the training cells; of a screen without any, those that are given. Clouds of
+    at most `n_cells` cells are compared, in a space found from training cells; 0: none.
 
     Raises
     ------
@@ -145,15 +195,19 @@ def subjects(
         If a split is unknown or has no conditions to score, or "unseen" is asked for and a
         condition of the test cells is in training, too.
     """
-    training = set(training_cells(screen).conditions)
+    trained = len(screen.train) > 0
+    training = set(training_cells(screen).conditions) if trained else set(seen)
     scales = scales_of(screen.vocabulary)
     if scale not in scales:
         raise unknown("scale", scale, scales)
     if not splits:
         raise InputError(f"no split to score: expected one or more of {listed(SPLITS)}")
     values = expression(screen, scale)
-    mean = Means(screen.train, scale).mean
-    space = Space(screen, values, scale=scale, n_cells=n_cells, seed=seed) if n_cells else None
+    mean, space = np.full(len(screen.genes), np.nan), None
+    if trained:
+        mean = means_of(screen.train, scale).mean
+    if trained and n_cells:
+        space = Space(screen, values, scale=scale, n_cells=n_cells, seed=seed)
     found: dict[str, Subject] = {}
     for label in splits:
         if label not in (*SPLITS, UNSEEN):
@@ -162,15 +216,15 @@ def subjects(
         names = [n for n in screen[cells].conditions if n != screen.condition_names[0]]
         if not names:
             raise InputError(f"no condition to score: the split leaves no {label} cells of any")
-        seen = [name for name in names if name in training]
-        if label == UNSEEN and seen:
+        known = [name for name in names if name in training]
+        if label == UNSEEN and known:
             raise InputError(
-                f"the evaluation is called 'unseen', but {len(seen)} of its conditions are in "
-                f"training, too: {listed(seen)}; split with samsvae.splits.heldout_combinations, "
+                f"the evaluation is called 'unseen', but {len(known)} of its conditions are in "
+                f"training, too: {listed(known)}; split with samsvae.splits.heldout_combinations, "
                 "or ask for the split 'test', which gives unseen conditions apart"
             )
         apart = UNSEEN if label in ("test", UNSEEN) else f"{label} {UNSEEN}"
-        kinds = {label: seen, apart: [name for name in names if name not in training]}
+        kinds = {label: known, apart: [name for name in names if name not in training]}
         found |= {
             kind: Subject(
                 screen,

@@ -14,11 +14,13 @@ from samsvae.errors import InputError, check_count
 from samsvae.estimators import ESTIMATORS, Estimator, estimator
 from samsvae.estimators.base import Named, by_name
 from samsvae.evaluation.baselines import BASELINES, Baseline
-from samsvae.evaluation.evaluate import POOLED, evaluate
+from samsvae.evaluation.evaluate import POOLED, evaluated
 from samsvae.evaluation.halves import DUPLICATE
+from samsvae.evaluation.subject import UNSEEN
 from samsvae.experiments.job import Job, fit_and_score
 from samsvae.experiments.run import Run
 from samsvae.settings.by_name import settings_of
+from samsvae.settings.evaluation import ScoreSettings
 from samsvae.settings.model import MODEL_SETTINGS
 from samsvae.settings.run import COMPARED, gathered
 from samsvae.settings.screen import ScreenSettings
@@ -27,6 +29,7 @@ from samsvae.settings.train import TrainPlan
 from samsvae.storage.directory import Directory
 from samsvae.storage.files import write_text
 from samsvae.storage.tables import read_csv, write_csv
+from samsvae.types import Scale
 
 
 class Plan(NamedTuple):
@@ -139,10 +142,11 @@ class Comparison(Directory):
         self,
         screen: Screen,
         plan: Plan,
+        scoring: ScoreSettings,
         *,
+        scale: Scale,
         resume: bool = False,
         say: Callable[[str], None] = print,
-        **scoring: Any,
     ) -> pd.DataFrame:
         """Train and score everything that is not there yet; return and write the results.
 
@@ -152,27 +156,30 @@ class Comparison(Directory):
             The whole screen, with its split.
         plan
             What.
+        scoring, scale
+            As in `evaluate`.
         resume
             Keep what is finished, and go on with what is not.
         say
             Prints a line.
-        **scoring
-            As in `evaluate`.
 
         Returns
         -------
         One row per predictor, seed, split, condition and metric, as `evaluate` returns them.
         """
-        baselines, scoring = plan.baselines, {"progress": plan.settings["progress"], **scoring}
-        jobs = [Job(self.run(settings), settings, scoring) for settings in plan.runs]
+        baselines = plan.baselines
+        jobs = [Job(self.run(settings), settings, scoring, scale) for settings in plan.runs]
         folders = [fit_and_score(job, screen, resume=resume, say=say) for job in jobs]
-        tables = [read_csv(folder / "scores.csv") for folder in folders]
+        tables = [
+            _own(read_csv(folder / "scores.csv"), settings)
+            for folder, settings in zip(folders, plan.runs, strict=True)
+        ]
         # The duplicate is scored beside any predictor: the mean, where no baseline is asked for.
         path = self / "baselines.csv"
         if not (resume and path.exists()):
             say("baselines and technical duplicate")
             predictors = [kind(screen) for kind in (baselines or BASELINES[1:2])]
-            write_csv(path, evaluate(predictors, screen, **scoring))
+            write_csv(path, evaluated(predictors, screen, scoring, scale=scale).scores)
         simple = read_csv(path)
         kept = {DUPLICATE, *(kind.name for kind in baselines)}
         tables.append(simple[simple["predictor"].isin(kept)])
@@ -202,6 +209,12 @@ def table_of(results: pd.DataFrame) -> pd.DataFrame:
         "n_seeds": grouped["value"].count(),
     }
     return pd.DataFrame(columns).reset_index()
+
+
+def _own(scores: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the scores of a run's own model on test cells."""
+    own = scores[scores["predictor"] == settings["model"]]
+    return own[own["split"].isin(["test", UNSEEN])].assign(seed=settings["seed"])
 
 
 def _settings_of(model: type[Estimator], given: Mapping[str, Any]) -> dict[str, Any]:

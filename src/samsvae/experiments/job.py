@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator, estimator
-from samsvae.evaluation.evaluate import evaluate
+from samsvae.evaluation.baselines import BASELINES
+from samsvae.evaluation.evaluate import Evaluation, evaluated
+from samsvae.evaluation.predictor import Predictor
 from samsvae.experiments.run import Run
 from samsvae.settings.by_name import settings_of
+from samsvae.settings.evaluation import ScoreSettings
+from samsvae.types import Scale
 
 
 class Job(NamedTuple):
@@ -21,8 +27,10 @@ class Job(NamedTuple):
     """The run directory."""
     settings: Mapping[str, Any]
     """All settings of the run."""
-    scoring: Mapping[str, Any]
-    """Of `samsvae.evaluate`."""
+    scoring: ScoreSettings
+    """How it is scored."""
+    scale: Scale
+    """On which effects are."""
 
 
 def fit_and_score(
@@ -57,9 +65,44 @@ def fit_and_score(
                 kind = estimator(name)
                 trained = kind(screen, **settings_of(kind, settings))
                 run.train(trained, settings, resume=resume)
-            scores = evaluate({name: trained}, screen, **job.scoring)
-            run.write_comparison(scores[scores["predictor"] == name].assign(seed=settings["seed"]))
+            result = evaluated({name: trained}, screen, job.scoring, scale=job.scale)
+            run.write_scores(result, name)
     return run.folder
+
+
+def score(
+    model: Estimator,
+    screen: Screen,
+    given: ScoreSettings,
+    *,
+    split: str = "test",
+    baselines: bool = True,
+) -> Evaluation:
+    """Score a trained model on the scale of its likelihood; its effects get intervals.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    screen
+        The whole screen; matched by gene and perturbation name.
+    given
+        How.
+    split
+        Whose cells are scored.
+    baselines
+        Beside all baselines and a technical duplicate, made from the screen's training cells.
+    """
+    matched, n_ignored = screen.matched_to(model.vocabulary)
+    if n_ignored:
+        warnings.warn(f"{n_ignored} genes that the model does not know are ignored", stacklevel=2)
+    others: list[Predictor] = [kind(matched) for kind in BASELINES] if baselines else []
+    if not baselines:
+        given = replace(given, n_halvings=0)
+    scale = model.module.likelihood.scales[0]
+    draws = given.n_draws
+    beside: list[Predictor] = [model, *others]
+    return evaluated(beside, matched, given, scale=scale, splits=[split], fixed_draws=draws)
 
 
 def _finished(run: Run, device: str) -> Estimator | None:

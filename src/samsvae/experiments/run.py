@@ -13,7 +13,7 @@ from samsvae.data.h5ad import read_h5ad
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.estimators import Estimator, load, saving
-from samsvae.evaluation.score import ModelScore
+from samsvae.evaluation.evaluate import Evaluation
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.run import RUN, complete
 from samsvae.settings.screen import ScreenSettings
@@ -33,8 +33,8 @@ class Run(Directory):
 
     It holds config.toml (all settings), split.csv (where the split was made here),
     checkpoint.safetensors, model.json + model.safetensors, history.csv, and what
-    `evaluate` adds: metrics.json, per_condition.csv, effects.h5ad, scores.csv; of a demonstration,
-    true_shift.csv, recovery.json and summary.txt.
+    `evaluate` adds: scores.csv, metrics.json, effects.h5ad; of a demonstration, true_shift.csv,
+    recovery.json and summary.txt.
     """
 
     files: ClassVar[tuple[str, ...]] = (
@@ -44,10 +44,9 @@ class Run(Directory):
         "model.json",
         "model.safetensors",
         "history.csv",
-        "metrics.json",
-        "per_condition.csv",
-        "effects.h5ad",
         "scores.csv",
+        "metrics.json",
+        "effects.h5ad",
         "true_shift.csv",
         "recovery.json",
         "summary.txt",
@@ -129,20 +128,37 @@ class Run(Directory):
             )
         return load(self.folder, device=device)
 
-    def metrics(self) -> dict[str, Any]:
-        """Return what metrics.json holds, by split."""
+    def check_scores(self) -> None:
+        """Raise if there are scores here that others could not be added to."""
+        self._metrics()
+        self._scores()
+
+    def write_scores(self, result: Evaluation, name: str) -> None:
+        """Save scores of a model and what stands beside it, and the effects that were scored.
+
+        Those of other splits are kept. metrics.json holds the model's own over all conditions.
+        """
+        splits = result.scores["split"].unique()
+        before = self._scores()
+        kept = [] if before is None else [before[~before["split"].isin(splits)]]
+        scores = pd.concat([*(some for some in kept if len(some)), result.scores])
+        write_csv(self / "scores.csv", scores)
+        write_json(self / "metrics.json", self._metrics() | result.summary(name))
+        if name in result.effects:
+            write_h5ad(self / "effects.h5ad", result.effects[name])
+
+    def _metrics(self) -> dict[str, Any]:
         path = self / "metrics.json"
         return read_json(path) if path.exists() else {}
 
-    def write_score(self, score: ModelScore, split: str) -> None:
-        """Save scores and the effects that were scored."""
-        write_json(self / "metrics.json", self.metrics() | {split: score.summary})
-        write_csv(self / "per_condition.csv", score.per_condition.reset_index())
-        write_h5ad(self / "effects.h5ad", score.effects)
-
-    def write_comparison(self, scores: pd.DataFrame) -> None:
-        """Save the scores of a model and of what it is compared with."""
-        write_csv(self / "scores.csv", scores)
+    def _scores(self) -> pd.DataFrame | None:
+        path = self / "scores.csv"
+        if not path.exists():
+            return None
+        table = read_csv(path)
+        if not {"predictor", "split", "condition", "metric", "value"} <= set(table):
+            raise InputError(f"{str(path)!r} is damaged (no table of scores): remove it")
+        return table
 
 
 def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:

@@ -13,8 +13,6 @@ from samsvae.metrics.observed import Observed
 
 _ROUNDING = 1e-12
 """A difference below this share of what it is taken from is 0."""
-N_TOP = 20
-"""Genes of a condition with the largest observed effects: those that the `top20` metrics score."""
 
 
 def root(statistics: np.ndarray) -> np.ndarray:
@@ -29,8 +27,8 @@ def all_genes(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 
 def top_genes(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the means over each condition's genes of the largest |d|."""
-    top = np.argsort(-np.abs(observed.effect), axis=1, kind="stable")[:, :N_TOP]
-    return paired_means(*(np.take_along_axis(x, top, 1) for x in (predicted, observed.effect)))
+    both = predicted, observed.effect
+    return paired_means(*(np.take_along_axis(x, observed.top, 1) for x in both))
 
 
 def pearson_from_control(predicted: np.ndarray, observed: Observed) -> np.ndarray:
@@ -68,32 +66,13 @@ def mean_square(a: np.ndarray, d: np.ndarray) -> np.ndarray:
     return ((np.asarray(a, float) - d) ** 2).mean(1, keepdims=True)
 
 
-def specificity_weights(observed: Observed) -> np.ndarray:
-    """Return how specific a gene's change is to the condition, `condition gene`; each sums to 1.
-
-    w_pg ~ ((|t_pg| - min_g |t_pg|) / (max_g |t_pg| - min_g |t_pg|))^2, t_pg being the t
-    of a pooled variance against all other cells; uniform where all |t| are equal.
-
-    References
-    ----------
-    Mejia, Miller et al.: Diversity by Design: Addressing Mode Collapse Improves scRNA-seq
-    Perturbation Modeling on Well-Calibrated Metrics, 2025 (there t is against the cells of other
-    perturbations, without control, and Welch's).
-    """
-    t = np.abs(observed.t_rest)
-    above = t - t.min(1, keepdims=True)
-    span = above.max(1, keepdims=True)
-    weights = np.where(span > 0, above / np.where(span > 0, span, 1), 1) ** 2
-    return weights / weights.sum(1, keepdims=True)
-
-
 def weighted_mse(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return sum_g w_pg (a_pg - d_pg)^2."""
-    return (specificity_weights(observed) * (predicted - observed.effect) ** 2).sum(1)
+    return (observed.specificity * (predicted - observed.effect) ** 2).sum(1)
 
 
 def weighted_r2_from_control(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return 1 - sum_g w (a - d)^2 / sum_g w (d - sum_g w d)^2."""
-    weights, d = specificity_weights(observed), observed.effect
+    weights, d = observed.specificity, observed.effect
     total = variance((weights * d).sum(1), (weights * d * d).sum(1))
     return explained(weighted_mse(predicted, observed), total)

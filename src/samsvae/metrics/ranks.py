@@ -7,9 +7,9 @@ where a condition cannot be scored. Ties count half, or as they would on average
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from samsvae.metrics.observed import Observed
+from samsvae.ops.distances import manhattan
 
 _ROUNDING = 1e-9
 """Distances that differ by less than this share of them are equal."""
@@ -40,7 +40,7 @@ def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np
     Wu et al.: PerturBench, 2024; the Virtual Cell Challenge, Cell 2025 (there the rank is divided
     by n).
     """
-    distance = cdist(predicted, observed.effect, "cityblock")
+    distance = manhattan(predicted, observed.effect)
     left = distance.copy()
     for row, targets in enumerate(map(list, observed.targets)):
         left[row] -= np.abs(predicted[row, targets] - observed.effect[:, targets]).sum(1)
@@ -96,9 +96,9 @@ def de_overlap(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the share of the significant genes S that are among the |S| largest |predicted|.
 
     Genes that tie for the last places count as often as random order would take them: a constant
-    prediction scores |S| / G. S: see `significant`.
+    prediction scores |S| / G. S: see `Observed.significant`.
     """
-    size, wanted = np.abs(predicted), significant(observed)
+    size, wanted = np.abs(predicted), observed.significant
     n = wanted.sum(1)
     last = np.take_along_axis(-np.sort(-size, axis=1), np.maximum(n, 1)[:, None] - 1, 1)
     above, tied = size > last, size == last
@@ -113,40 +113,25 @@ def de_auprc(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     Mean over genes of S of the share of S among all genes with an effect at least as large. S: see
     `significant`.
     """
-    order = np.argsort(-np.abs(predicted), axis=1, kind="stable")
-    size = np.abs(np.take_along_axis(predicted, order, 1))
-    wanted = np.take_along_axis(significant(observed), order, 1)
-    n, (n_conditions, n_genes) = wanted.sum(1), size.shape
-    # Genes of equal effect are found together, at the place of the last of them.
-    differs = np.hstack([size[:, 1:] != size[:, :-1], np.ones((n_conditions, 1), bool)])
-    place = np.where(differs, np.arange(n_genes), n_genes - 1)
-    place = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
-    precision = np.take_along_axis(np.cumsum(wanted, axis=1), place, 1) / (place + 1)
-    score = (precision * wanted).sum(1) / np.maximum(n, 1)
+    size, wanted = np.abs(predicted), observed.significant
+    ascending, n = np.sort(size, axis=1), wanted.sum(1)
+    score = np.zeros(len(size))
+    for row in np.flatnonzero(n):
+        found = np.sort(size[row, wanted[row]])
+        among_all = size.shape[1] - np.searchsorted(ascending[row], found)
+        score[row] = np.mean((n[row] - np.searchsorted(found, found)) / among_all)
     return _where_scored(score, predicted, observed, n)
 
 
 def de_sign_agreement(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the share of the significant genes S whose effect has the predicted sign.
 
-    A predicted effect of 0 has none. S: see `significant`.
+    A predicted effect of 0 has none. S: see `Observed.significant`.
     """
-    wanted = significant(observed)
+    wanted = observed.significant
     n = wanted.sum(1)
     agree = (wanted & (np.sign(predicted) == np.sign(observed.effect))).sum(1)
     return _where_scored(agree / np.maximum(n, 1), predicted, observed, n)
-
-
-def significant(observed: Observed, rate: float = 0.05) -> np.ndarray:
-    """Return which genes differ from control at a false discovery rate, `condition gene`.
-
-    Benjamini and Hochberg's: p_g <= the largest p_(k) that is at most rate k / G, p_(k) being the
-    condition's k-th smallest p value.
-    """
-    ordered = np.sort(observed.p_control, axis=1)
-    n_genes = ordered.shape[1]
-    passes = ordered <= rate * np.arange(1, n_genes + 1) / n_genes
-    return observed.p_control <= np.max(ordered, axis=1, where=passes, initial=-1, keepdims=True)
 
 
 def _where_scored(

@@ -52,13 +52,3 @@ class Prediction(NamedTuple):
     likelihood: np.ndarray | None = None
     """`condition 2`: sum of the IWELBO over the condition's cells, nats, and how many these are;
     control may come last. None without a likelihood."""
-
-    @classmethod
-    def of_cells(cls, seen: Observation) -> Prediction:
-        """Return what cells show as a prediction of others."""
-        return cls(
-            dict.fromkeys(("fixed", "observed"), seen.observed.effect),
-            dict.fromkeys(("fixed", "observed"), seen.interaction),
-            None,
-            seen.clouds,
-        )

@@ -149,9 +149,14 @@ def scored(prediction: Prediction, seen: Observation) -> dict[str, Scored]:
 
     A condition that is not predicted, or is no combination where only these are scored, is NaN.
     """
+    of_effects = _OfEffects(seen.observed)
     found = {}
     for metric in METRICS:
-        statistics = _statistics(metric, prediction, seen)
+        statistics = (
+            of_effects.statistics(metric, prediction.effects[metric.library_size])
+            if metric.part == "effects"
+            else _statistics(metric, prediction, seen)
+        )
         if statistics is not None:
             found[metric.name] = Scored(metric, statistics)
     return found
@@ -164,8 +169,6 @@ def _statistics(
     predicted: Any = None
     held_against: Any = seen.observed
     match metric.part:
-        case "effects":
-            return _where_known(metric, prediction.effects[metric.library_size], seen.observed)
         case "interactions":
             if not len(seen.combinations):
                 return None
@@ -183,18 +186,39 @@ def _statistics(
     return None if predicted is None else metric.statistics(predicted, held_against)
 
 
-def _where_known(metric: Metric[Observed], effects: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return statistics of the conditions that are predicted and observed, NaN of the others.
+class _OfEffects:
+    """Statistics of effects that are predicted and observed; NaN of other conditions.
 
-    Those without a prediction are left out before they are ranked among the others.
+    Those without a prediction are left out before the others are ranked among each other. What
+    several metrics ask of the same effects is taken once.
     """
-    known = ~np.isnan(effects).any(1) & ~np.isnan(observed.effect).any(1)
-    if known.all():
-        return metric.statistics(effects, observed)
-    if not known.any():
-        return np.full_like(metric.statistics(np.zeros_like(effects), observed), np.nan)
-    statistics = metric.statistics(effects[known], observed.among(known))
-    return _placed(statistics, np.flatnonzero(known), len(effects))
+
+    def __init__(self, observed: Observed) -> None:
+        self.observed, self.comparable = observed, ~np.isnan(observed.effect).any(1)
+        self.known: dict[int, tuple[np.ndarray, Observed]] = {}
+        self.done: dict[tuple[Any, int], np.ndarray] = {}
+
+    def statistics(self, metric: Metric[Observed], effects: np.ndarray) -> np.ndarray:
+        """Return the statistics of each condition for a metric, of effects `condition gene`."""
+        if id(effects) not in self.known:
+            known = self.comparable & ~np.isnan(effects).any(1)
+            among = self.observed if known.all() else self.observed.among(known)
+            self.known[id(effects)] = known, among
+        known, among = self.known[id(effects)]
+        key = metric.statistics, id(effects)
+        if key not in self.done:
+            self.done[key] = self._taken(metric, effects, known, among)
+        return self.done[key]
+
+    def _taken(
+        self, metric: Metric[Observed], effects: np.ndarray, known: np.ndarray, among: Observed
+    ) -> np.ndarray:
+        if known.all():
+            return metric.statistics(effects, among)
+        if not known.any():
+            return np.full_like(metric.statistics(np.zeros_like(effects), self.observed), np.nan)
+        statistics = metric.statistics(effects[known], among)
+        return _placed(statistics, np.flatnonzero(known), len(effects))
 
 
 def _placed(statistics: np.ndarray, rows: np.ndarray, n_conditions: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from samsvae.cli.console import console, say
 from samsvae.cli.options import NOTHING, Assignments, given
+from samsvae.settings.evaluation import ScoreSettings
 from samsvae.settings.model import MODEL_SETTINGS
 from samsvae.settings.run import COMPARED
 from samsvae.types import Scale
@@ -67,7 +68,7 @@ def compare(
     from samsvae.experiments.compare import Comparison, Plan, table_of
     from samsvae.experiments.run import read_screen
 
-    comparison, scoring = Comparison(out), {"scale": scale, "basal": basal}
+    comparison = Comparison(out)
     comparison.check_new(overwrite=overwrite, resume=resume)
     plan = Plan.of(
         models=models,
@@ -82,8 +83,9 @@ def compare(
     plan.check(screen)
     asked = {"models": models, "baselines": baselines, "seeds": seeds, "data": screen.digest}
     with comparison.made(resume=resume):
-        comparison.start({**asked, **scoring}, resume=resume)
-        results = comparison.results(screen, plan, resume=resume, say=say, **scoring)
+        comparison.start({**asked, "scale": scale, "basal": basal}, resume=resume)
+        scoring = ScoreSettings(basal=basal, progress=plan.settings["progress"])
+        results = comparison.results(screen, plan, scoring, scale=scale, resume=resume, say=say)
     for table in comparison_tables(table_of(results), console.width):
         console.print(table)
     say(f"every metric, per condition, is in {out / 'results.csv'}")

@@ -23,15 +23,15 @@ def evaluate(
     split: str = "test",
     baselines: bool = True,
     device: str = "auto",
-    progress: bool = True,
     keys: KeyOptions = NOTHING,  # type: ignore[valid-type]
-    particles: ScoreOptions = NOTHING,  # type: ignore[valid-type]
+    scoring: ScoreOptions = NOTHING,  # type: ignore[valid-type]
 ) -> None:
     """Score a run on held-out cells: likelihood, and effects against the data.
 
     Prints its scores, and those of simple baselines and a technical duplicate beside it, and writes
-    metrics.json, per_condition.csv, effects.h5ad and scores.csv (every metric and condition) into
-    the run. The columns of the data are named as in the run; options name them otherwise.
+    scores.csv (every metric and condition), metrics.json (the run's own, over all conditions) and
+    effects.h5ad into the run. Conditions of the test cells that are not in training stand apart,
+    as "unseen". The columns of the data are named as in the run; options name them otherwise.
 
     Parameters
     ----------
@@ -45,40 +45,25 @@ def evaluate(
         Score baselines and a technical duplicate, too: the data must hold training cells.
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
-    progress
-        Show progress bars.
     """
-    from rich.table import Table
-
-    from samsvae.cli.tables import comparison_tables
-    from samsvae.evaluation.evaluate import beside_baselines
-    from samsvae.evaluation.score import score
+    from samsvae.cli.tables import comparison_tables, summary_table
     from samsvae.experiments.compare import table_of
+    from samsvae.experiments.job import score
     from samsvae.experiments.run import Run
 
     folder = Run(run)
     model = folder.model(device)
-    folder.metrics()  # what cannot be added to is told before there is anything to lose
+    folder.check_scores()  # what cannot be added to is told before there is anything to lose
     screen = folder.screen(data, dict(keys))
-    scoring: dict[str, Any] = particles
-    result = score(model, screen, split=split, progress=progress, **scoring)
-    folder.write_score(result, split)
-    table = Table("metric", "value", title=f"all {split} cells")
-    for name, value in result.summary.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else f"{value}")
-    console.print(table)
+    given_scoring: dict[str, Any] = scoring
     if baselines and not len(screen.train):
         say("the data hold no training cells: there are no baselines to compare with")
-    elif baselines:
-        scores = beside_baselines(
-            model,
-            screen,
-            split=split,
-            scale=result.summary["scale"],
-            progress=progress,
-            **scoring,
-        )
-        folder.write_comparison(scores)
-        for table in comparison_tables(table_of(scores), console.width):
+        baselines = False
+    settings = ScoreSettings(**given_scoring)
+    result = score(model, screen, settings, split=split, baselines=baselines)
+    folder.write_scores(result, model.name)
+    console.print(summary_table(result.summary(model.name), model.name))
+    if baselines:
+        for table in comparison_tables(table_of(result.scores), console.width):
             console.print(table)
     say(f"written to {run}")

@@ -176,6 +176,7 @@ _SIGNATURES = {
     "difference_sums": "pppplll",
     "gaussian_draw": "pppppdllllll",
     "gaussian_gradient": "pppppppdllllll",
+    "manhattan": "pppllll",
     "nb_constant": "ppppppplll",
     "nb_means": "ppppdlll",
     "nb_rows": "ppppppppppppllllll",
