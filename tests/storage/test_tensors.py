@@ -50,7 +50,8 @@ def test_a_type_that_is_never_written_is_noticed(path: Path) -> None:
     with pytest.raises(InputError, match="damaged"):
         files.read(path)
     halves = {"weight": torch.zeros(3, dtype=torch.bfloat16)}
-    path.write_bytes(save(halves, {"samsvae": json.dumps({"schema_version": 5, "digest": "0"})}))
+    header = {"schema_version": files.SCHEMA_VERSION, "digest": "0"}
+    path.write_bytes(save(halves, {"samsvae": json.dumps(header)}))
     with pytest.raises(InputError, match="damaged"):
         files.read(path)
 

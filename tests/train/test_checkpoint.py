@@ -131,7 +131,7 @@ def test_the_best_model_and_patience_go_on(
         (lambda path: cut(path, 0.5), "not whole"),
         (lambda path: cut(path, 0.0), "not whole"),
         (lambda path: path.write_text("{}"), "not whole"),
-        (newer, "schema version 6.*newer samsvae"),
+        (newer, "schema version 7.*newer samsvae"),
         (lambda path: files.write(path, {}, {}), "not whole|not a checkpoint"),
     ],
     ids=["last byte", "half", "empty", "text", "newer", "not a checkpoint"],

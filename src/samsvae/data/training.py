@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -31,12 +32,17 @@ def training_cells(screen: Screen) -> Screen:
     return train
 
 
-def input_statistics(screen: Screen, *, log1p: bool) -> tuple[Tensor, Tensor]:
+def input_statistics(
+    screen: Screen, *, log1p: bool, unobserved: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (n - 1) of the encoder's input, `gene` each.
 
-    A gene of zero variance gets scale 1.
+    With `unobserved` those of the rest of the library sizes follow. A gene of zero variance gets
+    scale 1.
     """
     values = screen.counts.astype(np.float64)
+    if unobserved:
+        values = sp.hstack([values, _rest(screen)[:, None]], "csr")
     if log1p:
         values = values.log1p()
     n = len(screen)
@@ -45,3 +51,19 @@ def input_statistics(screen: Screen, *, log1p: bool) -> tuple[Tensor, Tensor]:
     variance = np.maximum(square - n * mean**2, 0) / max(1, n - 1)
     scale = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
     return torch.from_numpy(mean).float(), torch.from_numpy(scale).float()
+
+
+def library_shares(screen: Screen) -> Tensor:
+    """Return the share of each gene, and of what is not among them, in the library sizes.
+
+    `gene + 1`, sums to 1. Each of them gets one count more: none is 0.
+    """
+    counted = np.asarray(screen.counts.sum(0), np.float64).ravel()
+    total = np.append(counted, _rest(screen).sum()) + 1
+    return torch.from_numpy(total / total.sum())
+
+
+def _rest(screen: Screen) -> np.ndarray:
+    """Return what library sizes count besides the screen's genes, `cell`."""
+    counted = np.asarray(screen.counts.sum(1), np.float64).ravel()
+    return np.maximum(screen.library_size - counted, 0)

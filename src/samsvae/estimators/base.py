@@ -19,7 +19,7 @@ import torch
 from samsvae.data.encoding import Encoding, Separate
 from samsvae.data.loader import Loader
 from samsvae.data.screen import Screen
-from samsvae.data.training import input_statistics
+from samsvae.data.training import input_statistics, library_shares
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.estimators import saving
 from samsvae.estimators.facts import Facts
@@ -86,7 +86,10 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         self.module = self._built(seed=0)
         if self._screen is not None:
             encoder = self.module.encoder
-            encoder.standardise_with(*input_statistics(self._screen.train, log1p=encoder.log1p))
+            statistics = input_statistics(
+                self._screen.train, log1p=encoder.log1p, unobserved=encoder.unobserved
+            )
+            encoder.standardise_with(*statistics)
 
     @abstractmethod
     def _mechanism(self) -> Mechanism:
@@ -252,11 +255,20 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
             width=self.n_hidden,
             n_layers=self.n_layers,
             log1p=vocabulary.counts,
+            unobserved=self._unobserved,
         )
 
+    @property
+    def _chosen(self) -> type[Likelihood]:
+        return by_name("likelihood", self.likelihood, LIKELIHOODS)
+
+    @property
+    def _unobserved(self) -> bool:
+        """Whether library sizes count more than the screen's genes, and enter the density."""
+        return self.facts.unobserved and "log" in self._chosen.scales
+
     def _likelihood(self, width: int) -> Likelihood:
-        vocabulary = self.facts.vocabulary
-        chosen = by_name("likelihood", self.likelihood, LIKELIHOODS)
+        vocabulary, chosen = self.facts.vocabulary, self._chosen
         if chosen.counts != vocabulary.counts:
             kinds = ("real values", "counts")
             raise InputError(
@@ -264,7 +276,10 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
                 f"{kinds[vocabulary.counts]}: read the data with counts={chosen.counts}, or take "
                 "another likelihood"
             )
-        return chosen(width, len(vocabulary.genes), unobserved=self.facts.unobserved)
+        likelihood = chosen(width, len(vocabulary.genes), unobserved=self._unobserved)
+        if self._unobserved and self._screen is not None:  # a loaded model starts from what it is
+            likelihood.start_at(library_shares(self._screen.train))
+        return likelihood
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())

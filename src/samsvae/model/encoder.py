@@ -17,7 +17,9 @@ class Encoder(nn.Module):
     """q(z_basal | x[, context][, batch covariates]), a Gaussian given by a network.
 
     The network sees the counts as log1p(x), standardised per gene with the training cells' mean
-    and standard deviation (real-valued data: standardised as it is).
+    and standard deviation (real-valued data: standardised as it is). Where library sizes count more
+    than these genes, it sees the rest as it sees a gene: the panel's share of its library belongs
+    to the state, and the panel's counts alone do not tell it.
 
     Parameters
     ----------
@@ -30,6 +32,8 @@ class Encoder(nn.Module):
         Of the network.
     log1p
         False for real-valued data.
+    unobserved
+        Whether library sizes count more than these genes.
     """
 
     center: Tensor
@@ -45,18 +49,19 @@ class Encoder(nn.Module):
         width: int,
         n_layers: int,
         log1p: bool = True,
+        unobserved: bool = False,
     ) -> None:
         super().__init__()
         self.n_latent = n_latent
         self.log1p = log1p
-        self.register_buffer("center", torch.zeros(n_genes))
-        self.register_buffer("scale", torch.ones(n_genes))
-        self.network = GaussianNetwork(
-            (n_genes, n_context, n_covariates), width, n_layers, n_latent
-        )
+        self.unobserved = unobserved
+        n_seen = n_genes + unobserved
+        self.register_buffer("center", torch.zeros(n_seen))
+        self.register_buffer("scale", torch.ones(n_seen))
+        self.network = GaussianNetwork((n_seen, n_context, n_covariates), width, n_layers, n_latent)
 
     def standardise_with(self, center: Tensor, scale: Tensor) -> None:
-        """Take the statistics of the training cells' input, `gene` each."""
+        """Take the statistics of the training cells' input, `gene` (and the rest) each."""
         self.center.copy_(center)
         self.scale.copy_(scale)
 
@@ -66,8 +71,15 @@ class Encoder(nn.Module):
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
         """Return q(z_basal | x, ...), `[particle] cell latent`."""
-        x = standardised(batch.counts, self.center, self.scale, log1p=self.log1p)
+        x = standardised(self._seen(batch), self.center, self.scale, log1p=self.log1p)
         return self.network(x, context, batch.covariates)
+
+    def _seen(self, batch: Batch) -> Tensor:
+        """Return the data, and after them what a library holds besides, `cell gene`."""
+        if not self.unobserved:
+            return batch.counts
+        rest = (batch.library_size - batch.counts.sum(-1)).clamp(min=0)
+        return torch.cat([batch.counts, rest.unsqueeze(-1)], -1)
 
     def noise(self, n_cells: int, n_particles: int, generator: torch.Generator) -> Tensor:
         """Draw standard normal noise, `particle cell latent`."""

@@ -21,8 +21,8 @@ class EffectSettings:
         data, for likelihoods without a library size (Poisson, Gaussian). By default "log", or
         "mean" for those.
     library_size
-        Expected counts of both arms over the screen's genes; "observed" draws them from the
-        training cells of the condition (of all conditions, for one without cells) and of
+        Expected counts of both arms over the screen's genes; "observed" draws library sizes from
+        the training cells of the condition (of all conditions, for one without cells) and of
         control. The log scale depends on it strongly, the others do not.
     n_particles
         K, draws of basal state, mask and embedding.
