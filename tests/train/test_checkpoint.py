@@ -18,7 +18,7 @@ from helpers.screens import SMALL, make_adata, read
 from samsvae.storage import tensors as files
 from samsvae.train import loop
 from samsvae.train.step import PlainStep
-from samsvae.train.validation import valid_elbo
+from samsvae.train.validation import ValidElbo, valid_elbo
 
 QUICK: dict[str, Any] = {
     "max_steps": 60,
@@ -116,7 +116,11 @@ def test_an_interrupted_run_goes_on(
 def test_the_best_model_and_patience_go_on(
     screen: samsvae.Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "valid_elbo", lambda *args: -valid_elbo(*args))
+    def worse(*args: Any) -> ValidElbo:
+        elbo, mc_se = valid_elbo(*args)
+        return ValidElbo(-elbo, mc_se)
+
+    monkeypatch.setattr(loop, "valid_elbo", worse)
     whole = fitted(screen, tmp_path / "whole", patience=4)
     assert whole.history["valid_elbo"].idxmax() == 0
     assert whole.history["step"].iloc[-1] == 50

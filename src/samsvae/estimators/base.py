@@ -110,10 +110,11 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         """Train from fresh parameters; keep those of the best validation ELBO.
 
         `history` then holds one row per evaluation: the objective, the unweighted ELBO and each of
-        its terms (nats per cell, means over the steps since the row before), the validation ELBO
-        and whether it is the best so far (`is_best`: if the last one is, longer training may well
-        be better), mask sparsity (share of posterior inclusion probabilities of at most 1/2), norm
-        of the gradient, cells per second.
+        its terms (nats per cell, means over the steps since the row before), the validation ELBO,
+        the Monte Carlo standard error of its draws (`valid_elbo_mc_se`: at most 0.02, but for few
+        cells or a model that has hardly learned) and whether it is the best so far (`is_best`: if
+        the last one is, longer training may well be better), mask sparsity (share of posterior
+        inclusion probabilities of at most 1/2), norm of the gradient, cells per second.
 
         Parameters
         ----------

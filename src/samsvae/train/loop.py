@@ -46,9 +46,9 @@ class Training:
         What the model is, as JSON: its name and hyperparameters. A resumed run must share it.
     history
         Gets one row per evaluation: step, objective, ELBO and each of its terms (means over the
-        steps since the last row, nats per cell), validation ELBO and whether it is the best so far,
-        mask sparsity, norm of the gradient, cells per second. It is there too if training ends
-        early.
+        steps since the last row, nats per cell), validation ELBO with its Monte Carlo standard
+        error and whether it is the best so far, mask sparsity, norm of the gradient, cells per
+        second. It is there too if training ends early.
     saved
         Called after every checkpoint.
     """
@@ -186,9 +186,9 @@ class Training:
         means = torch.stack(self.pending).mean(0).tolist()
         self.pending = []
         row = {"step": self.step, **dict(zip(self.metric_names, means, strict=True))}
-        elbo = math.nan
+        elbo = mc_se = math.nan
         if len(self.valid.screen):
-            elbo = valid_elbo(self.model, self.valid, settings)
+            elbo, mc_se = valid_elbo(self.model, self.valid, settings)
             if not math.isfinite(elbo):
                 self._end_not_finite(self.step, f"validation ELBO {elbo}")
             if elbo > self.best_elbo:
@@ -197,7 +197,7 @@ class Training:
                 self.best = {name: value.clone() for name, value in state.items()}
             else:
                 self.since_best += 1
-        row["valid_elbo"] = elbo
+        row |= {"valid_elbo": elbo, "valid_elbo_mc_se": mc_se}
         row["is_best"] = self.best is not None and self.since_best == 0
         row |= {name: value.item() for name, value in self.model.mechanism.metrics().items()}
         cells = min(settings.batch_size, len(self.train.screen))
