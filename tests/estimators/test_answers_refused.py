@@ -82,18 +82,6 @@ def test_other_data_are_not_resumed(other: Callable[[Screen], Screen], tmp_path:
         samsvae.SAMSVAE(other(screen), **SMALL).train(**settings, resume=True)
 
 
-def test_a_checkpoint_of_another_device_is_refused(
-    screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {**QUICK, "checkpoint": tmp_path / "checkpoint"}
-    header = loop.Training._header
-    with monkeypatch.context() as patched:
-        patched.setattr(loop.Training, "_header", lambda self: header(self) | {"device": "cuda"})
-        samsvae.SAMSVAE(screen, **SMALL).train(**settings)
-    with pytest.raises(InputError, match=r"made on 'cuda'.*resume with device='cuda'"):
-        samsvae.SAMSVAE(screen, **SMALL).train(**settings, resume=True)
-
-
 def test_a_checkpoint_from_before_a_setting_was_known_goes_on(
     screen: Screen, tmp_path: Path
 ) -> None:

@@ -128,6 +128,18 @@ def test_the_best_model_and_patience_go_on(
     goes_on_like((whole, tmp_path / "whole"), screen, tmp_path / "part", patience=4)
 
 
+def test_a_checkpoint_goes_on_on_any_device(
+    uninterrupted: tuple[samsvae.SAMSVAE, Path], screen: samsvae.Screen, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint"
+    fitted(screen, path, max_steps=30)
+    tensors, header = files.read(path)
+    parts = {name.split(".")[0] for name in tensors}
+    assert parts == {"model", "optimizer", "best"}  # and no state of a device's generator
+    files.write(path, tensors, header | {"device": "cuda"})  # as those of before said
+    goes_on_like(uninterrupted, screen, path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

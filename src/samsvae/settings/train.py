@@ -210,7 +210,8 @@ class TrainSettings(TrainPlan):
     checkpoint
         File to which training is saved, so that it can be resumed; by default none.
     resume
-        Go on from the checkpoint, where there is one.
+        Go on from the checkpoint, where there is one: to the numbers of an uninterrupted run, or
+        on another kind of device to those of its own random numbers.
     """
 
     checkpoint: str | os.PathLike[str] | None = None
