@@ -30,7 +30,7 @@ from samsvae.inference.latent import control_posterior
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import LIKELIHOODS, Likelihood
 from samsvae.model.mechanism import Mechanism
-from samsvae.model.networks import MLP
+from samsvae.model.networks import MLP, OneHot
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.device import resolve_device
 from samsvae.settings.model import NetworkSettings
@@ -238,7 +238,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
             mechanism = self._mechanism()
             encoder = self._encoder(mechanism)
             width = self.n_hidden_decoder or self.n_hidden
-            parts = (*mechanism.state_widths, len(self.facts.vocabulary.batches))
+            parts = (*mechanism.state_widths, OneHot(len(self.facts.vocabulary.batches)))
             decoder = MLP(parts, width, self.n_layers_decoder or self.n_layers)
             return PerturbationVAE(mechanism, encoder, decoder, self._likelihood(width))
 

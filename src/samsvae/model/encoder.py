@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from samsvae.model.latent import gaussian_draw, standard_normal
-from samsvae.model.networks import GaussianNetwork
+from samsvae.model.networks import GaussianNetwork, OneHot
 from samsvae.ops.noise import normal
 from samsvae.ops.standardised import standardised
 from samsvae.types import Batch, Context, Draw
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         self.register_buffer("center", torch.zeros(n_genes))
         self.register_buffer("scale", torch.ones(n_genes))
         self.network = GaussianNetwork(
-            (n_genes, n_context, n_covariates), width, n_layers, n_latent
+            (n_genes, n_context, OneHot(n_covariates)), width, n_layers, n_latent
         )
 
     def standardise_with(self, center: Tensor, scale: Tensor) -> None:
