@@ -78,7 +78,7 @@ def test_training_that_fails_leaves_the_old_run_whole(folder: Path, call: Call) 
     line = TRAIN.replace("--max-steps 6", "--max-steps 200").replace(
         "--n-hidden 6", "--n-hidden 50"
     )
-    done = call(f"{line} --overwrite --learning-rate 0.99")
+    done = call(f"{line} --overwrite --learning-rate 0.99 --no-scale-learning-rate")
     assert done.code == 1
     assert "not finite" in done.errors[0]
     assert content(folder) == before

@@ -14,6 +14,7 @@ import samsvae
 from helpers.command_line import QUICK, TINY, TRAIN, Call
 from helpers.screens import SMALL
 from samsvae.settings.toml import read_toml
+from samsvae.train import validation
 
 
 def test_train_writes_a_run(run: Path) -> None:
@@ -29,6 +30,18 @@ def test_train_writes_a_run(run: Path) -> None:
     history = pd.read_csv(run / "history.csv")
     pd.testing.assert_frame_equal(history, model.history)
     assert history["step"].tolist() == [4]
+
+
+@pytest.mark.parametrize("most", ["", ", with all draws that are taken"])
+def test_train_tells_the_error_of_the_validation_elbo(
+    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    monkeypatch.setattr(validation, "PRECISE", 1e-3 if most else 1.0)
+    done = call(TRAIN.replace("new", "told" + str(len(most))))
+    (history,) = pd.read_csv(folder / f"told{len(most)}" / "history.csv").itertuples()
+    error = f"mc_se {history.valid_elbo_mc_se:.3f}{most}"
+    line = f"best validation ELBO {history.valid_elbo:.3f} ({error}) nats per cell; the model"
+    assert line in " ".join(done.out.split())
 
 
 def test_train_gives_the_numbers_of_python(run: Path, screen: samsvae.Screen) -> None:

@@ -18,7 +18,7 @@ from helpers.screens import SMALL, make_adata, read
 from samsvae.storage import tensors as files
 from samsvae.train import loop
 from samsvae.train.step import PlainStep
-from samsvae.train.validation import valid_elbo
+from samsvae.train.validation import ValidElbo, valid_elbo
 
 QUICK: dict[str, Any] = {
     "max_steps": 60,
@@ -116,12 +116,28 @@ def test_an_interrupted_run_goes_on(
 def test_the_best_model_and_patience_go_on(
     screen: samsvae.Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "valid_elbo", lambda *args: -valid_elbo(*args))
+    def worse(*args: Any) -> ValidElbo:
+        elbo, mc_se = valid_elbo(*args)
+        return ValidElbo(-elbo, mc_se)
+
+    monkeypatch.setattr(loop, "valid_elbo", worse)
     whole = fitted(screen, tmp_path / "whole", patience=4)
     assert whole.history["valid_elbo"].idxmax() == 0
     assert whole.history["step"].iloc[-1] == 50
     fitted(screen, tmp_path / "part", patience=4, max_steps=30)
     goes_on_like((whole, tmp_path / "whole"), screen, tmp_path / "part", patience=4)
+
+
+def test_a_checkpoint_goes_on_on_any_device(
+    uninterrupted: tuple[samsvae.SAMSVAE, Path], screen: samsvae.Screen, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint"
+    fitted(screen, path, max_steps=30)
+    tensors, header = files.read(path)
+    parts = {name.split(".")[0] for name in tensors}
+    assert parts == {"model", "optimizer", "best"}  # and no state of a device's generator
+    files.write(path, tensors, header | {"device": "cuda"})  # as those of before said
+    goes_on_like(uninterrupted, screen, path)
 
 
 @pytest.mark.parametrize(

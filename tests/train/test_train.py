@@ -25,7 +25,7 @@ from samsvae.storage import tensors as files
 from samsvae.train import loop
 from samsvae.train.rates import parameter_groups
 from samsvae.train.step import PlainStep, draw_noise
-from samsvae.train.validation import valid_elbo
+from samsvae.train.validation import ValidElbo, valid_elbo
 
 QUICK: dict[str, Any] = {
     "max_steps": 12,
@@ -44,6 +44,7 @@ COLUMNS = {
     "embedding",
     "gradient_norm",
     "valid_elbo",
+    "valid_elbo_mc_se",
     "is_best",
     "mask_sparsity",
     "cells_per_second",
@@ -137,18 +138,10 @@ def test_best_model_is_restored(
     model, chosen = fitted(screen, **settings), samsvae.TrainSettings(**settings)
     elbos = model.history["valid_elbo"]
     assert elbos.idxmax() == 0
-    assert valid_elbo(model.module, Loader(screen.valid), chosen) == elbos.max()
+    assert valid_elbo(model.module, Loader(screen.valid), chosen).elbo == elbos.max()
     last = files.unprefixed("model", files.read(tmp_path / "checkpoint")[0])
     model.module.load_state_dict(last)
-    assert valid_elbo(model.module, Loader(screen.valid), chosen) == elbos.iloc[-1]
-
-
-def test_validation_elbo_is_the_mean_over_cells(screen: samsvae.Screen) -> None:
-    model, valid = fitted(screen), Loader(screen.valid)
-    many = [samsvae.TrainSettings(batch_size=size, n_particles=1000) for size in (44, 45)]
-    assert len(screen.valid) == 45
-    uneven, whole = (valid_elbo(model.module, valid, settings) for settings in many)
-    assert uneven == pytest.approx(whole, abs=0.1)
+    assert valid_elbo(model.module, Loader(screen.valid), chosen).elbo == elbos.iloc[-1]
 
 
 def test_elbo_improves(screen: samsvae.Screen) -> None:
@@ -161,9 +154,9 @@ def test_patience(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> No
     states: list[dict[str, Tensor]] = []
     told = iter([-3.0, -4.0, -2.0, -2.0, -2.5, -1.0])
 
-    def elbo(model: PerturbationVAE, *_: object) -> float:
+    def elbo(model: PerturbationVAE, *_: object) -> ValidElbo:
         states.append({name: value.clone() for name, value in model.state_dict().items()})
-        return next(told)
+        return ValidElbo(next(told), 0.01)
 
     monkeypatch.setattr(loop, "valid_elbo", elbo)
     model = fitted(screen, max_steps=100, patience=2)
@@ -289,31 +282,52 @@ def test_a_step_never_reads_the_host(
     assert all((value != before[name]).any() for name, value in model.named_parameters())
 
 
-def test_wide_layers_take_lower_rates() -> None:
-    counts = np.ones((8, 500), np.float32)
-    obs = pd.DataFrame({"perturbation": ["control", *"ABCDEFG"]}, [f"c{i}" for i in range(8)])
-    cells = samsvae.Screen.from_anndata(AnnData(counts, obs=obs)).with_split(["train"] * 8)
-    model = samsvae.SAMSVAE(cells, n_latent=4, n_hidden=256, n_layers=2, n_hidden_embedding=64)
-    model.train(max_steps=1, progress=False)
+def rates_of(model: samsvae.SAMSVAE | samsvae.ConditionalVAE, rate: float) -> dict[str, float]:
     names = {parameter: name for name, parameter in model.module.named_parameters()}
-    rates = {
-        names[parameter]: group["lr"]
-        for group in parameter_groups(model.module, 0.1)
-        for parameter in group["params"]
-    }
+    groups = parameter_groups(model.module, rate)
+    rates = {names[one]: group["lr"] for group in groups for one in group["params"]}
     assert set(rates) == set(names.values())
-    wide = {name: rate for name, rate in rates.items() if rate < 0.1}
-    assert wide == pytest.approx(
-        {
-            "encoder.network.hidden.first.weights.0": 0.1 * 128 / 500,
-            "encoder.network.hidden.rest.0.weight": 0.05,
-            "encoder.network.heads.weight": 0.05,
-            "decoder.rest.0.weight": 0.05,
-            "likelihood.linear.weight": 0.05,
-        }
-    )
+    return rates
+
+
+def one_cell_each(n_genes: int, n_perturbations: int) -> samsvae.Screen:
+    labels = ["control", *(f"P{i}" for i in range(n_perturbations))]
+    obs = pd.DataFrame({"perturbation": labels}, [f"c{i}" for i in range(len(labels))])
+    adata = AnnData(np.ones((len(labels), n_genes), np.float32), obs=obs)
+    return samsvae.Screen.from_anndata(adata).with_split(["train"] * len(labels))
+
+
+def test_no_step_moves_a_unit_by_more_than_it_varies_at_the_start() -> None:
+    sizes = {"n_hidden": 256, "n_layers": 2, "n_hidden_embedding": 64}
+    model = samsvae.SAMSVAE(one_cell_each(500, 7), n_latent=400, **sizes)
+    wide = {name: rate for name, rate in rates_of(model, 3e-3).items() if rate < 3e-3}
+    most = {
+        "encoder.network.hidden.first.weights.0": 500,
+        "encoder.network.hidden.first.weights.1": 400,  # the shift, which it sees beside counts
+        "encoder.network.hidden.rest.0.weight": 256,
+        "encoder.network.heads.weight": 256,
+        "decoder.first.weights.0": 400,
+        "decoder.rest.0.weight": 256,
+        "likelihood.linear.weight": 256,
+        "mechanism.embedding.network.hidden.first.weights.0": 400,  # the mask
+    }
+    assert wide == pytest.approx({name: 1 / (math.sqrt(3) * n) for name, n in most.items()})
+    layer = model.module.likelihood.linear  # on inputs of size 1, whatever their signs
+    varies = layer(torch.randn(1000, 256, generator=torch.Generator().manual_seed(0)).sign()).std()
+    assert 256 * wide["likelihood.linear.weight"] == pytest.approx(varies.item(), rel=0.1)
     (all_of_them,) = parameter_groups(model.module, 0.1, scaled=False)
     assert all_of_them == {"params": list(model.module.parameters()), "lr": 0.1}
+    assert set(rates_of(model, 5e-4).values()) == {5e-4}  # slow enough for all
+
+
+def test_what_is_looked_up_is_not_wide() -> None:
+    screen = one_cell_each(20, 700)
+    models = (
+        samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8, n_hidden_embedding=8),
+        samsvae.ConditionalVAE(screen, n_latent=4, n_hidden=8),
+    )
+    for model in models:
+        assert set(rates_of(model, 3e-3).values()) == {3e-3}
 
 
 def test_rates_are_those_of_the_settings(

@@ -30,7 +30,7 @@ from samsvae.inference.latent import control_posterior
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import LIKELIHOODS, Likelihood
 from samsvae.model.mechanism import Mechanism
-from samsvae.model.networks import MLP
+from samsvae.model.networks import MLP, OneHot
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.device import resolve_device
 from samsvae.settings.model import NetworkSettings
@@ -113,10 +113,11 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         """Train from fresh parameters; keep those of the best validation ELBO.
 
         `history` then holds one row per evaluation: the objective, the unweighted ELBO and each of
-        its terms (nats per cell, means over the steps since the row before), the validation ELBO
-        and whether it is the best so far (`is_best`: if the last one is, longer training may well
-        be better), mask sparsity (share of posterior inclusion probabilities of at most 1/2), norm
-        of the gradient, cells per second.
+        its terms (nats per cell, means over the steps since the row before), the validation ELBO,
+        the Monte Carlo standard error of its draws (`valid_elbo_mc_se`: at most 0.02, but for few
+        cells or a model that has hardly learned) and whether it is the best so far (`is_best`: if
+        the last one is, longer training may well be better), mask sparsity (share of posterior
+        inclusion probabilities of at most 1/2), norm of the gradient, cells per second.
 
         Parameters
         ----------
@@ -240,7 +241,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
             mechanism = self._mechanism()
             encoder = self._encoder(mechanism)
             width = self.n_hidden_decoder or self.n_hidden
-            parts = (*mechanism.state_widths, len(self.facts.vocabulary.batches))
+            parts = (*mechanism.state_widths, OneHot(len(self.facts.vocabulary.batches)))
             decoder = MLP(parts, width, self.n_layers_decoder or self.n_layers)
             return PerturbationVAE(mechanism, encoder, decoder, self._likelihood(width))
 

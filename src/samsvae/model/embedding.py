@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from samsvae.model.latent import gaussian_draw
-from samsvae.model.networks import GaussianNetwork
+from samsvae.model.networks import GaussianNetwork, OneHot
 from samsvae.ops.noise import normal
 from samsvae.types import Draw
 
@@ -104,7 +104,9 @@ class MaskedEmbedding(GaussianEmbedding):
         self, n_perturbations: int, n_latent: int, *, scale: float, width: int, n_layers: int
     ) -> None:
         super().__init__(n_latent, scale=scale)
-        self.network = GaussianNetwork((n_latent, n_perturbations), width, n_layers, n_latent)
+        self.network = GaussianNetwork(
+            (n_latent, OneHot(n_perturbations)), width, n_layers, n_latent
+        )
 
     def posterior(self, perturbations: Tensor, mask: Tensor) -> Normal:
         return self.network(mask, perturbations)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from samsvae.model.latent import gaussian_draw, standard_normal
-from samsvae.model.networks import GaussianNetwork
+from samsvae.model.networks import GaussianNetwork, OneHot
 from samsvae.ops.noise import normal
 from samsvae.ops.standardised import standardised
 from samsvae.types import Batch, Context, Draw
@@ -58,7 +58,9 @@ class Encoder(nn.Module):
         n_seen = n_genes + unobserved
         self.register_buffer("center", torch.zeros(n_seen))
         self.register_buffer("scale", torch.ones(n_seen))
-        self.network = GaussianNetwork((n_seen, n_context, n_covariates), width, n_layers, n_latent)
+        self.network = GaussianNetwork(
+            (n_seen, n_context, OneHot(n_covariates)), width, n_layers, n_latent
+        )
 
     def standardise_with(self, center: Tensor, scale: Tensor) -> None:
         """Take the statistics of the training cells' input, `gene` (and the rest) each."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from samsvae.model.dose import HillResponse
 from samsvae.model.embedding import Embedding
 from samsvae.model.mask import Mask
+from samsvae.model.networks import OneHot
 from samsvae.types import Context, Dosage, ShiftNoise, Shifts
 
 
@@ -128,8 +129,8 @@ class Concatenate(Mechanism):
 
     def __init__(self, n_perturbations: int, n_latent: int) -> None:
         super().__init__()
-        self.n_context = n_perturbations
-        self.state_widths = (n_latent, n_perturbations)
+        self.n_context = OneHot(n_perturbations)
+        self.state_widths = (n_latent, self.n_context)
         self.variables = ()
 
     def noise(

@@ -13,6 +13,10 @@ from samsvae.ops.precision import single
 from samsvae.types import Context, Dosage
 
 
+class OneHot(int):
+    """Width of an input of which one entry is not 0, or a few: one-hot, or a row of dosage."""
+
+
 class JointLinear(nn.Module):
     """Affine map of a concatenation, computed part by part: W [x1, x2, ...] + b.
 
@@ -24,14 +28,18 @@ class JointLinear(nn.Module):
     Parameters
     ----------
     in_features
-        Width of each part. A part of width 0 is skipped.
+        Width of each part, `OneHot` where it is one. A part of width 0 is skipped.
     out_features
         Width of the result.
     """
 
+    fan_in: tuple[int, ...]
+    """Inputs of each part present that are not 0 at once: what its units add up."""
+
     def __init__(self, in_features: Sequence[int], out_features: int) -> None:
         super().__init__()
-        self.in_features = tuple(in_features)
+        self.in_features = tuple(map(int, in_features))
+        self.fan_in = tuple(1 if isinstance(n, OneHot) else n for n in in_features if n > 0)
         whole = nn.Linear(sum(in_features), out_features)  # drawn as one
         self.weights = nn.ParameterList(
             weight.detach().T.contiguous()  # `in out`: rows can be looked up

@@ -51,8 +51,10 @@ class TrainPlan:
     learning_rate
         Of Adam.
     scale_learning_rate
-        Lower it for the weights of layers with more than 128 inputs, in proportion to them: what
-        suits hundreds of genes would diverge with thousands. False: the same for all parameters.
+        Lower it for the weights of wide layers: those of n inputs take at most 1 / (sqrt(3) n), so
+        that no step moves a unit by more than it varies at the start. At 3e-3 these are layers of
+        more than 192 inputs: what suits hundreds of genes would diverge with thousands. False: the
+        same for all parameters.
     weight_decay
         Of Adam, on every parameter.
     clip_norm
@@ -210,7 +212,8 @@ class TrainSettings(TrainPlan):
     checkpoint
         File to which training is saved, so that it can be resumed; by default none.
     resume
-        Go on from the checkpoint, where there is one.
+        Go on from the checkpoint, where there is one: to the numbers of an uninterrupted run, or
+        on another kind of device to those of its own random numbers.
     """
 
     checkpoint: str | os.PathLike[str] | None = None

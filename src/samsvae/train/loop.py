@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,9 +47,9 @@ class Training:
         What the model is, as JSON: its name and hyperparameters. A resumed run must share it.
     history
         Gets one row per evaluation: step, objective, ELBO and each of its terms (means over the
-        steps since the last row, nats per cell), validation ELBO and whether it is the best so far,
-        mask sparsity, norm of the gradient, cells per second. It is there too if training ends
-        early.
+        steps since the last row, nats per cell), validation ELBO with its Monte Carlo standard
+        error and whether it is the best so far, mask sparsity, norm of the gradient, cells per
+        second. It is there too if training ends early.
     saved
         Called after every checkpoint.
     """
@@ -84,7 +85,7 @@ class Training:
         )
         self.batch = _batches(train)
         self.order = EpochOrder(len(train.screen), settings.seed)
-        self.generator = torch.Generator(train.device).manual_seed(settings.seed)
+        self.generator = torch.Generator(train.device)
         self.step_of: Callable[[Tensor, Tensor], Tensor] = self._step_of
         if variant == "graph":
             self.step_of = Replayed(self._step_of, CudaRecorder(self.generator))
@@ -137,6 +138,7 @@ class Training:
         factors = list(settings.factors(self.step).values())
         given = torch.from_numpy(rows), torch.tensor(factors)
         device = self.train.device
+        self.generator.manual_seed(_seed_of(settings.seed, self.step))
         self.pending.append(self.step_of(*(x.to(device, non_blocking=True) for x in given)))
         self.step += 1
 
@@ -186,9 +188,9 @@ class Training:
         means = torch.stack(self.pending).mean(0).tolist()
         self.pending = []
         row = {"step": self.step, **dict(zip(self.metric_names, means, strict=True))}
-        elbo = math.nan
+        elbo = mc_se = math.nan
         if len(self.valid.screen):
-            elbo = valid_elbo(self.model, self.valid, settings)
+            elbo, mc_se = valid_elbo(self.model, self.valid, settings)
             if not math.isfinite(elbo):
                 self._end_not_finite(self.step, f"validation ELBO {elbo}")
             if elbo > self.best_elbo:
@@ -197,7 +199,7 @@ class Training:
                 self.best = {name: value.clone() for name, value in state.items()}
             else:
                 self.since_best += 1
-        row["valid_elbo"] = elbo
+        row |= {"valid_elbo": elbo, "valid_elbo_mc_se": mc_se}
         row["is_best"] = self.best is not None and self.since_best == 0
         row |= {name: value.item() for name, value in self.model.mechanism.metrics().items()}
         cells = min(settings.batch_size, len(self.train.screen))
@@ -229,7 +231,6 @@ class Training:
             "settings": self.settings.decisive,
             "model": self.identity,
             "data": [self.train.screen.digest, self.valid.screen.digest],
-            "device": self.train.device.type,
         }
 
     def _save(self) -> None:
@@ -241,7 +242,6 @@ class Training:
             **files.prefixed("model", self.model.state_dict()),
             **files.prefixed("optimizer", optimizer_tensors(self.optimizer)),
             **files.prefixed("best", self.best or {}),
-            "generator": self.generator.get_state(),
         }
         if self.pending:
             tensors["pending"] = torch.stack(self.pending)
@@ -261,12 +261,6 @@ class Training:
                     f"the checkpoint {str(path)!r} was trained with {name} {before[name]}, not "
                     f"{value}: resume with the settings it was started with"
                 )
-        if header["device"] != ours["device"]:  # their generators have states of other kinds
-            raise InputError(
-                f"the checkpoint {str(path)!r} was made on {header['device']!r} and training on "
-                f"{ours['device']!r} cannot go on to the same numbers: resume with "
-                f"device={header['device']!r}, or start another run"
-            )
         files.check_finite(path, {k: v for k, v in tensors.items() if not k.startswith("pending")})
         model = files.unprefixed("model", tensors)
         shapes = {name: value.shape for name, value in self.model.state_dict().items()}
@@ -280,11 +274,18 @@ class Training:
         self.best = {name: value.to(device) for name, value in best.items()} or None
         self.best_elbo = -math.inf if header["best_elbo"] is None else header["best_elbo"]
         self.since_best = header["since_best"]
-        self.generator.set_state(tensors["generator"])
         self.pending = list(tensors["pending"].to(device)) if "pending" in tensors else []
         self.step, self.has_checkpoint = header["step"], True
         self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
+
+
+def _seed_of(seed: int, step: int) -> int:
+    """Return the seed of a step's noise.
+
+    With one for each step no generator has a state to be saved: a checkpoint goes on on any device.
+    """
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
 
 
 def _batches(loader: Loader) -> Callable[[Tensor], Batch]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from samsvae.model.networks import JointLinear
-
-_WIDTH = 128
-"""Inputs up to which a layer's weights take the learning rate as it is."""
 
 
 def parameter_groups(
@@ -17,16 +15,22 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return the parameters of a model for Adam, by their learning rate.
 
-    A step of Adam moves every weight by about the learning rate, so a unit that adds up n inputs
-    moves by n times as much: with thousands of genes training diverges at a rate that suits
-    hundreds. So the weights of n > 128 inputs take learning_rate * 128 / n.
+    No step is to move a unit by more than it varies at the start. A step of Adam moves every weight
+    by about the learning rate, so a unit that adds up n inputs of size 1 by up to n times as much;
+    at the start its weights are uniform within 1 / sqrt(n), of variance 1 / 3n each, so that it
+    varies by 1 / sqrt(3) whatever n is. Weights of n inputs therefore take
+
+    rate = min(learning_rate, 1 / (sqrt(3) n)),
+
+    part by part in a first layer; of one-hot inputs n counts the one that is not 0. With thousands
+    of genes training diverges at a rate that suits hundreds (docs/performance.md measures both).
 
     Parameters
     ----------
     model
         Whose parameters.
     learning_rate
-        Of biases, of what is looked up, and of weights of at most 128 inputs.
+        Of biases, of what is looked up, and of weights of few inputs: up to 192 at 3e-3.
     scaled
         False: of all parameters.
 
@@ -34,15 +38,15 @@ def parameter_groups(
     ----------
     Yang et al.: Tensor Programs V, 2022, arXiv:2203.03466 (Adam, hidden weights: 1 / fan-in).
     """
-    widths = {}
+    fan_in: dict[Tensor, int] = {}
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            widths[module.weight] = module.in_features
+            fan_in[module.weight] = module.in_features
         elif isinstance(module, JointLinear):
-            # Its first part is multiplied; the others are narrow, or looked up.
-            widths[module.weights[0]] = module.in_features[0]
+            fan_in |= zip(module.weights, module.fan_in, strict=True)
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        share = min(1.0, _WIDTH / widths.get(parameter, 1)) if scaled else 1.0
-        groups.setdefault(learning_rate * share, []).append(parameter)
+        n = fan_in.get(parameter) if scaled else None
+        rate = learning_rate if n is None else min(learning_rate, 1 / (math.sqrt(3) * n))
+        groups.setdefault(rate, []).append(parameter)
     return [{"params": group, "lr": rate} for rate, group in groups.items()]

@@ -51,6 +51,7 @@ def train(
 
     from samsvae.estimators import estimator
     from samsvae.experiments.run import Run, read_screen
+    from samsvae.train.validation import PRECISE
 
     run = Run(out)
     options: dict[str, Any] = settings
@@ -69,8 +70,10 @@ def train(
     with run.made(resume=resume):
         run.start(chosen, screen, resume=resume)
         run.train(model, chosen, resume=resume)
-    best = model.history["valid_elbo"].max()  # nan without validation cells
+    best = model.history.sort_values("valid_elbo").iloc[-1]  # nan without validation cells
+    elbo, mc_se = best["valid_elbo"], best["valid_elbo_mc_se"]
     if bool(model.history["is_best"].iloc[-1]):
         say("the last validation ELBO is the best: still improving, train longer (--max-steps)")
-    told = "" if np.isnan(best) else f"best validation ELBO {best:.3f} nats per cell; "
+    error = f"mc_se {mc_se:.3f}" + (", with all draws that are taken" if mc_se > PRECISE else "")
+    told = "" if np.isnan(elbo) else f"best validation ELBO {elbo:.3f} ({error}) nats per cell; "
     say(f"{told}the model is in {out}")
