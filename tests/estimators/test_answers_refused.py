@@ -147,7 +147,7 @@ def test_a_condition_is_understood_however_it_is_named(
         assert len(screen.of(name)) == len(screen.of("A+B"))
         table = samsvae.differential_expression(screen, [name])
         assert table.notna().all(axis=None)
-        found = samsvae.ate_pearson(one.to_df(), screen, screen)
+        found = samsvae.ate_pearson(one.to_df(), screen)
         assert np.isfinite(found.pooled)
         assert trained.simulate([name], n_cells=2).n_obs == 2
 
