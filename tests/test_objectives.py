@@ -26,7 +26,11 @@ from samsvae.train.validation import valid_elbo
 from samsvae.types import Batch, Dosage, LogWeights
 
 TINY: dict[str, Any] = {"n_latent": 3, "n_hidden": 6}
-SMALL_EMBEDDING: dict[str, Any] = {"n_hidden_embedding": 5, "n_layers_embedding": 1}
+SMALL_EMBEDDING: dict[str, Any] = {
+    "embedding_given_mask": True,
+    "n_hidden_embedding": 5,
+    "n_layers_embedding": 1,
+}
 QUICK: dict[str, Any] = {
     "max_steps": 8,
     "batch_size": 64,
@@ -49,6 +53,7 @@ MEMBERS: list[tuple[type[Estimator], dict[str, Any]]] = [
 
 def fitted(screen: Screen, kind: type[Estimator] = SAMSVAE, **settings: Any) -> Estimator:
     own = {"mask_prob": 0.1, **SMALL_EMBEDDING} if kind is SAMSVAE else {}
+    settings = {"alignment": "none", **settings}
     return kind(screen, **TINY, **own).train(**(QUICK | settings))
 
 

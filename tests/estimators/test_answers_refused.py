@@ -20,6 +20,7 @@ from samsvae.train import loop
 from samsvae.train.validation import ValidElbo
 
 QUICK: dict[str, Any] = {
+    "alignment": "none",
     "max_steps": 6,
     "checkpoint_every": 3,
     "validate_every": 3,

@@ -57,7 +57,8 @@ class Case(NamedTuple):
 
 
 CASES = [
-    *(Case(SAMSVAE, {name: False}) for name in ("embedding_given_mask", "basal_given_shift")),
+    Case(SAMSVAE, {"embedding_given_mask": True}),
+    Case(SAMSVAE, {"basal_given_shift": False}),
     *(Case(SAMSVAE, {"mask": mask.name}) for mask in MASKS),
     Case(CPAVAE, {"basal_given_shift": False}),
     *(Case(kind, {"saturating_dose": True}) for kind in (SAMSVAE, CPAVAE)),
@@ -139,8 +140,10 @@ def test_networks_have_the_layers_that_are_asked_for(fitted: Fitted) -> None:
 
 def test_training_raises_the_elbo(fitted: Fitted) -> None:
     history = fitted.model.history
-    assert np.isfinite(history.to_numpy(np.float64)).all()
-    assert history["step"].tolist() == [30, 60, 90, 120, 150]
+    aligned = "is_aligned" in history
+    finite = history.drop(columns="mask_sparsity", errors="ignore").to_numpy(np.float64)
+    assert np.isfinite(finite).all()
+    assert history["step"].tolist() == sorted([30, 60, 90, 120, 150, *([75] if aligned else [])])
     assert history["elbo"].iloc[-1] > history["elbo"].iloc[0] + 1
     assert history["valid_elbo"].max() > history["valid_elbo"].iloc[0]
     terms = ["likelihood", *fitted.model.module.variables]
@@ -245,7 +248,8 @@ def test_the_batch_is_drawn_or_held_fixed(fitted: Fitted) -> None:
     se = np.sqrt(share[0] ** 2 * variances[0] + share[1] ** 2 * variances[1] + variances[2])
     assert np.all(np.abs(both.X[0] - mixed) < errors(12) * se)
     differ = np.abs(one.X - two.X) / np.sqrt(variances[0] + variances[1])
-    assert differ.max() > (errors(12) if case.counts else 0)  # a batch moves no Gaussian effect far
+    # Beside a library size a batch moves effects far, without one hardly.
+    assert differ.max() > (errors(12) if scale == "normalized" else 0)
 
 
 def test_new_cells_are_data_of_the_likelihoods_kind(fitted: Fitted) -> None:

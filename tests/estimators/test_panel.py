@@ -88,7 +88,13 @@ def test_whole_libraries_start_as_torch_draws_them(screen: samsvae.Screen) -> No
 
 def test_a_model_of_a_panel_is_saved_and_resumed(tmp_path: Path) -> None:
     screen = read(panel(make_adata()), library_size_key="total")
-    settings = {"max_steps": 8, "batch_size": 64, "validate_every": 2, "progress": False}
+    settings: dict[str, Any] = {
+        "alignment": "none",
+        "max_steps": 8,
+        "batch_size": 64,
+        "validate_every": 2,
+        "progress": False,
+    }
     whole = samsvae.SAMSVAE(screen, **SMALL).train(**settings)
     shorter = {"checkpoint": tmp_path / "checkpoint", "checkpoint_every": 4}
     samsvae.SAMSVAE(screen, **SMALL).train(**settings | {"max_steps": 4}, **shorter)

@@ -38,7 +38,7 @@ def answers(model: samsvae.SAMSVAE, screen: samsvae.Screen) -> dict[str, np.ndar
         "mask": model.mask_probabilities().to_numpy(),
         "embeddings": model.embeddings().to_numpy(),
         "counts": model.simulate("A", n_cells=5).X.toarray(),
-        "history": model.history.to_numpy(),
+        "history": model.history.to_numpy(float),
     }
 
 

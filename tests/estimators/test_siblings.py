@@ -62,7 +62,7 @@ def relabelled(*, seen: str, new: str, split: str = "test") -> AnnData:
 @pytest.mark.parametrize("basal_given_shift", [True, False])
 def test_sams_vae_with_a_mask_of_ones_is_cpa_vae(screen: Screen, basal_given_shift: bool) -> None:
     settings: dict[str, Any] = {**TINY, "basal_given_shift": basal_given_shift}
-    sams: Any = shaken(SAMSVAE(screen, **settings, embedding_given_mask=False)).module
+    sams: Any = shaken(SAMSVAE(screen, **settings, mask_prob=0.1)).module
     cpa: Any = CPAVAE(screen, **settings).module.double()
     state = sams.state_dict()
     state.pop("mechanism.mask.logits")

@@ -18,7 +18,14 @@ class Done(NamedTuple):
 
 Call = Callable[[str], Done]
 
-TINY = {**SMALL, "max_steps": 4, "batch_size": 64, "n_particles": 2, "progress": False}
+TINY = {
+    **SMALL,
+    "alignment": "none",
+    "max_steps": 4,
+    "batch_size": 64,
+    "n_particles": 2,
+    "progress": False,
+}
 TRAIN = "train data.h5ad --out new --config tiny.toml --split-key split"
 BARE = "train data.h5ad --out new --max-steps 1 --no-progress"
 QUICK = "--no-progress --n-particles 10"

@@ -14,7 +14,7 @@ def certain() -> samsvae.SAMSVAE:
     """Return a model whose posterior over globals has no spread."""
     screen = read(make_adata())
     model = samsvae.SAMSVAE(screen, **SMALL, embedding_given_mask=False).train(
-        max_steps=30, batch_size=64, n_particles=1, validate_every=30, progress=False
+        max_steps=30, batch_size=64, alignment="none", validate_every=30, progress=False
     )
     with torch.no_grad():
         model.module.mechanism.mask.logits.fill_(30.0)

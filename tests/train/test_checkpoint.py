@@ -21,6 +21,7 @@ from samsvae.train.step import PlainStep
 from samsvae.train.validation import ValidElbo, valid_elbo
 
 QUICK: dict[str, Any] = {
+    "alignment": "none",
     "max_steps": 60,
     "batch_size": 64,
     "n_particles": 2,

@@ -28,6 +28,7 @@ from samsvae.train.step import PlainStep, draw_noise
 from samsvae.train.validation import ValidElbo, valid_elbo
 
 QUICK: dict[str, Any] = {
+    "alignment": "none",
     "max_steps": 12,
     "batch_size": 64,
     "n_particles": 2,
@@ -299,7 +300,7 @@ def one_cell_each(n_genes: int, n_perturbations: int) -> samsvae.Screen:
 
 def test_no_step_moves_a_unit_by_more_than_it_varies_at_the_start() -> None:
     sizes = {"n_hidden": 256, "n_layers": 2, "n_hidden_embedding": 64}
-    model = samsvae.SAMSVAE(one_cell_each(500, 7), n_latent=400, **sizes)
+    model = samsvae.SAMSVAE(one_cell_each(500, 7), n_latent=400, embedding_given_mask=True, **sizes)
     wide = {name: rate for name, rate in rates_of(model, 3e-3).items() if rate < 3e-3}
     most = {
         "encoder.network.hidden.first.weights.0": 500,

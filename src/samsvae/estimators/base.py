@@ -145,7 +145,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
         >>> model = model.train(max_steps=5, progress=False)
         >>> list(model.history["step"]), model.is_trained
-        ([5], True)
+        ([2, 5], True)
         """
         return self.train_with(TrainSettings(**settings))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -10,7 +13,7 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
 from samsvae.estimators.trained import Trained
 from samsvae.inference.latent import latent_means
-from samsvae.inference.mechanisms import embedding_means
+from samsvae.inference.mechanisms import embedding_means, program_of
 from samsvae.model.mechanism import AdditiveShift
 
 
@@ -114,6 +117,100 @@ class Mechanisms(Trained):
         # Probabilities that round to 1 tie: among them the evidence decides.
         order = np.lexsort((-pairs["log_bayes_factor"], -pairs["probability"], position))
         return pairs.iloc[order].reset_index(drop=True)
+
+    def mechanisms(self, *, n_genes: int = 10) -> pd.DataFrame:
+        """Return the latent dimensions in use, with what moves each and what each moves.
+
+        A dimension is in use if a perturbation shifts it with a probability above 1/2. The genes
+        that it moves are those of its effect: the difference of log2(1 + 1e4 rho) between states a
+        unit apart along it, at the mean state of the perturbations that move it, in the direction
+        in which the strongest of them moves it.
+
+        Parameters
+        ----------
+        n_genes
+            Genes that are named, in each direction.
+
+        Returns
+        -------
+        One row per dimension in use, the one of the largest shifts first: n_perturbations;
+        perturbations (their names, the largest shift first); shifts and probabilities, in that
+        order; up and down (names of genes); share (of the sum of squared shifts of all dimensions
+        in use); log_bayes_factor (of its surest entry, nats). Perturbations are as the model
+        encodes them (combinations of their own, for SVAE+).
+
+        Warns
+        -----
+        UserWarning
+            If nothing tells these axes from rotated ones: see docs/identifiability.md.
+
+        Raises
+        ------
+        InputError
+            If the model is not trained, or infers no mask (CPA-VAE, conditional VAE).
+
+        Examples
+        --------
+        >>> import samsvae
+        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
+        >>> screen = samsvae.datasets.simulated_screen(**sizes)
+        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+        >>> model = model.train(max_steps=5, progress=False)
+        >>> list(model.mechanisms().columns)[:3]
+        ['n_perturbations', 'perturbations', 'shifts']
+        """
+        check_count("n_genes", n_genes)
+        pairs = self.inclusion()
+        found = pairs[pairs["probability"] > 0.5]
+        size = found["shift"].abs()
+        found = found.assign(size=size).sort_values("size", ascending=False, kind="stable")
+        held = np.square(found["shift"]).groupby(found["dimension"]).sum()
+        dimensions = held.sort_values(ascending=False, kind="stable").index
+        rows = [self._row_of(found[found["dimension"] == name], n_genes) for name in dimensions]
+        columns = ["n_perturbations", "perturbations", "shifts", "probabilities", "up", "down"]
+        table = pd.DataFrame(rows, pd.Index(dimensions, name="dimension"), columns)
+        table["share"] = held[dimensions] / held.sum()
+        evidence = found.groupby("dimension")["log_bayes_factor"].max()
+        table["log_bayes_factor"] = evidence.reindex(dimensions)
+        self._warn_of_axes(found)
+        return table
+
+    def _row_of(self, entries: pd.DataFrame, n_genes: int) -> dict[str, Any]:
+        """Return the row of one dimension: of its entries, the largest first."""
+        names = list(entries["perturbation"])
+        shifts = self.mask_probabilities().loc[names] * self.embeddings().loc[names]
+        program = program_of(
+            self.module,
+            torch.from_numpy(shifts.to_numpy()),
+            int(entries["dimension"].iloc[0][1:]),
+            sign=float(np.sign(entries["shift"].iloc[0])),
+        )
+        genes = np.array(self.facts.vocabulary.genes)
+        heard = np.flatnonzero(~self.facts.silent)
+        order = heard[np.argsort(-program[heard], kind="stable")]
+        return {
+            "n_perturbations": len(names),
+            "perturbations": names,
+            "shifts": entries["shift"].tolist(),
+            "probabilities": entries["probability"].tolist(),
+            "up": [str(genes[i]) for i in order[:n_genes] if program[i] > 0],
+            "down": [str(genes[i]) for i in order[::-1][:n_genes] if program[i] < 0],
+        }
+
+    def _warn_of_axes(self, found: pd.DataFrame) -> None:
+        """Warn where dimensions move together only, or no perturbation leaves any alone."""
+        mask = found.assign(one=1).pivot_table(
+            index="perturbation", columns="dimension", values="one", fill_value=0
+        )
+        _, same = np.unique(mask.to_numpy().T, axis=0, return_inverse=True)
+        twins = [mask.columns[same == i].tolist() for i in np.unique(same) if (same == i).sum() > 1]
+        if twins:
+            warnings.warn(
+                f"{len(twins)} groups of dimensions are moved by the very same perturbations "
+                f"({', '.join(map('+'.join, twins))}): nothing tells their axes apart, any "
+                "rotation of them is as good; see docs/identifiability.md",
+                stacklevel=3,
+            )
 
     def dose_parameters(self) -> pd.DataFrame:
         """Return the Hill curve of each perturbation's dose, for models with `saturating_dose`.

@@ -212,15 +212,16 @@ class Arm:
         mc_se = np.sqrt(np.maximum(self.square / n - ate**2, 0) / (n - 1))
         if shared is None:
             return Effect(ate, mc_se, np.full((len(LEVELS), 2, len(ate)), np.nan))
-        return Effect(ate, mc_se, ate + self._deviation(shared))
+        return Effect(ate, mc_se, self._ends(ate, shared))
 
-    def _deviation(self, shared: Crossed) -> np.ndarray:
-        """Return the ends of the intervals of ATE(E, M) around its mean, `level end gene`.
+    def _ends(self, ate: np.ndarray, shared: Crossed) -> np.ndarray:
+        """Return the ends of the intervals of ATE(E, M), whose mean is `ate`, `level end gene`.
 
         Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
         d_rs = mean + A_r + B_s + e_rs, what is wanted is the spread of A_r; the mean over s still
         holds e_rs / sqrt(S), whose variance is estimated from the residuals of the layout and taken
-        off, by shrinking the deviations.
+        off, by shrinking the deviations. A draw whose masks are all closed has no effect at all,
+        and no noise: it stays 0.
         """
         n_draws, n_basal = self.control.settings.n_draws, shared.state.shape[1]
         together = max(1, _ELEMENTS // (n_basal * len(self.total)))
@@ -249,8 +250,8 @@ class Arm:
         kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
         ends = [((1 - level) / 2, (1 + level) / 2) for level in LEVELS]
         # Of R draws the k-th smallest is the quantile k / (R + 1): others leave intervals narrow.
-        deviations = (by_draw - mean) * kept
-        quantiles: np.ndarray = np.quantile(deviations, ends, axis=0, method="weibull")
+        effects = np.where(by_draw == 0, 0, ate + (by_draw - mean) * kept)
+        quantiles: np.ndarray = np.quantile(effects, ends, axis=0, method="weibull")
         return quantiles
 
 

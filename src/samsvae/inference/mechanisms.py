@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from samsvae.model.mechanism import AdditiveShift
+from samsvae.model.vae import PerturbationVAE
 
 
 @torch.no_grad()
@@ -14,3 +16,35 @@ def embedding_means(mechanism: AdditiveShift) -> Tensor:
     mask = (mechanism.mask.probability() > 0.5).float()
     everyone = torch.arange(len(mask), device=mask.device)
     return mechanism.embedding.mean(everyone, mask)
+
+
+@torch.no_grad()
+def program_of(
+    model: PerturbationVAE, shifts: Tensor, dimension: int, *, sign: float
+) -> np.ndarray:
+    """Return what moving along a latent dimension does to each gene, `gene`.
+
+    The difference of log2(1 + 1e4 rho), or of the mean where there is no library size, between
+    states half a unit to either side of the mean of some shifts; batches in equal parts.
+
+    Parameters
+    ----------
+    model
+        In evaluation.
+    shifts
+        `perturbation latent`.
+    dimension
+        Which.
+    sign
+        Direction, 1 or -1.
+    """
+    weight = model.decoder.first.weights[0]
+    state = shifts.to(weight).mean(0)
+    ends = state.repeat(2, 1)
+    ends[:, dimension] += sign * state.new_tensor([-0.5, 0.5])
+    n_batches = model.decoder.first.in_features[-1]
+    covariates = state.new_full((2, n_batches), 1 / max(1, n_batches))
+    expected = model.likelihood.expectation(model.decoder(ends, covariates)).double()
+    if model.likelihood.has_library_size:
+        expected = torch.log2(1 + expected)
+    return (expected[1] - expected[0]).cpu().numpy()

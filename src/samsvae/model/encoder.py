@@ -83,6 +83,22 @@ class Encoder(nn.Module):
         rest = (batch.library_size - batch.counts.sum(-1)).clamp(min=0)
         return torch.cat([batch.counts, rest.unsqueeze(-1)], -1)
 
+    def rotate(self, matrix: Tensor) -> None:
+        """Answer for basal states z Q in place of z, given contexts rotated alike.
+
+        A context of another width than the latent space (a dosage) is none to be rotated.
+        """
+        first = self.network.hidden.first
+        if first.in_features[1] == self.n_latent:
+            first.rotate(1, matrix)
+        self.network.rotate(matrix)
+
+    def move(self, offset: Tensor) -> None:
+        """Answer alike for contexts from which an offset was taken."""
+        first = self.network.hidden.first
+        if first.in_features[1] == self.n_latent:
+            first.move(1, offset)
+
     def noise(self, n_cells: int, n_particles: int, generator: torch.Generator) -> Tensor:
         """Draw standard normal noise, `particle cell latent`."""
         shape = (n_particles, n_cells, self.n_latent)
@@ -116,3 +132,7 @@ class StateEncoder(Encoder):
         assert isinstance(context, Tensor)
         state = super().posterior(batch, context)
         return Normal(state.loc - context, state.scale, validate_args=False)
+
+    def move(self, offset: Tensor) -> None:
+        """Answer for states z - c in place of z."""
+        self.network.move(offset)

@@ -20,12 +20,15 @@ from samsvae.ops import beta, straight_through
 from samsvae.ops.noise import uniform
 from samsvae.types import Draw
 
+_FARTHEST = 8.0
+"""Largest log odds that a posterior starts from."""
+
 
 class MaskPrior(NamedTuple):
     """Parameters of mask priors; each takes those it needs."""
 
-    prob: float = 0.01
-    """alpha of the Bernoulli: the smaller, the sparser."""
+    prob: float | None = 0.01
+    """alpha of the Bernoulli: the smaller, the sparser; None: it is learned."""
     a: float = 1.0
     b: float = 2.0
     """Of the Beta from which the probability is drawn: the larger b, the sparser."""
@@ -71,6 +74,22 @@ class Mask(nn.Module, ABC):
         """Return the posterior inclusion probability, `perturbation latent`."""
         return self.logit().sigmoid()
 
+    @abstractmethod
+    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
+        """Start the posterior from evidence: prior log odds plus log Bayes factor.
+
+        Parameters
+        ----------
+        evidence
+            Log Bayes factor of each entry, nats, `perturbation latent`.
+        seen
+            `perturbation`: which have training cells.
+        """
+
+    def _started(self, evidence: Tensor) -> Tensor:
+        """Return the logits of a start: none so far out that no gradient would bring it back."""
+        return (self.prior_logit() + evidence).clamp(-_FARTHEST, _FARTHEST)
+
     def _uniform(
         self, perturbations: Tensor, n_particles: int, generator: torch.Generator
     ) -> Tensor:
@@ -80,21 +99,35 @@ class Mask(nn.Module, ABC):
 
 
 class BernoulliMask(Mask):
-    """m_tl ~ Bernoulli(alpha), with posterior q(m_tl) = Bernoulli(sigmoid(logits_tl))."""
+    """m_tl ~ Bernoulli(alpha), with posterior q(m_tl) = Bernoulli(sigmoid(logits_tl)).
+
+    Without a given alpha it is learned, one for all entries (empirical Bayes): then a screen in
+    which nothing acts makes it fall to nothing by itself.
+    """
 
     name = "bernoulli"
 
     def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__(n_perturbations, n_latent, prior)
-        check_range("mask_prob", prior.prob, low=0, high=1, open_=True)
+        if prior.prob is not None:
+            check_range("mask_prob", prior.prob, low=0, high=1, open_=True)
         self.logits = nn.Parameter(torch.zeros(self.shape))
         self.prob = prior.prob
+        self.log_odds = nn.Parameter(torch.tensor(_log_odds(0.01))) if prior.prob is None else None
 
     def prior(self) -> Bernoulli:
         """Return p(m_tl), `[perturbation] [latent]`."""
         # By its logit, which torch would bound for a small probability in single precision.
-        logit = math.log(self.prob) - math.log1p(-self.prob)
-        return Bernoulli(logits=self.logits.new_full((), logit), validate_args=False)
+        if self.log_odds is not None:
+            return Bernoulli(logits=self.log_odds, validate_args=False)
+        logit = self.logits.new_full((), _log_odds(self.prob))
+        return Bernoulli(logits=logit, validate_args=False)
+
+    @torch.no_grad()
+    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
+        if self.log_odds is not None:
+            self.log_odds.fill_(_log_odds(most_likely_share(evidence[seen])))
+        self.logits.copy_(self._started(evidence))
 
     def posterior(self, perturbations: Tensor) -> Bernoulli:
         return Bernoulli(logits=self.logits[perturbations], validate_args=False)
@@ -188,6 +221,13 @@ class BetaBernoulliMask(_BetaMask):
     def logit(self) -> Tensor:
         return self.log_a - self.log_b  # of a / (a + b)
 
+    @torch.no_grad()
+    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
+        """Start from Beta distributions with these means, as wide as those of a fresh mask."""
+        logits = self._started(evidence)
+        self.log_a.copy_(F.logsigmoid(logits) + math.log(2))
+        self.log_b.copy_(F.logsigmoid(-logits) + math.log(2))
+
 
 class PointBetaBernoulliMask(_BetaMask):
     """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a point p_tl = sigmoid(logits_tl).
@@ -220,6 +260,10 @@ class PointBetaBernoulliMask(_BetaMask):
     def logit(self) -> Tensor:
         return self.logits
 
+    @torch.no_grad()
+    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
+        self.logits.copy_(self._started(evidence))
+
 
 class FullMask(Mask):
     """m_tl = 1: every perturbation shifts every latent dimension (CPA-VAE)."""
@@ -246,9 +290,39 @@ class FullMask(Mask):
 
     prior_logit = logit
 
+    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
+        """Do nothing: it is not inferred."""
+
 
 MASKS: list[type[Mask]] = [BernoulliMask, BetaBernoulliMask, PointBetaBernoulliMask]
 """Masks with a prior, that an estimator can be given by name."""
+
+
+def most_likely_share(evidence: Tensor) -> float:
+    """Return the share alpha of entries that are not 0 that makes their evidence most likely.
+
+    max over alpha of sum log(1 - alpha + alpha BF), by expectation maximisation; alpha is also the
+    mean of the posterior probabilities that it gives, with half an entry more that is not 0 and
+    half of one that is: where nothing is found, alpha is that of half an entry.
+
+    >>> evidence = torch.tensor([20.0] * 3 + [-1.0] * 17)
+    >>> round(most_likely_share(evidence), 2)
+    0.26
+    """
+    evidence = evidence.double().flatten()
+    share = 0.1
+    for _ in range(1000):
+        before = share
+        found = float((_log_odds(share) + evidence).sigmoid().sum())
+        share = (found + 0.5) / (len(evidence) + 1)
+        if abs(share - before) < 1e-6 * before:
+            break
+    return share
+
+
+def _log_odds(probability: float | None) -> float:
+    assert probability is not None
+    return math.log(probability) - math.log1p(-probability)
 
 
 def _parameters(distribution: Beta) -> tuple[Tensor, Tensor]:

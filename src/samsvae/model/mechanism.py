@@ -11,7 +11,7 @@ from samsvae.model.dose import HillResponse
 from samsvae.model.embedding import Embedding
 from samsvae.model.mask import Mask
 from samsvae.model.networks import OneHot
-from samsvae.types import Context, Dosage, ShiftNoise, Shifts
+from samsvae.types import Context, Dosage, Draw, ShiftNoise, Shifts
 
 
 class Mechanism(nn.Module, ABC):
@@ -71,6 +71,8 @@ class AdditiveShift(Mechanism):
         super().__init__()
         self.mask = mask
         self.embedding = embedding
+        self.dense = False
+        """Whether all masks are taken as open, for nothing: a phase of training."""
         self.response = response
         self.n_context = embedding.n_latent
         self.state_widths = (embedding.n_latent,)
@@ -80,21 +82,41 @@ class AdditiveShift(Mechanism):
     def noise(
         self, perturbations: Tensor, n_particles: int, generator: torch.Generator
     ) -> ShiftNoise:
+        embedding = self.embedding
+        if self.dense:  # nothing is drawn of the mask
+            noise = embedding.noise(perturbations, n_particles, generator)
+            return ShiftNoise(noise.new_empty(*noise.shape[:2], 0), noise)
         return ShiftNoise(
             self.mask.noise(perturbations, n_particles, generator),
-            self.embedding.noise(perturbations, n_particles, generator),
+            embedding.noise(perturbations, n_particles, generator),
         )
 
     def draw(
         self, perturbations: Tensor, noise: ShiftNoise, *, closed_form: bool = False
     ) -> Shifts:
-        mask = self.mask.draw(perturbations, noise.mask, closed_form=closed_form)
+        mask = self._mask(perturbations, noise, closed_form=closed_form)
         embedding = self.embedding.draw(
             perturbations, mask.value, noise.embedding, closed_form=closed_form
         )
         paid = (self.mask.variable, mask), (self.embedding.variable, embedding)
         ratios = {name: draw.log_ratio for name, draw in paid if name is not None}
         return Shifts(mask.value * embedding.value, ratios)
+
+    def _mask(self, perturbations: Tensor, noise: ShiftNoise, *, closed_form: bool) -> Draw:
+        if not self.dense:
+            return self.mask.draw(perturbations, noise.mask, closed_form=closed_form)
+        shape = (len(noise.embedding), len(perturbations), self.embedding.n_latent)
+        ones = next(self.parameters()).new_ones(shape)
+        return Draw(ones, ones.new_zeros(shape[:-1]))
+
+    def rotate(self, matrix: Tensor) -> None:
+        """Displace in the axes of z Q in place of z, given that all masks are open."""
+        assert self.dense or self.mask.variable is None
+        self.embedding.rotate(matrix)
+
+    def move(self, offset: Tensor) -> None:
+        """Displace by e - c in place of e."""
+        self.embedding.move(offset)
 
     def context(self, dosage: Dosage, shifts: Shifts) -> Tensor:
         """Return D (M * E), `particle cell latent`: the displacement of each cell."""
@@ -111,7 +133,7 @@ class AdditiveShift(Mechanism):
 
     def metrics(self) -> dict[str, Tensor]:
         """Return the share of inclusion probabilities of at most 1/2, where they are inferred."""
-        if self.mask.variable is None:
+        if self.mask.variable is None or self.dense:
             return {}
         return {"mask_sparsity": (self.mask.probability() <= 0.5).double().mean()}
 

@@ -53,6 +53,25 @@ class JointLinear(nn.Module):
         """W, `out in`: its parts side by side."""
         return torch.cat(list(self.weights)).T
 
+    def part(self, index: int) -> nn.Parameter | None:
+        """Return the weights of a part of the input, `in out`; None for one of width 0."""
+        n_before = sum(n > 0 for n in self.in_features[:index])
+        return self.weights[n_before] if self.in_features[index] > 0 else None
+
+    @torch.no_grad()
+    def rotate(self, index: int, matrix: Tensor) -> None:
+        """Take a part x as x Q from now on: the result for the rotated part is what it was."""
+        weight = self.part(index)
+        if weight is not None:
+            weight.copy_(matrix.T @ weight)
+
+    @torch.no_grad()
+    def move(self, index: int, offset: Tensor) -> None:
+        """Take a part x as x + c from now on."""
+        weight = self.part(index)
+        if weight is not None:
+            self.bias.add_(offset @ weight)
+
     def forward(self, *parts: Context) -> Tensor:
         present = [part for part, n in zip(parts, self.in_features, strict=True) if n > 0]
         out: Tensor = self.bias
@@ -113,6 +132,23 @@ class GaussianNetwork(nn.Module):
         super().__init__()
         self.hidden = MLP(in_features, width, n_layers)
         self.heads = nn.Linear(width, 2 * out_features)  # means, and raw variances
+
+    @torch.no_grad()
+    def rotate(self, matrix: Tensor) -> None:
+        """Answer for x Q in place of x.
+
+        The mean is rotated; a variance that is diagonal is not so in other axes: it becomes
+        the geometric mean of the old ones, weighted by Q^2 (which a network's last layer can
+        give), between the variance along the new axis and that given all other axes.
+        """
+        turns = matrix.T, matrix.square().T
+        for values in (self.heads.weight, self.heads.bias):
+            values.copy_(torch.cat([q @ v for q, v in zip(turns, values.chunk(2), strict=True)]))
+
+    @torch.no_grad()
+    def move(self, offset: Tensor) -> None:
+        """Answer for x - c in place of x."""
+        self.heads.bias[: len(offset)].sub_(offset)
 
     def forward(self, *parts: Context) -> Normal:
         mean, raw_variance = single(self.heads(self.hidden(*parts))).chunk(2, -1)

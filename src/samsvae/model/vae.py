@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from torch import Tensor, nn
 
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import Likelihood
-from samsvae.model.mechanism import Mechanism
+from samsvae.model.mechanism import AdditiveShift, Mechanism
 from samsvae.model.networks import MLP
 from samsvae.types import Batch, Context, LogWeights, Shifts
 
@@ -62,3 +64,47 @@ class PerturbationVAE(nn.Module):
         """Return the decoder's last hidden layer, `... hidden`, of basal states in a context."""
         hidden: Tensor = self.decoder(*self.mechanism.apply_to(basal, context), covariates)
         return hidden
+
+    def rotate(self, matrix: Tensor) -> None:
+        """Rotate latent space: z Q in place of z, in every linear map that touches it.
+
+        N(0, I) is the same in all axes, so the prior of basal states and the likelihood of a cell
+        stay what they are; only posteriors that are diagonal, and sparse priors, see the axes.
+        How a diagonal variance is mapped, each part says.
+
+        Parameters
+        ----------
+        matrix
+            Q, `latent latent`, orthogonal.
+        """
+        self._additive.rotate(matrix)
+        self.encoder.rotate(matrix)
+        self.decoder.first.rotate(0, matrix)
+
+    def move(self, offset: Tensor) -> None:
+        """Move the origin of latent space: shifts lose an offset, and the decoder adds it again.
+
+        Cells that received one perturbation, at dose 1, are as likely as before. Control, which
+        has no shift, comes to lie where a perturbation with that very shift lay; a combination of
+        n comes n - 1 offsets away from where it lay.
+
+        Parameters
+        ----------
+        offset
+            c, `latent`.
+        """
+        self._additive.move(offset)
+        self.encoder.move(offset)
+        self.decoder.first.move(0, offset)
+
+    @property
+    def _additive(self) -> AdditiveShift:
+        assert isinstance(self.mechanism, AdditiveShift)
+        return self.mechanism
+
+
+def rotated(model: PerturbationVAE, matrix: Tensor) -> PerturbationVAE:
+    """Return a copy of a model whose latent space is rotated, see `PerturbationVAE.rotate`."""
+    turned = deepcopy(model)
+    turned.rotate(matrix)
+    return turned

@@ -1,4 +1,4 @@
-"""Rotations to the axes in which a matrix is sparsest."""
+"""Rotations to the axes in which estimates are sparsest."""
 
 from __future__ import annotations
 
@@ -6,39 +6,48 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-Loss: TypeAlias = Callable[[np.ndarray], tuple[float, np.ndarray]]
+Matrix: TypeAlias = NDArray[np.float64]
+Loss: TypeAlias = Callable[[Matrix], tuple[float, Matrix]]
 """Value of a loss of a matrix, and its gradient."""
 
-_STARTS = 8
-_NOISE = 1e-9
+_STARTS = 16
+"""Of which the first is the varimax solution, the others are random."""
+_REFINEMENTS = 15
+_NONE = 1e-9
 """Singular values below this share of the largest are none."""
 
 
 class Rotation(NamedTuple):
     """A rotation of latent space."""
 
-    matrix: np.ndarray
-    """Q, `latent latent`, orthogonal: rows are rotated as `values @ Q`. The columns are ordered by
-    how much of the values they hold."""
-    loss: float
-    """Smooth L1 norm of the rotated values."""
+    matrix: Matrix
+    """Q, `latent latent`, orthogonal: rows are rotated as `values @ Q`. Columns are ordered by how
+    much of the values they hold."""
+    share: float
+    """Estimated share of the rotated entries that are not 0."""
 
 
-def sparsest(values: np.ndarray, width: float, *, seed: int = 0) -> Rotation:
+def sparsest(values: Matrix, scale: Matrix, *, seed: int = 0) -> Rotation:
     """Return the orthogonal Q that makes `values @ Q` sparsest.
 
-    The smallest sum of sqrt(x^2 + width^2) over the entries: each counts by its size, those within
-    the noise hardly. Gradient projection from varimax solutions of several random starts; the best
-    is kept. Only the subspace that the values span is rotated: axes beyond it stay orthogonal to
-    all of them.
+    First the smallest sum of sqrt(x^2 + w^2) over the entries, w the median scale: what is within
+    the noise hardly counts. Gradient projection from the varimax solution and from random starts;
+    the best is kept. Then the largest marginal likelihood of the entries,
+
+    x ~ (1 - alpha) N(0, u) + alpha N(0, u + (1 - v)^2),    u = v (1 - v),
+
+    which is that of posterior means with posterior variance v under the prior N(0, 1), of which a
+    share alpha was not 0; alpha by expectation maximisation. Only the subspace that the values span
+    is rotated: further axes are orthogonal to all of them.
 
     Parameters
     ----------
     values
-        `perturbation latent`, such as the shifts of perturbations.
-    width
-        Size of the noise of an entry.
+        `perturbation latent`: posterior means, in units of the prior's standard deviation.
+    scale
+        Their posterior standard deviations, alike.
     seed
         Of the starts: same seed, same rotation.
 
@@ -51,45 +60,81 @@ def sparsest(values: np.ndarray, width: float, *, seed: int = 0) -> Rotation:
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> planted = rng.choice([-1.0, 0.0, 0.0, 0.0, 2.0], (60, 4))
-    >>> turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
-    >>> found = planted @ turn @ sparsest(planted @ turn, 0.01).matrix
-    >>> bool(np.sum(np.abs(found) > 0.1) == np.sum(planted != 0))
+    >>> planted = rng.choice([-1.0, 2.0, *8 * [0.0]], (60, 4))
+    >>> turned = planted @ np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    >>> found = turned @ sparsest(turned, np.full((60, 4), 0.1)).matrix
+    >>> int(np.sum(np.abs(found) > 0.1)) == int(np.sum(planted != 0))
     True
     """
+    values, scale = np.asarray(values, np.float64), np.asarray(scale, np.float64)
     _, size, axes = np.linalg.svd(values)
-    rank = int(np.sum(size > _NOISE * size.max(initial=0.0)))
+    rank = int(np.sum(size > _NONE * size.max(initial=0.0)))
     inside, outside = axes[:rank].T, axes[rank:].T
-    spanned, rng = values @ inside, np.random.default_rng(seed)
-    best, lowest = np.eye(rank), np.inf
+    spanned, width = values @ inside, max(float(np.median(scale)), _NONE)
+    rng = np.random.default_rng(seed)
+    turn, lowest = np.eye(rank), np.inf
     for start in range(_STARTS if rank > 1 else 0):
-        turn = np.eye(rank) if start == 0 else np.linalg.qr(rng.normal(size=(rank, rank)))[0]
-        turn = _descended(spanned, turn, _varimax)
-        turn = _descended(spanned, turn, lambda x: _smooth_l1(x, width))
-        loss = _smooth_l1(spanned @ turn, width)[0]
+        other = np.linalg.qr(rng.normal(size=(rank, rank)))[0]
+        if start == 0:
+            other = _descended(spanned, np.eye(rank), _varimax)
+        other = _descended(spanned, other, lambda x: _smooth_l1(x, width))
+        loss = _smooth_l1(spanned @ other, width)[0]
         if loss < lowest - 1e-9 * abs(loss):
-            best, lowest = turn, loss
-    order = np.argsort(-np.square(spanned @ best).sum(0), kind="stable")
-    matrix = np.hstack([inside @ best[:, order], outside])
-    return Rotation(matrix, _smooth_l1(values @ matrix, width)[0])
+            turn, lowest = other, loss
+    share = 0.1 if rank else 0.0
+    precision = np.maximum(scale, _NONE) ** -2
+    for _ in range(_REFINEMENTS if rank else 0):
+        variance = np.clip(1 / (precision @ np.square(inside @ turn)), 1e-6, 1 - 1e-6)
+        share = _most_likely_share(spanned @ turn, variance, share)
+        mixture = _spike_and_slab(variance, share)
+        turn = _descended(spanned, turn, mixture, n_steps=50)
+    order = np.argsort(-np.square(spanned @ turn).sum(0), kind="stable")
+    return Rotation(np.hstack([inside @ turn[:, order], outside]), share)
 
 
-def _smooth_l1(x: np.ndarray, width: float) -> tuple[float, np.ndarray]:
+def _smooth_l1(x: Matrix, width: float) -> tuple[float, Matrix]:
     root = np.sqrt(x * x + width * width)
-    return float(root.sum()), x / np.maximum(root, np.finfo(float).tiny)
+    return float(root.sum()), x / root
 
 
-def _varimax(x: np.ndarray) -> tuple[float, np.ndarray]:
+def _varimax(x: Matrix) -> tuple[float, Matrix]:
     square = x * x
     centred = square - square.mean(0)
     return -float((centred * square).sum()) / 4, -x * centred
 
 
-def _descended(values: np.ndarray, turn: np.ndarray, loss: Loss, n_steps: int = 500) -> np.ndarray:
+def _spike_and_slab(variance: Matrix, share: float) -> Loss:
+    """Return minus the log marginal likelihood of posterior means, but for a constant."""
+    narrow = variance * (1 - variance)
+    wide = narrow + (1 - variance) ** 2
+
+    def loss(x: Matrix) -> tuple[float, Matrix]:
+        spike = np.log1p(-share) - (np.log(narrow) + x * x / narrow) / 2
+        slab = np.log(share) - (np.log(wide) + x * x / wide) / 2
+        both = np.logaddexp(spike, slab)
+        at_zero = np.exp(spike - both)
+        return -float(both.sum()), x * (at_zero / narrow + (1 - at_zero) / wide)
+
+    return loss
+
+
+def _most_likely_share(x: Matrix, variance: Matrix, share: float) -> float:
+    narrow = variance * (1 - variance)
+    wide = narrow + (1 - variance) ** 2
+    ratio = (np.log(narrow / wide) + x * x * (1 / narrow - 1 / wide)) / 2
+    for _ in range(100):
+        log_odds = np.log(share) - np.log1p(-share) + ratio
+        mean = float(np.mean(1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))))
+        share = min(max(mean, 1e-6), 0.5)
+    return share
+
+
+def _descended(values: Matrix, turn: Matrix, loss: Loss, n_steps: int = 500) -> Matrix:
     """Return the turn at which gradient projection comes to rest.
 
-    A step against the gradient along the orthogonal matrices, moved back to the nearest of them;
-    halved until the loss falls (Jennrich, Psychometrika 2001).
+    A step against the gradient along the orthogonal matrices, brought back to them; halved until
+    the loss falls (Jennrich: A simple general procedure for orthogonal rotation, Psychometrika
+    2001).
     """
     value, slope = loss(values @ turn)
     length = 1.0
@@ -98,12 +143,12 @@ def _descended(values: np.ndarray, turn: np.ndarray, loss: Loss, n_steps: int = 
         inner = turn.T @ gradient
         along = gradient - turn @ (inner + inner.T) / 2
         steepness = float(np.square(along).sum())
-        if steepness <= (1e-9 * max(abs(value), 1e-300)) ** 2:
+        if steepness <= (_NONE * abs(value)) ** 2:
             break
         length *= 2
         for _ in range(40):
-            left, _, right = np.linalg.svd(turn - length * along)
-            ahead = left @ right
+            ahead, triangle = np.linalg.qr(turn - length * along)
+            ahead = ahead * np.sign(np.diag(triangle))
             lower, slope_ahead = loss(values @ ahead)
             if lower < value - steepness * length / 2:
                 break

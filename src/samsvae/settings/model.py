@@ -80,11 +80,11 @@ class MaskSettings:
         Beta; "beta_bernoulli_point": the same prior, each p a learned point.
     mask_prob
         Prior probability alpha that a perturbation shifts a latent dimension: the smaller, the
-        fewer dimensions it shifts.
+        fewer dimensions it shifts. By default it is learned, one for all (empirical Bayes).
     """
 
     mask: str = "bernoulli"
-    mask_prob: float = 0.01
+    mask_prob: float | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -118,7 +118,7 @@ class EmbeddingSettings:
         Its hidden layers, at least 1.
     """
 
-    embedding_given_mask: bool = True
+    embedding_given_mask: bool = False
     n_hidden_embedding: int = 200
     n_layers_embedding: int = 2
 

@@ -12,6 +12,10 @@ from samsvae.errors import InputError, check_count, check_range, listed, unknown
 
 OBJECTIVES = ("elbo", "iwelbo")
 PRECISIONS = ("float32", "bfloat16")
+ALIGNMENTS = ("rotate", "none")
+SCHEDULES = ("cosine", "constant")
+_WARM_UP = 50
+"""Steps over which a learning rate with a schedule rises."""
 STEPS = ("auto", "plain", "compiled", "graph")
 MAY_DIFFER = (
     "device",
@@ -50,6 +54,9 @@ class TrainPlan:
         dearer.
     learning_rate
         Of Adam.
+    schedule
+        Of the learning rate in each phase of training: "cosine", from nothing to its value over 50
+        steps and then along a cosine to 0 at the phase's end; "constant".
     scale_learning_rate
         Lower it for the weights of wide layers: those of n inputs take at most 1 / (sqrt(3) n), so
         that no step moves a unit by more than it varies at the start. At 3e-3 these are layers of
@@ -77,6 +84,11 @@ class TrainPlan:
         The same of the embedding.
     warmup_steps
         Steps over which all these factors rise from 0 to their value, in proportion to the step.
+    alignment
+        "rotate": half of the steps are taken with all masks open; then latent space is rotated to
+        the axes in which perturbations shift fewest dimensions, and the masks start from the
+        evidence (docs/identifiability.md). "none": masks are inferred from the first step, in
+        whatever axes training finds (the paper). Of account for models that infer masks.
     validate_every
         Steps between two evaluations of the validation cells' ELBO; the model of the best is kept.
     patience
@@ -103,6 +115,7 @@ class TrainPlan:
     batch_size: int = 512
     n_particles: int = 1
     learning_rate: float = 3e-3
+    schedule: str = "constant"
     scale_learning_rate: bool = True
     weight_decay: float = 1e-6
     clip_norm: float | None = None
@@ -113,6 +126,7 @@ class TrainPlan:
     mask_prob_weight: float = 1.0
     embedding_weight: float = 1.0
     warmup_steps: int = 0
+    alignment: str = "rotate"
     validate_every: int = 100
     patience: int | None = None
     checkpoint_every: int = 500
@@ -133,7 +147,13 @@ class TrainPlan:
         check_range("weight_decay", self.weight_decay, low=0, high=1)
         if self.clip_norm is not None:
             check_range("clip_norm", self.clip_norm, low=0, high=math.inf, open_=True)
-        choices = {"objective": OBJECTIVES, "precision": PRECISIONS, "step": STEPS}
+        choices = {
+            "objective": OBJECTIVES,
+            "alignment": ALIGNMENTS,
+            "schedule": SCHEDULES,
+            "precision": PRECISIONS,
+            "step": STEPS,
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
@@ -193,6 +213,12 @@ class TrainPlan:
             return {}
         warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return {name: warmth * weight for name, weight in self.weights.items()}
+
+    def share_of_rate(self, step: int, n_steps: int) -> float:
+        """Return by what the learning rate is multiplied at a step (from 0) of a phase."""
+        if self.schedule == "constant":
+            return 1.0
+        return min(1.0, (step + 1) / _WARM_UP) * (1 + math.cos(math.pi * step / n_steps)) / 2
 
     def n_steps(self, n_cells: int) -> int:
         """Return how many steps training takes on so many cells."""

@@ -16,9 +16,11 @@ from torch import Tensor
 from samsvae.data.loader import Loader
 from samsvae.data.order import EpochOrder
 from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted, listed
+from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage import tensors as files
+from samsvae.train.alignment import align, can_align
 from samsvae.train.checkpoint import optimizer_tensors, restore_optimizer
 from samsvae.train.progress import ProgressBar
 from samsvae.train.rates import parameter_groups
@@ -67,14 +69,17 @@ class Training:
     ) -> None:
         self.identity, self.saved = dict(identity), saved
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
-        variant = settings.step_on(train.device.type)
-        self.optimizer = torch.optim.Adam(
-            parameter_groups(model, settings.learning_rate, scaled=settings.scale_learning_rate),
-            weight_decay=settings.weight_decay,
-            fused=True,
-            capturable=variant == "graph",
-        )
-        kind = CompiledStep if variant == "compiled" else PlainStep
+        self.variant = settings.step_on(train.device.type)
+        self.batch = _batches(train)
+        self.order = EpochOrder(len(train.screen), settings.seed)
+        self.generator = torch.Generator(train.device)
+        self.n_steps = settings.n_steps(len(train.screen))
+        self.step = 0
+        self.aligned_after: int | None = None
+        if settings.alignment == "rotate" and can_align(model):
+            self.aligned_after = self.n_steps // 2
+        kind = CompiledStep if self.variant == "compiled" else PlainStep
+        self.optimizer, self.rates = self._fresh_optimizer()
         self.take_step = kind(
             model,
             self.optimizer,
@@ -83,14 +88,7 @@ class Training:
             closed_form=settings.takes_closed_form,
             bfloat16=settings.precision == "bfloat16",
         )
-        self.batch = _batches(train)
-        self.order = EpochOrder(len(train.screen), settings.seed)
-        self.generator = torch.Generator(train.device)
-        self.step_of: Callable[[Tensor, Tensor], Tensor] = self._step_of
-        if variant == "graph":
-            self.step_of = Replayed(self._step_of, CudaRecorder(self.generator))
-        self.n_steps = settings.n_steps(len(train.screen))
-        self.step = 0
+        self._set_up()
         self.history = history
         self.metric_names: list[str] = []
         self.pending: list[Tensor] = []  # metrics of the steps since the last row, on the device
@@ -98,6 +96,50 @@ class Training:
         self.best_elbo = -math.inf
         self.since_best = 0
         self.has_checkpoint = False
+
+    @property
+    def dense(self) -> bool:
+        """Whether all masks are still open: the model is aligned later."""
+        return self.aligned_after is not None and self.step < self.aligned_after
+
+    def _fresh_optimizer(self) -> tuple[torch.optim.Adam, list[float]]:
+        """Return Adam without a past, and the learning rates of its groups."""
+        settings, graph = self.settings, self.variant == "graph"
+        optimizer = torch.optim.Adam(
+            parameter_groups(
+                self.model, settings.learning_rate, scaled=settings.scale_learning_rate
+            ),
+            weight_decay=settings.weight_decay,
+            fused=True,
+            capturable=graph,
+        )
+        rates = [group["lr"] for group in optimizer.param_groups]
+        if graph:  # what is recorded reads them where they are
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=self.train.device)
+        return optimizer, rates
+
+    def _set_up(self) -> None:
+        """Set up the steps of a phase: what was recorded is recorded again."""
+        if isinstance(self.model.mechanism, AdditiveShift):
+            self.model.mechanism.dense = self.dense
+        self.step_of: Callable[[Tensor, Tensor], Tensor] = self._step_of
+        if self.variant == "graph":
+            self.step_of = Replayed(self._step_of, CudaRecorder(self.generator))
+
+    def _start_phase(self) -> None:
+        """Start a phase: what the optimiser knows is of other axes, so it starts anew."""
+        self.optimizer, self.rates = self._fresh_optimizer()
+        self.take_step.optimizer = self.optimizer
+        self._set_up()
+
+    def _align(self) -> None:
+        """End the phase of open masks: their best model is aligned, and none to be kept."""
+        self._check_finite()
+        self._restore_best()
+        align(self.model, self.train, seed=self.settings.seed)
+        self.best, self.best_elbo, self.since_best = None, -math.inf, 0
+        self._start_phase()
 
     def run(self) -> None:
         """Train to the end and leave the model at its best validation ELBO.
@@ -118,11 +160,14 @@ class Training:
             while self.step < self.n_steps and not self._out_of_patience():
                 self._one_step()
                 last = self.step == self.n_steps
-                if self.step % self.settings.validate_every == 0 or last:
+                ends_phase = last or self.step == self.aligned_after
+                if self.step % self.settings.validate_every == 0 or ends_phase:
                     self._check_finite()
                     seconds = time.perf_counter() - clock
                     self._evaluate((self.step - clock_step) / seconds)
                     clock, clock_step = time.perf_counter(), self.step
+                if self.step == self.aligned_after:
+                    self._align()
                 if self.step % self.settings.checkpoint_every == 0 or last or stopped():
                     self._save()
                 if stopped():
@@ -139,8 +184,25 @@ class Training:
         given = torch.from_numpy(rows), torch.tensor(factors)
         device = self.train.device
         self.generator.manual_seed(_seed_of(settings.seed, self.step))
+        self._set_rates(settings.share_of_rate(self.step - self._phase[0], self._phase[1]))
         self.pending.append(self.step_of(*(x.to(device, non_blocking=True) for x in given)))
         self.step += 1
+
+    @property
+    def _phase(self) -> tuple[int, int]:
+        """The step at which the phase starts, and how many steps it has."""
+        if self.aligned_after is None:
+            return 0, self.n_steps
+        if self.dense:
+            return 0, self.aligned_after
+        return self.aligned_after, max(1, self.n_steps - self.aligned_after)
+
+    def _set_rates(self, share: float) -> None:
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(share * rate)
+            else:
+                group["lr"] = share * rate
 
     def _step_of(self, rows: Tensor, factors: Tensor) -> Tensor:
         """Take a step on some cells, by position, and return its metrics."""
@@ -167,7 +229,7 @@ class Training:
 
     def _end_not_finite(self, step: int, wrong: str) -> NoReturn:
         """Leave the model at its best, and say which step went wrong."""
-        self._restore_best()
+        self._leave()
         path = self.settings.checkpoint
         kept = f"; the last good checkpoint is kept in {path}" if self.has_checkpoint else ""
         raise NonFiniteError(
@@ -201,20 +263,32 @@ class Training:
                 self.since_best += 1
         row |= {"valid_elbo": elbo, "valid_elbo_mc_se": mc_se}
         row["is_best"] = self.best is not None and self.since_best == 0
+        if self.aligned_after is not None:
+            row |= {"is_aligned": self.step > self.aligned_after, "mask_sparsity": math.nan}
         row |= {name: value.item() for name, value in self.model.mechanism.metrics().items()}
         cells = min(settings.batch_size, len(self.train.screen))
         row["cells_per_second"] = steps_per_second * cells
         self.history.append(row)
 
     def _out_of_patience(self) -> bool:
-        return self.settings.patience is not None and self.since_best >= self.settings.patience
+        return (
+            not self.dense
+            and self.settings.patience is not None
+            and self.since_best >= self.settings.patience
+        )
 
     def _restore_best(self) -> None:
         if self.best is not None:
             self.model.load_state_dict(self.best)
 
-    def _interrupted(self) -> None:
+    def _leave(self) -> None:
+        """Leave the model at its best, as one that answers: with masks, though they are fresh."""
         self._restore_best()
+        if self.dense and self.best is not None:
+            align(self.model, self.train, seed=self.settings.seed)
+
+    def _interrupted(self) -> None:
+        self._leave()
         path = self.settings.checkpoint
         message = f"training stopped after step {self.step} of {self.n_steps}"
         if path is not None:
@@ -228,6 +302,7 @@ class Training:
             "metric_names": self.metric_names,
             "best_elbo": self.best_elbo if self.best is not None else None,
             "since_best": self.since_best,
+            "aligned_after": self.aligned_after,
             "settings": self.settings.decisive,
             "model": self.identity,
             "data": [self.train.screen.digest, self.valid.screen.digest],
@@ -267,6 +342,12 @@ class Training:
         fits = {name: value.shape for name, value in model.items()} == shapes
         if not fits or any(header[what] != ours[what] for what in ("model", "data")):
             raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
+        if header["aligned_after"] is not None and header["step"] >= header["aligned_after"]:
+            self.aligned_after = header[
+                "aligned_after"
+            ]  # whatever number of steps is now asked for
+        self.step = header["step"]
+        self._start_phase()
         self.model.load_state_dict(model)
         restore_optimizer(self.optimizer, files.unprefixed("optimizer", tensors))
         device = self.train.device
@@ -275,7 +356,7 @@ class Training:
         self.best_elbo = -math.inf if header["best_elbo"] is None else header["best_elbo"]
         self.since_best = header["since_best"]
         self.pending = list(tensors["pending"].to(device)) if "pending" in tensors else []
-        self.step, self.has_checkpoint = header["step"], True
+        self.has_checkpoint = True
         self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
 

@@ -70,8 +70,8 @@ def train(
     with run.made(resume=resume):
         run.start(chosen, screen, resume=resume)
         run.train(model, chosen, resume=resume)
-    best = model.history.sort_values("valid_elbo").iloc[-1]  # nan without validation cells
-    elbo, mc_se = best["valid_elbo"], best["valid_elbo_mc_se"]
+    best = model.history[model.history["is_best"]].tail(1)  # none without validation cells
+    elbo, mc_se = (best[name].sum(min_count=1) for name in ("valid_elbo", "valid_elbo_mc_se"))
     if bool(model.history["is_best"].iloc[-1]):
         say("the last validation ELBO is the best: still improving, train longer (--max-steps)")
     error = f"mc_se {mc_se:.3f}" + (", with all draws that are taken" if mc_se > PRECISE else "")

@@ -1,0 +1,185 @@
+"""Training in phases: masks open, latent space rotated, masks from the evidence."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import samsvae
+from helpers.screens import SMALL, make_adata, read
+from samsvae.data.simulate import simulated_screen
+from samsvae.estimators.base import Estimator
+from samsvae.evaluation.recovery import recovery
+from samsvae.model.mask import MASKS, BernoulliMask, MaskPrior
+from samsvae.model.mechanism import AdditiveShift
+from samsvae.train.step import PlainStep
+
+QUICK: dict[str, Any] = {
+    "max_steps": 40,
+    "batch_size": 64,
+    "n_particles": 2,
+    "learning_rate": 1e-2,
+    "validate_every": 8,
+    "checkpoint_every": 7,
+    "progress": False,
+}
+
+
+def fitted(screen: samsvae.Screen, path: Path | None = None, **settings: Any) -> samsvae.SAMSVAE:
+    return samsvae.SAMSVAE(screen, **SMALL).train(**QUICK | settings, checkpoint=path)
+
+
+def mechanism_of(model: Estimator) -> AdditiveShift:
+    assert isinstance(model.module.mechanism, AdditiveShift)
+    return model.module.mechanism
+
+
+def test_the_phases_are_told(screen: samsvae.Screen) -> None:
+    model = fitted(screen)
+    history = model.history
+    assert history["step"].tolist() == [8, 16, 20, 24, 32, 40]
+    assert history["is_aligned"].tolist() == 3 * [False] + 3 * [True]
+    assert history["mask_sparsity"].isna().tolist() == 3 * [True] + 3 * [False]
+    assert (history["mask"][:3] == 0).all()  # open masks cost nothing
+    assert history["is_best"].iloc[3]  # whatever was before: those were models of another kind
+    assert not mechanism_of(model).dense
+    alone = fitted(screen, alignment="none").history
+    assert "is_aligned" not in alone
+    assert (alone["mask"] != 0).all()
+
+
+def test_open_masks_are_those_of_cpa_vae(screen: samsvae.Screen) -> None:
+    """The first phase is the training of CPA-VAE, to the numbers."""
+    whole = fitted(screen, max_steps=80)
+    other = samsvae.CPAVAE(screen, n_latent=4, n_hidden=8).train(**QUICK)
+    ours, theirs = whole.history[:5]["valid_elbo"], other.history["valid_elbo"]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [samsvae.CPAVAE, samsvae.ConditionalVAE])
+def test_what_infers_no_mask_has_one_phase(kind: type[Estimator], screen: samsvae.Screen) -> None:
+    model = kind(screen, n_latent=4, n_hidden=8).train(**QUICK)
+    assert "is_aligned" not in model.history
+
+
+class PowerCutError(Exception):
+    """Stands for a machine that fails."""
+
+
+@pytest.mark.parametrize("fails_at", [9, 20, 21, 30])
+def test_a_run_goes_on_in_either_phase(
+    screen: samsvae.Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    model = fitted(screen, tmp_path / "whole")
+    steps: list[int] = []
+    taken = PlainStep.__call__
+
+    def failing(step: PlainStep, *given: Any) -> Any:
+        steps.append(0)
+        if len(steps) == fails_at:
+            raise PowerCutError
+        return taken(step, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PlainStep, "__call__", failing)
+        with pytest.raises(PowerCutError):
+            fitted(screen, tmp_path / "part")
+    resumed = fitted(screen, tmp_path / "part", resume=True)
+    ours, theirs = (m.history.drop(columns="cells_per_second") for m in (resumed, model))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    state = model.module.state_dict()
+    assert all(torch.equal(value, state[k]) for k, value in resumed.module.state_dict().items())
+
+
+def test_a_longer_run_goes_on_from_an_aligned_one(screen: samsvae.Screen, tmp_path: Path) -> None:
+    fitted(screen, tmp_path / "run")
+    longer = fitted(screen, tmp_path / "run", resume=True, max_steps=100)
+    assert longer.history["step"].iloc[-1] == 100
+    assert longer.history["is_aligned"].tolist()[:4] == [False, False, False, True]
+    assert longer.history["is_aligned"].iloc[3:].all()
+
+
+@pytest.mark.parametrize("step", [10, 30])
+def test_an_interrupted_model_answers_with_masks(
+    screen: samsvae.Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    model = samsvae.SAMSVAE(screen, **SMALL)
+    taken, steps = PlainStep.__call__, []
+
+    def interrupting(own: PlainStep, *given: Any) -> Any:
+        steps.append(0)
+        if len(steps) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return taken(own, *given)
+
+    monkeypatch.setattr(PlainStep, "__call__", interrupting)
+    with pytest.raises(samsvae.TrainingInterrupted):
+        model.train(**QUICK, checkpoint=tmp_path / "checkpoint")
+    assert not mechanism_of(model).dense
+    asked: dict[str, Any] = {"n_particles": 50, "n_draws": 0, "progress": False}
+    effects = model.effects(["A"], **asked)
+    model.save(tmp_path / "model")
+    loaded = samsvae.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.effects(["A"], **asked).X, effects.X)
+    assert not np.isclose(model.mask_probabilities(), 0.5).all()  # they start from evidence
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_start_from_evidence(kind: type) -> None:
+    mask = kind(3, 4, MaskPrior(prob=0.1, a=1.0, b=9.0))
+    evidence = torch.tensor([[4.0, -1.0, 0.0, 90.0]] * 3)
+    mask.start_from(evidence, torch.tensor([True, True, False]))
+    expected = (mask.prior_logit() + evidence).clamp(-8, 8)
+    torch.testing.assert_close(mask.logit().detach(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_share_is_that_of_the_evidence_and_falls_to_nothing_without() -> None:
+    """Empirical Bayes: alpha is learned from the entries of the perturbations that were seen."""
+    mask = BernoulliMask(10, 10, MaskPrior(prob=None))
+    evidence = torch.full((10, 10), -2.0)
+    evidence[:3, :5] = 30
+    seen = torch.arange(10) < 6
+    mask.start_from(evidence, seen)
+    assert mask.prior_logit().sigmoid()[0, 0].item() == pytest.approx(15 / 60, abs=0.05)
+    nothing = BernoulliMask(10, 10, MaskPrior(prob=None))
+    nothing.start_from(torch.full((10, 10), -0.5), seen)
+    assert nothing.prior_logit().sigmoid().max() < 0.03  # one entry of 60, at most
+
+
+def test_the_prior_is_learned(screen: samsvae.Screen) -> None:
+    small = {**SMALL, "mask_prob": None}
+    model = samsvae.SAMSVAE(screen, **small)
+    mask = mechanism_of(model).mask
+    assert isinstance(mask, BernoulliMask)
+    mask.start_from(torch.full(mask.shape, -8.0), torch.ones(mask.shape[0], dtype=torch.bool))
+    model.train(**QUICK)
+    learned = model.inclusion()["prior"]
+    assert learned.nunique() == 1
+    assert 0 < learned.iloc[0] < 1
+
+
+def test_alignment_is_one_that_there_is(screen: samsvae.Screen) -> None:
+    with pytest.raises(samsvae.InputError, match="no alignment 'rotated': the nearest is 'rotate'"):
+        fitted(read(make_adata()), alignment="rotated")
+
+
+@pytest.mark.slow
+def test_mechanisms_are_found_where_no_axis_is_given() -> None:
+    """All latent dimensions drive all genes: nothing but the sparsity of shifts tells the axes."""
+    screen = simulated_screen(decoder="mixed", n_perturbations=30, n_combinations=0, seed=3)
+    sizes = {"n_latent": 16, "n_hidden": 48}
+    training = {"max_steps": 1600, "learning_rate": 5e-3, "progress": False}
+    model = samsvae.SAMSVAE(screen, **sizes).train(**training)
+    found = recovery(model, screen)
+    assert found.mask_f1 > 0.85
+    assert found.mask_precision > 0.85
+    as_it_is = samsvae.SAMSVAE(screen, **sizes, mask_prob=0.01)
+    as_it_is.train(**training, alignment="none")
+    assert recovery(as_it_is, screen).mask_f1 < 0.75
