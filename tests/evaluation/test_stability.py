@@ -34,9 +34,9 @@ def stub(
     rng = np.random.default_rng(seed)
     probabilities = pd.DataFrame(rng.random((len(names), n_latent)), names)
     conditions = [*names, "P0+P1"]
-    return Stub(
-        probabilities, pd.DataFrame(rng.normal(size=(len(conditions), 7)), conditions, genes)
-    )
+    effects = pd.DataFrame(rng.normal(size=(len(conditions), 7)), conditions, genes)
+    embedding = pd.DataFrame(rng.normal(size=probabilities.shape), names)
+    return Stub(probabilities, effects, embedding=embedding)
 
 
 def test_a_model_in_another_order_is_the_same_model() -> None:
@@ -44,11 +44,16 @@ def test_a_model_in_another_order_is_the_same_model() -> None:
     rng = np.random.default_rng(5)
     rows, latent = rng.permutation(NAMES), rng.permutation(4)
     table = first.table.loc[rng.permutation(first.table.index), rng.permutation(GENES)]
-    second = Stub(first.probabilities.loc[rows, latent], table)
+    assert first.embedding is not None
+    sign = rng.choice([-1, 1], 4)
+    embedding = first.embedding.loc[rows, latent] * sign
+    second = Stub(first.probabilities.loc[rows, latent], table, embedding=embedding)
     result = stability.stability([first, second]).iloc[0]
     assert result[["first", "second"]].tolist() == [0, 1]
     assert result["n_first"] == result["n_second"] == (first.probabilities.to_numpy() > 0.5).sum()
     assert result["mask_jaccard"] == 1 > result["mask_jaccard_chance"] > 0
+    assert result["shift_agreement"] == pytest.approx(1)
+    assert result["shift_agreement_rotated"] == pytest.approx(1)
     assert result["effect_pearson"] == pytest.approx(1)
     assert result["effect_pearson_median"] == pytest.approx(1)
     third = stub(3)

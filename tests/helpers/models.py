@@ -38,6 +38,8 @@ class Stub:
     """Effects on "normalized" by condition, or embeddings."""
     is_trained: bool = True
     scale: str = "normalized"
+    embedding: pd.DataFrame | None = None
+    """Embeddings, where they are not the table."""
 
     def __post_init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -50,7 +52,7 @@ class Stub:
         return self.probabilities
 
     def embeddings(self) -> pd.DataFrame:
-        return self.table
+        return self.table if self.embedding is None else self.embedding
 
     def effects(self, conditions: list[str] | None = None, **settings: Any) -> AnnData:
         self.asked.append(settings)

@@ -23,6 +23,7 @@ from samsvae.metrics.masks import (
     mask_score,
     matched_overlap,
     mean_correlation,
+    shift_agreement,
 )
 
 SHAPES = [((9, 4), (9, 4)), ((9, 5), (9, 3)), ((9, 3), (9, 5)), ((1, 4), (1, 4))]
@@ -114,3 +115,17 @@ def test_chance_is_worse_than_the_truth_and_an_empty_mask_scores_zero() -> None:
     true = np.random.default_rng(0).random((30, 6)) < 0.2
     assert chance_f1(true, true) < 0.6
     assert mask_score(np.zeros_like(true), true) == (0, 0, 0)
+
+
+def test_shifts_agree_axis_by_axis_or_after_a_rotation() -> None:
+    rng = np.random.default_rng(0)
+    shift = rng.normal(size=(20, 4)) * (rng.random((20, 4)) < 0.4)
+    order, sign = rng.permutation(4), np.array([1, -1, -1, 1])
+    assert shift_agreement(shift, shift[:, order] * sign) == pytest.approx((1, 1))
+    turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    matched, rotated = shift_agreement(shift, 3 * shift @ turn)
+    assert rotated == pytest.approx(1)
+    assert matched < 0.9
+    wide = np.hstack([np.zeros((20, 3)), shift])
+    assert shift_agreement(shift, wide) == pytest.approx((1, 1))
+    assert np.isnan(shift_agreement(shift, 0 * shift)).all()

@@ -14,7 +14,7 @@ from samsvae.data.notation import Conditions
 from samsvae.errors import InputError
 from samsvae.estimators.facts import Facts
 from samsvae.metrics.correlation import correlation_per_condition, pearson
-from samsvae.metrics.masks import mask_jaccard
+from samsvae.metrics.masks import mask_jaccard, shift_agreement
 from samsvae.types import Scale
 
 N_CHANCE = 20
@@ -28,6 +28,8 @@ class Comparable(Protocol):
     is_trained: bool
 
     def mask_probabilities(self) -> pd.DataFrame: ...
+
+    def embeddings(self) -> pd.DataFrame: ...
 
     def effects(
         self,
@@ -82,6 +84,11 @@ def stability(
       share most (the Hungarian method). NaN where both are empty;
     - mask_jaccard_chance: the same where the perturbations of the second are permuted, mean of 20.
       Both are 1 for CPA-VAE;
+    - shift_agreement: sum |a . b| / (|A| |B|) over shifts A and B (probability * embedding), latent
+      dimensions a and b matched one to one to agree most, signs free: 1 where the models displace
+      perturbations alike, axis by axis;
+    - shift_agreement_rotated: the same after the best rotation of the second: where it is much
+      larger, the models agree on shifts but not on axes, which are then not identified;
     - effect_pearson: Pearson correlation of their effects, over conditions x genes;
     - effect_pearson_median: the same by condition, its median.
 
@@ -103,7 +110,7 @@ def stability(
     >>> other = other.train(max_steps=5, seed=1, progress=False)
     >>> table = stability({"seed 0": model, "seed 1": other}, n_particles=20, progress=False)
     >>> table.shape
-    (1, 8)
+    (1, 10)
     """
     named: dict[Any, Comparable] = dict(
         models if isinstance(models, Mapping) else enumerate(models)
@@ -122,6 +129,7 @@ def stability(
     return pd.DataFrame(
         {"first": first, "second": second}
         | _mask_agreement(views[first].mask, views[second].mask, seed)
+        | _shift_agreement(views[first].shift, views[second].shift)
         | _effect_agreement(first, second, views)
         for first, second in combinations(views, 2)
     )
@@ -132,6 +140,8 @@ class _View(NamedTuple):
 
     mask: pd.DataFrame | None
     """Perturbations seen in training x latent dimensions, binary."""
+    shift: pd.DataFrame | None
+    """The same: by how much, probability * embedding."""
     effects: pd.DataFrame
     """Conditions (as they are stored, without control) x genes."""
     scale: str
@@ -139,13 +149,14 @@ class _View(NamedTuple):
     @classmethod
     def of(cls, model: Comparable, effects: AnnData) -> _View:
         try:
-            mask = model.mask_probabilities().dropna() > 0.5
+            probability = model.mask_probabilities().dropna()
+            mask, shift = probability > 0.5, probability * model.embeddings().loc[probability.index]
         except InputError:  # it displaces nothing in latent space
-            mask = None
+            mask = shift = None
         table = effects.to_df().set_index(effects.obs["condition"].astype(str))
         table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
         control = model.facts.conditions[0]
-        return cls(mask, table.drop(index=control, errors="ignore"), effects.uns["scale"])
+        return cls(mask, shift, table.drop(index=control, errors="ignore"), effects.uns["scale"])
 
 
 def _check(models: Mapping[Any, Comparable]) -> None:
@@ -184,6 +195,14 @@ def _mask_agreement(
         "mask_jaccard": mask_jaccard(a, b),
         "mask_jaccard_chance": float(np.mean(chance)),
     }
+
+
+def _shift_agreement(first: pd.DataFrame | None, second: pd.DataFrame | None) -> dict[str, float]:
+    names = ("shift_agreement", "shift_agreement_rotated")
+    if first is None or second is None:
+        return dict.fromkeys(names, float("nan"))
+    both = sorted(set(first.index) & set(second.index))
+    return dict(zip(names, shift_agreement(first.loc[both], second.loc[both]), strict=True))
 
 
 def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> dict[str, float]:

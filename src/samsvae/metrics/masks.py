@@ -150,3 +150,27 @@ def mask_jaccard(first: np.ndarray, second: np.ndarray) -> float:
     shared = matched_overlap(first, second)
     either = int(np.sum(first)) + int(np.sum(second)) - shared
     return shared / either if either else float("nan")
+
+
+def shift_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Return how alike shifts are, axis by axis, and after the best rotation of the second.
+
+    sum over matched dimensions of |a . b| / (|A| |B|), dimensions matched one to one (the Hungarian
+    method); and the sum of the singular values of A'B / (|A| |B|), which is the largest trace that
+    any rotation gives (Procrustes). Both are 1 for the same shifts, the second is the larger one;
+    NaN where either has none.
+
+    Parameters
+    ----------
+    first, second
+        `perturbation latent`; the numbers of latent dimensions may differ.
+    """
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    if not norm > 0:
+        return float("nan"), float("nan")
+    products = a.T @ b
+    size = np.abs(products)
+    matched = size[linear_sum_assignment(size, maximize=True)].sum()
+    rotated = np.linalg.svd(products, compute_uv=False).sum()
+    return float(matched / norm), float(rotated / norm)

@@ -1,0 +1,89 @@
+"""The latent dimensions in use, what moves each and what each moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import samsvae
+from helpers.screens import SMALL, make_adata, read
+from samsvae.model.mask import BernoulliMask
+
+
+@pytest.fixture
+def model() -> samsvae.SAMSVAE:
+    """Return a model whose masks and embeddings are set: A and B move z1, A and C z3, C z0."""
+    screen = read(make_adata())
+    model = samsvae.SAMSVAE(screen, **SMALL).train(max_steps=2, progress=False)
+    mechanism = model.module.mechanism
+    assert isinstance(mechanism.mask, BernoulliMask)
+    with torch.no_grad():
+        mechanism.mask.logits.fill_(-4.0)
+        mechanism.embedding.loc.fill_(0.5)
+        for row, column, shift in (
+            (0, 1, 3.0),
+            (1, 1, -1.0),
+            (0, 3, 0.4),
+            (2, 3, 0.6),
+            (2, 0, 5.0),
+        ):
+            mechanism.mask.logits[row, column] = 6.0
+            mechanism.embedding.loc[row, column] = shift
+    return model
+
+
+def test_dimensions_in_use(model: samsvae.SAMSVAE) -> None:
+    table = model.mechanisms(n_genes=3)
+    assert table.index.tolist() == ["z0", "z1", "z3"]  # by the size of their shifts
+    assert table["perturbations"].tolist() == [["C"], ["A", "B"], ["C", "A"]]
+    assert table["n_perturbations"].tolist() == [1, 2, 2]
+    assert table.loc["z1", "shifts"] == pytest.approx([3.0, -1.0], rel=0.01)
+    assert table.loc["z3", "probabilities"] == pytest.approx([0.9975, 0.9975], abs=1e-3)
+    held = np.array([25, 10, 0.52])
+    np.testing.assert_allclose(table["share"], held / held.sum(), rtol=0.02)
+    assert (table["log_bayes_factor"] > 6).all()
+
+
+def test_genes_are_those_that_moving_along_the_dimension_changes(model: samsvae.SAMSVAE) -> None:
+    """With one more step along it, in the direction of its strongest perturbation."""
+    table = model.mechanisms(n_genes=4)
+    module, genes = model.module, np.array(model.facts.vocabulary.genes)
+    state = torch.tensor([[0.5 * 0.018, 1.0, 0.0, 0.2]])
+    for name, axis, sign in (("z1", 1, 1.0), ("z0", 0, 1.0)):
+        names = table.loc[name, "perturbations"]
+        shift = (model.mask_probabilities() * model.embeddings()).loc[names].mean()
+        state = torch.tensor(shift.to_numpy()).float().repeat(2, 1)
+        state[:, axis] += sign * torch.tensor([-0.5, 0.5])
+        with torch.no_grad():
+            rho = module.likelihood.proportions(
+                module.decoder(state, torch.zeros(2, 0)), panel=True
+            ).double()
+        change = torch.diff(torch.log2(1 + 1e4 * rho), dim=0)[0].numpy()
+        order = np.argsort(-change)
+        assert table.loc[name, "up"] == [g for g in genes[order[:4]] if change[genes == g] > 0]
+        assert table.loc[name, "down"] == [
+            g for g in genes[order[::-1][:4]] if change[genes == g] < 0
+        ]
+
+
+def test_axes_that_nothing_tells_apart_are_named(model: samsvae.SAMSVAE) -> None:
+    mask = model.module.mechanism.mask
+    assert isinstance(mask, BernoulliMask)
+    with torch.no_grad():
+        mask.logits[1, 3], mask.logits[2, 3] = 6.0, -4.0  # z3 as z1: of A and B
+    with pytest.warns(UserWarning, match=r"1 groups of dimensions .* \(z1\+z3\)"):
+        model.mechanisms()
+
+
+def test_without_an_open_mask_there_is_no_mechanism(model: samsvae.SAMSVAE) -> None:
+    mask = model.module.mechanism.mask
+    assert isinstance(mask, BernoulliMask)
+    with torch.no_grad():
+        mask.logits.fill_(-4.0)
+    assert model.mechanisms().empty
+    with pytest.raises(samsvae.InputError, match="n_genes"):
+        model.mechanisms(n_genes=0)
+    other = samsvae.CPAVAE(read(make_adata()), n_latent=3, n_hidden=6)
+    with pytest.raises(samsvae.InputError, match="not inferred"):
+        other.train(max_steps=1, progress=False).mechanisms()
