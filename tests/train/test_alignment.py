@@ -106,10 +106,17 @@ def test_a_longer_run_goes_on_from_an_aligned_one(screen: samsvae.Screen, tmp_pa
     assert longer.history["is_aligned"].iloc[3:].all()
 
 
-@pytest.mark.parametrize("step", [10, 30])
+@pytest.mark.parametrize(("step", "validated"), [(10, True), (10, False), (30, True)])
 def test_an_interrupted_model_answers_with_masks(
-    screen: samsvae.Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    screen: samsvae.Screen,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    validated: bool,
 ) -> None:
+    if not validated:
+        split = np.where(np.asarray(screen.split) == "valid", "unused", screen.split)
+        screen = screen.with_split(split.tolist())
     model = samsvae.SAMSVAE(screen, **SMALL)
     taken, steps = PlainStep.__call__, []
 

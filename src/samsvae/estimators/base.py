@@ -117,7 +117,9 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         the Monte Carlo standard error of its draws (`valid_elbo_mc_se`: at most 0.02, but for few
         cells or a model that has hardly learned) and whether it is the best so far (`is_best`: if
         the last one is, longer training may well be better), mask sparsity (share of posterior
-        inclusion probabilities of at most 1/2), norm of the gradient, cells per second.
+        inclusion probabilities of at most 1/2), norm of the gradient, cells per second. A model
+        that infers masks is aligned half way (see `alignment`): `is_aligned` tells which rows come
+        after, and the model that is kept is one of these.
 
         Parameters
         ----------

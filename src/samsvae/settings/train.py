@@ -92,7 +92,8 @@ class TrainPlan:
     validate_every
         Steps between two evaluations of the validation cells' ELBO; the model of the best is kept.
     patience
-        Evaluations without a new best after which training stops; by default it goes on.
+        Evaluations without a new best after which training stops; by default it goes on. Those
+        with open masks do not count.
     checkpoint_every
         Steps between two saves of the checkpoint.
     seed

@@ -51,7 +51,8 @@ class Training:
         Gets one row per evaluation: step, objective, ELBO and each of its terms (means over the
         steps since the last row, nats per cell), validation ELBO with its Monte Carlo standard
         error and whether it is the best so far, mask sparsity, norm of the gradient, cells per
-        second. It is there too if training ends early.
+        second; of a run that is aligned, whether it was by then. It is there too if training ends
+        early.
     saved
         Called after every checkpoint.
     """
@@ -284,7 +285,7 @@ class Training:
     def _leave(self) -> None:
         """Leave the model at its best, as one that answers: with masks, though they are fresh."""
         self._restore_best()
-        if self.dense and self.best is not None:
+        if self.dense and all(bool(x.isfinite().all()) for x in self.model.parameters()):
             align(self.model, self.train, seed=self.settings.seed)
 
     def _interrupted(self) -> None:
