@@ -80,7 +80,7 @@ def test_bad_sizes(options: dict[str, float], message: str) -> None:
 @pytest.mark.slow
 def test_sparse_shifts_come_back() -> None:
     screen = samsvae.datasets.simulated_screen(seed=0)
-    settings = complete(demonstration.CONFIG | {"progress": False, "max_steps": 1800})
+    settings = complete(demonstration.CONFIG | {"progress": False, "max_steps": 1400})
     model = samsvae.SAMSVAE(screen, **settings_of(samsvae.SAMSVAE, settings))
     model.train(**settings_of(TrainPlan, settings))
     found = samsvae.recovery(model, screen)
@@ -101,6 +101,7 @@ def test_demo_writes_a_run_that_the_other_commands_read(
     monkeypatch.setattr(
         demonstration, "CONFIG", demonstration.CONFIG | {"max_steps": 3, "n_latent": 12}
     )
+    monkeypatch.setattr(demonstration, "PARTICLES", 50)
     said: list[str] = []
     demonstration.demonstrate(run, progress=False, say=said.append)
     for name in ("config.toml", "model.json", "history.csv", "metrics.json", "effects.h5ad"):

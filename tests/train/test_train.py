@@ -358,6 +358,6 @@ def test_training_bears_thousands_of_genes() -> None:
     model = samsvae.SAMSVAE(  # the paper's network for a screen of 5,000 genes
         cells, n_latent=200, n_hidden=400, n_hidden_embedding=400, n_layers_embedding=4
     )
-    model.train(max_steps=100, validate_every=1, progress=False)
+    model.train(max_steps=60, alignment="none", validate_every=1, progress=False)
     # At 3e-3 for all weights it is beyond 500 here, and not finite soon.
     assert model.history["gradient_norm"].max() < 100

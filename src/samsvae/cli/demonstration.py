@@ -32,6 +32,9 @@ CONFIG = {
 """The demonstration's settings, beside the defaults. The model has twice the true latent
 dimensions, and is told nothing of the simulation."""
 
+PARTICLES = 1000
+"""Of the effects."""
+
 
 def demonstrate(
     run: Run, *, seed: int = 0, progress: bool = True, say: Callable[[str], None] = print
@@ -51,7 +54,7 @@ def demonstrate(
         )
         say(f"\nSAMS-VAE with {model.n_latent} latent dimensions is trained on the training cells.")
         run.train(model, settings, resume=False)
-        given = ScoreSettings(seed=seed, progress=progress, n_cells=0, effect_particles=1000)
+        given = ScoreSettings(seed=seed, progress=progress, n_cells=0, effect_particles=PARTICLES)
         result = score(model, screen, given, baselines=False)
         run.write_scores(result, model.name)
         found = recovery(model, screen, seed=seed)
