@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
 
 test: $(VENV)/.ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Our scores against those of the package cell-eval, which brings much along: a venv of its own.
 test-cell-eval: $(CELL_EVAL)/.ready
