@@ -53,8 +53,7 @@ class Trained:
         check_count("seed", seed, low=0)
         if not self.is_trained:
             raise InputError("the model is not trained: call train first")
-        state = self.module.state_dict()
-        wrong = [name for name, value in state.items() if not bool(value.isfinite().all())]
+        wrong = self.module.not_finite()
         if wrong:
             raise InputError(
                 f"the model holds parameters that are not finite, in {listed(wrong)}: it has no "
@@ -73,13 +72,18 @@ class Trained:
             return False
         return True
 
-    def loader(self, screen: Screen) -> Loader:
-        """Return the loader of a screen matched to the model's names."""
+    def matched(self, screen: Screen) -> Screen:
+        """Return a screen matched to the model's names; genes that it ignores are counted."""
         matched, n_ignored = screen.matched_to(self.facts.vocabulary)
         if n_ignored:
             warnings.warn(
-                f"{n_ignored} genes that the model does not know are ignored", stacklevel=3
+                f"{n_ignored} genes that the model does not know are ignored", stacklevel=4
             )
+        return matched
+
+    def loader(self, screen: Screen) -> Loader:
+        """Return the loader of a screen matched to the model's names."""
+        matched = self.matched(screen)
         if not len(matched):
             raise InputError("the screen has no cells")
         self.facts.check_seen(np.flatnonzero(matched.cells_per_perturbation))

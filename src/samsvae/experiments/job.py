@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -93,9 +92,7 @@ def score(
     baselines
         Beside all baselines and a technical duplicate, made from the screen's training cells.
     """
-    matched, n_ignored = screen.matched_to(model.vocabulary)
-    if n_ignored:
-        warnings.warn(f"{n_ignored} genes that the model does not know are ignored", stacklevel=2)
+    matched = model.matched(screen)
     others: list[Predictor] = [kind(matched) for kind in BASELINES] if baselines else []
     if not baselines:
         given = replace(given, n_halvings=0)

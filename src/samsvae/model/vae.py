@@ -37,6 +37,11 @@ class PerturbationVAE(nn.Module):
         """The latent variables, by the names under which the objective pays for them."""
         return ("basal", *self.mechanism.variables)
 
+    def not_finite(self) -> list[str]:
+        """Return the names of parameters and buffers that hold what is not a finite number."""
+        state = self.state_dict()
+        return [name for name, value in state.items() if not bool(value.isfinite().all())]
+
     def forward(
         self, batch: Batch, shifts: Shifts, noise: Tensor, *, closed_form: bool = False
     ) -> LogWeights:

@@ -240,8 +240,7 @@ class Training:
 
     def _check_parameters(self) -> None:
         """Raise if the last step left a parameter that is not finite: its ELBO does not tell."""
-        state = self.model.state_dict()
-        wrong = [name for name, value in state.items() if not bool(value.isfinite().all())]
+        wrong = self.model.not_finite()
         if wrong:
             self._end_not_finite(self.step, f"parameters {listed(wrong)}")
 
@@ -285,7 +284,7 @@ class Training:
     def _leave(self) -> None:
         """Leave the model at its best, as one that answers: with masks, though they are fresh."""
         self._restore_best()
-        if self.dense and all(bool(x.isfinite().all()) for x in self.model.parameters()):
+        if self.dense and not self.model.not_finite():
             align(self.model, self.train, seed=self.settings.seed)
 
     def _interrupted(self) -> None:
@@ -343,10 +342,9 @@ class Training:
         fits = {name: value.shape for name, value in model.items()} == shapes
         if not fits or any(header[what] != ours[what] for what in ("model", "data")):
             raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
-        if header["aligned_after"] is not None and header["step"] >= header["aligned_after"]:
-            self.aligned_after = header[
-                "aligned_after"
-            ]  # whatever number of steps is now asked for
+        aligned_after = header["aligned_after"]
+        if aligned_after is not None and header["step"] >= aligned_after:
+            self.aligned_after = aligned_after  # whatever number of steps is now asked for
         self.step = header["step"]
         self._start_phase()
         self.model.load_state_dict(model)
