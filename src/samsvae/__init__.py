@@ -10,7 +10,8 @@ from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 if TYPE_CHECKING:
     from samsvae import baselines, datasets, export
     from samsvae.data import splits
-    from samsvae.data.h5ad import read_h5ad
+    from samsvae.data.normalised import counts_from_normalised
+    from samsvae.data.reading import read_h5ad
     from samsvae.data.screen import Screen
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
     from samsvae.evaluation.ate_pearson import ate_pearson
@@ -31,7 +32,8 @@ _HOMES = {
     "SVAEPlus": "estimators",
     "load": "estimators",
     "Screen": "data.screen",
-    "read_h5ad": "data.h5ad",
+    "counts_from_normalised": "data.normalised",
+    "read_h5ad": "data.reading",
     "TrainSettings": "settings.train",
     "ate_pearson": "evaluation.ate_pearson",
     "differential_expression": "evaluation.differential_expression",
@@ -61,6 +63,7 @@ __all__ = [
     "__version__",
     "ate_pearson",
     "baselines",
+    "counts_from_normalised",
     "datasets",
     "differential_expression",
     "evaluate",

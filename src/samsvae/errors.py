@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
+import warnings
 from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 
@@ -20,6 +22,14 @@ class NonFiniteError(ArithmeticError):
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C or SIGTERM; the message says where it can go on."""
+
+
+def note(message: str) -> None:
+    """Tell what a user should know, as a warning of the line that called the package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] == "samsvae":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def shown(text: object, most: int = 60) -> str:

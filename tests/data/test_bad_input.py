@@ -55,7 +55,7 @@ def split_of(label: str | None, name: str) -> Spoil:
 
 
 def log_values(adata: AnnData) -> dict[str, Any]:
-    adata.X = np.log1p(adata.X)
+    adata.X = np.sqrt(adata.X)
     adata.layers["scaled"] = adata.X - 1
     return {}
 
@@ -71,9 +71,14 @@ def normalised_layer(adata: AnnData) -> dict[str, Any]:
 
 
 def no_matrix(adata: AnnData) -> dict[str, Any]:
-    adata.layers["raw"] = adata.X
+    adata.layers["scaled"] = np.sqrt(adata.X)
     adata.X = None
     return {}
+
+
+def two_layers(adata: AnnData) -> dict[str, Any]:
+    adata.layers["spliced"] = adata.layers["unspliced"] = adata.X
+    return no_matrix(adata)
 
 
 def duplicate_genes(adata: AnnData) -> dict[str, Any]:
@@ -119,7 +124,9 @@ CASES: list[tuple[str, Spoil, str]] = [
     ("log values", log_values, rf"adata\.X {NOT_WHOLE} .*; no layer looks like counts \(counts=F"),
     ("log, layer", log_values_beside_counts, f"{NOT_WHOLE}.*; layer 'raw' looks .* layer='raw'"),
     ("norm. layer", normalised_layer, rf"'norm' {NOT_WHOLE} .*; adata\.X looks like counts: leave"),
-    ("no matrix", no_matrix, r"adata\.X is empty: give a layer, one of 'raw'"),
+    ("no matrix", no_matrix, r"adata\.X is empty: expected counts .* the layers 'scaled'"),
+    ("two layers", two_layers, r"adata\.X is empty, and several .* one of 'spliced', 'unspliced'"),
+    ("too large", value(2.0**32), r"adata\.X holds values above 2\^31, 4\.29497e\+09 for one"),
     ("negative", value(-2), r"adata\.X holds negative values, -2 for one"),
     ("nan", value(np.nan), r"adata\.X holds values that are not finite, nan for one"),
     ("infinite", value(np.inf), r"adata\.X holds values that are not finite, inf for one"),
@@ -147,13 +154,17 @@ CASES: list[tuple[str, Spoil, str]] = [
     ("no batch", given(batch_key="batchs"), r"for the batch in .* 'batchs': .* 'batch'"),
     ("no dosage", given(dosage_key="zzz"), "for the dosage in .* 'zzz': there are 'perturbation'"),
     ("no size", given(library_size_key="n"), "for the library size in .* 'n': there are 'pert"),
-    ("separator", given(separator=""), "the separator is '': expected what joins perturbations"),
+    ("separator", given(separator=" "), "the separator is ' ': expected what joins perturbations"),
     ("unknown split", obs("split", "training"), "no split 'training': the nearest is 'train'"),
-    ("nan split", obs("split", np.nan), r"obs\['split'\] lacks the split of 1 of 240 cells: fill"),
-    ("nan label", obs("perturbation", None), "lacks the perturbation of 1 of 240 cells: fill"),
+    ("nan split", obs("split", np.nan), r"obs\['split'\] lacks the split of 1 of 240 cells"),
+    ("nan label", obs("perturbation", None), "lacks the perturbation of 1 of 240 cells"),
     ("nan batch", obs("batch", None, batch_key="batch"), "lacks the batch of 1 of 240 cells"),
-    ("empty part", obs("perturbation", "A+"), r"the label 'A\+' has an empty part: expected"),
-    ("empty label", obs("perturbation", ""), "the label '' has an empty part: expected"),
+    (
+        "empty part",
+        obs("perturbation", "A+"),
+        r"the separator '\+' stands inside names: 'A\+'; give another",
+    ),
+    ("empty label", obs("perturbation", ""), r"\['perturbation'\] lacks the perturbation of 1 of"),
     ("repeated part", obs("perturbation", "A+A"), r"the label 'A\+A' names a perturbation twice"),
     ("word as dose", dose("high"), "the dosage 'high' is not a number of at least 0"),
     ("negative dose", dose(-0.5), "the dosage '-0.5' is not a number of at least 0"),
@@ -214,7 +225,8 @@ def test_counts_false_admits_real_values(adata: AnnData) -> None:
 
 def test_empty_cells_can_be_dropped(adata: AnnData) -> None:
     empty_cells(adata)
-    screen = Screen.from_anndata(adata, split_key="split", drop_empty_cells=True)
+    with pytest.warns(match="^3 without counts of 240 cells are left out, 237 are kept$"):
+        screen = Screen.from_anndata(adata, split_key="split", drop_empty_cells=True)
     rest = [name for name in adata.obs_names if name not in ("cell1", "cell7", "cell200")]
     assert list(screen.cells) == rest
     np.testing.assert_array_equal(screen.counts.toarray(), adata[rest].X)
@@ -225,7 +237,8 @@ def test_empty_cells_can_be_dropped(adata: AnnData) -> None:
 def test_empty_cells_can_be_dropped_with_their_library_sizes(adata: AnnData) -> None:
     empty_cells(adata)
     adata.obs["total"] = adata.X.sum(1)
-    Screen.from_anndata(adata, library_size_key="total", drop_empty_cells=True)
+    with pytest.warns(match="left out"):
+        Screen.from_anndata(adata, library_size_key="total", drop_empty_cells=True)
 
 
 def test_silent_gene_is_warned_of_once(adata: AnnData) -> None:
@@ -253,7 +266,10 @@ def missing_genes(adata: AnnData) -> dict[str, Any]:
         (missing_genes, "the data lack 2 of the model's 12 genes: 'g0', 'g1'"),
         (new_label, "perturbations never seen in training: 'D'"),
         (obs("batch", "three", batch_key="batch"), "never seen in training: 'three'; .* 'one', 't"),
-        (given(), "the model was trained with batches: give batch_key for the new data"),
+        (
+            given(),
+            "the model was trained with batches: give batch_key for the new data",
+        ),
         pytest.param(
             lambda adata: {"counts": False, "batch_key": "batch"},
             "counts",
@@ -294,8 +310,8 @@ def file_without_the_label(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (no_file, "no file '.*screen.h5ad': expected an h5ad file"),
-        (Path.mkdir, "no file '.*screen.h5ad': expected an h5ad file"),
+        (no_file, r"no file '.*screen.h5ad': expected one of \.h5ad"),
+        (Path.mkdir, "screen.h5ad' is a directory, and holds no zarr store and no matrix.mtx"),
         (other_file, r"screen.h5ad' cannot be read as h5ad \(is it whole, .*file signature"),
         (other_hdf5, r"screen.h5ad' cannot be read as h5ad \(is it whole, "),
         (truncated_file, r"screen.h5ad' cannot be read as h5ad \(is it whole, .*truncated file"),

@@ -14,6 +14,8 @@ from samsvae.settings.toml import read_toml, toml
 
 
 def values_of(annotation: Any) -> st.SearchStrategy[Any]:
+    if annotation == tuple[str, ...]:
+        return st.lists(values_of(str)).map(tuple)
     kinds = get_args(annotation) or (annotation,)
     known = {
         bool: st.booleans(),

@@ -1,25 +1,25 @@
-"""Columns and matrices that a screen is made of, checked."""
+"""Columns that a screen is made of, checked."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
-from samsvae.data.counts import looks_like_counts, to_counts
+from samsvae.data import labels
 from samsvae.data.notation import Notation
-from samsvae.data.table import Table
+from samsvae.data.table import Frame, Table
 from samsvae.errors import InputError, listed, unknown
+from samsvae.settings.conventions import CONVENTIONS, likely
 
 
 def genes(table: Table) -> tuple[str, ...]:
     """Return the names of the genes, refusing empty data and repeated names."""
-    n_cells, n_genes = len(table.cells), len(table.genes)
+    n_cells, n_genes = len(table.cells.names), len(table.genes.names)
     if n_cells == 0 or n_genes == 0:
         raise InputError(f"the data have {n_cells} cells and {n_genes} genes")
-    names = pd.Index(table.genes.astype(str))
+    names = pd.Index(table.genes.names.astype(str))
     if not names.is_unique:
         twice = names[names.duplicated()].unique()
         raise InputError(
@@ -29,60 +29,102 @@ def genes(table: Table) -> tuple[str, ...]:
     return tuple(names)
 
 
-def column(table: Table, key: str, what: str, kept: np.ndarray | None = None) -> np.ndarray:
-    """Return a column of obs as text, refusing missing values; with `kept`, of some cells."""
-    values = _of_obs(table, key, what)
-    if kept is not None:
-        values = values[kept]
-    n_missing = int(values.isna().sum())
-    if n_missing:
-        raise InputError(
-            f"obs[{key!r}] lacks the {what} of {n_missing} of {len(values)} cells: "
-            "fill it in, or leave those cells out"
-        )
-    text = values.astype(str).to_numpy(dtype=object)
-    trimmed = np.array([one.strip() for one in text], object)
-    n_trimmed = int((trimmed != text).sum())
-    if n_trimmed:
-        warnings.warn(
-            f"obs[{key!r}] has spaces around the {what} of {n_trimmed} cells: read without them",
-            stacklevel=2,
-        )
-    return trimmed
+def symbols(table: Table, key: str | Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return the symbol of each gene, its name where it has none; empty without a key."""
+    if key is None:
+        return ()
+    names = table.genes.names.astype(str)
+    if isinstance(key, Mapping):
+        known = pd.Series([key.get(name) for name in names], dtype=object)
+        if known.isna().all():
+            raise InputError(
+                f"gene_key names none of the {len(names)} genes, such as {listed(names, 3)}: "
+                "expected a mapping from their names to symbols"
+            )
+    else:
+        known = pd.Series(_column(table.genes, key, "gene symbols in adata.var").to_numpy(object))
+    return tuple(map(str, known.where(known.notna(), names).to_numpy()))
 
 
-def _of_obs(table: Table, key: str, what: str) -> pd.Series:
-    if key not in table.columns:
-        raise unknown(f"column for the {what} in adata.obs:", key, list(table.columns))
-    return table.column(key)
+def column(table: Table, key: str, what: str) -> np.ndarray:
+    """Return a column of obs as text, `cell`; None where it is missing."""
+    values = _column(table.cells, key, f"the {what} in adata.obs")
+    return labels.text_of(values, f"obs[{key!r}]", what)
+
+
+def _column(frame: Frame, key: str, what: str) -> pd.Series:
+    if key not in frame.columns:
+        raise unknown(f"column for {what}:", key, list(frame.columns))
+    return frame.read(key)
+
+
+def check_layout(table: Table, key: str, label: np.ndarray, notation: Notation) -> bool:
+    """Return whether there are control cells.
+
+    Raises
+    ------
+    InputError
+        If there are none, but labels that look like control, or columns of another project.
+    """
+    present = [str(name) for name in pd.unique(label) if name is not None]
+    if any(not notation.condition(name) for name in present):
+        return True
+    fits = likely(list(table.cells.columns), present)
+    missing = unknown(f"control label in obs[{key!r}]:", notation.control, sorted(present))
+    alike = [name for name in present if labels.looks_like_control(name)]
+    if fits is not None and CONVENTIONS[fits].perturbation_key(table.cells.columns) == key:
+        raise InputError(f"{missing}; the columns look like convention={fits!r} (--convention)")
+    if alike:
+        raise InputError(f"{missing}; {listed(alike)} may be control: give control={alike[0]!r}")
+    if "the nearest is" in str(missing):
+        raise missing
+    return False
+
+
+def check_perturbation_key(table: Table, key: str) -> None:
+    """Raise if there is no such column, with the convention whose columns there are."""
+    if key in table.cells.columns:
+        return
+    fits = [name for name, one in CONVENTIONS.items() if not one.marks]
+    marked = [name for name, one in CONVENTIONS.items() if one.marks]
+    missing = unknown("column for the perturbation in adata.obs:", key, list(table.cells.columns))
+    for name in (*fits, *marked):
+        layout = CONVENTIONS[name]
+        there = layout.perturbation_key(table.cells.columns)
+        if there in table.cells.columns and there != key:
+            texts = table.cells.read(there).dropna().astype(str).unique()
+            if layout.fits(table.cells.columns, texts):
+                raise InputError(
+                    f"{missing}; the columns look like convention={name!r} (--convention)"
+                )
+    raise missing
 
 
 def conditions(
-    table: Table, notation: Notation, perturbation_key: str, dosage_key: str | None
+    notation: Notation, label: np.ndarray, doses: np.ndarray | None
 ) -> tuple[list[dict[str, float]], np.ndarray]:
     """Return the conditions, control first, and which of them each cell received."""
-    label = column(table, perturbation_key, "perturbation")
-    present = set(pd.unique(label))
-    if notation.control not in present:
-        raise unknown(
-            f"control label in obs[{perturbation_key!r}]:", notation.control, sorted(present)
-        )
-    doses: np.ndarray | list[None] = [None] * len(label)
-    if dosage_key is not None:
-        # Control cells need no dose: whatever stands there, they received nothing.
-        doses = _of_obs(table, dosage_key, "dosage").astype(object).to_numpy()
+    given = doses is not None
     keyed: dict[tuple[str, object], str] = {}
     found: dict[str, dict[str, float]] = {notation.control: {}}
     names = []
-    for key in zip(label, map(_hashable, doses), strict=True):
+    each = [None] * len(label) if doses is None else map(_hashable, doses)
+    for key in zip(label, each, strict=True):
         if key not in keyed:
-            condition = _condition(notation, *key, given=dosage_key is not None)
+            condition = _condition(notation, *key, given=given)
             keyed[key] = notation.write(condition)
             found[keyed[key]] = condition
         names.append(keyed[key])
     order = [notation.control, *sorted(found.keys() - {notation.control})]
     position = {name: i for i, name in enumerate(order)}
     return [found[name] for name in order], np.array([position[n] for n in names], np.int32)
+
+
+def doses(table: Table, key: str | None) -> np.ndarray | None:
+    """Return a column of doses, `cell`; control cells need none, whatever stands there."""
+    if key is None:
+        return None
+    return _column(table.cells, key, "the dosage in adata.obs").astype(object).to_numpy()
 
 
 def _hashable(dose: object) -> object:
@@ -98,36 +140,18 @@ def _condition(notation: Notation, label: str, dose: object, *, given: bool) -> 
     return notation.condition(label, notation.doses(dose))
 
 
-def counts(table: Table, layer: str | None, *, real: bool) -> sp.csr_matrix:
-    """Return the counts of `adata.X` or a layer, `cell gene`; `real` admits real values."""
-    if layer is not None and layer not in table.layers:
-        raise unknown("layer", layer, list(table.layers))
-    where = "adata.X" if layer is None else f"layer {layer!r}"
-    matrix = table.x if layer is None else table.layers[layer]
-    if matrix is None:
-        raise InputError(f"adata.X is empty: give a layer, one of {listed(table.layers)}")
-    try:
-        return to_counts(matrix, where, counts=not real)
-    except InputError as error:
-        if real:
-            raise
-        others = [name for name in table.layers if name != layer]
-        alike = [name for name in others if looks_like_counts(table.layers[name])]
-        if alike:
-            hint = f"layer {alike[0]!r} looks like counts: give layer={alike[0]!r}"
-        elif layer is not None and table.x is not None and looks_like_counts(table.x):
-            hint = "adata.X looks like counts: leave layer out"
-        else:
-            hint = "no layer looks like counts (counts=False takes real values as they are)"
-        raise InputError(f"{error}; {hint}") from None
-
-
 def library_size(table: Table, key: str, counted: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Return a column of total counts, none below what is `counted` of the cell in the file.
 
     Both are of the cells that are `kept`.
     """
-    text = column(table, key, "library size", kept)
+    text = column(table, key, "library size")[kept]
+    lacking = np.array([one is None for one in text], bool)
+    if lacking.any():
+        raise InputError(
+            f"obs[{key!r}] lacks the library size of {int(lacking.sum())} of {len(text)} cells: "
+            "fill it in, or leave those cells out"
+        )
     size = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(np.float64)
     wrong = ~((size > 0) & (size <= 2.0**31))  # nan is neither
     if wrong.any():
@@ -145,9 +169,15 @@ def library_size(table: Table, key: str, counted: np.ndarray, kept: np.ndarray) 
     return size
 
 
-def batches(table: Table, key: str | None) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the names of the batches and the batch of each cell; no names without a key."""
-    if key is None:
-        return (), np.zeros(len(table.cells), np.int32)
-    names, codes = np.unique(column(table, key, "batch").astype(str), return_inverse=True)
-    return tuple(map(str, names)), codes.astype(np.int32)
+def batches(columns: Sequence[np.ndarray]) -> tuple[tuple[tuple[str, ...], ...], np.ndarray]:
+    """Return the batches that occur, a level of each column, and that of each cell."""
+    if not columns:
+        return (), np.zeros(0, np.int32)
+    levels = [np.unique(column.astype(str), return_inverse=True) for column in columns]
+    code = np.stack([code for _, code in levels], 1)
+    present, batch = np.unique(code, axis=0, return_inverse=True)
+    names = [name for name, _ in levels]
+    found = tuple(
+        tuple(str(name[i]) for name, i in zip(names, row, strict=True)) for row in present
+    )
+    return found, batch.ravel().astype(np.int32)

@@ -7,11 +7,17 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from samsvae.data.sparse import StoredRows
-from samsvae.errors import InputError
+from samsvae.data.sparse import StoredRows, rows_of
+from samsvae.errors import InputError, note
 
 _ROWS = 4096
 """Rows that are read and checked at once: bounds the memory, whatever the file."""
+_RESIDUE = 1e-3
+"""Counts that were computed, such as by undoing a logarithm, are whole but for so much."""
+_NOTHING = 1e-6
+"""A computed 0 is at most so far from it: shares of a cell's counts are larger."""
+_LARGEST = 2**31
+"""No count is as large."""
 
 
 def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
@@ -24,12 +30,13 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
     where
         What the matrix is called in messages.
     counts
-        False admits any finite real values, kept as float32.
+        False admits any finite real values, kept as float32. Counts may miss whole numbers by
+        1e-3: they are rounded, with a note.
 
     Raises
     ------
     InputError
-        If a value is not finite or, for counts, negative or not whole.
+        If a value is not finite or, for counts, negative, not whole or above 2^31.
     """
     if hasattr(matrix, "group"):  # of a backed AnnData
         matrix = StoredRows(matrix.group, tuple(matrix.shape), where)
@@ -44,25 +51,41 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
         matrix = matrix.to_memory().tocsr()
     if matrix.dtype.kind not in "fiub":
         raise InputError(f"{where} holds {matrix.dtype} values: expected real numbers")
-    blocks = []
+    blocks, residue = [], 0.0
     for start in range(0, matrix.shape[0], _ROWS):
         rows = matrix[start : start + _ROWS]
         block = sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
         block.sum_duplicates()
-        block.eliminate_zeros()
         _check(block.data, where, counts=counts)
+        if counts and block.dtype.kind == "f":
+            whole = np.rint(block.data)
+            residue = max(residue, float(np.abs(block.data - whole).max(initial=0)))
+            block.data = whole
+        block.eliminate_zeros()
         kind = np.min_scalar_type(int(block.data.max(initial=0))) if counts else np.float32
         blocks.append(block.astype(kind))
+    if residue:
+        note(f"{where} is whole but for {residue:.1g}: rounded to whole numbers")
     return sp.vstack(blocks, format="csr")
 
 
 def looks_like_counts(matrix: Any) -> bool:
-    """Whether the first rows of a matrix hold non-negative whole numbers, not all 0."""
-    if getattr(matrix, "by_column", False):
-        matrix = matrix.to_memory().tocsr()
-    block = sp.csr_matrix(matrix[:256])
+    """Whether the first rows of a matrix hold counts, not all 0."""
+    block = sp.csr_matrix(rows_of(matrix, 0, 256))
     values = block.data[block.data != 0]
-    return len(values) > 0 and bool(np.all(values > 0) and np.all(values == np.floor(values)))
+    return (
+        len(values) > 0
+        and values.dtype.kind in "fiub"
+        and bool(values.min() > -_NOTHING and _is_whole(values).all() and values.max() <= _LARGEST)
+    )
+
+
+def _is_whole(values: np.ndarray) -> np.ndarray:
+    """Whether values are whole but for rounding; what rounds to 0 has to be hardly anything."""
+    if values.dtype.kind != "f":
+        return np.ones(len(values), bool)
+    whole = np.rint(values)
+    return np.abs(values - whole) <= np.where(whole == 0, _NOTHING, _RESIDUE)
 
 
 def _check(values: np.ndarray, where: str, *, counts: bool) -> None:
@@ -74,13 +97,15 @@ def _check(values: np.ndarray, where: str, *, counts: bool) -> None:
         )
     if not counts:
         return
-    if (values < 0).any():
+    if (values < -_NOTHING).any():
         raise InputError(
             f"{where} holds negative values, {values.min():g} for one: expected counts"
         )
-    whole = values == np.floor(values)
+    whole = _is_whole(values)
     if not whole.all():
         raise InputError(
             f"{where} holds values that are not whole numbers, {values[~whole][0]:g} for one: "
             "expected counts, not normalised or log-transformed values"
         )
+    if (values > _LARGEST).any():
+        raise InputError(f"{where} holds values above 2^31, {values.max():g} for one")

@@ -44,8 +44,7 @@ class Loader:
         )  # n_t
         self.n_slots = int(np.diff(self.dosage.indptr).max(initial=0))
         self._received, self._dose = _slots(self.dosage, self.n_slots)
-        n_batches = len(screen.vocabulary.batches)  # none: one-hot vectors of width 0
-        self._covariates = np.eye(max(1, n_batches), n_batches, dtype=np.float32)[screen.batch]
+        self._covariates = screen.covariates
 
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """Return some cells, by position."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -42,17 +43,31 @@ def columns(counts: sp.csr_matrix, ours: Sequence[str], theirs: Sequence[str]) -
     return named
 
 
-def recoded(codes: np.ndarray, ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
-    """Return batch codes of one vocabulary in those of another."""
-    if not theirs:
-        return np.zeros_like(codes)
-    if not ours:
-        raise InputError("the model was trained with batches: give batch_key for the new data")
-    present = [ours[i] for i in np.unique(codes)]
-    strange = [name for name in present if name not in theirs]
-    if strange:
+def recoded(
+    codes: np.ndarray, ours: Vocabulary, theirs: Vocabulary
+) -> tuple[Vocabulary, np.ndarray]:
+    """Return batch codes of our vocabulary in those of theirs.
+
+    Theirs gets combinations of levels that it does not have: the levels are what a model knows.
+    """
+    if not theirs.batches:
+        return theirs, np.zeros_like(codes)
+    n_columns = len(theirs.batch_levels)
+    if len(ours.batch_levels) != n_columns:
+        had = f" ({n_columns} columns, not {len(ours.batch_levels)})" if ours.batches else ""
         raise InputError(
-            f"batches never seen in training: {listed(strange)}; the model knows {listed(theirs)}"
+            f"the model was trained with batches{had}: give batch_key for the new data"
         )
-    position = np.array([theirs.index(name) if name in theirs else -1 for name in ours])
-    return position[codes]
+    present = [ours.batches[i] for i in np.unique(codes)]
+    for i, known in enumerate(theirs.batch_levels):
+        strange = sorted({levels[i] for levels in present} - set(known))
+        if strange:
+            raise InputError(
+                f"batches never seen in training: {listed(strange)}; the model knows "
+                f"{listed(known)}"
+            )
+    new = [levels for levels in present if levels not in theirs.batches]
+    extended = replace(theirs, batches=(*theirs.batches, *new)) if new else theirs
+    place = {levels: i for i, levels in enumerate(extended.batches)}
+    position = np.array([place.get(levels, -1) for levels in ours.batches], np.int32)
+    return extended, position[codes]

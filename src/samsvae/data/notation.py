@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +14,7 @@ from samsvae.errors import InputError, unknown
 
 Condition = Mapping[str, float]
 """Dose by perturbation; control is empty."""
-Conditions: TypeAlias = "str | int | Iterable[str | int | tuple[str | int, ...]]"
+Conditions: TypeAlias = "str | int | float | Iterable[str | int | float | tuple[str | int, ...]]"
 """Conditions as they are asked for: one, or several; a tuple names the parts of one."""
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
@@ -27,6 +29,16 @@ class Notation:
     that "B+A" is "A+B". A dose other than 1 follows an "@": "drugA@0.5". The empty set is written
     as the control label, and control as a part adds nothing: "A+control" is "A".
 
+    Parameters
+    ----------
+    control
+        How control is written.
+    separator
+        What joins perturbations; "": a label is a single name.
+    also
+        What is read as control besides: names, or patterns in which "*" stands for any text and "?"
+        for any character.
+
     Examples
     --------
     >>> notation = Notation()
@@ -34,51 +46,85 @@ class Notation:
     {'B': 2.0, 'A': 1.0}
     >>> notation.write({"B": 2.0, "A": 1.0})
     'A+B@2'
+    >>> notation = Notation.of(["NT", "safe*"])
+    >>> [notation.write(notation.condition(text)) for text in ("A+NT", "NT+safe-1", "B")]
+    ['A', 'NT', 'B']
     """
 
     control: str = "control"
     separator: str = "+"
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.separator.strip() or any(c.isalnum() or c in "@." for c in self.separator):
+        if self.separator.isspace() or any(c.isalnum() or c in "@." for c in self.separator):
             raise InputError(
                 f"the separator is {self.separator!r}: expected what joins perturbations, like "
-                "'+', without letters, digits, '@' and '.'"
+                "'+', without letters, digits, '@' and '.'; or none, for labels that are single "
+                "names"
             )
 
+    @classmethod
+    def of(cls, control: Sequence[object], separator: str = "+") -> Notation:
+        """Return how conditions are written where all these are control.
+
+        Control is written as the first of them that is no pattern; as "control" if all are.
+        """
+        names = [written(name) for name in control]
+        plain = [name for name in names if not _is_pattern(name)]
+        first = plain[0] if plain else "control"
+        return cls(first, separator, tuple(name for name in names if name != first))
+
+    def is_control(self, name: str) -> bool:
+        """Whether a part of a label is control."""
+        return name == self.control or any(_alike(name, pattern) for pattern in self.also)
+
     def parts(self, label: str) -> list[str]:
-        """Split a label into its parts.
+        """Split a label into its parts, those that are control among them; none for control alone.
 
         Raises
         ------
         InputError
-            If a part is empty ("A+") or repeated ("A+A").
+            If a part is empty ("A+") or a perturbation is repeated ("A+A").
         """
-        if label.strip() == self.control:
+        if self.is_control(label.strip()):
             return []
-        parts = [part.strip() for part in label.split(self.separator)]
+        parts = [part.strip() for part in self.split(label)]
         if "" in parts:
             raise InputError(
                 f"the label {label!r} has an empty part: expected perturbations joined by "
-                f"{self.separator!r}, or {self.control!r}"
+                f"{self.separator!r}, or {self.control!r}; if it is part of names, give another "
+                "separator, or separator=None"
             )
-        if len(set(parts)) < len(parts):
+        perturbations = [part for part in parts if not self.is_control(part)]
+        if len(set(perturbations)) < len(perturbations):
             raise InputError(
                 f"the label {label!r} names a perturbation twice: name each once, and give its "
                 "dose by dosage_key"
             )
-        return parts
+        return parts if perturbations else []
+
+    def split(self, text: str) -> list[str]:
+        """Take a label apart where the separator stands."""
+        return text.split(self.separator) if self.separator else [text]
 
     def condition(self, label: str, doses: Sequence[float] | None = None) -> dict[str, float]:
-        """Read a label, each part at its dose (default 1). A part at dose 0 was not received."""
-        parts = [part for part in self.parts(label) if part != self.control]
-        doses = [1.0] * len(parts) if doses is None else doses
-        if len(doses) != len(parts):
+        """Read a label, each part at its dose (default 1). A part at dose 0 was not received.
+
+        There is a dose for each part, or one for each that is not control.
+        """
+        parts = self.parts(label)
+        received = [part for part in parts if not self.is_control(part)]
+        if doses is None:
+            doses = [1.0] * len(received)
+        elif len(doses) == len(parts):
+            pairs = zip(parts, doses, strict=True)
+            doses = [dose for part, dose in pairs if not self.is_control(part)]
+        if len(doses) != len(received):
             raise InputError(
-                f"the label {label!r} has {len(parts)} perturbations but {len(doses)} doses: "
+                f"the label {label!r} has {len(received)} perturbations but {len(doses)} doses: "
                 f"expected one dose each, joined by {self.separator!r}"
             )
-        return {part: dose for part, dose in zip(parts, doses, strict=True) if dose != 0}
+        return {part: dose for part, dose in zip(received, doses, strict=True) if dose != 0}
 
     def doses(self, text: object) -> list[float]:
         """Read doses: one number, or one per part of the label, like "0.5+2".
@@ -88,7 +134,7 @@ class Notation:
         InputError
             If a dose is not a finite number of at least 0.
         """
-        fields = [text] if isinstance(text, int | float) else str(text).split(self.separator)
+        fields = [text] if isinstance(text, int | float) else self.split(str(text))
         doses = []
         for field in fields:
             try:
@@ -119,8 +165,8 @@ class Notation:
     def label(self, condition: object) -> str:
         """Return a condition as text, however it is named: text, a number, a tuple of parts."""
         if isinstance(condition, tuple | list):
-            return self.separator.join(map(str, condition))
-        return str(condition)
+            return self.separator.join(map(written, condition))
+        return written(condition)
 
     def asked(self, conditions: Conditions) -> list[str]:
         """Return the conditions that are asked for as text, once each.
@@ -151,13 +197,15 @@ class Notation:
             If a perturbation is not among `perturbations`.
         """
         text, known = self.label(condition), set(perturbations)
+        if text in known:  # a name may hold the separator
+            return {text: 1.0}
         received: dict[str, float] = {}
         for part in self.parts(text):
             name, dose = part, 1.0
             if part not in known and "@" in part:
                 name, _, number = part.rpartition("@")
                 (dose,) = self.doses(number)
-            if name == self.control:
+            if self.is_control(name):
                 continue
             if name not in known:
                 raise unknown("perturbation", name, perturbations)
@@ -166,6 +214,29 @@ class Notation:
             if dose != 0:
                 received[name] = dose
         return received
+
+
+def written(name: object) -> str:
+    """Return a name as text; a whole number without a fraction.
+
+    >>> written(2.0), written("2.0"), written(True)
+    ('2', '2.0', 'True')
+    """
+    if isinstance(name, Real) and not isinstance(name, bool) and float(name).is_integer():
+        return str(int(float(name)))
+    return str(name)
+
+
+def _is_pattern(name: str) -> bool:
+    return "*" in name or "?" in name
+
+
+def _alike(name: str, pattern: str) -> bool:
+    """Whether a name is what a pattern stands for; brackets stand for themselves."""
+    if name == pattern or not _is_pattern(pattern):
+        return name == pattern
+    regular = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(regular, name, re.DOTALL) is not None
 
 
 def _positional(dose: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,8 +15,9 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data import columns, dosage, matching
-from samsvae.data.notation import Notation
+from samsvae.data import dosage, matching
+from samsvae.data.entrance import take
+from samsvae.data.files.opening import opened
 from samsvae.data.source import MemorySource, Source
 from samsvae.data.table import Table
 from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
@@ -51,6 +53,8 @@ class Screen:
     """`cell`: index into `vocabulary.batches`; zeros where there are none."""
     split: np.ndarray | None = None
     """`cell`: "train", "valid", "test" (or "unused"); None before `with_split`."""
+    sgrna: pd.Categorical | None = None
+    """`cell`: the reagent that it received, where that is known."""
 
     @classmethod
     @takes(ScreenSettings)
@@ -62,9 +66,10 @@ class Screen:
         adata
             Cells x genes. Dense, CSR, CSC, a view or a backed file.
         **settings
-            Where it holds what: perturbation_key ("perturbation"), control ("control"), separator
-            ("+"), layer, dosage_key, batch_key, library_size_key, split_key, drop_empty_cells,
-            counts; see `samsvae.settings.screen.ScreenSettings`.
+            Where it holds what: convention, perturbation_key ("perturbation"), control
+            ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
+            split_key, sgrna_key, gene_key, drop_empty_cells, drop_unlabelled, counts; see
+            `samsvae.settings.screen.ScreenSettings`.
 
         Raises
         ------
@@ -85,49 +90,55 @@ class Screen:
         >>> screen.library_size
         array([3., 3., 4., 1.])
         """
-        return cls.from_table(Table.of(adata), ScreenSettings(**settings))
+        return cls.from_table(Table.of(adata), ScreenSettings.of(settings))
+
+    @classmethod
+    @takes(ScreenSettings)
+    def open(cls, path: str | os.PathLike[str], **settings: Any) -> Screen:
+        """Read a screen from a file, without ever holding its whole matrix as floats.
+
+        Only what is needed is read: names, the columns that the settings name, one matrix.
+
+        Parameters
+        ----------
+        path
+            The file, by its suffix: .h5ad, .h5mu (with `modality`), .h5 of 10x Genomics; or a
+            directory: .zarr, or 10x Genomics' matrix, barcodes and features (with `labels`).
+            "~" and environment variables are filled in.
+        **settings
+            As in `Screen.from_anndata`.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, it is of another kind, truncated or damaged, or its content
+            cannot be used.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile
+        >>> labels = ["control", "A", "B+A", "control"]
+        >>> obs = pd.DataFrame({"perturbation": labels}, index=["c1", "c2", "c3", "c4"])
+        >>> adata = AnnData(np.array([[1, 2], [3, 0], [2, 2], [0, 1]]), obs=obs)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     adata.write_h5ad(f"{folder}/screen.h5ad")
+        ...     screen = Screen.open(f"{folder}/screen.h5ad")
+        >>> len(screen), screen.perturbations
+        (4, ('A', 'B'))
+        """
+        given = ScreenSettings.of(settings)
+        with opened(path, modality=given.modality, labels=given.labels) as table:
+            return cls.from_table(table, given)
 
     @classmethod
     def from_table(cls, table: Table, given: ScreenSettings) -> Screen:
         """Take a screen from wherever its columns and matrices are; see `from_anndata`."""
-        genes = columns.genes(table)
-        notation = Notation(str(given.control), given.separator)
-        conditions, condition = columns.conditions(
-            table, notation, given.perturbation_key, given.dosage_key
-        )
-        perturbations = sorted({name for received in conditions for name in received})
-        matrix = columns.counts(table, given.layer, real=not given.counts)
-        total = np.asarray(matrix.sum(1), dtype=np.float64).ravel()
-        kept = total > 0 if given.counts else np.ones(len(total), bool)
-        if not (kept.all() or given.drop_empty_cells):
-            raise InputError(
-                f"{(~kept).sum()} of {len(total)} cells have no counts: leave them out with "
-                "drop_empty_cells=True (--drop-empty-cells), or filter the data"
-            )
-        if given.library_size_key is not None:
-            total[kept] = columns.library_size(table, given.library_size_key, total[kept], kept)
-        batches, batch = columns.batches(table, given.batch_key)
-        vocabulary = Vocabulary(
-            genes,
-            tuple(perturbations),
-            batches,
-            notation,
-            counts=given.counts,
-            own_library_size=given.library_size_key is None,
-        )
-        screen = cls(
-            vocabulary,
-            pd.Index(table.cells.astype(str)),
-            matrix,
-            total,
-            dosage.rows(conditions, perturbations)[condition],
-            tuple(notation.write(received) for received in conditions),
-            condition,
-            batch,
-        )
-        if given.split_key is not None:
-            screen = screen.with_split(columns.column(table, given.split_key, "split"))
-        return screen if kept.all() else screen[kept]
+        taken = take(table, given)
+        screen = cls(**taken.parts._asdict())
+        if taken.split is not None:
+            split = np.where(taken.kept, taken.split, UNUSED)  # those left out have none
+            screen = screen.with_split(split)
+        return screen if taken.kept.all() else screen[taken.kept]
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -142,6 +153,7 @@ class Screen:
             dosage=self.dosage[rows],
             condition=self.condition[rows],
             batch=self.batch[rows],
+            sgrna=None if self.sgrna is None else self.sgrna[rows],
             split=None if self.split is None else self.split[rows],
         )
 
@@ -164,6 +176,13 @@ class Screen:
     def conditions(self) -> tuple[str, ...]:
         """Conditions of these cells, control first."""
         return tuple(self.condition_names[i] for i in np.unique(self.condition))
+
+    @property
+    def covariates(self) -> np.ndarray:
+        """`cell covariate`: batches, one-hot in each batch column; of width 0 without any."""
+        if not self.vocabulary.batches:
+            return np.zeros((len(self), 0), np.float32)
+        return self.vocabulary.design[self.batch]
 
     @property
     def control(self) -> Screen:
@@ -280,18 +299,19 @@ class Screen:
         library_size = self.library_size
         if vocabulary.own_library_size:
             library_size = np.asarray(counts.sum(1), dtype=np.float64).ravel()
+        extended, batch = matching.recoded(self.batch, self.vocabulary, vocabulary)
         notation = self.vocabulary.notation
         conditions = [notation.read(name, self.perturbations) for name in self.condition_names]
         present = np.unique(self.condition)
         received = dosage.rows([conditions[i] for i in present], vocabulary.perturbations)
         named_alike = replace(
             self,
-            vocabulary=vocabulary,
+            vocabulary=extended,
             counts=counts,
             library_size=library_size,
             dosage=received[np.searchsorted(present, self.condition)],
             condition_names=tuple(map(vocabulary.notation.write, conditions)),
-            batch=matching.recoded(self.batch, self.vocabulary.batches, vocabulary.batches),
+            batch=batch,
         )
         return named_alike, len(self.genes) - len(vocabulary.genes)
 
@@ -313,8 +333,11 @@ class Screen:
         if (self.dosage.data != 1).any():
             doses = [notation.write_doses(condition) for condition in read]
             obs["dosage"] = np.asarray(doses)[self.condition]
-        if self.vocabulary.batches:
-            obs["batch"] = np.asarray(self.vocabulary.batches)[self.batch]
+        levels = np.array(self.vocabulary.batches, object)
+        for i in range(len(self.vocabulary.batch_levels)):
+            obs["batch" if i == 0 else f"batch_{i + 1}"] = levels[self.batch, i].astype(str)
+        if self.sgrna is not None:
+            obs["sgrna"] = self.sgrna
         if self.split is not None:
             obs["split"] = self.split.astype(str)
         return AnnData(self.counts, obs=obs, var=pd.DataFrame(index=list(self.genes)))

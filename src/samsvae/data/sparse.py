@@ -7,6 +7,7 @@ allocated before it is known to be there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -39,6 +40,17 @@ def check_stored(dataset: h5py.Dataset, where: str) -> None:
         )
 
 
+def rows_of(matrix: Any, start: int, stop: int) -> Any:
+    """Return rows of a matrix, in memory or in a file; all of it is read if it lies by columns."""
+    if hasattr(matrix, "group"):  # of a backed AnnData
+        matrix = StoredRows(matrix.group, tuple(matrix.shape), "adata.X")
+    if getattr(matrix, "by_column", False):
+        matrix = matrix.to_memory()
+    if sp.issparse(matrix) and matrix.format != "csr":
+        matrix = matrix.tocsr()
+    return matrix[start:stop]
+
+
 class StoredRows:
     """Rows of a sparse matrix in a file, `cell gene`.
 
@@ -50,6 +62,8 @@ class StoredRows:
         What it is to have.
     where
         What it is called in messages.
+    declared
+        The shape that the file says it has, where an AnnData file would not say it.
 
     Raises
     ------
@@ -59,13 +73,20 @@ class StoredRows:
 
     format = "csr"
 
-    def __init__(self, group: h5py.Group, shape: tuple[int, int], where: str) -> None:
+    def __init__(
+        self,
+        group: h5py.Group,
+        shape: tuple[int, int],
+        where: str,
+        *,
+        declared: tuple[int, ...] | None = None,
+    ) -> None:
         self.shape, self.where = shape, where
         self.by_column = group.attrs.get("encoding-type", group.attrs.get("h5sparse_format")) in (
             "csc_matrix",
             "csc",
         )
-        self._check_shape(group)
+        self._check_shape(group.attrs if declared is None else {"shape": declared})
         self.data, self.indices = (self._part(group, name) for name in ("data", "indices"))
         pointers = self._part(group, "indptr")
         n_lines = shape[self.by_column]
@@ -114,8 +135,8 @@ class StoredRows:
         parts = self.data[first:last], indices.astype(small), pointers.astype(small)
         return kind(parts, shape=tuple(shape[::-1] if self.by_column else shape))
 
-    def _check_shape(self, group: h5py.Group) -> None:
-        declared = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+    def _check_shape(self, attributes: Mapping[str, Any]) -> None:
+        declared = attributes.get("shape", attributes.get("h5sparse_shape"))
         if declared is None or tuple(np.ravel(declared)) != self.shape:
             said = "none" if declared is None else " x ".join(f"{n}" for n in np.ravel(declared))
             raise self._error(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
 
 from samsvae.data.notation import Notation
 
@@ -17,13 +22,76 @@ class Vocabulary:
 
     genes: tuple[str, ...]
     perturbations: tuple[str, ...]
-    batches: tuple[str, ...] = ()
+    batches: tuple[tuple[str, ...], ...] = ()
+    """Those that occur: a level of each batch column. None without such a column."""
     notation: Notation = field(default_factory=Notation)
     counts: bool = True
     """Whether the data are counts (or real values)."""
     own_library_size: bool = True
     """Whether a cell's library size is the sum of its counts of these genes."""
+    symbols: tuple[str, ...] = ()
+    """Of the genes, where they have others than their names."""
 
     def stored(self, condition: object) -> str:
         """Return a condition as it is stored: sorted."""
         return self.notation.write(self.notation.read(condition, self.perturbations))
+
+    @cached_property
+    def batch_names(self) -> tuple[str, ...]:
+        """The batches as text.
+
+        >>> Vocabulary(("g",), ("A",), (("day 1", "lane 2"),)).batch_names
+        ('day 1, lane 2',)
+        """
+        return tuple(", ".join(levels) for levels in self.batches)
+
+    @cached_property
+    def batch_levels(self) -> tuple[tuple[str, ...], ...]:
+        """Of each batch column, sorted."""
+        return tuple(tuple(sorted(set(column))) for column in zip(*self.batches, strict=True))
+
+    @cached_property
+    def design(self) -> np.ndarray:
+        """`batch covariate`: the batches as covariates, one-hot in each batch column.
+
+        >>> Vocabulary(("g",), ("A",), (("x", "1"), ("x", "2"), ("y", "1"))).design
+        array([[1., 0., 1., 0.],
+               [1., 0., 0., 1.],
+               [0., 1., 1., 0.]], dtype=float32)
+        """
+        parts = [
+            np.array([[float(level == name) for name in names] for level in column], np.float32)
+            for column, names in zip(
+                zip(*self.batches, strict=True), self.batch_levels, strict=True
+            )
+        ]
+        return np.concatenate(parts, 1) if parts else np.zeros((0, 0), np.float32)
+
+    @property
+    def even(self) -> np.ndarray:
+        """`covariate`: the levels of each batch column in equal parts."""
+        parts = [np.full(len(names), 1 / len(names), np.float32) for names in self.batch_levels]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    @cached_property
+    def n_covariates(self) -> int:
+        """Width of a batch as covariates."""
+        return sum(map(len, self.batch_levels))
+
+    @cached_property
+    def position_of_target(self) -> Mapping[str, int]:
+        """Positions of the genes, by name and by symbol: perturbations are named after targets."""
+        by_symbol = {name: i for i, name in reversed(list(enumerate(self.symbols)))}
+        return by_symbol | {name: i for i, name in enumerate(self.genes)}
+
+    def header(self) -> dict[str, Any]:
+        """Return the names, for saving as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, header: Mapping[str, Any]) -> Self:
+        """Return the names that `header` returned."""
+        notation = {**header["notation"], "also": tuple(header["notation"]["also"])}
+        names = {key: tuple(header[key]) for key in ("genes", "perturbations", "symbols")}
+        batches = tuple(map(tuple, header["batches"]))
+        return cls(**{**header, **names, "batches": batches, "notation": Notation(**notation)})

@@ -243,7 +243,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
             mechanism = self._mechanism()
             encoder = self._encoder(mechanism)
             width = self.n_hidden_decoder or self.n_hidden
-            parts = (*mechanism.state_widths, OneHot(len(self.facts.vocabulary.batches)))
+            parts = (*mechanism.state_widths, OneHot(self.facts.vocabulary.n_covariates))
             decoder = MLP(parts, width, self.n_layers_decoder or self.n_layers)
             return PerturbationVAE(mechanism, encoder, decoder, self._likelihood(width))
 
@@ -252,7 +252,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         vocabulary = self.facts.vocabulary
         return kind(
             len(vocabulary.genes),
-            len(vocabulary.batches),
+            vocabulary.n_covariates,
             self.n_latent,
             n_context=n_context,
             width=self.n_hidden,

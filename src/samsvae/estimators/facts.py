@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor
 
 from samsvae.data import dosage
-from samsvae.data.notation import Conditions, Notation
+from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import InputError, listed, unknown
+from samsvae.errors import InputError, listed, note, unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +57,9 @@ class Facts:
         train = training_cells(screen)
         silent = train.counts.getnnz(0) == 0
         if silent.any():
-            warnings.warn(
+            note(
                 f"{silent.sum()} of {len(silent)} genes are zero in all training cells: "
-                "the model learns nothing about them",
-                stacklevel=4,
+                "the model learns nothing about them"
             )
         order = np.argsort(train.condition, kind="stable")
         n_batches = len(screen.vocabulary.batches)
@@ -83,11 +81,10 @@ class Facts:
         )
         strange = [name for name in facts.seen if name not in facts.identified]
         if strange:
-            warnings.warn(
+            note(
                 f"the effects of {listed(strange)} cannot be told from those of their batches: no "
                 "batch of theirs has control cells, or conditions that link it to control; their "
-                "effects are marked as not identified",
-                stacklevel=4,
+                "effects are marked as not identified"
             )
         return facts
 
@@ -147,18 +144,17 @@ class Facts:
                 "be seen, but each of their perturbations must"
             )
 
-    def check_batches(self, batches: np.ndarray) -> None:
-        """Raise if no training cell is of one of these batches (codes of the vocabulary)."""
-        if not len(self.batch_shares):
-            return
-        names = self.vocabulary.batches
-        strange = [names[i] for i in np.unique(batches) if not self.batch_shares[i]]
-        if strange:
-            known = [n for n, share in zip(names, self.batch_shares, strict=True) if share]
-            raise InputError(
-                f"batches never seen in training: {listed(strange)}; the model knows "
-                f"{listed(known)}"
-            )
+    def check_batches(self, batches: Iterable[tuple[str, ...]]) -> None:
+        """Raise if no training cell has a level that one of these batches has."""
+        shares = zip(self.vocabulary.batches, self.batch_shares, strict=True)
+        seen = [levels for levels, share in shares if share]
+        for i, known in enumerate(map(set, zip(*seen, strict=True))):
+            strange = sorted({levels[i] for levels in batches} - known)
+            if strange:
+                raise InputError(
+                    f"batches never seen in training: {listed(strange)}; the model knows "
+                    f"{listed(sorted(known))}"
+                )
 
     def asked(self, conditions: Conditions | None) -> list[str]:
         """Return the conditions that were asked for, once each; by default the training cells'."""
@@ -190,18 +186,18 @@ class Facts:
         """Return the share of each batch: as in the training cells, or all in one."""
         if batch is None:
             return self.batch_shares
-        batches = self.vocabulary.batches
-        if batch not in batches:
-            raise unknown("batch", batch, batches)
-        self.check_batches(np.array([batches.index(batch)]))
-        return np.array([float(name == batch) for name in batches])
+        names = self.vocabulary.batch_names
+        if batch not in names:
+            raise unknown("batch", batch, names)
+        self.check_batches([self.vocabulary.batches[names.index(batch)]])
+        return np.array([float(name == batch) for name in names])
 
     def drawn_batches(self, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-        """Return `cell covariate`: batches drawn as in the training cells, one-hot."""
+        """Return `cell covariate`: batches drawn as in the training cells."""
         shares = self.batch_shares
         if not len(shares):
             return np.zeros((n_cells, 0))
-        return np.eye(len(shares))[rng.choice(len(shares), n_cells, p=shares)]
+        return self.vocabulary.design[rng.choice(len(shares), n_cells, p=shares)]
 
     def drawn_library_sizes(
         self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
@@ -219,7 +215,7 @@ class Facts:
     def header(self) -> dict[str, Any]:
         """Return the names and flags, for saving as JSON."""
         return {
-            "vocabulary": asdict(self.vocabulary),
+            "vocabulary": self.vocabulary.header(),
             "conditions": list(self.conditions),
             "unobserved": self.unobserved,
         }
@@ -227,12 +223,9 @@ class Facts:
     @classmethod
     def restored(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Facts:
         """Return the facts that `header` and `tensors` returned."""
-        names = {**header["vocabulary"], "notation": Notation(**header["vocabulary"]["notation"])}
-        for key in ("genes", "perturbations", "batches"):
-            names[key] = tuple(names[key])
         arrays = {name: value.numpy() for name, value in tensors.items()}
         return cls(
-            vocabulary=Vocabulary(**names),
+            vocabulary=Vocabulary.restored(header["vocabulary"]),
             conditions=tuple(header["conditions"]),
             unobserved=header["unobserved"],
             **arrays,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 import torch
 
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count
+from samsvae.errors import InputError, check_count, note
 from samsvae.estimators.trained import Trained
 from samsvae.inference.latent import latent_means
 from samsvae.inference.mechanisms import embedding_means, program_of
@@ -184,6 +183,7 @@ class Mechanisms(Trained):
             torch.from_numpy(shifts.to_numpy()),
             int(entries["dimension"].iloc[0][1:]),
             sign=float(np.sign(entries["shift"].iloc[0])),
+            covariates=self.facts.vocabulary.even,
         )
         genes = np.array(self.facts.vocabulary.genes)
         heard = np.flatnonzero(~self.facts.silent)
@@ -205,11 +205,10 @@ class Mechanisms(Trained):
         _, same = np.unique(mask.to_numpy().T, axis=0, return_inverse=True)
         twins = [mask.columns[same == i].tolist() for i in np.unique(same) if (same == i).sum() > 1]
         if twins:
-            warnings.warn(
+            note(
                 f"{len(twins)} groups of dimensions are moved by the very same perturbations "
                 f"({', '.join(map('+'.join, twins))}): nothing tells their axes apart, any "
-                "rotation of them is as good; see docs/identifiability.md",
-                stacklevel=3,
+                "rotation of them is as good; see docs/identifiability.md"
             )
 
     def dose_parameters(self) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import torch
 from anndata import AnnData
 from rich.progress import track
 
@@ -21,7 +20,7 @@ from samsvae.inference import simulation
 from samsvae.inference.arms import LEVELS, ArmCells, Effect
 from samsvae.inference.effects import average_effects
 from samsvae.inference.iwelbo import predictive_iwelbo
-from samsvae.inference.latent import BasalPosterior
+from samsvae.inference.latent import Batches
 from samsvae.inference.parallel import side_by_side
 from samsvae.settings.effects import EffectSettings, SimulationSettings
 from samsvae.settings.takes import takes
@@ -167,35 +166,23 @@ class Predictions(Trained):
         facts = self.facts
         control_sizes = facts.library_sizes(facts.conditions[0])
         sizes = [facts.library_sizes(name) for name in stored]
-        batches = facts.vocabulary.batches
+        batches = facts.vocabulary.batch_names
         batch = given.batch if batches or given.batch != "observed" else None
+        basal = self.control_basal if given.basal == "control" else None
         if batch != "observed" or "observed" in batches:
-            shares = facts.shares_of(batch)
-            states = self._states(given.basal, None if batch is None else shares)
-            cells = ArmCells(sizes, control_sizes, shares, states)
+            drawn = Batches(facts.shares_of(batch), facts.vocabulary.design)
+            cells = ArmCells(sizes, control_sizes, drawn, basal, own_batches=batch is None)
             return average_effects(self.module, received, given, cells)
 
         def alone(i: int) -> Effect:
-            shares = facts.observed_shares(stored[i])
-            states = self._states(given.basal, shares)
-            cells = ArmCells([sizes[i]], control_sizes, shares, states)
+            drawn = Batches(facts.observed_shares(stored[i]), facts.vocabulary.design)
+            cells = ArmCells([sizes[i]], control_sizes, drawn, basal)
             quiet = replace(given, progress=False)
             return average_effects(self.module, received[i], quiet, cells)[0]
 
         # Control's arm lies in the batches of the condition, so each has one to itself.
         work = side_by_side(alone, range(len(stored)))
         return list(track(work, "effects", total=len(stored), disable=not given.progress))
-
-    def _states(self, basal: str, shares: np.ndarray | None) -> BasalPosterior | None:
-        """Return the control cells' basal states, if asked for.
-
-        They are in their own batches; with shares of batches, in those.
-        """
-        if basal == "prior":
-            return None
-        if shares is None:
-            return self.control_basal
-        return self.control_basal._replace(batch_shares=torch.from_numpy(shares))
 
     @takes(EffectSettings)
     def dose_response(

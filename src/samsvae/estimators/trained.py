@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from samsvae.data.encoding import Encoding
 from samsvae.data.loader import Loader
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import InputError, check_count, listed
+from samsvae.errors import InputError, check_count, listed, note
 from samsvae.estimators.facts import Facts
 from samsvae.inference.latent import BasalPosterior
 from samsvae.model.vae import PerturbationVAE
@@ -76,9 +75,7 @@ class Trained:
         """Return a screen matched to the model's names; genes that it ignores are counted."""
         matched, n_ignored = screen.matched_to(self.facts.vocabulary)
         if n_ignored:
-            warnings.warn(
-                f"{n_ignored} genes that the model does not know are ignored", stacklevel=4
-            )
+            note(f"{n_ignored} genes that the model does not know are ignored")
         return matched
 
     def loader(self, screen: Screen) -> Loader:
@@ -87,6 +84,7 @@ class Trained:
         if not len(matched):
             raise InputError("the screen has no cells")
         self.facts.check_seen(np.flatnonzero(matched.cells_per_perturbation))
-        self.facts.check_batches(matched.batch)
+        present = np.unique(matched.batch) if matched.vocabulary.batches else ()
+        self.facts.check_batches([matched.vocabulary.batches[i] for i in present])
         device = next(self.module.parameters()).device
         return Loader(matched, device, encoding=self.encoding)

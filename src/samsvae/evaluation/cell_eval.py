@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from samsvae.data.expression import expression
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import SPLITS
-from samsvae.errors import InputError, listed, unknown
+from samsvae.errors import InputError, listed, note, unknown
 from samsvae.evaluation.differential_expression import control_cells
 from samsvae.evaluation.predictor import Predictor
 from samsvae.storage.files import written_together
@@ -117,7 +116,7 @@ def _matched(predictor: Predictor, screen: Screen) -> Screen:
     if not matched.vocabulary.counts:
         raise InputError("the screen holds real values: cell-eval scores log-normalised counts")
     if n_ignored:
-        warnings.warn(f"{n_ignored} genes that the predictor lacks are left out", stacklevel=3)
+        note(f"{n_ignored} genes that the predictor lacks are left out")
     return matched
 
 
@@ -143,9 +142,8 @@ def _not_negative(means: np.ndarray) -> np.ndarray:
     """Return predicted means with 0 for those below it, and say how many these are."""
     n_below = int((means < 0).sum())
     if n_below:
-        warnings.warn(
+        note(
             f"{n_below} of {means.size} predicted means are below 0, by up to {-means.min():.2g}: "
-            "written as 0, since cell-eval refuses negative expression",
-            stacklevel=3,
+            "written as 0, since cell-eval refuses negative expression"
         )
     return np.maximum(means, 0)

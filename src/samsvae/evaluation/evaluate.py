@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from anndata import AnnData
 from rich.progress import track
 
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, listed
+from samsvae.errors import InputError, listed, note
 from samsvae.evaluation.baselines import Baseline, PerturbationMean
 from samsvae.evaluation.halves import DUPLICATE, MEAN, Halved, halved
 from samsvae.evaluation.prediction import Answers, Likelihood
@@ -226,20 +225,18 @@ def _left_out(named: Mapping[str, Predictor], found: Sequence[Subject]) -> dict[
     """
     confounded = [name for subject in found for name in subject.not_identified]
     if confounded:
-        warnings.warn(
+        note(
             f"{len(confounded)} conditions share no batch with control cells, so nothing can be "
-            f"scored of them but their likelihood: {listed(confounded)}",
-            stacklevel=4,
+            f"scored of them but their likelihood: {listed(confounded)}"
         )
     counted: dict[tuple[str, str], int] = {}
     for predictor, one in named.items():
         for subject in found:
             unanswered = [name for name in subject.conditions if not one.answers_for(name)]
             if unanswered and not isinstance(one, Baseline):  # of these it is known
-                warnings.warn(
+                note(
                     f"{predictor} has no answer for {len(unanswered)} conditions of the "
-                    f"{subject.label} cells, which are left out: {listed(unanswered)}",
-                    stacklevel=4,
+                    f"{subject.label} cells, which are left out: {listed(unanswered)}"
                 )
             counted[predictor, subject.label] = len(unanswered)
     return {"n_not_identified": len(confounded), "n_left_out": counted}

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from samsvae.data import splits
-from samsvae.data.h5ad import read_h5ad
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.estimators import Estimator, load, saving
 from samsvae.evaluation.evaluate import Evaluation
 from samsvae.settings.by_name import settings_of
+from samsvae.settings.conventions import completed
 from samsvae.settings.run import RUN, complete
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.toml import read_toml, toml
@@ -105,7 +105,7 @@ class Run(Directory):
             Keys that differ from the run's.
         """
         config = self.config()
-        screen = read_h5ad(data, **(settings_of(ScreenSettings, config) | dict(given)))
+        screen = Screen.open(data, **(settings_of(ScreenSettings, config) | completed(given)))
         if screen.split is None and (self / "split.csv").exists():
             table = read_csv(self / "split.csv")
             if set(table) != {"cell", "split"} or table.isna().any(axis=None):
@@ -163,7 +163,7 @@ class Run(Directory):
 
 def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:
     """Read the screen of a new run; without a split_key each condition is split by the seed."""
-    screen = read_h5ad(data, **settings_of(ScreenSettings, settings))
+    screen = Screen.open(data, **settings_of(ScreenSettings, settings))
     if screen.split is not None:
         return screen
     if not screen.cells.is_unique:

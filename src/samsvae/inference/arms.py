@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import encode, on_device
-from samsvae.inference.latent import BasalPosterior, draw_shifts
+from samsvae.inference.latent import BasalPosterior, Batches, draw_shifts
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.differences import difference_sums
 from samsvae.settings.effects import EffectSettings
@@ -43,10 +43,12 @@ class ArmCells(NamedTuple):
     """By condition, library sizes to draw from in its arm, counts."""
     control_sizes: np.ndarray
     """The same in the control arm."""
-    batch_shares: np.ndarray
-    """`covariate`: share of the cells in each batch; empty where there are none."""
+    batches: Batches
+    """Those that they are drawn from."""
     basal: BasalPosterior | None = None
-    """Whose basal states (and batches) the arms have; None: drawn from the prior."""
+    """Whose basal states the arms have; None: drawn from the prior."""
+    own_batches: bool = False
+    """Whether these basal states stay in their own batches."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ class Control:
     ) -> None:
         self.model, self.settings, self.generator = model, settings, generator
         self.sizes = _tensor(np.sort(cells.control_sizes), generator.device)
-        self.batch_shares = _tensor(cells.batch_shares, generator.device)
-        self.posterior = cells.basal
+        self.batches = cells.batches
+        self.posterior, self.own_batches = cells.basal, cells.own_batches
 
     @property
     def sizes_of_blocks(self) -> list[int]:
@@ -150,17 +152,13 @@ class Control:
 
     def _states(self, n: int) -> tuple[Tensor, Tensor]:
         """Draw the basal state and batch of each particle, `particle 1 ...`."""
-        if self.posterior is not None:
-            return self.posterior.draw(n, self.generator)
-        state = self.model.encoder.draw_prior(1, n, self.generator)
-        return state, self._covariates(n)
-
-    def _covariates(self, n: int) -> Tensor:
-        """Draw the batch of each particle, `particle 1 covariate`."""
-        if not len(self.batch_shares):
-            return self.batch_shares.expand(n, 1, 0)
-        drawn = torch.multinomial(self.batch_shares, n, True, generator=self.generator)
-        return torch.eye(len(self.batch_shares), device=drawn.device)[drawn].unsqueeze(1)
+        if self.posterior is None:
+            state = self.model.encoder.draw_prior(1, n, self.generator)
+        else:
+            state, own = self.posterior.draw(n, self.generator)
+            if self.own_batches:
+                return state, own
+        return state, self.batches.draw(n, self.generator)
 
 
 class Arm:

@@ -15,6 +15,24 @@ from samsvae.types import Context, Dosage, Shifts
 _CELLS = 1024
 
 
+class Batches(NamedTuple):
+    """Batches that cells are drawn from; none of them, where there are no batches."""
+
+    shares: np.ndarray
+    """`batch`: share of the cells in each."""
+    design: np.ndarray
+    """`batch covariate`."""
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the batch of each particle, `particle 1 covariate`."""
+        device = generator.device
+        if not len(self.shares):
+            return torch.zeros(n, 1, 0, device=device)
+        shares = torch.from_numpy(self.shares).float().to(device)
+        drawn = torch.multinomial(shares, n, True, generator=generator)
+        return torch.from_numpy(self.design).float().to(device)[drawn].unsqueeze(1)
+
+
 class BasalPosterior(NamedTuple):
     """q(z_basal | x) of some cells."""
 
@@ -23,13 +41,11 @@ class BasalPosterior(NamedTuple):
     scale: Tensor
     """`cell latent`."""
     covariates: Tensor
-    """`cell covariate`: their batches, one-hot."""
-    batch_shares: Tensor | None = None
-    """`covariate`: of the batches that they are put in; None: their own."""
+    """`cell covariate`: their batches."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what there is, by name."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        """Return them by name."""
+        return self._asdict()
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw cells, and a state of each: `draw 1 latent`; and `draw 1 covariate`."""
@@ -37,11 +53,7 @@ class BasalPosterior(NamedTuple):
         cell = torch.randint(len(self.loc), (n, 1), generator=generator, device=device)
         noise = torch.randn((n, 1, self.loc.shape[1]), generator=generator, device=device)
         state = self.loc[cell] + self.scale[cell] * noise
-        if self.batch_shares is None:
-            return state, self.covariates[cell]
-        shares = self.batch_shares.to(self.covariates)
-        drawn = torch.multinomial(shares, n, True, generator=generator)
-        return state, torch.eye(len(shares), device=device)[drawn].unsqueeze(1)
+        return state, self.covariates[cell]
 
 
 @torch.no_grad()

@@ -20,12 +20,12 @@ def embedding_means(mechanism: AdditiveShift) -> Tensor:
 
 @torch.no_grad()
 def program_of(
-    model: PerturbationVAE, shifts: Tensor, dimension: int, *, sign: float
+    model: PerturbationVAE, shifts: Tensor, dimension: int, *, sign: float, covariates: np.ndarray
 ) -> np.ndarray:
     """Return what moving along a latent dimension does to each gene, `gene`.
 
     The difference of log2(1 + 1e4 rho), or of the mean where there is no library size, between
-    states half a unit to either side of the mean of some shifts; batches in equal parts.
+    states half a unit to either side of the mean of some shifts.
 
     Parameters
     ----------
@@ -37,14 +37,15 @@ def program_of(
         Which.
     sign
         Direction, 1 or -1.
+    covariates
+        `covariate`: of the batches, in what parts.
     """
     weight = model.decoder.first.weights[0]
     state = shifts.to(weight).mean(0)
     ends = state.repeat(2, 1)
     ends[:, dimension] += sign * state.new_tensor([-0.5, 0.5])
-    n_batches = model.decoder.first.in_features[-1]
-    covariates = state.new_full((2, n_batches), 1 / max(1, n_batches))
-    expected = model.likelihood.expectation(model.decoder(ends, covariates)).double()
+    batches = torch.from_numpy(covariates).to(state).expand(2, -1)
+    expected = model.likelihood.expectation(model.decoder(ends, batches)).double()
     if model.likelihood.has_library_size:
         expected = torch.log2(1 + expected)
     return (expected[1] - expected[0]).cpu().numpy()

@@ -39,7 +39,7 @@ class Settings:
                 known = self.fields.setdefault(field.name, field)
                 if known is not field:  # a dataclass hands its fields on to those made of it
                     raise TypeError(f"the setting {field.name!r} is defined more than once")
-            self.types |= get_type_hints(source)
+            self.types |= get_type_hints(source) | _as_text(source)
 
     def assigned(self, assignments: Iterable[str]) -> dict[str, Any]:
         """Return the settings of `--set name=value`.
@@ -64,9 +64,17 @@ class Settings:
     def _checked(self, name: str, value: Any, where: str) -> Any:
         if name not in self.fields:
             raise unknown(f"setting {where}:", name, list(self.fields))
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+        several = isinstance(value, list | tuple)
+        texts = [
+            str(one).lower() if isinstance(one, bool) else str(one)
+            for one in (value if several else [value])
+        ]
         try:
-            return cyclopts.convert(self.types[name], [text], converter=converted)
+            if self.types[name] == tuple[str, ...]:
+                return tuple(texts)
+            if several:
+                raise ValueError("one value is expected")
+            return cyclopts.convert(self.types[name], texts, converter=converted)
         except (cyclopts.CycloptsError, ValueError, TypeError) as error:
             kind = getattr(self.types[name], "__name__", str(self.types[name]))
             raise InputError(f"{name} = {value!r} {where}: expected {kind}") from error
@@ -74,6 +82,12 @@ class Settings:
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings: the given values, and the defaults of the others."""
         return {name: values.get(name, field.default) for name, field in self.fields.items()}
+
+
+def _as_text(source: type) -> dict[str, Any]:
+    """Return the types of settings whose values have another one where they are given as text."""
+    fields = dataclasses.fields(source)
+    return {f.name: f.metadata["as_text"] for f in fields if "as_text" in f.metadata}
 
 
 def settings_of(source: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.by_name import Settings, settings_of
+from samsvae.settings.conventions import completed
 from samsvae.settings.model import MODEL_SETTINGS, ModelChoice
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.toml import read_toml
@@ -61,7 +62,7 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
             f"the model {model!r} has no setting {listed(foreign)}: leave it out, or take "
             f"another --model, such as {listed(takers)}"
         )
-    return of_model.complete(given)
+    return of_model.complete(completed(given))
 
 
 def _known(model: str) -> str:

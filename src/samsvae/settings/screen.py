@@ -2,47 +2,116 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from samsvae.settings.conventions import completed, convention
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenSettings:
-    """Where an AnnData object holds what belongs to a screen.
+    """Where a file, or an AnnData object, holds what belongs to a screen.
 
     Parameters
     ----------
+    convention
+        Layout of another project: "scperturb", "gears", "cpa", "pertpy", "perturbench",
+        "replogle" or "norman". It sets what is not given; see docs/data.md.
     perturbation_key
         Column of `adata.obs` with each cell's condition: the control label, a perturbation, or
         several joined by the separator. Labels of any type; "B+A" is "A+B".
     control
-        Label of cells with no targeting perturbation.
+        Label of cells with no targeting perturbation; several, or a pattern such as
+        "non-targeting*", where there are several. As a part of a label it adds nothing: "A+NT" is
+        "A", "NT+NT" is control. Control goes by the first name that is no pattern.
     separator
-        What joins the perturbations of a condition.
+        What joins the perturbations of a condition; None (at the command line ""): labels are
+        single names.
     layer
-        Layer that holds the counts; by default `adata.X`.
+        Layer that holds the counts; "raw" is `adata.raw`. By default `adata.X`.
     dosage_key
         Column with each cell's dose: a number, or one per perturbation of the label, in its
         order, like "0.5+2". By default every dose is 1.
     batch_key
-        Column with each cell's batch.
+        Column with each cell's batch, or several: each is a covariate of its own.
     library_size_key
         Column with each cell's total counts, for a panel of a larger library. By default the
         sum of the cell's counts in the file.
     split_key
         Column with each cell's split: "train", "valid" or "test".
+    sgrna_key
+        Column with the reagent of each cell; kept, and not used in training.
+    gene_key
+        Column of `adata.var` with gene symbols, where `var_names` are identifiers; in Python also
+        a mapping from identifier to symbol. Targets of perturbations are found by either.
+    modality
+        Of a file with several: the one that holds the counts.
+    labels
+        CSV or TSV file of further columns, the cell's name (barcode) in the first.
     drop_empty_cells
         Leave out cells with no counts; without it they are an error.
+    drop_unlabelled
+        Leave out cells whose condition, batch or split is missing, or is a text for that, such as
+        "nan"; without it they are an error.
     counts
         False admits real values, for the Gaussian likelihood.
     """
 
+    convention: str | None = None
     perturbation_key: str = "perturbation"
-    control: str = "control"
-    separator: str = "+"
+    control: tuple[str, ...] = ("control",)
+    separator: str | None = field(default="+", metadata={"as_text": str})
     layer: str | None = None
     dosage_key: str | None = None
-    batch_key: str | None = None
+    batch_key: tuple[str, ...] = ()
     library_size_key: str | None = None
     split_key: str | None = None
+    sgrna_key: str | None = None
+    gene_key: str | Mapping[str, str] | None = field(default=None, metadata={"as_text": str | None})
+    modality: str | None = None
+    labels: str | None = None
     drop_empty_cells: bool = False
+    drop_unlabelled: bool = False
     counts: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("control", "batch_key"):
+            object.__setattr__(self, name, _several(getattr(self, name)))
+        if self.separator is None:
+            object.__setattr__(self, "separator", "")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Return the settings that are given; of the others, what the convention says."""
+        return cls(**completed(given))
+
+    def found(self, columns: Sequence[str], layers: Sequence[str]) -> dict[str, Any]:
+        """Return what stands in for settings of the convention that a file has nothing of."""
+        if self.convention is None:
+            return {}
+        layout = convention(self.convention)
+        there = set(columns)
+        changed: dict[str, Any] = {}
+        for name, value in layout.settings.items():
+            if name.endswith("_key") and _several(getattr(self, name)) == _several(value):
+                if name == "perturbation_key":
+                    changed[name] = layout.perturbation_key(columns)
+                elif name == "batch_key":
+                    changed[name] = tuple(key for key in value if key in there)
+                elif name != "gene_key" and value not in there:
+                    changed[name] = None
+        if self.layer == layout.settings.get("layer") and self.layer not in layers:
+            changed["layer"] = None
+        return changed
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """Return a name, or several, as a tuple; none for None."""
+    if value is None or value == "":
+        return ()
+    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
+
+
+NAMES = tuple(one.name for one in fields(ScreenSettings))
+"""Of the settings."""

@@ -1,10 +1,8 @@
-"""Screens from h5ad files."""
+"""h5ad files, and the parts of others that are laid out alike."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -12,76 +10,33 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from samsvae.data.screen import Screen
 from samsvae.data.sparse import StoredRows, check_stored, member
-from samsvae.data.table import Table
+from samsvae.data.table import Frame, Table
 from samsvae.errors import InputError
-from samsvae.settings.screen import ScreenSettings
-from samsvae.settings.takes import takes
 
 
-@takes(ScreenSettings)
-def read_h5ad(path: str | os.PathLike[str], **settings: Any) -> Screen:
-    """Read a screen from an h5ad file, without ever holding its whole matrix as floats.
-
-    Only what is needed is read: names, the columns that the settings name, one matrix.
-
-    Parameters
-    ----------
-    path
-        The file.
-    **settings
-        As in `Screen.from_anndata`.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, it is not h5ad, is truncated or damaged, or its content cannot be
-        used.
-
-    Examples
-    --------
-    >>> from anndata import AnnData
-    >>> labels = ["control", "A", "B+A", "control"]
-    >>> obs = pd.DataFrame({"perturbation": labels}, index=["c1", "c2", "c3", "c4"])
-    >>> adata = AnnData(np.array([[1, 2], [3, 0], [2, 2], [0, 1]]), obs=obs)
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     adata.write_h5ad(f"{folder}/screen.h5ad")
-    ...     screen = read_h5ad(f"{folder}/screen.h5ad")
-    >>> len(screen), screen.perturbations
-    (4, ('A', 'B'))
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no file {str(path)!r}: expected an h5ad file")
-    given = ScreenSettings(**settings)
-    try:
-        with h5py.File(path, "r") as file:
-            return Screen.from_table(_table(file), given)
-    except InputError:
-        raise
-    except Exception as error:  # many kinds, for a file that is not what it should be
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{str(path)!r} cannot be read as h5ad (is it whole, and was it written by anndata?): "
-            f"{reason}"
-        ) from error
-
-
-def _table(file: h5py.File) -> Table:
+def table(file: h5py.Group) -> Table:
     """Return what a file holds; columns and matrices are read when they are asked for."""
-    frames = {name: _Frame(file, name) for name in ("obs", "var")}
-    shape = len(frames["obs"].names), len(frames["var"].names)
+    cells, genes = frame(file, "obs"), frame(file, "var")
+    shape = len(cells.names), len(genes.names)
     layers = member(file, "layers") if "layers" in file else {}
-    return Table(
-        frames["obs"].names,
-        frames["var"].names,
-        frames["obs"].columns,
-        frames["obs"].column,
-        _Layers(layers, shape),
-        _matrix(member(file, "X"), shape, "adata.X") if "X" in file else None,
-    )
+
+    def raw() -> Table | None:
+        group = member(file, "raw") if "raw" in file else None
+        if group is None or "X" not in group:
+            return None
+        kept = frame(group, "var")
+        size = shape[0], len(kept.names)
+        return Table(cells, kept, {}, _matrix(member(group, "X"), size, "adata.raw"))
+
+    x = _matrix(member(file, "X"), shape, "adata.X") if "X" in file else None
+    return Table(cells, genes, _Layers(layers, shape), x, raw)
+
+
+def frame(group: h5py.Group, name: str) -> Frame:
+    """Return a data frame in a file; its columns are read when they are asked for."""
+    found = _Frame(group, name)
+    return Frame(found.names, found.columns, found.column)
 
 
 class _Frame:

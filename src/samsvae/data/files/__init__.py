@@ -1,0 +1,1 @@
+"""Files of any kind that a lab has, as tables."""
