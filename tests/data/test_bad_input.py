@@ -328,7 +328,7 @@ def test_bad_file(tmp_path: Path, write: Callable[[Path], None], message: str) -
 
 def test_unknown_argument_of_read_h5ad_is_no_fault_of_the_file(tmp_path: Path) -> None:
     make_adata(n_cells=30).write_h5ad(tmp_path / "screen.h5ad")
-    with pytest.raises(TypeError, match="perturbation"):
+    with pytest.raises(InputError, match="'perturbation': the nearest is 'perturbation_key'"):
         samsvae.read_h5ad(tmp_path / "screen.h5ad", perturbation="gene")
 
 

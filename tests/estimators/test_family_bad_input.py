@@ -57,7 +57,7 @@ HYPERPARAMETERS: list[tuple[type[Estimator], dict[str, Any], str]] = [
         for kind, more in WITH_BETA
     ),
     *(
-        (SVAEPlus, {"beta_a": value}, f"^beta_a is {value!r}: {NUMBER}$")
+        (SVAEPlus, {"beta_a": value}, f"^beta_a is {value!r}: expected a number")
         for value in (-1.5, float("nan"), float("inf"), "2", True)
     ),
     *(
@@ -188,7 +188,8 @@ def test_a_batch_of_the_screen_without_training_cells() -> None:
     adata = make_adata()
     adata.obs.loc[adata.obs["split"] == "test", "batch"] = "three"
     screen = read(adata, batch_key="batch")
-    model = CPAVAE(screen, **TINY).train(max_steps=2, n_particles=1, progress=False)
+    with pytest.warns(match="^batches that only validation or test cells have: 'three'"):
+        model = CPAVAE(screen, **TINY).train(max_steps=2, n_particles=1, progress=False)
     fails(lambda: model.iwelbo(screen.test, n_particles=2, progress=False), "batch.*'three'")
     fails(lambda: model.effects("A", batch="three", n_particles=10, progress=False), "'three'")
 
@@ -212,7 +213,7 @@ def test_a_batch_of_the_screen_without_training_cells() -> None:
         (lambda m: m.dose_response("A", []), "^no conditions are asked for: give one or more$"),
         (lambda m: m.dose_response("A", [-1]), "^the dosage '-1' is not a number of at least 0"),
         (lambda m: m.dose_response("A", [np.nan]), "^the dosage 'nan' is not a number"),
-        (lambda m: m.dose_response("A", ["x"]), "^the dosage 'x' is not a number of at least 0"),
+        (lambda m: m.dose_response("A", ["x"]), "^doses holds 'x': expected a list of number"),
         (
             lambda m: m.dose_response("A", [1], background="A+B"),
             "^the background 'A.B' holds 'A' itself$",

@@ -105,7 +105,8 @@ def test_only_perturbations_seen_in_training_have_evidence() -> None:
     adata = make_adata()
     adata.obs.loc[adata.obs["perturbation"] == "B", "split"] = "test"
     adata.obs.loc[adata.obs["perturbation"] == "B+A", "split"] = "test"
-    table = inferring("bernoulli", read(adata)).inclusion()
+    with pytest.warns(match="^perturbations that only validation or test cells have: 'B'"):
+        table = inferring("bernoulli", read(adata)).inclusion()
     assert list(dict.fromkeys(table["perturbation"])) == ["A", "C"]
     assert list(table.index) == list(range(8))
 

@@ -58,7 +58,8 @@ def unseen_in_training() -> samsvae.Screen:
 
 def test_a_perturbation_never_seen_in_training_is_named() -> None:
     screen = unseen_in_training()
-    model = samsvae.SAMSVAE(screen, **SMALL).train(max_steps=2, progress=False)
+    with pytest.warns(match="^perturbations that only validation or test cells have: 'C'"):
+        model = samsvae.SAMSVAE(screen, **SMALL).train(max_steps=2, progress=False)
     for ask in (
         lambda: model.effects("A+C"),
         lambda: model.simulate("C"),

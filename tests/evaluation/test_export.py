@@ -26,6 +26,8 @@ from samsvae.evaluation.baselines import (
 class Lowering(Baseline):
     """Predicts that the first gene falls by 100, and nothing else."""
 
+    name = "lowering"
+
     def _predict(self, condition: str, means: Any) -> np.ndarray:
         return -100 * np.eye(1, len(self.screen.genes))[0]
 

@@ -191,7 +191,7 @@ def test_pathways_of_the_family(kind: Kind) -> None:
 
 
 BAD: list[tuple[Any, str]] = [
-    (3, "^the annotation is a int: expected a Series, a DataFrame, a mapping or the path of a GMT"),
+    (3, "^annotation is 3: expected a Series or a DataFrame or a mapping"),
     (
         {"P00": "a", "b": ["P01"]},
         "^the annotation's values are list and str: expected strings, the",

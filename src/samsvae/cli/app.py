@@ -1,4 +1,4 @@
-"""The command line: samsvae demo | train | evaluate | effects | simulate | compare."""
+"""The command line: samsvae demo | inspect | train | evaluate | effects | simulate | compare."""
 
 from cyclopts import App
 
@@ -7,6 +7,7 @@ from samsvae.cli.commands.compare import compare
 from samsvae.cli.commands.demo import demo
 from samsvae.cli.commands.effects import effects
 from samsvae.cli.commands.evaluate import evaluate
+from samsvae.cli.commands.inspect import inspect
 from samsvae.cli.commands.simulate import simulate
 from samsvae.cli.commands.train import train
 
@@ -19,5 +20,5 @@ app = App(
     help_on_error=False,
     suppress_keyboard_interrupt=False,
 )
-for command in (train, evaluate, effects, simulate, compare, demo):
+for command in (inspect, train, evaluate, effects, simulate, compare, demo):
     app.command(command)

@@ -10,8 +10,8 @@ import pandas as pd
 from samsvae.data import labels
 from samsvae.data.notation import Notation
 from samsvae.data.table import Frame, Table
-from samsvae.errors import InputError, listed, unknown
-from samsvae.settings.conventions import CONVENTIONS, likely
+from samsvae.errors import InputError, listed, note, unknown
+from samsvae.settings.conventions import CONVENTIONS
 
 
 def genes(table: Table) -> tuple[str, ...]:
@@ -46,6 +46,20 @@ def symbols(table: Table, key: str | Mapping[str, str] | None) -> tuple[str, ...
     return tuple(map(str, known.where(known.notna(), names).to_numpy()))
 
 
+def note_symbols(table: Table, genes: Sequence[str], perturbations: Sequence[str]) -> None:
+    """Tell which column of the genes holds perturbations, where their names do not."""
+    if set(genes) & set(perturbations):
+        return
+    for key in table.genes.columns:
+        values = table.genes.read(key)
+        if values.dtype.kind not in "iufb" and set(values.astype(str)) & set(perturbations):
+            note(
+                f"perturbations are genes of var[{key!r}], not of var_names: gene_key={key!r} "
+                "(--gene-key) finds their targets"
+            )
+            return
+
+
 def column(table: Table, key: str, what: str) -> np.ndarray:
     """Return a column of obs as text, `cell`; None where it is missing."""
     values = _column(table.cells, key, f"the {what} in adata.obs")
@@ -58,46 +72,51 @@ def _column(frame: Frame, key: str, what: str) -> pd.Series:
     return frame.read(key)
 
 
-def check_layout(table: Table, key: str, label: np.ndarray, notation: Notation) -> bool:
+def fitting(table: Table) -> str | None:
+    """Return the convention that the columns and labels show most signs of, if any."""
+    shown = {}
+    for name, layout in CONVENTIONS.items():
+        key = layout.perturbation_key(table.cells.columns)
+        if key in table.cells.columns:
+            present = table.cells.read(key).dropna().astype(str).unique() if layout.marks else ()
+            shown[name] = layout.fits(table.cells.columns, present)
+    best = max(shown, key=lambda name: shown[name], default=None)
+    return best if best is not None and shown[best] else None
+
+
+def check_perturbation_key(table: Table, key: str) -> None:
+    """Raise if there is no such column, with the convention whose columns there are."""
+    if key not in table.cells.columns:
+        missing = unknown(
+            "column for the perturbation in adata.obs:", key, list(table.cells.columns)
+        )
+        raise InputError(f"{missing}{_convention_hint(table)}")
+
+
+def has_control(table: Table, key: str, label: np.ndarray, notation: Notation) -> bool:
     """Return whether there are control cells.
 
     Raises
     ------
     InputError
-        If there are none, but labels that look like control, or columns of another project.
+        If there are none, but labels that may be control, or the columns of a convention.
     """
-    present = [str(name) for name in pd.unique(label) if name is not None]
-    if any(not notation.condition(name) for name in present):
-        return True
-    fits = likely(list(table.cells.columns), present)
+    present = [str(name) for name in pd.unique(label)]
+    if any(notation.is_control(part) for name in present for part in notation.split(name)):
+        return any(not notation.parts(name) for name in present)
     missing = unknown(f"control label in obs[{key!r}]:", notation.control, sorted(present))
     alike = [name for name in present if labels.looks_like_control(name)]
-    if fits is not None and CONVENTIONS[fits].perturbation_key(table.cells.columns) == key:
-        raise InputError(f"{missing}; the columns look like convention={fits!r} (--convention)")
-    if alike:
-        raise InputError(f"{missing}; {listed(alike)} may be control: give control={alike[0]!r}")
-    if "the nearest is" in str(missing):
-        raise missing
+    hint = _convention_hint(table)
+    if alike and not hint:
+        hint = f"; {listed(alike)} may be control: give control={alike[0]!r} (--control)"
+    if hint or "the nearest is" in str(missing):
+        raise InputError(f"{missing}{hint}")
     return False
 
 
-def check_perturbation_key(table: Table, key: str) -> None:
-    """Raise if there is no such column, with the convention whose columns there are."""
-    if key in table.cells.columns:
-        return
-    fits = [name for name, one in CONVENTIONS.items() if not one.marks]
-    marked = [name for name, one in CONVENTIONS.items() if one.marks]
-    missing = unknown("column for the perturbation in adata.obs:", key, list(table.cells.columns))
-    for name in (*fits, *marked):
-        layout = CONVENTIONS[name]
-        there = layout.perturbation_key(table.cells.columns)
-        if there in table.cells.columns and there != key:
-            texts = table.cells.read(there).dropna().astype(str).unique()
-            if layout.fits(table.cells.columns, texts):
-                raise InputError(
-                    f"{missing}; the columns look like convention={name!r} (--convention)"
-                )
-    raise missing
+def _convention_hint(table: Table) -> str:
+    fits = fitting(table)
+    return "" if fits is None else f"; the columns look like convention={fits!r} (--convention)"
 
 
 def conditions(

@@ -56,10 +56,12 @@ def take(table: Table, given: ScreenSettings) -> Taken:
     layout = None if given.convention is None else convention(given.convention)
     columns.genes(table)  # empty data and repeated names are told first
     columns.check_perturbation_key(table, given.perturbation_key)
-    notation = Notation.of(given.control, given.separator or "")
+    notation = Notation.of(given.controls, given.separator or "")
     label = columns.column(table, given.perturbation_key, "perturbation")
     label = _known(label, notation)
-    batch_columns = {(key, "batch"): columns.column(table, key, "batch") for key in given.batch_key}
+    batch_columns = {
+        (key, "batch"): columns.column(table, key, "batch") for key in given.batch_keys
+    }
     named = {(given.perturbation_key, "perturbation"): label, **batch_columns}
     split = None
     if given.split_key is not None:
@@ -70,7 +72,7 @@ def take(table: Table, given: ScreenSettings) -> Taken:
         split = None if split is None else _renamed(split, layout.splits)
 
     present = [str(text) for text in pd.unique(label[labelled])]
-    if not columns.check_layout(table, given.perturbation_key, label[labelled], notation):
+    if not columns.has_control(table, given.perturbation_key, label[labelled], notation):
         note(
             f"no cell is control ({notation.control!r}): a trained model can score these cells; "
             "nothing else can be asked of them"
@@ -105,6 +107,8 @@ def take(table: Table, given: ScreenSettings) -> Taken:
     batches, batch = columns.batches([column[labelled] for column in batch_columns.values()])
     code = np.zeros(len(label), np.int32)
     code[labelled] = batch if batch_columns else 0
+    if given.gene_key is None:
+        columns.note_symbols(held, genes, perturbations)
     vocabulary = Vocabulary(
         genes,
         tuple(perturbations),

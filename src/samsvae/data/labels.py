@@ -13,9 +13,7 @@ import pandas as pd
 from samsvae.data.notation import Notation, written
 from samsvae.errors import InputError, listed, note
 
-MISSING = frozenset(
-    ("", "nan", "NaN", "NAN", "None", "none", "NA", "N/A", "n/a", "<NA>", "null", "NULL", "NaT")
-)
+MISSING = frozenset(("", "nan", "NaN", "None", "NA", "<NA>", "null"))
 """Texts that stand for a missing label."""
 
 _CONTROL = re.compile(
@@ -27,7 +25,7 @@ _CONTROL = re.compile(
     ([-_ .:]?\\d+([-_ .:]\\d+)*)?""",
     re.VERBOSE | re.IGNORECASE,
 )
-_SEPARATORS = ("+", "_", ";", "|", "&", ",", "/", ":")
+SEPARATORS = ("+", "_", ";", "|", "&", ",", "/", ":")
 """What joins perturbations in files."""
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 
@@ -162,31 +160,33 @@ def _note_strangers(
     if strange and 2 * len(strange) <= perturbed + len(combinations):
         note(
             f"{listed(strange, 3)} {'are' if len(strange) > 1 else 'is'} read as combinations of "
-            "perturbations that occur nowhere else: if the separator "
-            f"{notation.separator!r} stands inside names, give another one, or separator=None "
-            "(--separator '')"
+            "perturbations that occur nowhere else: whose effect is whose, the data do not tell; "
+            f"if the separator {notation.separator!r} stands inside names, give another one, or "
+            "separator=None (--separator '')"
         )
+
+
+def joined(alone: Collection[str], notation: Notation, separator: str) -> list[str]:
+    """Return labels that a separator takes apart into others, or control; sorted."""
+    return sorted(
+        label
+        for label in alone
+        if separator in label
+        and all(
+            part in alone or notation.is_control(part) or looks_like_control(part)
+            for part in label.split(separator)
+        )
+    )
 
 
 def _note_joined(alone: Collection[str], notation: Notation) -> None:
     """Tell labels that another separator takes apart into names that occur alone."""
-    for separator in _SEPARATORS:
-        if separator == notation.separator:
-            continue
-        joined = [
-            label
-            for label in alone
-            if separator in label
-            and all(
-                part in alone or notation.is_control(part) or looks_like_control(part)
-                for part in label.split(separator)
-            )
-        ]
-        if joined:
+    for separator in SEPARATORS:
+        found = joined(alone, notation, separator) if separator != notation.separator else []
+        if found:
             note(
-                f"{listed(sorted(joined), 3)} look like combinations joined by {separator!r}, and "
-                f"are read as single names: if they are, give separator={separator!r} "
-                "(--separator)"
+                f"{listed(found, 3)} look like combinations joined by {separator!r}, and are read "
+                f"as single names: if they are, give separator={separator!r} (--separator)"
             )
 
 

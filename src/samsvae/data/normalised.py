@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from samsvae.data.sparse import rows_of
 from samsvae.errors import InputError, quoted, unknown
+from samsvae.settings.arguments import checked
 
 _ROWS = 4096
 _EXACT = 1e-6
@@ -29,6 +30,7 @@ _KINDS: dict[str, tuple[Inverse, Inverse]] = {
 """What was done to normalised counts, and what undoes it."""
 
 
+@checked
 def counts_from_normalised(adata: AnnData, *, layer: str | None = None) -> AnnData:
     """Turn normalised values back into the counts they were made of.
 

@@ -14,7 +14,8 @@ from samsvae.errors import InputError, unknown
 
 Condition = Mapping[str, float]
 """Dose by perturbation; control is empty."""
-Conditions: TypeAlias = "str | int | float | Iterable[str | int | float | tuple[str | int, ...]]"
+Name: TypeAlias = str | float
+Conditions: TypeAlias = Name | Iterable[Name | Sequence[Name]]
 """Conditions as they are asked for: one, or several; a tuple names the parts of one."""
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
@@ -75,8 +76,15 @@ class Notation:
         return cls(first, separator, tuple(name for name in names if name != first))
 
     def is_control(self, name: str) -> bool:
-        """Whether a part of a label is control."""
-        return name == self.control or any(_alike(name, pattern) for pattern in self.also)
+        """Whether a part of a label is control; or a whole label, where these are its parts.
+
+        What a pattern stands for does not reach over a separator that is not in the pattern.
+        """
+        return name == self.control or any(self._alike(name, one) for one in self.also)
+
+    def _alike(self, name: str, pattern: str) -> bool:
+        joined = bool(self.separator) and self.separator in name and self.separator not in pattern
+        return not joined and _alike(name, pattern)
 
     def parts(self, label: str) -> list[str]:
         """Split a label into its parts, those that are control among them; none for control alone.

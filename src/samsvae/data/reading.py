@@ -6,10 +6,12 @@ import os
 from typing import Any
 
 from samsvae.data.screen import Screen
+from samsvae.settings.arguments import checked
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.takes import takes
 
 
+@checked
 @takes(ScreenSettings)
 def read_h5ad(path: str | os.PathLike[str], **settings: Any) -> Screen:
     """Read a screen from an h5ad file: `Screen.open`, which reads other kinds, too.

@@ -22,6 +22,7 @@ from samsvae.data.source import MemorySource, Source
 from samsvae.data.table import Table
 from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
 from samsvae.errors import InputError, listed, unknown
+from samsvae.settings.arguments import checked
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.takes import takes
 
@@ -57,6 +58,7 @@ class Screen:
     """`cell`: the reagent that it received, where that is known."""
 
     @classmethod
+    @checked
     @takes(ScreenSettings)
     def from_anndata(cls, adata: AnnData, **settings: Any) -> Screen:
         """Take a screen from an AnnData object, checking everything.
@@ -93,6 +95,7 @@ class Screen:
         return cls.from_table(Table.of(adata), ScreenSettings.of(settings))
 
     @classmethod
+    @checked
     @takes(ScreenSettings)
     def open(cls, path: str | os.PathLike[str], **settings: Any) -> Screen:
         """Read a screen from a file, without ever holding its whole matrix as floats.
@@ -237,7 +240,8 @@ class Screen:
             part = parts[name] = self[self.split == name]
         return part
 
-    def of(self, condition: object) -> Screen:
+    @checked
+    def of(self, condition: str | float | Sequence[str | float]) -> Screen:
         """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur.
 
         Examples
@@ -252,6 +256,7 @@ class Screen:
             return self[:0]
         return self[self.condition == self.condition_names.index(name)]
 
+    @checked
     def with_split(self, split: pd.Series | Sequence[str]) -> Screen:
         """Return the screen with another split.
 

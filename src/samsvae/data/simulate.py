@@ -15,6 +15,7 @@ from samsvae.data.notation import Notation
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import check_count, check_range, unknown
+from samsvae.settings.arguments import checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,7 @@ class SimulatedScreen(Screen):
         return replace(super().__getitem__(rows), state=self.state[rows])
 
 
+@checked
 def simulated_screen(
     *,
     n_perturbations: int = 40,

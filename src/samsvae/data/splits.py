@@ -8,10 +8,12 @@ import pandas as pd
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import UNUSED
 from samsvae.errors import InputError, check_count, check_range
+from samsvae.settings.arguments import checked
 
 __all__ = ["data_efficiency", "heldout_combinations", "random", "stratified"]
 
 
+@checked
 def random(
     screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
 ) -> pd.Series:
@@ -41,6 +43,7 @@ def random(
     return _split_within(screen, np.zeros(len(screen), int), seed, fractions, least=0)
 
 
+@checked
 def stratified(
     screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
 ) -> pd.Series:
@@ -72,6 +75,7 @@ def stratified(
     return _split_within(screen, screen.condition, seed, fractions, least=1)
 
 
+@checked
 def heldout_combinations(
     screen: Screen, *, fraction: float = 0.3, valid: float = 0.2, seed: int = 0
 ) -> pd.Series:
@@ -112,6 +116,7 @@ def heldout_combinations(
     return _series(screen, split)
 
 
+@checked
 def data_efficiency(
     screen: Screen, *, fraction: float, test: float = 0.3, valid: float = 0.2, seed: int = 0
 ) -> pd.Series:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from samsvae.model.mechanism import Mechanism
 from samsvae.model.networks import MLP, OneHot
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.device import resolve_device
+from samsvae.settings.arguments import check, checked
 from samsvae.settings.model import NetworkSettings
 from samsvae.settings.takes import takes
 from samsvae.settings.train import TrainSettings
@@ -72,11 +73,14 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
     screen: InitVar[Screen | Facts] = field(kw_only=False)
 
     def __post_init__(self, screen: Screen | Facts) -> None:
+        check("screen", screen, Screen | Facts)
+        hints = get_type_hints(type(self))
         for name, value in self.hyperparameters.items():
             if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy
                 setattr(self, name, value.item())
             if name.startswith("n_") and value is not None:
                 check_count(name, value)
+            check(name, value, hints[name])
         self._screen = screen if isinstance(screen, Screen) else None
         self.facts = screen if isinstance(screen, Facts) else Facts.of(screen)
         self.encoding = self._encoding()
@@ -108,6 +112,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         """The hyperparameters, by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    @checked
     @takes(TrainSettings)
     def train(self, **settings: Any) -> Self:
         """Train from fresh parameters; keep those of the best validation ELBO.
@@ -209,6 +214,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         settings.check_variables(self.module.variables)
         return self._screen
 
+    @checked
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Save the model as `model.json` and `model.safetensors`, for `samsvae.load`.
 

@@ -61,6 +61,7 @@ class Facts:
                 f"{silent.sum()} of {len(silent)} genes are zero in all training cells: "
                 "the model learns nothing about them"
             )
+        _note_untrained(screen, train)
         order = np.argsort(train.condition, kind="stable")
         n_batches = len(screen.vocabulary.batches)
         counted = np.asarray(train.counts.sum(1), np.float64).ravel()
@@ -230,6 +231,31 @@ class Facts:
             unobserved=header["unobserved"],
             **arrays,
         )
+
+
+def _note_untrained(screen: Screen, train: Screen) -> None:
+    """Tell perturbations and batches that only validation and test cells have."""
+    scored = screen[np.isin(np.asarray(screen.split), ["valid", "test"])]
+    names = screen.perturbations
+    found = (scored.cells_per_perturbation > 0) & (train.cells_per_perturbation == 0)
+    strange = {"perturbations": [names[t] for t in np.flatnonzero(found)]}
+    levels = screen.vocabulary.batches
+    if levels:
+        of_scored, of_train = (
+            [
+                set(column)
+                for column in zip(*(levels[i] for i in np.unique(cells.batch)), strict=True)
+            ]
+            for cells in (scored, train)
+        )
+        both = zip(of_scored, of_train, strict=False)
+        strange["batches"] = sorted(name for some, known in both for name in some - known)
+    for what, those in strange.items():
+        if those:
+            note(
+                f"{what} that only validation or test cells have: {listed(those)}; the model "
+                "learns nothing about them, and cannot score these cells"
+            )
 
 
 def _median_dose(received: sp.csr_matrix) -> np.ndarray:

@@ -14,6 +14,7 @@ from samsvae.estimators.sams_vae import SAMSVAE
 from samsvae.estimators.svae_plus import SVAEPlus
 from samsvae.inference.latent import BasalPosterior
 from samsvae.ops.device import resolve_device
+from samsvae.settings.arguments import checked
 
 ESTIMATORS: list[type[Estimator]] = [SAMSVAE, CPAVAE, SVAEPlus, ConditionalVAE]
 """The members of the family."""
@@ -35,6 +36,7 @@ def estimator(name: str) -> type[Estimator]:
     return by_name("model", name, ESTIMATORS)
 
 
+@checked
 def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     """Load a model that `save` wrote; it needs no data to answer.
 

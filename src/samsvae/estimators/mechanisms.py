@@ -14,6 +14,7 @@ from samsvae.estimators.trained import Trained
 from samsvae.inference.latent import latent_means
 from samsvae.inference.mechanisms import embedding_means, program_of
 from samsvae.model.mechanism import AdditiveShift
+from samsvae.settings.arguments import checked
 
 
 class Mechanisms(Trained):
@@ -117,6 +118,7 @@ class Mechanisms(Trained):
         order = np.lexsort((-pairs["log_bayes_factor"], -pairs["probability"], position))
         return pairs.iloc[order].reset_index(drop=True)
 
+    @checked
     def mechanisms(self, *, n_genes: int = 10) -> pd.DataFrame:
         """Return the latent dimensions in use, with what moves each and what each moves.
 
@@ -230,6 +232,7 @@ class Mechanisms(Trained):
         both = torch.stack([response.log_half_dose, response.log_slope], 1).detach().exp()
         return self._by_perturbation(both, pd.Index(["half_dose", "slope"]))
 
+    @checked
     def latent(
         self, screen: Screen, *, n_particles: int = 10, seed: int = 0
     ) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from samsvae.inference.effects import average_effects
 from samsvae.inference.iwelbo import predictive_iwelbo
 from samsvae.inference.latent import Batches
 from samsvae.inference.parallel import side_by_side
+from samsvae.settings.arguments import checked
 from samsvae.settings.effects import EffectSettings, SimulationSettings
 from samsvae.settings.takes import takes
 
@@ -29,6 +30,7 @@ from samsvae.settings.takes import takes
 class Predictions(Trained):
     """What conditions do to cells."""
 
+    @checked
     def iwelbo(
         self, screen: Screen, *, n_particles: int = 1000, seed: int = 0, progress: bool = True
     ) -> pd.DataFrame:
@@ -78,6 +80,7 @@ class Predictions(Trained):
         frame.attrs |= {"mean_mc_se": result.mean_mc_se, "joint": result.joint}
         return frame
 
+    @checked
     @takes(EffectSettings)
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return the average treatment effect of conditions on every gene, against control.
@@ -184,6 +187,7 @@ class Predictions(Trained):
         work = side_by_side(alone, range(len(stored)))
         return list(track(work, "effects", total=len(stored), disable=not given.progress))
 
+    @checked
     @takes(EffectSettings)
     def dose_response(
         self,
@@ -241,6 +245,7 @@ class Predictions(Trained):
         adata.obs["dose"] = ascending
         return adata
 
+    @checked
     @takes(SimulationSettings)
     def simulate(
         self, conditions: Conditions, *, cells: Screen | None = None, **settings: Any
@@ -310,6 +315,7 @@ class Predictions(Trained):
         stacked = sp.vstack(drawn, "csr") if sp.issparse(drawn[0]) else np.concatenate(drawn)
         return AnnData(stacked, obs=pd.concat(obs), var=var)
 
+    @checked
     def cells(self, condition: str, *, n_cells: int, seed: int) -> simulation.Cells:
         """Return counts of so many simulated cells under a condition, at observed library sizes."""
         return self.simulate([condition], n_cells=n_cells, seed=seed).X

@@ -12,6 +12,7 @@ from samsvae.errors import InputError
 from samsvae.evaluation.differential_expression import differential_expression
 from samsvae.metrics.correlation import paired_means, pearson_of_means
 from samsvae.metrics.observed import N_TOP, most_changed
+from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
 
@@ -31,6 +32,7 @@ class AtePearson(NamedTuple):
         return float(self.per_condition.median())
 
 
+@checked
 def ate_pearson(
     effects: pd.DataFrame,
     reference: Screen,

@@ -26,8 +26,9 @@ from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import InputError, unknown
+from samsvae.errors import InputError, note, unknown
 from samsvae.evaluation.means import Means, means_of, scales_of
+from samsvae.settings.arguments import check, checked
 from samsvae.settings.effects import EffectSettings
 from samsvae.settings.takes import takes
 from samsvae.types import Scale
@@ -53,6 +54,7 @@ class Baseline(ABC):
     has_likelihood: ClassVar[bool] = False
 
     def __init__(self, screen: Screen) -> None:
+        check("screen", screen, Screen)
         self.screen = screen
         self._train = training_cells(screen)
         self._check()
@@ -92,6 +94,7 @@ class Baseline(ABC):
             return False
         return True
 
+    @checked
     @takes(EffectSettings)
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return the predicted difference of conditions from control, on every gene.
@@ -145,6 +148,7 @@ class Baseline(ABC):
             uns={"scale": means.scale, "n_fell_back": int(sum(fell_back))},
         )
 
+    @checked
     def cells(self, condition: str, *, n_cells: int, seed: int) -> sp.csr_matrix | None:
         """Return counts of at most so many training cells that stand for a condition.
 
@@ -285,7 +289,12 @@ class LinearPCA(Baseline):
 
     def __init__(self, screen: Screen) -> None:
         super().__init__(screen)
-        self._gene = {gene: i for i, gene in enumerate(screen.genes)}
+        self._gene = screen.vocabulary.position_of_target
+        if not self._gene.keys() & set(screen.perturbations):
+            note(
+                "no perturbation is named after a gene: linear-pca predicts the mean of all "
+                "perturbations for each (gene_key gives symbols, where genes go by identifiers)"
+            )
         self._fits: dict[Scale, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:

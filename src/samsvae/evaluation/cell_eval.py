@@ -18,12 +18,14 @@ from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError, listed, note, unknown
 from samsvae.evaluation.differential_expression import control_cells
 from samsvae.evaluation.predictor import Predictor
+from samsvae.settings.arguments import checked
 from samsvae.storage.files import written_together
 from samsvae.storage.h5ad import h5ad_bytes
 
 __all__ = ["cell_eval"]
 
 
+@checked
 def cell_eval(
     predictor: Predictor,
     screen: Screen,

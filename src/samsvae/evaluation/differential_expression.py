@@ -9,9 +9,11 @@ from samsvae.data.expression import differences_from_control, expression
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
+from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
 
+@checked
 def differential_expression(
     screen: Screen,
     conditions: Conditions | None = None,

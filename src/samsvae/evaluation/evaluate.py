@@ -20,6 +20,7 @@ from samsvae.evaluation.predictor import Predictor
 from samsvae.evaluation.subject import Subject, subjects
 from samsvae.metrics.metric import Scored, bootstrap
 from samsvae.metrics.registry import scored
+from samsvae.settings.arguments import checked
 from samsvae.settings.evaluation import ScoreSettings
 from samsvae.settings.takes import takes
 from samsvae.types import Scale
@@ -28,6 +29,7 @@ POOLED = "(all)"
 """Stands for all conditions together in the column "condition"."""
 
 
+@checked
 @takes(ScoreSettings)
 def evaluate(
     predictors: Mapping[str, Predictor] | Iterable[Predictor] | Predictor,

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from samsvae.errors import InputError, check_count, check_range, listed
+from samsvae.settings.arguments import checked
 
 Annotation: TypeAlias = (
     pd.Series | pd.DataFrame | Mapping[str, str] | Mapping[str, Collection[str]] | str | os.PathLike
@@ -30,6 +31,7 @@ class Shifting(Protocol):
     def embeddings(self) -> pd.DataFrame: ...
 
 
+@checked
 def pathway_score(
     model: Shifting,
     annotation: Annotation,
@@ -128,6 +130,7 @@ def pathway_score(
     return table.rename_axis("predictor")
 
 
+@checked
 def read_gmt(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     """Read gene sets: from the name of each pathway to its perturbations.
 

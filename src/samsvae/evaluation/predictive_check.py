@@ -17,6 +17,7 @@ from samsvae.estimators.base import Estimator
 from samsvae.evaluation.evaluate import POOLED
 from samsvae.inference.simulation import replicated_cells
 from samsvae.metrics.correlation import pearson
+from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
 
@@ -32,6 +33,7 @@ class PredictiveCheck(NamedTuple):
     the model expects of its own data; near 1, more."""
 
 
+@checked
 def predictive_check(
     model: Estimator,
     cells: Screen,

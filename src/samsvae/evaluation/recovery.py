@@ -17,6 +17,7 @@ from samsvae.errors import InputError
 from samsvae.evaluation.differential_expression import differential_expression
 from samsvae.metrics.correlation import correlation_per_condition
 from samsvae.metrics.masks import chance_f1, mask_matthews, mask_score, mean_correlation
+from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
 
@@ -65,6 +66,7 @@ class Recovery:
     """The same of its sum over the parts, for combinations never seen in training."""
 
 
+@checked
 def recovery(model: Recovering, screen: SimulatedScreen, *, seed: int = 0) -> Recovery:
     """Compare a trained model with the truth of a simulated screen.
 

@@ -15,6 +15,7 @@ from samsvae.errors import InputError
 from samsvae.estimators.facts import Facts
 from samsvae.metrics.correlation import correlation_per_condition, pearson
 from samsvae.metrics.masks import mask_jaccard, shift_agreement
+from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
 N_CHANCE = 20
@@ -43,6 +44,7 @@ class Comparable(Protocol):
     ) -> AnnData: ...
 
 
+@checked
 def stability(
     models: Sequence[Comparable] | Mapping[str, Comparable],
     *,

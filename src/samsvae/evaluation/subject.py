@@ -67,7 +67,7 @@ class Subject:
         parts = [name for names in self.combinations.values() for name in names]
         self.parts = tuple(dict.fromkeys(parts))
         self.part = _positions(screen, self.parts)
-        notation, genes = screen.vocabulary.notation, {g: i for i, g in enumerate(screen.genes)}
+        notation, genes = screen.vocabulary.notation, screen.vocabulary.position_of_target
         received = [notation.read(name, screen.perturbations) for name in self.conditions]
         self.targets = [[genes[name] for name in names if name in genes] for names in received]
         # What is summed, over and over: the cells that are compared.

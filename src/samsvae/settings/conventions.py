@@ -123,7 +123,6 @@ CONVENTIONS: dict[str, Convention] = {
             "separator": "+",
             "batch_key": ("replicate",),
             "sgrna_key": "guide_ID",
-            "modality": "rna",
         },
         signs=_signs("gene_target guide_ID", "perturbation_name"),
         instead=("perturbation_name",),
@@ -183,14 +182,6 @@ def convention(name: str) -> Convention:
     if name not in CONVENTIONS:
         raise unknown("convention", name, list(CONVENTIONS))
     return CONVENTIONS[name]
-
-
-def likely(columns: Collection[str], labels: Iterable[str] = ()) -> str | None:
-    """Return the convention that a file's columns (and labels) show most signs of, if any."""
-    labels = list(labels)
-    shown = {name: one.fits(columns, labels) for name, one in CONVENTIONS.items()}
-    best = max(shown, key=lambda name: shown[name])
-    return best if shown[best] else None
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from samsvae.settings.conventions import completed, convention
+
+Name: TypeAlias = str | float | bool
+_SEVERAL = {"as_text": tuple[str, ...]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +63,11 @@ class ScreenSettings:
 
     convention: str | None = None
     perturbation_key: str = "perturbation"
-    control: tuple[str, ...] = ("control",)
+    control: Name | Sequence[Name] | None = field(default=("control",), metadata=_SEVERAL)
     separator: str | None = field(default="+", metadata={"as_text": str})
     layer: str | None = None
     dosage_key: str | None = None
-    batch_key: tuple[str, ...] = ()
+    batch_key: str | Sequence[str] | None = field(default=(), metadata=_SEVERAL)
     library_size_key: str | None = None
     split_key: str | None = None
     sgrna_key: str | None = None
@@ -80,6 +83,16 @@ class ScreenSettings:
             object.__setattr__(self, name, _several(getattr(self, name)))
         if self.separator is None:
             object.__setattr__(self, "separator", "")
+
+    @property
+    def controls(self) -> tuple[Name, ...]:
+        """All labels and patterns of control."""
+        return _several(self.control)
+
+    @property
+    def batch_keys(self) -> tuple[str, ...]:
+        """All columns of batches."""
+        return _several(self.batch_key)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
