@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from samsvae.data import columns, dosage, labels, matrices
-from samsvae.data.notation import Notation
+from samsvae.data.notation import Notation, written
 from samsvae.data.table import Table
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, note
@@ -77,17 +77,20 @@ def take(table: Table, given: ScreenSettings) -> Taken:
             f"no cell is control ({notation.control!r}): a trained model can score these cells; "
             "nothing else can be asked of them"
         )
+    asked = [written(name) for name in given.controls]
+    if notation.control not in asked and any(
+        notation.control in notation.split(text) for text in present
+    ):
+        raise InputError(
+            f"{notation.control!r} is what control is written as here, and a label that is not "
+            f"among control={asked}: add it (--control, once for each)"
+        )
     labels.check_separator(present, notation)
     label[~labelled] = notation.control
     conditions, condition = columns.conditions(
         notation, label, columns.doses(table, given.dosage_key)
     )
     perturbations = sorted({name for received in conditions for name in received})
-    if notation.control in perturbations:
-        raise InputError(
-            f"{notation.control!r} is what control is written as here, and it is a perturbation "
-            "in the data: add it to control, or name one of the labels of control"
-        )
     labels.note_controls(perturbations, notation)
 
     held, matrix, where = matrices.chosen(table, given.layer, real=not given.counts)

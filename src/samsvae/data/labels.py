@@ -17,12 +17,12 @@ MISSING = frozenset(("", "nan", "NaN", "None", "NA", "<NA>", "null"))
 """Texts that stand for a missing label."""
 
 _CONTROL = re.compile(
-    r"""(nt|ntc|ntg|ctrl|control|mock|dmso|vehicle|untreated|unperturbed|wt|scramble[d]?
+    r"""(nt|ntc|ntg|ctrl|control|mock|dmso|vehicle|untreated|unperturbed|scramble[d]?
     |aavs1|rosa26|lacz|e?gfp|luciferase|intergenic|neg(ative)?
     |non[-_ ]?targeting|safe[-_ ]?targeting|safe[-_ ]?harbou?r
     |neg(ative)?[-_ ]?(ctrl|control))
     ([-_ ]?(ctrl|control|sgrna|grna|guide|g|sg))?
-    ([-_ .:]?\\d+([-_ .:]\\d+)*)?""",
+    ([-_ .:]?\d+([-_ .:]\d+)*)?""",
     re.VERBOSE | re.IGNORECASE,
 )
 SEPARATORS = ("+", "_", ";", "|", "&", ",", "/", ":")
