@@ -48,6 +48,22 @@ def shown(text: object, most: int = 60) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
 
 
+def got(value: object) -> str:
+    """Return what was got, in a line: a text or number as it is, anything else by its type.
+
+    >>> got("4"), got(2.5), got(None), got([1, 2])
+    ("'4'", '2.5', 'None', 'a list')
+    """
+    if isinstance(value, str):
+        return quoted(value)
+    return repr(value) if isinstance(value, Real) or value is None else a(type(value).__name__)
+
+
+def a(noun: str) -> str:
+    """Return a noun with its article."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def quoted(name: object) -> str:
     """Return a name in quotes, as it can be shown in a line."""
     return repr(_short(name, 60))
@@ -84,10 +100,10 @@ def check_range(name: str, value: float, *, low: float, high: float, open_: bool
             if high != float("inf")
             else (f"{'above' if open_ else 'at least'} {low:g}")
         )
-        raise InputError(f"{name} is {value!r}: expected a number {wanted}")
+        raise InputError(f"{name} is {got(value)}: expected a number {wanted}")
 
 
 def check_count(name: str, value: object, *, low: int = 1) -> None:
     """Raise unless value is a whole number of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
-        raise InputError(f"{name} is {value!r}: expected a whole number of at least {low}")
+        raise InputError(f"{name} is {got(value)}: expected a whole number of at least {low}")

@@ -66,7 +66,7 @@ def test_a_new_combination_of_known_levels_is_scored(model: samsvae.SAMSVAE) -> 
 def test_levels_that_are_not_known_are_named(model: samsvae.SAMSVAE) -> None:
     adata = two_columns()
     adata.obs["donor"] = "d9"
-    with pytest.raises(InputError, match="never seen in training: 'd9'; .* 'd1', 'd2', 'd3'"):
+    with pytest.raises(InputError, match=r"never seen in training: 'd9'; .* 'd1', 'd2', 'd3'"):
         model.iwelbo(read(adata, batch_key=KEYS).test)
     with pytest.raises(InputError, match=r"with batches \(2 columns, not 1\): give batch_key"):
         model.iwelbo(read(two_columns(), batch_key="batch").test)

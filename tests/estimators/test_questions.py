@@ -110,3 +110,36 @@ def test_control_states_are_saved_and_keep_their_batches(tmp_path: Path) -> None
     assert not np.array_equal(one.X, ours.X)
     with pytest.raises(samsvae.InputError, match=r"basal 'controls'.*'control'"):
         model.effects(["A"], basal="controls", progress=False)  # type: ignore[arg-type]
+
+
+# New data without control cells
+
+
+def test_cells_without_control_are_scored(trained: samsvae.SAMSVAE) -> None:
+    """Differences from control need control cells; what a cell is likely to show does not."""
+    adata = make_adata()
+    whole = samsvae.Screen.from_anndata(adata)
+    perturbed = adata[adata.obs["perturbation"] != "control"].copy()
+    with pytest.warns(match="^no cell is control .'control'.: a trained model can score"):
+        new = samsvae.Screen.from_anndata(perturbed)
+    assert not new.is_control.any()
+    own = whole[~whole.is_control]
+    given = {"n_particles": 3, "progress": False}
+    for name in ("iwelbo", "mc_se"):
+        theirs = trained.iwelbo(own, **given)[name]
+        np.testing.assert_array_equal(trained.iwelbo(new, **given)[name], theirs)
+    np.testing.assert_array_equal(trained.latent(new)["state"], trained.latent(own)["state"])
+    drawn = trained.simulate("A", cells=new)
+    assert list(drawn.obs["cell"]) == list(new.cells)
+    ask = [
+        lambda: samsvae.differential_expression(new),
+        lambda: samsvae.evaluate(trained, split_of(new), scale="log"),
+        lambda: samsvae.SAMSVAE(split_of(new), **SMALL),
+    ]
+    for one in ask:
+        with pytest.raises(samsvae.InputError, match="no control cells"):
+            one()
+
+
+def split_of(screen: samsvae.Screen) -> samsvae.Screen:
+    return screen.with_split(samsvae.splits.stratified(screen))

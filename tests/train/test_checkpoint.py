@@ -148,7 +148,7 @@ def test_a_checkpoint_goes_on_on_any_device(
         (lambda path: cut(path, 0.5), "not whole"),
         (lambda path: cut(path, 0.0), "not whole"),
         (lambda path: path.write_text("{}"), "not whole"),
-        (newer, "schema version 7.*newer samsvae"),
+        (newer, "schema version 8.*newer samsvae"),
         (lambda path: files.write(path, {}, {}), "not whole|not a checkpoint"),
     ],
     ids=["last byte", "half", "empty", "text", "newer", "not a checkpoint"],

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from samsvae.data.notation import Conditions
-from samsvae.errors import InputError
+from samsvae.errors import InputError, got
 from samsvae.estimators.facts import Facts
 from samsvae.metrics.correlation import correlation_per_condition, pearson
 from samsvae.metrics.masks import mask_jaccard, shift_agreement
@@ -168,6 +168,8 @@ def _check(models: Mapping[Any, Comparable]) -> None:
             "another seed"
         )
     for name, model in models.items():
+        if not hasattr(model, "is_trained"):
+            raise InputError(f"model {name!r} is {got(model)}: expected a trained model")
         if not model.is_trained:
             raise InputError(f"model {name!r} is not trained: call train first")
     (start, first), *others = models.items()

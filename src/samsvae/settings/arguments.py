@@ -11,7 +11,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from samsvae.errors import InputError, quoted, unknown
+from samsvae.errors import InputError, a, got, unknown
 
 __all__ = ["check", "checked"]
 
@@ -67,12 +67,12 @@ def check(name: str, value: Any, hint: Any) -> None:
     expected = list(dict.fromkeys(_told(hint)))
     pairs = [(type(value).__name__, words.split()[-1]) for words in expected]
     advice = [f"; {_ADVICE[pair]}" for pair in pairs if pair in _ADVICE]
-    verb, got = "is", value
+    verb, shown = "is", value
     wrong = [one for one in value if not _fits_any(one, hint)] if _is(value, list[Any]) else []
     if wrong:
-        verb, got = "holds", wrong[0]
+        verb, shown = "holds", wrong[0]
     raise InputError(
-        f"{name} {verb} {_shown(got)}: expected {' or '.join(expected)}{''.join(advice[:1])}"
+        f"{name} {verb} {got(shown)}: expected {' or '.join(expected)}{''.join(advice[:1])}"
     )
 
 
@@ -81,16 +81,6 @@ def _fits_any(value: Any, hint: Any) -> bool:
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     items = [get_args(kind)[0] for kind in kinds if get_origin(kind) in _LISTS and get_args(kind)]
     return any(_is(value, item) for item in items)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return quoted(value)
-    return repr(value) if isinstance(value, Real) or value is None else _named(type(value).__name__)
-
-
-def _named(kind: str) -> str:
-    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
 
 
 def _is(value: Any, hint: Any) -> bool:
@@ -113,7 +103,8 @@ def _is(value: Any, hint: Any) -> bool:
     if origin is os.PathLike or hint is os.PathLike:
         return isinstance(value, os.PathLike)
     if origin in _LISTS:
-        return _is_several(value, given)
+        ordered = origin is collections.abc.Iterable or hasattr(value, "__getitem__")
+        return ordered and _is_several(value, given)
     if origin is collections.abc.Mapping or origin is dict:
         return isinstance(value, collections.abc.Mapping)
     if origin is type or hint is type:
@@ -157,7 +148,7 @@ def _told(hint: Any) -> list[str]:
         return ["a path"]
     if _is_protocol(hint):
         return ["a model or baseline"]
-    return [_named(getattr(origin or hint, "__name__", str(hint)))]
+    return [a(getattr(origin or hint, "__name__", str(hint)))]
 
 
 def _is_protocol(hint: Any) -> bool:

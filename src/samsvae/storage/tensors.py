@@ -16,7 +16,7 @@ from torch import Tensor
 from samsvae.errors import InputError, listed
 from samsvae.storage.files import written_aside
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised whenever a file written now could not be read by the code of before."""
 
 
