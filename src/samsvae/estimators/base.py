@@ -73,7 +73,8 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
     screen: InitVar[Screen | Facts] = field(kw_only=False)
 
     def __post_init__(self, screen: Screen | Facts) -> None:
-        check("screen", screen, Screen | Facts)
+        if not isinstance(screen, Facts):
+            check("screen", screen, Screen)
         hints = get_type_hints(type(self))
         for name, value in self.hyperparameters.items():
             if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy

@@ -23,7 +23,7 @@ def table(file: h5py.Group) -> Table:
 
     def raw() -> Table | None:
         group = member(file, "raw") if "raw" in file else None
-        if group is None or "X" not in group:
+        if not isinstance(group, h5py.Group) or "X" not in group:
             return None
         kept = frame(group, "var")
         size = shape[0], len(kept.names)
