@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
     from samsvae.evaluation.ate_pearson import ate_pearson
     from samsvae.evaluation.differential_expression import differential_expression
+    from samsvae.evaluation.discoveries import EffectPosterior, discoveries
     from samsvae.evaluation.evaluate import evaluate
     from samsvae.evaluation.pathways import pathway_score
     from samsvae.evaluation.predictive_check import predictive_check
@@ -37,6 +38,8 @@ _HOMES = {
     "TrainSettings": "settings.train",
     "ate_pearson": "evaluation.ate_pearson",
     "differential_expression": "evaluation.differential_expression",
+    "EffectPosterior": "evaluation.discoveries",
+    "discoveries": "evaluation.discoveries",
     "evaluate": "evaluation.evaluate",
     "pathway_score": "evaluation.pathways",
     "predictive_check": "evaluation.predictive_check",
@@ -54,6 +57,7 @@ __all__ = [
     "CPAVAE",
     "SAMSVAE",
     "ConditionalVAE",
+    "EffectPosterior",
     "InputError",
     "NonFiniteError",
     "SVAEPlus",
@@ -66,6 +70,7 @@ __all__ = [
     "counts_from_normalised",
     "datasets",
     "differential_expression",
+    "discoveries",
     "evaluate",
     "export",
     "load",
