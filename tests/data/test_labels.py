@@ -99,7 +99,7 @@ def test_labels_of_any_type_match_control_and_what_is_asked(labels: list, contro
 
 
 def test_a_control_that_is_not_there_is_looked_for() -> None:
-    with pytest.raises(InputError, match=r"'NT' may be control: give control='NT' \(--control\)"):
+    with pytest.raises(InputError, match=r"'NT' may be control: give control='NT' \(--control"):
         take(cells(["NT", "A", "B"]))
 
 
@@ -145,6 +145,19 @@ def test_unlabelled_cells_are_left_out_at_the_command_line(
     done = call(f"train data.h5ad --out run --drop-unlabelled {small}")
     assert (done.code, done.errors) == (0, [])
     assert "20 without a label of 60 cells are left out, 40 are kept" in done.notes[0]
+
+
+def test_several_controls_and_batches_at_the_command_line(call: Call, folder: Path) -> None:
+    """As options, in a file of settings, and again when the run is resumed."""
+    cells(["NT1", "NT2", "A"], x=["1", "2", "2"], y=["a", "b", "b"]).write_h5ad("data.h5ad")
+    keys = "--control NT1 --control NT2 --batch-key x --batch-key y"
+    small = "--n-latent 2 --n-hidden 4 --max-steps 2 --no-progress"
+    assert call(f"train data.h5ad --out run {keys} {small}").errors == []
+    text = (folder / "run" / "config.toml").read_text()
+    assert 'control = ["NT1", "NT2"]' in text
+    assert call(f"train data.h5ad --out run {keys} {small} --resume").errors == []
+    (folder / "keys.toml").write_text('control = ["NT1", "NT2"]\nbatch_key = "x"\n')
+    assert call(f"train data.h5ad --out other --config keys.toml {small}").errors == []
 
 
 @pytest.fixture

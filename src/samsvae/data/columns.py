@@ -105,10 +105,11 @@ def has_control(table: Table, key: str, label: np.ndarray, notation: Notation) -
     if any(notation.is_control(part) for name in present for part in notation.split(name)):
         return any(not notation.parts(name) for name in present)
     missing = unknown(f"control label in obs[{key!r}]:", notation.control, sorted(present))
-    alike = [name for name in present if labels.looks_like_control(name)]
+    alike = sorted(name for name in present if labels.looks_like_control(name))
     hint = _convention_hint(table)
     if alike and not hint:
-        hint = f"; {listed(alike)} may be control: give control={alike[0]!r} (--control)"
+        given = repr(alike[0]) if len(alike) == 1 else f"{alike[:3]}"
+        hint = f"; {listed(alike)} may be control: give control={given} (--control, once for each)"
     if hint or "the nearest is" in str(missing):
         raise InputError(f"{missing}{hint}")
     return False

@@ -81,7 +81,8 @@ class Settings:
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings: the given values, and the defaults of the others."""
-        return {name: values.get(name, field.default) for name, field in self.fields.items()}
+        every = {name: values.get(name, field.default) for name, field in self.fields.items()}
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in every.items()}
 
 
 def _as_text(source: type) -> dict[str, Any]:
