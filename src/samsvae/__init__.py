@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
     from samsvae.evaluation.ate_pearson import ate_pearson
     from samsvae.evaluation.differential_expression import differential_expression
-    from samsvae.evaluation.discoveries import EffectPosterior, discoveries
+    from samsvae.evaluation.control_calibration import control_calibration
+    from samsvae.evaluation.discoveries import discoveries
+    from samsvae.evaluation.effect_posterior import EffectPosterior
     from samsvae.evaluation.evaluate import evaluate
     from samsvae.evaluation.pathways import pathway_score
     from samsvae.evaluation.predictive_check import predictive_check
@@ -38,7 +40,8 @@ _HOMES = {
     "TrainSettings": "settings.train",
     "ate_pearson": "evaluation.ate_pearson",
     "differential_expression": "evaluation.differential_expression",
-    "EffectPosterior": "evaluation.discoveries",
+    "EffectPosterior": "evaluation.effect_posterior",
+    "control_calibration": "evaluation.control_calibration",
     "discoveries": "evaluation.discoveries",
     "evaluate": "evaluation.evaluate",
     "pathway_score": "evaluation.pathways",
@@ -67,6 +70,7 @@ __all__ = [
     "__version__",
     "ate_pearson",
     "baselines",
+    "control_calibration",
     "counts_from_normalised",
     "datasets",
     "differential_expression",

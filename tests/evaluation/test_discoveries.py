@@ -146,3 +146,55 @@ def test_calls_on_a_simulated_screen(decoder: str) -> None:
     call = (own["q_value"] < 0.05).to_numpy()
     assert call.sum() > 100
     assert (np.sign(own["estimate"].to_numpy()) != sign)[call].mean() < 0.1
+
+
+def with_sgrnas() -> samsvae.Screen:
+    adata = make_adata(n_cells=600)
+    control = (adata.obs["perturbation"] == "control").to_numpy()
+    names = np.array(["NTg1", "NTg2", "NTg3"])[np.arange(600) // 5 % 3]
+    adata.obs["guide"] = np.where(control, names, adata.obs["perturbation"].astype(str) + "g1")
+    return read(adata, sgrna_key="guide")
+
+
+def test_control_sgrnas_in_the_place_of_perturbations() -> None:
+    screen = with_sgrnas()
+    model = samsvae.CPAVAE(screen, n_latent=3, n_hidden=8).train(**TRAINING)
+    table = samsvae.control_calibration(model, screen, n_particles=50, **TRAINING)
+    assert list(table["condition"].unique()) == ["NTg1", "NTg2", "NTg3"]
+    assert len(table) == 3 * len(screen.genes)
+    own = screen.is_control & np.asarray(screen.sgrna == "NTg2")
+    rows = table[table["condition"] == "NTg2"]
+    assert (rows["n_cells"] == own.sum()).all()
+    # Against the other controls, not against itself.
+    values = np.log2(1 + 1e4 * screen.counts.toarray() / screen.library_size[:, None])
+    difference = values[own].mean(0) - values[screen.is_control & ~own].mean(0)
+    np.testing.assert_allclose(rows["observed"], difference, atol=1e-9)
+    expected = [(table["lfsr"] <= one).mean() for one in table["lfsr"]]
+    np.testing.assert_allclose(table["share"], expected)
+    assert ((table["lfsr"] < 0.05).mean()) < 0.05
+
+
+def test_control_calibration_needs_sgrnas(model: samsvae.SAMSVAE, screen: samsvae.Screen) -> None:
+    with pytest.raises(InputError, match=r"sgRNAs of the cells are not known: .* sgrna_key"):
+        samsvae.control_calibration(model, screen)
+
+
+def test_at_the_command_line(call, folder) -> None:
+    make_adata(n_cells=600).write_h5ad("data.h5ad")
+    small = "--n-latent 3 --n-hidden 8 --max-steps 10 --no-progress"
+    assert call(f"train data.h5ad --out run --split-key split {small}").errors == []
+    done = call("discoveries run data.h5ad A B --out d.csv --n-particles 20 --no-progress")
+    assert done.errors == []
+    assert "discoveries (q_value < 0.05)" in done.out
+    assert "24 of 24 rows written to d.csv" in done.out
+    table = pd.read_csv("d.csv")
+    assert list(table["condition"].unique()) == ["A", "B"]
+    done = call("discoveries run data.h5ad --out d.csv --no-progress")
+    assert "exists" in done.errors[0]
+    done = call("discoveries run data.h5ad --below 2 --no-progress")
+    assert "below is 2" in done.errors[0]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path

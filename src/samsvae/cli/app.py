@@ -1,10 +1,11 @@
-"""The command line: samsvae demo | inspect | train | evaluate | effects | simulate | compare."""
+"""The command line: `samsvae` and its commands."""
 
 from cyclopts import App
 
 from samsvae._version import __version__
 from samsvae.cli.commands.compare import compare
 from samsvae.cli.commands.demo import demo
+from samsvae.cli.commands.discoveries import discoveries
 from samsvae.cli.commands.effects import effects
 from samsvae.cli.commands.evaluate import evaluate
 from samsvae.cli.commands.inspect import inspect
@@ -20,5 +21,5 @@ app = App(
     help_on_error=False,
     suppress_keyboard_interrupt=False,
 )
-for command in (inspect, train, evaluate, effects, simulate, compare, demo):
+for command in (inspect, train, evaluate, effects, discoveries, simulate, compare, demo):
     app.command(command)

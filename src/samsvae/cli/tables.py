@@ -45,6 +45,29 @@ def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
     return printed
 
 
+def discovery_table(table: pd.DataFrame, *, rate: float = 0.05, n_genes: int = 5) -> Table:
+    """Return a row per condition: how many genes it changes, and the surest of them."""
+    printed = Table(
+        "condition",
+        "cells",
+        "up",
+        "down",
+        "surest genes",
+        title=f"discoveries (q_value < {rate:g})",
+    )
+    for name, rows in table.groupby("condition", observed=True, sort=False):
+        calls = rows[rows["q_value"] < rate].sort_values("lfsr", kind="stable")
+        rises = calls["estimate"] > 0
+        surest = ", ".join(
+            f"{shown(row.gene)} {row.estimate:+.2f}" for row in calls.head(n_genes).itertuples()
+        )
+        n_cells = f"{int(rows['n_cells'].iloc[0]):,}"
+        printed.add_row(
+            shown(name), n_cells, f"{rises.sum():,}", f"{(~rises).sum():,}", surest or "-"
+        )
+    return printed
+
+
 def summary_table(summary: Mapping[str, Mapping[str, Any]], name: str) -> Table:
     """Return a row per metric and a column per split of what metrics.json holds of a model."""
     labels = [f"{split} cells" for split in summary]
