@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from samsvae.evaluation.control_calibration import control_calibration
     from samsvae.evaluation.discoveries import discoveries
     from samsvae.evaluation.effect_posterior import EffectPosterior
+    from samsvae.evaluation.enrichment import enrichment, regulators, similar
     from samsvae.evaluation.evaluate import evaluate
     from samsvae.evaluation.pathways import pathway_score
     from samsvae.evaluation.predictive_check import predictive_check
@@ -43,6 +44,9 @@ _HOMES = {
     "EffectPosterior": "evaluation.effect_posterior",
     "control_calibration": "evaluation.control_calibration",
     "discoveries": "evaluation.discoveries",
+    "enrichment": "evaluation.enrichment",
+    "regulators": "evaluation.enrichment",
+    "similar": "evaluation.enrichment",
     "evaluate": "evaluation.evaluate",
     "pathway_score": "evaluation.pathways",
     "predictive_check": "evaluation.predictive_check",
@@ -75,6 +79,7 @@ __all__ = [
     "datasets",
     "differential_expression",
     "discoveries",
+    "enrichment",
     "evaluate",
     "export",
     "load",
@@ -82,6 +87,8 @@ __all__ = [
     "predictive_check",
     "read_h5ad",
     "recovery",
+    "regulators",
+    "similar",
     "splits",
     "stability",
 ]
