@@ -18,6 +18,7 @@ DOCS = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in 
 
 
 CHECKS = {
+    "discoveries": "assert (table['q_value'] < 0.05).any()",
     "data": "assert (screen.counts.toarray() == x).all()",
     "evaluation": """
 scores = pooled[pooled["split"] == "test"].set_index(["predictor", "metric"])["value"].sort_index()

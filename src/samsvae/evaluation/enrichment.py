@@ -49,8 +49,8 @@ def enrichment(
     One row per condition and set, the surest first: `n_genes` of the set that are measured,
     `n_called` of them, `expected` by chance, `p_hypergeometric` (as many called or more),
     `direction` (of the set's scores against the others': +1 or -1), `p_rank` (Mann-Whitney,
-    two-sided), and q values of both, Benjamini-Hochberg within a condition. Without called genes the
-    hypergeometric columns are NaN.
+    two-sided), and q values of both, Benjamini-Hochberg within a condition. Without called genes
+    the hypergeometric columns are NaN.
 
     Raises
     ------
@@ -64,8 +64,8 @@ def enrichment(
     >>> table = pd.DataFrame({"gene": genes, "estimate": scores, "q_value": 0.9})
     >>> table.loc[:4, "q_value"] = 0.01
     >>> found = enrichment(table, {"first": genes[:5], "others": genes[5:]})
-    >>> found.loc[0, ["gene_set", "n_called"]].tolist(), bool(found["q_rank"][0] < 0.01)
-    (['first', 5], True)
+    >>> found["gene_set"][0], int(found["n_called"][0]), bool(found["q_rank"][0] < 0.01)
+    ('first', 5, True)
     """
     for name in ("gene", score):
         if name not in table.columns:
