@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from samsvae.data.paper_splits import norman_data_efficiency, norman_ood
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import UNUSED
 from samsvae.errors import InputError, check_count, check_range
 from samsvae.settings.arguments import checked
 
-__all__ = ["data_efficiency", "heldout_combinations", "random", "stratified"]
+__all__ = [
+    "data_efficiency",
+    "heldout_combinations",
+    "norman_data_efficiency",
+    "norman_ood",
+    "random",
+    "stratified",
+]
 
 
 @checked
