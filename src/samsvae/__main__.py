@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from cyclopts import CycloptsError
 
 from samsvae.cli.app import app
-from samsvae.errors import InputError, NonFiniteError, shown
+from samsvae.errors import FailedJobsError, InputError, NonFiniteError, shown
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         app(arguments, exit_on_error=False, print_error=False)
     except (InputError, CycloptsError) as error:
         _fail(2, str(error), debug=debug)
-    except NonFiniteError as error:
+    except (NonFiniteError, FailedJobsError) as error:
         _fail(1, str(error), debug=debug)
     except KeyboardInterrupt as error:
         _fail(130, str(error) or "interrupted", debug=debug)

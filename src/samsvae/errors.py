@@ -20,6 +20,10 @@ class NonFiniteError(ArithmeticError):
     """Training reached a loss that is not a finite number."""
 
 
+class FailedJobsError(RuntimeError):
+    """Some jobs of an experiment failed; the others are done."""
+
+
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C or SIGTERM; the message says where it can go on."""
 

@@ -41,7 +41,7 @@ def test_every_model_is_trained_and_scored(folder: Path, call: Call, model: str)
 
 @pytest.mark.slow
 def test_all_models_are_compared(folder: Path, call: Call) -> None:
-    done = call(f"compare data.h5ad --out cmp --seeds 1 --baselines additive {TRAIN}")
+    done = call(f"compare data.h5ad --out cmp --seeds 1 --baselines additive --jobs 1 {TRAIN}")
     assert (done.code, done.errors) == (0, [])
     assert set(pd.read_csv(folder / "cmp" / "table.csv")["predictor"]) >= set(MODEL_SETTINGS)
 

@@ -8,7 +8,7 @@ import pytest
 
 import samsvae
 from helpers.screens import make_adata
-from samsvae.experiments.job import score
+from samsvae.experiments.scoring import score
 from samsvae.settings.evaluation import ScoreSettings
 
 

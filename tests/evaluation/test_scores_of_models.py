@@ -32,7 +32,7 @@ from samsvae.evaluation.baselines import (
     Additive,
     ConditionMean,
 )
-from samsvae.experiments.job import score
+from samsvae.experiments.scoring import score
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.evaluation import ScoreSettings
 

@@ -16,15 +16,15 @@ from helpers.screens import make_adata
 from samsvae.estimators import ESTIMATORS
 from samsvae.evaluation.baselines import BASELINES
 from samsvae.evaluation.evaluate import Evaluation, evaluated
-from samsvae.experiments import compare, job
-from samsvae.experiments.compare import Plan, table_of
+from samsvae.experiments import job
+from samsvae.experiments.compare import comparison, table_of
 from samsvae.settings.evaluation import ScoreSettings
 from samsvae.train.step import PlainStep
 
 MODELS = "sams-vae,conditional-vae"
 LINE = (
     f"compare screen.h5ad --models {MODELS} --seeds 2 --split-key split --max-steps 8 "
-    "--n-latent 3 --n-hidden 6 --batch-size 40 --mask-prob 0.1 --no-progress"
+    "--n-latent 3 --n-hidden 6 --batch-size 40 --mask-prob 0.1 --no-progress --jobs 1"
 )
 
 
@@ -56,8 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> Evaluation:
         return evaluated(predictors, screen, replace(given, **QUICK), **how)
 
-    for module in (compare, job):
-        monkeypatch.setattr(module, "evaluated", quickly)
+    monkeypatch.setattr(job, "evaluated", quickly)
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_results_hold_every_predictor_seed_split_and_condition(whole: pd.DataFra
 
 def test_scores_are_those_of_evaluate(folder: Path, whole: pd.DataFrame) -> None:
     screen = samsvae.read_h5ad(folder / "screen.h5ad", split_key="split")
-    model = samsvae.load(folder / "whole" / "sams-vae-seed1")
+    model = samsvae.load(folder / "whole" / "runs" / "sams-vae-seed1")
     assert model.hyperparameters["mask_prob"] == 0.1
     expected = samsvae.evaluate(model, screen, scale="log", progress=False, **QUICK)
     expected = expected[expected["predictor"] == "sams-vae"]
@@ -146,14 +145,21 @@ def test_a_comparison_that_fails_resumes_where_it_was(
     monkeypatch.setattr(PlainStep, "__call__", counted)
     out = f"crash{fails_at}"
     with monkeypatch.context() as patched:
-        for module in (compare, job):
-            patched.setattr(module, "evaluated", crashing)
+        patched.setattr(job, "evaluated", crashing)
         done = call(f"{LINE} --out {out}")
-        assert done.code == 1
-        assert "power cut" in done.errors[0]
-    assert not (folder / out / "results.csv").exists()
+    assert done.code == 1
+    assert "jobs failed" in done.errors[0]
+    assert "CrashError: power cut" in done.errors[0]
+    # What was scored before is told; the rest is written down.
+    there = pd.read_csv(folder / out / "results.csv")
+    seeds = {0} if fails_at == 2 else {0, 1}
+    assert set(zip(there["predictor"], there["seed"], strict=True)) == {
+        (model, seed) for model in MODELS.split(",") for seed in seeds
+    }
+    assert "power cut" in (folder / out / "failures" / "baselines-seed0.txt").read_text()
     done = call(f"{LINE} --out {out} --resume")
     assert (done.code, done.errors) == (0, [])
+    assert not list((folder / out).glob("failures/*"))
     assert len(steps) == 2 * 2 * 8  # every model was trained once, in both runs together
     again = pd.read_csv(folder / out / "results.csv")
     pd.testing.assert_frame_equal(again, whole)
@@ -199,17 +205,20 @@ def test_what_cannot_be_compared_is_told_before_anything_is_written(
 def test_settings_go_to_the_models_that_have_them(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("n_latent = 7\n[svae-plus]\nbeta_b = 3.0\n")
-    plan = Plan.of(
+    plan = comparison(
         models=",".join(kind.name for kind in ESTIMATORS),
         baselines="none",
         seeds=3,
+        scale="log",
+        scoring=ScoreSettings(),
         options={"mask_prob": 0.2, "seed": 5},
         assignments=["n_hidden=9"],
         config=config,
     )
-    assert [settings["seed"] for settings in plan.runs] == 4 * [5, 6, 7]
-    assert plan.baselines == []
-    for settings in plan.runs:
+    assert plan.seeds == 3
+    assert {variant.settings["seed"] for variant in plan.variants} == {5}
+    assert plan.baselines == ()
+    for settings in (variant.settings for variant in plan.variants):
         name = settings["model"]
         assert (settings["n_latent"], settings["n_hidden"]) == (7, 9)
         assert settings.get("mask_prob") == (0.2 if name == "sams-vae" else None)
@@ -219,7 +228,7 @@ def test_settings_go_to_the_models_that_have_them(tmp_path: Path) -> None:
 def test_the_duplicate_is_there_without_baselines(call: Call, folder: Path) -> None:
     done = call(
         "compare screen.h5ad --split-key split --models cpa-vae --baselines none --seeds 1 "
-        "--max-steps 3 --n-latent 2 --n-hidden 4 --no-progress --out bare"
+        "--max-steps 3 --n-latent 2 --n-hidden 4 --no-progress --jobs 1 --out bare"
     )
     assert (done.code, done.errors) == (0, [])
     assert set(pd.read_csv(folder / "bare" / "results.csv")["predictor"]) == {

@@ -10,8 +10,8 @@ from typing import Any
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 from samsvae.estimators import SAMSVAE
 from samsvae.evaluation.recovery import Recovery, recovery
-from samsvae.experiments.job import score
 from samsvae.experiments.run import Run
+from samsvae.experiments.scoring import score
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.evaluation import ScoreSettings
 from samsvae.settings.run import complete

@@ -1,110 +1,235 @@
-"""A job: one model, trained and scored in a folder of its own."""
+"""Jobs: models that are trained, and scored, each in a folder that is whole or not there.
+
+A job reads all it needs from the experiment's directory and writes one folder into it, so that it
+can run in any process, on any machine that sees the directory, and twice without harm.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError
 from samsvae.estimators import Estimator, estimator
+from samsvae.estimators.base import by_name
+from samsvae.evaluation.ate_pearson import ate_pearson
 from samsvae.evaluation.baselines import BASELINES
 from samsvae.evaluation.evaluate import Evaluation, evaluated
 from samsvae.evaluation.predictor import Predictor
-from samsvae.experiments.run import Run
+from samsvae.experiments.material import read_material, with_split
+from samsvae.experiments.run import CHECKPOINT, Run
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.evaluation import ScoreSettings
+from samsvae.storage.directory import Directory
+from samsvae.storage.h5ad import write_h5ad
+from samsvae.storage.records import read_json, write_json
+from samsvae.storage.tables import read_csv, write_csv
 from samsvae.types import Scale
 
+N_HALVINGS = 20
+"""Of the duplicate beside baselines, where models have none."""
 
-class Job(NamedTuple):
-    """What is to be trained and scored, and where."""
 
-    run: Run
-    """The run directory."""
+class Job(Protocol):
+    """What a runner runs."""
+
+    @property
+    def name(self) -> str:
+        """What it is called; its folder, too."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its folder is there."""
+
+    def run(self) -> None:
+        """Do it. It goes on where it was interrupted."""
+
+
+class Cell(NamedTuple):
+    """Where in an experiment a job stands."""
+
+    split: str
+    fraction: float | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        share = "" if self.fraction is None else f"-{100 * self.fraction:g}%"
+        return f"{share}-seed{self.seed}"
+
+    def screen(self, place: Path) -> Screen:
+        """Return the experiment's screen with this split."""
+        whole = read_material(place)
+        return with_split(whole, self.split, fraction=self.fraction, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model to be trained."""
+
+    place: Path
+    """The experiment's directory."""
+    label: str
+    choice: Mapping[str, Any]
+    """The candidate's values."""
+    cell: Cell
     settings: Mapping[str, Any]
-    """All settings of the run."""
+    n_particles: int
+    """Of the validation IWELBO."""
+    FOLDER: ClassVar[str] = "runs"
+
+    @property
+    def name(self) -> str:
+        choice = "".join(f"-{name}-{value:g}" for name, value in self.choice.items())
+        return f"{slug(self.label)}{choice}{self.cell.name}"
+
+    @property
+    def folder(self) -> Path:
+        return self.place / self.FOLDER / self.name
+
+    @property
+    def is_done(self) -> bool:
+        return self.folder.is_dir()
+
+    def run(self) -> None:
+        """Train the model; until it is finished, its run lies among the unfinished ones."""
+        run = Run(self.place / "unfinished" / self.name)
+        screen = self.cell.screen(self.place)
+        settings = {**self.settings, **self.choice, "seed": self.cell.seed, "progress": False}
+        resume = run.place.is_dir()
+        with run.made(resume=resume):
+            run.start(settings, screen, resume=resume)
+            kind = estimator(settings["model"])
+            model = kind(screen, **settings_of(kind, settings))
+            run.train(model, settings, resume=resume)
+            write_json(run / "valid.json", self._validated(model, screen))
+            (run / CHECKPOINT).unlink()  # a finished run is not gone on with
+        self.folder.parent.mkdir(exist_ok=True)
+        os.replace(run.place, self.folder)
+        with suppress(OSError):
+            run.place.parent.rmdir()  # where nothing else is unfinished
+
+    def _validated(self, model: Estimator, screen: Screen) -> dict[str, Any]:
+        """Return the validation IWELBO, where there are cells for it."""
+        if not len(screen.valid):
+            return {"iwelbo": None, "n_particles": self.n_particles}
+        each = model.iwelbo(screen.valid, n_particles=self.n_particles, progress=False)
+        found = {"iwelbo": float(each["iwelbo"].mean()), "mc_se": each.attrs["mean_mc_se"]}
+        return {**found, "n_particles": self.n_particles}
+
+    @property
+    def validation(self) -> float:
+        """The validation IWELBO, nats per cell; NaN: no cells to validate on."""
+        value = read_json(self.folder / "valid.json")["iwelbo"]
+        return float("nan") if value is None else float(value)
+
+
+class Scores(Directory):
+    """What one job of scores leaves: scores.csv, pooled.csv, effects.h5ad of each predictor."""
+
+    files: ClassVar[tuple[str, ...]] = ("scores.csv", "pooled.csv", "effects.*.h5ad")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Predictors to be scored on the test cells of one split: a trained model, or baselines."""
+
+    place: Path
+    cell: Cell
     scoring: ScoreSettings
-    """How it is scored."""
     scale: Scale
-    """On which effects are."""
+    fit: Fit | None = None
+    """The model; None: baselines, and a technical duplicate."""
+    baselines: tuple[str, ...] = ()
+    FOLDER: ClassVar[str] = "scores"
+
+    @property
+    def name(self) -> str:
+        return f"baselines{self.cell.name}" if self.fit is None else self.fit.name
+
+    @property
+    def label(self) -> str:
+        return "baselines" if self.fit is None else self.fit.label
+
+    @property
+    def folder(self) -> Path:
+        return self.place / self.FOLDER / self.name
+
+    @property
+    def is_done(self) -> bool:
+        return self.folder.is_dir()
+
+    def run(self) -> None:
+        """Score, and write everything at once."""
+        screen = self.cell.screen(self.place)
+        predictors, scoring = self._predictors(screen), replace(self.scoring, progress=False)
+        if self.fit is None:
+            scoring = replace(scoring, n_halvings=scoring.n_halvings or N_HALVINGS)
+        draws = max(scoring.n_draws, 1)
+        result = evaluated(predictors, screen, scoring, scale=self.scale, fixed_draws=draws)
+        table = pooled(result, screen, self.scale)
+        self.folder.parent.mkdir(exist_ok=True)
+        scores = Scores(self.folder)
+        with scores.made():
+            write_csv(scores / "scores.csv", result.scores)
+            write_csv(scores / "pooled.csv", table)
+            for name, effects in result.effects.items():
+                write_h5ad(scores / f"effects.{slug(name)}.h5ad", effects)
+
+    def _predictors(self, screen: Screen) -> dict[str, Predictor]:
+        if self.fit is not None:
+            run = Run(self.fit.folder)
+            return {self.fit.label: run.model(self.fit.settings["device"])}
+        # The duplicate is scored beside any predictor: the mean, where no baseline is asked for.
+        names = self.baselines or ("perturbation-mean",)
+        kinds = [by_name("baseline", name, BASELINES) for name in names]
+        return {kind.name: kind(screen) for kind in kinds}
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Every metric, as `evaluate` returns them."""
+        return read_csv(self.folder / "scores.csv")
+
+    @property
+    def pooled(self) -> pd.DataFrame:
+        """See `pooled`."""
+        return read_csv(self.folder / "pooled.csv")
 
 
-def fit_and_score(
-    job: Job,
-    screen: Screen,
-    *,
-    resume: bool = False,
-    say: Callable[[str], None] = print,
-) -> Path:
-    """Train a model and score it; return its folder, which then holds scores.csv.
+def pooled(result: Evaluation, screen: Screen, scale: Scale) -> pd.DataFrame:
+    """Return iwelbo and ate_pearson of all test cells, whether their conditions were seen or not.
 
-    Parameters
-    ----------
-    job
-        What.
-    screen
-        With its split.
-    resume
-        Keep what is finished in the folder, and go on with what is not.
-    say
-        Prints a line.
+    One row per predictor: nats per cell, the correlation over all test conditions x genes, and
+    NaN where it has none.
     """
-    run, settings = job.run, job.settings
-    with run.made(resume=resume):
-        run.start(settings, screen, resume=resume)
-        if not (resume and (run / "scores.csv").exists()):
-            (run / "scores.csv").unlink(missing_ok=True)
-            name = settings["model"]
-            say(f"{name}, seed {settings['seed']}")
-            trained = _finished(run, settings["device"]) if resume else None
-            if trained is None:
-                kind = estimator(name)
-                trained = kind(screen, **settings_of(kind, settings))
-                run.train(trained, settings, resume=resume)
-            result = evaluated({name: trained}, screen, job.scoring, scale=job.scale)
-            run.write_scores(result, name)
-    return run.folder
+    test = np.asarray(screen.split) == "test"
+    control = screen.is_control if not screen.is_control[test].any() else screen.is_control & test
+    reference = screen[test | control]
+    rows = []
+    for name in dict.fromkeys(result.effects):
+        scores = result.scores[result.scores["predictor"] == name]
+        of_all = scores[(scores["condition"] == "(all)") & (scores["metric"] == "iwelbo")]
+        known = of_all.dropna(subset="value")
+        iwelbo = np.nan if known.empty else np.average(known["value"], weights=known["n_cells"])
+        effects: AnnData = result.effects[name]
+        r = ate_pearson(effects.to_df(), reference, scale=scale).pooled
+        rows.append({"predictor": name, "iwelbo": iwelbo, "ate_pearson": r})
+    return pd.DataFrame(rows, columns=["predictor", "iwelbo", "ate_pearson"])
 
 
-def score(
-    model: Estimator,
-    screen: Screen,
-    given: ScoreSettings,
-    *,
-    split: str = "test",
-    baselines: bool = True,
-) -> Evaluation:
-    """Score a trained model on the scale of its likelihood; its effects get intervals.
+def slug(label: str) -> str:
+    """Return a name as the name of a file.
 
-    Parameters
-    ----------
-    model
-        Trained.
-    screen
-        The whole screen; matched by gene and perturbation name.
-    given
-        How.
-    split
-        Whose cells are scored.
-    baselines
-        Beside all baselines and a technical duplicate, made from the screen's training cells.
+    >>> slug("SAMS-VAE, mean field"), slug("SVAE+")
+    ('sams-vae-mean-field', 'svae+')
     """
-    matched = model.matched(screen)
-    others: list[Predictor] = [kind(matched) for kind in BASELINES] if baselines else []
-    if not baselines:
-        given = replace(given, n_halvings=0)
-    scale = model.module.likelihood.scales[0]
-    draws = given.n_draws
-    beside: list[Predictor] = [model, *others]
-    return evaluated(beside, matched, given, scale=scale, splits=[split], fixed_draws=draws)
-
-
-def _finished(run: Run, device: str) -> Estimator | None:
-    """Return the model of a run that was finished; None: there is none, or it is not whole."""
-    try:
-        return run.model(device)
-    except InputError:
-        return None
+    kept = "".join(c if c.isalnum() or c in "+-_" else " " for c in label.lower())
+    return "-".join(kept.split())

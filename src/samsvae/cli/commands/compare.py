@@ -27,6 +27,8 @@ def compare(
     basal: Literal["prior", "control"] = "prior",
     config: Path | None = None,
     assignments: Assignments = None,
+    jobs: int | None = None,
+    engine: Literal["local", "ray", "dask"] = "local",
     resume: bool = False,
     overwrite: bool = False,
     settings: ComparedOptions = NOTHING,  # type: ignore[valid-type]
@@ -34,16 +36,16 @@ def compare(
     """Train models and score them, with baselines and a technical duplicate, on one split.
 
     Prints the pooled scores and writes results.csv (every metric, per condition, predictor and
-    seed) and table.csv. docs/evaluation.md says what the metrics tell. An interrupted comparison
-    goes on with the same command and --resume. Settings are those of train, each given to the
-    models that have it.
+    seed) and table.csv. docs/evaluation.md says what the metrics tell. A model that fails leaves
+    the others alone, and is told at the end. An interrupted comparison goes on with the same
+    command and --resume. Settings are those of train, each given to the models that have it.
 
     Parameters
     ----------
     data
         The screen, an h5ad file.
     out
-        Directory to make: a run per model and seed, and the results.
+        Directory to make: runs, scores and results.
     models
         Names joined by commas.
     baselines
@@ -59,33 +61,46 @@ def compare(
         model only.
     assignments
         A setting, as name=value; may be repeated.
+    jobs
+        Trainings at a time, each in a process of its own; by default as many as there are cores, or
+        one where there is a GPU. 1 takes no other process.
+    engine
+        Where they run: "local", or a "ray" or "dask" cluster that sees --out (docs/reproduce.md).
     resume
         Keep what is finished and go on with the rest: the same command, with this flag.
     overwrite
         Replace the comparison in an existing directory.
     """
     from samsvae.cli.tables import comparison_tables
-    from samsvae.experiments.compare import Comparison, Plan, table_of
+    from samsvae.experiments.compare import comparison, results_of, table_of
+    from samsvae.experiments.laboratory import Laboratory, Work, check
     from samsvae.experiments.run import read_screen
+    from samsvae.storage.tables import write_csv
 
-    comparison = Comparison(out)
-    comparison.check_new(overwrite=overwrite, resume=resume)
-    plan = Plan.of(
+    laboratory = Laboratory(out)
+    laboratory.check_new(overwrite=overwrite, resume=resume)
+    experiment = comparison(
         models=models,
         baselines=baselines,
         seeds=seeds,
+        scale=scale,
+        scoring=ScoreSettings(basal=basal),
         options=settings,
         assignments=assignments or (),
         config=config,
     )
-    screen = read_screen(data, plan.settings)
+    first = experiment.variants[0].settings
+    screen = read_screen(data, first)
     say(repr(screen))
-    plan.check(screen)
-    asked = {"models": models, "baselines": baselines, "seeds": seeds, "data": screen.digest}
-    with comparison.made(resume=resume):
-        comparison.start({**asked, "scale": scale, "basal": basal}, resume=resume)
-        scoring = ScoreSettings(basal=basal, progress=plan.settings["progress"])
-        results = comparison.results(screen, plan, scoring, scale=scale, resume=resume, say=say)
-    for table in comparison_tables(table_of(results), console.width):
-        console.print(table)
-    say(f"every metric, per condition, is in {out / 'results.csv'}")
+    check(experiment, screen)
+    work = Work(laboratory, experiment)
+    with laboratory.opened(experiment, screen, resume=resume):
+        made = work.made(engine=engine, n_jobs=jobs, progress=first["progress"], say=say)
+        if made.scores:
+            results = results_of(made.scores, experiment.baselines)
+            write_csv(laboratory / "results.csv", results)
+            write_csv(laboratory / "table.csv", table_of(results))
+            for table in comparison_tables(table_of(results), console.width):
+                console.print(table)
+            say(f"every metric, per condition, is in {out / 'results.csv'}")
+    work.raise_failures()

@@ -48,8 +48,8 @@ def evaluate(
     """
     from samsvae.cli.tables import comparison_tables, summary_table
     from samsvae.experiments.compare import table_of
-    from samsvae.experiments.job import score
     from samsvae.experiments.run import Run
+    from samsvae.experiments.scoring import score
 
     folder = Run(run)
     model = folder.model(device)

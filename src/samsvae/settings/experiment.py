@@ -1,0 +1,226 @@
+"""An experiment: which models are trained on which splits, and how they are scored."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from samsvae.errors import InputError, check_count, check_range, listed, unknown
+from samsvae.settings.by_name import Settings, settings_of
+from samsvae.settings.evaluation import ScoreSettings
+from samsvae.settings.run import RUN, gathered
+from samsvae.settings.toml import read_toml
+from samsvae.settings.train import TrainPlan
+from samsvae.types import Scale
+
+SPLITS = ("given", "random", "norman-ood", "norman-data-efficiency")
+"""How cells are split: "given" is the split that the screen comes with."""
+FRACTIONED = SPLITS[2:]
+"""Splits that train on several fractions of the combinations."""
+LEAST = {"steps": 50, "particles": 20, "cells": 20, "seeds": 2}
+"""To which a scaled experiment is never brought down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A row of the experiment's table: a model, and what is chosen by validation cells.
+
+    Parameters
+    ----------
+    label
+        What it is called in tables and figures.
+    settings
+        All settings of its runs, as `samsvae train` takes them.
+    candidates
+        Values of a setting that are tried; the one with the best validation IWELBO at the first
+        seed (of each fraction) is taken for all seeds.
+    ours
+        Whether it is none of the paper's, and stands below a line.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    candidates: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    ours: bool = False
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """Every combination of the candidates' values; one, empty, where there is no choice."""
+        names, values = self.candidates.keys(), self.candidates.values()
+        return [dict(zip(names, some, strict=True)) for some in itertools.product(*values)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is trained and scored.
+
+    Parameters
+    ----------
+    variants
+        Models with their settings.
+    split
+        "given", "random" (64/16/20), "norman-ood" or "norman-data-efficiency".
+    fractions
+        Of the combinations (or their cells) that are trained on, for the latter two.
+    seeds
+        How many: each is a split and a training of its own. The first is the setting `seed`.
+    baselines
+        Names of baselines that are scored beside.
+    scoring
+        How models are scored.
+    scale
+        On which effects are.
+    choice_particles
+        Particles of the validation IWELBO by which candidates are chosen.
+    """
+
+    variants: tuple[Variant, ...]
+    split: str = "given"
+    fractions: tuple[float, ...] = ()
+    seeds: int = 5
+    baselines: tuple[str, ...] = ()
+    scoring: ScoreSettings = field(default_factory=ScoreSettings)
+    scale: Scale = "log"
+    choice_particles: int = 100
+
+    def __post_init__(self) -> None:
+        check_count("seeds", self.seeds)
+        check_count("choice_particles", self.choice_particles)
+        if self.split not in SPLITS:
+            raise unknown("split", self.split, SPLITS)
+        if bool(self.fractions) != (self.split in FRACTIONED):
+            raise InputError(
+                f"fractions are {list(self.fractions)} for split {self.split!r}: they are expected "
+                f"for {listed(FRACTIONED)}, and for no other"
+            )
+        for fraction in self.fractions:
+            check_range("a fraction", fraction, low=0, high=1)
+        labels = [variant.label for variant in self.variants]
+        twice = [label for label in labels if labels.count(label) > 1]
+        if twice:
+            raise InputError(f"the experiment names {twice[0]!r} twice")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that the results depend on, flat: what a resumed experiment must share."""
+        plain = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("variants", "scoring")
+        }
+        plain |= {f.name: getattr(self.scoring, f.name) for f in fields(self.scoring)}
+        for variant in self.variants:
+            for name, value in {**variant.settings, **variant.candidates}.items():
+                plain[f"{variant.label}: {name}"] = value
+        free = ("device", "step", "progress", "checkpoint_every")
+        kept = {k: v for k, v in plain.items() if k.rpartition(": ")[2] not in free}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
+
+    def scaled(self, scale: float) -> Experiment:
+        """Return the experiment with a share of its steps, particles and seeds.
+
+        Never fewer than 50 steps, 20 particles and 2 seeds, nor more than there are.
+
+        >>> settings = {"model": "cpa-vae", "max_steps": 30_000, "validate_every": 2_000}
+        >>> experiment = Experiment(variants=(Variant(label="a", settings=settings),))
+        >>> small = experiment.scaled(0.01)
+        >>> small.variants[0].settings["max_steps"], small.seeds, small.scoring.n_particles
+        (300, 2, 20)
+        """
+        check_range("scale", scale, low=0, high=1)
+        if scale in (0, 1):
+            check_range("scale", scale, low=0.5, high=1)
+            return self
+
+        def share(what: str, number: int) -> int:
+            return min(number, max(LEAST[what], round(scale * number)))
+
+        variants = []
+        for variant in self.variants:
+            steps = share("steps", variant.settings["max_steps"] or 10_000)
+            every = max(1, min(steps // 5, variant.settings["validate_every"]))
+            shorter = {"max_steps": steps, "validate_every": every}
+            variants.append(replace(variant, settings={**variant.settings, **shorter}))
+        scoring: dict[str, Any] = {
+            name: share("particles", getattr(self.scoring, name))
+            for name in ("n_particles", "effect_particles", "n_draws", "n_halvings")
+        }
+        return replace(
+            self,
+            variants=tuple(variants),
+            seeds=share("seeds", self.seeds),
+            scoring=replace(self.scoring, **scoring),
+            choice_particles=share("particles", self.choice_particles),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What stands at the top of an experiment's file."""
+
+    split: Literal["random", "norman-ood", "norman-data-efficiency"] = "random"
+    settings: str | None = None
+    seeds: int = 5
+    scale: Scale = "log"
+    choice_particles: int = 100
+
+
+_LISTS = ("fractions", "baselines", "models", "scoring")
+
+
+def read_experiment(path: Path, *, options: Mapping[str, Any] | None = None) -> Experiment:
+    """Read an experiment from a TOML file.
+
+    At the top stand split, fractions, seeds, scale, baselines, choice_particles, and `settings`: a
+    file of settings of all runs (as `samsvae train --config` takes it), beside this one. The table
+    `[scoring]` holds those of the scores. Each `[[models]]` is a row: its `label`, `model`, other
+    settings, whether it is `ours`, and `candidates`, lists of values by setting.
+
+    Parameters
+    ----------
+    path
+        The file.
+    options
+        Settings of all runs that win over the files.
+
+    Raises
+    ------
+    InputError
+        If it is no such file, or a name in it is unknown.
+    """
+    content, where = read_toml(path), f"in {str(path)!r}"
+    top = Settings(_File)
+    for name in content:
+        if name not in (*top.fields, *_LISTS):
+            raise unknown(f"entry {where}:", name, [*top.fields, *_LISTS])
+    head = top.checked({k: v for k, v in content.items() if k not in _LISTS}, where)
+    config = None if head.get("settings") is None else path.parent / head.pop("settings")
+    scoring = Settings(ScoreSettings).checked(content.get("scoring", {}), where)
+    rows = content.get("models", [])
+    if not rows or not all(isinstance(row, dict) and "label" in row for row in rows):
+        raise InputError(f"{str(path)!r} has no models: expected tables [[models]], each a label")
+    return Experiment(
+        variants=tuple(_variant(dict(row), config, where, options or {}) for row in rows),
+        fractions=tuple(map(float, content.get("fractions", ()))),
+        baselines=tuple(content.get("baselines", ())),
+        scoring=ScoreSettings(**scoring),
+        **head,
+    )
+
+
+def _variant(
+    row: dict[str, Any], config: Path | None, where: str, options: Mapping[str, Any]
+) -> Variant:
+    """Return one row of the file."""
+    label, ours = str(row.pop("label")), bool(row.pop("ours", False))
+    tried = row.pop("candidates", {})
+    candidates = {k: [RUN.checked({k: v}, where)[k] for v in values] for k, values in tried.items()}
+    settings = gathered({**RUN.checked(row, where), **options}, config=config)
+    foreign = [name for name in candidates if name not in settings]
+    if foreign:
+        raise unknown(f"setting of {settings['model']!r} {where}:", foreign[0], list(settings))
+    TrainPlan(**settings_of(TrainPlan, settings))  # told before anything is trained
+    return Variant(label=label, settings=settings, candidates=candidates, ours=ours)
