@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from joblib import Parallel, delayed, parallel_config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from samsvae.errors import InputError, note
+from samsvae.errors import InputError, note, shown
 from samsvae.experiments.job import Job
 
 Engine = Literal["local", "ray", "dask"]
@@ -125,7 +125,7 @@ def attempted(job: Job, *, apart: bool) -> Outcome:
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = shown(" ".join(str(error).split()), most=200)
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
