@@ -67,8 +67,7 @@ class EffectPosterior:
             raise InputError("the model is not trained: call train first")
         self.model, self.screen = model, model.matched(screen)
         self.name = f"{model.name}, with data"
-        valid = self.screen.valid
-        if not (valid.is_control.any() and not valid.is_control.all()):
+        if not self.learns_from(self.screen):
             raise InputError(
                 "there are no validation cells, of control and of perturbations, to learn from how "
                 "far the model is to be trusted: split the screen anew, such as by "
@@ -78,6 +77,14 @@ class EffectPosterior:
             name: np.asarray(self.screen.split == name) for name in ("train", "valid")
         }
         self._used = self._of_split["train"] | self._of_split["valid"]
+
+    @staticmethod
+    def learns_from(screen: Screen) -> bool:
+        """Whether a screen has what is needed: validation cells, of control and perturbed ones."""
+        if screen.split is None:
+            return False
+        of_control = screen.is_control[screen.split == "valid"]
+        return bool(of_control.any() and not of_control.all())
 
     @property
     def vocabulary(self) -> Vocabulary:
