@@ -15,13 +15,13 @@ SOURCE = Path(__file__).parents[1] / "src" / "samsvae"
 ORDER = [
     ["types", "errors", "_version", "_threads"],
     ["ops", "storage"],
-    ["settings", "model", "metrics"],
+    ["settings", "model", "metrics", "plotting"],
     ["objective", "data"],
     ["train", "inference"],
     ["estimators"],
     ["evaluation"],
-    ["baselines", "datasets", "export"],
     ["experiments"],
+    ["baselines", "datasets", "export"],
     ["cli"],
     ["__main__"],
 ]

@@ -1,14 +1,16 @@
-"""The command line: `samsvae` and its commands."""
+"""The command line: a file of `commands` for each command."""
 
 from cyclopts import App
 
 from samsvae._version import __version__
 from samsvae.cli.commands.compare import compare
+from samsvae.cli.commands.datasets import datasets
 from samsvae.cli.commands.demo import demo
 from samsvae.cli.commands.discoveries import discoveries
 from samsvae.cli.commands.effects import effects
 from samsvae.cli.commands.evaluate import evaluate
 from samsvae.cli.commands.inspect import inspect
+from samsvae.cli.commands.reproduce import reproduce
 from samsvae.cli.commands.simulate import simulate
 from samsvae.cli.commands.train import train
 
@@ -21,5 +23,17 @@ app = App(
     help_on_error=False,
     suppress_keyboard_interrupt=False,
 )
-for command in (inspect, train, evaluate, effects, discoveries, simulate, compare, demo):
+COMMANDS = (
+    inspect,
+    train,
+    evaluate,
+    effects,
+    discoveries,
+    simulate,
+    compare,
+    reproduce,
+    datasets,
+    demo,
+)
+for command in COMMANDS:
     app.command(command)

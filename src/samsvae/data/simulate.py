@@ -155,7 +155,7 @@ def simulated_screen(
         raise unknown("decoder", decoder, ["programs", "mixed"])
     rng = np.random.default_rng(seed)
     names = [f"G{i + 1:02d}" for i in range(n_perturbations)]
-    truth = _truth(rng, names, n_latent, n_genes, mask_prob, shift_scale)
+    truth = drawn_truth(rng, names, n_latent, n_genes, mask_prob, shift_scale)
     if decoder == "mixed":
         truth = replace(truth, weights=(*_mixed(rng, n_latent, n_genes), truth.weights[3]))
 
@@ -193,7 +193,7 @@ def simulated_screen(
     return screen[np.diff(counts.indptr) > 0]  # a cell without counts would not be observed
 
 
-def _truth(
+def drawn_truth(
     rng: np.random.Generator,
     names: list[str],
     n_latent: int,
@@ -201,6 +201,7 @@ def _truth(
     mask_prob: float,
     shift_scale: float,
 ) -> Truth:
+    """Return masks, embeddings, and a decoder in which each latent dimension has its genes."""
     shape = (len(names), n_latent)
     mask = rng.random(shape) < mask_prob
     mask[np.arange(len(names)), rng.integers(0, n_latent, len(names))] |= ~mask.any(1)

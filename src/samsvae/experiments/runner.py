@@ -145,9 +145,7 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
         if engine == "ray":
             _connect_ray()
         else:
-            from distributed import Client
-
-            Client(timeout=10, set_as_default=True)
+            _connect_dask()
     except ImportError as error:
         raise InputError(
             f"--engine {engine} needs {error.name}: pip install 'samsvae[{engine}]'"
@@ -159,6 +157,19 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
             "same command"
         ) from error
     return lambda: parallel_config(engine, n_jobs=n_jobs)
+
+
+def _connect_dask() -> None:
+    import dask
+    from distributed import Client, get_client
+
+    try:
+        get_client()
+    except ValueError:  # none yet
+        address = dask.config.get("scheduler-address", None)
+        if address is None:  # a Client without one would start a cluster of its own
+            raise ConnectionError("DASK_SCHEDULER_ADDRESS is not set") from None
+        Client(address, timeout=10, set_as_default=True)
 
 
 def _connect_ray() -> None:

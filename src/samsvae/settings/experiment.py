@@ -20,7 +20,7 @@ SPLITS = ("given", "random", "norman-ood", "norman-data-efficiency")
 """How cells are split: "given" is the split that the screen comes with."""
 FRACTIONED = SPLITS[2:]
 """Splits that train on several fractions of the combinations."""
-LEAST = {"steps": 50, "particles": 20, "cells": 20, "seeds": 2}
+LEAST = {"steps": 50, "particles": 20, "cells": 20, "batch": 128, "draws": 1, "seeds": 2}
 """To which a scaled experiment is never brought down."""
 
 
@@ -120,11 +120,13 @@ class Experiment:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
     def scaled(self, scale: float) -> Experiment:
-        """Return the experiment with a share of its steps, particles and seeds.
+        """Return the experiment with a share of its steps, batch, particles and seeds.
 
-        Never fewer than 50 steps, 20 particles and 2 seeds, nor more than there are.
+        Never fewer than 50 steps, 128 cells in a batch, 20 particles (1 in training) and 2 seeds,
+        nor more than there are.
 
-        >>> settings = {"model": "cpa-vae", "max_steps": 30_000, "validate_every": 2_000}
+        >>> from samsvae.settings.run import gathered
+        >>> settings = gathered({"model": "cpa-vae", "max_steps": 30_000})
         >>> experiment = Experiment(variants=(Variant(label="a", settings=settings),))
         >>> small = experiment.scaled(0.01)
         >>> small.variants[0].settings["max_steps"], small.seeds, small.scoring.n_particles
@@ -142,7 +144,12 @@ class Experiment:
         for variant in self.variants:
             steps = share("steps", variant.settings["max_steps"] or 10_000)
             every = max(1, min(steps // 5, variant.settings["validate_every"]))
-            shorter = {"max_steps": steps, "validate_every": every}
+            shorter = {
+                "max_steps": steps,
+                "validate_every": every,
+                "batch_size": share("batch", variant.settings["batch_size"]),
+                "n_particles": share("draws", variant.settings["n_particles"]),
+            }
             variants.append(replace(variant, settings={**variant.settings, **shorter}))
         scoring: dict[str, Any] = {
             name: share("particles", getattr(self.scoring, name))

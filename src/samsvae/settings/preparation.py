@@ -1,0 +1,48 @@
+"""How a published file becomes the paper's screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from samsvae.errors import check_count, check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationSettings:
+    """What is kept of a published file.
+
+    The published description (Lopez et al. 2022, for the filtered Replogle screen) says that
+    perturbations with strong effects were kept, and the genes associated with them; its exact
+    thresholds are not known to us. The defaults take over the rule by which Replogle et al. 2022
+    call a response strong; the report stands beside the paper's numbers, so that they can be tuned.
+
+    Parameters
+    ----------
+    min_cells
+        Cells below which a perturbation is left out (Replogle et al. 2022: 25).
+    min_de_share
+        Share of the genes that a perturbation must change to be kept (Replogle et al. 2022: more
+        than 50 of 8,248 genes).
+    rate
+        False discovery rate of these genes, Benjamini and Hochberg, per perturbation (5 %).
+    min_perturbation_share
+        Share of the kept perturbations that must change a gene for it to be kept (ours).
+    n_genes
+        Highly variable genes that are kept of Norman's (the paper: 5,000).
+    n_bins
+        Bins of mean expression within which their dispersions are compared (Satija et al. 2015:
+        20).
+    """
+
+    min_cells: int = 25
+    min_de_share: float = 50 / 8248
+    rate: float = 0.05
+    min_perturbation_share: float = 0.02
+    n_genes: int = 5000
+    n_bins: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("min_cells", "n_genes", "n_bins"):
+            check_count(name, getattr(self, name))
+        for name in ("min_de_share", "rate", "min_perturbation_share"):
+            check_range(name, getattr(self, name), low=0, high=1)
