@@ -18,6 +18,7 @@ from samsvae.experiments.job import Score
 from samsvae.experiments.laboratory import Laboratory, Made, Work, write_choices
 from samsvae.experiments.material import fewer_cells
 from samsvae.experiments.prepare import prepare
+from samsvae.experiments.published import read
 from samsvae.experiments.runner import Engine
 from samsvae.settings.experiment import LEAST, Experiment, read_experiment
 from samsvae.settings.preparation import PreparationSettings
@@ -51,14 +52,11 @@ def paper_screen(
     *,
     scale: float,
     given: PreparationSettings,
-    reading: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> Screen:
     """Return the screen of an experiment: read, prepared, reported, and brought down to a scale."""
     layout = name.partition("-")[0]
-    settings = {"convention": layout, "batch_key": None, **reading}
-    screen = Screen.open(data, **settings)
-    prepared = prepare(layout, screen, given)
+    prepared = prepare(layout, read(layout, data), given)
     write_csv(laboratory / "preparation.csv", prepared.report)
     say(prepared.report.to_string(index=False))
     if scale == 1:
@@ -75,7 +73,6 @@ def reproduce(
     scale: float = 1.0,
     annotation: Path | None = None,
     preparation: PreparationSettings,
-    reading: Mapping[str, Any],
     resume: bool = False,
     engine: Engine = "local",
     n_jobs: int | None = None,
@@ -99,8 +96,8 @@ def reproduce(
     annotation
         Pathways, or kinds of interaction, see `read_groups`; by default the file beside the data
         whose name ends in .annotation.json, if there is one.
-    preparation, reading
-        How the paper's screen is made of the file; settings that read it otherwise.
+    preparation
+        How the paper's screen is made of the file.
     resume, engine, n_jobs, progress, say
         As in `run_jobs`.
     """
@@ -111,9 +108,7 @@ def reproduce(
     work = Work(laboratory, experiment)
 
     def screen() -> Screen:
-        return paper_screen(
-            name, data, laboratory, scale=scale, given=preparation, reading=reading, say=say
-        )
+        return paper_screen(name, data, laboratory, scale=scale, given=preparation, say=say)
 
     with laboratory.opened(experiment, screen, resume=resume):
         made = work.made(engine=engine, n_jobs=n_jobs, progress=progress, say=say)

@@ -20,7 +20,7 @@ SPLITS = ("given", "random", "norman-ood", "norman-data-efficiency")
 """How cells are split: "given" is the split that the screen comes with."""
 FRACTIONED = SPLITS[2:]
 """Splits that train on several fractions of the combinations."""
-LEAST = {"steps": 50, "particles": 20, "cells": 20, "batch": 128, "draws": 1, "seeds": 2}
+LEAST = {"steps": 50, "particles": 20, "cells": 20, "batch": 64, "draws": 1, "seeds": 2}
 """To which a scaled experiment is never brought down."""
 
 
@@ -122,7 +122,7 @@ class Experiment:
     def scaled(self, scale: float) -> Experiment:
         """Return the experiment with a share of its steps, batch, particles and seeds.
 
-        Never fewer than 50 steps, 128 cells in a batch, 20 particles (1 in training) and 2 seeds,
+        Never fewer than 50 steps, 64 cells in a batch, 20 particles (1 in training) and 2 seeds,
         nor more than there are.
 
         >>> from samsvae.settings.run import gathered
@@ -143,7 +143,7 @@ class Experiment:
         variants = []
         for variant in self.variants:
             steps = share("steps", variant.settings["max_steps"] or 10_000)
-            every = max(1, min(steps // 5, variant.settings["validate_every"]))
+            every = max(1, min(steps // 3, variant.settings["validate_every"]))
             shorter = {
                 "max_steps": steps,
                 "validate_every": every,

@@ -89,7 +89,6 @@ def reproduce(
         scale=scale,
         annotation=annotation,
         preparation=PreparationSettings(**preparation),
-        reading={},
         resume=resume,
         engine=engine,
         n_jobs=jobs,
