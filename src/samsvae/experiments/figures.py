@@ -64,7 +64,9 @@ def single_figures(
     if points is not None:
         _written(folder / "plane.csv", points)
         figures["figure6"] = plotting.shift_map(points, kinds)
-    ate, de = effects_of(score), observed(score, scale)
+    screen = score.cell.screen(score.place)
+    symbols = dict(zip(screen.genes, screen.vocabulary.symbols or screen.genes, strict=True))
+    ate, de = (t.rename(columns=symbols) for t in (effects_of(score), observed(score, scale)))
     figures["figure3"] = plotting.gene_projection(ate, de, kinds)
     return figures
 

@@ -64,7 +64,7 @@ def clustered_shifts(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     )
     for one in (left, band, heat):
         one.set_ylim(0, 10 * len(rows))
-    heat.set(xlabel=f"{moved.shape[1]} latent dimensions in use", xticks=[])
+    heat.set(xlabel=f"{moved.shape[1]} latent dimensions", xticks=[])
     heat.yaxis.tick_right()
     if len(rows) <= _NAMED:
         heat.set_yticks(place, rows, fontsize=7)

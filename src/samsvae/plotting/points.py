@@ -23,7 +23,8 @@ def shift_map(points: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
     known = pd.Series(dtype=str) if groups is None else groups[groups.index.isin(points.index)]
     others = points.index.difference(known.index)
     x, y = points.loc[others].to_numpy().T
-    axes.scatter(x, y, s=14, color=OTHER, label="other perturbations")
+    label = "other perturbations" if len(others) and len(known) else None
+    axes.scatter(x, y, s=14, color=OTHER, label=label)
     for i, (name, colour) in enumerate(colours(sorted(known.unique())).items()):
         x, y = points.loc[known.index[known == name]].to_numpy().T
         axes.scatter(
@@ -37,5 +38,6 @@ def shift_map(points: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
             linewidth=0.4,
         )
     axes.set(xlabel=points.columns[0], ylabel=points.columns[1], xticks=[], yticks=[])
-    figure.legend(loc="outside right center", fontsize=8)
+    if len(known):
+        figure.legend(loc="outside right center", fontsize=8)
     return figure

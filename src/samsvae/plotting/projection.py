@@ -37,7 +37,7 @@ def gene_projection(
     titles = ("DE of test cells", "ATE of the model")
     for one, table, title in zip(axes, (de, ate), titles, strict=True):
         others = rows.difference(known.index)
-        label = "other perturbations" if colour else None
+        label = "other perturbations" if colour and len(others) else None
         one.scatter(*_places(table, others, first, second), s=14, color=OTHER, label=label)
         for i, (name, shade) in enumerate(colour.items()):
             members = known.index[known == name]
