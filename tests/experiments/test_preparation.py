@@ -75,7 +75,7 @@ def test_strong_perturbations_and_their_genes_are_kept(replogle: StandIn) -> Non
     kept = prepared.screen
     without_effect = {name for i, name in enumerate(screen.perturbations) if i % 10 == 9}
     assert set(kept.perturbations) == set(screen.perturbations) - without_effect
-    assert kept.conditions[0] == "non-targeting"
+    assert kept.conditions[0] == "control"
     assert kept.is_control.sum() == screen.is_control.sum()
     assert set(kept.genes) < set(screen.genes)
     np.testing.assert_array_equal(kept.library_size, np.asarray(kept.counts.sum(1)).ravel())
@@ -106,6 +106,8 @@ def test_highly_variable_genes_are_kept_with_their_counts(norman: StandIn) -> No
     assert screen.genes[7] in kept.genes
     assert screen.genes[3] not in kept.genes
     assert len(kept) == len(screen)
+    told = {"+".join(sorted(p.split("+"))) for some in norman.annotation.values() for p in some}
+    assert {name for name in kept.conditions if "+" in name} == told
     column = kept.genes.index(screen.genes[7])
     assert set(kept.counts[:, column].toarray().ravel()) == {0, 40}
 

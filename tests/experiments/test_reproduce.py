@@ -120,6 +120,8 @@ def test_norman_gives_curves_and_interactions(folder: Path, call: Call) -> None:
     scores = pd.read_csv(out / "tables" / "interactions.csv")
     assert set(scores["kind"]) == {"ADDITIVE", "NEOMORPHIC", "EPISTASIS"}
     assert (scores["n_better"] <= scores["n_pairs"]).all()
+    assert scores["n_pairs"].sum() > 0
+    assert scores.loc[scores["n_pairs"] > 0, ["rmse_model", "rmse_sum"]].notna().all(axis=None)
     held_out = json.loads((out / "experiment.json").read_text())
     assert held_out["fractions"] == [0.0, 0.75]
     drawn = {path.stem for path in (out / "figures").iterdir()}

@@ -213,6 +213,7 @@ def pooled(result: Evaluation, screen: Screen, scale: Scale) -> pd.DataFrame:
     test = np.asarray(screen.split) == "test"
     control = screen.is_control if not screen.is_control[test].any() else screen.is_control & test
     reference = screen[test | control]
+    stored = screen.vocabulary.stored
     rows = []
     for name in dict.fromkeys(result.effects):
         scores = result.scores[result.scores["predictor"] == name]
@@ -220,7 +221,8 @@ def pooled(result: Evaluation, screen: Screen, scale: Scale) -> pd.DataFrame:
         known = of_all.dropna(subset="value")
         iwelbo = np.nan if known.empty else np.average(known["value"], weights=known["n_cells"])
         effects: AnnData = result.effects[name]
-        r = ate_pearson(effects.to_df(), reference, scale=scale).pooled
+        known_there = any(stored(one) in reference.conditions for one in effects.obs_names)
+        r = ate_pearson(effects.to_df(), reference, scale=scale).pooled if known_there else np.nan
         rows.append({"predictor": name, "iwelbo": iwelbo, "ate_pearson": r})
     return pd.DataFrame(rows, columns=["predictor", "iwelbo", "ate_pearson"])
 

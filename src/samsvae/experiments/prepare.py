@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from samsvae.data.expression import expression
+from samsvae.data.notation import Notation
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import InputError
+from samsvae.errors import InputError, listed
 from samsvae.metrics.moments import Values, welch, within_batches
 from samsvae.metrics.observed import discovered
 from samsvae.settings.preparation import PreparationSettings
@@ -63,7 +64,7 @@ def prepare(name: str, screen: Screen, given: PreparationSettings) -> Prepared:
         steps.append(("cells with counts", final[~empty]))
     rows = [{"step": step, **_sizes(one)} for step, one in steps]
     rows.append({"step": "the paper's", **PAPER[name]})
-    return Prepared(without_unused(steps[-1][1]), pd.DataFrame(rows))
+    return Prepared(plain(without_unused(steps[-1][1])), pd.DataFrame(rows))
 
 
 class _Kept(NamedTuple):
@@ -147,6 +148,23 @@ def without_unused(screen: Screen) -> Screen:
         dosage=screen.dosage[:, used],
         condition_names=tuple(screen.condition_names[i] for i in present),
         condition=np.searchsorted(present, screen.condition).astype(screen.condition.dtype),
+    )
+
+
+def plain(screen: Screen) -> Screen:
+    """Return the screen with its conditions written as "control", "A", "A+B"."""
+    before, notation = screen.vocabulary.notation, Notation()
+    odd = [name for name in screen.perturbations if notation.separator in name]
+    if odd:
+        raise InputError(
+            f"names of perturbations hold {notation.separator!r}: {listed(odd)}; the experiments "
+            "join combinations by it, rename them"
+        )
+    read = [before.read(name, screen.perturbations) for name in screen.condition_names]
+    return replace(
+        screen,
+        vocabulary=replace(screen.vocabulary, notation=notation),
+        condition_names=tuple(map(notation.write, read)),
     )
 
 

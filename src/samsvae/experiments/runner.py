@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 import warnings
@@ -178,7 +179,7 @@ def _connect_ray() -> None:
 
     register_ray()
     if not ray.is_initialized():
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def fraction_curves(
     figure, axes = plt.subplots(
         1, len(labels), figsize=(5 * len(labels), 4.2), layout="constrained", squeeze=False
     )
-    names = list(dict.fromkeys(shown["label"]))
+    names, least = list(dict.fromkeys(shown["label"])), table["fraction"].min()
     colour = colours(names)
     for one, (metric, label) in zip(axes[0], labels.items(), strict=True):
         for i, name in enumerate(names):
@@ -60,10 +60,11 @@ def fraction_curves(
                 linewidth=1.2,
                 capsize=2,
             )
-        relative_to = "" if reference is None else f",\nrelative to {reference} with none"
-        one.set(xlabel=f"{what}, %", ylabel=label + relative_to)
+        one.set(xlabel=f"{what}, %", ylabel=label if reference is None else f"change of {label}")
         one.set_xticks(sorted({100 * value for value in shown["fraction"]}))
         bare(one)
+    if reference is not None:
+        figure.suptitle(f"against {reference}, with {least:.0%} of them", fontsize=10)
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
