@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samsvae import InputError, Screen
+from samsvae import InputError, Screen, datasets
 from samsvae.experiments.annotation import one_each, read_groups
 from samsvae.experiments.material import fewer_cells, read_material, write_material
 from samsvae.experiments.prepare import PAPER, prepare
@@ -154,3 +154,14 @@ def test_groups_come_from_json_and_csv(tmp_path: Path) -> None:
             read_groups(tmp_path / name)
     with pytest.raises(InputError, match="no file"):
         read_groups(tmp_path / "absent.json")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_papers_screens_are_had_from_a_file(norman: StandIn, tmp_path: Path) -> None:
+    norman.adata.write_h5ad(tmp_path / "raw.h5ad")
+    screen = datasets.norman(tmp_path / "raw.h5ad", n_genes=50)
+    assert len(screen.genes) == 50
+    assert screen.conditions[0] == "control"
+    assert not screen.vocabulary.batches  # the paper takes none
+    with pytest.raises(InputError, match="n_genes is 0"):
+        datasets.norman(tmp_path / "raw.h5ad", n_genes=0)
