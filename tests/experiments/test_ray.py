@@ -48,7 +48,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     finally:
         for process in processes:
             if of_cluster(Path(f"/proc/{process}"), where):
-                os.kill(process, signal.SIGTERM)
+                os.kill(process, signal.SIGKILL)  # its head outlives a SIGTERM
 
 
 def of_cluster(process: Path, where: Path) -> bool:
