@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from samsvae.data.sparse import StoredRows, rows_of
+from samsvae.data.sparse import by_rows
 from samsvae.errors import InputError, note
 
 _ROWS = 4096
@@ -38,17 +38,12 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
     InputError
         If a value is not finite or, for counts, negative, not whole or above 2^31.
     """
-    if hasattr(matrix, "group"):  # of a backed AnnData
-        matrix = StoredRows(matrix.group, tuple(matrix.shape), where)
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         try:
             matrix.check_format(full_check=True)
         except ValueError as error:
             raise InputError(f"{where} is no sparse matrix: {error}") from error
-    if sp.issparse(matrix) and matrix.format != "csr":
-        matrix = matrix.tocsr()
-    if getattr(matrix, "by_column", False):  # taking rows would read all of it each time
-        matrix = matrix.to_memory().tocsr()
+    matrix = by_rows(matrix, where)
     if matrix.dtype.kind not in "fiub":
         raise InputError(f"{where} holds {matrix.dtype} values: expected real numbers")
     blocks, residue = [], 0.0
@@ -71,7 +66,7 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
 
 def looks_like_counts(matrix: Any) -> bool:
     """Whether the first rows of a matrix hold counts, not all 0."""
-    block = sp.csr_matrix(rows_of(matrix, 0, 256))
+    block = sp.csr_matrix(by_rows(matrix)[:256])
     values = block.data[block.data != 0]
     return (
         len(values) > 0

@@ -17,7 +17,7 @@ from samsvae.data.entrance import take
 from samsvae.data.labels import SEPARATORS, joined, looks_like_control, text_of
 from samsvae.data.normalised import looks_normalised
 from samsvae.data.notation import Notation
-from samsvae.data.sparse import rows_of
+from samsvae.data.sparse import by_rows
 from samsvae.data.table import Table
 from samsvae.data.vocabulary import SPLITS
 from samsvae.errors import InputError
@@ -132,7 +132,7 @@ def _counts_more(values: pd.Series, table: Table) -> bool:
     """Whether a column counts more than the matrix has of the first cells: that of a panel."""
     if table.x is None or values.dtype.kind not in "iuf":
         return False
-    first = sp.csr_matrix(rows_of(table.x, 0, 256))
+    first = sp.csr_matrix(by_rows(table.x)[:256])
     here = np.asarray(first.sum(1)).ravel()
     return bool(np.median(values.to_numpy()[: len(here)]) > 1.05 * np.median(here))
 

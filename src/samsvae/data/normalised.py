@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.sparse import rows_of
+from samsvae.data.sparse import by_rows
 from samsvae.errors import InputError, quoted, unknown
 from samsvae.settings.arguments import checked
 
@@ -69,6 +69,7 @@ def counts_from_normalised(adata: AnnData, *, layer: str | None = None) -> AnnDa
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise InputError(f"{where} is empty: expected normalised values")
+    matrix = by_rows(matrix)
     kind = _kind(_block(matrix, 0, 256))
     if kind is None:
         raise InputError(
@@ -94,11 +95,11 @@ def counts_from_normalised(adata: AnnData, *, layer: str | None = None) -> AnnDa
 
 def looks_normalised(matrix: Any) -> bool:
     """Whether the first rows of a matrix can be turned back into counts."""
-    return _kind(_block(matrix, 0, 256)) is not None
+    return _kind(_block(by_rows(matrix), 0, 256)) is not None
 
 
 def _block(matrix: Any, start: int, stop: int) -> sp.csr_matrix:
-    block = sp.csr_matrix(rows_of(matrix, start, stop), dtype=np.float64)
+    block = sp.csr_matrix(matrix[start:stop], dtype=np.float64)
     block.eliminate_zeros()
     return block
 

@@ -40,15 +40,16 @@ def check_stored(dataset: h5py.Dataset, where: str) -> None:
         )
 
 
-def rows_of(matrix: Any, start: int, stop: int) -> Any:
-    """Return rows of a matrix, in memory or in a file; all of it is read if it lies by columns."""
+def by_rows(matrix: Any, where: str = "adata.X") -> Any:
+    """Return a matrix, in memory or in a file, of which rows can be taken by a slice.
+
+    One that lies by columns is turned once: taking rows would read all of it each time.
+    """
     if hasattr(matrix, "group"):  # of a backed AnnData
-        matrix = StoredRows(matrix.group, tuple(matrix.shape), "adata.X")
+        matrix = StoredRows(matrix.group, tuple(matrix.shape), where)
     if getattr(matrix, "by_column", False):
         matrix = matrix.to_memory()
-    if sp.issparse(matrix) and matrix.format != "csr":
-        matrix = matrix.tocsr()
-    return matrix[start:stop]
+    return matrix.tocsr() if sp.issparse(matrix) and matrix.format != "csr" else matrix
 
 
 class StoredRows:
