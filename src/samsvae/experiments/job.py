@@ -7,6 +7,7 @@ can run in any process, on any machine that sees the directory, and twice withou
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -72,11 +73,32 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A model to be trained."""
+class InFolder(ABC):
+    """A job that leaves a folder in the experiment's directory."""
 
     place: Path
     """The experiment's directory."""
+    FOLDER: ClassVar[str]
+    """Where in it the folders of such jobs lie."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it is called; its folder, too."""
+
+    @property
+    def folder(self) -> Path:
+        return self.place / self.FOLDER / self.name
+
+    @property
+    def is_done(self) -> bool:
+        return self.folder.is_dir()
+
+
+@dataclass(frozen=True)
+class Fit(InFolder):
+    """A model to be trained."""
+
     label: str
     choice: Mapping[str, Any]
     """The candidate's values."""
@@ -90,14 +112,6 @@ class Fit:
     def name(self) -> str:
         choice = "".join(f"-{name}-{value:g}" for name, value in self.choice.items())
         return f"{slug(self.label)}{choice}{self.cell.name}"
-
-    @property
-    def folder(self) -> Path:
-        return self.place / self.FOLDER / self.name
-
-    @property
-    def is_done(self) -> bool:
-        return self.folder.is_dir()
 
     def run(self) -> None:
         """Train the model; until it is finished, its run lies among the unfinished ones."""
@@ -139,10 +153,9 @@ class Scores(Directory):
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(InFolder):
     """Predictors to be scored on the test cells of one split: a trained model, or baselines."""
 
-    place: Path
     cell: Cell
     scoring: ScoreSettings
     scale: Scale
@@ -158,14 +171,6 @@ class Score:
     @property
     def label(self) -> str:
         return "baselines" if self.fit is None else self.fit.label
-
-    @property
-    def folder(self) -> Path:
-        return self.place / self.FOLDER / self.name
-
-    @property
-    def is_done(self) -> bool:
-        return self.folder.is_dir()
 
     def run(self) -> None:
         """Score, and write everything at once."""
