@@ -144,7 +144,7 @@ def test_library_sizes_that_are_told_cost_little() -> None:
         screen = read(adata, library_size_key=key)
         model = samsvae.SAMSVAE(screen, n_latent=10, n_hidden=32, n_hidden_embedding=16)
         model.train(
-            max_steps=300, batch_size=256, n_particles=2, learning_rate=3e-3, progress=False
+            max_steps=600, batch_size=256, n_particles=2, learning_rate=3e-3, progress=False
         )
         settings = {"n_particles": 50, "effect_particles": 300, "n_draws": 0, "n_cells": 0}
         table = samsvae.evaluate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -148,3 +150,38 @@ def test_what_cannot_be_compared() -> None:
     apart = stub(1, names=["Q", "R"])
     apart.table = apart.table.drop(index="P0+P1")
     fails(lambda: ask([first, apart]), "^models 0 and 1 have no condition in common: expected")
+
+
+class Located(Stub):
+    """A model that says where cells lie."""
+
+    states: np.ndarray
+
+    def latent(self, screen: object, *, seed: int = 0) -> dict[str, np.ndarray]:
+        return {"state": self.states}
+
+
+def test_states_are_compared_axis_by_axis_and_rotated() -> None:
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(400, 3)) * [1.0, 1.3, 0.9]
+    unused = 1e-3 * rng.normal(size=(400, 1))
+    q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    first, permuted, turned = (
+        Located(made.probabilities, made.table, embedding=made.embedding)
+        for made in (stub(seed) for seed in range(3))
+    )
+    first.states = np.hstack([states, unused])
+    permuted.states = np.hstack([unused, -states[:, [2, 0, 1]] + 5])
+    turned.states = states @ q
+    screen = read(make_adata())
+    table = stability.stability([first, permuted, turned], screen=screen)
+    same, other = table.iloc[0], table.iloc[1]
+    assert same["state_agreement"] == pytest.approx(1)
+    assert same["state_agreement_rotated"] == pytest.approx(1)
+    by_hand = np.abs(np.corrcoef(states.T, (states @ q).T)[:3, 3:])
+    orders = permutations(range(3))
+    best = max(by_hand[list(order), range(3)].mean() for order in orders)
+    assert other["state_agreement"] == pytest.approx(best)
+    assert other["state_agreement"] < 0.95
+    assert other["state_agreement_rotated"] == pytest.approx(1)
+    assert "state_agreement" not in stability.stability([first, permuted])

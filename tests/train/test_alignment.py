@@ -142,7 +142,7 @@ def test_an_interrupted_model_answers_with_masks(
 def test_masks_start_from_evidence(kind: type) -> None:
     mask = kind(3, 4, MaskPrior(prob=0.1, a=1.0, b=9.0))
     evidence = torch.tensor([[4.0, -1.0, 0.0, 90.0]] * 3)
-    mask.start_from(evidence, torch.tensor([True, True, False]))
+    mask.update(evidence, torch.tensor([True, True, False]), farthest=8.0)
     expected = (mask.prior_logit() + evidence).clamp(-8, 8)
     torch.testing.assert_close(mask.logit().detach(), expected, rtol=1e-5, atol=1e-5)
 
@@ -153,10 +153,10 @@ def test_the_share_is_that_of_the_evidence_and_falls_to_nothing_without() -> Non
     evidence = torch.full((10, 10), -2.0)
     evidence[:3, :5] = 30
     seen = torch.arange(10) < 6
-    mask.start_from(evidence, seen)
+    mask.update(evidence, seen)
     assert mask.prior_logit().sigmoid()[0, 0].item() == pytest.approx(15 / 60, abs=0.05)
     nothing = BernoulliMask(10, 10, MaskPrior(prob=None))
-    nothing.start_from(torch.full((10, 10), -0.5), seen)
+    nothing.update(torch.full((10, 10), -0.5), seen)
     assert nothing.prior_logit().sigmoid().max() < 0.03  # one entry of 60, at most
 
 
@@ -165,7 +165,7 @@ def test_the_prior_is_learned(screen: samsvae.Screen) -> None:
     model = samsvae.SAMSVAE(screen, **small)
     mask = mechanism_of(model).mask
     assert isinstance(mask, BernoulliMask)
-    mask.start_from(torch.full(mask.shape, -8.0), torch.ones(mask.shape[0], dtype=torch.bool))
+    mask.update(torch.full(mask.shape, -8.0), torch.ones(mask.shape[0], dtype=torch.bool))
     model.train(**QUICK)
     learned = model.inclusion()["prior"]
     assert learned.nunique() == 1

@@ -64,10 +64,10 @@ def test_draws_are_taken_until_they_are_enough(
     n_precise = sum(map(len, drawn))
     assert precise.mc_se <= 0.02
     drawn.clear()
-    monkeypatch.setattr(validation, "PRECISE", 0.04)
+    monkeypatch.setattr(validation, "PRECISE", 0.03)
     enough = told(model, screen)
     assert 6 < sum(map(len, drawn)) < n_precise
-    assert enough.mc_se <= 0.04
+    assert enough.mc_se <= 0.03
     assert enough.elbo == pytest.approx(precise.elbo, abs=5 * enough.mc_se)
     drawn.clear()
     monkeypatch.setattr(validation, "PRECISE", 0.001)  # more than the most draws can give
@@ -113,7 +113,9 @@ def test_a_rare_mask_does_not_spread_the_draws(
 ) -> None:
     def error(mask_prob: float) -> float:
         model = samsvae.SAMSVAE(screen, **SMALL | {"mask_prob": mask_prob})
-        return told(model.train(max_steps=1, progress=False), screen).mc_se
+        # As it starts: settled masks would differ with their prior.
+        model.train(max_steps=1, alignment="none", progress=False)
+        return told(model, screen).mc_se
 
     monkeypatch.setattr(validation, "PRECISE", math.inf)
     assert error(1e-9) == pytest.approx(error(0.5), rel=0.1)

@@ -12,7 +12,7 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, note
 from samsvae.estimators.trained import Trained
 from samsvae.inference.latent import latent_means
-from samsvae.inference.mechanisms import embedding_means, program_of
+from samsvae.inference.mechanisms import program_of
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.settings.arguments import checked
 
@@ -57,15 +57,16 @@ class Mechanisms(Trained):
         InputError
             If the model displaces nothing in latent space (conditional VAE).
         """
-        return self._by_perturbation(embedding_means(self._shift("embeddings")))
+        return self._by_perturbation(self._shift("embeddings").most_probable()[1])
 
     def inclusion(self) -> pd.DataFrame:
         """Return the evidence that a perturbation shifts a latent dimension, pair by pair.
 
         log Bayes factor = logit q(m = 1) - logit p(m = 1), in nats: how far the data have moved
-        the log odds of the inclusion. q is a mean-field approximation, so this is the variational
-        evidence, given all else as it is fitted; latent dimensions that could stand in for each
-        other each look more certain than they are. It is finite where a probability rounds to 1.
+        the log odds of the inclusion. With alignment, training ends with a closed form of q,
+        networks fixed, in which these probabilities are calibrated on simulated screens (see
+        docs/identifiability.md); without, q is where gradients left it. It is finite where a
+        probability rounds to 1.
         With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the posterior of that
         probability is a point (SVAE+), the density of the prior pulls it to the Beta's mode, and
         the difference is not of the data alone.

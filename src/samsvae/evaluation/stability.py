@@ -1,4 +1,4 @@
-"""How far models that differ in their seed agree: on masks, and on effects."""
+"""How far models that differ in their seed agree: on masks, shifts, states and effects."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import pandas as pd
 from anndata import AnnData
 
 from samsvae.data.notation import Conditions
+from samsvae.data.screen import Screen
 from samsvae.errors import InputError, got
 from samsvae.estimators.facts import Facts
 from samsvae.metrics.correlation import correlation_per_condition, pearson
-from samsvae.metrics.masks import mask_jaccard, shift_agreement
+from samsvae.metrics.masks import mask_jaccard, mean_correlation, shift_agreement, turned_onto
 from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
 N_CHANCE = 20
 """Permutations behind the overlap that chance alone gives."""
+_MOVES = 0.1
+"""Standard deviation of the states in a dimension in use, as a share of the largest."""
 
 
 class Comparable(Protocol):
@@ -31,6 +34,8 @@ class Comparable(Protocol):
     def mask_probabilities(self) -> pd.DataFrame: ...
 
     def embeddings(self) -> pd.DataFrame: ...
+
+    def latent(self, screen: Screen, *, seed: int = 0) -> dict[str, np.ndarray]: ...
 
     def effects(
         self,
@@ -48,6 +53,7 @@ class Comparable(Protocol):
 def stability(
     models: Sequence[Comparable] | Mapping[str, Comparable],
     *,
+    screen: Screen | None = None,
     conditions: Conditions | None = None,
     scale: Scale | None = None,
     n_particles: int = 500,
@@ -64,6 +70,8 @@ def stability(
     models
         At least two trained models, say of different seeds, or a mapping from their names to them.
         They may be of different kinds and sizes.
+    screen
+        Cells whose states are compared, say `screen.test`; without, they are not.
     conditions
         Whose effects are compared; by default those that both models have seen in training.
     scale
@@ -91,6 +99,11 @@ def stability(
       perturbations alike, axis by axis;
     - shift_agreement_rotated: the same after the best rotation of the second: where it is much
       larger, the models agree on shifts but not on axes, which are then not identified;
+    - state_agreement, with a screen: mean |Pearson r| over its cells of the latent coordinates of
+      their states, dimensions matched one to one to correlate most; of the dimensions that move
+      more than a tenth as much as the first (in standard deviations; what is not in use does not
+      move), those of the model with fewer;
+    - state_agreement_rotated: the same after the best rotation of the second (Procrustes);
     - effect_pearson: Pearson correlation of their effects, over conditions x genes;
     - effect_pearson_median: the same by condition, its median.
 
@@ -119,6 +132,9 @@ def stability(
     )
     _check(named)
     options: dict[str, Any] = {"n_particles": n_particles, "seed": seed, "progress": progress}
+    states = {}
+    if screen is not None:
+        states = {name: model.latent(screen, seed=seed)["state"] for name, model in named.items()}
     views = {
         name: _View.of(model, model.effects(conditions, scale=scale, n_draws=0, **options))
         for name, model in named.items()
@@ -132,6 +148,7 @@ def stability(
         {"first": first, "second": second}
         | _mask_agreement(views[first].mask, views[second].mask, seed)
         | _shift_agreement(views[first].shift, views[second].shift)
+        | (_state_agreement(states[first], states[second]) if states else {})
         | _effect_agreement(first, second, views)
         for first, second in combinations(views, 2)
     )
@@ -207,6 +224,20 @@ def _shift_agreement(first: pd.DataFrame | None, second: pd.DataFrame | None) ->
         return dict.fromkeys(names, float("nan"))
     both = sorted(set(first.index) & set(second.index))
     return dict(zip(names, shift_agreement(first.loc[both], second.loc[both]), strict=True))
+
+
+def _state_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    a, b = sorted((_in_use(first), _in_use(second)), key=lambda x: -x.shape[1])
+    return {
+        "state_agreement": mean_correlation(a, b),
+        "state_agreement_rotated": mean_correlation(turned_onto(a, b), b),
+    }
+
+
+def _in_use(states: np.ndarray) -> np.ndarray:
+    """Return the latent dimensions in which the cells' states differ at all."""
+    spread = states.std(0)
+    return states[:, spread > _MOVES * spread.max()]
 
 
 def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> dict[str, float]:

@@ -6,16 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
-
-
-@torch.no_grad()
-def embedding_means(mechanism: AdditiveShift) -> Tensor:
-    """Return the posterior mean of each embedding given its most probable mask."""
-    mask = (mechanism.mask.probability() > 0.5).float()
-    everyone = torch.arange(len(mask), device=mask.device)
-    return mechanism.embedding.mean(everyone, mask)
 
 
 @torch.no_grad()

@@ -25,6 +25,27 @@ def matched_overlap(first: np.ndarray, second: np.ndarray) -> int:
     return round(overlap[linear_sum_assignment(overlap, maximize=True)].sum())
 
 
+def matched_truth(fitted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return the true mask in the dimensions of the fitted one, matched to share most.
+
+    Parameters
+    ----------
+    fitted
+        `perturbation latent`, binary.
+    true
+        `perturbation true_latent`, binary.
+
+    Returns
+    -------
+    `perturbation latent`, boolean: nothing in a dimension without a partner.
+    """
+    overlap = np.asarray(fitted, float).T @ np.asarray(true, float)
+    ours, theirs = linear_sum_assignment(overlap, maximize=True)
+    matched = np.zeros(np.shape(fitted), bool)
+    matched[:, ours] = np.asarray(true, bool)[:, theirs]
+    return matched
+
+
 class MaskScore(NamedTuple):
     """Agreement of a fitted mask with the true one, after matching latent dimensions."""
 
@@ -119,6 +140,25 @@ def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
         )
     r = np.abs(_standardised(fitted).T @ _standardised(true))
     return float(r[linear_sum_assignment(r, maximize=True)].sum() / r.shape[1])
+
+
+def turned_onto(states: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return states in the axes in which they are nearest to others of the same cells.
+
+    By the matrix of orthonormal columns Q that makes trace(Q' states' others) largest, both
+    centred (Procrustes).
+
+    Parameters
+    ----------
+    states
+        `cell latent`.
+    others
+        `cell other_latent`, of no more dimensions.
+    """
+    a, b = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (states, others))
+    left, _, right = np.linalg.svd(a.T @ b, full_matrices=False)
+    turned: np.ndarray = a @ (left @ right)
+    return turned
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

@@ -18,10 +18,8 @@ from torch.nn import functional as F
 from samsvae.errors import check_range
 from samsvae.ops import beta, straight_through
 from samsvae.ops.noise import uniform
+from samsvae.ops.spike_slab import logit, most_likely_share
 from samsvae.types import Draw
-
-_FARTHEST = 8.0
-"""Largest log odds that a posterior starts from."""
 
 
 class MaskPrior(NamedTuple):
@@ -75,8 +73,8 @@ class Mask(nn.Module, ABC):
         return self.logit().sigmoid()
 
     @abstractmethod
-    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
-        """Start the posterior from evidence: prior log odds plus log Bayes factor.
+    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
+        """Take the posterior that evidence gives: prior log odds plus log Bayes factor.
 
         Parameters
         ----------
@@ -84,11 +82,12 @@ class Mask(nn.Module, ABC):
             Log Bayes factor of each entry, nats, `perturbation latent`.
         seen
             `perturbation`: which have training cells.
+        farthest
+            Largest log odds, in either direction.
         """
 
-    def _started(self, evidence: Tensor) -> Tensor:
-        """Return the logits of a start: none so far out that no gradient would bring it back."""
-        return (self.prior_logit() + evidence).clamp(-_FARTHEST, _FARTHEST)
+    def _updated(self, evidence: Tensor, farthest: float) -> Tensor:
+        return (self.prior_logit() + evidence).clamp(-farthest, farthest)
 
     def _uniform(
         self, perturbations: Tensor, n_particles: int, generator: torch.Generator
@@ -113,21 +112,23 @@ class BernoulliMask(Mask):
             check_range("mask_prob", prior.prob, low=0, high=1, open_=True)
         self.logits = nn.Parameter(torch.zeros(self.shape))
         self.prob = prior.prob
-        self.log_odds = nn.Parameter(torch.tensor(_log_odds(0.01))) if prior.prob is None else None
+        self.log_odds = nn.Parameter(torch.tensor(logit(0.01))) if prior.prob is None else None
 
     def prior(self) -> Bernoulli:
         """Return p(m_tl), `[perturbation] [latent]`."""
         # By its logit, which torch would bound for a small probability in single precision.
         if self.log_odds is not None:
             return Bernoulli(logits=self.log_odds, validate_args=False)
-        logit = self.logits.new_full((), _log_odds(self.prob))
-        return Bernoulli(logits=logit, validate_args=False)
+        assert self.prob is not None
+        given = self.logits.new_full((), logit(self.prob))
+        return Bernoulli(logits=given, validate_args=False)
 
     @torch.no_grad()
-    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
+    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
         if self.log_odds is not None:
-            self.log_odds.fill_(_log_odds(most_likely_share(evidence[seen])))
-        self.logits.copy_(self._started(evidence))
+            found = evidence[seen].double().cpu().numpy()
+            self.log_odds.fill_(logit(most_likely_share(found)))
+        self.logits.copy_(self._updated(evidence, farthest))
 
     def posterior(self, perturbations: Tensor) -> Bernoulli:
         return Bernoulli(logits=self.logits[perturbations], validate_args=False)
@@ -222,9 +223,9 @@ class BetaBernoulliMask(_BetaMask):
         return self.log_a - self.log_b  # of a / (a + b)
 
     @torch.no_grad()
-    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
-        """Start from Beta distributions with these means, as wide as those of a fresh mask."""
-        logits = self._started(evidence)
+    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
+        """Take Beta distributions with these means, as wide as those of a fresh mask."""
+        logits = self._updated(evidence, farthest)
         self.log_a.copy_(F.logsigmoid(logits) + math.log(2))
         self.log_b.copy_(F.logsigmoid(-logits) + math.log(2))
 
@@ -261,8 +262,8 @@ class PointBetaBernoulliMask(_BetaMask):
         return self.logits
 
     @torch.no_grad()
-    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
-        self.logits.copy_(self._started(evidence))
+    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
+        self.logits.copy_(self._updated(evidence, farthest))
 
 
 class FullMask(Mask):
@@ -290,39 +291,12 @@ class FullMask(Mask):
 
     prior_logit = logit
 
-    def start_from(self, evidence: Tensor, seen: Tensor) -> None:
+    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
         """Do nothing: it is not inferred."""
 
 
 MASKS: list[type[Mask]] = [BernoulliMask, BetaBernoulliMask, PointBetaBernoulliMask]
 """Masks with a prior, that an estimator can be given by name."""
-
-
-def most_likely_share(evidence: Tensor) -> float:
-    """Return the share alpha of entries that are not 0 that makes their evidence most likely.
-
-    max over alpha of sum log(1 - alpha + alpha BF), by expectation maximisation; alpha is also the
-    mean of the posterior probabilities that it gives, with half an entry more that is not 0 and
-    half of one that is: where nothing is found, alpha is that of half an entry.
-
-    >>> evidence = torch.tensor([20.0] * 3 + [-1.0] * 17)
-    >>> round(most_likely_share(evidence), 2)
-    0.26
-    """
-    evidence = evidence.double().flatten()
-    share = 0.1
-    for _ in range(1000):
-        before = share
-        found = float((_log_odds(share) + evidence).sigmoid().sum())
-        share = (found + 0.5) / (len(evidence) + 1)
-        if abs(share - before) < 1e-6 * before:
-            break
-    return share
-
-
-def _log_odds(probability: float | None) -> float:
-    assert probability is not None
-    return math.log(probability) - math.log1p(-probability)
 
 
 def _parameters(distribution: Beta) -> tuple[Tensor, Tensor]:

@@ -118,13 +118,23 @@ class AdditiveShift(Mechanism):
         """Displace by e - c in place of e."""
         self.embedding.move(offset)
 
+    @torch.no_grad()
+    def most_probable(self) -> tuple[Tensor, Tensor]:
+        """Return the most probable mask, and the embeddings' mean given it."""
+        mask = (self.mask.probability() > 0.5).float()
+        everyone = torch.arange(len(mask), device=mask.device)
+        return mask, self.embedding.mean(everyone, mask)
+
     def context(self, dosage: Dosage, shifts: Shifts) -> Tensor:
         """Return D (M * E), `particle cell latent`: the displacement of each cell."""
         n_cells, n_slots = dosage.position.shape
         value = shifts.value.index_select(1, dosage.position.flatten())
         value = value.unflatten(1, (n_cells, n_slots))
-        dose = dosage.dose if self.response is None else self.response(dosage)
-        return (value * dose.unsqueeze(-1)).sum(2)
+        return (value * self.dose(dosage).unsqueeze(-1)).sum(2)
+
+    def dose(self, dosage: Dosage) -> Tensor:
+        """Return what multiplies the shift of each perturbation received, `cell slot`."""
+        return dosage.dose if self.response is None else self.response(dosage)
 
     def apply_to(self, basal: Tensor, context: Context) -> tuple[Tensor]:
         """Return the state z = basal + context, `particle cell latent`."""

@@ -59,11 +59,16 @@ class PerturbationVAE(nn.Module):
             Take the KL of the basal state in closed form, instead of its draws' log ratio.
         """
         context = self.mechanism.context(batch.dosage, shifts)
+        cells = self.given(context, batch, noise, closed_form=closed_form)
+        return LogWeights(*cells, shifts.log_ratios)
+
+    def given(
+        self, context: Context, batch: Batch, noise: Tensor, *, closed_form: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the likelihood and the basal log ratio of cells in a context, `particle cell`."""
         basal = self.encoder.draw(batch, context, noise, closed_form=closed_form)
         hidden = self.decoded(basal.value, context, batch.covariates)
-        return LogWeights(
-            self.likelihood.log_prob(hidden, batch), basal.log_ratio, shifts.log_ratios
-        )
+        return self.likelihood.log_prob(hidden, batch), basal.log_ratio
 
     def decoded(self, basal: Tensor, context: Context, covariates: Tensor) -> Tensor:
         """Return the decoder's last hidden layer, `... hidden`, of basal states in a context."""

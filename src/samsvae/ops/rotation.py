@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Matrix: TypeAlias = NDArray[np.float64]
+from samsvae.ops.spike_slab import Matrix, expit, log_bayes_factor, logit, most_likely_share
+
 Loss: TypeAlias = Callable[[Matrix], tuple[float, Matrix]]
 """Value of a loss of a matrix, and its gradient."""
 
@@ -85,8 +85,10 @@ def sparsest(values: Matrix, scale: Matrix, *, seed: int = 0) -> Rotation:
     precision = np.maximum(scale, _NONE) ** -2
     for _ in range(_REFINEMENTS if rank else 0):
         variance = np.clip(1 / (precision @ np.square(inside @ turn)), 1e-6, 1 - 1e-6)
-        share = _most_likely_share(spanned @ turn, variance, share)
-        mixture = _spike_and_slab(variance, share)
+        narrow = variance * (1 - variance)
+        wide = narrow + (1 - variance) ** 2
+        share = most_likely_share(log_bayes_factor(spanned @ turn, narrow, wide))
+        mixture = _spike_and_slab(narrow, wide, min(share, 0.5))
         turn = _descended(spanned, turn, mixture, n_steps=50)
     order = np.argsort(-np.square(spanned @ turn).sum(0), kind="stable")
     return Rotation(np.hstack([inside @ turn[:, order], outside]), share)
@@ -103,30 +105,17 @@ def _varimax(x: Matrix) -> tuple[float, Matrix]:
     return -float((centred * square).sum()) / 4, -x * centred
 
 
-def _spike_and_slab(variance: Matrix, share: float) -> Loss:
+def _spike_and_slab(narrow: Matrix, wide: Matrix, share: float) -> Loss:
     """Return minus the log marginal likelihood of posterior means, but for a constant."""
-    narrow = variance * (1 - variance)
-    wide = narrow + (1 - variance) ** 2
 
     def loss(x: Matrix) -> tuple[float, Matrix]:
-        spike = np.log1p(-share) - (np.log(narrow) + x * x / narrow) / 2
-        slab = np.log(share) - (np.log(wide) + x * x / wide) / 2
-        both = np.logaddexp(spike, slab)
-        at_zero = np.exp(spike - both)
+        log_odds = logit(share) + log_bayes_factor(x, narrow, wide)
+        at_zero = expit(-log_odds)
+        spike = -(np.log(narrow) + x * x / narrow) / 2
+        both = spike + np.logaddexp(0, log_odds)
         return -float(both.sum()), x * (at_zero / narrow + (1 - at_zero) / wide)
 
     return loss
-
-
-def _most_likely_share(x: Matrix, variance: Matrix, share: float) -> float:
-    narrow = variance * (1 - variance)
-    wide = narrow + (1 - variance) ** 2
-    ratio = (np.log(narrow / wide) + x * x * (1 / narrow - 1 / wide)) / 2
-    for _ in range(100):
-        log_odds = np.log(share) - np.log1p(-share) + ratio
-        mean = float(np.mean(1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))))
-        share = min(max(mean, 1e-6), 0.5)
-    return share
 
 
 def _descended(values: Matrix, turn: Matrix, loss: Loss, n_steps: int = 500) -> Matrix:

@@ -25,6 +25,8 @@ _ROUNDS = 3
 """Of moving the origin and rotating about it."""
 _CELLS = 1000
 """Training cells that tell how much a cell says of its state."""
+_FARTHEST = 8.0
+"""Largest log odds that a mask starts from: none from which no gradient would bring it back."""
 
 
 def can_align(model: PerturbationVAE) -> bool:
@@ -64,7 +66,7 @@ def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
     model.move(torch.from_numpy(offset).to(before.mean) * before.unit)
     model.rotate(torch.from_numpy(matrix).to(before.mean))
     after = mechanism.embedding.evidence(_information(model, train, n_cells))
-    mechanism.mask.start_from(after.log_bayes_factor, seen)
+    mechanism.mask.update(after.log_bayes_factor, seen, farthest=_FARTHEST)
     mechanism.dense = False
 
 

@@ -25,6 +25,7 @@ from samsvae.train.checkpoint import optimizer_tensors, restore_optimizer
 from samsvae.train.progress import ProgressBar
 from samsvae.train.rates import parameter_groups
 from samsvae.train.replay import CudaRecorder, Replayed
+from samsvae.train.settling import settle
 from samsvae.train.signals import stop_signals
 from samsvae.train.step import CompiledStep, PlainStep, draw_noise
 from samsvae.train.validation import valid_elbo
@@ -176,7 +177,7 @@ class Training:
                 bar.show(self.step, self.history)
         if self.best is None:
             self._check_parameters()
-        self._restore_best()
+        self._leave()
 
     def _one_step(self) -> None:
         settings = self.settings
@@ -282,10 +283,13 @@ class Training:
             self.model.load_state_dict(self.best)
 
     def _leave(self) -> None:
-        """Leave the model at its best, as one that answers: with masks, though they are fresh."""
+        """Leave the model at its best, as one that answers: with masks, and these settled."""
         self._restore_best()
-        if self.dense and not self.model.not_finite():
+        if self.aligned_after is None or self.model.not_finite():
+            return
+        if self.dense:
             align(self.model, self.train, seed=self.settings.seed)
+        settle(self.model, self.train)
 
     def _interrupted(self) -> None:
         self._leave()
