@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from samsvae.metrics.masks import mask_score
+from samsvae.ops import rotation
 from samsvae.ops.rotation import sparsest
 
 
@@ -49,6 +50,19 @@ def test_same_seed_same_rotation() -> None:
     _, values, scale = planted(0)
     first, second = (sparsest(values, scale, seed=3).matrix for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_start_nearby_leads_to_the_same_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask, values, scale = planted(0)
+    found = sparsest(values, scale).matrix
+    monkeypatch.setattr(rotation, "_starts", None)  # no other is tried
+    again = sparsest(values + 0.01, scale, start=found).matrix
+    ours, theirs = (np.abs(values @ q)[:, : mask.any(0).sum()] for q in (again, found))
+    np.testing.assert_allclose(ours, theirs, atol=0.05)
+    away = np.linalg.qr(np.random.default_rng(1).normal(size=(10, 10)))[0]
+    lost = sparsest(np.eye(3, 10), np.full((3, 10), 0.1), start=away).matrix  # of three axes only
+    np.testing.assert_allclose(lost.T @ lost, np.eye(10), atol=1e-10)
+    assert (np.abs(np.eye(3, 10) @ lost) > 0.1).sum() == 3
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])

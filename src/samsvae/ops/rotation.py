@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,7 +29,9 @@ class Rotation(NamedTuple):
     """Estimated share of the rotated entries that are not 0."""
 
 
-def sparsest(values: Matrix, scale: Matrix, *, seed: int = 0) -> Rotation:
+def sparsest(
+    values: Matrix, scale: Matrix, *, seed: int = 0, start: Matrix | None = None
+) -> Rotation:
     """Return the orthogonal Q that makes `values @ Q` sparsest.
 
     First the smallest sum of sqrt(x^2 + w^2) over the entries, w the median scale: what is within
@@ -50,6 +52,8 @@ def sparsest(values: Matrix, scale: Matrix, *, seed: int = 0) -> Rotation:
         Their posterior standard deviations, alike.
     seed
         Of the starts: same seed, same rotation.
+    start
+        A rotation to start from, in place of all others: of values that were little else.
 
     References
     ----------
@@ -71,12 +75,8 @@ def sparsest(values: Matrix, scale: Matrix, *, seed: int = 0) -> Rotation:
     rank = int(np.sum(size > _NONE * size.max(initial=0.0)))
     inside, outside = axes[:rank].T, axes[rank:].T
     spanned, width = values @ inside, max(float(np.median(scale)), _NONE)
-    rng = np.random.default_rng(seed)
     turn, lowest = np.eye(rank), np.inf
-    for start in range(_STARTS if rank > 1 else 0):
-        other = np.linalg.qr(rng.normal(size=(rank, rank)))[0]
-        if start == 0:
-            other = _descended(spanned, np.eye(rank), _varimax)
+    for other in _starts(spanned, seed) if start is None else [np.linalg.qr(inside.T @ start)[0]]:
         other = _descended(spanned, other, lambda x: _smooth_l1(x, width))
         loss = _smooth_l1(spanned @ other, width)[0]
         if loss < lowest - 1e-9 * abs(loss):
@@ -92,6 +92,14 @@ def sparsest(values: Matrix, scale: Matrix, *, seed: int = 0) -> Rotation:
         turn = _descended(spanned, turn, mixture, n_steps=50)
     order = np.argsort(-np.square(spanned @ turn).sum(0), kind="stable")
     return Rotation(np.hstack([inside @ turn[:, order], outside]), share)
+
+
+def _starts(values: Matrix, seed: int) -> Iterator[Matrix]:
+    """Yield the varimax solution, then random rotations."""
+    rng, rank = np.random.default_rng(seed), values.shape[1]
+    yield _descended(values, np.eye(rank), _varimax)
+    for _ in range(_STARTS - 1 if rank > 1 else 0):
+        yield np.linalg.qr(rng.normal(size=(rank, rank)))[0]
 
 
 def _smooth_l1(x: Matrix, width: float) -> tuple[float, Matrix]:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from samsvae.data.loader import Loader
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.rotation import sparsest
+from samsvae.ops.spike_slab import Matrix
 
 _ROUNDS = 3
 """Of moving the origin and rotating about it."""
@@ -58,16 +60,23 @@ def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
     seen = n_cells > 0
     before = mechanism.embedding.evidence(_information(model, train, n_cells))
     mean, scale = ((x[seen] / before.unit).double().cpu().numpy() for x in before[:2])
-    offset = np.zeros(mean.shape[1])
-    for _ in range(_ROUNDS):  # the axes depend on the origin, and the median on the axes
-        matrix = sparsest(mean - offset, scale, seed=seed).matrix
-        offset = offset + matrix @ np.median((mean - offset) @ matrix, axis=0)
-    matrix = sparsest(mean - offset, scale, seed=seed).matrix
+    with threadpool_limits(1, user_api="blas"):  # matrices are small: threads would wait, no more
+        offset, matrix = _sparsest_axes(mean, scale, seed)
     model.move(torch.from_numpy(offset).to(before.mean) * before.unit)
     model.rotate(torch.from_numpy(matrix).to(before.mean))
     after = mechanism.embedding.evidence(_information(model, train, n_cells))
     mechanism.mask.update(after.log_bayes_factor, seen, farthest=_FARTHEST)
     mechanism.dense = False
+
+
+def _sparsest_axes(mean: Matrix, scale: Matrix, seed: int) -> tuple[Matrix, Matrix]:
+    """Return the origin, `latent`, and the rotation about it."""
+    offset = np.zeros(mean.shape[1])
+    matrix = sparsest(mean, scale, seed=seed).matrix
+    for _ in range(_ROUNDS):  # the axes depend on the origin, and the median on the axes
+        offset = offset + matrix @ np.median((mean - offset) @ matrix, axis=0)
+        matrix = sparsest(mean - offset, scale, start=matrix).matrix
+    return offset, matrix
 
 
 def _information(model: PerturbationVAE, train: Loader, n_cells: Tensor) -> Tensor:
