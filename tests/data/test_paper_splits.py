@@ -123,3 +123,21 @@ def test_one_combination_cannot_be_trained_on_and_held_out() -> None:
     one = Screen.from_anndata(make_adata(labels=("control", "A", "B", "A+B")))
     with pytest.raises(InputError, match="the screen has 1 combinations: expected two or more"):
         splits.norman_ood(one, fraction=0.5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_never_alone_is_not_tested(kind: Split) -> None:
+    """At no fraction is anything tested that fraction 0 cannot have learned of."""
+    labels = ("control", "A", "B", "C", "A+B", "A+C", "B+C", "A+D", "B+D", "C+D")
+    screen = Screen.from_anndata(make_adata(n_cells=600, labels=labels))
+    condition = pd.Series(np.array(screen.condition_names)[screen.condition], screen.cells)
+    for fraction, seed in itertools.product((0.0, 0.5, 1.0), range(4)):
+        with pytest.warns(UserWarning, match="3 of 6 combinations are not tested"):
+            split = kind(screen, fraction=fraction, seed=seed)
+        tested = condition[split == "test"].unique()
+        assert len(tested)
+        assert not any("D" in name for name in tested)
+    assert {"A+D", "B+D", "C+D"} <= set(condition[split == "train"])  # but trained on
+    never = Screen.from_anndata(make_adata(labels=("control", "A", "B", "A+C", "B+C")))
+    with pytest.raises(InputError, match="no combination can be tested"):
+        kind(never, fraction=0.5)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import UNUSED
-from samsvae.errors import InputError, check_count, check_range
+from samsvae.errors import InputError, check_count, check_range, note
 from samsvae.settings.arguments import checked
 
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -27,6 +27,8 @@ def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
     `fraction` of them give their 64 % to training and their 16 % to validation, the last quarter
     gives its 20 % to the test; all other cells are "unused". So test cells are the same at every
     fraction, and up to 0.75 none of their combinations was seen; at 1 all were (the reference).
+    Combinations with a perturbation that no training cell has alone come first in the order, and
+    are not tested: at fraction 0 nothing is learned of it.
 
     Parameters
     ----------
@@ -45,7 +47,7 @@ def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
     Raises
     ------
     InputError
-        If the screen has fewer than two combinations.
+        If the screen has fewer than two combinations, or none that can be tested.
 
     References
     ----------
@@ -67,10 +69,12 @@ def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
             f"the screen has {len(combinations)} combinations: expected two or more, some to train "
             "on and some to test"
         )
+    untold = _untold(screen, combined, dealt)
     order = rng.permutation(combinations)
+    order = order[np.argsort(~np.isin(order, screen.condition[untold]), kind="stable")]
     n_used, n_others = (round(share * len(order)) for share in (fraction, _TESTED))
     used = np.isin(screen.condition, order[:n_used])
-    tested = np.isin(screen.condition, order[n_others:])
+    tested = np.isin(screen.condition, order[n_others:]) & ~untold
     keep = ~combined | np.where(dealt == "test", tested, used)
     return pd.Series(np.where(keep, dealt, UNUSED).astype(object), screen.cells, name="split")
 
@@ -81,7 +85,8 @@ def norman_data_efficiency(screen: Screen, *, fraction: float, seed: int = 0) ->
 
     The cells are dealt as in `norman_ood`. Of the shuffled training cells of combinations the first
     `fraction` are trained on, and so many of their validation cells are validated on; the others
-    are "unused". The test cells are 20 % of the cells of combinations.
+    are "unused". The test cells are 20 % of the cells of combinations, but for those with a
+    perturbation that no training cell has alone: at fraction 0 nothing is learned of it.
 
     Parameters
     ----------
@@ -100,7 +105,7 @@ def norman_data_efficiency(screen: Screen, *, fraction: float, seed: int = 0) ->
     Raises
     ------
     InputError
-        If the screen has no combinations.
+        If the screen has no combinations, or none that can be tested.
 
     References
     ----------
@@ -116,7 +121,8 @@ def norman_data_efficiency(screen: Screen, *, fraction: float, seed: int = 0) ->
     """
     check_range("fraction", fraction, low=0, high=1)
     rng, combined, dealt = _dealt(screen, seed)
-    split = dealt.copy()
+    split, untold = dealt.copy(), _untold(screen, combined, dealt)
+    split[untold & (dealt == "test")] = UNUSED
     for name in ("train", "valid"):
         cells = rng.permutation(np.flatnonzero(combined & (dealt == name)))
         split[cells[round(fraction * len(cells)) :]] = UNUSED
@@ -143,3 +149,19 @@ def _dealt(screen: Screen, seed: int) -> tuple[np.random.Generator, np.ndarray, 
         split[order[ends[0] : ends[1]]] = "valid"
         split[order[ends[1] :]] = "test"
     return rng, combined, split
+
+
+def _untold(screen: Screen, combined: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+    """Return `cell` whether it has a combination of which a part is in no training cell alone."""
+    received = screen.dosage != 0
+    alone = received[~combined & (dealt == "train")].sum(0) > 0
+    untold = combined & (np.asarray(received @ ~np.ravel(alone)) > 0)
+    if untold[combined].all():
+        raise InputError(
+            "no combination can be tested: each has a perturbation that no training cell has "
+            "alone. Expected cells with one perturbation of those that are combined"
+        )
+    if untold.any():
+        n, n_all = (len(np.unique(screen.condition[cells])) for cells in (untold, combined))
+        note(f"{n} of {n_all} combinations are not tested: a part of each is in no cell alone")
+    return untold
