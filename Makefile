@@ -6,7 +6,7 @@ PYTHON ?= python3
 
 DATA ?= ../shared/data/papalexi2021.h5ad
 
-.PHONY: demo test test-cell-eval lint build bench bench-quick clean
+.PHONY: demo test test-cell-eval test-cluster lint build bench bench-quick clean
 
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
@@ -17,6 +17,10 @@ test: $(VENV)/.ready
 # Our scores against those of the package cell-eval, which brings much along: a venv of its own.
 test-cell-eval: $(CELL_EVAL)/.ready
 	$(CELL_EVAL)/bin/pytest tests/evaluation/test_cell_eval.py
+
+# A comparison on a Ray and on a Dask cluster of this machine, of which a worker is killed.
+test-cluster: $(VENV)/.cluster
+	$(BIN)/pytest tests/experiments/test_clusters.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check
@@ -45,6 +49,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable . \
 		--group test --group lint --group build
+	touch $@
+
+$(VENV)/.cluster: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray,dask]"
 	touch $@
 
 $(CELL_EVAL)/.ready: pyproject.toml constraints.txt
