@@ -36,7 +36,7 @@ def per_cell(values: Tensor, batch: Batch) -> Tensor:
 
 def log_weights(weights: LogWeights, batch: Batch) -> Tensor:
     """Return log p(x, z, E, M) - log q(z, E, M) per cell, `particle cell`, nats."""
-    total = weights.likelihood + weights.basal
+    total = predictive_log_weights(weights)
     for values in weights.shifts.values():
         total = total + per_cell(values, batch)
     return total
@@ -52,6 +52,7 @@ def weighted(weights: LogWeights, factors: Mapping[str, float | Tensor]) -> LogW
         weights.likelihood,
         weights.basal * factors.get("basal", 1.0),
         {name: values * factors.get(name, 1.0) for name, values in weights.shifts.items()},
+        weights.response,
     )
 
 
@@ -63,6 +64,8 @@ def elbo(weights: LogWeights, batch: Batch) -> Tensor:
 def elbo_terms(weights: LogWeights, batch: Batch) -> dict[str, Tensor]:
     """Return the mean over the batch's cells of each term of the ELBO, nats per cell."""
     terms = {"likelihood": weights.likelihood.mean(), "basal": weights.basal.mean()}
+    if weights.response is not None:
+        terms["response"] = weights.response.mean()
     for name, values in weights.shifts.items():
         terms[name] = per_cell(values, batch).mean()
     return terms
@@ -70,7 +73,8 @@ def elbo_terms(weights: LogWeights, batch: Batch) -> dict[str, Tensor]:
 
 def predictive_log_weights(weights: LogWeights) -> Tensor:
     """Return the log weights of cells given globals drawn from their posterior, not scored."""
-    return weights.likelihood + weights.basal
+    total = weights.likelihood + weights.basal
+    return total if weights.response is None else total + weights.response
 
 
 def iwelbo(log_weights: Tensor) -> Tensor:

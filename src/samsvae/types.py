@@ -31,6 +31,10 @@ class Dosage(NamedTuple):
     """`cell slot`, int64: place in `perturbations` of each perturbation a cell received."""
     dose: Tensor
     """`cell slot`: its dose; an empty slot has dose 0 (and position 0)."""
+    reagent: Tensor | None = None
+    """`cell slot`, int64: which reagent gave it; None: that is of no account."""
+    acting: Tensor | None = None
+    """`cell slot`: whether it acts there, or with what probability; None: it does."""
 
 
 Context: TypeAlias = "Tensor | Dosage"
@@ -81,6 +85,22 @@ class LogWeights(NamedTuple):
     """`particle cell`, nats: log p(z_basal) - log q(z_basal)."""
     shifts: dict[str, Tensor]
     """By global variable, `particle perturbation`, nats: log prior - log posterior."""
+    response: Tensor | None = None
+    """`particle cell`, nats: log p(w) - log q(w), whether perturbations act in a cell; None: they
+    do."""
+
+
+class Branches(NamedTuple):
+    """Cells, with each set of perturbations that may be the one that acts in them."""
+
+    acting: Tensor
+    """w in {0, 1}, `branch slot`."""
+    likelihood: Tensor
+    """`branch particle cell`, nats."""
+    basal: Tensor
+    """`branch particle cell`, nats."""
+    log_prior: Tensor
+    """`branch cell`, nats: log p(w)."""
 
 
 class CountDraw(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,6 +25,10 @@ class Loader:
         Where the tensors go.
     encoding
         The columns of dosage that batches have; by default the screen's perturbations.
+    sgrnas
+        Those that are told apart, each with its perturbation: batches then say which reagent gave
+        what a cell received. Perturbations come first, for cells of other sgRNAs; None: nothing is
+        said.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Loader:
         device: torch.device | str = "cpu",
         *,
         encoding: Encoding | None = None,
+        sgrnas: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         self.screen = screen
         self.source = screen.source
@@ -44,12 +49,15 @@ class Loader:
         )  # n_t
         self.n_slots = int(np.diff(self.dosage.indptr).max(initial=0))
         self._received, self._dose = _slots(self.dosage, self.n_slots)
+        self._reagent: np.ndarray | None = None
+        if sgrnas is not None:
+            self._reagent = _reagents(self._received, screen, encoding.columns, sgrnas)
         self._covariates = screen.covariates
 
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """Return some cells, by position."""
         screen = self.screen
-        received = _named(self._received[rows], self._dose[rows])
+        received = self._named(rows)
         n_t = self.cells_per_column[received.perturbations.numpy()]
         return Batch(
             self.source.rows(rows).to(self.device, non_blocking=True),
@@ -68,9 +76,15 @@ class Loader:
             ),
             self._tensor(size),
             self._tensor(self._covariates),
-            on_device(_named(self._received, self._dose), self.device),
+            on_device(self._named(slice(None)), self.device),
             self._tensor(self.cells_per_column),
         )
+
+    def _named(self, rows: np.ndarray | slice) -> Dosage:
+        received = _named(self._received[rows], self._dose[rows])
+        if self._reagent is None:
+            return received
+        return received._replace(reagent=torch.from_numpy(self._reagent[rows]))
 
     @property
     def present(self) -> torch.Tensor:
@@ -125,4 +139,25 @@ def _named(received: np.ndarray, dose: np.ndarray) -> Dosage:
 
 def on_device(dosage: Dosage, device: torch.device) -> Dosage:
     """Return the same lists on a device."""
-    return Dosage(*(values.to(device, non_blocking=True) for values in dosage))
+    moved = (None if v is None else v.to(device, non_blocking=True) for v in dosage)
+    return Dosage(*moved)  # type: ignore[arg-type]  # only what may be None is
+
+
+def _reagents(
+    received: np.ndarray,
+    screen: Screen,
+    columns: Sequence[str],
+    sgrnas: Sequence[tuple[str, str]],
+) -> np.ndarray:
+    """Return which reagent gave what each cell received, `cell slot`; 0 where a slot is empty."""
+    reagent = np.maximum(received, 0)
+    if screen.sgrna is None or not len(sgrnas):
+        return reagent
+    place = {pair: len(columns) + i for i, pair in enumerate(sgrnas)}
+    codes = np.broadcast_to(screen.sgrna.codes.astype(np.int64)[:, None], received.shape)
+    known = (codes >= 0) & (received >= 0)
+    pairs, inverse = np.unique(np.stack([codes, received])[:, known], axis=1, return_inverse=True)
+    names = screen.sgrna.categories
+    rows = [place.get((str(names[a]), columns[b]), b) for a, b in pairs.T]
+    reagent[known] = np.asarray(rows, np.int64)[inverse.ravel()]
+    return reagent

@@ -92,7 +92,7 @@ class ResidentCells:
         self.counts = counts
         self.library_size, self.covariates = library_size, covariates
         self.received = dosage.perturbations[dosage.position]  # cell slot
-        self.dose = dosage.dose
+        self.dose, self.reagent = dosage.dose, dosage.reagent
         self.cells_per_perturbation = cells_per_perturbation.clamp(min=1)
 
     def batch(self, rows: Tensor) -> Batch:
@@ -108,7 +108,12 @@ class ResidentCells:
             self.counts.rows(rows),
             self.library_size[rows],
             self.covariates[rows],
-            Dosage(perturbations, position, self.dose[rows]),
+            Dosage(
+                perturbations,
+                position,
+                self.dose[rows],
+                None if self.reagent is None else self.reagent[rows],
+            ),
             self.cells_per_perturbation[perturbations],
         )
 

@@ -14,7 +14,7 @@ from samsvae.data import dosage
 from samsvae.data.notation import Notation
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import check_count, check_range, unknown
+from samsvae.errors import InputError, check_count, check_range, unknown
 from samsvae.settings.arguments import checked
 
 
@@ -31,6 +31,9 @@ class Truth:
     inverse_dispersion: np.ndarray
     """theta, `gene`."""
     genes: tuple[str, ...]
+    response: pd.Series | None = None
+    """By perturbation, or by sgRNA where there are any: probability that a cell responds; None: all
+    do."""
 
     @property
     def shift(self) -> pd.DataFrame:
@@ -74,10 +77,14 @@ class SimulatedScreen(Screen):
     truth: Truth = field(kw_only=True)
     state: np.ndarray = field(kw_only=True)
     """`cell true_latent`: z of every cell."""
+    responds: sp.csr_matrix = field(kw_only=True)
+    """`cell perturbation`: what acts in every cell, of what it received."""
 
     def __getitem__(self, rows: Any) -> Self:
         """Return the screen of some cells: a boolean mask, a slice or positions."""
-        return replace(super().__getitem__(rows), state=self.state[rows])
+        return replace(
+            super().__getitem__(rows), state=self.state[rows], responds=self.responds[rows]
+        )
 
 
 @checked
@@ -93,6 +100,8 @@ def simulated_screen(
     shift_scale: float = 2.0,
     library_size: float = 190.0,
     decoder: Literal["programs", "mixed"] = "programs",
+    response_prob: float | tuple[float, float] = 1.0,
+    n_sgrnas: int = 0,
     seed: int = 0,
 ) -> SimulatedScreen:
     """Simulate a screen: singles, combinations of two, and controls.
@@ -129,6 +138,12 @@ def simulated_screen(
         "programs": each latent dimension drives a program of genes (30 % of the genes belong to a
         second one), which tells the dimensions apart; "mixed": every dimension drives every gene,
         so that nothing but the sparsity of the shifts does.
+    response_prob
+        Probability that a perturbation acts in a cell that received it; two numbers: that of each
+        sgRNA (or perturbation) is drawn uniformly between them.
+    n_sgrnas
+        sgRNAs of each perturbation, and of control; with any, those of the cells are known (of a
+        combination, that of its first perturbation).
     seed
         Same seed, same screen.
 
@@ -151,6 +166,12 @@ def simulated_screen(
     check_range("mask_prob", mask_prob, low=0, high=1, open_=True)
     check_range("shift_scale", shift_scale, low=0, high=np.inf, open_=True)
     check_range("library_size", library_size, low=0, high=np.inf, open_=True)
+    check_count("n_sgrnas", n_sgrnas, low=0)
+    between = response_prob if isinstance(response_prob, tuple) else (response_prob, response_prob)
+    for one in between:
+        check_range("response_prob", one, low=0, high=1)
+    if between[0] > between[1]:
+        raise InputError(f"response_prob is {between}: expected the smaller number first")
     if decoder not in ("programs", "mixed"):
         raise unknown("decoder", decoder, ["programs", "mixed"])
     rng = np.random.default_rng(seed)
@@ -169,7 +190,12 @@ def simulated_screen(
     received = dosage.rows(conditions, names)[condition]
 
     basal = rng.standard_normal((len(condition), n_latent))
-    state = basal + received @ truth.shift.to_numpy()
+    # Of a stream of their own: a screen without them is the same as ever.
+    responds, response, sgrna = _responses(
+        np.random.default_rng([seed, 1]), received, names, between, n_sgrnas
+    )
+    truth = replace(truth, response=response)
+    state = basal + responds @ truth.shift.to_numpy()
     rho = truth.proportions(state)
     size = np.exp(rng.normal(np.log(library_size), 0.55, len(condition)))
     theta = truth.inverse_dispersion
@@ -187,10 +213,42 @@ def simulated_screen(
         condition,
         np.zeros(len(condition), np.int32),
         np.where(is_double, "test", at_random).astype(object),
+        sgrna,
         truth=truth,
         state=state,
+        responds=responds,
     )
     return screen[np.diff(counts.indptr) > 0]  # a cell without counts would not be observed
+
+
+def _responses(
+    rng: np.random.Generator,
+    received: sp.csr_matrix,
+    names: list[str],
+    between: tuple[float, float],
+    n_sgrnas: int,
+) -> tuple[sp.csr_matrix, pd.Series | None, pd.Categorical | None]:
+    """Return what acts in each cell, how probably by reagent, and each cell's sgRNA."""
+    reagents = names
+    column = received.indices.astype(np.int64)
+    sgrna = None
+    if n_sgrnas:
+        reagents = [f"{name}g{i + 1}" for name in (*names, "NT") for i in range(n_sgrnas)]
+        which = rng.integers(0, n_sgrnas, received.shape[0])
+        column = column * n_sgrnas + np.repeat(which, np.diff(received.indptr))
+        first = np.full(received.shape[0], len(names))
+        some = np.diff(received.indptr) > 0
+        first[some] = received.indices[received.indptr[:-1][some]]
+        sgrna = pd.Categorical.from_codes(first * n_sgrnas + which, reagents)
+    if between == (1.0, 1.0):
+        return received, None, sgrna
+    n = len(names) * max(1, n_sgrnas)
+    response = pd.Series(rng.uniform(*between, n), pd.Index(reagents[:n]))
+    acts = rng.random(len(column)) < response.to_numpy()[column]
+    acting = received.copy()
+    acting.data = received.data * acts
+    acting.eliminate_zeros()
+    return acting, response, sgrna
 
 
 def drawn_truth(

@@ -25,8 +25,10 @@ from samsvae.estimators import saving
 from samsvae.estimators.facts import Facts
 from samsvae.estimators.mechanisms import Mechanisms
 from samsvae.estimators.predictions import Predictions
+from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
 from samsvae.inference.latent import control_posterior
+from samsvae.inference.responders import settle_responders
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import LIKELIHOODS, Likelihood
 from samsvae.model.mechanism import Mechanism
@@ -52,7 +54,7 @@ class HasName(Protocol):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
+class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
     """A model of a screen: its fields are its hyperparameters.
 
     Parameters
@@ -163,7 +165,8 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         """Train as `train` does, and call a function after every checkpoint."""
         screen, device = self._trainable(chosen), resolve_device(chosen.device)
         train, valid = (
-            Loader(cells, device, encoding=self.encoding) for cells in (screen.train, screen.valid)
+            Loader(cells, device, encoding=self.encoding, sgrnas=self._sgrnas)
+            for cells in (screen.train, screen.valid)
         )
         standard = self.module.encoder  # holds the input statistics, whatever it has learned
         self.module = self._built(chosen.seed).to(device)
@@ -186,6 +189,8 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         """Take what training left: training that ends early leaves the best parameters so far."""
         self.history = pd.DataFrame(history)
         self.is_trained = bool(history)
+        if self.module.mechanism.responders is not None:
+            settle_responders(self.module, train)
         self._keep_control(train)
 
     def _keep_control(self, train: Loader) -> None:
@@ -193,7 +198,9 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, ABC):
         control = np.flatnonzero(train.screen.is_control)
         if len(control) > _N_CONTROL:
             control = np.sort(np.random.default_rng(0).choice(control, _N_CONTROL, replace=False))
-        cells = Loader(train.screen[control], train.device, encoding=self.encoding)
+        cells = Loader(
+            train.screen[control], train.device, encoding=self.encoding, sgrnas=self._sgrnas
+        )
         self.control_basal = control_posterior(self.module, cells)
 
     @takes(TrainSettings)

@@ -44,6 +44,8 @@ class Facts:
     """`gene`: whether no training cell has a count of it."""
     unobserved: bool
     """Whether library sizes count more than the screen's genes."""
+    sgrnas: tuple[tuple[str, str], ...] = ()
+    """sgRNA and perturbation of the training cells, where sgRNAs are known: sorted."""
 
     @classmethod
     def of(cls, screen: Screen) -> Facts:
@@ -79,6 +81,7 @@ class Facts:
             per_batch,
             silent,
             unobserved=bool((screen.library_size[screen.split == "train"] > counted + 0.5).any()),
+            sgrnas=_sgrnas(train),
         )
         strange = [name for name in facts.seen if name not in facts.identified]
         if strange:
@@ -219,6 +222,7 @@ class Facts:
             "vocabulary": self.vocabulary.header(),
             "conditions": list(self.conditions),
             "unobserved": self.unobserved,
+            "sgrnas": [list(pair) for pair in self.sgrnas],
         }
 
     @classmethod
@@ -229,8 +233,19 @@ class Facts:
             vocabulary=Vocabulary.restored(header["vocabulary"]),
             conditions=tuple(header["conditions"]),
             unobserved=header["unobserved"],
+            sgrnas=tuple((str(a), str(b)) for a, b in header.get("sgrnas", ())),
             **arrays,
         )
+
+
+def _sgrnas(train: Screen) -> tuple[tuple[str, str], ...]:
+    if train.sgrna is None:
+        return ()
+    received = train.dosage.tocoo()
+    codes = train.sgrna.codes[received.row]
+    pairs = np.unique(np.stack([codes, received.col])[:, codes >= 0], axis=1).T
+    names, known = train.perturbations, train.sgrna.categories
+    return tuple(sorted((str(known[code]), names[column]) for code, column in pairs))
 
 
 def _note_untrained(screen: Screen, train: Screen) -> None:

@@ -15,6 +15,7 @@ from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, check_count, listed, note
 from samsvae.estimators.facts import Facts
 from samsvae.inference.latent import BasalPosterior
+from samsvae.model.responders import MOST
 from samsvae.model.vae import PerturbationVAE
 
 
@@ -87,4 +88,22 @@ class Trained:
         present = np.unique(matched.batch) if matched.vocabulary.batches else ()
         self.facts.check_batches([matched.vocabulary.batches[i] for i in present])
         device = next(self.module.parameters()).device
-        return Loader(matched, device, encoding=self.encoding)
+        loader = Loader(matched, device, encoding=self.encoding, sgrnas=self._sgrnas)
+        if self._sgrnas is not None:
+            check_slots(loader.n_slots)
+        return loader
+
+    @property
+    def _sgrnas(self) -> tuple[tuple[str, str], ...] | None:
+        """The sgRNAs with a probability of response of their own; None: all cells respond."""
+        return None if self.module.mechanism.responders is None else self.facts.sgrnas
+
+
+def check_slots(n_slots: int) -> None:
+    """Raise if cells have more perturbations than all sets of them can be summed over."""
+    if n_slots > MOST:
+        raise InputError(
+            f"a cell has {n_slots} perturbations: with response='learned' all sets of those that "
+            f"may act are summed over, so at most {MOST} are possible; take response='all', or "
+            "leave out such cells"
+        )

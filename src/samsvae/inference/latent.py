@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samsvae.data.loader import Loader
 from samsvae.model.vae import PerturbationVAE
-from samsvae.types import Context, Dosage, Shifts
+from samsvae.types import Batch, Context, Dosage, Shifts
 
 _CELLS = 1024
 
@@ -79,6 +79,17 @@ def of_batch(shifts: Shifts, perturbations: Tensor, dosage: Dosage) -> Shifts:
 
 
 @torch.no_grad()
+def as_it_acts(
+    model: PerturbationVAE, batch: Batch, shifts: Shifts, generator: torch.Generator
+) -> Dosage:
+    """Return what cells received, each dose times the probability that it acts in the cell."""
+    if model.mechanism.responders is None:
+        return batch.dosage
+    noise = model.encoder.noise(len(batch.counts), shifts.value.shape[0], generator)
+    return batch.dosage._replace(acting=model.responding(batch, shifts, noise))
+
+
+@torch.no_grad()
 def control_posterior(model: PerturbationVAE, loader: Loader) -> BasalPosterior:
     """Return q(z_basal | x) of control cells."""
     present = loader.present  # none
@@ -101,7 +112,8 @@ def latent_means(
     shifts = draw_shifts(model, present, n_particles, generator)
     basal, state = [], []
     for batch in loader.in_order(_CELLS):
-        context = model.mechanism.context(batch.dosage, of_batch(shifts, present, batch.dosage))
+        own = of_batch(shifts, present, batch.dosage)
+        context = model.mechanism.context(as_it_acts(model, batch, own, generator), own)
         mean = model.encoder.posterior(batch, context).loc
         basal.append(_over_particles(mean))
         state.append(_over_particles(model.mechanism.apply_to(mean, context)[0]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader, encode, on_device
-from samsvae.inference.latent import draw_shifts, of_batch
+from samsvae.inference.latent import as_it_acts, draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Dosage
 
@@ -79,7 +79,9 @@ def given_cells(
     blocks = []
     for batch in loader.in_order(_CELLS):
         n = len(batch.counts)
-        context = model.mechanism.context(batch.dosage, of_batch(shifts, everyone, batch.dosage))
+        own = of_batch(shifts, everyone, batch.dosage)
+        dosage = _drawn(as_it_acts(model, batch, own, generator), generator)
+        context = model.mechanism.context(dosage, own)
         basal = model.encoder.draw(batch, context, model.encoder.noise(n, 1, generator)).value
         target = Dosage(one.perturbations, one.position.expand(n, -1), one.dose.expand(n, -1))
         context = model.mechanism.context(target, of_batch(shifts, everyone, target))
@@ -99,12 +101,24 @@ def replicated_cells(model: PerturbationVAE, loader: Loader, generator: torch.Ge
     shifts = draw_shifts(model, present, 1, generator)
     blocks = []
     for batch in loader.in_order(_CELLS):
-        context = model.mechanism.context(batch.dosage, of_batch(shifts, present, batch.dosage))
+        dosage = batch.dosage
+        responders = model.mechanism.responders
+        if responders is not None:
+            acting = responders.probability()[responders.reagent(dosage)]
+            dosage = _drawn(dosage._replace(acting=acting), generator)
+        context = model.mechanism.context(dosage, of_batch(shifts, present, dosage))
         basal = model.encoder.draw_prior(len(batch.counts), 1, generator)
         hidden = model.decoded(basal, context, batch.covariates).squeeze(0)
         size = batch.library_size
         blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)
     return _stored(model, blocks)
+
+
+def _drawn(dosage: Dosage, generator: torch.Generator) -> Dosage:
+    """Draw in which cells what they received acts, where that is not sure."""
+    if dosage.acting is None:
+        return dosage
+    return dosage._replace(acting=torch.bernoulli(dosage.acting, generator=generator))
 
 
 def _stored(model: PerturbationVAE, blocks: list[Tensor]) -> Cells:

@@ -11,6 +11,7 @@ from samsvae.model.dose import HillResponse
 from samsvae.model.embedding import Embedding
 from samsvae.model.mask import Mask
 from samsvae.model.networks import OneHot
+from samsvae.model.responders import Responders
 from samsvae.types import Context, Dosage, Draw, ShiftNoise, Shifts
 
 
@@ -23,6 +24,11 @@ class Mechanism(nn.Module, ABC):
     """Widths of the parts that `apply_to` gives to the decoder."""
     variables: tuple[str, ...]
     """Latent variables shared by all cells, which the objective pays for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.responders: Responders | None = None
+        """In which cells what they received acts; None: in all."""
 
     @abstractmethod
     def noise(
@@ -63,12 +69,20 @@ class AdditiveShift(Mechanism):
         E, from `samsvae.model.embedding`.
     response
         How the displacement grows with the dose; None: in proportion to it.
+    responders
+        In which cells it takes place; None: in all.
     """
 
     def __init__(
-        self, mask: Mask, embedding: Embedding, *, response: HillResponse | None = None
+        self,
+        mask: Mask,
+        embedding: Embedding,
+        *,
+        response: HillResponse | None = None,
+        responders: Responders | None = None,
     ) -> None:
         super().__init__()
+        self.responders = responders
         self.mask = mask
         self.embedding = embedding
         self.dense = False
@@ -134,7 +148,8 @@ class AdditiveShift(Mechanism):
 
     def dose(self, dosage: Dosage) -> Tensor:
         """Return what multiplies the shift of each perturbation received, `cell slot`."""
-        return dosage.dose if self.response is None else self.response(dosage)
+        dose = dosage.dose if self.response is None else self.response(dosage)
+        return dose if dosage.acting is None else dose * dosage.acting
 
     def apply_to(self, basal: Tensor, context: Context) -> tuple[Tensor]:
         """Return the state z = basal + context, `particle cell latent`."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import torch
 from torch import Tensor, nn
 
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import Likelihood
 from samsvae.model.mechanism import AdditiveShift, Mechanism
 from samsvae.model.networks import MLP
-from samsvae.types import Batch, Context, LogWeights, Shifts
+from samsvae.model.responders import every_pattern
+from samsvae.types import Batch, Branches, Context, LogWeights, Shifts
 
 
 class PerturbationVAE(nn.Module):
@@ -35,7 +37,8 @@ class PerturbationVAE(nn.Module):
     @property
     def variables(self) -> tuple[str, ...]:
         """The latent variables, by the names under which the objective pays for them."""
-        return ("basal", *self.mechanism.variables)
+        own = ("basal",) if self.mechanism.responders is None else ("basal", "response")
+        return (*own, *self.mechanism.variables)
 
     def not_finite(self) -> list[str]:
         """Return the names of parameters and buffers that hold what is not a finite number."""
@@ -58,9 +61,66 @@ class PerturbationVAE(nn.Module):
         closed_form
             Take the KL of the basal state in closed form, instead of its draws' log ratio.
         """
+        if self.mechanism.responders is not None:
+            return self._summed(
+                self.branches(batch, shifts, noise, closed_form=closed_form), shifts
+            )
         context = self.mechanism.context(batch.dosage, shifts)
         cells = self.given(context, batch, noise, closed_form=closed_form)
         return LogWeights(*cells, shifts.log_ratios)
+
+    def branches(
+        self, batch: Batch, shifts: Shifts, noise: Tensor, *, closed_form: bool = False
+    ) -> Branches:
+        """Return the terms of cells for each set of perturbations that may be what acts in them.
+
+        All branches share the basal noise, so that they differ by what acts alone. Takes what
+        `forward` does.
+        """
+        dosage, responders = batch.dosage, self.mechanism.responders
+        assert responders is not None
+        n_cells, n_slots = dosage.dose.shape
+        acting = every_pattern(n_slots, dosage.dose)
+        contexts = [
+            self.mechanism.context(dosage._replace(acting=w.expand(n_cells, -1)), shifts)
+            for w in acting
+        ]
+        # One draw of the shifts may serve all particles: every branch has as many.
+        context = torch.cat(
+            [c.expand(len(noise), -1, -1) for c in contexts if isinstance(c, Tensor)]
+        )
+        both = self.given(context, batch, noise.repeat(len(acting), 1, 1), closed_form=closed_form)
+        likelihood, basal = (values.unflatten(0, (len(acting), -1)) for values in both)
+        return Branches(acting, likelihood, basal, responders.log_prior(dosage, acting))
+
+    @staticmethod
+    def _summed(branches: Branches, shifts: Shifts) -> LogWeights:
+        """Return the terms of cells with their branches summed, as expectations over q(w).
+
+        log sum_w p(w) p(x, z_w) / q(z_w) is the sum of three terms, each a mean over the branches
+        with weight q(w) in proportion to what is summed: likelihood, basal, log p(w) - log q(w).
+        With KL terms in closed form it is the ELBO whose q(w) sees the very draw of the state: a
+        little too high, by how much the branches' difference varies between draws.
+        """
+        log_prior = branches.log_prior.unsqueeze(1)
+        joint = branches.likelihood + branches.basal + log_prior
+        log_q = joint.log_softmax(0)
+        q = log_q.exp()
+        return LogWeights(
+            (q * branches.likelihood).sum(0),
+            (q * branches.basal).sum(0),
+            shifts.log_ratios,
+            (q * (log_prior - log_q)).sum(0),
+        )
+
+    def responding(self, batch: Batch, shifts: Shifts, noise: Tensor) -> Tensor:
+        """Return the probability that each perturbation of a cell acts in it, `cell slot`.
+
+        The mean over particles of the branches' ELBO decides.
+        """
+        branches = self.branches(batch, shifts, noise, closed_form=True)
+        joint = (branches.likelihood + branches.basal).mean(1) + branches.log_prior
+        return joint.softmax(0).T @ branches.acting
 
     def given(
         self, context: Context, batch: Batch, noise: Tensor, *, closed_form: bool = False

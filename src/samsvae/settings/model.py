@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,17 @@ class ShiftSettings:
     saturating_dose
         Displacements follow a Hill curve of the dose, learned per perturbation, instead of growing
         in proportion to it.
+    response
+        "all": what a cell received acts in it. "learned": it acts in a cell with a probability that
+        is learned, for each sgRNA where the screen was read with `sgrna_key`, otherwise for each
+        perturbation; effects are then those in the cells that respond. Training takes about twice
+        as long (four times as long with combinations of two).
     """
 
     embedding_scale: float = 1.0
     basal_given_shift: bool = True
     saturating_dose: bool = False
+    response: Literal["all", "learned"] = "all"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

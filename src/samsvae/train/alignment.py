@@ -56,7 +56,7 @@ def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
     """
     mechanism = model.mechanism
     assert isinstance(mechanism, AdditiveShift)
-    n_cells = torch.as_tensor(train.cells_per_column, device=train.device)
+    n_cells = _responding_cells(mechanism, train)
     seen = n_cells > 0
     before = mechanism.embedding.evidence(_information(model, train, n_cells))
     mean, scale = ((x[seen] / before.unit).double().cpu().numpy() for x in before[:2])
@@ -77,6 +77,21 @@ def _sparsest_axes(mean: Matrix, scale: Matrix, seed: int) -> tuple[Matrix, Matr
         offset = offset + matrix @ np.median((mean - offset) @ matrix, axis=0)
         matrix = sparsest(mean - offset, scale, start=matrix).matrix
     return offset, matrix
+
+
+def _responding_cells(mechanism: AdditiveShift, train: Loader) -> Tensor:
+    """Return how many cells tell of each perturbation, `perturbation`: in how many it acts."""
+    n_cells = torch.as_tensor(train.cells_per_column, device=train.device)
+    responders = mechanism.responders
+    if responders is None:
+        return n_cells
+    acting = torch.zeros(len(n_cells), device=train.device)
+    for batch in train.in_order(_CELLS):
+        dosage = batch.dosage
+        share = responders.probability()[responders.reagent(dosage)] * (dosage.dose != 0)
+        which = dosage.perturbations[dosage.position]
+        acting.index_add_(0, which.flatten(), share.flatten())
+    return acting
 
 
 def _information(model: PerturbationVAE, train: Loader, n_cells: Tensor) -> Tensor:

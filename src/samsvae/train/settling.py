@@ -74,8 +74,11 @@ def shift_scores(model: PerturbationVAE, train: Loader) -> ShiftScores:
     for batch in train.in_order(_CELLS):
         dosage = batch.dosage
         given = Shifts(shift[None, dosage.perturbations], {})
-        context = mechanism.context(dosage, given).detach().requires_grad_()
         noise = model.encoder.noise(len(batch.counts), _PARTICLES, generator)
+        if mechanism.responders is not None:  # only where it acts does a cell tell of a shift
+            with torch.no_grad():
+                dosage = dosage._replace(acting=model.responding(batch, given, noise))
+        context = mechanism.context(dosage, given).detach().requires_grad_()
         likelihood, basal = model.given(context, batch, noise, closed_form=True)
         (gradient,) = torch.autograd.grad((likelihood + basal).mean(0).sum(), context)
         with torch.no_grad():

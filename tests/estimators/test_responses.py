@@ -1,0 +1,199 @@
+"""Which cells respond: training, the tables, saving, and screens that know their sgRNAs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import samsvae
+from helpers.screens import SMALL, make_adata, read
+from samsvae import CPAVAE, SAMSVAE, InputError, Screen, SVAEPlus
+from samsvae.estimators.base import Estimator
+
+TRAINING: dict[str, Any] = {
+    "max_steps": 300,
+    "batch_size": 128,
+    "learning_rate": 0.01,
+    "progress": False,
+}
+QUICK = TRAINING | {"max_steps": 6, "checkpoint_every": 3, "validate_every": 3}
+
+
+def half_dead(*, n_cells: int = 900) -> Screen:
+    """Return a screen in which A acts in cells of its first sgRNA only, B in all, C in none."""
+    adata = make_adata(n_cells=n_cells, labels=("control", "A", "B", "C"))
+    label = adata.obs["perturbation"].to_numpy()
+    names = np.char.add(label.astype(str), np.array(["g1", "g2"])[np.arange(n_cells) // 4 % 2])
+    rng = np.random.default_rng(1)
+    rate = adata.X[label == "control"].mean(0)
+    dead = names == "Ag2"
+    adata.X[dead] = rng.poisson(rate, (dead.sum(), len(rate)))
+    strong = (label == "A") & ~dead
+    adata.X[strong, 2] = rng.poisson(6 * rate[2] + 20, strong.sum())
+    adata.obs["guide"] = names
+    return read(adata, sgrna_key="guide")
+
+
+@pytest.fixture(scope="module")
+def model() -> Estimator:
+    return CPAVAE(half_dead(), n_latent=4, n_hidden=16, response="learned").train(**TRAINING)
+
+
+def test_a_dead_sgrna_is_told_from_one_that_works(model: Estimator) -> None:
+    found = model.responders(half_dead(), progress=False)
+    rates = found.rates.set_index("sgrna")
+    assert rates["rate"]["Ag1"] > 0.9
+    assert rates["rate"]["Ag2"] < 0.15
+    assert rates["upper"]["Ag2"] < rates["lower"]["Ag1"]
+    assert rates["log_bayes_factor"]["Ag1"] > 50
+    assert rates["log_bayes_factor"]["Ag2"] < 3
+    pooled = found.rates[found.rates["sgrna"] == "(all)"].set_index("perturbation")
+    assert list(pooled.index) == ["A", "B", "C"]
+    assert pooled["rate"]["A"] == pytest.approx(0.5, abs=0.1)
+    assert (found.rates["lower"] <= found.rates["rate"]).all()
+    assert (found.rates["rate"] <= found.rates["upper"]).all()
+    probability = found.cells.groupby("sgrna", observed=True)["probability"].mean()
+    assert probability["Ag1"] > 0.9
+    assert probability["Ag2"] < 0.1
+
+
+def test_the_table_of_cells_is_labelled(model: Estimator) -> None:
+    screen = half_dead()
+    cells = model.responders(screen, progress=False).cells
+    perturbed = screen[~screen.is_control]
+    assert list(cells.columns) == [
+        *("cell", "condition", "perturbation", "sgrna", "log_odds", "probability")
+    ]
+    assert list(cells["cell"]) == list(perturbed.cells)
+    assert list(cells["sgrna"].astype(str)) == list(perturbed.sgrna.astype(str))
+    expected = [perturbed.condition_names[i] for i in perturbed.condition]
+    assert list(cells["perturbation"].astype(str)) == expected
+    again = model.responders(screen[::-1], progress=False, seed=0).cells
+    assert list(again["cell"]) == list(perturbed.cells[::-1])
+
+
+def test_probabilities_are_bayes_rule_with_the_settled_rates(model: Estimator) -> None:
+    cells = model.responders(half_dead(), progress=False).cells
+    responders = model.module.mechanism.responders
+    assert responders is not None
+    logits = responders.logits.detach().numpy()[3:]
+    own = {name: logit for (name, _), logit in zip(model.facts.sgrnas, logits, strict=True)}
+    prior = np.array([own[name] for name in cells["sgrna"]])
+    expected = 1 / (1 + np.exp(-(cells["log_odds"] + prior)))
+    np.testing.assert_allclose(cells["probability"], expected, atol=1e-6)
+
+
+def test_cells_of_unknown_sgrnas_respond_as_their_perturbation_does(model: Estimator) -> None:
+    screen = half_dead()
+    renamed = Screen(**{**vars(screen), "sgrna": pd.Categorical(["new"] * len(screen))})
+    found = model.responders(renamed, progress=False)
+    assert set(found.rates["sgrna"]) == {"(all)"}
+    without = Screen(**{**vars(screen), "sgrna": None})
+    plain = model.responders(without, progress=False)
+    assert "sgrna" not in plain.cells.columns
+    np.testing.assert_allclose(plain.cells["probability"], found.cells["probability"])
+
+
+def test_effects_are_those_of_cells_that_respond(model: Estimator) -> None:
+    """Of all cells, gene 2 would rise by half as much."""
+    asked: dict[str, Any] = {"scale": "normalized", "n_particles": 500, "n_draws": 0}
+    screen = half_dead()
+    learned = model.effects(["A"], progress=False, **asked).to_df()["g2"]["A"]
+    whole = samsvae.differential_expression(screen, ["A"], scale="normalized")["g2"]["A"]
+    live = screen[np.asarray((screen.sgrna == "Ag1") | screen.is_control)]
+    right = samsvae.differential_expression(live, ["A"], scale="normalized")["g2"]["A"]
+    assert whole < 0.6 * right
+    assert learned > 1.3 * whole
+    assert learned == pytest.approx(right, rel=0.3)
+
+
+def test_states_of_cells_that_do_not_respond_are_not_shifted(model: Estimator) -> None:
+    screen = half_dead()
+    found = model.latent(screen)
+    shift = np.linalg.norm(found["state"] - found["basal"], axis=1)
+    assert shift[screen.is_control].max() < 1e-5
+    dead, live = (np.asarray(screen.sgrna == name) for name in ("Ag2", "Ag1"))
+    assert shift[dead].mean() < 0.2 * shift[live].mean()
+
+
+def test_cells_are_drawn_as_they_respond(model: Estimator) -> None:
+    from samsvae.inference.simulation import replicated_cells
+
+    screen = half_dead()
+    drawn = replicated_cells(model.module, model.loader(screen), torch.Generator().manual_seed(0))
+    means = {name: drawn[np.asarray(screen.sgrna == name)].mean(0)[0, 2] for name in ("Ag1", "Ag2")}
+    assert means["Ag1"] > 2 * means["Ag2"]
+
+
+@pytest.mark.parametrize("kind", [SAMSVAE, CPAVAE])
+def test_saving_and_resuming_give_the_same_numbers(kind: type[Estimator], tmp_path: Path) -> None:
+    screen, sizes = half_dead(n_cells=240), SMALL if kind is SAMSVAE else {"n_latent": 4}
+    whole = kind(screen, response="learned", **sizes).train(**QUICK)
+    whole.save(tmp_path)
+    loaded = samsvae.load(tmp_path)
+    assert loaded.facts.sgrnas == whole.facts.sgrnas
+    first, second = (m.responders(screen, progress=False) for m in (whole, loaded))
+    pd.testing.assert_frame_equal(first.rates, second.rates)
+    pd.testing.assert_frame_equal(first.cells, second.cells)
+    state = {"checkpoint": tmp_path / "c.safetensors"}
+    half = kind(screen, response="learned", **sizes)
+    half.train(**QUICK | {"max_steps": 3} | state)
+    half.train(**QUICK | state, resume=True)
+    assert "response" in half.history
+    if kind is CPAVAE:  # a run of another length is aligned at another step
+        for name, value in whole.module.state_dict().items():
+            torch.testing.assert_close(half.module.state_dict()[name], value, msg=name)
+
+
+def test_pairs_are_looked_at_one_by_one() -> None:
+    screen = read(make_adata())
+    model = CPAVAE(screen, n_latent=3, n_hidden=8, response="learned").train(**QUICK)
+    found = model.responders(screen, progress=False)
+    n = np.diff(screen.dosage.indptr)
+    assert n.max() == 2
+    assert len(found.cells) == n.sum()
+    assert (found.cells["cell"].value_counts()[screen.cells[n > 0]] == n[n > 0]).all()
+    per_perturbation = found.rates.set_index("perturbation")["n_cells"]
+    np.testing.assert_array_equal(per_perturbation, screen.cells_per_perturbation)
+
+
+def test_what_it_refuses(model: Estimator) -> None:
+    screen = half_dead(n_cells=240)
+    with pytest.raises(InputError, match="response='learned'"):
+        CPAVAE(screen, n_latent=3, n_hidden=8).train(**QUICK).responders(screen)
+    with pytest.raises(InputError, match="not trained"):
+        CPAVAE(screen, n_latent=3, response="learned").responders(screen)
+    with pytest.raises(InputError, match="no response 'some'"):
+        CPAVAE(screen, response="some")
+    with pytest.raises(TypeError):
+        SVAEPlus(screen, response="learned")
+    four = make_adata(labels=("control", "A", "B", "C", "D", "A+B+C+D"))
+    with pytest.raises(InputError, match=r"a cell has 4 perturbations: .* at most 3"):
+        CPAVAE(read(four), response="learned")
+
+
+def test_simulated_screens_tell_what_acts() -> None:
+    sizes = {"n_perturbations": 4, "n_combinations": 2, "n_genes": 30}
+    plain = samsvae.datasets.simulated_screen(**sizes)
+    assert plain.truth.response is None
+    assert (plain.responds != plain.dosage).nnz == 0
+    screen = samsvae.datasets.simulated_screen(response_prob=(0.2, 0.6), n_sgrnas=2, **sizes)
+    response = screen.truth.response
+    assert response is not None
+    assert list(response.index[:3]) == ["G01g1", "G01g2", "G02g1"]
+    assert response.between(0.2, 0.6).all()
+    assert screen.sgrna is not None
+    for name in ("G01g1", "G03g2"):
+        own = np.asarray(screen.sgrna == name) & (np.diff(screen.dosage.indptr) == 1)
+        share = screen.responds[own].sum() / own.sum()
+        assert share == pytest.approx(response[name], abs=4 * np.sqrt(0.25 / own.sum()))
+    none = samsvae.datasets.simulated_screen(response_prob=0.0, **sizes)
+    assert none.responds.nnz == 0
+    assert none.dosage.nnz == plain.dosage.nnz
+    with pytest.raises(InputError, match="smaller number first"):
+        samsvae.datasets.simulated_screen(response_prob=(0.6, 0.2))
