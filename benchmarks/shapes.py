@@ -77,7 +77,7 @@ class Shape(NamedTuple):
         values = ResidentCounts(
             counts[counts > 0], np.nonzero(counts)[1], starts, self.n_genes, device
         )
-        dosage = Dosage(*(part.to(device) for part in batch.dosage))
+        dosage = Dosage(*(part if part is None else part.to(device) for part in batch.dosage))
         n_t = torch.full((self.n_perturbations,), 150.0, device=device)
         return ResidentCells(
             values, batch.library_size.to(device), batch.covariates.to(device), dosage, n_t
