@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from samsvae.evaluation.pathways import pathway_score
     from samsvae.evaluation.predictive_check import predictive_check
     from samsvae.evaluation.recovery import recovery
+    from samsvae.evaluation.sgrnas import sgrnas
     from samsvae.evaluation.stability import stability
     from samsvae.settings.train import TrainSettings
 
@@ -47,6 +48,7 @@ _HOMES = {
     "enrichment": "evaluation.enrichment",
     "regulators": "evaluation.enrichment",
     "similar": "evaluation.enrichment",
+    "sgrnas": "evaluation.sgrnas",
     "evaluate": "evaluation.evaluate",
     "pathway_score": "evaluation.pathways",
     "predictive_check": "evaluation.predictive_check",
@@ -88,6 +90,7 @@ __all__ = [
     "read_h5ad",
     "recovery",
     "regulators",
+    "sgrnas",
     "similar",
     "splits",
     "stability",

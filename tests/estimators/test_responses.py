@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import samsvae
-from helpers.screens import SMALL, make_adata, read
+from helpers.screens import SMALL, half_dead, make_adata, read
 from samsvae import CPAVAE, SAMSVAE, InputError, Screen, SVAEPlus
 from samsvae.estimators.base import Estimator
 
@@ -22,21 +22,6 @@ TRAINING: dict[str, Any] = {
     "progress": False,
 }
 QUICK = TRAINING | {"max_steps": 6, "checkpoint_every": 3, "validate_every": 3}
-
-
-def half_dead(*, n_cells: int = 900) -> Screen:
-    """Return a screen in which A acts in cells of its first sgRNA only, B in all, C in none."""
-    adata = make_adata(n_cells=n_cells, labels=("control", "A", "B", "C"))
-    label = adata.obs["perturbation"].to_numpy()
-    names = np.char.add(label.astype(str), np.array(["g1", "g2"])[np.arange(n_cells) // 4 % 2])
-    rng = np.random.default_rng(1)
-    rate = adata.X[label == "control"].mean(0)
-    dead = names == "Ag2"
-    adata.X[dead] = rng.poisson(rate, (dead.sum(), len(rate)))
-    strong = (label == "A") & ~dead
-    adata.X[strong, 2] = rng.poisson(6 * rate[2] + 20, strong.sum())
-    adata.obs["guide"] = names
-    return read(adata, sgrna_key="guide")
 
 
 @pytest.fixture(scope="module")

@@ -44,3 +44,18 @@ SMALL = {"n_latent": 4, "n_hidden": 8, "n_hidden_embedding": 6, "mask_prob": 0.1
 
 def read(adata: AnnData, **keys: Any) -> samsvae.Screen:
     return samsvae.Screen.from_anndata(adata, split_key="split", **keys)
+
+
+def half_dead(*, n_cells: int = 900) -> samsvae.Screen:
+    """Return a screen in which A acts in cells of its first sgRNA only, B in all, C in none."""
+    adata = make_adata(n_cells=n_cells, labels=("control", "A", "B", "C"))
+    label = adata.obs["perturbation"].to_numpy()
+    names = np.char.add(label.astype(str), np.array(["g1", "g2"])[np.arange(n_cells) // 4 % 2])
+    rng = np.random.default_rng(1)
+    rate = adata.X[label == "control"].mean(0)
+    dead = names == "Ag2"
+    adata.X[dead] = rng.poisson(rate, (dead.sum(), len(rate)))
+    strong = (label == "A") & ~dead
+    adata.X[strong, 2] = rng.poisson(6 * rate[2] + 20, strong.sum())
+    adata.obs["guide"] = names
+    return read(adata, sgrna_key="guide")

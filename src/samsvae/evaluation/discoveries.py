@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
+from samsvae.errors import unknown
 from samsvae.estimators import Estimator
 from samsvae.evaluation.effect_posterior import EffectPosterior
 from samsvae.settings.arguments import checked
@@ -20,6 +23,7 @@ def discoveries(
     screen: Screen,
     conditions: Conditions | None = None,
     *,
+    by: Literal["condition", "sgrna"] = "condition",
     scale: Scale = "log",
     n_particles: int = 2500,
     seed: int = 0,
@@ -40,6 +44,10 @@ def discoveries(
         With training and validation cells; all of its cells are observations.
     conditions
         As `model.effects` takes them; by default all that the model has seen, but control.
+    by
+        "condition", or "sgrna": a row for each sgRNA of a condition, by the cells of that sgRNA
+        alone (the screen is to be read with `sgrna_key`); what is learned of a condition holds for
+        each of its sgRNAs. Do they agree? `samsvae.sgrnas` tells.
     scale
         "log", "normalized" or "mean", as in `model.effects`; at the cells' own library sizes.
     n_particles
@@ -51,9 +59,10 @@ def discoveries(
 
     Returns
     -------
-    One row per condition and gene: `estimate`, `sd`, `lower` and `upper` (90 %), `lfsr` (local
-    false sign rate: the probability that the effect is 0 or of the other sign), `q_value` (the
-    share of wrong signs among all rows with an lfsr as small: its cumulative mean), `model` (ATE),
+    One row per condition (and sgRNA: `sgrna`) and gene: `estimate`, `sd`, `lower` and `upper`
+    (90 %), `lfsr` (local false sign rate: the probability that the effect is 0 or of the other
+    sign), `q_value` (the share of wrong signs among all rows with an lfsr as small: its cumulative
+    mean), `model` (ATE),
     `observed` (DE within batches; NaN without cells), `n_cells`. Where the model has no answer, or
     an effect cannot be told from that of batches, the row is NaN, with an lfsr of 1.
 
@@ -73,18 +82,24 @@ def discoveries(
     >>> len(table) == len(model.facts.conditions[1:]) * len(screen.genes)
     True
     """
+    if by not in ("condition", "sgrna"):
+        raise unknown("rows by", by, ["condition", "sgrna"])
     posterior = EffectPosterior(model, screen)
     given = EffectSettings(scale=scale, n_particles=n_particles, seed=seed, progress=progress)
     asked = model.facts.asked(conditions)
-    answer = posterior.answer(asked, given, np.ones(len(posterior.screen), bool))
+    names = [(name, "") for name in asked]
+    if by == "sgrna":
+        answer, names = posterior.answer_by_sgrna(asked, given)
+    else:
+        answer = posterior.answer(asked, given, np.ones(len(posterior.screen), bool))
     n_genes = len(screen.genes)
     found = answer.posterior
     silent = np.broadcast_to(model.facts.silent, found.mean.shape)
     known = ~silent & answer.identified[:, None]
     rows = {
-        "condition": pd.Categorical.from_codes(np.repeat(np.arange(len(asked)), n_genes), asked),
+        "condition": _labels([name for name, _ in names], n_genes),
         "gene": pd.Categorical.from_codes(
-            np.tile(np.arange(n_genes), len(asked)), list(model.vocabulary.genes)
+            np.tile(np.arange(n_genes), len(names)), list(model.vocabulary.genes)
         ),
         "estimate": np.where(silent, 0, found.mean),
         "sd": np.where(known, found.sd, np.nan),
@@ -103,5 +118,13 @@ def discoveries(
     q_value[order] = np.cumsum(table["lfsr"].to_numpy()[order]) / np.arange(1, len(table) + 1)
     table.insert(7, "q_value", q_value)
     prior = answer.prior
+    if by == "sgrna":
+        table.insert(1, "sgrna", _labels([sgrna for _, sgrna in names], n_genes))
     table.attrs |= {"model_share": prior.model_share, "slope": prior.slope, "scale": scale}
     return table
+
+
+def _labels(names: list[str], n_genes: int) -> pd.Categorical:
+    """Return names as they stand in rows, each for all genes."""
+    codes, categories = pd.factorize(np.array(names, object))
+    return pd.Categorical.from_codes(np.repeat(codes, n_genes), list(categories))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -37,6 +37,25 @@ class Answer(NamedTuple):
     prior: EffectPrior
     identified: np.ndarray
     """`condition`."""
+
+
+class _Learned(NamedTuple):
+    """What is learned of conditions, and what they are looked at with."""
+
+    conditions: list[str]
+    predicted: Predicted
+    prior: EffectPrior
+    identified: np.ndarray
+    """`condition`."""
+    values: Values
+    """Of all cells."""
+    scale: Scale
+
+    def answer(self, rows: np.ndarray, shown: Shown) -> Answer:
+        """Return what is known, row by row, of the conditions of some rows."""
+        prior, predicted = self.prior.of(rows), self.predicted.of(rows)
+        posterior = prior.posterior(shown, predicted)
+        return Answer(posterior, shown, predicted, self.prior, self.identified[rows])
 
 
 class EffectPosterior:
@@ -171,8 +190,61 @@ class EffectPosterior:
         observed
             `cell`: whose counts are observations.
         """
-        scale = given.scale or self.model.module.likelihood.scales[0]
         stored = [self.model.facts.stored(name) for name in asked]
+        learned = self._learned(stored, given)
+        rows = np.array([learned.conditions.index(name) for name in stored], int)
+        place = {name: i for i, name in enumerate(learned.conditions)}
+        shown = self._shown(
+            learned.values, self._rows_of(place), observed, learned.scale, n=len(place)
+        )
+        return learned.answer(rows, shown.of(rows))
+
+    def answer_by_sgrna(
+        self, asked: Sequence[str], given: EffectSettings
+    ) -> tuple[Answer, list[tuple[str, str]]]:
+        """Return what is known of conditions by the cells of each of their sgRNAs alone.
+
+        What is learned of a condition (how large effects are, how far the model is right) holds for
+        each of its sgRNAs. Returned beside the answer: condition (as asked) and sgRNA of its rows.
+
+        Parameters
+        ----------
+        asked, given
+            As in `answer`; all cells are observations.
+        """
+        screen = self.screen
+        if screen.sgrna is None:
+            raise InputError(
+                "the sgRNAs of the cells are not known: read the screen with sgrna_key"
+            )
+        stored = [self.model.facts.stored(name) for name in asked]
+        learned = self._learned(stored, given)
+        place = {name: i for i, name in enumerate(stored)}
+        condition = self._rows_of(place)
+        code = np.where(condition >= 0, screen.sgrna.codes, -1)
+        known = code >= 0
+        pairs, inverse = np.unique(
+            np.stack([condition, code])[:, known], axis=1, return_inverse=True
+        )
+        if not pairs.shape[1]:
+            raise InputError("none of the conditions has cells with a known sgRNA")
+        group = np.full(len(screen), -1)
+        group[known] = inverse.ravel()
+        every = np.ones(len(screen), bool)
+        shown = self._shown(learned.values, group, every, learned.scale, n=pairs.shape[1])
+        rows = np.array([learned.conditions.index(stored[i]) for i in pairs[0]], int)
+        names = [(asked[i], str(screen.sgrna.categories[j])) for i, j in pairs.T]
+        return learned.answer(rows, shown), names
+
+    def _rows_of(self, place: Mapping[str, int]) -> np.ndarray:
+        """Return the row of each cell's condition, `cell`; -1 where it has none."""
+        position = np.array([place.get(name, -1) for name in self.screen.condition_names])
+        found: np.ndarray = position[self.screen.condition]
+        return found
+
+    def _learned(self, stored: Sequence[str], given: EffectSettings) -> _Learned:
+        """Return what training and validation cells say of effects, and what the model does."""
+        scale = given.scale or self.model.module.likelihood.scales[0]
         seen = list(self.seen[1:])
         every = [*seen, *dict.fromkeys(name for name in stored if name not in seen)]
         effects = self.model.effects(
@@ -190,36 +262,27 @@ class EffectPosterior:
         variance = np.nan_to_num(half / _HALF_WIDTH) ** 2
         predicted = Predicted(np.asarray(effects.X, float), variance)
         values = Values.of(expression(self.screen, scale))
-        train, valid, all_ = (
-            self._shown(values, cells, every, scale)
-            for cells in (*self._of_split.values(), observed)
+        row = self._rows_of({name: i for i, name in enumerate(every)})
+        train, valid = (
+            self._shown(values, row, cells, scale, n=len(every))
+            for cells in self._of_split.values()
         )
         prior = fitted_prior(train, valid, predicted, seed=given.seed)
-        rows = [every.index(name) for name in stored]
-        posterior = prior.posterior(all_, predicted)
-        identified = np.asarray(effects.obs["identified"], bool)[rows]
-        return Answer(
-            Posterior(*(part[rows] for part in posterior)),
-            Shown(*(part[rows] for part in all_)),
-            Predicted(*(part[rows] for part in predicted)),
-            prior,
-            identified,
-        )
+        identified = np.asarray(effects.obs["identified"], bool)
+        return _Learned(every, predicted, prior, identified, values, scale)
 
     def _shown(
-        self, values: Values, cells: np.ndarray, conditions: Sequence[str], scale: Scale
+        self, values: Values, row: np.ndarray, cells: np.ndarray, scale: Scale, *, n: int
     ) -> Shown:
-        """Return what some cells show of conditions.
+        """Return what some cells show, each of the row it belongs to, of n.
 
         The variance of a gene is that of its cells and of one more, with a single count: of a gene
         that no cell has, it is not known to be 0.
         """
         screen = self.screen
-        place = {name: i for i, name in enumerate(conditions)}
-        position = np.array([place.get(name, -1) for name in screen.condition_names])
-        group = np.where(cells, position[screen.condition], -1)
+        group = np.where(cells, row, -1)
         control = cells & screen.is_control
-        sums, compared, _ = within_batches(values, group, control, screen.batch, len(conditions))
+        sums, compared, _ = within_batches(values, group, control, screen.batch, n)
         free = sums.n_cells + compared.n_cells - 2 * compared.n_batches
         one = _single_count(self.screen.train, scale)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -14,7 +14,7 @@ a learned scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,10 @@ class Shown(NamedTuple):
     n_cells: np.ndarray
     """`condition`."""
 
+    def of(self, rows: np.ndarray) -> Shown:
+        """Return those of some conditions."""
+        return Shown(*(values[rows] for values in self))
+
     @property
     def known(self) -> np.ndarray:
         """`condition gene`: whether there is anything."""
@@ -66,6 +70,10 @@ class Predicted(NamedTuple):
     """`condition gene`."""
     variance: np.ndarray
     """`condition gene`: of its posterior."""
+
+    def of(self, rows: np.ndarray) -> Predicted:
+        """Return those of some conditions."""
+        return Predicted(*(values[rows] for values in self))
 
 
 class Trust(NamedTuple):
@@ -157,6 +165,11 @@ class EffectPrior:
     def model_share(self) -> float:
         """Weight of the components about the model's prediction."""
         return float(np.exp(self.log_weight[_N_ZERO:]).sum())
+
+    def of(self, rows: np.ndarray) -> EffectPrior:
+        """Return the prior of some conditions, each as often as it is named."""
+        trust = Trust(*(values[rows] for values in self.trust))
+        return replace(self, spread=self.spread[rows], trust=trust)
 
     def posterior(self, shown: Shown, predicted: Predicted) -> Posterior:
         """Return effects given what cells show and a model predicts.
