@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from samsvae.evaluation.predictive_check import predictive_check
     from samsvae.evaluation.recovery import recovery
     from samsvae.evaluation.sgrnas import sgrnas
+    from samsvae.evaluation.combinations import combinations
     from samsvae.evaluation.stability import stability
     from samsvae.settings.train import TrainSettings
 
@@ -49,6 +50,7 @@ _HOMES = {
     "regulators": "evaluation.enrichment",
     "similar": "evaluation.enrichment",
     "sgrnas": "evaluation.sgrnas",
+    "combinations": "evaluation.combinations",
     "evaluate": "evaluation.evaluate",
     "pathway_score": "evaluation.pathways",
     "predictive_check": "evaluation.predictive_check",
@@ -76,6 +78,7 @@ __all__ = [
     "__version__",
     "ate_pearson",
     "baselines",
+    "combinations",
     "control_calibration",
     "counts_from_normalised",
     "datasets",

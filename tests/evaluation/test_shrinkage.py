@@ -8,7 +8,7 @@ import torch
 from scipy.stats import norm
 
 from samsvae.evaluation.shrinkage import (
-    _GRID,
+    GRID,
     EffectPrior,
     Predicted,
     Shown,
@@ -18,7 +18,7 @@ from samsvae.evaluation.shrinkage import (
     rank_one,
 )
 
-N_COMPONENTS = 1 + 2 * len(_GRID)
+N_COMPONENTS = 1 + 2 * len(GRID)
 
 
 def alone(component: int, *, slope: float = 1.0, inflation: float = 1.0) -> EffectPrior:
@@ -70,7 +70,7 @@ def test_without_cells_the_model_speaks_alone() -> None:
     mixed = EffectPrior(weight, 1.0, 1.0, prior.spread, prior.trust)
     found = mixed.posterior(nothing, predicted(M))
     np.testing.assert_allclose(found.mean[0], M, atol=1e-9)
-    np.testing.assert_allclose(found.sd, np.sqrt(0.5 * np.mean(_GRID)), atol=1e-9)
+    np.testing.assert_allclose(found.sd, np.sqrt(0.5 * np.mean(GRID)), atol=1e-9)
 
 
 def test_nothing_is_sure_where_the_point_at_0_holds_all() -> None:
@@ -97,7 +97,7 @@ def test_the_mixture_by_numerical_integration() -> None:
     density = sum(
         zero[1 + k] * norm.pdf(theta, 0, np.sqrt(g * 0.3)) * like0
         + 0.7 * w[6 + k] * norm.pdf(theta, center, np.sqrt(g * 0.5 + v)) * like1
-        for k, g in enumerate(_GRID)
+        for k, g in enumerate(GRID)
     )
     step = theta[1] - theta[0]
     point = zero[0] * norm.pdf(0.6, 0, np.sqrt(0.2))

@@ -23,9 +23,9 @@ from scipy.special import ndtr
 from torch import Tensor
 from torch.nn import functional as F
 
-_GRID = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
+GRID = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 """lambda_k: variances of the components, in terms of the spread."""
-_N_ZERO = 1 + len(_GRID)
+N_ZERO = 1 + len(GRID)
 """Components about 0, the point at 0 first."""
 _ENTRIES = 100_000
 """Pairs of condition and gene from which the weights are learned, at most."""
@@ -164,7 +164,7 @@ class EffectPrior:
     @property
     def model_share(self) -> float:
         """Weight of the components about the model's prediction."""
-        return float(np.exp(self.log_weight[_N_ZERO:]).sum())
+        return float(np.exp(self.log_weight[N_ZERO:]).sum())
 
     def of(self, rows: np.ndarray) -> EffectPrior:
         """Return the prior of some conditions, each as often as it is named."""
@@ -207,9 +207,9 @@ class EffectPrior:
         shape = spread.shape
         none = ~known.ravel()
         if none.any():  # the prior about the model
-            prior = np.exp(self.log_weight[_N_ZERO:, None])
-            weight[:_N_ZERO, none] = 0
-            weight[_N_ZERO:, none] = prior / prior.sum()
+            prior = np.exp(self.log_weight[N_ZERO:, None])
+            weight[:N_ZERO, none] = 0
+            weight[N_ZERO:, none] = prior / prior.sum()
         sd = np.sqrt(variance)
         below, point = _below(weight, mean, sd, np.zeros(len(none))), weight[0]
         above = 1 - below - point
@@ -253,7 +253,7 @@ def fitted_prior(train: Shown, valid: Shown, predicted: Predicted, *, seed: int 
     entries = _Entries.of(train, predicted, spread, trust, mask.reshape(spread.shape))
     seen = torch.from_numpy(valid.difference.ravel()[used])
     error = torch.from_numpy(valid.variance.ravel()[used])
-    logits, others = torch.zeros(_N_ZERO + len(_GRID), dtype=torch.float64), torch.zeros(2).double()
+    logits, others = torch.zeros(N_ZERO + len(GRID), dtype=torch.float64), torch.zeros(2).double()
     parameters = [logits.requires_grad_(), others.requires_grad_()]
     optimizer = torch.optim.LBFGS(parameters, max_iter=_STEPS, line_search_fn="strong_wolfe")
 
@@ -362,7 +362,7 @@ def _components(
     entries: _Entries, log_weight: Tensor, slope: Tensor | float, inflation: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return weight, mean and variance of each component's posterior, `component entry`."""
-    grid = torch.tensor([0.0, *_GRID], dtype=torch.float64)[:, None]
+    grid = torch.tensor([0.0, *GRID], dtype=torch.float64)[:, None]
     about_zero = grid * entries.spread
     about_model = grid[1:] * entries.model_spread + slope**2 * entries.effect_variance
     prior = torch.cat([about_zero, about_model])
@@ -374,9 +374,9 @@ def _components(
     total = prior + noise
     log_density = -0.5 * (torch.log(total) + (entries.difference - centers) ** 2 / total)
     prior_weight = torch.exp(log_weight)[:, None]
-    of_model = prior_weight[_N_ZERO:].sum() * (1 - entries.right)
-    about = prior_weight[:_N_ZERO] * (1 + of_model / prior_weight[:_N_ZERO].sum())
-    log_prior = torch.log(torch.cat([about, prior_weight[_N_ZERO:] * entries.right]) + _TINY)
+    of_model = prior_weight[N_ZERO:].sum() * (1 - entries.right)
+    about = prior_weight[:N_ZERO] * (1 + of_model / prior_weight[:N_ZERO].sum())
+    log_prior = torch.log(torch.cat([about, prior_weight[N_ZERO:] * entries.right]) + _TINY)
     weight = torch.softmax(log_prior + log_density, 0)
     gain = prior / total
     return weight, centers + gain * (entries.difference - centers), gain * noise
