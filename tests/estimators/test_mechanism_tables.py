@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import samsvae
+from helpers.models import shaken
 from helpers.screens import SMALL, make_adata, read
 from samsvae.model.mask import BernoulliMask
 
@@ -87,3 +88,33 @@ def test_without_an_open_mask_there_is_no_mechanism(model: samsvae.SAMSVAE) -> N
     other = samsvae.CPAVAE(read(make_adata()), n_latent=3, n_hidden=6)
     with pytest.raises(samsvae.InputError, match="not inferred"):
         other.train(max_steps=1, progress=False).mechanisms()
+
+
+def test_programs_are_mean_changes_over_basal_states() -> None:
+    screen = read(make_adata())
+    model = shaken(samsvae.SAMSVAE, screen)
+    with torch.no_grad():  # two dimensions in use, moved by one perturbation each
+        model.module.mechanism.mask.logits.fill_(-8)
+        model.module.mechanism.mask.logits[0, 1] = model.module.mechanism.mask.logits[1, 3] = 8
+    table = model.programs(n_particles=4000, progress=False)
+    mechanisms = model.mechanisms()
+    assert list(table["dimension"].unique()) == list(mechanisms.index)
+    assert len(table) == 2 * len(screen.genes)
+    own = table[table["dimension"] == "z1"]
+    assert own["loading"].abs().is_monotonic_decreasing
+    sign = np.sign(mechanisms.loc["z1", "shifts"][0])
+    state = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
+    moved = []
+    for by in (1, -1):
+        at = state.clone()
+        at[:, 1] += by * sign
+        nothing = torch.zeros(20_000, screen.covariates.shape[1])
+        with torch.no_grad():
+            rho = model.module.likelihood.expectation(model.module.decoder(at, nothing))
+        moved.append(np.log2(1 + rho.double().numpy()))
+    change = (moved[0] - moved[1]) / 2
+    loading = own.set_index("gene")["loading"][list(screen.genes)]
+    error = own.set_index("gene")["mc_se"][list(screen.genes)]
+    assert (np.abs(loading - change.mean(0)) < 6 * error + 1e-6).all()
+    spread = own.set_index("gene")["sd"][list(screen.genes)]
+    np.testing.assert_allclose(spread, change.std(0), rtol=0.1)

@@ -3,6 +3,7 @@
 from cyclopts import App
 
 from samsvae._version import __version__
+from samsvae.cli.commands.combinations import combinations
 from samsvae.cli.commands.compare import compare
 from samsvae.cli.commands.datasets import datasets
 from samsvae.cli.commands.demo import demo
@@ -10,7 +11,10 @@ from samsvae.cli.commands.discoveries import discoveries
 from samsvae.cli.commands.effects import effects
 from samsvae.cli.commands.evaluate import evaluate
 from samsvae.cli.commands.inspect import inspect
+from samsvae.cli.commands.programs import programs
+from samsvae.cli.commands.regulators import regulators
 from samsvae.cli.commands.reproduce import reproduce
+from samsvae.cli.commands.responders import responders
 from samsvae.cli.commands.simulate import simulate
 from samsvae.cli.commands.train import train
 
@@ -29,6 +33,10 @@ COMMANDS = (
     evaluate,
     effects,
     discoveries,
+    regulators,
+    programs,
+    responders,
+    combinations,
     simulate,
     compare,
     reproduce,

@@ -46,16 +46,17 @@ def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
 
 
 def discovery_table(table: pd.DataFrame, *, rate: float = 0.05, n_genes: int = 5) -> Table:
-    """Return a row per condition: how many genes it changes, and the surest of them."""
+    """Return a row per condition (and sgRNA): how many genes it changes, and the surest of them."""
+    kind = "sgrna" if "sgrna" in table.columns else "condition"
     printed = Table(
-        "condition",
+        kind,
         "cells",
         "up",
         "down",
         "surest genes",
         title=f"discoveries (q_value < {rate:g})",
     )
-    for name, rows in table.groupby("condition", observed=True, sort=False):
+    for name, rows in table.groupby(kind, observed=True, sort=False):
         calls = rows[rows["q_value"] < rate].sort_values("lfsr", kind="stable")
         rises = calls["estimate"] > 0
         surest = ", ".join(
@@ -64,6 +65,66 @@ def discovery_table(table: pd.DataFrame, *, rate: float = 0.05, n_genes: int = 5
         n_cells = f"{int(rows['n_cells'].iloc[0]):,}"
         printed.add_row(
             shown(name), n_cells, f"{rises.sum():,}", f"{(~rises).sum():,}", surest or "-"
+        )
+    return printed
+
+
+def rate_table(rates: pd.DataFrame) -> Table:
+    """Return a row per perturbation and sgRNA: how large the share of cells is that respond."""
+    printed = Table(
+        "perturbation",
+        "sgrna",
+        "cells",
+        "share",
+        "90 % interval",
+        "log BF",
+        title="cells that respond",
+    )
+    for row in rates.itertuples():
+        printed.add_row(
+            shown(row.perturbation),
+            shown(row.sgrna),
+            f"{row.n_cells:,}",
+            f"{row.rate:.2f}",
+            f"{row.lower:.2f} to {row.upper:.2f}",
+            f"{row.log_bayes_factor:+.1f}",
+        )
+    return printed
+
+
+def regulator_table(rows: pd.DataFrame, gene: str, *, rate: float = 0.05, most: int = 15) -> Table:
+    """Return the conditions that change a gene, the surest first."""
+    printed = Table(
+        "condition",
+        "cells",
+        "estimate",
+        "90 % interval",
+        "lfsr",
+        title=f"what changes {shown(gene)}",
+    )
+    for row in rows[rows["lfsr"] < rate].head(most).itertuples():
+        interval = f"{row.lower:+.3f} to {row.upper:+.3f}"
+        cells = f"{row.n_cells:,}"
+        printed.add_row(
+            shown(row.condition), cells, f"{row.estimate:+.3f}", interval, f"{row.lfsr:.2g}"
+        )
+    return printed
+
+
+def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame, *, most: int = 6) -> Table:
+    """Return a row per mechanism: what moves it, and the genes that it moves most."""
+    printed = Table("dimension", "share", "moved by", "up", "down", title="programs")
+    for name, rows in programs.groupby("dimension", observed=True, sort=False):
+        moved = mechanisms.loc[name]
+        ordered = rows.sort_values("loading", ascending=False, kind="stable")
+        up, down = ordered[ordered["loading"] > 0], ordered[ordered["loading"] < 0][::-1]
+        signed = zip(moved["perturbations"], moved["shifts"], strict=True)
+        printed.add_row(
+            shown(name),
+            f"{moved['share']:.2f}",
+            ", ".join(f"{shown(one)} {shift:+.1f}" for one, shift in list(signed)[:most]),
+            ", ".join(map(shown, up["gene"].head(most))),
+            ", ".join(map(shown, down["gene"].head(most))),
         )
     return printed
 

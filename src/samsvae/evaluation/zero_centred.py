@@ -58,6 +58,8 @@ def zero_centred(shown: Shown, *, seed: int = 0) -> Posterior:
         weight = np.maximum((share.sum(1) + pseudo) / (len(used) + _NULL), 1e-12)
         weight /= weight.sum()
     n = len(shown.n_cells)
+    if n == 0:
+        return Posterior(*(spread,) * len(Posterior._fields))
     nobody = Trust(np.zeros(n), np.ones(n), np.zeros(n), np.ones_like(spread))
     log_weight = np.concatenate([np.log(weight), np.full(len(GRID), _NONE)])
     prior = EffectPrior(log_weight, 1.0, 1.0, spread, nobody)

@@ -2,11 +2,80 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from samsvae.inference.latent import Batches
 from samsvae.model.vae import PerturbationVAE
+
+_ELEMENTS = 2**21
+"""Largest number of (particle, gene) elements that are held at once."""
+
+
+class Loadings(NamedTuple):
+    """What moving along a latent dimension does to each gene, over basal states, `gene` each."""
+
+    mean: np.ndarray
+    mc_se: np.ndarray
+    """Monte Carlo standard error of the mean."""
+    sd: np.ndarray
+    """How much it differs between cells of different basal states."""
+
+
+@torch.no_grad()
+def loadings(
+    model: PerturbationVAE,
+    dimension: int,
+    *,
+    sign: float,
+    n_particles: int,
+    batches: Batches,
+    generator: torch.Generator,
+) -> Loadings:
+    """Return the mean change of expression when a dimension moves by 1 either way.
+
+    (f(z + s u) - f(z - s u)) / 2 of states z from their prior, u the unit of the dimension, s the
+    sign; f is log2(1 + 1e4 rho), or the mean where there is no library size.
+
+    Parameters
+    ----------
+    model
+        In evaluation.
+    dimension
+        Which.
+    sign
+        Direction, 1 or -1.
+    n_particles
+        States.
+    batches
+        That they are drawn from.
+    generator
+        Source of the draws.
+    """
+    n_genes = model.likelihood.n_genes
+    total, square = np.zeros((2, n_genes))
+    block = max(1, _ELEMENTS // n_genes)
+    for start in range(0, n_particles, block):
+        n = min(block, n_particles - start)
+        state = model.encoder.draw_prior(1, n, generator)
+        covariates = batches.draw(n, generator)
+        step = torch.zeros_like(state[0, 0])
+        step[dimension] = sign
+        up, down = (
+            model.likelihood.expectation(model.decoder(state + by * step, covariates)).double()
+            for by in (1, -1)
+        )
+        if model.likelihood.has_library_size:
+            up, down = torch.log2(1 + up), torch.log2(1 + down)
+        change = ((up - down) / 2).squeeze(1).cpu().numpy()
+        total += change.sum(0)
+        square += np.square(change).sum(0)
+    mean = total / n_particles
+    sd = np.sqrt(np.maximum(square / n_particles - mean**2, 0) * n_particles / (n_particles - 1))
+    return Loadings(mean, sd / np.sqrt(n_particles), sd)
 
 
 @torch.no_grad()

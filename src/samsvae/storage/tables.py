@@ -1,18 +1,23 @@
-"""Tables as CSV files, in which every name comes back as it was."""
+"""Tables as CSV files, in which every name comes back as it was, and as parquet."""
 
 from __future__ import annotations
 
 import csv
 import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from samsvae.errors import InputError
-from samsvae.storage.files import write_text
+from samsvae.storage.files import check_new_file, write_text, written_aside
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """How a text begins that a spreadsheet would take for a formula."""
+SUFFIXES = (".csv", ".parquet")
+"""Of files that tables are written to."""
 _BREAKS = re.compile(r"[\r\n\x00]")
 
 
@@ -40,6 +45,72 @@ def write_csv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     write_text(path, to_csv(table))
 
 
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Raise if a table cannot be written there: by its ending, what stands there, what is missing.
+
+    Raises
+    ------
+    InputError
+        If the ending is neither .csv nor .parquet, a file is there, or pyarrow is missing.
+    """
+    check_new_file(path, SUFFIXES, overwrite=overwrite)
+    if path.suffix == ".parquet":
+        _parquet()
+
+
+def write_table(path: str | os.PathLike[str], tables: Iterable[pd.DataFrame]) -> int:
+    """Write tables of the same columns one after the other, and return how many rows they have.
+
+    As CSV or parquet by the file's ending; aside, then renamed. Never more than one is held.
+
+    Raises
+    ------
+    InputError
+        If pyarrow is missing, or the file cannot be written.
+    """
+    with written_aside(path) as aside:
+        if Path(path).suffix == ".parquet":
+            return _as_parquet(aside, tables)
+        n_rows, first = 0, True
+        with open(aside, "w", encoding="utf-8", newline="") as file:
+            for table in tables:
+                text = to_csv(table)
+                file.write(text if first else text.split("\n", 1)[1])
+                n_rows, first = n_rows + len(table), False
+    return n_rows
+
+
+def _as_parquet(path: Path, tables: Iterable[pd.DataFrame]) -> int:
+    arrow, parquet = _parquet()
+    n_rows, writer = 0, None
+    try:
+        for table in tables:
+            # Names may differ from part to part, so they are texts, not codes of categories.
+            texts = {name: table[name].astype(str) for name in _texts(table)}
+            part = arrow.Table.from_pandas(table.assign(**texts), preserve_index=False)
+            if writer is None:
+                writer = parquet.ParquetWriter(path, part.schema)
+            writer.write_table(part.cast(writer.schema))
+            n_rows += len(table)
+    finally:
+        if writer is not None:
+            writer.close()
+    return n_rows
+
+
+def _parquet() -> tuple[Any, Any]:
+    """Return pyarrow, and what it writes parquet with."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(
+            "writing .parquet needs pyarrow, which is not installed: pip install "
+            "'samsvae[parquet]', or give a name that ends in .csv"
+        ) from None
+    return pyarrow, pyarrow.parquet
+
+
 def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table that `write_csv` wrote: "NA" and the like are names, an empty cell is NaN.
 
@@ -62,7 +133,10 @@ def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
     return table.assign(**{name: table[name].map(_unguarded) for name in _texts(table)})
 
 
-_NAMES = ("cell", "condition", "gene", "metric", "perturbation", "predictor", "split")
+_NAMES = (
+    *("cell", "condition", "dimension", "gene", "metric", "perturbation", "predictor", "sgrna"),
+    "split",
+)
 """Columns of names, which may all look like numbers."""
 
 

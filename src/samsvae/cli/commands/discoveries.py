@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from samsvae.cli.console import console, say
 from samsvae.cli.options import NOTHING, given
@@ -19,6 +20,7 @@ def discoveries(
     /,
     *conditions: str,
     out: Path | None = None,
+    by: Literal["condition", "sgrna"] = "condition",
     below: float = 1.0,
     scale: Scale = "log",
     n_particles: int = 2500,
@@ -42,7 +44,9 @@ def discoveries(
     conditions
         Such as KLF1, or "KLF1+CEBPA"; without any, all of the training cells.
     out
-        CSV file to write, one row per condition and gene.
+        File to write, .csv or .parquet, one row per condition and gene.
+    by
+        "condition", or "sgrna": a row for each sgRNA of a condition, by its own cells alone.
     below
         Leave out rows with a larger q_value, such as 0.05.
     scale
@@ -62,12 +66,11 @@ def discoveries(
     from samsvae.errors import check_range
     from samsvae.evaluation.discoveries import discoveries as found
     from samsvae.experiments.run import Run
-    from samsvae.storage.files import check_new_file
-    from samsvae.storage.tables import write_csv
+    from samsvae.storage.tables import check_writable, write_table
 
     check_range("below", below, low=0, high=1)
     if out is not None:
-        check_new_file(out, (".csv",), overwrite=overwrite)
+        check_writable(out, overwrite=overwrite)
     directory = Run(run)
     model = directory.model(device)
     screen = directory.screen(data, settings)
@@ -75,6 +78,7 @@ def discoveries(
         model,
         screen,
         list(conditions) or None,
+        by=by,
         scale=scale,
         n_particles=n_particles,
         seed=seed,
@@ -83,5 +87,5 @@ def discoveries(
     console.print(discovery_table(table))
     kept = table[table["q_value"] <= below]
     if out is not None:
-        write_csv(out, kept)
+        write_table(out, [kept])
         say(f"{len(kept):,} of {len(table):,} rows written to {out}")

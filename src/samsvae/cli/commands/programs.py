@@ -1,0 +1,77 @@
+"""samsvae programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from samsvae.cli.console import console, say
+
+
+def programs(
+    run: Path,
+    /,
+    *,
+    gene_sets: Path | None = None,
+    out: Path | None = None,
+    enrichment: Path | None = None,
+    n_particles: int = 500,
+    seed: int = 0,
+    progress: bool = True,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> None:
+    """Tell through which programs of genes perturbations act.
+
+    Of each latent dimension in use: what moves it, and which genes it moves. Needs no data. Prints
+    an overview; --out writes the loading of every gene.
+
+    Parameters
+    ----------
+    run
+        Run directory of samsvae train.
+    gene_sets
+        A GMT file: which of its sets the programs are rich in.
+    out
+        File to write, .csv or .parquet, one row per dimension and gene.
+    enrichment
+        File to write, one row per dimension and gene set; with --gene-sets.
+    n_particles
+        Basal states that loadings are means over.
+    seed
+        Same seed, same numbers.
+    progress
+        Show a progress bar.
+    overwrite
+        Replace existing files.
+    device
+        Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+    """
+    from samsvae.cli.tables import program_table
+    from samsvae.errors import InputError
+    from samsvae.evaluation.enrichment import enrichment as rich_sets
+    from samsvae.experiments.run import Run
+    from samsvae.storage.tables import check_writable, write_table
+
+    if enrichment is not None and gene_sets is None:
+        raise InputError("--enrichment is given without gene sets: expected --gene-sets too")
+    for path in (out, enrichment):
+        if path is not None:
+            check_writable(path, overwrite=overwrite)
+    model = Run(run).model(device)
+    table = model.programs(n_particles=n_particles, seed=seed, progress=progress)
+    if not len(table):
+        say("no latent dimension is in use: no perturbation shifts one with probability above 1/2")
+    else:
+        console.print(program_table(table, model.mechanisms()))
+    if out is not None:
+        write_table(out, [table])
+        say(f"{len(table):,} rows written to {out}")
+    if gene_sets is not None and len(table):
+        named = table.rename(columns={"dimension": "condition"})
+        sets = rich_sets(named, gene_sets, score="loading")
+        sets = sets.rename(columns={"condition": "dimension"})
+        surest = sets[sets["q_rank"] < 0.05]
+        say(f"{len(surest):,} of {len(sets):,} pairs of dimension and gene set at q_rank < 0.05")
+        if enrichment is not None:
+            write_table(enrichment, [sets])
+            say(f"{len(sets):,} rows written to {enrichment}")

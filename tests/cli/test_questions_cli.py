@@ -1,0 +1,142 @@
+"""Questions at the command line: responders, regulators, programs, combinations, by sgRNA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import samsvae
+from helpers.command_line import Call
+from helpers.screens import half_dead
+from samsvae.storage.tables import read_csv
+
+QUICK = "--no-progress --seed 1"
+SMALL = "--n-latent 3 --n-hidden 8 --max-steps 40 --learning-rate 0.02 --no-progress"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("questions")
+    half_dead(n_cells=600).to_anndata().write_h5ad(folder / "data.h5ad")
+    sets = ["first\t\tg0\tg1\tg2\tg3\tg4", "others\t\tg5\tg6\tg7\tg8\tg9"]
+    (folder / "sets.gmt").write_text("\n".join(sets) + "\n")
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path, call: Call) -> Path:
+    """Return a finished run, made once, that knows its sgRNAs."""
+    if not (folder / "run").exists():
+        keys = "--split-key split --sgrna-key sgrna --response learned --mask-prob 0.5"
+        done = call(f"train data.h5ad --out run {keys} {SMALL}")
+        assert (done.code, done.errors) == (0, [])
+    return folder / "run"
+
+
+def test_responders(run: Path, call: Call, tmp_path: Path) -> None:
+    out, rates = tmp_path / "cells.csv", tmp_path / "rates.csv"
+    done = call(f"responders {run} data.h5ad --out {out} --rates {rates} {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    assert "cells that respond" in done.out
+    model = samsvae.load(run)
+    screen = samsvae.read_h5ad(run.parent / "data.h5ad", split_key="split", sgrna_key="sgrna")
+    expected = model.responders(screen, seed=1, progress=False)
+    cells, table = read_csv(out), read_csv(rates)
+    assert list(cells["cell"]) == list(expected.cells["cell"])
+    assert list(cells["sgrna"]) == list(expected.cells["sgrna"].astype(str))
+    np.testing.assert_allclose(cells["probability"], expected.cells["probability"], rtol=1e-5)
+    np.testing.assert_allclose(table["rate"], expected.rates["rate"], rtol=1e-5)
+    again = call(f"responders {run} data.h5ad --out {out} {QUICK}")
+    assert again.code == 2
+    assert "exists" in again.errors[0]
+
+
+def test_regulators(run: Path, call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "r.csv"
+    done = call(f"regulators {run} data.h5ad g0 g2 --out {out} --n-particles 30 {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    assert "what changes g0" in done.out
+    table = read_csv(out)
+    assert list(table["gene"].unique()) == ["g0", "g2"]
+    assert len(table) == 6
+    own = table[table["gene"] == "g2"]
+    assert own["lfsr"].is_monotonic_increasing
+    assert own["condition"].iloc[0] == "A"
+    some = call(
+        f"regulators {run} data.h5ad g2 --below 0.05 --out {tmp_path}/s.csv {QUICK} "
+        "--n-particles 30"
+    )
+    assert some.errors == []
+    assert (read_csv(tmp_path / "s.csv")["lfsr"] <= 0.05).all()
+    unknown = call(f"regulators {run} data.h5ad g222 {QUICK}")
+    assert "no gene 'g222': the nearest is" in unknown.errors[0]
+    nothing = call(f"regulators {run} data.h5ad {QUICK}")
+    assert "no gene is named" in nothing.errors[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*groups of dimensions")
+def test_programs(run: Path, call: Call, tmp_path: Path) -> None:
+    out, sets = tmp_path / "p.csv", tmp_path / "e.csv"
+    given = f"--gene-sets sets.gmt --enrichment {sets} --n-particles 50"
+    done = call(f"programs {run} --out {out} {given} {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    assert "programs" in done.out
+    model = samsvae.load(run)
+    expected = model.programs(n_particles=50, seed=1, progress=False)
+    table = read_csv(out)
+    assert list(table["dimension"]) == list(expected["dimension"])
+    np.testing.assert_allclose(table["loading"], expected["loading"], rtol=1e-6)
+    rich = read_csv(sets)
+    assert set(rich["gene_set"]) == {"first", "others"}
+    assert list(rich["dimension"].unique()) == list(table["dimension"].unique())
+    alone = call(f"programs {run} --enrichment {tmp_path}/x.csv {QUICK}")
+    assert "expected --gene-sets" in alone.errors[0]
+
+
+def test_combinations_are_written_part_by_part(
+    run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samsvae.evaluation.combinations._ROWS", 12)
+    out = tmp_path / "c.csv"
+    done = call(f"combinations {run} --out {out} --n-particles 20 {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    assert "36 rows written" in done.out
+    table = read_csv(out)
+    assert list(table["condition"].unique()) == ["A+B", "A+C", "B+C"]
+    assert table["deviation"].dtype == float
+    done = call(f"combinations {run} data.h5ad A+B --out {tmp_path}/o.csv --n-particles 20 {QUICK}")
+    assert done.errors == []
+    assert read_csv(tmp_path / "o.csv")["observed"].isna().all()  # no cells have both
+
+
+def test_discoveries_by_sgrna(run: Path, call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "d.csv"
+    done = call(f"discoveries {run} data.h5ad A --by sgrna --out {out} --n-particles 30 {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    assert list(read_csv(out)["sgrna"].unique()) == ["Ag1", "Ag2"]
+
+
+def test_without_pyarrow_parquet_is_refused_at_once(
+    run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    done = call(f"programs {run} --out {tmp_path}/p.parquet {QUICK}")
+    assert done.code == 2
+    assert "pip install 'samsvae[parquet]'" in done.errors[0]
+    done = call(f"programs {run} --out {tmp_path}/p.xlsx {QUICK}")
+    assert "ends in '.csv', '.parquet'" in done.errors[0]
+
+
+def test_parquet_holds_the_same_table(run: Path, call: Call, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    paths = {}
+    for ending in ("csv", "parquet"):
+        out = tmp_path / f"c.{ending}"
+        done = call(f"combinations {run} --out {out} --n-particles 20 {QUICK}")
+        assert (done.code, done.errors) == (0, [])
+        paths[ending] = out
+    first, second = read_csv(paths["csv"]), pd.read_parquet(paths["parquet"])
+    pd.testing.assert_frame_equal(first, second, check_dtype=False)
