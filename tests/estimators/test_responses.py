@@ -135,6 +135,19 @@ def test_saving_and_resuming_give_the_same_numbers(kind: type[Estimator], tmp_pa
             torch.testing.assert_close(half.module.state_dict()[name], value, msg=name)
 
 
+def test_checkpoints_of_before_there_was_a_choice_go_on(tmp_path: Path) -> None:
+    from samsvae.storage import tensors
+
+    path = tmp_path / "c.safetensors"
+    model = CPAVAE(half_dead(n_cells=240), n_latent=4)
+    model.train(**QUICK | {"max_steps": 3}, checkpoint=path)
+    _, header = tensors.read(path)
+    assert "response" not in header["model"]
+    learned = CPAVAE(half_dead(n_cells=240), n_latent=4, response="learned")
+    with pytest.raises(InputError, match="another model"):
+        learned.train(**QUICK, checkpoint=path, resume=True)
+
+
 def test_pairs_are_looked_at_one_by_one() -> None:
     screen = read(make_adata())
     model = CPAVAE(screen, n_latent=3, n_hidden=8, response="learned").train(**QUICK)

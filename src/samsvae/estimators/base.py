@@ -172,6 +172,8 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
         self.module = self._built(chosen.seed).to(device)
         self.module.encoder.standardise_with(standard.center, standard.scale)
         identity = {"name": self.name, **self.hyperparameters}
+        if identity.get("response") == "all":
+            del identity["response"]  # as in checkpoints of before there was a choice
         history: list[dict[str, float]] = []
         training = Training(
             self.module, train, valid, chosen, identity=identity, history=history, saved=saved
