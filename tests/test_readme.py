@@ -18,6 +18,7 @@ DOCS = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in 
 
 
 CHECKS = {
+    "report": "assert path.is_file() and 'G01+G02' in path.read_text()",
     "discoveries": "assert (table['q_value'] < 0.05).any()",
     "data": "assert (screen.counts.toarray() == x).all()",
     "evaluation": """
@@ -85,7 +86,7 @@ def test_python(folder: Path) -> None:
 def test_shell(folder: Path) -> None:
     (code,) = [block for block in blocks("sh") if "samsvae train" in block]
     run(["bash", "-e", "-c", code], folder)
-    for name in ("metrics.json", "effects.csv", "cells.h5ad"):
+    for name in ("metrics.json", "effects.csv", "cells.h5ad", "report.html"):
         assert (folder / "runs" / "x" / name).is_file(), name
 
 

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "samsvae"
 ORDER = [
     ["types", "errors", "_version", "_threads"],
     ["ops", "storage"],
-    ["settings", "model", "metrics", "plotting"],
+    ["settings", "model", "metrics", "plotting", "report"],
     ["objective", "data"],
     ["train", "inference"],
     ["estimators"],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from samsvae.evaluation.sgrnas import sgrnas
     from samsvae.evaluation.combinations import combinations
     from samsvae.evaluation.stability import stability
+    from samsvae.experiments.reporting import write_report
     from samsvae.settings.train import TrainSettings
 
 # Found when they are asked for: torch and anndata take seconds to import, and the command line's
@@ -56,6 +57,7 @@ _HOMES = {
     "predictive_check": "evaluation.predictive_check",
     "recovery": "evaluation.recovery",
     "stability": "evaluation.stability",
+    "write_report": "experiments.reporting",
 }
 _MODULES = {
     "baselines": "baselines",
@@ -97,6 +99,7 @@ __all__ = [
     "similar",
     "splits",
     "stability",
+    "write_report",
 ]
 
 

@@ -71,7 +71,11 @@ def test_mutated_runs_end_in_a_line_or_the_right_answer(
     shutil.copytree(good, folder / "bad", dirs_exist_ok=True)
     assert call(EFFECTS).code == 0
     right = pd.read_csv(folder / "effects.csv")
-    names = sorted(path.name for path in good.iterdir() if path.suffix != ".h5ad")
+    names = sorted(
+        str(path.relative_to(good))
+        for path in good.rglob("*")
+        if path.is_file() and path.suffix not in (".h5ad", ".html")
+    )
     codes = []
     for _ in range(300):
         shutil.rmtree(folder / "bad")

@@ -206,12 +206,12 @@ def test_a_mistake_destroys_no_run(
     adata.write_h5ad(folder / "held_out.h5ad")
     out = tmp_path / "run"
     assert call(f"{BARE} --out {out} {TINY}").code == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     line = f"train {data} --out {out} --overwrite {options} {TINY}"
     done = call(line)
     assert (done.code, len(done.errors)) == (2, 1), done
     assert re.search(message, done.errors[0])
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 TABLES = """

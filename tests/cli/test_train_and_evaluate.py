@@ -19,6 +19,7 @@ from samsvae.train import validation
 
 def test_train_writes_a_run(run: Path) -> None:
     names = {"config.toml", "model.json", "model.safetensors", "history.csv"}
+    names |= {"report.html", "report"}
     assert names | {"checkpoint.safetensors"} == {path.name for path in run.iterdir()} - {
         *("metrics.json", "scores.csv", "effects.h5ad")
     }

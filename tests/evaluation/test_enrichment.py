@@ -11,6 +11,7 @@ import pytest
 
 import samsvae
 from samsvae import InputError
+from samsvae.evaluation.enrichment import most_similar
 
 GENES = [f"g{i}" for i in range(30)]
 
@@ -108,3 +109,16 @@ def test_what_is_not_known_counts_little() -> None:
         one.loc[7, ["estimate", "sd"]] = 50.0, 500.0
     found = samsvae.similar(pd.concat([a, b]), "A")
     assert abs(found["correlation"][0]) < 0.5
+
+
+def test_the_most_similar_of_all_conditions_are_those_of_each() -> None:
+    tables = [table(name, seed) for seed, name in enumerate("ABC")]
+    tables.append(table("flat").assign(condition="flat", estimate=0.0))
+    together = pd.concat(tables, ignore_index=True)
+    found = most_similar(together, n_most=2)
+    for name in "ABC":
+        own = samsvae.similar(together, name)
+        own = own[own["condition"] != "flat"]
+        assert [other for other, _ in found[name]] == own["condition"].tolist()
+        np.testing.assert_allclose([r for _, r in found[name]], own["correlation"])
+    assert found["flat"] == []

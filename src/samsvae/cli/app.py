@@ -13,6 +13,7 @@ from samsvae.cli.commands.evaluate import evaluate
 from samsvae.cli.commands.inspect import inspect
 from samsvae.cli.commands.programs import programs
 from samsvae.cli.commands.regulators import regulators
+from samsvae.cli.commands.report import report
 from samsvae.cli.commands.reproduce import reproduce
 from samsvae.cli.commands.responders import responders
 from samsvae.cli.commands.simulate import simulate
@@ -39,6 +40,7 @@ COMMANDS = (
     combinations,
     simulate,
     compare,
+    report,
     reproduce,
     datasets,
     demo,

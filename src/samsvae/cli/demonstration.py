@@ -10,6 +10,7 @@ from typing import Any
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 from samsvae.estimators import SAMSVAE
 from samsvae.evaluation.recovery import Recovery, recovery
+from samsvae.experiments.reporting import report_run
 from samsvae.experiments.run import Run
 from samsvae.experiments.scoring import score
 from samsvae.settings.by_name import settings_of
@@ -54,8 +55,10 @@ def demonstrate(
         )
         say(f"\nSAMS-VAE with {model.n_latent} latent dimensions is trained on the training cells.")
         run.train(model, settings, resume=False)
-        given = ScoreSettings(seed=seed, progress=progress, n_cells=0, effect_particles=PARTICLES)
-        result = score(model, screen, given, baselines=False)
+        given = ScoreSettings(
+            seed=seed, progress=progress, n_cells=0, n_halvings=5, effect_particles=PARTICLES
+        )
+        result = score(model, screen, given)
         run.write_scores(result, model.name)
         found = recovery(model, screen, seed=seed)
         say("The same is done with a screen in which each dimension has genes of its own.")
@@ -66,8 +69,10 @@ def demonstrate(
         write_json(run / "recovery.json", {"mixed": asdict(found), "programs": asdict(own_genes)})
         summary = in_words(found, own_genes, result.summary(model.name)["test"], screen)
         write_text(run / "summary.txt", summary + "\n")
+        path = report_run(run, model, screen, n_particles=PARTICLES, seed=seed, progress=progress)
     say("\n" + summary)
     say(f"\nAll of it is in {run.folder}, after {time.perf_counter() - start:.0f} seconds.")
+    say(f"The report is {path}: open it in a browser.")
     return found
 
 

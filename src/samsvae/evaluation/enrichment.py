@@ -185,17 +185,9 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     InputError
         If there is no such condition.
     """
-    wide = {
-        name: table.pivot(index="condition", columns="gene", values=name).astype(float)
-        for name in ("estimate", "sd", "lfsr")
-    }
-    estimate, sd, lfsr = (wide[name] for name in ("estimate", "sd", "lfsr"))
-    names = list(map(str, estimate.index))
+    names, values, calls = _profiles(table)
     if condition not in names:
         raise unknown("condition", condition, names)
-    values = (estimate / np.maximum(sd.fillna(np.inf), 1e-9)).fillna(0).to_numpy()
-    values = np.sign(estimate.to_numpy()) * np.log1p(np.abs(values))  # one gene is not to decide
-    calls = (lfsr < 0.05).to_numpy() * np.sign(estimate.to_numpy())
     own = names.index(condition)
     block = np.arange(values.shape[1]) % 10
     rows = []
@@ -210,6 +202,49 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
         shared = int(((calls[own] == calls[i]) & (calls[own] != 0)).sum())
         rows.append({"condition": name, "correlation": whole, "se": se, "n_shared": shared})
     return pd.DataFrame(rows).sort_values("correlation", ascending=False, ignore_index=True)
+
+
+def most_similar(table: pd.DataFrame, n_most: int = 8) -> dict[str, list[tuple[str, float]]]:
+    """Return, by condition, those with the most similar effects, and their correlation.
+
+    As `similar` has it, of all conditions at once and without standard errors. A condition without
+    any effect is like none.
+
+    Parameters
+    ----------
+    table
+        As `samsvae.discoveries` gives it.
+    n_most
+        Of each.
+    """
+    names, values, _ = _profiles(table)
+    centred = values - values.mean(1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    correlation = unit @ unit.T
+    np.fill_diagonal(correlation, -np.inf)
+    order = np.argsort(-correlation, axis=1, kind="stable")[:, : min(n_most, len(names) - 1)]
+    return {
+        name: [(names[j], float(correlation[i, j])) for j in order[i] if length[i] * length[j] > 0]
+        for i, name in enumerate(names)
+    }
+
+
+def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return conditions, and `condition gene`: effects in units of their errors, and calls.
+
+    The logarithm of these units: one gene is not to decide.
+    """
+    wide = {
+        name: table.pivot(index="condition", columns="gene", values=name).astype(float)
+        for name in ("estimate", "sd", "lfsr")
+    }
+    estimate, sd, lfsr = (wide[name] for name in ("estimate", "sd", "lfsr"))
+    size = (estimate / np.maximum(sd.fillna(np.inf), 1e-9)).fillna(0).to_numpy()
+    sign = np.sign(np.nan_to_num(estimate.to_numpy()))
+    values = sign * np.log1p(np.abs(size))
+    calls = (lfsr < 0.05).to_numpy() * sign
+    return list(map(str, estimate.index)), values, calls
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -44,7 +44,7 @@ class Laboratory(Directory):
         SETTINGS,
         *(f"{name}/*" for name in ("runs", "unfinished", "scores", "failures")),
         *("results.csv", "pooled.csv", "table.csv", "choices.csv", "preparation.csv"),
-        *("tables/*", "figures/*"),
+        *("tables/*", "figures/*", "report.html", "report/*"),
     )
 
     @contextmanager

@@ -33,8 +33,8 @@ class Run(Directory):
 
     It holds config.toml (all settings), split.csv (where the split was made here),
     checkpoint.safetensors, model.json + model.safetensors, history.csv, and what
-    `evaluate` adds: scores.csv, metrics.json, effects.h5ad; of a demonstration, true_shift.csv,
-    recovery.json and summary.txt.
+    `evaluate` adds: scores.csv, metrics.json, effects.h5ad; report.html and its complete tables in
+    `report`; of a demonstration, true_shift.csv, recovery.json and summary.txt.
     """
 
     files: ClassVar[tuple[str, ...]] = (
@@ -47,6 +47,8 @@ class Run(Directory):
         "scores.csv",
         "metrics.json",
         "effects.h5ad",
+        "report.html",
+        "report/*",
         "true_shift.csv",
         "recovery.json",
         "summary.txt",
@@ -131,7 +133,7 @@ class Run(Directory):
     def check_scores(self) -> None:
         """Raise if there are scores here that others could not be added to."""
         self._metrics()
-        self._scores()
+        self.scores()
 
     def write_scores(self, result: Evaluation, name: str) -> None:
         """Save scores of a model and what stands beside it, and the effects that were scored.
@@ -139,7 +141,7 @@ class Run(Directory):
         Those of other splits are kept. metrics.json holds the model's own over all conditions.
         """
         splits = result.scores["split"].unique()
-        before = self._scores()
+        before = self.scores()
         kept = [] if before is None else [before[~before["split"].isin(splits)]]
         scores = pd.concat([*(some for some in kept if len(some)), result.scores])
         write_csv(self / "scores.csv", scores)
@@ -151,7 +153,8 @@ class Run(Directory):
         path = self / "metrics.json"
         return read_json(path) if path.exists() else {}
 
-    def _scores(self) -> pd.DataFrame | None:
+    def scores(self) -> pd.DataFrame | None:
+        """Return what `evaluate` has scored, every metric and condition; None if nothing yet."""
         path = self / "scores.csv"
         if not path.exists():
             return None

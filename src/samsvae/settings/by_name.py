@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
-import cyclopts
-
 from samsvae.errors import InputError, unknown
 
 
@@ -62,6 +60,8 @@ class Settings:
         return {name: self._checked(name, value, where) for name, value in values.items()}
 
     def _checked(self, name: str, value: Any, where: str) -> Any:
+        import cyclopts  # the terminal's: those who work in Python do without
+
         if name not in self.fields:
             raise unknown(f"setting {where}:", name, list(self.fields))
         several = isinstance(value, list | tuple)
@@ -105,6 +105,8 @@ def settings_of(source: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def converted(kind: Any, text: str) -> Any:
     """Convert one value; cyclopts would round 4.5 to a whole number."""
     if kind is not int:
+        import cyclopts
+
         return cyclopts.convert(kind, [text])
     try:
         return int(text)

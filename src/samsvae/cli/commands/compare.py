@@ -31,6 +31,7 @@ def compare(
     engine: Literal["local", "ray", "dask"] = "local",
     resume: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     settings: ComparedOptions = NOTHING,  # type: ignore[valid-type]
 ) -> None:
     """Train models and score them, with baselines and a technical duplicate, on one split.
@@ -70,10 +71,13 @@ def compare(
         Keep what is finished and go on with the rest: the same command, with this flag.
     overwrite
         Replace the comparison in an existing directory.
+    report
+        Write report.html, in the end: the first model, beside the scores of all.
     """
     from samsvae.cli.tables import comparison_tables
     from samsvae.experiments.compare import comparison, results_of, table_of
     from samsvae.experiments.laboratory import Laboratory, Work, check
+    from samsvae.experiments.reporting import report_comparison
     from samsvae.experiments.run import read_screen
     from samsvae.storage.tables import write_csv
 
@@ -96,11 +100,20 @@ def compare(
     work = Work(laboratory, experiment)
     with laboratory.opened(experiment, screen, resume=resume):
         made = work.made(engine=engine, n_jobs=jobs, progress=first["progress"], say=say)
-        if made.scores:
-            results = results_of(made.scores, experiment.baselines)
+        results = results_of(made.scores, experiment.baselines) if made.scores else None
+        if results is not None:
             write_csv(laboratory / "results.csv", results)
             write_csv(laboratory / "table.csv", table_of(results))
             for table in comparison_tables(table_of(results), console.width):
                 console.print(table)
             say(f"every metric, per condition, is in {out / 'results.csv'}")
+        if report and made.fits and results is not None:
+            path = report_comparison(
+                laboratory,
+                list(made.fits.values()),
+                screen,
+                table_of(results),
+                progress=first["progress"],
+            )
+            say(f"the report is {path}: open it in a browser")
     work.raise_failures()

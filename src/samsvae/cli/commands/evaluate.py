@@ -23,6 +23,7 @@ def evaluate(
     split: str = "test",
     baselines: bool = True,
     device: str = "auto",
+    report: bool = True,
     keys: KeyOptions = NOTHING,  # type: ignore[valid-type]
     scoring: ScoreOptions = NOTHING,  # type: ignore[valid-type]
 ) -> None:
@@ -45,9 +46,12 @@ def evaluate(
         Score baselines and a technical duplicate, too: the data must hold training cells.
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+    report
+        Write report.html anew, with these scores.
     """
     from samsvae.cli.tables import comparison_tables, summary_table
     from samsvae.experiments.compare import table_of
+    from samsvae.experiments.reporting import report_run
     from samsvae.experiments.run import Run
     from samsvae.experiments.scoring import score
 
@@ -67,3 +71,6 @@ def evaluate(
         for table in comparison_tables(table_of(result.scores), console.width):
             console.print(table)
     say(f"written to {run}")
+    if report:
+        path = report_run(folder, model, screen, progress=settings.progress)
+        say(f"the report is {path}: open it in a browser")

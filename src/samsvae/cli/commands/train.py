@@ -23,6 +23,7 @@ def train(
     assignments: Assignments = None,
     resume: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     settings: RunOptions = NOTHING,  # type: ignore[valid-type]
 ) -> None:
     """Train a model on a screen and save it in a run directory.
@@ -46,10 +47,13 @@ def train(
         Go on with an interrupted run: the same command, with this flag.
     overwrite
         Replace the run in an existing directory.
+    report
+        Write report.html into the run, in the end.
     """
     import numpy as np
 
     from samsvae.estimators import estimator
+    from samsvae.experiments.reporting import report_run
     from samsvae.experiments.run import Run, read_screen
     from samsvae.train.validation import PRECISE
 
@@ -70,6 +74,8 @@ def train(
     with run.made(resume=resume):
         run.start(chosen, screen, resume=resume)
         run.train(model, chosen, resume=resume)
+        if report:
+            path = report_run(run, model, screen, progress=chosen["progress"])
     best = model.history[model.history["is_best"]].tail(1)  # none without validation cells
     elbo, mc_se = (best[name].sum(min_count=1) for name in ("valid_elbo", "valid_elbo_mc_se"))
     if bool(model.history["is_best"].iloc[-1]):
@@ -77,3 +83,5 @@ def train(
     error = f"mc_se {mc_se:.3f}" + (", with all draws that are taken" if mc_se > PRECISE else "")
     told = "" if np.isnan(elbo) else f"best validation ELBO {elbo:.3f} ({error}) nats per cell; "
     say(f"{told}the model is in {out}")
+    if report:
+        say(f"the report is {path}: open it in a browser")

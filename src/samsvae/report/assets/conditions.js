@@ -1,0 +1,94 @@
+// One condition: what it does, how sure that is, what acts alike.
+function conditionPart() {
+  const host = byId("condition-part");
+  if (!host || !data.conditions.length) return;
+  const field = byId("condition-name");
+  const names = byId("condition-names");
+  names.append(...data.conditions.map((one) => make("option", { value: one.name })));
+  const title = byId("condition-title");
+  const told = byId("condition-told");
+
+  function show(c) {
+    const own = data.conditions[c];
+    field.value = own.name;
+    title.textContent = own.name;
+    const facts = [own.nCells ? `${whole(own.nCells)} cells` : "no cells in the data"];
+    if (!own.isTrained) facts.push("never seen in training: what is said of it is the model's prediction");
+    if (!own.isIdentified) facts.push("not to be told from its batches");
+    if (data.hasRates) facts.push(`${own.nUp} genes up and ${own.nDown} down at q below 0.05`);
+    told.textContent = `${facts.join("; ")}.`;
+    host.replaceChildren();
+    effects(c);
+    sgrnas(c);
+    mechanisms(own.name);
+    alike(c);
+  }
+
+  function effects(c) {
+    const own = data.effects[c];
+    const n = Math.min(20, own.gene.length);
+    const order = [...own.gene.keys()].slice(0, n).sort((a, b) => own.estimate[b] - own.estimate[a]);
+    const rows = order.map((i) => ({
+      name: geneName(own.gene[i]),
+      interval: [own.lower[i], own.upper[i]],
+      marks: [
+        { value: own.observed[i], mark: "third cross", text: "observed" },
+        { value: own.estimate[i], mark: "first", text: "estimate" },
+      ],
+    }));
+    const place = make("div", { class: "chart" });
+    host.append(make("h4", {}, data.hasRates ? `The ${n} surest effects` : `The ${n} largest effects`), place,
+      legend([["first", "estimate, with its 90 % interval"], ["third cross", "observed difference from control"]]));
+    rowChart(place, { rows, xLabel: `effect, ${UNIT}`, label: `Effects on the surest genes of ${conditionName(c)}` });
+    const head = ["gene", "estimate", "90 % interval", "model", "observed"];
+    if (data.hasRates) head.push("lfsr", "q");
+    const body = [...own.gene.keys()].map((i) => {
+      const row = [geneName(own.gene[i]), signed(own.estimate[i], 3), own.lower[i] === null ? "–" : `${signed(own.lower[i])} to ${signed(own.upper[i])}`, signed(own.model[i], 3), signed(own.observed[i], 3)];
+      return data.hasRates ? [...row, shown(own.lfsr[i], 4), shown(own.q_value[i], 4)] : row;
+    });
+    host.append(make("details", {}, make("summary", {}, `As a table: ${own.gene.length} genes`), plainTable(`Effects of ${conditionName(c)}, ${UNIT}`, head, body)));
+  }
+
+  function sgrnas(c) {
+    const own = data.sgrnas[c];
+    host.append(make("h4", {}, "Its sgRNAs"));
+    if (!own.length) {
+      host.append(make("p", { class: "missing" }, "The sgRNAs of its cells are not known: read the screen with sgrna_key."));
+      return;
+    }
+    const place = make("div", { class: "chart" });
+    host.append(make("p", {}, "Where the cells of each sgRNA stand, on average, along the effect of the condition: 0 as control, 1 as the condition's estimate. An sgRNA near 0 does not work."), place);
+    rowChart(place, {
+      rows: own.map(([name, n, value, se]) => ({
+        name: `${name} (${n})`,
+        interval: value === null || se === null ? null : [value - 1.645 * se, value + 1.645 * se],
+        marks: [{ value, mark: "first", text: `${n} cells, strength` }],
+      })),
+      xLabel: "strength, of the condition's effect; bars: 90 % of the sampling error", label: `Strength of the sgRNAs of ${conditionName(c)}`,
+    });
+  }
+
+  function mechanisms(name) {
+    const mask = data.mask;
+    const row = mask.perturbations ? mask.perturbations.indexOf(name) : -1;
+    if (row < 0) return;
+    const used = mask.dimensions.map((one, i) => [one, mask.probability[row][i], mask.shift[row][i]]).filter((one) => one[1] > 0.5);
+    host.append(make("h4", {}, "Its mechanisms"));
+    host.append(used.length
+      ? plainTable("Mechanisms that it moves", ["mechanism", "probability", "shift"], used.map(([one, p, s]) => [make("a", { href: `#mechanism-${one}` }, one), shown(p), signed(s)]))
+      : make("p", {}, "It moves none with a probability above 1/2."));
+  }
+
+  function alike(c) {
+    const own = data.alike[c];
+    if (!own.length) return;
+    host.append(make("h4", {}, "Conditions that act alike"),
+      plainTable("Correlation of effects over genes", ["condition", "correlation"], own.map(([other, r]) => [chooser(conditionName(other)), signed(r)])));
+  }
+
+  field.addEventListener("change", () => choose(field.value, { scroll: false }));
+  listeners.push(show);
+  const strongest = data.conditions.reduce((best, one, i) => (one.nUp + one.nDown > data.conditions[best].nUp + data.conditions[best].nDown ? i : best), 0);
+  show(strongest);
+}
+conditionPart();

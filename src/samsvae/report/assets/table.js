@@ -1,0 +1,98 @@
+// The table of discoveries: searched, sorted, a page of it shown at a time.
+function discoveries() {
+  const host = byId("discoveries-table");
+  if (!host || !data.conditions.length) return;
+  const rows = [];
+  data.effects.forEach((own, c) => {
+    (own.gene || []).forEach((g, i) => {
+      rows.push({
+        condition: conditionName(c), gene: geneName(g), estimate: own.estimate[i], lower: own.lower[i],
+        upper: own.upper[i], lfsr: own.lfsr ? own.lfsr[i] : null, q_value: own.q_value ? own.q_value[i] : null,
+        model: own.model[i], observed: own.observed[i], n_cells: data.conditions[c].nCells,
+        text: `${conditionName(c)}\n${geneName(g)}`.toLowerCase(),
+      });
+    });
+  });
+  const columns = [
+    ["condition", "condition", null], ["gene", "gene", null], ["estimate", `estimate, ${UNIT}`, (v) => signed(v, 3)],
+    ["interval", "90 % interval", null], ["lfsr", "lfsr", (v) => shown(v, 4)], ["q_value", "q", (v) => shown(v, 4)],
+    ["model", "model", (v) => signed(v, 3)], ["observed", "observed", (v) => signed(v, 3)], ["n_cells", "cells", (v) => whole(v)],
+  ].filter(([name]) => data.hasRates || (name !== "lfsr" && name !== "q_value"));
+  const SIZE = 25;
+  let sorted = data.hasRates ? { by: "lfsr", down: false } : { by: "estimate", down: true };
+  let found = rows;
+  let start = 0;
+
+  const search = byId("discoveries-search");
+  const rate = byId("discoveries-rate");
+  const count = byId("discoveries-count");
+  const body = make("tbody");
+  const heads = columns.map(([name, title]) => {
+    const sortable = name !== "interval";
+    const numeric = name !== "condition" && name !== "gene";
+    const inside = sortable
+      ? make("button", { type: "button", class: "sort", onclick: () => sortBy(name) }, title)
+      : title;
+    return make("th", { scope: "col", class: numeric ? "number" : null, "data-column": name }, inside);
+  });
+  const table = make("table", { id: "discoveries-rows" }, make("caption", { class: "unseen" }, "Effects of conditions on genes"), make("thead", {}, make("tr", {}, ...heads)), body);
+  const before = make("button", { type: "button", onclick: () => move(-SIZE) }, "Previous");
+  const after = make("button", { type: "button", onclick: () => move(SIZE) }, "Next");
+  host.append(
+    make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Discoveries" }, table),
+    make("p", { class: "pager" }, before, " ", after),
+  );
+
+  function compare(a, b) {
+    let [x, y] = [a[sorted.by], b[sorted.by]];
+    if (x === null || y === null) return (x === null) - (y === null); // unknown ones last, either way
+    if (sorted.by === "estimate") [x, y] = [Math.abs(x), Math.abs(y)];
+    const order = typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y;
+    return sorted.down ? -order : order;
+  }
+
+  function sortBy(name) {
+    const words = name === "condition" || name === "gene";
+    const rates = name === "lfsr" || name === "q_value";
+    sorted = sorted.by === name ? { by: name, down: !sorted.down } : { by: name, down: !words && !rates };
+    refresh();
+  }
+
+  function refresh() {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const most = rate && rate.value ? Number(rate.value) : null;
+    found = rows.filter((row) =>
+      words.every((word) => row.text.includes(word)) && (most === null || (row.q_value !== null && row.q_value < most)));
+    found.sort(compare);
+    start = 0;
+    show();
+  }
+
+  function move(by) {
+    start = Math.max(0, Math.min(start + by, Math.floor((found.length - 1) / SIZE) * SIZE));
+    show();
+  }
+
+  function show() {
+    heads.forEach((head, i) => {
+      const own = columns[i][0] === sorted.by;
+      if (own) head.setAttribute("aria-sort", sorted.down ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+    });
+    body.replaceChildren(...found.slice(start, start + SIZE).map((row) =>
+      make("tr", {}, ...columns.map(([name, , format]) => {
+        if (name === "condition") return make("th", { scope: "row" }, chooser(row.condition));
+        if (name === "interval") return make("td", { class: "number" }, row.lower === null ? "–" : `${signed(row.lower)} to ${signed(row.upper)}`);
+        return make("td", { class: format ? "number" : null }, format ? format(row[name]) : row[name]);
+      }))));
+    const end = Math.min(start + SIZE, found.length);
+    count.textContent = found.length ? `Rows ${whole(start + 1)} to ${whole(end)} of ${whole(found.length)}` : "No row matches";
+    before.disabled = start === 0;
+    after.disabled = end >= found.length;
+  }
+
+  search.addEventListener("input", refresh);
+  if (rate) rate.addEventListener("change", refresh);
+  refresh();
+}
+discoveries();

@@ -1,0 +1,237 @@
+"""What the scripts of the page read: the tables as lists, numbers cut to what can be seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+from samsvae.report.findings import Findings
+
+N_GENES = 50
+"""Most genes of a condition that the page holds; all are in the tables beside it."""
+_DIGITS = 4
+"""Significant digits: what a chart can show, and a tenth of the file."""
+_EFFECTS = ("estimate", "lower", "upper", "lfsr", "q_value", "model", "observed")
+
+
+def payload(findings: Findings) -> dict[str, Any]:
+    """Return all that is drawn or searched on the page."""
+    conditions = _conditions(findings)
+    place = {one["name"]: i for i, one in enumerate(conditions)}
+    genes: dict[str, int] = {}
+    effects = _effects(findings, genes, place)
+    record = {
+        "model": findings.model,
+        "scale": findings.scale,
+        "hasRates": findings.has_rates,
+        "conditions": conditions,
+        "effects": effects,
+        "genes": list(genes),
+        "alike": _alike(findings, place),
+        "sgrnas": _sgrnas(findings, place),
+        "combinations": _combinations(findings, place, genes),
+        "history": _history(findings.history),
+        "mask": _mask(findings),
+        "map": _map(findings),
+    }
+    return {**record, "genes": list(genes)}
+
+
+def _conditions(findings: Findings) -> list[dict[str, Any]]:
+    """Return the conditions of the page: those with effects, in their order."""
+    if findings.effects is None:
+        return []
+    table = findings.effects
+    cells = findings.cells
+    found = []
+    for name, rows in table.groupby("condition", observed=True, sort=False):
+        called = rows[rows["q_value"] < 0.05] if findings.has_rates else rows.iloc[:0]
+        known = cells is not None and name in cells.index
+        row = cells.loc[name] if cells is not None and known else None
+        found.append(
+            {
+                "name": str(name),
+                "nCells": int(rows["n_cells"].iloc[0]),
+                "isTrained": True if row is None else bool(row["is_trained"]),
+                "isIdentified": True if row is None else bool(row["identified"]),
+                "nUp": int((called["estimate"] > 0).sum()),
+                "nDown": int((called["estimate"] < 0).sum()),
+                "size": _short(float(np.sqrt(np.square(rows["estimate"]).mean()))),
+            }
+        )
+    return found
+
+
+def _effects(
+    findings: Findings, genes: dict[str, int], place: dict[str, int]
+) -> list[dict[str, list[Any]]]:
+    """Return, by condition, its surest genes, the largest effects first where none is surer."""
+    found: list[dict[str, list[Any]]] = [{} for _ in place]
+    if findings.effects is None:
+        return found
+    columns = [name for name in _EFFECTS if name in findings.effects]
+    for name, rows in findings.effects.groupby("condition", observed=True, sort=False):
+        top = rows.iloc[_surest(rows)[:N_GENES]]
+        found[place[str(name)]] = {
+            "gene": [_position(genes, gene) for gene in top["gene"]],
+            **{column: _numbers(top[column]) for column in columns},
+        }
+    return found
+
+
+def _surest(rows: pd.DataFrame) -> np.ndarray:
+    size = -np.nan_to_num(rows["estimate"].abs().to_numpy(float))
+    if "lfsr" not in rows:
+        return np.argsort(size, kind="stable")
+    return np.lexsort((size, rows["lfsr"].to_numpy(float).round(6)))
+
+
+def _alike(findings: Findings, place: dict[str, int]) -> list[list[list[Any]]]:
+    return [
+        [[place[other], _short(r)] for other, r in findings.alike.get(name, []) if other in place]
+        for name in place
+    ]
+
+
+def _sgrnas(findings: Findings, place: dict[str, int]) -> list[list[list[Any]]]:
+    found: list[list[list[Any]]] = [[] for _ in place]
+    if findings.sgrnas is not None:
+        for row in findings.sgrnas.itertuples():
+            if row.condition in place:
+                told = [str(row.sgrna), int(row.n_cells), _short(row.strength), _short(row.se)]
+                found[place[str(row.condition)]].append(told)
+    return found
+
+
+def _combinations(
+    findings: Findings, place: dict[str, int], genes: dict[str, int]
+) -> list[dict[str, Any]]:
+    """Return, by combination, its genes as the model, the sum of the singles and the data see them.
+
+    Those in which model or data are furthest from the sum or from 0.
+    """
+    if findings.effects is None or not findings.combinations:
+        return []
+    groups = findings.effects.groupby("condition", observed=True)
+    wide = {
+        str(name): rows.set_index("gene")[["model", "lower", "upper", "observed"]]
+        for name, rows in groups
+        if str(name) in place
+    }
+    found = []
+    for name, parts in findings.combinations.items():
+        if name not in wide:
+            continue
+        own = wide[name]
+        unknown = pd.Series(np.nan, own.index)
+        singles = [wide[part]["observed"] if part in wide else unknown for part in parts]
+        table = pd.DataFrame(
+            {
+                "predicted": own["model"],
+                "sum": np.sum([one.to_numpy(float) for one in singles], axis=0),
+                "observed": own["observed"],
+            }
+        )
+        top = table.abs().max(axis=1).fillna(0).sort_values(ascending=False, kind="stable").index
+        top = top[:N_GENES]
+        found.append(
+            {
+                "condition": place[name],
+                "parts": list(parts),
+                "gene": [_position(genes, gene) for gene in top],
+                **{column: _numbers(table.loc[top, column]) for column in table},
+                "singles": [_numbers(one.loc[top]) for one in singles],
+                "fit": _fit(table),
+            }
+        )
+    return found
+
+
+def _fit(table: pd.DataFrame) -> dict[str, Any]:
+    """Return how far prediction and sum are from what is observed, over all genes."""
+    known = table.dropna()
+    if known.empty:
+        return {}
+    beyond = {
+        name: _short(float(np.sqrt(np.square(known[name] - known["observed"]).mean())))
+        for name in ("predicted", "sum")
+    }
+    spread = known["observed"].std() > 0
+    alike = {
+        f"{name}_r": _short(float(np.corrcoef(known[name], known["observed"])[0, 1]))
+        for name in ("predicted", "sum")
+        if spread and known[name].std() > 0
+    }
+    return beyond | alike
+
+
+def _history(history: pd.DataFrame) -> dict[str, Any]:
+    if history.empty:
+        return {}
+    return {
+        name: [bool(v) for v in history[name]] if history[name].dtype == bool
+        else _numbers(history[name], digits=7)  # of ELBOs the last digits are what is looked at
+        for name in history
+    }  # fmt: skip
+
+
+def _mask(findings: Findings) -> dict[str, Any]:
+    """Return the mask of the dimensions in use; perturbations that act alike side by side."""
+    table = findings.inclusion
+    if table is None or findings.mechanisms is None or findings.mechanisms.empty:
+        return {}
+    probability = table.pivot(index="perturbation", columns="dimension", values="probability")
+    shift = table.pivot(index="perturbation", columns="dimension", values="shift")
+    dimensions = list(findings.mechanisms.index)
+    order = clustered(shift[dimensions].to_numpy())
+    names = [str(shift.index[i]) for i in order]
+    return {
+        "dimensions": [str(name) for name in dimensions],
+        "perturbations": names,
+        "probability": [_numbers(probability.loc[n, dimensions], digits=3) for n in names],
+        "shift": [_numbers(shift.loc[n, dimensions], digits=3) for n in names],
+    }
+
+
+def clustered(values: np.ndarray) -> np.ndarray:
+    """Return an order of rows in which those alike stand beside each other (average linkage)."""
+    if len(values) < 3:
+        return np.arange(len(values))
+    order: np.ndarray = leaves_list(linkage(values, "average", optimal_ordering=len(values) < 2000))
+    return order
+
+
+def _map(findings: Findings) -> dict[str, Any]:
+    """Return perturbations in the plane of the two principal components of their shifts."""
+    table = findings.inclusion
+    if table is None or table.empty:
+        return {}
+    shift = table.pivot(index="perturbation", columns="dimension", values="shift")
+    centred = shift - shift.mean()
+    if min(shift.shape) < 2 or not np.abs(centred.to_numpy()).sum():
+        return {}
+    left, size, _ = np.linalg.svd(centred.to_numpy(), full_matrices=False)
+    share = size**2 / np.square(size).sum()
+    return {
+        "name": [str(name) for name in shift.index],
+        "x": [_short(v) for v in left[:, 0] * size[0]],
+        "y": [_short(v) for v in left[:, 1] * size[1]],
+        "share": [_short(share[0]), _short(share[1])],
+        "size": [_short(v) for v in np.linalg.norm(shift.to_numpy(), axis=1)],
+    }
+
+
+def _position(genes: dict[str, int], name: object) -> int:
+    return genes.setdefault(str(name), len(genes))
+
+
+def _numbers(values: pd.Series, digits: int = _DIGITS) -> list[float | None]:
+    return [_short(float(value), digits) for value in values]
+
+
+def _short(value: float, digits: int = _DIGITS) -> float | None:
+    """Return a number with so many significant digits; None for what is no number."""
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None

@@ -1,0 +1,87 @@
+"""Reasons for doubt: each is told when the numbers give it, and not otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from helpers.findings import cells, findings, history, inclusion, mechanisms, scores
+from samsvae.report.cautions import cautions
+
+AGREEING = pd.DataFrame(
+    {"mask_jaccard": [0.9], "mask_jaccard_chance": [0.1], "effect_pearson": [0.99]}
+)
+CONDITIONS = ["A", "B", "C", "D", "E", "F"]
+
+
+def told(**changed: Any) -> dict[str, str]:
+    changed = {"stability": AGREEING, **changed}
+    return {one.title: one.text for one in cautions(findings(**changed))}
+
+
+def test_a_sound_result_is_not_doubted() -> None:
+    assert told() == {}
+
+
+def few() -> pd.DataFrame:
+    table = cells()
+    table.loc["B", "total"] = 29
+    return table
+
+
+def confounded() -> pd.DataFrame:
+    table = cells()
+    table.loc["C", "identified"] = False
+    return table
+
+
+@pytest.mark.parametrize(
+    ("title", "changed", "words"),
+    [
+        ("Still improving", {"history": history(improving=True)}, "--max-steps"),
+        (
+            "No validation cells",
+            {"history": history().assign(valid_elbo=float("nan"))},
+            "error rates",
+        ),
+        ("Few cells", {"cells": few()}, "1 of 5 conditions (B) has fewer than 30 cells"),
+        ("Not to be told from batches", {"cells": confounded()}, "1 of 5 conditions (C) has no"),
+        ("Silent genes", {"silent": ("g1", "g2")}, "2 genes have no count"),
+        ("Not evaluated", {"scores": None, "missing": {"evaluation": "do it"}}, "do it"),
+        (
+            "A baseline wins",
+            {"scores": scores(ate_pearson=0.4)},
+            "ate_pearson: condition-mean 0.500, sams-vae 0.400",
+        ),
+        ("A baseline wins", {"scores": scores(rmse=0.5)}, "rmse: condition-mean 0.400"),
+        ("Intervals are off", {"scores": scores(coverage_90=0.7)}, "too narrow"),
+        ("Intervals are off", {"scores": scores(coverage_90=1.01)}, "too wide"),
+        ("Axes are not identified", {"notes": ("nothing tells their axes apart",)}, "Nothing"),
+        ("No mechanism found", {"mechanisms": mechanisms(["A"]).iloc[:0]}, "1/2"),
+        (
+            "Shifts are dense",
+            {"inclusion": inclusion(CONDITIONS).assign(probability=0.9)},
+            "100% of the pairs",
+        ),
+        ("One seed", {"stability": None}, "samsvae compare"),
+        ("Seeds disagree on mechanisms", {"stability": AGREEING.assign(mask_jaccard=0.2)}, "20%"),
+        ("Seeds disagree on effects", {"stability": AGREEING.assign(effect_pearson=0.8)}, "0.80"),
+    ],
+)
+def test_what_is_wrong_is_told(title: str, changed: dict[str, Any], words: str) -> None:
+    found = told(**changed)
+    assert set(found) == {title}
+    assert words in found[title]
+
+
+def test_a_duplicate_is_no_baseline() -> None:
+    assert told(scores=scores(ate_pearson=0.55)) == {}  # the duplicate has 0.7
+
+
+def test_names_are_cut_short_and_counted() -> None:
+    names = [f"P{i:03d}" for i in range(100)]
+    text = told(cells=cells(names, n_cells=5))["Few cells"]
+    assert "100 of 100 conditions (P000, " in text
+    assert "and 92 more" in text

@@ -1,0 +1,176 @@
+"""The page: one file, every name as text, numbers as they are, and what is missing is said."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.findings import GENES, HOSTILE, effects, findings, inclusion, mechanisms, scores
+from samsvae.report.page import embedded, page
+from samsvae.report.payload import N_GENES, clustered
+from samsvae.report.scoreboard import scoreboards
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would see: elements by name, addresses, the texts between."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given = dict(attrs)
+        self.addresses += [str(given[name]) for name in ("src", "href") if name in given]
+        self.ids += [str(given["id"])] if "id" in given else []
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def record(text: str) -> dict[str, Any]:
+    (found,) = re.findall(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)
+    return json.loads(found)  # type: ignore[no-any-return]
+
+
+def test_names_are_text_wherever_they_stand() -> None:
+    text = page(findings())
+    seen = Reader(text)
+    assert seen.tags.count("script") == 2  # the data and the code, and none of a name
+    assert HOSTILE not in text
+    assert seen.texts.count(HOSTILE) >= 4  # title, condition, batch, setting
+    assert HOSTILE in record(text)["genes"]
+
+
+def test_what_would_end_the_element_is_escaped() -> None:
+    name = "</script><!--&\u2028\u2029"
+    text = embedded({"gene": name, "x": [float("nan"), float("inf"), 1.5, np.float64(2)]})
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == {"gene": name, "x": [None, None, 1.5, 2.0]}
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    seen = Reader(page(findings()))
+    assert {one.split(":")[0] for one in seen.addresses if ":" in one} == {"data"}
+    within = {one[1:] for one in seen.addresses if one.startswith("#")}
+    assert within <= set(seen.ids)  # every link of the page leads somewhere
+    assert len(seen.ids) == len(set(seen.ids))
+
+
+def test_effects_are_those_of_the_table_the_surest_first() -> None:
+    given = effects()
+    read = record(page(findings(effects=given)))
+    assert [one["name"] for one in read["conditions"]] == list(pd.unique(given["condition"]))
+    own = read["effects"][0]
+    genes = [read["genes"][i] for i in own["gene"]]
+    rows = given[given["condition"] == "A"].sort_values("lfsr").head(N_GENES)
+    assert genes == rows["gene"].tolist()
+    for name in ("estimate", "lower", "upper", "lfsr", "q_value", "model", "observed"):
+        np.testing.assert_allclose(own[name], rows[name], rtol=1e-3)
+    called = given[(given["condition"] == "A") & (given["q_value"] < 0.05)]
+    told = read["conditions"][0]
+    assert (told["nUp"], told["nDown"]) == (
+        (called["estimate"] > 0).sum(),
+        (called["estimate"] < 0).sum(),
+    )
+
+
+def test_combinations_stand_beside_the_sum_of_the_observed_singles() -> None:
+    given = effects()
+    (own,) = record(page(findings(effects=given)))["combinations"]
+    genes = [record(page(findings(effects=given)))["genes"][i] for i in own["gene"]]
+    wide = {name: rows.set_index("gene") for name, rows in given.groupby("condition")}
+    np.testing.assert_allclose(own["predicted"], wide["A+B"].loc[genes, "model"], rtol=1e-3)
+    np.testing.assert_allclose(own["observed"], wide["A+B"].loc[genes, "observed"], rtol=1e-3)
+    added = (wide["A"]["observed"] + wide["B"]["observed"])[genes]
+    np.testing.assert_allclose(own["sum"], added, rtol=1e-3)
+    error = (wide["A+B"]["model"] - wide["A+B"]["observed"]).to_numpy()
+    assert own["fit"]["predicted"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-3)
+
+
+def test_the_mask_holds_every_perturbation_and_dimension_in_use() -> None:
+    names = [f"P{i}" for i in range(9)]
+    table = inclusion(names)
+    found = record(page(findings(mechanisms=mechanisms(names), inclusion=table)))["mask"]
+    assert sorted(found["perturbations"]) == sorted(names)
+    shift = table.pivot(index="perturbation", columns="dimension", values="shift")
+    shift = shift.loc[found["perturbations"], found["dimensions"]]
+    np.testing.assert_allclose(found["shift"], shift, rtol=1e-2)
+
+
+def test_alike_rows_stand_side_by_side() -> None:
+    order = clustered(np.array([[0.0], [5.0], [0.1], [5.1]])).tolist()
+    assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"cells": None, "missing": {"data": "no cells here"}}, "no cells here"),
+        ({"sgrnas": None}, "read the screen with sgrna_key"),
+        ({"batches": None}, "read without batches"),
+        ({"scores": None, "missing": {"evaluation": "evaluate it"}}, "evaluate it"),
+        ({"effects": None, "missing": {"discoveries": "no effects"}}, "no effects"),
+        ({"effects": effects().drop(columns=["lfsr", "q_value"])}, "There are no error rates"),
+        ({"combinations": {}}, "The data hold no combinations"),
+        ({"mechanisms": None, "missing": {"mechanisms": "no masks"}}, "no masks"),
+        ({"history": pd.DataFrame()}, "no history of its training"),
+        ({}, "In which cells a perturbation acts is not told"),
+    ],
+)
+def test_what_is_missing_is_said(changed: dict[str, Any], words: str) -> None:
+    seen = Reader(page(findings(**changed)))
+    assert any(words in text for text in seen.texts)
+
+
+def test_the_best_of_models_and_baselines_is_marked_but_no_duplicate() -> None:
+    (board,) = scoreboards(scores(rmse=0.45))
+    best = {
+        (predictor, metric)
+        for predictor, _, row in board.rows
+        for metric, cell in zip(board.metrics, row, strict=True)
+        if cell is not None and cell.is_best
+    }
+    assert best == {
+        ("sams-vae", "ate_pearson"),
+        ("condition-mean", "rmse"),
+        ("sams-vae", "coverage_90"),
+    }
+    assert [kind for _, kind, _ in board.rows] == ["model", "baseline", "duplicate"]
+
+
+def test_the_highest_likelihood_is_the_best() -> None:
+    rows = [("a", -200.0), ("b", -190.0)]
+    table = pd.DataFrame(
+        {"predictor": name, "kind": "model", "split": "test", "metric": "iwelbo", "value": value}
+        for name, value in rows
+    ).assign(lower=np.nan, upper=np.nan, sd=0.1, best=np.inf)
+    (board,) = scoreboards(table)
+    assert [cells[0].is_best for _, _, cells in board.rows if cells[0]] == [False, True]
+
+
+def test_a_large_screen_fits() -> None:
+    """A seventh of 700 perturbations x 1,200 genes, in a seventh of 10 MB."""
+    names = [f"PERTURBATION{i}" for i in range(100)]
+    genes = [f"ENSG{i:011d}" for i in range(1200)]
+    text = page(
+        findings(
+            effects=effects(names, genes),
+            inclusion=inclusion(names, 100),
+            mechanisms=mechanisms(names, 100),
+            combinations={},
+            alike={name: [(other, 0.123) for other in names[:8]] for name in names},
+        )
+    )
+    assert len(text.encode()) < 10e6 / 7
+    assert len(GENES) > N_GENES  # so that the other tests see a table cut short
