@@ -6,13 +6,18 @@ PYTHON ?= python3
 
 DATA ?= ../shared/data/papalexi2021.h5ad
 
-.PHONY: demo test test-cell-eval test-cluster lint build bench bench-quick clean
+.PHONY: demo test test-browser test-cell-eval test-cluster lint build bench bench-quick clean
 
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
 
 test: $(VENV)/.ready
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The report in a browser: a Chromium that is there, or the one that apt-get has. Without one these
+# tests are skipped, and say so.
+test-browser: $(VENV)/.browser
+	$(BIN)/pytest tests/browser
 
 # Our scores against those of the package cell-eval, which brings much along: a venv of its own.
 test-cell-eval: $(CELL_EVAL)/.ready
@@ -53,6 +58,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.cluster: $(VENV)/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray,dask]"
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --group browser
+	command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| (apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium) \
+		|| echo "no Chromium, and apt-get cannot install one: set SAMSVAE_TEST_BROWSER to a path"
 	touch $@
 
 $(CELL_EVAL)/.ready: pyproject.toml constraints.txt

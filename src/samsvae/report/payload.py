@@ -55,7 +55,7 @@ def _conditions(findings: Findings) -> list[dict[str, Any]]:
             {
                 "name": str(name),
                 "nCells": int(rows["n_cells"].iloc[0]),
-                "isTrained": True if row is None else bool(row["is_trained"]),
+                "isTrained": bool(rows["n_cells"].iloc[0] if row is None else row["is_trained"]),
                 "isIdentified": True if row is None else bool(row["identified"]),
                 "nUp": int((called["estimate"] > 0).sum()),
                 "nDown": int((called["estimate"] < 0).sum()),

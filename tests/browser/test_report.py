@@ -1,0 +1,216 @@
+"""The report in a browser: it works, says what Python says, and everyone can use it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import samsvae
+from helpers.findings import (
+    CONDITIONS,
+    GENES,
+    HOSTILE,
+    cells,
+    effects,
+    findings,
+    inclusion,
+    mechanisms,
+)
+from samsvae.report.page import page as written
+
+QUICK: dict[str, Any] = {"n_particles": 30, "progress": False}
+Open = Any
+
+
+def rows(page: Any, table: str = "#discoveries-rows") -> list[list[str]]:
+    """Return the texts of a table's rows."""
+    found = page.locator(f"{table} tbody tr")
+    return [row.locator("th, td").all_inner_texts() for row in found.all()]
+
+
+def numbers(texts: list[str]) -> np.ndarray:
+    return np.array([float(text.replace("\N{MINUS SIGN}", "-").replace(",", "")) for text in texts])
+
+
+def test_it_opens_from_disk_and_shows_every_name_as_text(opened: Open) -> None:
+    page = opened(written(findings()))
+    assert page.title() == f"{HOSTILE} - samsvae report"
+    assert page.locator("h1").inner_text() == HOSTILE
+    page.fill("#discoveries-search", HOSTILE)
+    assert {HOSTILE} <= {text for row in rows(page) for text in row[:2]}
+    page.fill("#condition-name", HOSTILE)
+    page.locator("#condition-name").dispatch_event("change")
+    assert page.locator("#condition-title").inner_text() == HOSTILE
+    assert page.locator("script").count() == 2
+
+
+def test_search_finds_conditions_and_genes(opened: Open) -> None:
+    page = opened(written(findings()))
+    page.fill("#discoveries-search", "jak2")
+    found = rows(page)
+    assert found
+    assert {row[1] for row in found} == {"JAK2"}
+    page.fill("#discoveries-search", "stat1 a+b")
+    assert [row[:2] for row in rows(page)] == [["A+B", "STAT1"]]
+    page.fill("#discoveries-search", "nonsense")
+    assert page.locator("#discoveries-count").inner_text() == "No row matches"
+    page.fill("#discoveries-search", "")
+    table = effects()
+    page.select_option("#discoveries-rate", "0.05")
+    called = sum(
+        (some.sort_values("lfsr").head(50)["q_value"] < 0.05).sum()
+        for _, some in table.groupby("condition")
+    )
+    assert page.locator("#discoveries-count").inner_text().endswith(f"of {called}")
+
+
+def test_columns_sort_either_way_and_pages_follow(opened: Open) -> None:
+    page = opened(written(findings()))
+    first = numbers([row[4] for row in rows(page)])
+    assert (np.diff(first) >= 0).all()  # the surest first
+    page.click("th[data-column=estimate] button")
+    sizes = np.abs(numbers([row[2] for row in rows(page)]))
+    assert (np.diff(sizes) <= 0).all()
+    assert page.get_attribute("th[data-column=estimate]", "aria-sort") == "descending"
+    assert page.get_attribute("th[data-column=lfsr]", "aria-sort") is None
+    page.click("text=Next")
+    after = np.abs(numbers([row[2] for row in rows(page)]))
+    assert after.max() <= sizes.min()
+    page.click("th[data-column=gene] button")
+    page.click("th[data-column=gene] button")
+    names = [row[1] for row in rows(page)]
+    assert names[0] == "STAT1"
+    assert page.get_attribute("th[data-column=gene]", "aria-sort") == "descending"
+
+
+def test_a_combination_has_the_numbers_of_the_model(
+    opened: Open, trained: samsvae.SAMSVAE, screen: samsvae.Screen, tmp_path: Path
+) -> None:
+    trained.save(tmp_path)
+    page = opened(samsvae.write_report(tmp_path, screen, ["C+B"], **QUICK))
+    de = samsvae.differential_expression(screen)
+    for label, name in (("A+B", "A+B"), ("B+C (not measured)", "B+C")):
+        page.select_option("#combination-name", label=label)
+        found = rows(page, "#combination-rows")
+        genes = [row[0] for row in found]
+        assert sorted(genes) == sorted(screen.genes)
+        ate = trained.effects([name], library_size="observed", **QUICK).to_df().loc[name, genes]
+        np.testing.assert_allclose(numbers([row[1] for row in found]), ate, atol=1e-3)
+        added = de.loc[name.split("+"), genes].sum()
+        np.testing.assert_allclose(numbers([row[2] for row in found]), added, atol=1e-3)
+        if name == "A+B":
+            observed = de.loc[name, genes]
+            np.testing.assert_allclose(numbers([row[3] for row in found]), observed, atol=1e-3)
+        else:
+            assert {row[3] for row in found} == {"\N{EN DASH}"}
+
+
+def test_a_click_opens_a_condition(opened: Open) -> None:
+    page = opened(written(findings()))
+    page.click("#discoveries-rows tbody tr:first-child button")
+    chosen = rows(page)[0][0]
+    title = page.locator("#condition-title")
+    assert title.inner_text() == chosen
+    assert title.evaluate("node => node === document.activeElement")
+    page.fill("#condition-name", "A")
+    page.press("#condition-name", "Enter")
+    part = page.locator("#condition-part")
+    table = effects()
+    own = table[table["condition"] == "A"].sort_values("lfsr")
+    page.click("#condition-part summary")
+    told = rows(page, "#condition-part details table")
+    assert [row[0] for row in told] == own["gene"].head(50).tolist()
+    np.testing.assert_allclose(numbers([row[1] for row in told]), own["estimate"][:50], atol=1e-3)
+    assert "A_1 (60)" in part.inner_text()  # its sgRNA
+    part.locator("button", has_text=HOSTILE).first.click()  # what acts alike
+    assert title.inner_text() == HOSTILE
+
+
+def test_the_mask_is_read_with_the_keyboard(opened: Open) -> None:
+    page = opened(written(findings()))
+    canvas = page.locator("#mask-map canvas")
+    canvas.focus()
+    seen = {}
+    page.keyboard.press("ArrowDown")
+    for _ in range(4):
+        text = page.locator("#mask-told").inner_text()
+        name, _, rest = text.partition(" in z0: ")
+        seen[name] = rest
+        page.keyboard.press("ArrowDown")
+    assert set(seen) == set(CONDITIONS) - {"A+B"}
+    assert seen["A"].startswith("probability 0.990, shift ")
+    page.keyboard.press("Enter")
+    last = list(seen)[-1]
+    assert page.locator("#condition-title").inner_text() == last
+
+
+def violations(page: Any) -> list[str]:
+    """Return what axe-core finds seriously wrong."""
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    page.evaluate(files(axe).joinpath("axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    return [
+        f"{one['id']}: {one['help']} ({one['nodes'][0]['html'][:200]})"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_no_serious_fault(opened: Open, scheme: str, width: int) -> None:
+    page = opened(written(findings()), scheme=scheme, width=width)
+    page.locator("summary").evaluate_all("all => all.forEach(one => one.parentNode.open = true)")
+    assert violations(page) == []
+
+
+def test_axe_would_find_one(opened: Open) -> None:
+    page = opened("<!DOCTYPE html><html lang='en'><title>x</title><input><p>text</p></html>")
+    assert any(one.startswith("label") for one in violations(page))
+
+
+def test_nothing_is_wider_than_a_telephone(opened: Open) -> None:
+    long = "ABCDEFGH" * 40
+    names = [long, *CONDITIONS]
+    page = opened(
+        written(
+            findings(
+                name=long,
+                effects=effects(names, [long + "1", *GENES]),
+                cells=cells(names),
+                mechanisms=mechanisms(names),
+                inclusion=inclusion(names),
+            )
+        ),
+        width=390,
+        touch=True,
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.fill("#condition-name", long)
+    page.locator("#condition-name").dispatch_event("change")
+    assert page.locator("#condition-title").inner_text() == long
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_report_of_nothing_opens(opened: Open) -> None:
+    empty = {
+        **dict.fromkeys(("cells", "sgrnas", "batches", "scores", "effects")),
+        **dict.fromkeys(("mechanisms", "inclusion")),
+    }
+    page = opened(written(findings(**empty, combinations={}, alike={}, history=pd.DataFrame())))
+    assert page.locator(".missing").count() > 5
+
+
+def test_every_section_is_a_landmark_that_the_list_leads_to(opened: Open) -> None:
+    page = opened(written(findings()))
+    for link in page.locator("nav a").all():
+        target = str(link.get_attribute("href"))
+        assert page.locator(f"section[aria-labelledby='{target[1:]}'] h2{target}").count() == 1
+    assert page.locator("main, header, footer, nav").count() == 4
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
