@@ -18,6 +18,7 @@ DOCS = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in 
 
 
 CHECKS = {
+    "plots": "assert len(list(Path('runs/figures').glob('*.png'))) == 6",
     "report": "assert path.is_file() and 'G01+G02' in path.read_text()",
     "discoveries": "assert (table['q_value'] < 0.05).any()",
     "data": "assert (screen.counts.toarray() == x).all()",

@@ -34,7 +34,8 @@ def rows(page: Any, table: str = "#discoveries-rows") -> list[list[str]]:
 
 
 def numbers(texts: list[str]) -> np.ndarray:
-    return np.array([float(text.replace("\N{MINUS SIGN}", "-").replace(",", "")) for text in texts])
+    plain = (text.replace("\N{MINUS SIGN}", "-").strip("< ").replace(",", "") for text in texts)
+    return np.array(list(map(float, plain)))
 
 
 def test_it_opens_from_disk_and_shows_every_name_as_text(opened: Open) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from helpers.plots import RESULT_PLOTS
 from samsvae import plotting
 from samsvae.plotting.fractions import relative
 
@@ -76,7 +77,7 @@ def test_a_figure_is_drawn_whole_and_changes_nothing(name: str) -> None:
 
 
 def test_every_public_plot_is_drawn() -> None:
-    assert {name.split()[0] for name in PLOTS} >= set(plotting.__all__)
+    assert {name.split()[0] for name in (*PLOTS, *RESULT_PLOTS)} >= set(plotting.__all__)
 
 
 def test_curves_are_means_relative_to_the_reference_of_the_same_split() -> None:

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from helpers.findings import GENES, HOSTILE, effects, findings, inclusion, mechanisms, scores
+from samsvae.experiments.findings import SHOWN
 from samsvae.report.page import embedded, page
 from samsvae.report.payload import N_GENES, clustered
-from samsvae.report.scoreboard import scoreboards
+from samsvae.report.scoreboard import MEANINGS, scoreboards
 
 
 class Reader(HTMLParser):
@@ -174,3 +175,7 @@ def test_a_large_screen_fits() -> None:
     )
     assert len(text.encode()) < 10e6 / 7
     assert len(GENES) > N_GENES  # so that the other tests see a table cut short
+
+
+def test_every_score_that_is_shown_is_explained() -> None:
+    assert set(SHOWN) == set(MEANINGS)

@@ -28,7 +28,8 @@ from samsvae.report.findings import Findings
 
 MOST_LISTED = 500
 """Conditions that can be asked for beside those of the data."""
-_SHOWN = (*HEADLINES, "coverage_50", "interaction_pearson")
+SHOWN = (*HEADLINES, "coverage_50", "interaction_pearson")
+"""Scores of a report, in this order."""
 
 
 def asked_for(model: Estimator, screen: Screen | None, listed: Conditions) -> list[str]:
@@ -194,7 +195,7 @@ def scores_of(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
         Predictors that are models, the one reported first.
     """
     pooled = table[table["condition"] == POOLED] if "condition" in table else table
-    order = [name for name in _SHOWN if name in set(pooled["metric"])]
+    order = [name for name in SHOWN if name in set(pooled["metric"])]
     shown = pooled[pooled["metric"].isin(order)].copy()
     own = list(models)
 

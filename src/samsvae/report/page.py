@@ -17,7 +17,7 @@ from samsvae._version import __version__
 from samsvae.report.cautions import cautions
 from samsvae.report.findings import Findings
 from samsvae.report.payload import payload
-from samsvae.report.scoreboard import scoreboards
+from samsvae.report.scoreboard import MEANINGS, scoreboards
 
 _SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -41,6 +41,7 @@ def page(findings: Findings) -> str:
             findings=findings,
             cautions=cautions(findings),
             boards=scoreboards(findings.scores),
+            meanings=MEANINGS,
             data=Markup(embedded(payload(findings))),
             style=Markup(_asset("style.css")),
             script=script,

@@ -15,6 +15,22 @@ _TOLD = {
 }
 
 
+MEANINGS = {
+    "iwelbo": "How likely are the held-out cells? Nats per cell; models only.",
+    "ate_pearson": "Do predicted effects point the way the data do, over conditions and genes?",
+    "ate_pearson_observed_size": "The same, at the cells' own library sizes.",
+    "ate_r2": "Are effects of the right size, too? 0: no better than no change.",
+    "pearson_from_perturbation_mean": "Is the direction right beyond what all perturbations share?",
+    "perturbation_discrimination": "Is each condition told from the others? 1/2: chance.",
+    "rmse": "How far are effects from those observed? On few cells no change comes close.",
+    "e_distance": "Are simulated cells like real ones, not in their means alone?",
+    "coverage_90": "Which share of the observed effects lies in the intervals of 90 %?",
+    "coverage_50": "Which share of the observed effects lies in the intervals of 50 %?",
+    "interaction_pearson": "What do combinations do beyond the sum of their parts? A sum: 0.",
+}
+"""Which question each score answers."""
+
+
 class Cell(NamedTuple):
     """One score."""
 

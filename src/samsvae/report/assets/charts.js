@@ -18,14 +18,20 @@ function extent(values, { zero = false, margin = 0.04 } = {}) {
   if (!known.length) return [0, 1];
   let low = known.reduce((a, b) => Math.min(a, b));
   let high = known.reduce((a, b) => Math.max(a, b));
-  if (low === high) [low, high] = [low - 0.5, high + 0.5];
+  if (low === high) [low, high] = [low - (Math.abs(low) / 20 || 0.5), high + (Math.abs(low) / 20 || 0.5)];
   const room = (high - low) * margin;
   return [low - room, high + room];
 }
 
+function tickTexts(range) {
+  const t = ticks(range[0], range[1], 5);
+  return t.values.map((v) => v.toFixed(t.digits).replace("-", "−"));
+}
+
 // A frame with axes; returns what places points in it.
-function frame(width, height, { x, y, xLabel, yLabel, label, left = 58, xAxis = true }) {
-  const box = { left, right: width - 14, top: 12, bottom: height - 42 };
+function frame(width, height, { x, y, xLabel, yLabel, label, left = null, xAxis = true }) {
+  const longest = yLabel ? Math.max(...tickTexts(y).map((one) => one.length)) : 0;
+  const box = { left: left === null ? 34 + 7 * longest : left, right: width - 14, top: 12, bottom: height - 42 };
   const px = (v) => box.left + ((v - x[0]) / (x[1] - x[0])) * (box.right - box.left);
   const py = (v) => box.bottom - ((v - y[0]) / (y[1] - y[0])) * (box.bottom - box.top);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
@@ -95,12 +101,12 @@ function rowChart(place, { rows, xLabel, label, zero = true }) {
     const values = rows.flatMap((row) => [...row.marks.map((one) => one.value), ...(row.interval || [])]);
     const x = extent(values, { zero });
     const longest = rows.reduce((most, row) => Math.max(most, row.name.length), 0);
-    const left = Math.min(Math.max(60, 8 + 7 * longest), width * 0.38);
+    const left = Math.min(Math.max(60, 12 + 8 * longest), width * 0.4);
     const step = 20;
     const height = rows.length * step + 56;
     const f = frame(width, height, { x, y: [rows.length, 0], xLabel, label, left });
     if (zero) f.svg.append(draw("line", { class: "zero", x1: f.px(0), x2: f.px(0), y1: f.box.top, y2: f.box.bottom }));
-    const most = Math.floor((left - 8) / 7);
+    const most = Math.floor((left - 8) / 7.6);
     rows.forEach((row, i) => {
       const at = f.box.top + ((i + 0.5) * (f.box.bottom - f.box.top)) / rows.length;
       const name = row.name.length > most ? `${row.name.slice(0, Math.max(1, most - 1))}…` : row.name;

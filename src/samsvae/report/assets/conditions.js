@@ -44,7 +44,7 @@ function conditionPart() {
     if (data.hasRates) head.push("lfsr", "q");
     const body = [...own.gene.keys()].map((i) => {
       const row = [geneName(own.gene[i]), signed(own.estimate[i], 3), own.lower[i] === null ? "–" : `${signed(own.lower[i])} to ${signed(own.upper[i])}`, signed(own.model[i], 3), signed(own.observed[i], 3)];
-      return data.hasRates ? [...row, shown(own.lfsr[i], 4), shown(own.q_value[i], 4)] : row;
+      return data.hasRates ? [...row, rate(own.lfsr[i]), rate(own.q_value[i])] : row;
     });
     host.append(make("details", {}, make("summary", {}, `As a table: ${own.gene.length} genes`), plainTable(`Effects of ${conditionName(c)}, ${UNIT}`, head, body)));
   }

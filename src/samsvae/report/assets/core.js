@@ -38,6 +38,10 @@ function signed(value, digits = 2) {
   return (value > 0 ? "+" : "") + value.toFixed(digits).replace("-", "−");
 }
 
+function rate(value) {
+  return value !== null && value < 5e-5 ? "< 0.0001" : shown(value, 4);
+}
+
 function whole(value) {
   return value.toLocaleString("en");
 }
@@ -93,7 +97,7 @@ function chooser(name) {
 
 // A table of few rows.
 function plainTable(caption, head, rows) {
-  const numeric = head.map((_, i) => rows.every((row) => typeof row[i] === "string" && /^[+−–\d.,e ]*$/.test(row[i])));
+  const numeric = head.map((_, i) => rows.every((row) => typeof row[i] === "string" && /^[+−–<\d.,e ]*$/.test(row[i])));
   return make(
     "div",
     { class: rows.length > 12 ? "scroll tall" : "scroll", tabindex: 0, role: "region", "aria-label": caption },

@@ -15,7 +15,7 @@ function discoveries() {
   });
   const columns = [
     ["condition", "condition", null], ["gene", "gene", null], ["estimate", `estimate, ${UNIT}`, (v) => signed(v, 3)],
-    ["interval", "90 % interval", null], ["lfsr", "lfsr", (v) => shown(v, 4)], ["q_value", "q", (v) => shown(v, 4)],
+    ["interval", "90 % interval", null], ["lfsr", "lfsr", rate], ["q_value", "q", rate],
     ["model", "model", (v) => signed(v, 3)], ["observed", "observed", (v) => signed(v, 3)], ["n_cells", "cells", (v) => whole(v)],
   ].filter(([name]) => data.hasRates || (name !== "lfsr" && name !== "q_value"));
   const SIZE = 25;
@@ -24,7 +24,7 @@ function discoveries() {
   let start = 0;
 
   const search = byId("discoveries-search");
-  const rate = byId("discoveries-rate");
+  const below = byId("discoveries-rate");
   const count = byId("discoveries-count");
   const body = make("tbody");
   const heads = columns.map(([name, title]) => {
@@ -48,6 +48,7 @@ function discoveries() {
     if (x === null || y === null) return (x === null) - (y === null); // unknown ones last, either way
     if (sorted.by === "estimate") [x, y] = [Math.abs(x), Math.abs(y)];
     const order = typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y;
+    if (order === 0) return Math.abs(b.estimate) - Math.abs(a.estimate);
     return sorted.down ? -order : order;
   }
 
@@ -60,7 +61,7 @@ function discoveries() {
 
   function refresh() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const most = rate && rate.value ? Number(rate.value) : null;
+    const most = below && below.value ? Number(below.value) : null;
     found = rows.filter((row) =>
       words.every((word) => row.text.includes(word)) && (most === null || (row.q_value !== null && row.q_value < most)));
     found.sort(compare);
@@ -92,7 +93,7 @@ function discoveries() {
   }
 
   search.addEventListener("input", refresh);
-  if (rate) rate.addEventListener("change", refresh);
+  if (below) below.addEventListener("change", refresh);
   refresh();
 }
 discoveries();
