@@ -1,6 +1,7 @@
 """What the members of the family share: hyperparameters, training, saving.
 
-What they answer is in `predictions` and `mechanisms`; each member has a file of its own.
+What they answer is in `predictions`, `mechanisms` and `annotation`; each member has a file of
+its own.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from samsvae.data.screen import Screen
 from samsvae.data.training import input_statistics, library_shares
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.estimators import saving
+from samsvae.estimators.annotation import Annotation
 from samsvae.estimators.facts import Facts
-from samsvae.estimators.mechanisms import Mechanisms
 from samsvae.estimators.predictions import Predictions
 from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
@@ -54,7 +55,7 @@ class HasName(Protocol):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
+class Estimator(NetworkSettings, Predictions, Annotation, Responses, ABC):
     """A model of a screen: its fields are its hyperparameters.
 
     Parameters
