@@ -233,18 +233,53 @@ def test_a_comparison_reports_its_first_model_beside_the_others(folder: Path, ca
     assert done[::2] == (0, [])
     assert "the report is cmp/report.html" in done.out
     text = (folder / "cmp/report.html").read_text()
+    assert "<h1>cmp: sams-vae, seed 0</h1>" in text
     assert all(f">{name}<" in text for name in ("sams-vae", "cpa-vae", "additive"))
     assert "seed 0</td>" in text  # agreement of the seeds
     table = pd.read_csv(folder / "cmp/table.csv").set_index(["split", "predictor", "metric"])
     assert f"{table.loc[('test', 'cpa-vae', 'rmse'), 'mean']:.3f}" in text
-    done = call(f"{line} --models cpa-vae --out other --no-report")
+
+
+def test_a_report_can_be_left_out(folder: Path, call: Any) -> None:
+    write_h5ad(folder / "data.h5ad", make_adata())
+    size = "--n-latent 3 --n-hidden 6 --max-steps 4 --batch-size 64 --no-progress"
+    done = call(f"train data.h5ad --split-key split {size} --out run --no-report")
     assert done[::2] == (0, [])
-    assert not (folder / "other/report.html").exists()
+    scoring = "--no-baselines --n-particles 5 --effect-particles 20 --no-progress"
+    assert call(f"evaluate run data.h5ad {scoring} --no-report").code == 0
+    assert not (folder / "run/report.html").exists()
+    done = call(f"evaluate run data.h5ad {scoring}")
+    assert "the report is run/report.html" in done.out
+    scores = read_csv(folder / "run/scores.csv").set_index(["condition", "metric"])["value"]
+    text = (folder / "run/report.html").read_text()
+    assert f">{scores['(all)', 'rmse']:.3f}" in text
 
 
 def test_a_saved_model_has_a_report_too(
     trained: samsvae.SAMSVAE, screen: samsvae.Screen, tmp_path: Path
 ) -> None:
     trained.save(tmp_path)
-    text = samsvae.write_report(tmp_path, screen, **QUICK).read_text()
+    assert "write_report(..., scores=)" in samsvae.write_report(tmp_path, **QUICK).read_text()
+    asked = {"n_halvings": 0, "effect_particles": 20, "n_particles": 5, "progress": False}
+    scores = samsvae.evaluate(trained, screen, scale="log", **asked)
+    other = samsvae.SAMSVAE(screen, **SMALL).train(**TRAINING)
+    agreement = samsvae.stability({"one": trained, "two": other}, **QUICK)
+    path = samsvae.write_report(tmp_path, screen, scores=scores, stability=agreement, **QUICK)
+    text = path.read_text()
+    pooled = scores[scores["condition"] == "(all)"].set_index("metric")["value"]
+    assert f">{pooled['rmse']:.3f}" in text
+    assert f">{agreement['effect_pearson'][0]:.3f}<" in text
     assert "<dt>n_hidden_embedding</dt><dd>6</dd>" in text  # its hyperparameters
+
+
+def test_real_values_have_no_library_size(tmp_path: Path) -> None:
+    adata = make_adata()
+    adata.X = np.log1p(adata.X)
+    screen = samsvae.Screen.from_anndata(adata, split_key="split", counts=False)
+    model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8, likelihood="gaussian")
+    model.train(**TRAINING).save(tmp_path)
+    text = samsvae.write_report(tmp_path, screen, **QUICK).read_text()
+    assert "counts in the median cell" not in text
+    assert json.loads(text.split('type="application/json">')[1].split("</script>")[0])["scale"] == (
+        "mean"
+    )

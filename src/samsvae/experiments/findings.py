@@ -79,6 +79,7 @@ def effects_of(
         except InputError as error:
             why = f"There are no error rates: {error}."
     size: dict[str, Any] = {"library_size": "observed"} if scale != "mean" else {}
+    size |= {"batch": "observed"} if model.vocabulary.batches else {}
     effects = model.effects(conditions, scale=scale, **size, **asked)
     n_genes = effects.n_vars
     observed, n_cells = np.full(effects.shape, np.nan), np.asarray(effects.obs["n_train_cells"])
@@ -223,13 +224,14 @@ def _overview(screen: Screen) -> dict[str, Any]:
     several = [
         name for name in screen.conditions if len(parts.read(name, screen.perturbations)) > 1
     ]
+    sizes = screen.library_size if screen.vocabulary.counts else np.full(1, np.nan)
     return {
         "n_cells": len(screen),
         "n_control_cells": int(screen.is_control.sum()),
         "n_genes": len(screen.genes),
         "n_perturbations": int((screen.cells_per_perturbation > 0).sum()),
         "n_combinations": len(several),
-        "library_size": np.quantile(screen.library_size, [0, 0.25, 0.5, 0.75, 1]).tolist(),
+        "library_size": np.quantile(sizes, [0, 0.25, 0.5, 0.75, 1]).tolist(),
     }
 
 
@@ -237,7 +239,8 @@ def _cells(model: Estimator, screen: Screen) -> pd.DataFrame:
     table = screen.summary()
     if "total" not in table:
         table = table.rename(columns={"cells": "total"})
-    sizes = pd.Series(screen.library_size).groupby(screen.condition).median()
+    own = screen.library_size if screen.vocabulary.counts else np.full(len(screen), np.nan)
+    sizes = pd.Series(own).groupby(screen.condition).median()
     sizes.index = [screen.condition_names[i] for i in sizes.index]
     table["library_size"] = sizes.reindex(table.index)
     table["identified"] = [model.facts.is_identified(name) for name in table.index]

@@ -18,7 +18,7 @@ from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator, saving
-from samsvae.evaluation.stability import stability
+from samsvae.evaluation.stability import stability as agreement_of
 from samsvae.experiments.findings import asked_for, effects_of, gathered, scores_of
 from samsvae.experiments.job import Fit
 from samsvae.experiments.run import Run
@@ -44,6 +44,8 @@ def write_report(
     data: Screen | str | os.PathLike[str] | None = None,
     conditions: Conditions = (),
     *,
+    scores: pd.DataFrame | None = None,
+    stability: pd.DataFrame | None = None,
     n_particles: int = 2500,
     seed: int = 0,
     progress: bool = True,
@@ -63,6 +65,11 @@ def write_report(
         default the screen.h5ad of the run; without one the report is of the model alone.
     conditions
         At most 500, beside those of the data: such as combinations that were not measured.
+    scores
+        As `samsvae.evaluate` returns them; by default those that `samsvae evaluate` left in the
+        run.
+    stability
+        As `samsvae.stability` returns it.
     n_particles
         Of the model's effects.
     seed
@@ -93,6 +100,8 @@ def write_report(
         model,
         screen,
         conditions,
+        scores=scores,
+        agreement=stability,
         n_particles=n_particles,
         seed=seed,
         progress=progress,
@@ -104,6 +113,9 @@ def report_run(
     model: Estimator,
     screen: Screen | None,
     conditions: Conditions = (),
+    *,
+    scores: pd.DataFrame | None = None,
+    agreement: pd.DataFrame | None = None,
     **asked: Any,
 ) -> Path:
     """Write the report of a run whose model and screen are at hand; see `write_report`.
@@ -118,19 +130,31 @@ def report_run(
         What it was trained on; without a screen the report is of the model alone.
     conditions
         Beside those of the data.
+    scores, agreement
+        As `samsvae.evaluate` and `samsvae.stability` return them.
     **asked
         n_particles, seed, progress.
     """
-    scores = run.scores()
-    told = None if scores is None else scores_of(scores, [model.name])
-    missing = {
-        "evaluation": f"Not evaluated yet: samsvae evaluate {run.place} DATA scores the run on "
-        "its test cells, beside baselines and a technical duplicate, and writes this report anew."
-    }
-    has_settings = (run / "config.toml").is_file()  # a model that was saved has none
-    settings = run.config() if has_settings else model.hyperparameters
+    known = run.scores() if scores is None else scores
+    told = None if known is None else scores_of(known, [model.name])
+    how = f"samsvae evaluate {run.place} DATA scores the run on its test cells"
+    settings = model.hyperparameters
+    if (run / "config.toml").is_file():
+        settings = run.config()
+    else:  # a model that was saved, not trained as a run
+        how = "samsvae.evaluate scores it on its test cells, for write_report(..., scores=)"
+    why = f"Not evaluated yet: {how}, beside baselines and a technical duplicate."
     return _write(
-        run, run.folder, model, screen, conditions, settings, told, missing=missing, **asked
+        run,
+        run.folder,
+        model,
+        screen,
+        conditions,
+        settings,
+        told,
+        agreement=agreement,
+        missing={"evaluation": why},
+        **asked,
     )
 
 
@@ -169,10 +193,19 @@ def report_comparison(
     agreement = None
     if len(seeds) > 1:
         shown = bool(asked.get("progress", True))
-        agreement = stability(seeds, n_particles=_SEED_PARTICLES, progress=shown)
+        agreement = agreement_of(seeds, n_particles=_SEED_PARTICLES, progress=shown)
     scores = scores_of(table.rename(columns={"mean": "value"}), labels)
     return _write(
-        place, run.folder, model, screen, (), run.config(), scores, agreement=agreement, **asked
+        place,
+        run.folder,
+        model,
+        screen,
+        (),
+        run.config(),
+        scores,
+        name=f"{place.place.name}: {first.label}, seed {first.cell.seed}",
+        agreement=agreement,
+        **asked,
     )
 
 
@@ -185,6 +218,7 @@ def _write(
     settings: Mapping[str, Any],
     scores: pd.DataFrame | None,
     *,
+    name: str | None = None,
     agreement: pd.DataFrame | None = None,
     missing: Mapping[str, str] | None = None,
     **asked: Any,
@@ -197,7 +231,7 @@ def _write(
         model,
         matched,
         effects,
-        name=place.place.name,
+        name=name or place.place.name,
         settings=settings,
         scores=scores,
         stability=agreement,

@@ -24,7 +24,7 @@ class Findings:
     """As `model.history`."""
     overview: Mapping[str, Any] = field(default_factory=dict)
     """Of the cells: n_cells, n_control_cells, n_genes, n_perturbations, n_combinations,
-    library_size (quantiles 0, 25, 50, 75, 100 %)."""
+    library_size (quantiles 0, 25, 50, 75, 100 %; NaN for real values, which have none)."""
     cells: pd.DataFrame | None = None
     """By condition, control first: cells in each split, in `total`; `library_size` (median),
     `identified` (or not to be told from batches), `is_trained`."""
