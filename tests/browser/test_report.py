@@ -150,6 +150,18 @@ def test_the_mask_is_read_with_the_keyboard(opened: Open) -> None:
     assert page.locator("#condition-title").inner_text() == last
 
 
+def test_the_mask_can_leave_out_who_moves_nothing(opened: Open) -> None:
+    singles = ["A", "B", "C", "D"]
+    table = inclusion(singles)
+    table.loc[table["perturbation"] != "C", "probability"] = 0.1
+    page = opened(written(findings(inclusion=table, mechanisms=mechanisms(singles))))
+    page.select_option("#mask-rows", "moved")
+    canvas = page.locator("#mask-map canvas")
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown"):
+        canvas.press(key)
+        assert page.locator("#mask-told").inner_text().startswith("C in z0: ")
+
+
 def violations(page: Any) -> list[str]:
     """Return what axe-core finds seriously wrong."""
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")

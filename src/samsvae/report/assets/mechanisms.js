@@ -1,11 +1,16 @@
 // Which perturbation moves which mechanism: a map to point at, and where perturbations lie.
 function maskMap() {
   const host = byId("mask-map");
-  const mask = data.mask;
-  if (!host || !mask.dimensions) return;
-  const [rows, columns] = [mask.perturbations.length, mask.dimensions.length];
+  const whole = data.mask;
+  if (!host || !whole.dimensions) return;
+  const among = byId("mask-rows");
+  const every = [...whole.perturbations.keys()];
+  const moved = every.filter((r) => whole.probability[r].some((p) => p > 0.5));
+  let mask = whole;
+  let rows = every.length;
+  const columns = whole.dimensions.length;
   const largest = mask.shift.flat().reduce((most, v) => Math.max(most, Math.abs(v || 0)), 1e-9);
-  const canvas = make("canvas", { class: "map", role: "img", tabindex: 0, "aria-describedby": "mask-told", "aria-label": `Shifts of ${rows} perturbations in ${columns} mechanisms. Arrow keys move, Enter opens the perturbation.` });
+  const canvas = make("canvas", { class: "map", role: "img", tabindex: 0, "aria-describedby": "mask-told" });
   const told = byId("mask-told");
   const mode = byId("mask-shows");
   host.append(canvas);
@@ -21,6 +26,7 @@ function maskMap() {
     const cellHeight = named ? 16 : Math.max(1.2, Math.min(6, 900 / rows));
     size = { left, top: 24, cellWidth, cellHeight };
     const [w, h] = [Math.ceil(left + cellWidth * columns + 4), Math.ceil(24 + cellHeight * rows + 4)];
+    canvas.setAttribute("aria-label", `Shifts of ${rows} perturbations in ${columns} mechanisms. Arrow keys move, Enter opens the perturbation.`);
     const ratio = devicePixelRatio || 1;
     [canvas.width, canvas.height] = [w * ratio, h * ratio];
     Object.assign(canvas.style, { width: `${w}px`, height: `${h}px` });
@@ -98,6 +104,18 @@ function maskMap() {
     else point(0, 0);
   });
   mode.addEventListener("change", again);
+  among.addEventListener("change", () => {
+    const kept = among.value === "moved" ? moved : every;
+    mask = {
+      dimensions: whole.dimensions,
+      perturbations: kept.map((r) => whole.perturbations[r]),
+      probability: kept.map((r) => whole.probability[r]),
+      shift: kept.map((r) => whole.shift[r]),
+    };
+    rows = kept.length;
+    at = null;
+    again();
+  });
 }
 
 function short(name, most) {
