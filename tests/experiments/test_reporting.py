@@ -193,12 +193,22 @@ def test_scores_are_of_all_conditions_and_know_what_is_best(
 ) -> None:
     mean = samsvae.baselines.ConditionMean(screen)
     table = samsvae.evaluate(
-        [mean, trained], screen, scale="log", n_halvings=2, effect_particles=20, progress=False
+        {"condition-mean": mean, "sams-vae": trained, "mine": trained},
+        screen,
+        scale="log",
+        n_halvings=2,
+        effect_particles=20,
+        progress=False,
     )
     found = scores_of(table, ["sams-vae"])
     assert found["predictor"].iloc[0] == "sams-vae"  # the one that is reported comes first
     kinds = found.drop_duplicates("predictor").set_index("predictor")["kind"].to_dict()
-    assert kinds == {"sams-vae": "model", "condition-mean": "baseline", "duplicate": "duplicate"}
+    assert kinds == {
+        "sams-vae": "model",
+        "mine": "model",
+        "condition-mean": "baseline",
+        "duplicate": "duplicate",
+    }
     pooled = table[table["condition"] == "(all)"].set_index(["predictor", "metric"])["value"]
     for row in found.itertuples():
         np.testing.assert_equal(row.value, pooled[row.predictor, row.metric])

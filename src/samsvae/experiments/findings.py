@@ -17,6 +17,7 @@ from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator
+from samsvae.evaluation.baselines import BASELINES
 from samsvae.evaluation.differential_expression import differential_expression
 from samsvae.evaluation.discoveries import discoveries
 from samsvae.evaluation.enrichment import most_similar
@@ -193,19 +194,15 @@ def scores_of(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
     table
         As `samsvae.evaluate` returns it, or with one row per predictor, split and metric.
     models
-        Predictors that are models, the one reported first.
+        Those that come first, in this order. What bears no baseline's name is a model.
     """
     pooled = table[table["condition"] == POOLED] if "condition" in table else table
     order = [name for name in SHOWN if name in set(pooled["metric"])]
     shown = pooled[pooled["metric"].isin(order)].copy()
     own = list(models)
 
-    def kind(name: str) -> str:
-        if any(name == model or name == f"{model}, with data" for model in own):
-            return "model"
-        return "duplicate" if name == DUPLICATE else "baseline"
-
-    shown["kind"] = shown["predictor"].map(kind)
+    kinds = {DUPLICATE: "duplicate", **{kind.name: "baseline" for kind in BASELINES}}
+    shown["kind"] = shown["predictor"].map(kinds).fillna("model")  # whatever it was called
     shown["best"] = shown["metric"].map({metric.name: metric.best for metric in METRICS})
     for column in ("lower", "upper", "sd"):
         if column not in shown:

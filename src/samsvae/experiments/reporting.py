@@ -137,7 +137,7 @@ def report_run(
     """
     known = run.scores() if scores is None else scores
     told = None if known is None else scores_of(known, [model.name])
-    how = f"samsvae evaluate {run.place} DATA scores the run on its test cells"
+    how = "samsvae evaluate RUN DATA scores the run on its test cells"
     settings = model.hyperparameters
     if (run / "config.toml").is_file():
         settings = run.config()
