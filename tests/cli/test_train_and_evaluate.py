@@ -95,6 +95,7 @@ def test_evaluate_without_baselines(folder: Path, run: Path, call: Call) -> None
     done = call(f"evaluate run only_test.h5ad {options}")
     assert done[::2] == (0, [])
     assert "no training cells" in done.out
+    assert "the report is" not in done.out  # it is of the cells that were learned from
     assert set(pd.read_csv(run / "scores.csv")["predictor"]) == {"sams-vae"}
 
 

@@ -47,7 +47,7 @@ def evaluate(
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     report
-        Write report.html anew, with these scores.
+        Write report.html anew, with these scores; where the data hold the training cells.
     """
     from samsvae.cli.tables import comparison_tables, summary_table
     from samsvae.experiments.compare import table_of
@@ -71,6 +71,6 @@ def evaluate(
         for table in comparison_tables(table_of(result.scores), console.width):
             console.print(table)
     say(f"written to {run}")
-    if report:
+    if report and len(screen.train):  # the report is of the cells that the model has learned from
         path = report_run(folder, model, screen, progress=settings.progress)
         say(f"the report is {path}: open it in a browser")
