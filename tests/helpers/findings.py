@@ -172,7 +172,8 @@ def findings(**changed: Any) -> Findings:
                 "sgrna": ["A_1", HOSTILE, "x"],
                 "n_cells": [60, 40, 100],
                 "strength": [1.1, 0.1, 1.0],
-                "se": [0.1, 0.1, 0.1],
+                "strength_se": [0.1, 0.1, 0.1],
+                "flag": ["", "dead", "few cells"],
             }
         ),
         "batches": pd.DataFrame(

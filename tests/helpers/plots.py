@@ -46,7 +46,7 @@ STRENGTHS = pd.DataFrame(
         "sgrna": ["A_1", "A_2", "A_3", "B_1"],
         "n_cells": [60, 1, 40, 100],
         "strength": [1.1, 0.1, np.nan, 0.9],
-        "se": [0.1, np.nan, np.nan, 0.1],
+        "strength_se": [0.1, np.nan, np.nan, 0.1],
     }
 )
 STABILITY = pd.DataFrame(

@@ -23,7 +23,7 @@ from samsvae.evaluation.discoveries import discoveries
 from samsvae.evaluation.enrichment import most_similar
 from samsvae.evaluation.evaluate import POOLED
 from samsvae.evaluation.halves import DUPLICATE
-from samsvae.evaluation.sgrna_strengths import sgrna_strengths
+from samsvae.evaluation.sgrnas import sgrnas
 from samsvae.metrics.registry import HEADLINES, METRICS
 from samsvae.report.findings import Findings
 
@@ -159,8 +159,10 @@ def gathered(
             "batches": _batches(screen),
         }
         if screen.sgrna is not None:
-            wide = effects.pivot(index="condition", columns="gene", values="estimate")
-            seen["sgrnas"] = sgrna_strengths(screen, wide, scale=scale)
+            try:
+                seen["sgrnas"] = sgrnas(screen, progress=False).sgrnas
+            except InputError as error:
+                why["sgrnas"] = f"There is nothing to say of sgRNAs: {error}."
     else:
         why["data"] = "The cells are not at hand: samsvae report RUN DATA shows them."
     silent = model.facts.silent

@@ -15,23 +15,23 @@ _HALF_WIDTH = 1.645
 def sgrnas_of_target(
     strengths: pd.DataFrame, condition: str | None = None, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw how strongly the cells of each sgRNA show the effect of their condition.
+    """Draw the effect of each sgRNA as a multiple of that of the target's other sgRNAs.
 
-    0 is a cell like control, 1 the effect of the condition as it is estimated.
+    0 is like control, 1 like the others.
 
     Parameters
     ----------
     strengths
-        As `samsvae.evaluation.sgrnas.sgrna_strengths` returns it: sgrna, n_cells, strength, se.
+        `samsvae.sgrnas(screen).sgrnas`: sgrna, n_cells, strength, strength_se.
     condition
         Which, where the table has several.
     ax
         Where to draw.
     """
-    need(strengths, ("sgrna", "n_cells", "strength", "se"), "sgRNAs")
+    need(strengths, ("sgrna", "n_cells", "strength", "strength_se"), "sgRNAs")
     rows = rows_of(strengths, condition).sort_values("strength", kind="stable")
     ax = axes_of(ax, (5, 1.3 + 0.3 * len(rows)))
-    place, half = np.arange(len(rows)), _HALF_WIDTH * rows["se"]
+    place, half = np.arange(len(rows)), _HALF_WIDTH * rows["strength_se"]
     value = rows["strength"]
     ax.hlines(place, value - half, value + half, color="#888888", linewidth=2)
     ax.plot(value, place, "o", color=COLOURS[0])
@@ -40,7 +40,7 @@ def sgrnas_of_target(
     labels = [f"{short(row.sgrna)} ({row.n_cells:,})" for row in rows.itertuples()]
     ax.set_yticks(place, labels, fontsize=8)
     ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.set_xlabel("strength, share of the condition's effect (90 % of the sampling error)")
+    ax.set_xlabel("strength, multiple of the others' effect (90 % of the sampling error)")
     ax.set_title(short(condition or "", 40), fontsize=10)
     ax.set_ylabel("sgRNA (cells)")
     bare(ax)

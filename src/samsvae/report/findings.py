@@ -29,8 +29,7 @@ class Findings:
     """By condition, control first: cells in each split, in `total`; `library_size` (median),
     `identified` (or not to be told from batches), `is_trained`."""
     sgrnas: pd.DataFrame | None = None
-    """condition, sgrna, n_cells; strength (mean position of its cells along the effect of the
-    condition: control 0, the condition 1) and its standard error se."""
+    """As `samsvae.sgrnas` returns them."""
     batches: pd.DataFrame | None = None
     """By batch: control, perturbed (cells), n_conditions."""
     silent: tuple[str, ...] = ()

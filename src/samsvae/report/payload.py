@@ -101,7 +101,8 @@ def _sgrnas(findings: Findings, place: dict[str, int]) -> list[list[list[Any]]]:
     if findings.sgrnas is not None:
         for row in findings.sgrnas.itertuples():
             if row.condition in place:
-                told = [str(row.sgrna), int(row.n_cells), _short(row.strength), _short(row.se)]
+                strength = _short(row.strength), _short(row.strength_se)
+                told = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
                 found[place[str(row.condition)]].append(told)
     return found
 

@@ -57,14 +57,14 @@ function conditionPart() {
       return;
     }
     const place = make("div", { class: "chart" });
-    host.append(make("p", {}, "Where the cells of each sgRNA stand, on average, along the effect of the condition: 0 as control, 1 as the condition's estimate. An sgRNA near 0 does not work. Bars: 90 % of the sampling error."), place);
+    host.append(make("p", {}, "The effect of each sgRNA as a multiple of that of the others together: 0 as control, 1 as the others. None is given where the others change no gene for sure. Bars: 90 % of the sampling error."), place);
     rowChart(place, {
-      rows: own.map(([name, n, value, se]) => ({
-        name: `${name} (${n})`,
+      rows: own.map(([name, n, value, se, flag]) => ({
+        name: flag ? `${name} (${n}, ${flag})` : `${name} (${n})`,
         interval: value === null || se === null ? null : [value - 1.645 * se, value + 1.645 * se],
         marks: [{ value, mark: "first", text: `${n} cells, strength` }],
       })),
-      xLabel: "strength, share of the effect", label: `Strength of the sgRNAs of ${conditionName(c)}`,
+      xLabel: "strength, multiple of the others' effect", label: `Strength of the sgRNAs of ${conditionName(c)}`,
     });
   }
 
