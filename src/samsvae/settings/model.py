@@ -65,8 +65,8 @@ class ShiftSettings:
     response
         "all": what a cell received acts in it. "learned": it acts in a cell with a probability that
         is learned, for each sgRNA where the screen was read with `sgrna_key`, otherwise for each
-        perturbation; effects are then those in the cells that respond. Training takes about twice
-        as long (four times as long with combinations of two).
+        perturbation; effects are then those in the cells that respond. Each step answers for two
+        branches of every cell, for four where there are combinations of two: training takes longer.
     """
 
     embedding_scale: float = 1.0
