@@ -81,6 +81,7 @@ def test_a_report_has_the_numbers_of_python(tmp_path: Path) -> None:
     assert combination["observed"] == [None] * len(genes)  # nobody measured it
     text = path.read_text()
     assert [seen["sgrnas"][0][i][:2] for i in (0, 1)] == [["A0", 24], ["A1", 24]]
+    assert "takes perturbations to act in all cells" in text  # so that no responders are told
     for name, row in pd.crosstab(screen.batch, screen.is_control).iterrows():
         batch = screen.vocabulary.batch_names[int(str(name))]
         assert re.search(rf">{batch}</th><td[^>]*>{row[True]}</td><td[^>]*>{row[False]}<", text)

@@ -109,6 +109,25 @@ def test_the_mask_holds_every_perturbation_and_dimension_in_use() -> None:
     np.testing.assert_allclose(found["shift"], shift, rtol=1e-2)
 
 
+def test_responders_are_told_by_perturbation_and_sgrna() -> None:
+    rates = pd.DataFrame(
+        {
+            "perturbation": ["A", "A"],
+            "sgrna": ["(all)", HOSTILE],
+            "n_cells": [1234, 40],
+            "rate": [0.61, 0.25],
+            "lower": [0.55, 0.1],
+            "upper": [0.7, 0.4],
+            "log_bayes_factor": [12.34, -0.5],
+        }
+    )
+    texts = Reader(page(findings(responders=rates))).texts
+    start = texts.index("(all)")
+    row = [text for text in texts[start - 1 : start + 12] if text.strip()]
+    assert row[:6] == ["A", "(all)", "1,234", "0.61", "0.55 to 0.70", "12.3"]
+    assert HOSTILE in row
+
+
 def test_alike_rows_stand_side_by_side() -> None:
     order = clustered(np.array([[0.0], [5.0], [0.1], [5.1]])).tolist()
     assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
@@ -126,7 +145,8 @@ def test_alike_rows_stand_side_by_side() -> None:
         ({"combinations": {}}, "The data hold no combinations"),
         ({"mechanisms": None, "missing": {"mechanisms": "no masks"}}, "no masks"),
         ({"history": pd.DataFrame()}, "no history of its training"),
-        ({}, "In which cells a perturbation acts is not told"),
+        ({}, "takes perturbations to act in all of them"),
+        ({"missing": {"responders": "train again"}}, "train again"),
     ],
 )
 def test_what_is_missing_is_said(changed: dict[str, Any], words: str) -> None:

@@ -163,6 +163,10 @@ def gathered(
                 seen["sgrnas"] = sgrnas(screen, progress=False).sgrnas
             except InputError as error:
                 why["sgrnas"] = f"There is nothing to say of sgRNAs: {error}."
+        try:
+            seen["responders"] = model.responders(screen, progress=False).rates
+        except InputError as error:
+            why["responders"] = f"Not asked: {error}."
     else:
         why["data"] = "The cells are not at hand: samsvae report RUN DATA shows them."
     silent = model.facts.silent

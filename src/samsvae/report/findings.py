@@ -30,6 +30,8 @@ class Findings:
     `identified` (or not to be told from batches), `is_trained`."""
     sgrnas: pd.DataFrame | None = None
     """As `samsvae.sgrnas` returns them."""
+    responders: pd.DataFrame | None = None
+    """The `rates` of `model.responders`."""
     batches: pd.DataFrame | None = None
     """By batch: control, perturbed (cells), n_conditions."""
     silent: tuple[str, ...] = ()
