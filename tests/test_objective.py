@@ -53,6 +53,8 @@ class LinearGaussian(nn.Module):
 class GivenShift(nn.Module):
     """A mechanism whose shifts are fixed, so that the evidence has a closed form."""
 
+    responders = None
+
     def context(self, dosage: object, shifts: Shifts) -> Tensor:
         return shifts.value
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samsvae.errors import InputError
 from samsvae.settings.run import RUN
 from samsvae.settings.toml import read_toml, toml
 
@@ -16,6 +17,8 @@ from samsvae.settings.toml import read_toml, toml
 def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     if annotation == tuple[str, ...]:
         return st.lists(values_of(str)).map(tuple)
+    if get_origin(annotation) is Literal:
+        return st.sampled_from(get_args(annotation))
     kinds = get_args(annotation) or (annotation,)
     known = {
         bool: st.booleans(),
@@ -42,3 +45,10 @@ def test_config_round_trip(tmp_path_factory: pytest.TempPathFactory, values: dic
     assert {name: type(value) for name, value in read.items()} == {
         name: type(value) for name, value in RUN.complete(values).items() if value is not None
     }
+
+
+def test_a_choice_that_is_none_is_told_the_choices() -> None:
+    with pytest.raises(
+        InputError, match="response = 'some' in x: expected one of 'all', 'learned'"
+    ):
+        RUN.checked({"response": "some"}, "in x")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from samsvae.errors import InputError, unknown
+from samsvae.errors import InputError, listed, unknown
 
 
 class Settings:
@@ -77,6 +77,8 @@ class Settings:
             return cyclopts.convert(self.types[name], texts, converter=converted)
         except (cyclopts.CycloptsError, ValueError, TypeError) as error:
             kind = getattr(self.types[name], "__name__", str(self.types[name]))
+            if get_origin(self.types[name]) is Literal:
+                kind = f"one of {listed(get_args(self.types[name]))}"
             raise InputError(f"{name} = {value!r} {where}: expected {kind}") from error
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
