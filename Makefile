@@ -6,7 +6,7 @@ PYTHON ?= python3
 
 DATA ?= ../shared/data/papalexi2021.h5ad
 
-.PHONY: demo test test-browser test-cell-eval test-cluster lint build bench bench-quick clean
+.PHONY: demo test test-browser test-cell-eval test-cluster docs lint build bench bench-quick clean
 
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
@@ -26,6 +26,10 @@ test-cell-eval: $(CELL_EVAL)/.ready
 # A comparison on a Ray and on a Dask cluster of this machine, of which a worker is killed.
 test-cluster: $(VENV)/.cluster
 	$(BIN)/pytest tests/experiments/test_clusters.py
+
+# The documentation, in build/docs; a warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check
@@ -60,6 +64,10 @@ $(VENV)/.cluster: $(VENV)/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray,dask]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
 $(VENV)/.browser: $(VENV)/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --group browser
 	command -v chromium || command -v chromium-browser || command -v google-chrome \
@@ -76,4 +84,4 @@ $(CELL_EVAL)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CELL_EVAL) dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CELL_EVAL) build dist .mypy_cache .pytest_cache .ruff_cache
