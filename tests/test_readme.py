@@ -1,146 +1,23 @@
-"""Every command of the README and of the docs runs, on a smaller screen than the demo's."""
+"""Every command of the README runs, on a smaller screen than the demo's."""
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-import samsvae
-from samsvae.storage.h5ad import write_h5ad
-
-ROOT = Path(__file__).parents[1]
-MARKS = {"network", "cluster", "gpu", "long"}
-"""Words after the language of a block that say why the tests do not run it."""
-NOT_CODE = {"text", "{eval-rst}", "{glossary}", "{toctree}"}
-NOT_RUN = {
-    ("README.md", "sh", "long"): ["make demo     # sets up .venv, simulates a screen, trains on it"],
-    ("docs/evaluation.md", "sh", "long"): ["samsvae compare papalexi2021.h5ad"],
-    ("docs/index.md", "sh", "network"): ["pip install ."],
-    ("docs/performance.md", "sh", "long"): ["make bench "],
-    ("docs/reproduce.md", "sh", "long"): ["samsvae datasets stand-in replogle"],
-    ("docs/reproduce.md", "sh", "network"): ["samsvae datasets fetch norman"],
-    ("docs/reproduce.md", "sh", "cluster"): ["ray start --head"],
-}
-"""How each block begins that is not run, by page, language and mark."""
-
-
-class Block(NamedTuple):
-    """A fenced block of a page."""
-
-    language: str
-    marks: tuple[str, ...]
-    code: str
-
-
-def blocks_of(page: Path) -> list[Block]:
-    """Return all fenced blocks of a page; in a list they are indented."""
-    found = re.findall(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", page.read_text(), re.M)
-    read = []
-    for indent, head, code in found:
-        language, *marks = head.split() or [""]
-        read.append(Block(language, tuple(marks), re.sub(f"^{indent}", "", code, flags=re.M)))
-    return read
-
-
-def blocks(language: str, page: Path = ROOT / "README.md") -> list[str]:
-    """Return the code of the blocks of a page that are to be run."""
-    return [one.code for one in blocks_of(page) if one[:2] == (language, ())]
-
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-DOCS = [page for page in PAGES[1:] if blocks("python", page)]
-COMMANDS = [page for page in PAGES[1:] if blocks("sh", page)]
-
-CHECKS = {
-    "index": "assert effects.shape == (2, len(screen.genes))",
-    "combinations": """
-assert list(table.columns[2:6]) == ["predicted", "mc_se", "additive", "deviation"]
-assert np.allclose(table["deviation"], table["predicted"] - table["additive"])
-assert not set(held.train.conditions) & set(held.test.conditions)
-assert set(pooled["predictor"]) == {"sams-vae", "additive"}
-""",
-    "mechanisms": """
-assert {"mask_jaccard", "mask_jaccard_chance"} <= set(agreement)
-assert (pairs["shift"].notna()).all()
-assert set(programs["dimension"]) == set(mechanisms.index)
-""",
-    "faq": """
-assert tuple(effects.var_names) == tuple(screen.genes)
-assert list(effects.obs_names) == ["G02+G01", "G01"]
-assert list(effects.obs["condition"]) == ["G01+G02", "G01"]
-assert "G99" in str(said)
-assert would.n_obs == 2 * len(new)
-# An effect is the difference of means of log2(1 + 1e4 x / sum x) of simulated cells.
-cells = model.simulate(["G01", "control"], n_cells=4000, library_size=1e4)
-x = cells.X.toarray()
-values = np.log2(1 + 1e4 * x / x.sum(1, keepdims=True))
-of = cells.obs["condition"].to_numpy()
-found = values[of == "G01"].mean(0) - values[of == "control"].mean(0)
-assert np.abs(found - table.loc["G01"].to_numpy()).max() < 0.3
-""",
-    "plots": "assert len(list(Path('runs/figures').glob('*.png'))) == 6",
-    "report": "assert path.is_file() and 'G01+G02' in path.read_text()",
-    "discoveries": "assert (table['q_value'] < 0.05).any()",
-    "data": "assert (screen.counts.toarray() == x).all()",
-    "evaluation": """
-scores = pooled[pooled["split"] == "test"].set_index(["predictor", "metric"])["value"].sort_index()
-assert {"sams-vae", "condition-mean", "duplicate"} <= set(table["predictor"])
-assert scores["condition-mean", "rmse"] < scores["no-change", "rmse"]
-assert scores["sams-vae", "iwelbo"] < 0
-""",
-    "extending": """
-mask = model.module.mechanism.mask
-assert type(mask) is EmpiricalMask
-moved = mask.prior_logits.detach() - torch.tensor(0.1).logit()
-assert (moved.abs() > 1e-3).all()  # the prior is learned
-table = model.inclusion()
-prior = mask.prior_logits.detach().sigmoid().double().numpy()
-dimensions = [int(name[1:]) for name in table["dimension"]]
-assert np.allclose(table["prior"], prior[dimensions], rtol=1e-5)
-laplace = samsvae.CPAVAE(features, n_latent=5, n_hidden=16, likelihood="laplace")
-laplace.train(max_steps=200, progress=False)
-assert laplace.history["valid_elbo"].iloc[-1] > laplace.history["valid_elbo"].iloc[0]
-assert laplace.effects(["G01"], progress=False).uns["scale"] == "mean"
-""",
-}
-"""What holds after the code of a page has run."""
-
-IGNORED = ("no C compiler", "no perturbation is named after a gene")
-PYTHON = [sys.executable, "-W", "error", *(a for one in IGNORED for a in ("-W", f"ignore:{one}"))]
+from helpers.pages import PYTHON, README, ROOT, blocks, demo_folder, run
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder that looks as `make demo` leaves it."""
-    folder = tmp_path_factory.mktemp("readme")
-    screen = samsvae.datasets.simulated_screen(
-        n_perturbations=5, n_combinations=2, n_genes=30, cells_per_condition=60, n_control=100
-    )
-    (folder / "runs" / "demo").mkdir(parents=True)
-    write_h5ad(folder / "runs" / "demo" / "screen.h5ad", screen.to_anndata())
-    return folder
-
-
-def run(command: list[str], folder: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return demo_folder(tmp_path_factory.mktemp("readme"))
 
 
 @pytest.mark.slow
 def test_python(folder: Path) -> None:
-    code = "\n".join(blocks("python"))
+    code = "\n".join(blocks("python", README))
     said = run([*PYTHON, "-c", code], folder)
     assert "G01+G02" in said
     assert (folder / "runs" / "mine" / "model.json").is_file()
@@ -148,57 +25,13 @@ def test_python(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_shell(folder: Path) -> None:
-    (code,) = [block for block in blocks("sh") if "samsvae train" in block]
+    (code,) = [block for block in blocks("sh", README) if "samsvae train" in block]
     run(["bash", "-e", "-c", code], folder)
     for name in ("metrics.json", "effects.csv", "cells.h5ad", "report.html"):
         assert (folder / "runs" / "x" / name).is_file(), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", DOCS, ids=[page.stem for page in DOCS])
-def test_docs(page: Path, folder: Path) -> None:
-    code = "\n".join([*blocks("python", page), "import numpy as np", CHECKS[page.stem]])
-    run([*PYTHON, "-c", code], folder)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", COMMANDS, ids=[page.stem for page in COMMANDS])
-def test_docs_commands(page: Path, folder: Path) -> None:
-    for code in blocks("sh", page):
-        run(["bash", "-e", "-c", code], folder)
-
-
-def test_every_block_is_run_or_says_why_not() -> None:
-    marked: dict[tuple[str, ...], list[str]] = {}
-    for page in PAGES:
-        for language, marks, code in blocks_of(page):
-            name = str(page.relative_to(ROOT))
-            if language in NOT_CODE:
-                assert not marks, (name, marks)
-            elif marks:
-                assert set(marks) <= MARKS, (name, marks)
-                marked.setdefault((name, language, *marks), []).append(code)
-            else:
-                assert language in ("python", "sh"), f"{name}: {language!r} is not run"
-    assert marked.keys() == NOT_RUN.keys()
-    for key, begin in NOT_RUN.items():
-        assert len(marked[key]) == len(begin), key
-        for code, start in zip(marked[key], begin, strict=True):
-            assert code.startswith(start), code
-
-
-def test_every_public_name_is_in_the_reference() -> None:
-    told = "\n".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
-    modules = ("baselines", "datasets", "export", "plotting", "splits")
-    names = [f"samsvae.{name}" for name in samsvae.__all__ if name not in (*modules, "__version__")]
-    for module in modules:
-        home = "data.splits" if module == "splits" else module
-        found = importlib.import_module(f"samsvae.{home}")
-        names += [f"samsvae.{module}.{name}" for name in found.__all__]
-    assert [name for name in names if not re.search(rf":: {re.escape(name)}$", told, re.M)] == []
-
-
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.M):
+    for target in re.findall(r"^make (\w+)", README.read_text(), re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target

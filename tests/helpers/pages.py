@@ -1,0 +1,64 @@
+"""The README and the pages of the documentation: their blocks, and a folder to run them in."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import samsvae
+from samsvae.storage.h5ad import write_h5ad
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+IGNORED = ("no C compiler", "no perturbation is named after a gene")
+PYTHON = [sys.executable, "-W", "error", *(a for one in IGNORED for a in ("-W", f"ignore:{one}"))]
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    marks: tuple[str, ...]
+    code: str
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Return all fenced blocks of a page; in a list they are indented."""
+    found = re.findall(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", page.read_text(), re.M)
+    read = []
+    for indent, head, code in found:
+        language, *marks = head.split() or [""]
+        read.append(Block(language, tuple(marks), re.sub(f"^{indent}", "", code, flags=re.M)))
+    return read
+
+
+def blocks(language: str, page: Path) -> list[str]:
+    """Return the code of the blocks of a page that are to be run."""
+    return [one.code for one in blocks_of(page) if one[:2] == (language, ())]
+
+
+def demo_folder(folder: Path) -> Path:
+    """Make a folder look as `make demo` leaves it, with a smaller screen."""
+    screen = samsvae.datasets.simulated_screen(
+        n_perturbations=5, n_combinations=2, n_genes=30, cells_per_condition=60, n_control=100
+    )
+    (folder / "runs" / "demo").mkdir(parents=True)
+    write_h5ad(folder / "runs" / "demo" / "screen.h5ad", screen.to_anndata())
+    return folder
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run a command in a folder, and return what it says."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
