@@ -3,6 +3,9 @@
 import re
 from typing import Any
 
+from docutils.nodes import SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
+
 import samsvae
 
 project = "samsvae"
@@ -16,6 +19,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
 ]
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"samsvae {version}"
 exclude_patterns = ["_build"]
@@ -55,6 +59,20 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
         lines[:0] = ["..", ""]  # else what stands before a colon is taken for a type
 
 
+def inline_math(translator: Any, node: Any) -> None:
+    """Write MathML, which browsers show by themselves: no script, no network."""
+    translator.body.append(tex2mathml(node.astext()))
+    raise SkipNode
+
+
+def block_math(translator: Any, node: Any) -> None:
+    """The same, on lines of its own; a wide equation scrolls."""
+    equation = tex2mathml(node.astext(), as_block=True)
+    translator.body.append(f'<div class="math" style="overflow-x: auto">{equation}</div>')
+    raise SkipNode
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-process-docstring", plain, priority=400)
