@@ -68,7 +68,8 @@ def inline_math(translator: Any, node: Any) -> None:
 def block_math(translator: Any, node: Any) -> None:
     """The same, on lines of its own; a wide equation scrolls."""
     equation = tex2mathml(node.astext(), as_block=True)
-    translator.body.append(f'<div class="math" style="overflow-x: auto; margin: 1em 0; padding: 0.3em 0">{equation}</div>')
+    style = "overflow-x: auto; margin: 1em 0; padding: 0.3em 0"
+    translator.body.append(f'<div class="math" style="{style}">{equation}</div>')
     raise SkipNode
 
 
