@@ -105,6 +105,8 @@ def test_docs_commands(page: Path, folder: Path) -> None:
 def test_every_block_is_run_or_says_why_not() -> None:
     marked: dict[tuple[str, ...], list[str]] = {}
     for page in (README, *PAGES):
+        fences = re.findall(r"^\s*(?:```|~~~)", page.read_text(), re.M)
+        assert len(fences) == 2 * len(blocks_of(page)), f"{page.name}: a block that is not read"
         for language, marks, code in blocks_of(page):
             name = str(page.relative_to(ROOT))
             if language in NOT_CODE:
