@@ -11,8 +11,9 @@ DATA ?= ../shared/data/papalexi2021.h5ad
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
 
+# Without those that need longer, and have a target of their own.
 test: $(VENV)/.ready
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/experiments/test_clusters.py
 
 # The report in a browser: a Chromium that is there, or the one that apt-get has. Without one these
 # tests are skipped, and say so.
