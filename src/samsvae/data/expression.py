@@ -36,13 +36,20 @@ def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     return values
 
 
-def group_means(values: sp.csr_matrix, group: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return the mean of the cells of each group, `group gene`; NaN for an empty one."""
+def group_sums(
+    values: sp.csr_matrix, group: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum over the cells of each group, `group gene`, and how many these are."""
     n_cells = len(group)
     member = sp.csr_matrix((np.ones(n_cells), (group, np.arange(n_cells))), (n_groups, n_cells))
-    cells = np.bincount(group, minlength=n_groups)[:, None]
+    return (member @ values).toarray(), np.bincount(group, minlength=n_groups)
+
+
+def group_means(values: sp.csr_matrix, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """Return the mean of the cells of each group, `group gene`; NaN for an empty one."""
+    sums, n_cells = group_sums(values, group, n_groups)
     with np.errstate(invalid="ignore"):  # 0 / 0
-        means: np.ndarray = (member @ values).toarray() / cells
+        means: np.ndarray = sums / n_cells[:, None]
     return means
 
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from rich.progress import track
 from scipy.stats import false_discovery_control
 
-from samsvae.data.expression import expression
+from samsvae.data.expression import expression, group_sums
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
@@ -166,7 +166,7 @@ def _control_halves(screen: Screen, values: sp.csr_matrix, seed: int) -> _Halves
     means, sizes = [], []
     for half in (0, 1):
         cells = control[rank % 2 == half]
-        sums, n = _sums(values[cells], screen.batch[cells], n_batches)
+        sums, n = group_sums(values[cells], screen.batch[cells], n_batches)
         means.append(sums / np.maximum(n, 1)[:, None])
         sizes.append(n)
     enough = (sizes[0] > 0) & (sizes[1] > 0)
@@ -190,7 +190,7 @@ class _Condition:
     ) -> None:
         self.group, self.batch, self.n_groups = group, batch, int(group.max()) + 1
         n_batches = len(halves.with_control)
-        of_batch, n_batch = _sums(values, batch, n_batches)
+        of_batch, n_batch = group_sums(values, batch, n_batches)
         center = of_batch / np.maximum(n_batch, 1)[:, None]
         present = np.flatnonzero(n_batch)
         squares = np.asarray(values.multiply(values).sum(0)).ravel()
@@ -200,7 +200,7 @@ class _Condition:
         self.variance = np.where(self.varies, variance, 1.0)
         dense = values.toarray() - center[batch]  # a condition has few cells
         self.values = dense[:, self.varies]
-        self.sums, self.n_cells = _sums(sp.csr_matrix(self.values), group, self.n_groups)
+        self.sums, self.n_cells = group_sums(sp.csr_matrix(self.values), group, self.n_groups)
         # Effects: means of what is left of the batches' own effects, and these.
         shares = np.zeros((self.n_groups, n_batches))
         np.add.at(shares, (group, batch), 1)
@@ -324,13 +324,6 @@ def _corrected(p: pd.Series) -> np.ndarray:
     if known.any():
         q[known] = false_discovery_control(values[known])
     return q
-
-
-def _sums(values: sp.csr_matrix, group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums over the cells of each group, `group gene`, and how many these are."""
-    n_cells = len(group)
-    member = sp.csr_matrix((np.ones(n_cells), (group, np.arange(n_cells))), (n, n_cells))
-    return (member @ values).toarray(), np.bincount(group, minlength=n)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
