@@ -90,11 +90,7 @@ def write_report(
     """
     directory = Run(Path(run))
     model = directory.model(device)
-    screen = data
-    if screen is None and (directory / "screen.h5ad").is_file():
-        screen = directory / "screen.h5ad"
-    if screen is not None and not isinstance(screen, Screen):
-        screen = directory.screen(Path(screen), {})
+    screen = data if isinstance(data, Screen) else screen_of(directory, data)
     return report_run(
         directory,
         model,
@@ -106,6 +102,15 @@ def write_report(
         seed=seed,
         progress=progress,
     )
+
+
+def screen_of(
+    run: Run, data: str | os.PathLike[str] | None, settings: Mapping[str, Any] | None = None
+) -> Screen | None:
+    """Return the screen of a path, or that which lies in a run, if one does."""
+    own = run / "screen.h5ad"
+    place = data if data is not None else (own if own.is_file() else None)
+    return None if place is None else run.screen(Path(place), settings or {})
 
 
 def report_run(

@@ -47,14 +47,12 @@ def report(
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     """
-    from samsvae.experiments.reporting import report_run
+    from samsvae.experiments.reporting import report_run, screen_of
     from samsvae.experiments.run import Run
 
     directory = Run(run)
     model = directory.model(device)
-    own = directory / "screen.h5ad"
-    place = data or (own if own.is_file() else None)
-    screen = None if place is None else directory.screen(place, settings)
+    screen = screen_of(directory, data, settings)
     asked = {"n_particles": n_particles, "seed": seed, "progress": progress}
     path = report_run(directory, model, screen, conditions, **asked)
     say(f"the report is {path}: open it in a browser")
