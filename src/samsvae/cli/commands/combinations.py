@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samsvae.cli.console import say
+from samsvae.cli.console import write_rows
 from samsvae.cli.options import NOTHING, given
 from samsvae.settings.by_name import Settings
 from samsvae.settings.screen import ScreenSettings
@@ -56,7 +56,7 @@ def combinations(
     """
     from samsvae.evaluation.combinations import combinations as tables
     from samsvae.experiments.run import Run
-    from samsvae.storage.tables import check_writable, write_table
+    from samsvae.storage.tables import check_writable
 
     check_writable(out, overwrite=overwrite)
     directory = Run(run)
@@ -70,4 +70,4 @@ def combinations(
         seed=seed,
         progress=progress,
     )
-    say(f"{write_table(out, found):,} rows written to {out}")
+    write_rows(out, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samsvae.cli.console import console, say
+from samsvae.cli.console import console, say, write_rows
 
 
 def programs(
@@ -50,7 +50,7 @@ def programs(
     from samsvae.errors import InputError
     from samsvae.evaluation.enrichment import enrichment as rich_sets
     from samsvae.experiments.run import Run
-    from samsvae.storage.tables import check_writable, write_table
+    from samsvae.storage.tables import check_writable
 
     if enrichment is not None and gene_sets is None:
         raise InputError("--enrichment is given without gene sets: expected --gene-sets too")
@@ -64,8 +64,7 @@ def programs(
     else:
         console.print(program_table(table, model.mechanisms()))
     if out is not None:
-        write_table(out, [table])
-        say(f"{len(table):,} rows written to {out}")
+        write_rows(out, [table])
     if gene_sets is not None and len(table):
         named = table.rename(columns={"dimension": "condition"})
         sets = rich_sets(named, gene_sets, score="loading")
@@ -73,5 +72,4 @@ def programs(
         surest = sets[sets["q_rank"] < 0.05]
         say(f"{len(surest):,} of {len(sets):,} pairs of dimension and gene set at q_rank < 0.05")
         if enrichment is not None:
-            write_table(enrichment, [sets])
-            say(f"{len(sets):,} rows written to {enrichment}")
+            write_rows(enrichment, [sets])

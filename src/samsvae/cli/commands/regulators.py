@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samsvae.cli.console import console, say
+from samsvae.cli.console import console, write_rows
 from samsvae.cli.options import NOTHING, given
 from samsvae.settings.by_name import Settings
 from samsvae.settings.screen import ScreenSettings
@@ -62,7 +62,7 @@ def regulators(
     from samsvae.evaluation.discoveries import discoveries
     from samsvae.evaluation.enrichment import regulators as found
     from samsvae.experiments.run import Run
-    from samsvae.storage.tables import check_writable, write_table
+    from samsvae.storage.tables import check_writable
 
     if not genes:
         raise InputError("no gene is named: expected one or more, such as STAT1, behind the data")
@@ -83,4 +83,4 @@ def regulators(
     for gene, rows in zip(dict.fromkeys(genes), parts, strict=True):
         console.print(regulator_table(rows, gene))
     if out is not None:
-        say(f"{write_table(out, parts):,} rows written to {out}")
+        write_rows(out, parts)

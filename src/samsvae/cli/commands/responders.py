@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samsvae.cli.console import console, say
+from samsvae.cli.console import console, write_rows
 from samsvae.cli.options import NOTHING, given
 from samsvae.settings.by_name import Settings
 from samsvae.settings.screen import ScreenSettings
@@ -54,7 +54,7 @@ def responders(
     """
     from samsvae.cli.tables import rate_table
     from samsvae.experiments.run import Run
-    from samsvae.storage.tables import check_writable, write_table
+    from samsvae.storage.tables import check_writable
 
     for path in (out, rates):
         if path is not None:
@@ -66,5 +66,4 @@ def responders(
     console.print(rate_table(found.rates))
     for path, table in ((out, found.cells), (rates, found.rates)):
         if path is not None:
-            write_table(path, [table])
-            say(f"{len(table):,} rows written to {path}")
+            write_rows(path, [table])
