@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import samsvae
+from helpers.models import replicated
 from helpers.screens import SMALL, half_dead, make_adata, read
 from samsvae import CPAVAE, SAMSVAE, InputError, Screen, SVAEPlus
 from samsvae.estimators.base import Estimator
@@ -107,10 +108,8 @@ def test_states_of_cells_that_do_not_respond_are_not_shifted(model: Estimator) -
 
 
 def test_cells_are_drawn_as_they_respond(model: Estimator) -> None:
-    from samsvae.inference.simulation import replicated_cells
-
     screen = half_dead()
-    drawn = replicated_cells(model.module, model.loader(screen), torch.Generator().manual_seed(0))
+    drawn = replicated(model.module, model.loader(screen), torch.Generator().manual_seed(0))
     means = {name: drawn[np.asarray(screen.sgrna == name)].mean(0)[0, 2] for name in ("Ag1", "Ag2")}
     assert means["Ag1"] > 2 * means["Ag2"]
 

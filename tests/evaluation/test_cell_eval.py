@@ -29,7 +29,7 @@ from samsvae.evaluation.baselines import (
     PerturbationMean,
 )
 from samsvae.metrics.metric import per_condition
-from samsvae.metrics.moments import Values, within_batches
+from samsvae.metrics.moments import within_batches
 from samsvae.metrics.observed import Observed
 from samsvae.metrics.registry import METRICS
 
@@ -77,9 +77,7 @@ def scored_by_us(predictor: Any, screen: Screen, *, floor: bool, **settings: Any
     position = np.full(len(screen.condition_names), -1)
     position[codes] = range(len(names))
     group, one_batch = position[screen.test.condition], np.zeros(len(screen.test), int)
-    compared = within_batches(
-        Values.of(values), group, screen.test.is_control, one_batch, len(names)
-    )
+    compared = within_batches(values, group, screen.test.is_control, one_batch, len(names))
     observed = Observed.of(
         names,
         *compared,

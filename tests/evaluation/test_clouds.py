@@ -278,7 +278,7 @@ def test_real_values_of_a_model() -> None:
     model = samsvae.SAMSVAE(screen, **SMALL, likelihood="gaussian").train(
         max_steps=20, batch_size=64, progress=False
     )
-    space = Space(screen, screen.counts.astype(float), scale="mean", n_cells=9, seed=0)
+    space = Space(screen, expression(screen, "mean"), scale="mean", n_cells=9, seed=0)
     drawn = sp.csr_matrix(model.simulate(["A"], n_cells=9, seed=0).X)
     expected = space.components.transform(drawn)
     np.testing.assert_allclose(space.predicted(model, "A"), expected, atol=1e-6)

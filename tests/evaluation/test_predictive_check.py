@@ -8,11 +8,11 @@ import scipy.stats
 import torch
 
 import samsvae
+from helpers.models import replicated
 from helpers.screens import SMALL, make_adata
 from helpers.statistics import errors
 from samsvae.data.expression import normalised
 from samsvae.estimators import ESTIMATORS
-from samsvae.inference.simulation import replicated_cells
 
 QUICK = {"n_draws": 20, "effect_particles": 300, "progress": False}
 
@@ -53,7 +53,7 @@ def test_replicates_keep_what_cells_received_and_their_sizes(
     cells = screen.train
     generator = torch.Generator().manual_seed(0)
     loader = trained.loader(cells)
-    drawn = [replicated_cells(trained.module, loader, generator) for _ in range(100)]
+    drawn = [replicated(trained.module, loader, generator) for _ in range(100)]
     totals = np.array([np.asarray(x.sum(1)).ravel() for x in drawn])
     error = totals.std(0, ddof=1) / 10
     assert np.all(np.abs(totals.mean(0) - cells.library_size) < errors(len(cells)) * error)
@@ -76,7 +76,7 @@ def test_data_of_the_model_itself_are_what_it_expects(kind: type[samsvae.SAMSVAE
     check = samsvae.predictive_check(model, screen.train, **QUICK)
     assert check.replicated.notna().all(axis=None)
     generator = torch.Generator().manual_seed(99)
-    cells = replicated_cells(model.module, model.loader(screen.train), generator)
+    cells = replicated(model.module, model.loader(screen.train), generator)
     adata = screen.train.to_anndata()
     adata.X = cells
     adata = adata[np.asarray(cells.sum(1)).ravel() > 0]

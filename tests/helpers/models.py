@@ -7,11 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
 from samsvae import SAMSVAE, Screen
+from samsvae.data.loader import Loader
 from samsvae.estimators.base import Estimator
+from samsvae.inference.simulation import replicated_cells
+from samsvae.model.vae import PerturbationVAE
 
 TINY: dict[str, Any] = {"n_latent": 4, "n_hidden": 6}
 Kind = type[Estimator]
@@ -27,6 +31,11 @@ def shaken(kind: Kind, screen: Screen, *, seed: int = 0, **options: Any) -> Esti
             parameter.add_(0.5 * torch.randn_like(parameter))
     model.is_trained = True
     return model
+
+
+def replicated(model: PerturbationVAE, loader: Loader, generator: torch.Generator) -> sp.csr_matrix:
+    """Return new cells in the place of given ones, all at once."""
+    return sp.vstack([drawn for _, drawn in replicated_cells(model, loader, generator)], "csr")
 
 
 @dataclass

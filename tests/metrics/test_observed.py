@@ -9,12 +9,11 @@ from scipy.stats import ttest_ind, ttest_ind_from_stats
 
 import samsvae
 from helpers.statistics import errors
-from samsvae.data.expression import expression
+from samsvae.data.expression import Expression, expression
 from samsvae.evaluation.differential_expression import control_cells
 from samsvae.metrics.moments import (
     Control,
     Moments,
-    Values,
     error_within,
     group_moments,
     pooled_error,
@@ -42,7 +41,7 @@ GROUP = np.append(np.repeat(np.arange(5), SIZES), [-1, -1, -1])
 
 def test_moments_are_those_of_numpy(values: np.ndarray) -> None:
     mixed = np.random.default_rng(1).permutation(len(values))
-    sums = group_moments(Values.of(sp.csr_matrix(values[mixed])), GROUP[mixed], 5)
+    sums = group_moments(Expression(sp.csr_matrix(values[mixed])), GROUP[mixed], 5)
     assert sums.n_cells.tolist() == SIZES
     for group in range(3):
         cells = values[group == GROUP]
@@ -61,7 +60,7 @@ def test_moments_are_those_of_numpy(values: np.ndarray) -> None:
 
 
 def test_welch_is_that_of_scipy(values: np.ndarray) -> None:
-    sums = group_moments(Values.of(sp.csr_matrix(values)), GROUP, 5)
+    sums = group_moments(Expression(sp.csr_matrix(values)), GROUP, 5)
     t, p = welch(sums.of([0, 1]), Control.of_one_batch(sums.of([2]), 2))
     for group in range(2):
         expected = overestimated(values[group == GROUP][:, 3:], values[GROUP == 2][:, 3:])
@@ -77,13 +76,13 @@ def test_welch_is_that_of_scipy(values: np.ndarray) -> None:
 
 def test_observed_effects(screen: samsvae.Screen) -> None:
     cells = expression(screen)
-    dense, n = cells.toarray(), len(screen.condition_names)
+    dense, n = cells[:].toarray(), len(screen.condition_names)
     group, batch = screen.condition - 1, np.zeros(len(screen), int)
     names = list(screen.condition_names)
     mean = np.arange(12.0)
     observed = Observed.of(
         names[1:],
-        *within_batches(Values.of(cells), group, screen.is_control, batch, n - 1),
+        *within_batches(cells, group, screen.is_control, batch, n - 1),
         genes=screen.genes,
         perturbation_mean=mean,
         targets=[[0], [0, 1], [1], []],
@@ -137,7 +136,7 @@ def test_sparse_genes_of_few_cells_are_no_discoveries(n_cells: int) -> None:
     rate = rng.gamma(0.5, 0.3, n_genes)
     cells = sp.csr_matrix(np.log2(1 + 50 * rng.poisson(rate, (n_cells + 400, n_genes))))
     group = np.repeat([0, 1], [n_cells, 400])
-    sums = group_moments(Values.of(cells), group, 2)
+    sums = group_moments(Expression(cells), group, 2)
     own, control = sums.of([0]), sums.of([1])
     _, p = welch(own, Control.of_one_batch(control, 1))
     assert (p < 1e-3).sum() <= 1e-3 * n_genes + errors() * np.sqrt(1e-3 * n_genes)
@@ -156,7 +155,7 @@ def test_within_batches_a_difference_is_that_of_its_batches() -> None:
     group = np.where(batch == 2, 1, group)
     values = rng.normal(size=(6000, 4)) + shift[batch][:, None]
     values[group == 1] += 0.7
-    found, compared, _ = within_batches(Values.of(sp.csr_matrix(values)), group, control, batch, 2)
+    found, compared, _ = within_batches(Expression(sp.csr_matrix(values)), group, control, batch, 2)
     change = found.mean - compared.mean
     error = error_within(found, compared)
     allowed = errors(n_comparisons=8)
@@ -176,8 +175,8 @@ def test_one_batch_under_two_names_is_one_batch() -> None:
     rng = np.random.default_rng(1)
     values, group = sp.csr_matrix(rng.poisson(1.0, (300, 5)) * 1.0), rng.choice([-1, 0, 1], 300)
     control = group == -1
-    ones = within_batches(Values.of(values), group, control, np.zeros(300, int), 2)
-    other = within_batches(Values.of(values), group, control, np.full(300, 1), 2)
+    ones = within_batches(Expression(values), group, control, np.zeros(300, int), 2)
+    other = within_batches(Expression(values), group, control, np.full(300, 1), 2)
     for ours, theirs in zip(ones[:2], other[:2], strict=True):
         for one, another in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(one, another, rtol=1e-10, atol=1e-9)
@@ -186,7 +185,7 @@ def test_one_batch_under_two_names_is_one_batch() -> None:
 def test_a_group_without_control_in_its_batches_has_no_effect() -> None:
     values = sp.csr_matrix(np.arange(12.0).reshape(6, 2))
     group, batch = np.array([-1, -1, 0, 0, 1, 1]), np.array([0, 0, 0, 0, 1, 1])
-    found, compared, _ = within_batches(Values.of(values), group, group == -1, batch, 2)
+    found, compared, _ = within_batches(Expression(values), group, group == -1, batch, 2)
     change = found.mean - compared.mean
     assert np.isfinite(change[0]).all()
     assert np.isnan(change[1]).all()

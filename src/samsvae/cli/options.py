@@ -22,6 +22,11 @@ def given(settings: Settings, *, show_default: bool = True) -> Any:
             name: Annotated[settings.types[name], _WHOLE]
             for name in settings.fields
             if settings.types[name] in (int, int | None)
+        }
+        | {
+            name: Annotated[bool, Parameter(negative=f"--{field.metadata['off']}")]
+            for name, field in settings.fields.items()
+            if "off" in field.metadata
         },
         "__new__": lambda _, **values: values,
     }

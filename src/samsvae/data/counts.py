@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from samsvae.data.sparse import by_rows
 from samsvae.errors import InputError, note
 
-_ROWS = 4096
+ROWS = 4096
 """Rows that are read and checked at once: bounds the memory, whatever the file."""
 _RESIDUE = 1e-3
 """Counts that were computed, such as by undoing a logarithm, are whole but for so much."""
@@ -44,24 +44,36 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
         except ValueError as error:
             raise InputError(f"{where} is no sparse matrix: {error}") from error
     matrix = by_rows(matrix, where)
-    if matrix.dtype.kind not in "fiub":
-        raise InputError(f"{where} holds {matrix.dtype} values: expected real numbers")
     blocks, residue = [], 0.0
-    for start in range(0, matrix.shape[0], _ROWS):
-        rows = matrix[start : start + _ROWS]
-        block = sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
-        block.sum_duplicates()
-        _check(block.data, where, counts=counts)
-        if counts and block.dtype.kind == "f":
-            whole = np.rint(block.data)
-            residue = max(residue, float(np.abs(block.data - whole).max(initial=0)))
-            block.data = whole
-        block.eliminate_zeros()
-        kind = np.min_scalar_type(int(block.data.max(initial=0))) if counts else np.float32
-        blocks.append(block.astype(kind))
+    for start in range(0, matrix.shape[0], ROWS):
+        block, missed = as_counts(matrix[start : start + ROWS], where, counts=counts)
+        blocks.append(block)
+        residue = max(residue, missed)
+    note_rounded(where, residue)
+    return sp.vstack(blocks, format="csr")
+
+
+def as_counts(rows: Any, where: str, *, counts: bool) -> tuple[sp.csr_matrix, float]:
+    """Return some rows as `to_counts` does, and by how much they missed whole numbers."""
+    if rows.dtype.kind not in "fiub":
+        raise InputError(f"{where} holds {rows.dtype} values: expected real numbers")
+    block = sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
+    block.sum_duplicates()
+    _check(block.data, where, counts=counts)
+    residue = 0.0
+    if counts and block.dtype.kind == "f":
+        whole = np.rint(block.data)
+        residue = float(np.abs(block.data - whole).max(initial=0))
+        block.data = whole
+    block.eliminate_zeros()
+    kind = np.min_scalar_type(int(block.data.max(initial=0))) if counts else np.float32
+    return block.astype(kind), residue
+
+
+def note_rounded(where: str, residue: float) -> None:
+    """Tell that counts were no whole numbers, if they were not."""
     if residue:
         note(f"{where} is whole but for {residue:.1g}: rounded to whole numbers")
-    return sp.vstack(blocks, format="csr")
 
 
 def looks_like_counts(matrix: Any) -> bool:

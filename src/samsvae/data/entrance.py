@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from samsvae.data import columns, dosage, labels, matrices
 from samsvae.data.notation import Notation, written
+from samsvae.data.stored import StoredCounts
 from samsvae.data.table import Table
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, note
@@ -24,7 +25,7 @@ class Parts(NamedTuple):
 
     vocabulary: Vocabulary
     cells: pd.Index
-    counts: sp.csr_matrix
+    counts: sp.csr_matrix | StoredCounts
     library_size: np.ndarray
     dosage: sp.csr_matrix
     condition_names: tuple[str, ...]
@@ -94,9 +95,10 @@ def take(table: Table, given: ScreenSettings) -> Taken:
     labels.note_controls(perturbations, notation)
 
     held, matrix, where = matrices.chosen(table, given.layer, real=not given.counts)
-    counts = matrices.counts(table, matrix, where, real=not given.counts)
+    counts, total = matrices.counts(
+        table, matrix, where, real=not given.counts, in_memory=given.in_memory
+    )
     genes = columns.genes(held)
-    total = np.asarray(counts.sum(1), dtype=np.float64).ravel()
     filled = total > 0 if given.counts else np.ones(len(total), bool)
     if not (filled.all() or given.drop_empty_cells):
         raise InputError(

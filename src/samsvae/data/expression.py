@@ -2,16 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import TypeAlias
+
 import numpy as np
 import scipy.sparse as sp
 
 from samsvae.data.screen import Screen
+from samsvae.data.stored import StoredCounts
 from samsvae.types import SCALE_SIZE, Scale
 
+Block: TypeAlias = tuple[slice, sp.csr_matrix]
+"""Which cells, in a row, and their values, `cell gene`."""
 
-def expression(screen: Screen, scale: Scale = "log") -> sp.csr_matrix:
+
+class Expression:
+    """Values of cells, `cell gene`, of which rows and sums are taken.
+
+    Parameters
+    ----------
+    values
+        In memory, as they are; or counts in a file, read and put on the scale at each use.
+    scale
+        Of the latter, see `normalised`.
+    """
+
+    def __init__(self, values: sp.csr_matrix | StoredCounts, scale: Scale = "mean") -> None:
+        self._values, self._scale = values, scale
+        self.shape = values.shape
+
+    def __getitem__(self, rows: np.ndarray | slice) -> sp.csr_matrix:
+        """Return some cells, by position."""
+        if isinstance(self._values, StoredCounts):
+            return normalised(self._values[rows].to_memory(), self._scale)
+        return self._values[rows]
+
+    def at(self, rows: np.ndarray) -> Expression:
+        """Return those of some cells, by position, to be read when they are used."""
+        return Expression(self._values[rows], self._scale)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all cells in order: at once, or, from a file, some at a time."""
+        if isinstance(self._values, StoredCounts):
+            for cells, counts in self._values.blocks():
+                yield cells, normalised(counts, self._scale)
+        else:
+            yield slice(0, self.shape[0]), self._values
+
+    def sums(self, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return sums over the cells of groups, of values and of their squares, `group gene`.
+
+        Parameters
+        ----------
+        group
+            `cell`: which group; -1: none.
+        n_groups
+            Number of groups.
+        """
+        total, square = np.zeros((2, n_groups, self.shape[1]))
+        for cells, values in self.blocks():
+            squares = self._squares if values is self._values else squared(values)
+            member = membership(group[cells], n_groups)
+            total += (member @ values).toarray()
+            square += (member @ squares).toarray()
+        return total, square
+
+    @cached_property
+    def _squares(self) -> sp.csr_matrix:
+        return squared(self._values)
+
+
+def expression(screen: Screen, scale: Scale = "log") -> Expression:
     """Return the expression of a screen's cells on a scale, see `normalised`."""
-    return normalised(screen.counts, scale)
+    counts = screen.counts
+    stored = isinstance(counts, StoredCounts)
+    return Expression(counts if stored else normalised(counts, scale), scale)
 
 
 def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
@@ -36,21 +102,9 @@ def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     return values
 
 
-def group_sums(
-    values: sp.csr_matrix, group: np.ndarray, n_groups: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum over the cells of each group, `group gene`, and how many these are."""
-    n_cells = len(group)
-    member = sp.csr_matrix((np.ones(n_cells), (group, np.arange(n_cells))), (n_groups, n_cells))
-    return (member @ values).toarray(), np.bincount(group, minlength=n_groups)
-
-
-def group_means(values: sp.csr_matrix, group: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return the mean of the cells of each group, `group gene`; NaN for an empty one."""
-    sums, n_cells = group_sums(values, group, n_groups)
-    with np.errstate(invalid="ignore"):  # 0 / 0
-        means: np.ndarray = sums / n_cells[:, None]
-    return means
+def squared(values: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the square of each value."""
+    return sp.csr_matrix(values.multiply(values))
 
 
 def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np.ndarray:
@@ -67,7 +121,7 @@ def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np
 
 
 def differences_from_control(
-    values: sp.csr_matrix, condition: np.ndarray, batch: np.ndarray, n_conditions: int
+    blocks: Iterable[Block], condition: np.ndarray, batch: np.ndarray, n_conditions: int
 ) -> np.ndarray:
     """Return the mean of each condition's cells - that of control, `condition gene`.
 
@@ -77,8 +131,8 @@ def differences_from_control(
 
     Parameters
     ----------
-    values
-        `cell gene`, sparse.
+    blocks
+        The cells' values, in order: they are seen once.
     condition
         `cell`: 0 for control.
     batch
@@ -86,13 +140,51 @@ def differences_from_control(
     n_conditions
         Number of conditions, control among them.
     """
-    control = condition == 0
-    with_control = np.isin(batch, np.unique(batch[control]))
-    rows = np.flatnonzero(with_control)
-    group, batches = condition[rows], batch[rows]
     n_batches = int(batch.max(initial=0)) + 1
-    of_batch = np.nan_to_num(group_means(values[control], batch[control], n_batches))
-    shares = shares_of_batches(group, batches, n_conditions)
-    shares = np.pad(shares, ((0, 0), (0, n_batches - shares.shape[1])))
-    means: np.ndarray = group_means(values[rows], group, n_conditions) - shares @ of_batch
+    control = condition == 0
+    comparable = np.isin(batch, np.unique(batch[control]))
+    # Control cells are summed by batch, others by condition: all in one pass.
+    group = np.where(control, batch, n_batches - 1 + condition)
+    group = np.where(comparable, group, -1)
+    sums, n_cells = sums_of(blocks, group, n_batches + n_conditions - 1)
+    of_batch = sums[:n_batches] / np.maximum(n_cells[:n_batches, None], 1)
+    of_control = sums[:n_batches].sum(0), n_cells[:n_batches].sum()
+    sums, n_cells = (
+        np.concatenate([np.asarray(one)[None], rest[n_batches:]])
+        for one, rest in zip(of_control, (sums, n_cells), strict=True)
+    )
+    shares = shares_of_batches(np.where(comparable, condition, -1), batch, n_conditions)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        means: np.ndarray = sums / n_cells[:, None] - shares @ of_batch
     return means
+
+
+def sums_of(
+    blocks: Iterable[Block], group: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum over the cells of each group, `group gene`, and how many these are.
+
+    Parameters
+    ----------
+    blocks
+        The cells' values, in order: they are seen once.
+    group
+        `cell`: which group; -1: none.
+    n_groups
+        Number of groups.
+    """
+    total: np.ndarray | float = 0.0
+    for cells, values in blocks:
+        total = total + (membership(group[cells], n_groups) @ values).toarray()
+    return np.asarray(total), np.bincount(group[group >= 0], minlength=n_groups)
+
+
+def membership(group: np.ndarray, n_groups: int) -> sp.csr_matrix:
+    """Return the matrix that sums over the cells of each group, `group cell`; -1: of none.
+
+    >>> membership(np.array([1, -1, 0, 1]), 2).toarray()
+    array([[0., 0., 1., 0.],
+           [1., 0., 0., 1.]])
+    """
+    rows = np.flatnonzero(group >= 0)
+    return sp.csr_matrix((np.ones(len(rows)), (group[rows], rows)), (n_groups, len(group)))

@@ -11,6 +11,7 @@ import torch
 from samsvae.data.encoding import Encoding, Separate
 from samsvae.data.resident import ResidentCells, ResidentCounts
 from samsvae.data.screen import Screen
+from samsvae.data.source import Source
 from samsvae.types import Batch, Dosage
 
 
@@ -52,30 +53,30 @@ class Loader:
         self._reagent: np.ndarray | None = None
         if sgrnas is not None:
             self._reagent = _reagents(self._received, screen, encoding.columns, sgrnas)
-        self._covariates = screen.covariates
 
-    def batch(self, rows: np.ndarray | slice) -> Batch:
-        """Return some cells, by position."""
+    def batch(self, rows: np.ndarray | slice, source: Source | None = None) -> Batch:
+        """Return some cells, by position; their counts from another source, if it is given."""
         screen = self.screen
         received = self._named(rows)
         n_t = self.cells_per_column[received.perturbations.numpy()]
         return Batch(
-            self.source.rows(rows).to(self.device, non_blocking=True),
+            (source or self.source).rows(rows).to(self.device, non_blocking=True),
             self._tensor(screen.library_size[rows]),
-            self._tensor(self._covariates[rows]),
+            self._tensor(screen.covariates_of(rows)),
             on_device(received, self.device),
             self._tensor(np.maximum(n_t, 1)),
         )
 
     def resident(self) -> ResidentCells:
         """Return the cells with all their data on the device, to take batches from there."""
-        counts, size = self.screen.counts, self.screen.library_size
+        counts, size = self.screen.to_memory().counts, self.screen.library_size
+        assert isinstance(counts, sp.csr_matrix)
         return ResidentCells(
             ResidentCounts(
                 counts.data, counts.indices, counts.indptr, counts.shape[1], self.device
             ),
             self._tensor(size),
-            self._tensor(self._covariates),
+            self._tensor(self.screen.covariates),
             on_device(self._named(slice(None)), self.device),
             self._tensor(self.cells_per_column),
         )

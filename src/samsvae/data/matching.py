@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from samsvae.data.stored import StoredCounts
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, listed
 
@@ -28,7 +29,9 @@ def check_kinds(data: Vocabulary, model: Vocabulary) -> None:
         )
 
 
-def columns(counts: sp.csr_matrix, ours: Sequence[str], theirs: Sequence[str]) -> sp.csr_matrix:
+def columns(
+    counts: sp.csr_matrix | StoredCounts, ours: Sequence[str], theirs: Sequence[str]
+) -> sp.csr_matrix | StoredCounts:
     """Return the columns of counts that a model names, in its order."""
     known = set(ours)
     missing = [gene for gene in theirs if gene not in known]
@@ -38,7 +41,10 @@ def columns(counts: sp.csr_matrix, ours: Sequence[str], theirs: Sequence[str]) -
         )
     if theirs == ours:
         return counts
-    named = counts[:, pd.Index(ours).get_indexer(pd.Index(theirs))].tocsr()
+    place = pd.Index(ours).get_indexer(pd.Index(theirs))
+    if isinstance(counts, StoredCounts):
+        return counts.genes(place)
+    named = counts[:, place].tocsr()
     named.sort_indices()
     return named
 

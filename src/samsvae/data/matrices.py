@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 
 from samsvae.data.counts import looks_like_counts, to_counts
 from samsvae.data.normalised import looks_normalised
+from samsvae.data.stored import StoredCounts, left_in_file
 from samsvae.data.table import Table
 from samsvae.errors import InputError, listed, note, unknown
 
@@ -50,8 +52,10 @@ def chosen(table: Table, layer: str | None, *, real: bool) -> tuple[Table, Any, 
     )
 
 
-def counts(table: Table, matrix: Any, where: str, *, real: bool) -> sp.csr_matrix:
-    """Return a matrix as counts, `cell gene`; `real` admits real values.
+def counts(
+    table: Table, matrix: Any, where: str, *, real: bool, in_memory: bool
+) -> tuple[sp.csr_matrix | StoredCounts, np.ndarray]:
+    """Return a matrix as counts, `cell gene`, and their sums, `cell`; `real` admits real values.
 
     Raises
     ------
@@ -59,7 +63,10 @@ def counts(table: Table, matrix: Any, where: str, *, real: bool) -> sp.csr_matri
         If it does not hold counts, with where they may be instead.
     """
     try:
-        return to_counts(matrix, where, counts=not real)
+        if not in_memory:
+            return left_in_file(matrix, where, counts=not real)
+        found = to_counts(matrix, where, counts=not real)
+        return found, np.asarray(found.sum(1), np.float64).ravel()
     except InputError as error:
         if real:
             raise

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+
+BLOCK = 128
+"""Cells that lie together in a file, and are read at once."""
+WINDOW = 2**14
+"""Cells of as many blocks as are held in memory, and mixed."""
 
 
 class EpochOrder:
@@ -40,5 +47,58 @@ class EpochOrder:
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._epoch != epoch:
             self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.n_cells)
+            self._order = self._drawn(np.random.default_rng([self.seed, epoch]))
         return self._order
+
+    def _drawn(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(self.n_cells)
+
+
+class BlockOrder(EpochOrder):
+    """The same for cells in a file, where reading each on its own would take long.
+
+    Blocks of neighbouring cells come in random order; those of a window are read together, and
+    their cells are mixed. With windows of all cells it is `EpochOrder`, but for the draws.
+
+    Parameters
+    ----------
+    n_cells, seed
+        As in `EpochOrder`.
+    block
+        Cells in a block.
+    window
+        Cells that are mixed, a multiple of `block`.
+
+    >>> order = BlockOrder(10, seed=0, block=2, window=4)
+    >>> sorted(order.of_step(0, 10).tolist())
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+
+    def __init__(
+        self, n_cells: int, seed: int, *, block: int = BLOCK, window: int = WINDOW
+    ) -> None:
+        super().__init__(n_cells, seed)
+        self.block, self.window = block, window
+
+    def windows(self, step: int, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield the positions of all cells from a step on, without end, in runs to be read at once.
+
+        One after the other they are what `of_step` gives.
+        """
+        first = step * min(batch_size, self.n_cells)
+        epoch, place = divmod(first, self.n_cells)
+        while True:
+            order = self._permutation(epoch)
+            while place < self.n_cells:
+                end = min(self.n_cells, (place // self.window + 1) * self.window)
+                yield order[place:end]
+                place = end
+            epoch, place = epoch + 1, 0
+
+    def _drawn(self, rng: np.random.Generator) -> np.ndarray:
+        blocks = rng.permutation(-(-self.n_cells // self.block))
+        order = (blocks[:, None] * self.block + np.arange(self.block)).ravel()
+        order = order[order < self.n_cells]
+        for start in range(0, self.n_cells, self.window):
+            rng.shuffle(order[start : start + self.window])
+        return order

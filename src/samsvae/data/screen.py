@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Self
+from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae.data import dosage, matching
+from samsvae.data.cells import Cells
 from samsvae.data.entrance import take
 from samsvae.data.files.opening import opened
-from samsvae.data.source import MemorySource, Source
 from samsvae.data.table import Table
 from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
 from samsvae.errors import InputError, listed, unknown
@@ -31,31 +28,11 @@ _PARTS: WeakKeyDictionary[Screen, WeakValueDictionary[str, Screen]] = WeakKeyDic
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Screen:
-    """The cells of a Perturb-seq screen. Make one with `Screen.from_anndata`.
+class Screen(Cells):
+    """The cells of a Perturb-seq screen. Make one with `Screen.from_anndata` or `Screen.open`.
 
     Subsets (`screen.train`, `screen[rows]`) share the names of the whole screen.
     """
-
-    vocabulary: Vocabulary
-    cells: pd.Index
-    """Names of the cells."""
-    counts: sp.csr_matrix
-    """`cell gene`: CSR of the smallest unsigned integer type (float32 for real values)."""
-    library_size: np.ndarray
-    """`cell`, counts: total counts of the cell."""
-    dosage: sp.csr_matrix
-    """`cell perturbation`: doses, sparse; a control cell is an empty row."""
-    condition_names: tuple[str, ...]
-    """All conditions of the whole screen, control first."""
-    condition: np.ndarray
-    """`cell`: index into `condition_names`."""
-    batch: np.ndarray
-    """`cell`: index into `vocabulary.batches`; zeros where there are none."""
-    split: np.ndarray | None = None
-    """`cell`: "train", "valid", "test" (or "unused"); None before `with_split`."""
-    sgrna: pd.Categorical | None = None
-    """`cell`: the reagent that it received, where that is known."""
 
     @classmethod
     @checked
@@ -142,76 +119,6 @@ class Screen:
             split = np.where(taken.kept, taken.split, UNUSED)  # those left out have none
             screen = screen.with_split(split)
         return screen if taken.kept.all() else screen[taken.kept]
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def __getitem__(self, rows: Any) -> Self:
-        """Return the screen of some cells: a boolean mask, a slice or positions."""
-        return replace(
-            self,
-            cells=self.cells[rows],
-            counts=self.counts[rows],
-            library_size=self.library_size[rows],
-            dosage=self.dosage[rows],
-            condition=self.condition[rows],
-            batch=self.batch[rows],
-            sgrna=None if self.sgrna is None else self.sgrna[rows],
-            split=None if self.split is None else self.split[rows],
-        )
-
-    @property
-    def source(self) -> Source:
-        """Where minibatches take the counts from."""
-        return MemorySource(self.counts)
-
-    @property
-    def genes(self) -> tuple[str, ...]:
-        """Names of the genes."""
-        return self.vocabulary.genes
-
-    @property
-    def perturbations(self) -> tuple[str, ...]:
-        """Names of the perturbations: the columns of dosage."""
-        return self.vocabulary.perturbations
-
-    @cached_property
-    def conditions(self) -> tuple[str, ...]:
-        """Conditions of these cells, control first."""
-        return tuple(self.condition_names[i] for i in np.unique(self.condition))
-
-    @property
-    def covariates(self) -> np.ndarray:
-        """`cell covariate`: batches, one-hot in each batch column; of width 0 without any."""
-        if not self.vocabulary.batches:
-            return np.zeros((len(self), 0), np.float32)
-        return self.vocabulary.design[self.batch]
-
-    @property
-    def control(self) -> Screen:
-        """The control cells."""
-        return self[self.is_control]
-
-    @property
-    def is_control(self) -> np.ndarray:
-        """`cell`: whether the cell received no perturbation."""
-        return np.diff(self.dosage.indptr) == 0
-
-    @cached_property
-    def cells_per_perturbation(self) -> np.ndarray:
-        """n_t, `perturbation`: how many of these cells received each perturbation."""
-        return np.bincount(self.dosage.indices, minlength=len(self.perturbations))
-
-    @cached_property
-    def digest(self) -> str:
-        """Return a digest of what these cells show and received, and of the names of that."""
-        digest = hashlib.blake2b(repr(self.vocabulary).encode(), digest_size=16)
-        arrays = [self.library_size, self.batch]
-        for matrix in (self.counts, self.dosage):
-            arrays += [matrix.data, matrix.indices, matrix.indptr]
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
 
     @property
     def train(self) -> Screen:
@@ -301,9 +208,6 @@ class Screen:
             return self, 0
         matching.check_kinds(self.vocabulary, vocabulary)
         counts = matching.columns(self.counts, self.genes, vocabulary.genes)
-        library_size = self.library_size
-        if vocabulary.own_library_size:
-            library_size = np.asarray(counts.sum(1), dtype=np.float64).ravel()
         extended, batch = matching.recoded(self.batch, self.vocabulary, vocabulary)
         notation = self.vocabulary.notation
         conditions = [notation.read(name, self.perturbations) for name in self.condition_names]
@@ -313,53 +217,14 @@ class Screen:
             self,
             vocabulary=extended,
             counts=counts,
-            library_size=library_size,
             dosage=received[np.searchsorted(present, self.condition)],
             condition_names=tuple(map(vocabulary.notation.write, conditions)),
             batch=batch,
         )
+        counted = self.vocabulary.own_library_size and self.genes == vocabulary.genes
+        if vocabulary.own_library_size and not counted:
+            named_alike = replace(named_alike, library_size=named_alike.recounted())
         return named_alike, len(self.genes) - len(vocabulary.genes)
-
-    def to_anndata(self) -> AnnData:
-        """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits.
-
-        Doses, where they are not all 1, stand in a column of their own, in the labels' order.
-        """
-        notation = self.vocabulary.notation
-        read = [notation.read(name, self.perturbations) for name in self.condition_names]
-        labels = [notation.write(dict.fromkeys(condition, 1.0)) for condition in read]
-        obs = pd.DataFrame(
-            {
-                "perturbation": np.asarray(labels)[self.condition],
-                "library_size": self.library_size,
-            },
-            index=self.cells,
-        )
-        if (self.dosage.data != 1).any():
-            doses = [notation.write_doses(condition) for condition in read]
-            obs["dosage"] = np.asarray(doses)[self.condition]
-        levels = np.array(self.vocabulary.batches, object)
-        for i in range(len(self.vocabulary.batch_levels)):
-            obs["batch" if i == 0 else f"batch_{i + 1}"] = levels[self.batch, i].astype(str)
-        if self.sgrna is not None:
-            obs["sgrna"] = self.sgrna
-        if self.split is not None:
-            obs["split"] = self.split.astype(str)
-        return AnnData(self.counts, obs=obs, var=pd.DataFrame(index=list(self.genes)))
-
-    def summary(self) -> pd.DataFrame:
-        """Return the number of cells per condition and split (or in all, without a split)."""
-        condition = pd.Categorical.from_codes(self.condition, list(self.condition_names))
-        split = np.full(len(self), "cells", object) if self.split is None else self.split
-        table = pd.crosstab(
-            pd.Series(condition, name="condition"), pd.Series(split, name="split"), dropna=True
-        )
-        order = [name for name in (*SPLITS, UNUSED, "cells") if name in table.columns]
-        table = table.reindex(index=list(self.conditions), columns=order, fill_value=0)
-        table.index.name, table.columns.name = "condition", None
-        if self.split is not None:
-            table["total"] = table.sum(axis=1)
-        return table
 
     def __repr__(self) -> str:
         combinations = sum(

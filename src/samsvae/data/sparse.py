@@ -10,34 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import h5py
 import numpy as np
 import scipy.sparse as sp
 
+from samsvae.data.nodes import Node, check_stored, is_array, member
 from samsvae.errors import InputError
 
-_RATIO = 10_000
-"""Data that take so many times more memory than room in the file were not written by a program."""
-_FREE = 2**28
-"""Bytes below which nobody asks."""
-
-
-def member(group: Any, name: str) -> Any:
-    """Return a member of a group of a file, None without it; what leads out of the file is none."""
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-        raise InputError(f"{name} leads to another file: put what it holds into this one")
-    return group.get(name)
-
-
-def check_stored(dataset: h5py.Dataset, where: str) -> None:
-    """Raise if a data set declares far more values than the file can hold."""
-    n_bytes = dataset.size * dataset.dtype.itemsize
-    stored = dataset.id.get_storage_size()
-    if n_bytes > _FREE and n_bytes > _RATIO * max(stored, 1):
-        raise InputError(
-            f"{where} declares {dataset.size:,} values and holds {stored:,} bytes of them: the "
-            "file is damaged"
-        )
+_GAP = 64
+"""Rows that are read and thrown away sooner than that a new read is begun."""
 
 
 def by_rows(matrix: Any, where: str = "adata.X") -> Any:
@@ -53,7 +33,7 @@ def by_rows(matrix: Any, where: str = "adata.X") -> Any:
 
 
 class StoredRows:
-    """Rows of a sparse matrix in a file, `cell gene`.
+    """Rows of a sparse matrix in a file, `cell gene`; the file may be closed meanwhile.
 
     Parameters
     ----------
@@ -76,7 +56,7 @@ class StoredRows:
 
     def __init__(
         self,
-        group: h5py.Group,
+        group: Any,
         shape: tuple[int, int],
         where: str,
         *,
@@ -88,29 +68,27 @@ class StoredRows:
             "csc",
         )
         self._check_shape(group.attrs if declared is None else {"shape": declared})
-        self.data, self.indices = (self._part(group, name) for name in ("data", "indices"))
+        self._node = Node(group)
+        data, indices = (self._part(group, name) for name in ("data", "indices"))
         pointers = self._part(group, "indptr")
         n_lines = shape[self.by_column]
         if pointers.shape != (n_lines + 1,):
             raise self._error(f"indptr has {pointers.size} values, expected {n_lines + 1}")
-        if self.data.shape != self.indices.shape:
-            raise self._error(f"{self.data.size} values and {self.indices.size} indices")
-        for name, part in (("indices", self.indices), ("indptr", pointers)):
+        if data.shape != indices.shape:
+            raise self._error(f"{data.size} values and {indices.size} indices")
+        for name, part in (("indices", indices), ("indptr", pointers)):
             if part.dtype.kind not in "iu":
                 raise self._error(f"{name} are {part.dtype}, expected whole numbers")
-        if self.data.dtype.kind not in "fiub":
-            raise InputError(f"{where} holds {self.data.dtype} values: expected real numbers")
+        self.dtype = np.dtype(data.dtype)
+        """Of the values."""
+        if self.dtype.kind not in "fiub":
+            raise InputError(f"{where} holds {self.dtype} values: expected real numbers")
         self.pointers = pointers[:].astype(np.int64)
         ends = int(self.pointers[0]), int(self.pointers[-1])
-        if ends != (0, self.data.size):
-            raise self._error(f"indptr goes from {ends[0]} to {ends[1]}, not 0 to {self.data.size}")
+        if ends != (0, data.size):
+            raise self._error(f"indptr goes from {ends[0]} to {ends[1]}, not 0 to {data.size}")
         if (np.diff(self.pointers) < 0).any():
             raise self._error("indptr falls")
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the values."""
-        return self.data.dtype
 
     def __getitem__(self, rows: slice) -> sp.csr_matrix:
         if self.by_column:
@@ -126,14 +104,15 @@ class StoredRows:
     def _lines(self, start: int, stop: int, kind: type) -> Any:
         """Return some rows (or columns, where these are stored)."""
         first, last = self.pointers[start], self.pointers[stop]
-        indices, n_across = self.indices[first:last], self.shape[not self.by_column]
+        group, n_across = self._node(), self.shape[not self.by_column]
+        indices = group["indices"][first:last]
         if len(indices) and not (indices.min() >= 0 and indices.max() < n_across):
             wrong = indices[(indices < 0) | (indices >= n_across)][0]
             raise self._error(f"the index {wrong} is not between 0 and {n_across - 1}")
         shape = [stop - start, n_across]
         small = np.int32 if max(n_across, last - first) < 2**31 else np.int64
         pointers = self.pointers[start : stop + 1] - first
-        parts = self.data[first:last], indices.astype(small), pointers.astype(small)
+        parts = group["data"][first:last], indices.astype(small), pointers.astype(small)
         return kind(parts, shape=tuple(shape[::-1] if self.by_column else shape))
 
     def _check_shape(self, attributes: Mapping[str, Any]) -> None:
@@ -144,9 +123,9 @@ class StoredRows:
                 f"its shape is {said}, expected {self.shape[0]} cells x {self.shape[1]} genes"
             )
 
-    def _part(self, group: h5py.Group, name: str) -> h5py.Dataset:
+    def _part(self, group: Any, name: str) -> Any:
         part = member(group, name)
-        if not isinstance(part, h5py.Dataset) or part.ndim != 1:
+        if not is_array(part) or part.ndim != 1:
             raise self._error(f"it has no {name}")
         check_stored(part, f"{name} of {self.where}")
         return part
@@ -155,3 +134,35 @@ class StoredRows:
         return InputError(
             f"{self.where} is no sparse matrix ({what}): the file is damaged, write it again"
         )
+
+
+class StoredDense:
+    """Rows of a dense matrix in a file, `cell gene`; the file may be closed meanwhile.
+
+    Parameters
+    ----------
+    array
+        Of the file.
+    """
+
+    by_column = False
+
+    def __init__(self, array: Any) -> None:
+        self._node = Node(array)
+        n_cells, n_genes = array.shape
+        self.shape, self.dtype = (n_cells, n_genes), np.dtype(array.dtype)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        found: np.ndarray = self._node()[rows]
+        return found
+
+
+def some_rows(matrix: StoredRows | StoredDense, rows: np.ndarray) -> sp.csr_matrix:
+    """Return some rows of a matrix in a file; `rows` rise. What lies together is read at once."""
+    if not len(rows):
+        return sp.csr_matrix((0, matrix.shape[1]), dtype=matrix.dtype)
+    blocks = []
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) > _GAP) + 1):
+        block = sp.csr_matrix(matrix[run[0] : run[-1] + 1])
+        blocks.append(block if block.shape[0] == len(run) else block[run - run[0]])
+    return sp.vstack(blocks, "csr")

@@ -40,14 +40,17 @@ def input_statistics(
     With `unobserved` those of the rest of the library sizes follow. A gene of zero variance gets
     scale 1.
     """
-    values = screen.counts.astype(np.float64)
-    if unobserved:
-        values = sp.hstack([values, _rest(screen)[:, None]], "csr")
-    if log1p:
-        values = values.log1p()
-    n = len(screen)
-    mean = np.asarray(values.mean(0)).ravel()
-    square = np.asarray(values.multiply(values).sum(0)).ravel()
+    n, width = len(screen), len(screen.genes) + unobserved
+    total, square = np.zeros((2, width))
+    for rows, block in screen.blocks():
+        values = block.astype(np.float64)
+        if unobserved:
+            values = sp.hstack([values, _rest(screen)[rows, None]], "csr")
+        if log1p:
+            values = values.log1p()
+        total += np.asarray(values.sum(0)).ravel()
+        square += np.asarray(values.multiply(values).sum(0)).ravel()
+    mean = total / n
     variance = np.maximum(square - n * mean**2, 0) / max(1, n - 1)
     scale = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
     return torch.from_numpy(mean).float(), torch.from_numpy(scale).float()
@@ -58,12 +61,13 @@ def library_shares(screen: Screen) -> Tensor:
 
     `gene + 1`, sums to 1. Each of them gets one count more: none is 0.
     """
-    counted = np.asarray(screen.counts.sum(0), np.float64).ravel()
+    counted = np.zeros(len(screen.genes))
+    for _, block in screen.blocks():
+        counted += np.asarray(block.sum(0), np.float64).ravel()
     total = np.append(counted, _rest(screen).sum()) + 1
     return torch.from_numpy(total / total.sum())
 
 
 def _rest(screen: Screen) -> np.ndarray:
     """Return what library sizes count besides the screen's genes, `cell`."""
-    counted = np.asarray(screen.counts.sum(1), np.float64).ravel()
-    return np.maximum(screen.library_size - counted, 0)
+    return np.maximum(screen.library_size - screen.counted, 0)

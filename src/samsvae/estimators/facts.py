@@ -57,7 +57,7 @@ class Facts:
             If there are no training cells, no control cells or no perturbed cells among them.
         """
         train = training_cells(screen)
-        silent = train.counts.getnnz(0) == 0
+        silent = train.silent
         if silent.any():
             note(
                 f"{silent.sum()} of {len(silent)} genes are zero in all training cells: "
@@ -66,7 +66,6 @@ class Facts:
         _note_untrained(screen, train)
         order = np.argsort(train.condition, kind="stable")
         n_batches = len(screen.vocabulary.batches)
-        counted = np.asarray(train.counts.sum(1), np.float64).ravel()
         kinds, place, n_cells = np.unique(train.condition, return_inverse=True, return_counts=True)
         per_batch = np.zeros((len(kinds), max(1, n_batches)), np.int64)
         np.add.at(per_batch, (place, train.batch), 1)
@@ -80,7 +79,7 @@ class Facts:
             np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
             per_batch,
             silent,
-            unobserved=bool((screen.library_size[screen.split == "train"] > counted + 0.5).any()),
+            unobserved=bool((train.library_size > train.counted + 0.5).any()),
             sgrnas=_sgrnas(train),
         )
         strange = [name for name in facts.seen if name not in facts.identified]

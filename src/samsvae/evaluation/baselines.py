@@ -160,7 +160,7 @@ class Baseline(ABC):
         rows = np.flatnonzero(alike)
         if len(rows) > n_cells:
             rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
-        return self._train.counts[rows]
+        return self._train[rows].to_memory().counts
 
     def iwelbo(
         self, screen: Screen, *, n_particles: int, seed: int, progress: bool

@@ -99,7 +99,7 @@ def cell_eval(
     cells, names = _scored(screen, split, conditions)
     asked: dict[str, Any] = {"library_size": "observed", "n_draws": 0} | settings
     effects = predictor.effects(names, scale="log", **asked)
-    values = expression(cells, "normalized").log1p()
+    values = expression(cells, "normalized")[:].log1p()
     control = np.asarray(values[cells.is_control].mean(0))
     means = np.vstack([control, _not_negative(control + math.log(2) * effects.X)])
     labels = np.array(screen.condition_names)

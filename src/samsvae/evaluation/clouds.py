@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from samsvae.data.expression import normalised
+from samsvae.data.expression import Expression, normalised
 from samsvae.data.screen import Screen
 from samsvae.evaluation.predictor import Predictor
 from samsvae.metrics.distances import median_distance
@@ -34,7 +34,7 @@ class Space:
     """
 
     def __init__(
-        self, screen: Screen, values: sp.csr_matrix, *, scale: Scale, n_cells: int, seed: int
+        self, screen: Screen, values: Expression, *, scale: Scale, n_cells: int, seed: int
     ) -> None:
         from sklearn.decomposition import PCA  # slow to import, and needed here alone
 
@@ -63,9 +63,9 @@ class Space:
     def points(self, cells: np.ndarray) -> np.ndarray:
         """Return all cells of the screen, `cell component`; NaN but for these, `cell` boolean."""
         rows = np.flatnonzero(cells)
-        known = self._projected(self.values[rows])
-        points = np.full((len(cells), known.shape[1]), np.nan)
-        points[rows] = known
+        parts = [self._projected(values) for _, values in self.values.at(rows).blocks()]
+        points = np.full((len(cells), parts[0].shape[1]), np.nan)
+        points[rows] = np.concatenate(parts)
         return points
 
     def predicted(self, predictor: Predictor, condition: str) -> np.ndarray | None:

@@ -18,7 +18,7 @@ from samsvae.errors import InputError, check_count
 from samsvae.estimators import Estimator
 from samsvae.evaluation.shrinkage import Posterior, Shown
 from samsvae.evaluation.zero_centred import zero_centred
-from samsvae.metrics.moments import Values, within_batches
+from samsvae.metrics.moments import within_batches
 from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
@@ -228,7 +228,7 @@ def _observed(
     position = np.array([place.get(name, -1) for name in screen.condition_names])
     group = position[screen.condition]
     control = screen.is_control
-    values = Values.of(expression(screen, scale))
+    values = expression(screen, scale)
     sums, compared, _ = within_batches(values, group, control, screen.batch, len(every))
     difference = sums.mean - compared.mean
     free = np.maximum(sums.n_cells + compared.n_cells - 2 * compared.n_batches, 1)

@@ -60,7 +60,7 @@ def differential_expression(
     asked = {name: position_of(screen, name) for name in screen.vocabulary.notation.asked(labels)}
     asked = {name: position for name, position in asked.items() if position > 0}  # but control
     values, n_conditions = expression(screen, scale), len(screen.condition_names)
-    change = differences_from_control(values, screen.condition, screen.batch, n_conditions)
+    change = differences_from_control(values.blocks(), screen.condition, screen.batch, n_conditions)
     return pd.DataFrame(
         change[list(asked.values())],
         pd.Index(list(asked), name="condition"),

@@ -10,14 +10,14 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.expression import expression
+from samsvae.data.expression import Expression, expression
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator
 from samsvae.evaluation.shrinkage import EffectPrior, Posterior, Predicted, Shown, fitted_prior
-from samsvae.metrics.moments import Values, within_batches
+from samsvae.metrics.moments import within_batches
 from samsvae.settings.arguments import check, checked
 from samsvae.settings.effects import EffectSettings
 from samsvae.settings.takes import takes
@@ -47,7 +47,7 @@ class _Learned(NamedTuple):
     prior: EffectPrior
     identified: np.ndarray
     """`condition`."""
-    values: Values
+    values: Expression
     """Of all cells."""
     scale: Scale
 
@@ -261,7 +261,7 @@ class EffectPosterior:
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
         variance = np.nan_to_num(half / _HALF_WIDTH) ** 2
         predicted = Predicted(np.asarray(effects.X, float), variance)
-        values = Values.of(expression(self.screen, scale))
+        values = expression(self.screen, scale)
         row = self._rows_of({name: i for i, name in enumerate(every)})
         train, valid = (
             self._shown(values, row, cells, scale, n=len(every))
@@ -272,7 +272,7 @@ class EffectPosterior:
         return _Learned(every, predicted, prior, identified, values, scale)
 
     def _shown(
-        self, values: Values, row: np.ndarray, cells: np.ndarray, scale: Scale, *, n: int
+        self, values: Expression, row: np.ndarray, cells: np.ndarray, scale: Scale, *, n: int
     ) -> Shown:
         """Return what some cells show, each of the row it belongs to, of n.
 
@@ -295,5 +295,5 @@ def _single_count(screen: Screen, scale: Scale) -> float:
     """Return the expression of a gene of which a typical cell has one count."""
     if scale == "mean":
         return 0.0 if not screen.vocabulary.counts else 1.0
-    share = SCALE_SIZE / max(1.0, float(np.median(np.asarray(screen.counts.sum(1)))))
+    share = SCALE_SIZE / max(1.0, float(np.median(screen.counted)))
     return float(np.log2(1 + share)) if scale == "log" else share

@@ -31,8 +31,10 @@ class Means:
     def __init__(self, train: Screen, scale: Scale) -> None:
         self.scale = scale
         values, n_conditions = expression(train, scale), len(train.condition_names)
-        delta = differences_from_control(values, train.condition, train.batch, n_conditions)
-        self.silent = np.asarray(train.counts.getnnz(0) == 0)
+        delta = differences_from_control(
+            values.blocks(), train.condition, train.batch, n_conditions
+        )
+        self.silent = train.silent
         kinds, n_cells = np.unique(train.condition[~train.is_control], return_counts=True)
         known = ~np.isnan(delta[kinds]).any(1)  # in a batch with control cells
         self.conditions = [train.condition_names[i] for i in kinds[known]]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
 from rich.progress import track
 
-from samsvae.data.expression import differences_from_control, normalised
+from samsvae.data.expression import Block, differences_from_control, expression, normalised
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
 from samsvae.estimators.base import Estimator
@@ -103,23 +103,23 @@ def predictive_check(
     )
     scale: Scale = effects.uns["scale"]
     table = effects.to_df()
-    observed = _correlations(matched.counts, matched, table, scale)
+    observed = _correlations(expression(matched, scale).blocks(), matched, table)
     generator = torch.Generator(loader.device).manual_seed(seed)
     draws = []
     for _ in track(range(n_draws), "replicates", disable=not progress):
-        replicate = replicated_cells(model.module, loader, generator)
-        draws.append(_correlations(replicate, matched, table, scale))
+        replicate = (
+            (cells, normalised(sp.csr_matrix(drawn), scale))
+            for cells, drawn in replicated_cells(model.module, loader, generator)
+        )
+        draws.append(_correlations(replicate, matched, table))
     replicated = pd.DataFrame(draws).rename_axis("draw")
     return PredictiveCheck(replicated, observed, (replicated < observed).mean())
 
 
-def _correlations(
-    counts: sp.csr_matrix | np.ndarray, cells: Screen, effects: pd.DataFrame, scale: Scale
-) -> pd.Series:
+def _correlations(blocks: Iterable[Block], cells: Screen, effects: pd.DataFrame) -> pd.Series:
     """Return r(ATE, DE), of all conditions together and of each."""
-    values = normalised(sp.csr_matrix(counts), scale)
     n_conditions = len(cells.condition_names)
-    change = differences_from_control(values, cells.condition, cells.batch, n_conditions)
+    change = differences_from_control(blocks, cells.condition, cells.batch, n_conditions)
     position = [cells.condition_names.index(name) for name in effects.index]
     de, ate = change[position], effects.to_numpy()
     each = [pearson(a, d) for a, d in zip(ate, de, strict=True)]

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from rich.progress import track
 from scipy.stats import false_discovery_control
 
-from samsvae.data.expression import expression, group_sums
+from samsvae.data.expression import Expression, expression, membership, sums_of
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
@@ -155,7 +155,7 @@ class _Halves(NamedTuple):
     """`batch`: whether it has control cells enough for two halves."""
 
 
-def _control_halves(screen: Screen, values: sp.csr_matrix, seed: int) -> _Halves:
+def _control_halves(screen: Screen, values: Expression, seed: int) -> _Halves:
     control = np.random.default_rng(seed).permutation(np.flatnonzero(screen.is_control))
     batch = screen.batch[control]
     order = np.argsort(batch, kind="stable")
@@ -163,12 +163,11 @@ def _control_halves(screen: Screen, values: sp.csr_matrix, seed: int) -> _Halves
     starts = np.searchsorted(batch[order], batch[order])
     rank[order] = np.arange(len(control)) - starts
     n_batches = int(screen.batch.max(initial=0)) + 1
-    means, sizes = [], []
-    for half in (0, 1):
-        cells = control[rank % 2 == half]
-        sums, n = group_sums(values[cells], screen.batch[cells], n_batches)
-        means.append(sums / np.maximum(n, 1)[:, None])
-        sizes.append(n)
+    group = np.full(len(screen), -1)
+    group[control] = rank % 2 * n_batches + batch
+    sums, n_cells = sums_of(values.blocks(), group, 2 * n_batches)
+    means = (sums / np.maximum(n_cells, 1)[:, None]).reshape(2, n_batches, -1)
+    sizes = n_cells.reshape(2, n_batches)
     enough = (sizes[0] > 0) & (sizes[1] > 0)
     if not enough.any():
         raise InputError("no batch has two control cells: expected halves of them to compare with")
@@ -190,8 +189,8 @@ class _Condition:
     ) -> None:
         self.group, self.batch, self.n_groups = group, batch, int(group.max()) + 1
         n_batches = len(halves.with_control)
-        of_batch, n_batch = group_sums(values, batch, n_batches)
-        center = of_batch / np.maximum(n_batch, 1)[:, None]
+        n_batch = np.bincount(batch, minlength=n_batches)
+        center = (membership(batch, n_batches) @ values).toarray() / np.maximum(n_batch, 1)[:, None]
         present = np.flatnonzero(n_batch)
         squares = np.asarray(values.multiply(values).sum(0)).ravel()
         free = max(1, len(group) - len(present))
@@ -200,7 +199,8 @@ class _Condition:
         self.variance = np.where(self.varies, variance, 1.0)
         dense = values.toarray() - center[batch]  # a condition has few cells
         self.values = dense[:, self.varies]
-        self.sums, self.n_cells = group_sums(sp.csr_matrix(self.values), group, self.n_groups)
+        self.sums = membership(group, self.n_groups) @ self.values
+        self.n_cells = np.bincount(group, minlength=self.n_groups)
         # Effects: means of what is left of the batches' own effects, and these.
         shares = np.zeros((self.n_groups, n_batches))
         np.add.at(shares, (group, batch), 1)

@@ -6,9 +6,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
-from samsvae.data.expression import expression
+from samsvae.data.expression import Expression, expression
 from samsvae.data.screen import Screen
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import SPLITS
@@ -17,7 +16,7 @@ from samsvae.evaluation.clouds import Space
 from samsvae.evaluation.differential_expression import control_cells
 from samsvae.evaluation.means import means_of, scales_of
 from samsvae.metrics.interactions import interaction
-from samsvae.metrics.moments import Control, Moments, Values, within_batches
+from samsvae.metrics.moments import Control, Moments, within_batches
 from samsvae.metrics.observed import Observed
 from samsvae.metrics.records import Clouds, Observation, Prediction
 from samsvae.types import Scale
@@ -50,7 +49,7 @@ class Subject:
     def __init__(
         self,
         screen: Screen,
-        values: sp.csr_matrix,
+        values: Expression,
         label: str,
         *,
         cells: np.ndarray,
@@ -72,7 +71,7 @@ class Subject:
         self.targets = [[genes[name] for name in names if name in genes] for names in received]
         # What is summed, over and over: the cells that are compared.
         self._rows = np.flatnonzero((self.group >= 0) | (self.part >= 0) | self.control)
-        self._values = Values.of(values[self._rows])
+        self._values = values.at(self._rows)
         self._points = None if space is None else space.points(self.group >= 0)
 
     @property

@@ -13,7 +13,7 @@ from samsvae.data.notation import Notation
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, listed
-from samsvae.metrics.moments import Values, welch, within_batches
+from samsvae.metrics.moments import welch, within_batches
 from samsvae.metrics.observed import discovered
 from samsvae.settings.preparation import PreparationSettings
 
@@ -77,7 +77,7 @@ def _strong(screen: Screen, given: PreparationSettings) -> _Kept:
     n = len(screen.condition_names)
     n_cells = np.bincount(screen.condition, minlength=n)
     group = np.where(screen.is_control, -1, screen.condition)
-    values = Values.of(expression(screen, "log"))
+    values = expression(screen, "log")
     of_each, control, _ = within_batches(
         values, group, screen.is_control, np.zeros(len(screen), int), n
     )
@@ -107,7 +107,7 @@ def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
     ----------
     Satija et al., Nature Biotechnology 2015: variance / mean, standardised within bins of the mean.
     """
-    values = expression(screen, "log")
+    values = expression(screen, "log")[:]
     mean = np.asarray(values.mean(0)).ravel()
     square = np.asarray(values.multiply(values).mean(0)).ravel()
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -129,11 +129,10 @@ def with_genes(screen: Screen, genes: np.ndarray) -> Screen:
         genes=tuple(vocabulary.genes[i] for i in genes),
         symbols=tuple(symbols[i] for i in genes) if symbols else (),
     )
-    counts = screen.counts[:, genes]
-    size = np.asarray(counts.sum(1), np.float64).ravel()
+    kept = replace(screen, vocabulary=fewer, counts=screen.to_memory().counts[:, genes])
     if not vocabulary.own_library_size:
-        size = screen.library_size
-    return replace(screen, vocabulary=fewer, counts=counts, library_size=size)
+        return kept
+    return replace(kept, library_size=kept.recounted())
 
 
 def without_unused(screen: Screen) -> Screen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -92,14 +93,17 @@ def given_cells(
 
 
 @torch.no_grad()
-def replicated_cells(model: PerturbationVAE, loader: Loader, generator: torch.Generator) -> Cells:
+def replicated_cells(
+    model: PerturbationVAE, loader: Loader, generator: torch.Generator
+) -> Iterator[tuple[slice, Cells]]:
     """Draw new cells in the place of given ones: the same but for their basal states and counts.
 
     What they received, their library sizes and batches stay; one draw of the globals serves all.
+    They are yielded some at a time, in order.
     """
     present = loader.present
     shifts = draw_shifts(model, present, 1, generator)
-    blocks = []
+    start = 0
     for batch in loader.in_order(_CELLS):
         dosage = batch.dosage
         responders = model.mechanism.responders
@@ -110,8 +114,8 @@ def replicated_cells(model: PerturbationVAE, loader: Loader, generator: torch.Ge
         basal = model.encoder.draw_prior(len(batch.counts), 1, generator)
         hidden = model.decoded(basal, context, batch.covariates).squeeze(0)
         size = batch.library_size
-        blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)
-    return _stored(model, blocks)
+        drawn = model.likelihood.draw(hidden, size, generator, panel=False).counts
+        yield slice(start, start := start + len(drawn)), _stored(model, [drawn])
 
 
 def _drawn(dosage: Dosage, generator: torch.Generator) -> Dosage:

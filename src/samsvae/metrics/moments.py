@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.special import stdtr
+
+_AT_ONCE = 2**25
+"""Most sums (of a group in a batch, and a gene) that are held at once."""
 
 
 class Moments(NamedTuple):
@@ -54,24 +57,18 @@ class Moments(NamedTuple):
         return np.where(squares <= 1e-12 * self.square, 0 * squares, squares)
 
 
-class Values(NamedTuple):
-    """Expression of cells, `cell gene`, sparse, and its square: of both sums are taken."""
+class Values(Protocol):
+    """Values of cells, `cell gene`, in memory or read at each use."""
 
-    plain: sp.csr_matrix
-    square: sp.csr_matrix
-
-    @classmethod
-    def of(cls, values: sp.csr_matrix) -> Values:
-        """Square what is there."""
-        return cls(values, values.multiply(values).tocsr())
+    def sums(self, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums of values and of their squares, `group gene`; -1: of no group."""
 
     def at(self, rows: np.ndarray) -> Values:
-        """Return those of some cells."""
-        return Values(self.plain[rows], self.square[rows])
+        """Return those of some cells, by position."""
 
 
 def group_moments(values: Values, group: np.ndarray, n_groups: int) -> Moments:
-    """Return the sums over the cells of each group; the matrices stay sparse.
+    """Return the sums over the cells of each group.
 
     Parameters
     ----------
@@ -82,14 +79,8 @@ def group_moments(values: Values, group: np.ndarray, n_groups: int) -> Moments:
     n_groups
         Number of groups.
     """
-    rows = np.flatnonzero(group >= 0)
-    shape = (n_groups, len(group))
-    member = sp.csr_matrix((np.ones(len(rows)), (group[rows], rows)), shape)
-    return Moments(
-        np.bincount(group[rows], minlength=n_groups),
-        (member @ values.plain).toarray(),
-        (member @ values.square).toarray(),
-    )
+    n_cells = np.bincount(group[group >= 0], minlength=n_groups)
+    return Moments(n_cells, *values.sums(group, n_groups))
 
 
 class Control(NamedTuple):
@@ -155,10 +146,12 @@ def within_batches(
     np.add.at(n_cells, (group[group >= 0], batch[group >= 0]), 1)
     sums = group_moments(values, group, n_groups)
     squares = np.zeros_like(sums.total)
-    for one in np.flatnonzero(n_cells.any(0)):
-        rows = np.flatnonzero((batch == one) & (group >= 0))
-        groups, place = np.unique(group[rows], return_inverse=True)
-        squares[groups] += group_moments(values.at(rows), place, len(groups)).squares
+    for batches in _together(n_cells > 0, max(1, _AT_ONCE // sums.total.shape[1])):
+        rows = np.flatnonzero(np.isin(batch, batches) & (group >= 0))
+        pair = group[rows] * n_batches + batch[rows]
+        pairs, place = np.unique(pair, return_inverse=True)
+        of_pair = group_moments(values.at(rows), place, len(pairs)).squares
+        np.add.at(squares, pairs // n_batches, of_pair)
     present = n_cells > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         weight = n_cells / n_cells.sum(1, keepdims=True)
@@ -173,6 +166,20 @@ def within_batches(
     )
     within = sums._replace(square=squares + np.nan_to_num(about_mean))
     return within, compared, _rest(sums, of_batch)
+
+
+def _together(present: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Yield batches, as many as have at most so many groups in all (at least one batch).
+
+    Each is one pass over the cells; `present` says which groups they have, `group batch`.
+    """
+    ends = np.cumsum(present.sum(0))
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield np.arange(first, last)
+        first = last
 
 
 def _rest(sums: Moments, control: Moments) -> Moments:

@@ -59,6 +59,10 @@ class ScreenSettings:
         "nan"; without it they are an error.
     counts
         False admits real values, for the Gaussian likelihood.
+    in_memory
+        False leaves counts in the file, an .h5ad, .h5mu or .zarr, from which they are read when
+        they are needed: for screens beyond memory. Training mixes cells within windows of 16,384,
+        not over all of them (docs/large.md).
     """
 
     convention: str | None = None
@@ -77,6 +81,7 @@ class ScreenSettings:
     drop_empty_cells: bool = False
     drop_unlabelled: bool = False
     counts: bool = True
+    in_memory: bool = field(default=True, metadata={"off": "on-disk"})
 
     def __post_init__(self) -> None:
         for name in ("control", "batch_key"):

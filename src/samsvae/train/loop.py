@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader
-from samsvae.data.order import EpochOrder
 from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted, listed
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage import tensors as files
 from samsvae.train.alignment import align, can_align
+from samsvae.train.batches import batches_from, order_of
 from samsvae.train.checkpoint import optimizer_tensors, restore_optimizer
 from samsvae.train.progress import ProgressBar
 from samsvae.train.rates import parameter_groups
@@ -29,7 +29,6 @@ from samsvae.train.settling import settle
 from samsvae.train.signals import stop_signals
 from samsvae.train.step import CompiledStep, PlainStep, draw_noise
 from samsvae.train.validation import valid_elbo
-from samsvae.types import Batch
 
 History = list[dict[str, float]]
 """One row per evaluation of the validation cells."""
@@ -71,9 +70,8 @@ class Training:
     ) -> None:
         self.identity, self.saved = dict(identity), saved
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
-        self.variant = settings.step_on(train.device.type)
-        self.batch = _batches(train)
-        self.order = EpochOrder(len(train.screen), settings.seed)
+        self.variant = settings.step_on(train.device.type, in_memory=train.screen.is_in_memory)
+        self.order = order_of(train, settings.seed)
         self.generator = torch.Generator(train.device)
         self.n_steps = settings.n_steps(len(train.screen))
         self.step = 0
@@ -156,6 +154,7 @@ class Training:
         path = self.settings.checkpoint
         if self.settings.resume and path is not None and Path(path).exists():
             self._load(path)
+        self.batch = batches_from(self.train, self.order, self.step, self.settings.batch_size)
         with stop_signals() as stopped, ProgressBar(self.settings.progress, self.n_steps) as bar:
             bar.show(self.step, self.history)
             clock, clock_step = time.perf_counter(), self.step
@@ -310,6 +309,7 @@ class Training:
             "settings": self.settings.decisive,
             "model": self.identity,
             "data": [self.train.screen.digest, self.valid.screen.digest],
+            "order": type(self.order).__name__,
         }
 
     def _save(self) -> None:
@@ -346,6 +346,11 @@ class Training:
         fits = {name: value.shape for name, value in model.items()} == shapes
         if not fits or any(header[what] != ours[what] for what in ("model", "data")):
             raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
+        if header["order"] != ours["order"]:
+            raise InputError(
+                f"the checkpoint {str(path)!r} took its cells in another order, counts in memory "
+                "or in a file: resume with in_memory as it was"
+            )
         aligned_after = header["aligned_after"]
         if aligned_after is not None and header["step"] >= aligned_after:
             self.aligned_after = aligned_after  # whatever number of steps is now asked for
@@ -370,10 +375,3 @@ def _seed_of(seed: int, step: int) -> int:
     With one for each step no generator has a state to be saved: a checkpoint goes on on any device.
     """
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-
-
-def _batches(loader: Loader) -> Callable[[Tensor], Batch]:
-    """Return what assembles batches: from data on the device, where that is not the host."""
-    if loader.device.type == "cpu":
-        return lambda rows: loader.batch(rows.numpy())
-    return loader.resident().batch

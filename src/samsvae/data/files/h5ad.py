@@ -1,21 +1,21 @@
-"""h5ad files, and the parts of others that are laid out alike."""
+"""Files of anndata, HDF5 or zarr, and the parts of others that are laid out alike."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from samsvae.data.sparse import StoredRows, check_stored, member
+from samsvae.data.nodes import check_stored, is_array, member
+from samsvae.data.sparse import StoredDense, StoredRows
 from samsvae.data.table import Frame, Table
 from samsvae.errors import InputError
 
 
-def table(file: h5py.Group) -> Table:
+def table(file: Any) -> Table:
     """Return what a file holds; columns and matrices are read when they are asked for."""
     cells, genes = frame(file, "obs"), frame(file, "var")
     shape = len(cells.names), len(genes.names)
@@ -23,7 +23,7 @@ def table(file: h5py.Group) -> Table:
 
     def raw() -> Table | None:
         group = member(file, "raw") if "raw" in file else None
-        if not isinstance(group, h5py.Group) or "X" not in group:
+        if group is None or is_array(group) or "X" not in group:
             return None
         kept = frame(group, "var")
         size = shape[0], len(kept.names)
@@ -33,7 +33,7 @@ def table(file: h5py.Group) -> Table:
     return Table(cells, genes, _Layers(layers, shape), x, raw)
 
 
-def frame(group: h5py.Group, name: str) -> Frame:
+def frame(group: Any, name: str) -> Frame:
     """Return a data frame in a file; its columns are read when they are asked for."""
     found = _Frame(group, name)
     return Frame(found.names, found.columns, found.column)
@@ -42,13 +42,13 @@ def frame(group: h5py.Group, name: str) -> Frame:
 class _Frame:
     """A data frame in a file."""
 
-    def __init__(self, file: h5py.File, name: str) -> None:
+    def __init__(self, file: Any, name: str) -> None:
         node = member(file, name)
         if node is None:
             raise ValueError(f"it has no {name}")
         self.node, self.name = node, name
         self.whole: pd.DataFrame | None = None
-        if not (isinstance(node, h5py.Group) and node.attrs.get("encoding-version") == "0.2.0"):
+        if is_array(node) or node.attrs.get("encoding-version") != "0.2.0":
             check_parts(node, name)
             self.whole = read_elem(node)  # of an old anndata: all of it or nothing
             self.names, self.columns = self.whole.index, list(self.whole.columns)
@@ -97,7 +97,7 @@ class _Layers(Mapping[str, Any]):
 
 def _matrix(node: Any, shape: tuple[int, int], where: str) -> Any:
     """Return a matrix in a file, of which rows can be taken."""
-    if isinstance(node, h5py.Group):
+    if not is_array(node):
         if node.attrs.get("encoding-type") == "null":
             return None
         return StoredRows(node, shape, where)
@@ -107,13 +107,13 @@ def _matrix(node: Any, shape: tuple[int, int], where: str) -> Any:
         raise InputError(
             f"{where} is {said}, expected {shape[0]} cells x {shape[1]} genes: the file is damaged"
         )
-    return node
+    return StoredDense(node)
 
 
 def check_parts(node: Any, where: str) -> None:
     """Raise if a data set, or one of a group, declares far more values than the file can hold."""
-    if isinstance(node, h5py.Dataset):
+    if is_array(node):
         check_stored(node, where)
-    elif isinstance(node, h5py.Group):
+    elif node is not None:
         for name in node:
             check_parts(member(node, name), where)

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import anndata
 import h5py
 import pandas as pd
 
@@ -100,7 +99,9 @@ def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Tabl
         if modality is not None and kind != "h5mu":
             raise InputError(f"{str(path)!r} has no modalities: leave modality out")
         if kind == "zarr":
-            return Table.of(anndata.read_zarr(path))
+            import zarr  # slow to import, and needed for its own files alone
+
+            return h5ad.table(zarr.open_group(path, mode="r"))
         if kind == "10x Genomics' matrix":
             return tenx.matrix(path)
         file = stack.enter_context(h5py.File(path, "r"))

@@ -10,7 +10,8 @@ import pandas as pd
 import scipy.io
 import scipy.sparse as sp
 
-from samsvae.data.sparse import StoredRows, member
+from samsvae.data.nodes import member
+from samsvae.data.sparse import StoredRows
 from samsvae.data.table import Frame, Table
 from samsvae.errors import InputError, listed, note
 
