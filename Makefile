@@ -6,14 +6,15 @@ PYTHON ?= python3
 
 DATA ?= ../shared/data/papalexi2021.h5ad
 
-.PHONY: demo test test-browser test-cell-eval test-cluster docs lint build bench bench-quick clean
+.PHONY: demo test test-browser test-cell-eval test-cluster soak soak-short docs lint build bench bench-quick clean
 
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
 
 # Without those that need longer, and have a target of their own.
 test: $(VENV)/.ready
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/experiments/test_clusters.py
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/experiments/test_clusters.py \
+		--ignore tests/soak
 
 # The report in a browser: a Chromium that is there, or the one that apt-get has. Without one these
 # tests are skipped, and say so.
@@ -27,6 +28,14 @@ test-cell-eval: $(CELL_EVAL)/.ready
 # A comparison on a Ray and on a Dask cluster of this machine, of which a worker is killed.
 test-cluster: $(VENV)/.cluster
 	$(BIN)/pytest tests/experiments/test_clusters.py
+
+# What takes long: several processes that train together, and all that may go wrong on the way, as
+# often as docs/reliability.md says; the short form does the same a few times.
+soak: $(VENV)/.ready
+	SAMSVAE_SOAK=1 $(BIN)/pytest tests/soak
+
+soak-short: $(VENV)/.ready
+	$(BIN)/pytest tests/soak
 
 # The documentation, in build/docs; a warning is an error.
 docs: $(VENV)/.docs

@@ -10,19 +10,20 @@ from typing import Any, NoReturn
 from cyclopts import CycloptsError
 
 from samsvae.cli.app import app
-from samsvae.errors import FailedJobsError, InputError, NonFiniteError, shown
+from samsvae.errors import FailedJobsError, InputError, LostProcessError, NonFiniteError, shown
+from samsvae.ops.ranks import rank
 
 
 def main() -> None:
     """Run the command line: one line and exit code 2 for what the user can mend."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    warnings.showwarning = _note
+    warnings.showwarning = _note if rank() == 0 else lambda *_, **__: None
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except (InputError, CycloptsError) as error:
         _fail(2, str(error), debug=debug)
-    except (NonFiniteError, FailedJobsError) as error:
+    except (NonFiniteError, FailedJobsError, LostProcessError) as error:
         _fail(1, str(error), debug=debug)
     except KeyboardInterrupt as error:
         _fail(130, str(error) or "interrupted", debug=debug)

@@ -20,6 +20,10 @@ class NonFiniteError(ArithmeticError):
     """Training reached a loss that is not a finite number."""
 
 
+class LostProcessError(RuntimeError):
+    """One of several processes that train a model together is gone."""
+
+
 class FailedJobsError(RuntimeError):
     """Some jobs of an experiment failed; the others are done."""
 

@@ -157,6 +157,19 @@ def test_blocks_take_each_cell_once_an_epoch(
         np.testing.assert_array_equal(found[: len(wanted)], wanted)
 
 
+def test_each_cell_is_read_by_one_process_an_epoch() -> None:
+    order = BlockOrder(230, seed=1, block=8, window=64)
+    for first in (0, 3):
+        streams = [order.windows(first, 30, slice(rank, None, 3)) for rank in range(3)]
+        taken = [np.concatenate([next(one) for _ in range(12)]) for one in streams]
+        for step in range(first, first + 8):
+            rows = order.of_step(step, 30)
+            for rank, stream in enumerate(taken):
+                mine = rows[rank::3]
+                place = (step - first) * 10
+                np.testing.assert_array_equal(stream[place : place + 10], mine)
+
+
 def test_a_window_holds_few_blocks() -> None:
     """What is read at once lies together: a window of four blocks has four runs."""
     order = BlockOrder(4096, seed=0, block=32, window=128)

@@ -22,7 +22,7 @@ from samsvae.model.mask import BernoulliMask
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native
 from samsvae.storage import tensors as files
-from samsvae.train import loop
+from samsvae.train import loop, phases
 from samsvae.train.rates import parameter_groups
 from samsvae.train.step import PlainStep, draw_noise
 from samsvae.train.validation import ValidElbo, valid_elbo
@@ -340,7 +340,7 @@ def test_rates_are_those_of_the_settings(
         seen.append(scaled)
         return parameter_groups(model, rate, scaled=scaled)
 
-    monkeypatch.setattr(loop, "parameter_groups", spy)
+    monkeypatch.setattr(phases, "parameter_groups", spy)
     fitted(screen)
     fitted(screen, scale_learning_rate=False)
     assert seen == [True, False]

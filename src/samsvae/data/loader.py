@@ -87,6 +87,10 @@ class Loader:
             return received
         return received._replace(reagent=torch.from_numpy(self._reagent[rows]))
 
+    def perturbations(self, rows: np.ndarray | slice) -> torch.Tensor:
+        """Return the columns of dosage that some cells received, as `batch` lists them."""
+        return self._named(rows).perturbations.to(self.device)
+
     @property
     def present(self) -> torch.Tensor:
         """The columns of dosage that any of the cells received, sorted, on the device."""

@@ -46,12 +46,11 @@ class EpochOrder:
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._epoch != epoch:
-            self._epoch = epoch
-            self._order = self._drawn(np.random.default_rng([self.seed, epoch]))
+            self._epoch, self._order = epoch, self._drawn(epoch)
         return self._order
 
-    def _drawn(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.permutation(self.n_cells)
+    def _drawn(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.n_cells)
 
 
 class BlockOrder(EpochOrder):
@@ -80,22 +79,29 @@ class BlockOrder(EpochOrder):
         super().__init__(n_cells, seed)
         self.block, self.window = block, window
 
-    def windows(self, step: int, batch_size: int) -> Iterator[np.ndarray]:
-        """Yield the positions of all cells from a step on, without end, in runs to be read at once.
+    def windows(
+        self, step: int, batch_size: int, part: slice = slice(None)
+    ) -> Iterator[np.ndarray]:
+        """Yield the positions of cells from a step on, without end, in runs to be read at once.
 
-        One after the other they are what `of_step` gives.
+        One after the other they are what `of_step` gives, or a part of each step's.
         """
-        first = step * min(batch_size, self.n_cells)
+        batch_size = min(batch_size, self.n_cells)
+        taken = np.zeros(batch_size, bool)
+        taken[part] = True
+        first = step * batch_size
         epoch, place = divmod(first, self.n_cells)
         while True:
-            order = self._permutation(epoch)
+            order = self._drawn(epoch)  # not the kept one: a thread of its own may run this
             while place < self.n_cells:
                 end = min(self.n_cells, (place // self.window + 1) * self.window)
-                yield order[place:end]
-                place = end
+                in_step = np.arange(first, first + end - place) % batch_size
+                yield order[place:end][taken[in_step]]
+                first, place = first + end - place, end
             epoch, place = epoch + 1, 0
 
-    def _drawn(self, rng: np.random.Generator) -> np.ndarray:
+    def _drawn(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
         blocks = rng.permutation(-(-self.n_cells // self.block))
         order = (blocks[:, None] * self.block + np.arange(self.block)).ravel()
         order = order[order < self.n_cells]

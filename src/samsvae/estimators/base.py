@@ -41,6 +41,7 @@ from samsvae.settings.model import NetworkSettings
 from samsvae.settings.takes import takes
 from samsvae.settings.train import TrainSettings
 from samsvae.train.loop import Training
+from samsvae.train.processes import Processes, processes
 
 _N_CONTROL = 2000
 """Most control cells whose basal states a model keeps."""
@@ -164,7 +165,18 @@ class Estimator(NetworkSettings, Predictions, Annotation, Responses, ABC):
         self, chosen: TrainSettings, *, saved: Callable[[], None] = lambda: None
     ) -> Self:
         """Train as `train` does, and call a function after every checkpoint."""
-        screen, device = self._trainable(chosen), resolve_device(chosen.device)
+        device = resolve_device(chosen.device)
+        with processes(device) as together:
+            return self._trained(chosen, device, together, saved)
+
+    def _trained(
+        self,
+        chosen: TrainSettings,
+        device: torch.device,
+        together: Processes,
+        saved: Callable[[], None],
+    ) -> Self:
+        screen = self._trainable(chosen)
         train, valid = (
             Loader(cells, device, encoding=self.encoding, sgrnas=self._sgrnas)
             for cells in (screen.train, screen.valid)
@@ -177,7 +189,14 @@ class Estimator(NetworkSettings, Predictions, Annotation, Responses, ABC):
             del identity["response"]  # as in checkpoints of before there was a choice
         history: list[dict[str, float]] = []
         training = Training(
-            self.module, train, valid, chosen, identity=identity, history=history, saved=saved
+            self.module,
+            train,
+            valid,
+            chosen,
+            identity=identity,
+            history=history,
+            saved=saved,
+            processes=together,
         )
         try:
             training.run()

@@ -174,22 +174,22 @@ class TrainPlan:
 
         self.step_on(resolve_device(self.device).type)
 
-    def step_on(self, device: str, *, in_memory: bool = True) -> str:
+    def step_on(self, device: str, *, recorded: bool = True) -> str:
         """Return how steps are run on a type of device: "plain", "compiled" or "graph".
 
-        What is recorded finds its counts on the device, so they cannot stay in a file.
+        A step can be recorded where its counts lie on the device, and no other process has a part
+        in it: `recorded`.
         """
-        if self.step == "graph" and not in_memory:
+        if self.step == "graph" and not recorded:
             raise InputError(
-                "step 'graph' needs counts in memory, and these stay in a file: take 'auto', or "
-                "in_memory=True"
+                "step 'graph' needs counts in memory, and one process that trains: take 'auto'"
             )
         if self.step == "graph" and device != "cuda":
             raise InputError(
                 f"step 'graph' needs a CUDA device, not {device!r}: take 'auto' or 'plain'"
             )
         if self.step == "auto":
-            return "graph" if device == "cuda" and in_memory else "plain"
+            return "graph" if device == "cuda" and recorded else "plain"
         return self.step
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from samsvae.errors import InputError, listed
@@ -46,6 +46,18 @@ def to_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     whole["digest"] = digest(tensors, whole)
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return save(plain, {"samsvae": json.dumps(whole)})  # one entry: several come in any order
+
+
+def from_bytes(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the header that `to_bytes` was given; for files there is `read`.
+
+    >>> import torch
+    >>> from_bytes(to_bytes({"a": torch.zeros(1)}, {"step": 3}))[1]["step"]
+    3
+    """
+    n_bytes = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + n_bytes])["__metadata__"]
+    return load(content), json.loads(metadata["samsvae"])
 
 
 def write(

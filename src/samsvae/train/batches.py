@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader
 from samsvae.data.order import BlockOrder, EpochOrder
 from samsvae.data.source import AheadSource
 from samsvae.data.stored import StoredCounts
-from samsvae.types import Batch
+from samsvae.model.vae import PerturbationVAE
+from samsvae.train.processes import Processes
+from samsvae.train.step import draw_noise
+from samsvae.types import Batch, ShiftNoise
 
 
 def order_of(loader: Loader, seed: int) -> EpochOrder:
@@ -20,17 +24,56 @@ def order_of(loader: Loader, seed: int) -> EpochOrder:
 
 
 def batches_from(
-    loader: Loader, order: EpochOrder, step: int, batch_size: int
+    loader: Loader, order: EpochOrder, step: int, batch_size: int, part: slice = slice(None)
 ) -> Callable[[Tensor], Batch]:
     """Return what makes the batches of the steps from one on, given their cells.
 
-    From data on the device, where that is not the host; from a file, which is read ahead.
+    From data on the device, where that is not the host; from a file, which is read ahead. Of the
+    cells of each step only a part is asked for.
     """
     counts = loader.screen.counts
     if isinstance(counts, StoredCounts):
         assert isinstance(order, BlockOrder)
-        source = AheadSource(counts, order.windows(step, batch_size))
+        source = AheadSource(counts, order.windows(step, batch_size, part))
         return lambda rows: loader.batch(rows.cpu().numpy(), source)
     if loader.device.type == "cpu":
         return lambda rows: loader.batch(rows.numpy())
     return loader.resident().batch
+
+
+def noise_of_part(
+    model: PerturbationVAE,
+    loader: Loader,
+    rows: Tensor,
+    batch: Batch,
+    n_particles: int,
+    generator: torch.Generator,
+    processes: Processes,
+) -> tuple[ShiftNoise, Tensor]:
+    """Draw the noise of some cells, and return that of this process's part of them.
+
+    Parameters
+    ----------
+    model
+        That the noise is for.
+    loader
+        Of the cells.
+    rows
+        All of them, by position.
+    batch
+        This process's part.
+    n_particles
+        Draws.
+    generator
+        In the same state in all processes.
+    processes
+        That each take a part.
+    """
+    if processes.size == 1:
+        return draw_noise(model, batch, n_particles, generator)
+    everyone = loader.perturbations(rows.cpu().numpy())
+    shifts = model.mechanism.noise(everyone, n_particles, generator)
+    basal = model.encoder.noise(len(rows), n_particles, generator)
+    place = torch.searchsorted(everyone, batch.dosage.perturbations).clamp(max=len(everyone) - 1)
+    part = ShiftNoise(*(noise.index_select(1, place) for noise in shifts))
+    return part, basal[:, processes.part]

@@ -14,22 +14,25 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader
-from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted, listed
+from samsvae.errors import InputError, LostProcessError, NonFiniteError, TrainingInterrupted, listed
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage import tensors as files
 from samsvae.train.alignment import align, can_align
-from samsvae.train.batches import batches_from, order_of
+from samsvae.train.batches import batches_from, noise_of_part, order_of
 from samsvae.train.checkpoint import optimizer_tensors, restore_optimizer
+from samsvae.train.phases import Optimizer, Phases
+from samsvae.train.processes import Alone, Processes
 from samsvae.train.progress import ProgressBar
-from samsvae.train.rates import parameter_groups
 from samsvae.train.replay import CudaRecorder, Replayed
 from samsvae.train.settling import settle
 from samsvae.train.signals import stop_signals
-from samsvae.train.step import CompiledStep, PlainStep, draw_noise
+from samsvae.train.step import CompiledStep, PlainStep
 from samsvae.train.validation import valid_elbo
 
+_ASKED_EVERY = 10
+"""Steps after which processes ask each other whether one of them is to stop."""
 History = list[dict[str, float]]
 """One row per evaluation of the validation cells."""
 
@@ -55,6 +58,8 @@ class Training:
         early.
     saved
         Called after every checkpoint.
+    processes
+        That train the model together; by default this one alone does. Only the first one writes.
     """
 
     def __init__(
@@ -67,26 +72,30 @@ class Training:
         identity: Mapping[str, Any],
         history: History,
         saved: Callable[[], None] = lambda: None,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes = processes or Alone()
         self.identity, self.saved = dict(identity), saved
         self.model, self.train, self.valid, self.settings = model, train, valid, settings
-        self.variant = settings.step_on(train.device.type, in_memory=train.screen.is_in_memory)
+        self.variant = settings.step_on(
+            train.device.type, recorded=train.screen.is_in_memory and processes.size == 1
+        )
         self.order = order_of(train, settings.seed)
         self.generator = torch.Generator(train.device)
-        self.n_steps = settings.n_steps(len(train.screen))
+        n_steps, aligned = settings.n_steps(len(train.screen)), settings.alignment == "rotate"
+        self.phases = Phases(n_steps, n_steps // 2 if aligned and can_align(model) else None)
         self.step = 0
-        self.aligned_after: int | None = None
-        if settings.alignment == "rotate" and can_align(model):
-            self.aligned_after = self.n_steps // 2
         kind = CompiledStep if self.variant == "compiled" else PlainStep
-        self.optimizer, self.rates = self._fresh_optimizer()
+        self.optimizer = self._fresh_optimizer()
+        self.share = processes.of_batch(min(settings.batch_size, len(train.screen)))
         self.take_step = kind(
             model,
-            self.optimizer,
+            self.optimizer.adam,
             clip_norm=math.inf if settings.clip_norm is None else settings.clip_norm,
             importance_weighted=settings.objective == "iwelbo",
             closed_form=settings.takes_closed_form,
             bfloat16=settings.precision == "bfloat16",
+            reduce=lambda values: processes.sum(values, self.share),
         )
         self._set_up()
         self.history = history
@@ -100,24 +109,10 @@ class Training:
     @property
     def dense(self) -> bool:
         """Whether all masks are still open: the model is aligned later."""
-        return self.aligned_after is not None and self.step < self.aligned_after
+        return self.phases.dense(self.step)
 
-    def _fresh_optimizer(self) -> tuple[torch.optim.Adam, list[float]]:
-        """Return Adam without a past, and the learning rates of its groups."""
-        settings, graph = self.settings, self.variant == "graph"
-        optimizer = torch.optim.Adam(
-            parameter_groups(
-                self.model, settings.learning_rate, scaled=settings.scale_learning_rate
-            ),
-            weight_decay=settings.weight_decay,
-            fused=True,
-            capturable=graph,
-        )
-        rates = [group["lr"] for group in optimizer.param_groups]
-        if graph:  # what is recorded reads them where they are
-            for group in optimizer.param_groups:
-                group["lr"] = torch.tensor(group["lr"], device=self.train.device)
-        return optimizer, rates
+    def _fresh_optimizer(self) -> Optimizer:
+        return Optimizer(self.model, self.settings, recorded=self.variant == "graph")
 
     def _set_up(self) -> None:
         """Set up the steps of a phase: what was recorded is recorded again."""
@@ -129,17 +124,21 @@ class Training:
 
     def _start_phase(self) -> None:
         """Start a phase: what the optimiser knows is of other axes, so it starts anew."""
-        self.optimizer, self.rates = self._fresh_optimizer()
-        self.take_step.optimizer = self.optimizer
+        self.optimizer = self._fresh_optimizer()
+        self.take_step.optimizer = self.optimizer.adam
         self._set_up()
 
     def _align(self) -> None:
         """End the phase of open masks: their best model is aligned, and none to be kept."""
         self._check_finite()
         self._restore_best()
-        align(self.model, self.train, seed=self.settings.seed)
+        self._align_model()
         self.best, self.best_elbo, self.since_best = None, -math.inf, 0
         self._start_phase()
+
+    def _align_model(self) -> None:
+        align(self.model, self.train, seed=self.settings.seed)
+        self.processes.same(self.model)  # each found it, and machines may differ in last digits
 
     def run(self) -> None:
         """Train to the end and leave the model at its best validation ELBO.
@@ -151,27 +150,30 @@ class Training:
         TrainingInterrupted
             On Ctrl-C or SIGTERM; the model is left at its best, and the checkpoint is saved.
         """
-        path = self.settings.checkpoint
-        if self.settings.resume and path is not None and Path(path).exists():
-            self._load(path)
-        self.batch = batches_from(self.train, self.order, self.step, self.settings.batch_size)
-        with stop_signals() as stopped, ProgressBar(self.settings.progress, self.n_steps) as bar:
+        if self.settings.resume:
+            self._resume()
+        self.batch = batches_from(
+            self.train, self.order, self.step, self.settings.batch_size, self.processes.part
+        )
+        n_steps, shown = self.phases.n_steps, self.settings.progress and self.processes.writes
+        with stop_signals() as came, ProgressBar(shown, n_steps) as bar:
             bar.show(self.step, self.history)
             clock, clock_step = time.perf_counter(), self.step
-            while self.step < self.n_steps and not self._out_of_patience():
+            while self.step < n_steps and not self._out_of_patience():
                 self._one_step()
-                last = self.step == self.n_steps
-                ends_phase = last or self.step == self.aligned_after
+                last = self.step == n_steps
+                ends_phase = last or self.step == self.phases.aligned_after
+                stopped = self._stopped(came())
                 if self.step % self.settings.validate_every == 0 or ends_phase:
                     self._check_finite()
                     seconds = time.perf_counter() - clock
                     self._evaluate((self.step - clock_step) / seconds)
                     clock, clock_step = time.perf_counter(), self.step
-                if self.step == self.aligned_after:
+                if self.step == self.phases.aligned_after:
                     self._align()
-                if self.step % self.settings.checkpoint_every == 0 or last or stopped():
+                if self.step % self.settings.checkpoint_every == 0 or last or stopped:
                     self._save()
-                if stopped():
+                if stopped:
                     self._interrupted()
                 bar.show(self.step, self.history)
         if self.best is None:
@@ -179,36 +181,34 @@ class Training:
         self._leave()
 
     def _one_step(self) -> None:
-        settings = self.settings
+        settings, (start, n_steps) = self.settings, self.phases.span(self.step)
         rows = self.order.of_step(self.step, settings.batch_size)
         factors = list(settings.factors(self.step).values())
         given = torch.from_numpy(rows), torch.tensor(factors)
         device = self.train.device
         self.generator.manual_seed(_seed_of(settings.seed, self.step))
-        self._set_rates(settings.share_of_rate(self.step - self._phase[0], self._phase[1]))
-        self.pending.append(self.step_of(*(x.to(device, non_blocking=True) for x in given)))
+        self.optimizer.set_share(settings.share_of_rate(self.step - start, n_steps))
+        try:
+            metrics = self.step_of(*(x.to(device, non_blocking=True) for x in given))
+        except LostProcessError as error:
+            self._save()  # nothing of this step has been taken
+            raise LostProcessError(f"{error}; {self._where_to_go_on()}") from error
+        self.pending.append(metrics)
         self.step += 1
 
-    @property
-    def _phase(self) -> tuple[int, int]:
-        """The step at which the phase starts, and how many steps it has."""
-        if self.aligned_after is None:
-            return 0, self.n_steps
-        if self.dense:
-            return 0, self.aligned_after
-        return self.aligned_after, max(1, self.n_steps - self.aligned_after)
-
-    def _set_rates(self, share: float) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(share * rate)
-            else:
-                group["lr"] = share * rate
+    def _stopped(self, came: bool) -> bool:
+        """Whether training is to stop: the same in all processes, which ask each other seldom."""
+        if self.processes.size > 1 and self.step % _ASKED_EVERY:
+            return False
+        return self.processes.any(came)
 
     def _step_of(self, rows: Tensor, factors: Tensor) -> Tensor:
         """Take a step on some cells, by position, and return its metrics."""
-        batch = self.batch(rows)
-        noise = draw_noise(self.model, batch, self.settings.n_particles, self.generator)
+        mine, n_particles = rows[self.processes.part], self.settings.n_particles
+        batch = self.batch(mine)
+        noise = noise_of_part(
+            self.model, self.train, rows, batch, n_particles, self.generator, self.processes
+        )
         weights = dict(zip(VARIABLES, factors.unbind(), strict=False))  # none: all are 1
         metrics = self.take_step(batch, *noise, weights)
         self.metric_names = list(metrics)
@@ -252,7 +252,7 @@ class Training:
         row = {"step": self.step, **dict(zip(self.metric_names, means, strict=True))}
         elbo = mc_se = math.nan
         if len(self.valid.screen):
-            elbo, mc_se = valid_elbo(self.model, self.valid, settings)
+            elbo, mc_se = valid_elbo(self.model, self.valid, settings, self.processes)
             if not math.isfinite(elbo):
                 self._end_not_finite(self.step, f"validation ELBO {elbo}")
             if elbo > self.best_elbo:
@@ -263,8 +263,8 @@ class Training:
                 self.since_best += 1
         row |= {"valid_elbo": elbo, "valid_elbo_mc_se": mc_se}
         row["is_best"] = self.best is not None and self.since_best == 0
-        if self.aligned_after is not None:
-            row |= {"is_aligned": self.step > self.aligned_after, "mask_sparsity": math.nan}
+        if self.phases.aligned_after is not None:
+            row |= {"is_aligned": self.step > self.phases.aligned_after, "mask_sparsity": math.nan}
         row |= {name: value.item() for name, value in self.model.mechanism.metrics().items()}
         cells = min(settings.batch_size, len(self.train.screen))
         row["cells_per_second"] = steps_per_second * cells
@@ -284,19 +284,21 @@ class Training:
     def _leave(self) -> None:
         """Leave the model at its best, as one that answers: with masks, and these settled."""
         self._restore_best()
-        if self.aligned_after is None or self.model.not_finite():
+        if self.phases.aligned_after is None or self.model.not_finite():
             return
         if self.dense:
-            align(self.model, self.train, seed=self.settings.seed)
+            self._align_model()
         settle(self.model, self.train)
+        self.processes.same(self.model)
 
     def _interrupted(self) -> None:
         self._leave()
+        message = f"training stopped after step {self.step} of {self.phases.n_steps}"
+        raise TrainingInterrupted(f"{message}; {self._where_to_go_on()}".removesuffix("; "))
+
+    def _where_to_go_on(self) -> str:
         path = self.settings.checkpoint
-        message = f"training stopped after step {self.step} of {self.n_steps}"
-        if path is not None:
-            message += f"; it is saved in {path}: go on with resume=True, or --resume"
-        raise TrainingInterrupted(message)
+        return "" if path is None else f"it is saved in {path}: go on with resume=True, or --resume"
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -305,7 +307,7 @@ class Training:
             "metric_names": self.metric_names,
             "best_elbo": self.best_elbo if self.best is not None else None,
             "since_best": self.since_best,
-            "aligned_after": self.aligned_after,
+            "aligned_after": self.phases.aligned_after,
             "settings": self.settings.decisive,
             "model": self.identity,
             "data": [self.train.screen.digest, self.valid.screen.digest],
@@ -317,9 +319,11 @@ class Training:
             return
         self._check_finite()  # what is not finite never replaces a good checkpoint
         self._check_parameters()
+        if not self.processes.writes:
+            return
         tensors = {
             **files.prefixed("model", self.model.state_dict()),
-            **files.prefixed("optimizer", optimizer_tensors(self.optimizer)),
+            **files.prefixed("optimizer", optimizer_tensors(self.optimizer.adam)),
             **files.prefixed("best", self.best or {}),
         }
         if self.pending:
@@ -328,8 +332,23 @@ class Training:
         self.has_checkpoint = True
         self.saved()
 
-    def _load(self, path: str | os.PathLike[str]) -> None:
-        tensors, header = files.read(path)
+    def _resume(self) -> None:
+        """Go on from the checkpoint, if there is one: the first process reads it for all."""
+        path = self.settings.checkpoint
+        there = self.processes.writes and path is not None and Path(path).exists()
+        found = files.read(path) if there and path is not None else None
+        if self.processes.size > 1:
+            content = self.processes.from_first(None if found is None else files.to_bytes(*found))
+            found = None if content is None else files.from_bytes(content)
+        if found is not None:
+            self._load(path or "the checkpoint", *found)
+
+    def _load(
+        self,
+        path: str | os.PathLike[str],
+        tensors: dict[str, Tensor],
+        header: dict[str, Any],
+    ) -> None:
         ours = self._header()
         if not header.keys() >= ours.keys():
             raise InputError(f"{str(path)!r} is not a checkpoint of training")
@@ -353,11 +372,12 @@ class Training:
             )
         aligned_after = header["aligned_after"]
         if aligned_after is not None and header["step"] >= aligned_after:
-            self.aligned_after = aligned_after  # whatever number of steps is now asked for
+            # Whatever number of steps is now asked for.
+            self.phases = self.phases._replace(aligned_after=aligned_after)
         self.step = header["step"]
         self._start_phase()
         self.model.load_state_dict(model)
-        restore_optimizer(self.optimizer, files.unprefixed("optimizer", tensors))
+        restore_optimizer(self.optimizer.adam, files.unprefixed("optimizer", tensors))
         device = self.train.device
         best = files.unprefixed("best", tensors)
         self.best = {name: value.to(device) for name, value in best.items()} or None

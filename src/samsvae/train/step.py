@@ -16,11 +16,11 @@ from samsvae.types import Batch, ShiftNoise
 
 Evaluation: TypeAlias = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 Reduction: TypeAlias = Callable[[Sequence[Tensor]], None]
-"""Replaces gradients, in place, by their mean over the processes that train one model."""
+"""Replaces gradients and metrics, in place, by those of the cells of all processes together."""
 
 
-def of_one_process(gradients: Sequence[Tensor]) -> None:
-    """Leave gradients as they are: there is one process."""
+def of_one_process(values: Sequence[Tensor]) -> None:
+    """Leave them as they are: there is one process."""
 
 
 def draw_noise(
@@ -51,8 +51,8 @@ class PlainStep:
     bfloat16
         Take matrix products in bfloat16; everything else stays in single precision.
     reduce
-        Called between the backward pass and clipping, where several processes would share their
-        gradients.
+        Called between the backward pass and clipping, where several processes share their
+        gradients, and the means over their cells.
     """
 
     def __init__(
@@ -91,11 +91,12 @@ class PlainStep:
         value, terms = self._value(batch, shift_noise, basal_noise, factors)
         (-value).backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self.reduce(gradients)
+        means = torch.stack([value.detach(), *terms.values()])
+        self.reduce([*gradients, means])
         norm = self._clipped(gradients)
         self.optimizer.step()
-        elbo = torch.stack(list(terms.values())).sum()
-        return {"objective": value.detach(), "elbo": elbo, "gradient_norm": norm, **terms}
+        of_terms = dict(zip(terms, means[1:].unbind(), strict=True))
+        return {"objective": means[0], "elbo": means[1:].sum(), "gradient_norm": norm, **of_terms}
 
     def _value(
         self,

@@ -12,7 +12,7 @@ from samsvae import objective
 from samsvae.data.loader import Loader
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import TrainSettings
-from samsvae.train.step import draw_noise
+from samsvae.train.processes import Alone, Processes
 
 PRECISE = 0.02
 """Monte Carlo standard error, nats per cell, at which there are draws enough."""
@@ -33,7 +33,12 @@ class ValidElbo(NamedTuple):
     """Monte Carlo standard error: of the draws, for these very cells."""
 
 
-def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) -> ValidElbo:
+def valid_elbo(
+    model: PerturbationVAE,
+    loader: Loader,
+    settings: TrainSettings,
+    processes: Processes | None = None,
+) -> ValidElbo:
     """Return the ELBO of a loader's cells, always from the same noise.
 
     Particles are drawn until the standard error is at most 0.02 nats: two on large screens, more
@@ -45,7 +50,10 @@ def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) 
     KL terms of the globals are taken in closed form, where there is one: with a sparse prior of the
     mask their draws would be most of the spread. Those of cells are drawn: their noise cancels
     much of the likelihood's.
+
+    Of several processes each takes some of the batches, with the noise that they have for one.
     """
+    processes = processes or Alone()
     generator = torch.Generator(loader.device).manual_seed(settings.seed)
     n_cells = len(loader.screen)
     size = min(settings.batch_size, n_cells)
@@ -56,7 +64,9 @@ def valid_elbo(model: PerturbationVAE, loader: Loader, settings: TrainSettings) 
     mc_se = math.nan
     while len(sums) < wanted:
         n_particles = min(wanted - len(sums), together)
-        sums = torch.cat([sums, _sums(model, loader, size, n_particles, generator)])
+        sums = torch.cat(
+            [sums, _sums(model, loader, size, n_particles, generator, processes or Alone())]
+        )
         mc_se = (sums.var(0).sum() / len(sums)).sqrt().item() / n_cells
         if mc_se > PRECISE:
             wanted = min(most, max(wanted, math.ceil(len(sums) * (mc_se / PRECISE) ** 2)))
@@ -70,12 +80,22 @@ def _sums(
     size: int,
     n_particles: int,
     generator: torch.Generator,
+    processes: Processes,
 ) -> Tensor:
     """Return the sum of the ELBO over the cells of every batch, `particle batch`, nats."""
-    sums = []
-    for batch in loader.in_order(size):
-        shift_noise, basal_noise = draw_noise(model, batch, n_particles, generator)
-        shifts = model.mechanism.draw(batch.dosage.perturbations, shift_noise, closed_form=True)
-        weights = model(batch, shifts, basal_noise)
-        sums.append(objective.log_weights(weights, batch).double().sum(1))
-    return torch.stack(sums, 1)
+    n_cells = len(loader.screen)
+    starts = range(0, n_cells, size)
+    mine = set(range(len(starts))[processes.part])
+    sums = torch.zeros(n_particles, len(starts), dtype=torch.float64, device=loader.device)
+    for i, start in enumerate(starts):
+        rows = slice(start, min(start + size, n_cells))
+        perturbations = loader.perturbations(rows)
+        shift_noise = model.mechanism.noise(perturbations, n_particles, generator)
+        basal_noise = model.encoder.noise(rows.stop - start, n_particles, generator)
+        if i in mine:
+            batch = loader.batch(rows)
+            shifts = model.mechanism.draw(perturbations, shift_noise, closed_form=True)
+            weights = model(batch, shifts, basal_noise)
+            sums[:, i] = objective.log_weights(weights, batch).double().sum(1)
+    processes.sum([sums])
+    return sums

@@ -7,6 +7,7 @@ from typing import Any
 
 from samsvae.cli.console import say
 from samsvae.cli.options import NOTHING, Assignments, given
+from samsvae.ops.ranks import rank
 from samsvae.settings.by_name import settings_of
 from samsvae.settings.run import RUN, gathered
 from samsvae.settings.train import TrainPlan
@@ -63,14 +64,20 @@ def train(
     for one, other in (("max_steps", "max_epochs"), ("max_epochs", "max_steps")):
         if one in options and other not in options:  # an option wins over its rival in a file
             chosen[other] = None
-    run.check_new(overwrite=overwrite, resume=resume)
+    first = rank() == 0  # of processes that train together it alone writes, and says so
+    if first:
+        run.check_new(overwrite=overwrite, resume=resume)
     training = settings_of(TrainPlan, chosen)
     TrainPlan(**training)  # a value out of range is told before the data are read
     screen = read_screen(data, chosen)
-    say(repr(screen))
+    if first:
+        say(repr(screen))
     kind = estimator(chosen["model"])
     model = kind(screen, **settings_of(kind, chosen))
     model.check_training(**training)  # nor is a run replaced by one that cannot be trained
+    if not first:
+        model.train(**training, resume=resume)
+        return
     with run.made(resume=resume):
         run.start(chosen, screen, resume=resume)
         run.train(model, chosen, resume=resume)
