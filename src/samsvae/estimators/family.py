@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
 
+import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+import torch
 
-from samsvae.estimators import saving
+from samsvae.errors import InputError
+from samsvae.estimators import saving, schema
 from samsvae.estimators.base import Estimator, by_name
 from samsvae.estimators.conditional_vae import ConditionalVAE
 from samsvae.estimators.cpa_vae import CPAVAE
@@ -66,7 +73,16 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     True
     """
     saved, resolved = saving.read(folder), resolve_device(device)
-    model = estimator(saved.estimator)(saved.facts, **saved.hyperparameters)
+    with schema.of_file(Path(folder) / saving.NAMES):
+        kind = estimator(saved.estimator)
+        hints = {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
+        schema.check_hyperparameters(saved.hyperparameters, hints, saved.state)
+        with torch.device("meta"):  # takes no memory, whatever sizes are asked for
+            outline = kind(saved.facts, **saved.hyperparameters)
+        schema.check_state(outline.module, saved.state)
+        n_covariates = saved.facts.vocabulary.n_covariates
+        schema.check_control(saved.control_basal.tensors(), outline.n_latent, n_covariates)
+    model = kind(saved.facts, **saved.hyperparameters)
     model.module.load_state_dict(saved.state)
     model.module.to(resolved)
     model.control_basal = BasalPosterior(
@@ -74,4 +90,17 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     )
     model.history = pd.DataFrame(saved.history)
     model.is_trained = True
+    with schema.of_file(Path(folder) / saving.TENSORS):
+        _check_answers(model)
     return model
+
+
+def _check_answers(model: Estimator) -> None:
+    """Raise if control cells cannot be drawn: parameters may be numbers, and lead to none."""
+    try:
+        drawn = model.simulate([model.facts.conditions[0]], n_cells=4)
+    except RuntimeError as error:  # of torch's sampler
+        raise InputError(f"its parameters lead to no counts ({error})") from error
+    values = drawn.X.data if sp.issparse(drawn.X) else drawn.X
+    if not np.isfinite(values).all():
+        raise InputError("its parameters lead to values that are not finite")

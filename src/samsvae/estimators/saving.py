@@ -11,6 +11,7 @@ from torch import Tensor
 
 from samsvae._version import __version__
 from samsvae.errors import InputError
+from samsvae.estimators import schema
 from samsvae.estimators.facts import Facts
 from samsvae.inference.latent import BasalPosterior
 from samsvae.storage import tensors
@@ -67,10 +68,13 @@ def read(folder: str | os.PathLike[str]) -> Saved:
     if not path.is_file():
         raise InputError(f"no saved model in {str(folder)!r}: it has no {NAMES}")
     try:
-        names = json.loads(path.read_text())
+        names = json.loads(path.read_text(encoding="utf-8"))
         tensors.check_schema(path, names)
         parts, _ = tensors.read(Path(folder) / TENSORS)
         digest = names.pop("digest")
+        with schema.of_file(path):
+            schema.check_names(names)
+            schema.check_facts(names["facts"], tensors.unprefixed("facts", parts))
         saved = Saved(
             names["estimator"],
             names["hyperparameters"],
