@@ -91,6 +91,31 @@ def test_mutated_runs_end_in_a_line_or_the_right_answer(
     assert 50 < codes.count(2) < 250
 
 
+@pytest.mark.parametrize("name", ["config.toml", "model.json", "model.safetensors", "scores.csv"])
+def test_no_link_leads_out_of_a_run(name: str, good: Path, folder: Path, call: Call) -> None:
+    shutil.rmtree(folder / "bad", ignore_errors=True)
+    shutil.copytree(good, folder / "bad")
+    (folder / "bad" / name).rename(folder / "elsewhere")
+    (folder / "bad" / name).symlink_to(folder / "elsewhere")
+    for line in (EFFECTS, EVALUATE):
+        done = call(line)
+        assert (done.code, len(done.errors)) == (2, 1)
+        assert f"{name}' is a link that leads out of 'bad'" in done.errors[0]
+
+
+def test_no_path_of_a_run_is_followed(good: Path, folder: Path, call: Call) -> None:
+    shutil.rmtree(folder / "bad", ignore_errors=True)
+    shutil.copytree(good, folder / "bad")
+    secret = folder / "secret.csv"
+    secret.write_text("cell,secret\ncell0,password\n")
+    with (folder / "bad" / "config.toml").open("a") as file:
+        file.write(f'labels = "{secret}"\n')
+    done = call(EVALUATE)
+    assert (done.code, len(done.errors)) == (2, 1)
+    assert "give --labels again" in done.errors[0]
+    assert "password" not in done.errors[0]
+
+
 HOLDING = """
 import sys
 from pathlib import Path

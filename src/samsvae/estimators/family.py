@@ -76,7 +76,7 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     with schema.of_file(Path(folder) / saving.NAMES):
         kind = estimator(saved.estimator)
         hints = {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
-        schema.check_hyperparameters(saved.hyperparameters, hints, saved.state)
+        schema.check_hyperparameters(saved.hyperparameters, hints)
         with torch.device("meta"):  # takes no memory, whatever sizes are asked for
             outline = kind(saved.facts, **saved.hyperparameters)
         schema.check_state(outline.module, saved.state)

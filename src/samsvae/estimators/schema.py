@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from samsvae.errors import InputError, got, listed
 from samsvae.settings.arguments import check
 
+_LAYERS, _WIDTH = 1_000, 2**40
+"""More than any model has: a size itself takes nothing, as long as tensors of it are not made."""
 Check = Callable[[Any], bool]
 
 
@@ -168,10 +170,8 @@ def check_facts(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
         raise InputError(f"facts.batch_shares sum to {shares:g}")
 
 
-def check_hyperparameters(
-    values: Mapping[str, Any], hints: Mapping[str, Any], state: Mapping[str, Tensor]
-) -> None:
-    """Raise if hyperparameters are of another model, or ask for more than was saved.
+def check_hyperparameters(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Raise if hyperparameters are of another model, or ask for more layers than are ever built.
 
     Parameters
     ----------
@@ -179,18 +179,14 @@ def check_hyperparameters(
         By name.
     hints
         The types of those that the model has.
-    state
-        The tensors that were saved: none of them is larger than a model of this size has.
     """
     strange = [name for name in values if name not in hints]
     if strange:
         raise InputError(f"the model has no hyperparameters {listed(strange)}")
-    largest = max((value.numel() for value in state.values()), default=0)
     for name, value in values.items():
         check(name, value, hints[name])
-        most = len(state) if "layers" in name else largest
-        if isinstance(value, int) and value > most:
-            raise InputError(f"{name} is {got(value)}: nothing of that size was saved")
+        if isinstance(value, int) and value > (_LAYERS if "layers" in name else _WIDTH):
+            raise InputError(f"{name} is {got(value)}: no model has as many")
 
 
 def check_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -93,6 +93,7 @@ class Run(Directory):
         """Return the settings of the run."""
         if not (self / "config.toml").exists():
             raise InputError(f"no run in {self.shown}: it has no config.toml")
+        self.check_links()
         path = self / "config.toml"
         return RUN.checked(read_toml(path), f"in {str(path)!r}")
 
@@ -107,7 +108,13 @@ class Run(Directory):
             Keys that differ from the run's.
         """
         config = self.config()
-        screen = Screen.open(data, **(settings_of(ScreenSettings, config) | completed(given)))
+        keys = settings_of(ScreenSettings, config) | completed(given)
+        if keys.get("labels") is not None and "labels" not in given:
+            raise InputError(
+                f"the run was trained with labels from {keys['labels']!r}: give --labels again, "
+                "since no path that stands in a run is followed"
+            )
+        screen = Screen.open(data, **keys)
         if screen.split is None and (self / "split.csv").exists():
             table = read_csv(self / "split.csv")
             if set(table) != {"cell", "split"} or table.isna().any(axis=None):
@@ -123,6 +130,7 @@ class Run(Directory):
         self.restore()
         if not self.folder.is_dir():
             raise InputError(f"no directory {self.shown}: expected a run of samsvae train")
+        self.check_links()
         parts = [(self / name).exists() for name in (saving.NAMES, saving.TENSORS)]
         if (self / CHECKPOINT).exists() and not all(parts):
             raise InputError(

@@ -59,6 +59,17 @@ class Directory:
         """Return the path of a file that stays right when the directory moves."""
         return _Inside(self, name)
 
+    def check_links(self) -> None:
+        """Raise if one of its files is a link that leads out of it: who sent it, chose whereto."""
+        inside = self.folder.resolve()
+        for pattern in self.files:
+            for path in self.folder.glob(pattern):
+                if not path.resolve().is_relative_to(inside):
+                    raise InputError(
+                        f"{str(path)!r} is a link that leads out of {self.shown}: put the file "
+                        "there in its place"
+                    )
+
     def check_new(self, *, overwrite: bool, resume: bool) -> None:
         """Raise if the directory exists and may not be written to."""
         if self.place.exists() and not self.place.is_dir():
