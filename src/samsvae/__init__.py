@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from samsvae.evaluation.combinations import combinations
     from samsvae.evaluation.stability import stability
     from samsvae.experiments.reporting import write_report
+    from samsvae.inference.projection import projection
     from samsvae.settings.train import TrainSettings
 
 # Found when they are asked for: torch and anndata take seconds to import, and the command line's
@@ -55,6 +56,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "pathway_score": "evaluation.pathways",
     "predictive_check": "evaluation.predictive_check",
+    "projection": "inference.projection",
     "recovery": "evaluation.recovery",
     "stability": "evaluation.stability",
     "write_report": "experiments.reporting",
@@ -92,6 +94,7 @@ __all__ = [
     "load",
     "pathway_score",
     "predictive_check",
+    "projection",
     "read_h5ad",
     "recovery",
     "regulators",

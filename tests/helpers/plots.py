@@ -67,6 +67,17 @@ CALIBRATION = pd.DataFrame(
         "label": ["model", "model", "other", "other"],
     }
 )
+POINTS = pd.DataFrame(
+    np.random.default_rng(0).normal(0, 1, (60, 2)),
+    [f"cell{i}" for i in range(60)],
+    ["UMAP 1", "UMAP 2"],
+)
+KINDS = pd.Series(
+    [f"condition {i}" for i in np.repeat(np.arange(15), np.arange(15))][:57],
+    POINTS.index[:57],
+    name="condition",
+)
+"""Of the first 57 cells: 11 conditions, of 1 to 10 cells, and 2 of an eleventh."""
 SCORES = pd.concat(
     [
         scores().assign(condition="(all)"),
@@ -111,6 +122,14 @@ RESULT_PLOTS: dict[str, Specimen] = {
         takes_axes=False,
     ),
     "calibration_curve": Specimen(CALIBRATION, plotting.calibration_curve, "found"),
+    "cell_map": Specimen(
+        POINTS, lambda table, **on: plotting.cell_map(table, KINDS, **on), "UMAP 2"
+    ),
+    "shift_map": Specimen(
+        POINTS,
+        lambda table, **on: plotting.shift_map(table, KINDS[::3], **on),
+        "UMAP 2",
+    ),
     "stability_matrix": Specimen(STABILITY, plotting.stability_matrix, "first"),
     "sgrnas_of_target": Specimen(
         STRENGTHS, lambda table, **on: plotting.sgrnas_of_target(table, "A", **on), "strength"

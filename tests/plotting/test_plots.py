@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+import samsvae
 from helpers.plots import RESULT_PLOTS
 from samsvae import plotting
 from samsvae.plotting.fractions import relative
@@ -51,8 +52,8 @@ PLOTS: dict[str, Callable[[], Figure]] = {
     "fraction_curves": lambda: plotting.fraction_curves(CURVES, reference="a"),
     "clustered_shifts": lambda: plotting.clustered_shifts(MASK * EMBEDDING, GROUPS),
     "clustered_shifts of one dimension": lambda: plotting.clustered_shifts(MASK[["z0"]]),
-    "shift_map": lambda: plotting.shift_map(EMBEDDING.iloc[:, :2], GROUPS),
-    "shift_map without groups": lambda: plotting.shift_map(EMBEDDING.iloc[:, :2]),
+    "shift_similarity": lambda: plotting.shift_similarity(MASK * EMBEDDING, GROUPS),
+    "shift_similarity without groups": lambda: plotting.shift_similarity(MASK * EMBEDDING),
     "nonadditive_genes": lambda: plotting.nonadditive_genes(PAIRS, n_genes=6),
 }
 
@@ -107,3 +108,79 @@ def test_perturbations_come_by_pathway_and_dimensions_by_use() -> None:
     image = np.asarray(figure.axes[0].images[0].get_array())
     order = ["P0", "P2", "P4", "P1", "P3"]  # one, three, two
     np.testing.assert_allclose(image, mask.loc[order, ["z1", "z2"]])
+
+
+LONG = "a long name " * 20
+ONE = EMBEDDING.iloc[:1]
+HOLED = EMBEDDING.mask(RNG.random(EMBEDDING.shape) < 0.3)
+RENAMED = EMBEDDING.rename(index={"P0": LONG, "P1": "$x_1$"}, columns={"z0": LONG})
+ODD: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "grouped_shifts": lambda t: plotting.grouped_shifts(
+        t.notna() * 0.9, t, pd.Series("one", t.index)
+    ),
+    "gene_projection": lambda t: plotting.gene_projection(
+        t, t, pd.Series("one", t.index), (str(t.columns[1]), str(t.columns[2]))
+    ),
+    "clustered_shifts": lambda t: plotting.clustered_shifts(t, pd.Series(LONG, t.index)),
+    "shift_similarity": lambda t: plotting.shift_similarity(t, pd.Series(LONG, t.index)),
+}
+
+
+@pytest.mark.parametrize("table", [ONE, HOLED, RENAMED], ids=["one", "holed", "long names"])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_tables_are_drawn(name: str, table: pd.DataFrame) -> None:
+    figure = ODD[name](table)
+    figure.canvas.draw()
+    assert max(figure.get_size_inches()) < 20
+    texts = [text for axes in figure.axes for text in axes.get_yticklabels()]
+    assert all(len(text.get_text()) < 40 for text in texts)
+
+
+def order_of(figure: Figure) -> list[str]:
+    """Return the names along the last axes with images, from above."""
+    heat = next(axes for axes in figure.axes if axes.images)
+    return [text.get_text() for text in heat.get_yticklabels()]
+
+
+def test_similarity_is_the_cosine_of_every_pair() -> None:
+    figure = plotting.shift_similarity(EMBEDDING)
+    heat = next(axes for axes in figure.axes if axes.images)
+    rows = order_of(figure)
+    assert sorted(rows) == NAMES
+    unit = EMBEDDING.div(np.linalg.norm(EMBEDDING, axis=1), axis=0).loc[rows]
+    np.testing.assert_allclose(heat.images[0].get_array(), unit @ unit.T, atol=1e-12)
+    low, high = heat.get_ylim()
+    assert low > high  # the first row is above, as in the image
+    assert heat.images[0].origin == "lower"
+
+
+def test_those_alike_stand_side_by_side_and_those_without_a_direction_last() -> None:
+    shift = pd.DataFrame(0.0, NAMES, MASK.columns)
+    shift.loc[["P0", "P4", "P8"], "z0"] = [1.0, 5.0, 2.0]
+    shift.loc[["P2", "P6"], "z3"] = [1.0, -1.0]
+    shift.loc["P7"] = np.nan
+    figure = plotting.shift_similarity(shift)
+    rows = order_of(figure)
+    first = rows.index("P0")
+    assert {"P0", "P4", "P8"} in [set(rows[i : i + 3]) for i in (first - 2, first - 1, first)]
+    assert set(rows[-4:]) == {"P1", "P3", "P5", "P7"}
+    heat = next(axes for axes in figure.axes if axes.images)
+    values = np.ma.filled(heat.images[0].get_array().astype(float), np.nan)
+    assert np.isnan(values[-4:]).all()
+    assert values[rows.index("P2"), rows.index("P6")] == -1
+    assert "4 without a direction" in heat.get_xlabel()
+
+
+def test_seven_hundred_perturbations_are_all_compared() -> None:
+    many = pd.DataFrame(RNG.standard_normal((700, 8)), [f"P{i}" for i in range(700)])
+    figure = plotting.shift_similarity(many, pd.Series("one", many.index[:300]))
+    heat = next(axes for axes in figure.axes if axes.images)
+    assert heat.images[0].get_array().shape == (700, 700)
+    assert heat.get_xlabel().startswith("700 perturbations")
+    assert max(figure.get_size_inches()) < 20
+
+
+def test_an_empty_table_has_nothing_to_compare() -> None:
+    for draw in (plotting.shift_similarity, plotting.clustered_shifts):
+        with pytest.raises(samsvae.InputError, match="it is empty"):
+            draw(EMBEDDING.iloc[:0])

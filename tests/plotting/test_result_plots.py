@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from helpers.findings import HOSTILE, effects, history, inclusion, mechanisms, scores
 from helpers.plots import (
     CALIBRATION,
+    KINDS,
+    POINTS,
     RESULT_PLOTS,
     SCORES,
     STABILITY,
@@ -26,7 +28,11 @@ from helpers.plots import (
 )
 from samsvae import InputError, plotting
 
-TABLES = {name: one for name, one in RESULT_PLOTS.items() if name != "dose_curve"}
+TABLES = {
+    name: one
+    for name, one in RESULT_PLOTS.items()
+    if name not in ("dose_curve", "cell_map", "shift_map")  # they take no columns by name
+}
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +108,7 @@ def test_what_is_not_there_is_told(draw: Any, words: str) -> None:
         draw()
 
 
-def points(axes: Axes, i: int = 0) -> np.ndarray:
+def points_of(axes: Axes, i: int = 0) -> np.ndarray:
     """Return the points of a line, as they are drawn."""
     return np.column_stack([np.asarray(one, float) for one in axes.lines[i].get_data()])
 
@@ -110,14 +116,14 @@ def points(axes: Axes, i: int = 0) -> np.ndarray:
 def test_history_shows_every_row_and_the_model_that_was_kept() -> None:
     table = history()
     elbo, *terms = plotting.training_history(table).axes
-    np.testing.assert_allclose(points(elbo), table[["step", "elbo"]])
-    np.testing.assert_allclose(points(elbo, 1), table[["step", "valid_elbo"]])
+    np.testing.assert_allclose(points_of(elbo), table[["step", "elbo"]])
+    np.testing.assert_allclose(points_of(elbo, 1), table[["step", "valid_elbo"]])
     best = table[table["is_best"]].iloc[-1]
-    np.testing.assert_allclose(points(elbo, 2)[0], best[["step", "valid_elbo"]].tolist())
+    np.testing.assert_allclose(points_of(elbo, 2)[0], best[["step", "valid_elbo"]].tolist())
     assert [one.get_title() for one in terms] == [
         *("likelihood", "basal", "mask", "embedding", "mask entries not in use")
     ]
-    assert points(elbo, 3)[0, 0] == 550  # between the last row without masks and the first with
+    assert points_of(elbo, 3)[0, 0] == 550  # between the last row without masks and the first with
 
 
 def test_history_without_validation_or_masks() -> None:
@@ -198,7 +204,7 @@ def test_top_effects_are_the_largest_with_their_intervals() -> None:
     axes = plotting.top_effects(own, n_genes=5)
     wanted = own.loc[own["estimate"].abs().nlargest(5).index].sort_values("estimate")
     assert label_of(axes) == wanted["gene"].tolist()
-    np.testing.assert_allclose(points(axes)[:, 0], wanted["estimate"])
+    np.testing.assert_allclose(points_of(axes)[:, 0], wanted["estimate"])
     bars = np.array([one[:, 0] for one in axes.collections[0].get_segments()])  # type: ignore[attr-defined]
     np.testing.assert_allclose(bars, wanted[["lower", "upper"]])
 
@@ -242,8 +248,8 @@ def test_a_strip_takes_pooled_scores_of_the_split_and_the_duplicate_as_a_line() 
 
 def test_calibration_has_a_curve_for_each_label_in_order() -> None:
     axes = plotting.calibration_curve(CALIBRATION)
-    np.testing.assert_allclose(points(axes, 1), [[0.5, 0.52], [0.9, 0.88]])
-    np.testing.assert_allclose(points(axes, 2), [[0.5, 0.3], [0.9, 0.6]])
+    np.testing.assert_allclose(points_of(axes, 1), [[0.5, 0.52], [0.9, 0.88]])
+    np.testing.assert_allclose(points_of(axes, 2), [[0.5, 0.3], [0.9, 0.6]])
     assert axes.get_legend_handles_labels()[1] == ["model", "other"]
 
 
@@ -264,13 +270,13 @@ def test_a_dose_curve_draws_the_genes_with_the_largest_effect() -> None:
     table = doses()
     axes = plotting.dose_curve(table, n_genes=2)
     assert axes.get_legend_handles_labels()[1] == ["g7", "g0"]
-    np.testing.assert_allclose(points(axes), np.column_stack([table.obs["dose"], table.X[:, 7]]))
+    np.testing.assert_allclose(points_of(axes), np.column_stack([table.obs["dose"], table.X[:, 7]]))
 
 
 def test_sgrnas_are_those_of_the_condition() -> None:
     axes = plotting.sgrnas_of_target(STRENGTHS, "A")
     assert label_of(axes) == ["A_2 (1)", "A_1 (60)", "A_3 (40)"]  # what is not known comes last
-    np.testing.assert_allclose(points(axes)[:, 0], [0.1, 1.1, np.nan])
+    np.testing.assert_allclose(points_of(axes)[:, 0], [0.1, 1.1, np.nan])
 
 
 def test_power_counts_the_genes_of_every_condition() -> None:
@@ -283,3 +289,113 @@ def test_power_counts_the_genes_of_every_condition() -> None:
     np.testing.assert_allclose(drawn, np.column_stack([cells, found]))
     low, high = axes.get_xlim()
     assert low < 0 < 100 < high  # those without cells are on the page, too
+
+
+LONG = "<b>" + "a long name " * 20
+
+
+def renamed(table: Any) -> Any:
+    """Return a table in which texts that are no keys of the drawing are long."""
+    keys = {"condition", "predictor", "metric", "split", "dimension", "label"}
+    texts = [c for c in table if table[c].map(type).eq(str).all() and c not in keys]
+    return table.assign(**{c: table[c].map(lambda one: f"{one} {LONG}") for c in texts})
+
+
+def holed(table: Any) -> Any:
+    """Return a table in which every third number is not known."""
+    numbers = table.select_dtypes(float).columns
+    gone = np.arange(len(table)) % 3 == 1
+    return table.assign(**{name: table[name].mask(gone) for name in numbers})
+
+
+def first(table: Any) -> Any:
+    """Return the first row alone."""
+    return table.iloc[:1]
+
+
+NEED_MORE = [RESULT_PLOTS[name].draw for name in ("combination_bars", "metric_strip")]
+"""Those that are asked for what is not in the first row."""
+PLAIN = {name: one for name, one in RESULT_PLOTS.items() if name != "dose_curve"}
+
+
+@pytest.mark.parametrize("odd", [renamed, holed, first])
+@pytest.mark.parametrize("specimen", PLAIN.values(), ids=PLAIN)
+def test_odd_tables_are_drawn(specimen: Specimen, odd: Any) -> None:
+    table = odd(specimen.table)
+    if odd is first and specimen.draw in NEED_MORE:
+        with pytest.raises(InputError, match="of the table"):
+            specimen.draw(table)
+        return
+    drawn = specimen.draw(table)
+    figure = drawn.get_figure() if isinstance(drawn, Axes) else drawn
+    assert figure is not None
+    figure.canvas.draw()
+    assert max(figure.get_size_inches()) < 20
+
+
+def cells_of(axes: Axes) -> np.ndarray:
+    """Return all points of a map, in their order by place."""
+    drawn = [np.asarray(one.get_offsets()) for one in axes.collections]
+    points = np.concatenate([one for one in drawn if len(one)])
+    return points[np.lexsort(points.T)]
+
+
+def test_a_map_of_cells_shows_all_and_names_conditions_by_their_cells() -> None:
+    axes = plotting.cell_map(POINTS, KINDS, n_coloured=3)
+    places = POINTS.to_numpy()
+    np.testing.assert_allclose(cells_of(axes), places[np.lexsort(places.T)])
+    legend = axes.get_legend()
+    assert legend is not None
+    assert legend.get_title().get_text() == "condition"
+    n = KINDS.value_counts()
+    most = [f"{name}: {n[name]}" for name in n.index[:3]]
+    told = [text.get_text() for text in legend.get_texts()]
+    assert sorted(told[:3]) == sorted(most)
+    assert told[3:] == [f"{len(n) - 3} others: {n.iloc[3:].sum()}", "not known: 3"]
+    coloured = axes.collections[1]
+    assert len(np.asarray(coloured.get_offsets())) == n.iloc[:3].sum()
+    assert len(np.unique(coloured.get_facecolors(), axis=0)) == 3  # type: ignore[attr-defined]
+
+
+def test_a_map_of_cells_shows_numbers_on_a_scale() -> None:
+    value = pd.Series(np.arange(50.0), POINTS.index[:50], name="probability of response")
+    value.iloc[4] = np.nan
+    axes = plotting.cell_map(POINTS, value[::-1])  # matched by name
+    figure = axes.get_figure()
+    assert figure is not None
+    assert [one.get_ylabel() for one in figure.axes[1:]] == ["probability of response"]
+    unknown, known = axes.collections
+    assert len(np.asarray(unknown.get_offsets())) == 11
+    drawn = np.column_stack([np.asarray(known.get_offsets()), np.asarray(known.get_array())])
+    told = np.column_stack([POINTS[:50], value]).astype(float)
+    told = told[np.isfinite(told[:, 2])]
+    np.testing.assert_allclose(drawn[drawn[:, 2].argsort()], told)
+
+
+def test_points_without_a_place_are_counted() -> None:
+    table = POINTS.copy()
+    table.iloc[:7] = np.nan
+    for draw, what in ((plotting.cell_map, "cells"), (plotting.shift_map, "perturbations")):
+        axes = draw(table)
+        assert axes.get_xlabel() == f"UMAP 1\n7 {what} without a place"
+        with pytest.raises(InputError, match=f"none of 60 {what} has a place"):
+            draw(table * np.nan)
+        with pytest.raises(InputError, match="have 1 coordinates"):
+            draw(table[["UMAP 1"]])
+
+
+def test_a_map_of_perturbations_shows_all_and_names_the_furthest() -> None:
+    axes = plotting.shift_map(POINTS, KINDS[::3], n_named=4)
+    places = POINTS.to_numpy()
+    np.testing.assert_allclose(cells_of(axes), places[np.lexsort(places.T)])
+    out = np.linalg.norm(places - np.median(places, 0), axis=1)
+    furthest = set(POINTS.index[np.argsort(-out)[:4]])
+    assert {text.get_text() for text in axes.texts} <= furthest
+    assert axes.texts
+
+
+def test_a_category_is_told_by_truth_too() -> None:
+    value = pd.Series(np.arange(60) % 2 == 0, POINTS.index, name="responds")
+    legend = plotting.cell_map(POINTS, value).get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["False: 30", "True: 30"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,6 +19,7 @@ from samsvae.experiments.annotation import one_each
 from samsvae.experiments.interactions import combination_effects, errors_of_combinations
 from samsvae.experiments.job import Fit, Score, slug
 from samsvae.experiments.run import Run
+from samsvae.inference.projection import has_umap, projection
 from samsvae.storage.files import written_aside
 from samsvae.storage.tables import write_csv
 from samsvae.types import Scale
@@ -30,7 +30,6 @@ ABLATIONS = "SAMS-VAE", "CPA-VAE"
 """How the labels of the inference ablations begin."""
 _SHOWN = 4
 """Combinations of Figure 7."""
-_NEIGHBOURS = 15
 
 
 def pathway_accuracies(
@@ -63,7 +62,9 @@ def single_figures(
     points = _plane(shift)
     if points is not None:
         _written(folder / "plane.csv", points)
-        figures["figure6"] = plotting.shift_map(points, kinds)
+        drawn = plotting.shift_map(points, kinds).get_figure(root=True)
+        assert drawn is not None
+        figures["figure6"] = drawn
     screen = score.cell.screen(score.place)
     symbols = dict(zip(screen.genes, screen.vocabulary.symbols or screen.genes, strict=True))
     ate, de = (t.rename(columns=symbols) for t in (effects_of(score), observed(score, scale)))
@@ -145,15 +146,10 @@ def observed(score: Score, scale: Scale) -> pd.DataFrame:
 
 def _plane(shift: pd.DataFrame) -> pd.DataFrame | None:
     """Return UMAP's places of perturbations; None, with a note, where it is not installed."""
-    if find_spec("umap") is None:
+    if not has_umap():
         note("figure 6 is left out: it needs UMAP, pip install 'samsvae[umap]'")
         return None
-    import umap
-
-    n_neighbors = min(_NEIGHBOURS, len(shift) - 1)
-    # One job: the numbers are then those of the seed.
-    plane = umap.UMAP(n_neighbors=n_neighbors, random_state=0, n_jobs=1, init="random")
-    return pd.DataFrame(plane.fit_transform(shift.to_numpy()), shift.index, ["UMAP 1", "UMAP 2"])
+    return projection(shift, "umap")
 
 
 def save(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:

@@ -6,10 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import dendrogram, linkage
 
-from samsvae.plotting.style import OTHER, colours
+from samsvae.errors import InputError
+from samsvae.plotting.bands import band
+from samsvae.plotting.style import short
 
 _NAMED = 60
 """Perturbations up to which each is named."""
@@ -21,33 +22,38 @@ def clustered_shifts(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     Parameters
     ----------
     shift
-        Perturbations x latent dimensions: mask * embedding. Dimensions that nobody moves are left
-        out.
+        Perturbations x latent dimensions: mask * embedding; what is not known is taken as 0.
+        Dimensions that nobody moves are left out.
     groups
         Pathway by perturbation, shown as a band of colours.
     """
-    moved = shift.loc[:, np.abs(shift).max() > 0.05 * np.abs(shift.to_numpy()).max()]
-    tree = linkage(shift.to_numpy(), "average")
+    if shift.empty:
+        raise InputError(f"the table of shifts is {shift.shape[0]} x {shift.shape[1]}: it is empty")
+    known = shift.fillna(0)
+    size = np.abs(known.to_numpy())
+    moved = known.loc[:, size.max(0) > 0.05 * size.max()]
     height = min(3 + 0.16 * len(shift), 14)
-    figure, (left, band, heat) = plt.subplots(
+    figure, (left, side, heat) = plt.subplots(
         1, 3, figsize=(9, height), width_ratios=(2, 0.3, 6), layout="constrained"
     )
-    order = dendrogram(
-        tree,
-        orientation="left",
-        no_labels=True,
-        ax=left,
-        color_threshold=0,
-        above_threshold_color="black",
-    )["leaves"]
+    order = [0]
+    if len(known) > 1:
+        order = dendrogram(
+            linkage(known.to_numpy(), "average"),
+            orientation="left",
+            no_labels=True,
+            ax=left,
+            color_threshold=0,
+            above_threshold_color="black",
+        )["leaves"]
     left.axis("off")
     rows = shift.index[order]
-    known = pd.Series(dtype=str) if groups is None else groups[groups.index.isin(rows)]
-    colour = colours(sorted(known.unique()))
-    shade = [colour.get(known.get(name, ""), OTHER if colour else "white") for name in rows]
     place = 10 * np.arange(len(rows)) + 5
-    band.barh(place, 1, 10, color=shade)
-    band.axis("off")
+    if groups is None:
+        side.axis("off")
+    else:
+        band(figure, side, groups, rows, place)
+        side.set_yticks([])
     columns = np.arange(moved.shape[1])
     if len(columns) > 2:
         columns = dendrogram(linkage(moved.to_numpy().T, "average"), no_plot=True)["leaves"]
@@ -62,16 +68,15 @@ def clustered_shifts(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         origin="lower",
         extent=(0, len(columns), 0, 10 * len(rows)),
     )
-    for one in (left, band, heat):
+    for one in (left, side, heat):
         one.set_ylim(0, 10 * len(rows))
     heat.set(xlabel=f"{moved.shape[1]} latent dimensions", xticks=[])
     heat.yaxis.tick_right()
     if len(rows) <= _NAMED:
-        heat.set_yticks(place, rows, fontsize=7)
+        heat.set_yticks(place, [short(name) for name in rows], fontsize=7)
     else:
         heat.set(yticks=[], title=f"{len(rows)} perturbations")
-    figure.colorbar(image, ax=heat, shrink=0.5, location="bottom", label="shift", pad=0.02)
-    if colour:
-        handles = [Patch(color=one) for one in colour.values()]
-        figure.legend(handles, colour, loc="outside upper center", ncols=4, fontsize=8)
+    figure.colorbar(
+        image, ax=heat, shrink=0.5, location="bottom", label="shift, latent units", pad=0.02
+    )
     return figure

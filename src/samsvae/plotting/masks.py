@@ -5,12 +5,11 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from samsvae.plotting.style import OTHER, bare, colours, need, short
+from samsvae.plotting.bands import band
+from samsvae.plotting.style import bare, need, short
 
 _NAMED = 80
 """Perturbations up to which each is named."""
@@ -68,7 +67,7 @@ def mask_heatmap(
     )
     panels = list(grid[0])
     if groups is not None:
-        _band(figure, panels.pop(0), groups, shift.index)
+        band(figure, panels.pop(0), groups, shift.index, np.arange(n))
     heat = panels.pop(0)
     largest = float(np.abs(shift.to_numpy()).max()) or 1.0
     image = heat.imshow(
@@ -103,17 +102,3 @@ def _order(values: np.ndarray) -> np.ndarray:
         return np.arange(len(values))
     order: np.ndarray = leaves_list(linkage(values, "average"))
     return order
-
-
-def _band(figure: Figure, axes: Axes, groups: pd.Series, names: pd.Index) -> None:
-    known = groups[groups.index.isin(names)]
-    colour = colours(sorted(known.unique()))
-    shades = [colour.get(known.get(name, ""), OTHER) for name in names]
-    axes.barh(range(len(names)), 1, 1.0, color=shades)
-    axes.set(xlim=(0, 1), xticks=[])
-    axes.margins(y=0)
-    handles = [Patch(color=one) for one in colour.values()]
-    labels = list(colour)
-    if len(known) < len(names):
-        handles, labels = [*handles, Patch(color=OTHER)], [*labels, "none"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

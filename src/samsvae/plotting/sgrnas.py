@@ -40,7 +40,7 @@ def sgrnas_of_target(
     labels = [f"{short(row.sgrna)} ({row.n_cells:,})" for row in rows.itertuples()]
     ax.set_yticks(place, labels, fontsize=8)
     ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.set_xlabel("strength, multiple of the others' effect (90 % of the sampling error)")
+    ax.set_xlabel("strength, multiple of the others' effect\n(line: 90 % of the sampling error)")
     ax.set_title(short(condition or "", 40), fontsize=10)
     ax.set_ylabel("sgRNA (cells)")
     bare(ax)

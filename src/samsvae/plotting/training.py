@@ -51,13 +51,15 @@ def training_history(history: pd.DataFrame) -> Figure:
         axes = panels[n - 1]
         known = history.dropna(subset="mask_sparsity")
         axes.plot(known["step"], known["mask_sparsity"], color="black", marker="o", markersize=3)
-        axes.set(title="mask entries not in use", ylabel="share")
+        low, high = axes.get_ylim()
+        axes.set(title="mask entries not in use", ylabel="share", ylim=(low, min(high, 1.005)))
+    turn = _alignment(history)
     for axes in panels[:n]:
         axes.set_xlabel("step")
         bare(axes)
-        turn = _alignment(history)
         if turn is not None:
-            axes.axvline(turn, color="#666666", linestyle="--", linewidth=1)
+            axes.axvline(turn, color="#666666", linestyle="--", linewidth=1, label="masks begin")
+    panels[0].legend(fontsize=8, frameon=False)
     for axes in panels[n:]:
         axes.remove()
     return figure
@@ -88,7 +90,6 @@ def _elbos(axes: Axes, history: pd.DataFrame) -> None:
     room = 0.08 * (high - low) or 1.0
     axes.set_ylim(low - room, high + room)
     axes.set(title="ELBO", ylabel="nats per cell")
-    axes.legend(fontsize=8, frameon=False)
 
 
 def _alignment(history: pd.DataFrame) -> float | None:
