@@ -1,24 +1,31 @@
-"""What a model knows of cells, written where scanpy and the tools around it look for it."""
+"""What a model knows, written where scanpy, pertpy and the tools around them look for it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
+from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.mechanisms import Mechanisms
+from samsvae.estimators.predictions import Predictions
+from samsvae.model.mechanism import AdditiveShift
 from samsvae.settings.arguments import checked
+from samsvae.settings.effects import EffectSettings
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.takes import takes
 
 BASAL, STATE = "X_samsvae_basal", "X_samsvae"
+EMBEDDING, MASK = "X_samsvae_embedding", "X_samsvae_mask"
 
 
-class Annotation(Mechanisms):
-    """Latent states in an AnnData object."""
+class Annotation(Predictions, Mechanisms):
+    """Cells and perturbations as AnnData objects."""
 
     @checked
     @takes(ScreenSettings)
@@ -81,3 +88,122 @@ class Annotation(Mechanisms):
             table[rows] = values
             adata.obsm[key] = table
         return adata
+
+    @checked
+    @takes(EffectSettings)
+    def perturbation_space(
+        self,
+        conditions: Conditions | None = None,
+        *,
+        groups: pd.Series | Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> AnnData:
+        """Return conditions as the rows of an AnnData object: what scanpy and pertpy compare.
+
+        Control is the first row; its effects and shifts are 0.
+
+        Parameters
+        ----------
+        conditions
+            As in `effects`; by default those of the training cells.
+        groups
+            Pathway by perturbation (or condition). A combination has one if all its perturbations
+            are in the same.
+        **settings
+            Of the effects, as in `effects`.
+
+        Returns
+        -------
+        Conditions (as they are stored) x genes: `X` the effects, layers "mc_se", "lower" and
+        "upper", all as `effects` returns them. `obs`: perturbation (the condition, for pertpy's
+        `groupby` and `target_col`), n_train_cells, n_perturbations, identified, and group, where
+        groups are given. `obsm`, of a model that displaces cells in latent space: "X_samsvae", the
+        shift, sum of dose * probability * embedding; "X_samsvae_embedding", the same without the
+        probability; "X_samsvae_mask", the probability that any of its perturbations shifts the
+        dimension. `var`: silent, and symbol where the genes have symbols.
+
+        Raises
+        ------
+        InputError
+            As `effects` does.
+
+        Examples
+        --------
+        >>> import samsvae
+        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
+        >>> screen = samsvae.datasets.simulated_screen(**sizes)
+        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+        >>> model = model.train(max_steps=5, progress=False)
+        >>> space = model.perturbation_space(["G01", "G02+G01"], n_particles=20, progress=False)
+        >>> list(space.obs_names), space.obsm["X_samsvae"].shape
+        (['control', 'G01', 'G01+G02'], (3, 4))
+        """
+        facts, control = self.facts, self.facts.conditions[0]
+        stored = dict.fromkeys(facts.stored(name) for name in facts.asked(conditions))
+        names = [name for name in stored if name != control]
+        effects = self.effects(names, **settings)
+        rows = [control, *names]
+        obs = pd.DataFrame(
+            {
+                "perturbation": pd.Categorical(rows, rows),
+                "n_train_cells": [facts.n_cells(name) for name in rows],
+                "n_perturbations": [len(self._parts(name)) for name in rows],
+                "identified": [facts.is_identified(name) for name in rows],
+            },
+            index=pd.Index(rows, dtype=str),
+        )
+        if groups is not None:
+            obs["group"] = pd.Categorical([self._group_of(name, groups) for name in rows])
+        var = effects.var.copy()
+        if facts.vocabulary.symbols:
+            var["symbol"] = list(facts.vocabulary.symbols)
+        space = AnnData(
+            _below_control(effects.X),
+            obs=obs,
+            var=var,
+            layers={name: _below_control(effects.layers[name]) for name in _LAYERS},
+            uns={"samsvae": {"model": self.name, **effects.uns}},
+        )
+        for key, values in self._displacements(rows).items():
+            space.obsm[key] = values.astype(np.float32)
+        return space
+
+    def _parts(self, condition: str) -> Mapping[str, float]:
+        vocabulary = self.facts.vocabulary
+        return vocabulary.notation.read(condition, vocabulary.perturbations)
+
+    def _group_of(self, condition: str, groups: pd.Series | Mapping[str, str]) -> str | None:
+        if condition in groups:
+            return str(groups[condition])
+        found = {groups.get(part) for part in self._parts(condition)}
+        only = found.pop() if len(found) == 1 else None
+        return None if only is None else str(only)
+
+    def _displacements(self, conditions: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return shifts, embeddings and masks of conditions; none, without displacements."""
+        if not isinstance(self.module.mechanism, AdditiveShift):
+            return {}
+        received = self.encoding(self.facts.received(conditions))
+        doses = received.toarray().astype(float)
+        if self.module.mechanism.response is not None:
+            curve = self.dose_parameters().fillna(1.0)
+            half, slope = (curve[name].to_numpy() for name in ("half_dose", "slope"))
+            doses = np.where(doses > 0, doses**slope / (doses**slope + half**slope), 0.0)
+        probability, embedding = (
+            table.fillna(0).to_numpy() for table in (self.mask_probabilities(), self.embeddings())
+        )
+        spared = np.exp((doses != 0) @ np.log1p(-probability.clip(max=1 - 1e-12)))
+        return {
+            STATE: doses @ (probability * embedding),
+            EMBEDDING: doses @ embedding,
+            MASK: 1 - spared,
+        }
+
+
+_LAYERS = ("mc_se", "lower", "upper")
+
+
+def _below_control(values: Any) -> np.ndarray:
+    """Return effects with a row of zeros above them: that of control."""
+    rows = np.asarray(values, np.float32)
+    return np.vstack([np.zeros((1, rows.shape[1]), np.float32), rows])

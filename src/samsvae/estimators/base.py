@@ -25,7 +25,6 @@ from samsvae.errors import InputError, check_count, unknown
 from samsvae.estimators import saving
 from samsvae.estimators.annotation import Annotation
 from samsvae.estimators.facts import Facts
-from samsvae.estimators.predictions import Predictions
 from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
 from samsvae.inference.latent import control_posterior
@@ -56,7 +55,7 @@ class HasName(Protocol):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Estimator(NetworkSettings, Predictions, Annotation, Responses, ABC):
+class Estimator(NetworkSettings, Annotation, Responses, ABC):
     """A model of a screen: its fields are its hyperparameters.
 
     Parameters
@@ -70,9 +69,6 @@ class Estimator(NetworkSettings, Predictions, Annotation, Responses, ABC):
     InputError
         If a hyperparameter is out of range, or there are no training or control cells.
     """
-
-    name: ClassVar[str]
-    """By which it is chosen at the command line and saved."""
 
     screen: InitVar[Screen | Facts] = field(kw_only=False)
 

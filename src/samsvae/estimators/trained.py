@@ -28,6 +28,8 @@ class Trained:
     """Names, and facts of the training cells."""
     encoding: Encoding
     """From what a cell received to the model's own columns of dosage."""
+    name: ClassVar[str]
+    """By which it is chosen at the command line and saved."""
     is_trained: bool
     has_likelihood: ClassVar[bool] = True
     control_basal: BasalPosterior
