@@ -2,11 +2,16 @@
 VENV := .venv
 BIN := $(VENV)/bin
 CELL_EVAL := .venv-cell-eval
+INTEROP := .venv-interop
+LOWEST := .venv-lowest
 PYTHON ?= python3
 
+LOWEST_PYTHON ?= python3.11
+LOWEST_TORCH ?= pinned
 DATA ?= ../shared/data/papalexi2021.h5ad
 
-.PHONY: demo test test-browser test-cell-eval test-cluster soak soak-short docs lint build bench bench-quick clean
+.PHONY: demo test test-browser test-cell-eval test-interop test-lowest test-cluster \
+	soak soak-short docs lint build bench bench-quick clean
 
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
@@ -24,6 +29,18 @@ test-browser: $(VENV)/.browser
 # Our scores against those of the package cell-eval, which brings much along: a venv of its own.
 test-cell-eval: $(CELL_EVAL)/.ready
 	$(CELL_EVAL)/bin/pytest tests/evaluation/test_cell_eval.py
+
+# What models write, in scanpy and pertpy, which bring much along: a venv of its own, too.
+test-interop: $(INTEROP)/.ready
+	$(INTEROP)/bin/pytest tests/interop
+
+# The fast tests with the lowest versions that pyproject.toml states, on the oldest Python. torch is
+# the pinned one, unless LOWEST_TORCH is "lowest": older ones bring gigabytes of CUDA along, but where
+# pip is told of an index without. What old versions warn of beside newer ones is not looked at.
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python .ci/lowest.py installed
+	$(LOWEST)/bin/pytest -n 2 --dist loadfile -m "not slow" --ignore tests/soak \
+		-W ignore::DeprecationWarning -W ignore::FutureWarning
 
 # A comparison on a Ray and on a Dask cluster of this machine, of which a worker is killed.
 test-cluster: $(VENV)/.cluster
@@ -85,13 +102,24 @@ $(VENV)/.browser: $(VENV)/.ready
 		|| echo "no Chromium, and apt-get cannot install one: set SAMSVAE_TEST_BROWSER to a path"
 	touch $@
 
-$(CELL_EVAL)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(CELL_EVAL)
-	$(CELL_EVAL)/bin/pip install --quiet --upgrade "pip>=25.1"
-	$(CELL_EVAL)/bin/pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(CELL_EVAL)/bin/pip install --quiet --constraint constraints.txt --editable . \
-		--group test --group cell-eval
+# Those that need other packages than the rest: what they ask for is the group of that name.
+$(CELL_EVAL)/.ready $(INTEROP)/.ready: .venv-%/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --upgrade "pip>=25.1"
+	.venv-$*/bin/pip install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	.venv-$*/bin/pip install --quiet --constraint constraints.txt --editable . \
+		--group test --group $*
+	touch $@
+
+$(LOWEST)/.ready: pyproject.toml constraints.txt .ci/lowest.py
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python .ci/lowest.py > $(LOWEST)/lowest.txt
+	if [ "$(LOWEST_TORCH)" = lowest ]; then $(LOWEST)/bin/python .ci/lowest.py torch; \
+		else grep '^torch==' constraints.txt; fi >> $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(LOWEST)/bin/pip install --quiet --requirement $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/lowest.txt --editable . --group test
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CELL_EVAL) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CELL_EVAL) $(INTEROP) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache
