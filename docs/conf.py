@@ -1,10 +1,14 @@
 """How the documentation is built: `make docs`."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.errors import ExtensionError
 
 import samsvae
 
@@ -22,7 +26,7 @@ extensions = [
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"samsvae {version}"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_gallery"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -73,7 +77,21 @@ def block_math(translator: Any, node: Any) -> None:
     raise SkipNode
 
 
+def gallery(app: Any) -> None:
+    """Make the figures of the gallery, by the code of that page."""
+    page = Path(app.srcdir) / "gallery.md"
+    folder = page.with_name("_gallery")
+    folder.mkdir(exist_ok=True)
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S))
+    warned = ("-W", "ignore:no C compiler", "-W", "ignore:no perturbation is named after a gene")
+    command = [sys.executable, *warned, "-c", code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ExtensionError(f"the code of the gallery fails:\n{done.stderr}")
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.connect("builder-inited", gallery)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-process-docstring", plain, priority=400)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import samsvae
+import samsvae.plotting
 from helpers.pages import PAGES, PYTHON, README, ROOT, blocks, blocks_of, demo_folder, run
 
 MARKS = {"network", "cluster", "gpu", "long"}
@@ -41,6 +42,15 @@ assert list(table.columns[2:6]) == ["predicted", "mc_se", "additive", "deviation
 assert np.allclose(table["deviation"], table["predicted"] - table["additive"])
 assert not set(held.train.conditions) & set(held.test.conditions)
 assert set(pooled["predictor"]) == {"sams-vae", "additive", "duplicate"}
+""",
+    "gallery": """
+drawn = {path.stem for path in Path('.').glob('*.png')}
+assert sorted(set(plotting.__all__) - drawn) == []
+""",
+    "interop": """
+assert {"X_samsvae", "X_samsvae_basal"} <= set(adata.obsm)
+assert list(space.obs_names)[:2] == ["control", "G01"]
+assert Path("runs/cells/cells.h5ad").is_file()
 """,
     "mechanisms": """
 assert {"mask_jaccard", "mask_jaccard_chance"} <= set(agreement)
@@ -97,7 +107,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", DOCS, ids=[page.stem for page in DOCS])
 def test_docs(page: Path, folder: Path) -> None:
-    code = "\n".join([*blocks("python", page), "import numpy as np", CHECKS[page.stem]])
+    ready = "import numpy as np\nfrom pathlib import Path"
+    code = "\n".join([*blocks("python", page), ready, CHECKS[page.stem]])
     run([*PYTHON, "-c", code], folder)
 
 
@@ -127,6 +138,12 @@ def test_every_block_is_run_or_says_why_not() -> None:
         assert len(marked[key]) == len(begin), key
         for code, start in zip(marked[key], begin, strict=True):
             assert code.startswith(start), code
+
+
+def test_the_gallery_shows_every_plot() -> None:
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    shown = re.findall(r"^!\[.{20,}\]\(_gallery/(\w+)\.png\)$", page, re.M)
+    assert sorted(shown) == sorted(samsvae.plotting.__all__)
 
 
 def test_every_public_name_is_in_the_reference() -> None:

@@ -162,6 +162,92 @@ def test_the_mask_can_leave_out_who_moves_nothing(opened: Open) -> None:
         assert page.locator("#mask-told").inner_text().startswith("C in z0: ")
 
 
+def many() -> Any:
+    """Return findings of 700 perturbations."""
+    names = [f"GENE{i}" for i in range(700)]
+    inclusions = inclusion(names, 12)
+    rng = np.random.default_rng(0)
+    far = rng.normal(0, 1, len(inclusions))
+    inclusions["shift"] = np.where(inclusions["probability"] > 0.5, far, 0.01 * far)
+    return findings(
+        effects=effects(names[:30], GENES),
+        cells=cells(names),
+        inclusion=inclusions,
+        mechanisms=mechanisms(names, 12),
+        combinations={},
+        alike={},
+        sgrnas=None,
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_one_of_seven_hundred_is_found_in_both_maps(opened: Open, width: int) -> None:
+    page = opened(written(many()), width=width)
+    host, canvas = page.locator("#mask-map"), page.locator("#mask-map canvas")
+    assert canvas.bounding_box()["height"] < 800  # all of them at once
+    assert page.locator("#shift-map circle").count() == 700
+    page.fill("#mask-find", "GENE617")
+    page.locator("#mask-find").dispatch_event("change")
+    assert page.locator("#mask-scale").input_value() == "close"
+    assert canvas.bounding_box()["height"] > 700 * 16
+    assert page.locator("#mask-told").inner_text().startswith("GENE617 in z5: probability 0.990")
+    seen, row = host.bounding_box(), host.evaluate("node => node.scrollTop")
+    assert seen["height"] < 800
+    order = page.evaluate(
+        "JSON.parse(document.getElementById('data').textContent).mask.perturbations"
+    )
+    place = 24 + 16 * order.index("GENE617")
+    assert row <= place <= row + seen["height"]
+    assert page.locator("#shift-map text.found").text_content() == "GENE617"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.select_option("#mask-scale", "whole")
+    assert canvas.bounding_box()["height"] < 800
+
+
+def test_the_map_of_shifts_is_looked_at_closely(opened: Open) -> None:
+    page = opened(written(many()))
+    map_ = page.locator("#shift-map svg")
+    dots, names = page.locator("#shift-map circle"), page.locator("#shift-map text.tick")
+    whole = names.count()
+    page.click("#shift-map button:has-text('Zoom in')")
+    page.click("#shift-map button:has-text('Zoom in')")
+    close = dots.count()
+    assert 0 < close < 700
+    map_.focus()
+    for key in ("+", "ArrowRight", "ArrowUp"):
+        before = [dot.get_attribute("cx") for dot in dots.all()[:3]]
+        page.keyboard.press(key)
+        assert [dot.get_attribute("cx") for dot in dots.all()[:3]] != before or key == "ArrowUp"
+    assert dots.count() < close
+    page.keyboard.press("0")
+    assert dots.count() == 700
+    assert names.count() == whole
+    box = map_.bounding_box()
+    empty = box["x"] + 0.7 * box["width"], box["y"] + 0.3 * box["height"]
+    chosen = page.locator("#condition-title").inner_text()
+    page.mouse.dblclick(*empty)
+    assert dots.count() < 700
+    before = places(page)
+    page.mouse.move(*empty)
+    page.mouse.down()
+    page.mouse.move(empty[0] - 40, empty[1] + 20, steps=4)
+    page.mouse.up()
+    after = places(page)
+    both = sorted(set(before) & set(after))
+    moved = np.array([after[name] for name in both]) - [before[name] for name in both]
+    np.testing.assert_allclose(moved, [[-40, 20]] * len(both), atol=0.1)
+    assert page.locator("#condition-title").inner_text() == chosen  # dragging opens nothing
+
+
+def places(page: Any) -> dict[str, list[float]]:
+    """Return where the points of the map of shifts are, by name."""
+    dots = page.locator("#shift-map circle")
+    read = (
+        "all => all.map((one) => [one.textContent, [one.cx.baseVal.value, one.cy.baseVal.value]])"
+    )
+    return dict(dots.evaluate_all(read))
+
+
 def violations(page: Any) -> list[str]:
     """Return what axe-core finds seriously wrong."""
     axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")

@@ -246,7 +246,24 @@ def test_a_comparison_reports_its_first_model_beside_the_others(folder: Path, ca
     text = (folder / "cmp/report.html").read_text()
     assert "<h1>cmp: sams-vae, seed 0</h1>" in text
     assert all(f">{name}<" in text for name in ("sams-vae", "cpa-vae", "additive"))
-    assert "seed 0</td>" in text  # agreement of the seeds
+    assert text.count("<td>seed 0</td>") == 2  # agreement of each model's seeds
+    models = read_csv(folder / "cmp/report/models.csv")
+    assert models[["model", "seed"]].to_numpy().tolist() == [
+        *(["sams-vae", 0], ["sams-vae", 1], ["cpa-vae", 0], ["cpa-vae", 1])
+    ]
+    results = read_csv(folder / "cmp/results.csv")
+    pooled = results[(results["condition"] == "(all)") & (results["split"] == "test")]
+    pooled = pooled.set_index(["predictor", "seed", "metric"])["value"]
+    (run,) = (folder / "cmp/runs").rglob("cpa-vae*seed*1*/model.json")
+    history = samsvae.load(run.parent).history
+    last = models.iloc[-1]
+    assert last["rmse"] == pytest.approx(pooled["cpa-vae", 1, "rmse"])
+    assert last["validation_elbo"] == pytest.approx(history["valid_elbo"].max())
+    assert last["dimensions_in_use"] == 3  # a CPA-VAE has no mask
+    assert f">{last['rmse']:.3f}</td>" in text
+    agreement = read_csv(folder / "cmp/report/stability.csv")
+    assert agreement["model"].tolist() == ["sams-vae", "cpa-vae"]
+    assert f">{agreement['effect_pearson'][1]:.3f}</td>" in text
     table = pd.read_csv(folder / "cmp/table.csv").set_index(["split", "predictor", "metric"])
     assert f"{table.loc[('test', 'cpa-vae', 'rmse'), 'mean']:.3f}" in text
 

@@ -113,9 +113,9 @@ def gathered(
     name: str,
     settings: Mapping[str, Any],
     scores: pd.DataFrame | None = None,
+    fits: pd.DataFrame | None = None,
     stability: pd.DataFrame | None = None,
     missing: Mapping[str, str] | None = None,
-    tables: Sequence[str] = (),
 ) -> Findings:
     """Return what a report shows.
 
@@ -133,12 +133,12 @@ def gathered(
         Of the run.
     scores
         Of all conditions together, see `scores_of` and `Findings`.
+    fits
+        Of a comparison, see `Findings`.
     stability
         As `samsvae.stability` returns it.
     missing
         Why sections are empty.
-    tables
-        Paths of the complete tables.
     """
     why = dict(missing or {})
     mechanisms = inclusion = None
@@ -178,6 +178,7 @@ def gathered(
         history=model.history,
         silent=tuple(np.array(model.vocabulary.genes)[silent]),
         scores=scores,
+        fits=fits,
         stability=stability,
         effects=effects,
         scale=scale,
@@ -187,7 +188,6 @@ def gathered(
         inclusion=inclusion,
         notes=notes,
         missing=why,
-        tables=tuple(tables),
         **seen,
     )
 

@@ -1,4 +1,4 @@
-"""Reports of runs and comparisons: made of what is there, and of what is asked of the model."""
+"""Reports of runs: made of what is there, and of what is asked of the model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator, saving
-from samsvae.evaluation.stability import stability as agreement_of
 from samsvae.experiments.findings import asked_for, effects_of, gathered, scores_of
-from samsvae.experiments.job import Fit
 from samsvae.experiments.run import Run
 from samsvae.report.findings import Findings
 from samsvae.report.page import page
@@ -33,8 +31,6 @@ from samsvae.storage.tables import read_csv, write_csv
 REPORT, TABLES = "report.html", "report"
 _MADE = f"{TABLES}/made_of.json"
 _DISCOVERIES = f"{TABLES}/discoveries.csv"
-_SEED_PARTICLES = 500
-"""Of the effects that are compared between seeds."""
 _DIGITS = 6
 
 
@@ -149,7 +145,7 @@ def report_run(
     else:  # a model that was saved, not trained as a run
         how = "samsvae.evaluate scores it on its test cells, for write_report(..., scores=)"
     why = f"Not evaluated yet: {how}, beside baselines and a technical duplicate."
-    return _write(
+    return write(
         run,
         run.folder,
         model,
@@ -163,58 +159,7 @@ def report_run(
     )
 
 
-def report_comparison(
-    place: Directory,
-    fits: Sequence[Fit],
-    screen: Screen,
-    table: pd.DataFrame,
-    **asked: Any,
-) -> Path:
-    """Write the report of a comparison: of its first model, beside the scores of all.
-
-    Parameters
-    ----------
-    place
-        The directory of the comparison.
-    fits
-        Trained models, the one that is reported first; with those of its label that differ in
-        their seed it is compared.
-    screen
-        With its split.
-    table
-        Scores, as `table_of` returns them.
-    **asked
-        n_particles, seed, progress.
-    """
-    first = fits[0]
-    run = Run(first.folder)
-    model = run.model(first.settings["device"])
-    labels = list(dict.fromkeys(fit.label for fit in fits))
-    seeds = {
-        f"seed {fit.cell.seed}": Run(fit.folder).model(fit.settings["device"])
-        for fit in fits
-        if fit.label == first.label
-    }
-    agreement = None
-    if len(seeds) > 1:
-        shown = bool(asked.get("progress", True))
-        agreement = agreement_of(seeds, n_particles=_SEED_PARTICLES, progress=shown)
-    scores = scores_of(table.rename(columns={"mean": "value"}), labels)
-    return _write(
-        place,
-        run.folder,
-        model,
-        screen,
-        (),
-        run.config(),
-        scores,
-        name=f"{place.place.name}: {first.label}, seed {first.cell.seed}",
-        agreement=agreement,
-        **asked,
-    )
-
-
-def _write(
+def write(
     place: Directory,
     saved: Path,
     model: Estimator,
@@ -224,11 +169,15 @@ def _write(
     scores: pd.DataFrame | None,
     *,
     name: str | None = None,
+    fits: pd.DataFrame | None = None,
     agreement: pd.DataFrame | None = None,
     missing: Mapping[str, str] | None = None,
     **asked: Any,
 ) -> Path:
-    """Write page and tables; the page comes last, when what it links to is there."""
+    """Write the page and the tables of a model, into a place; see `report_run`.
+
+    The page comes last, when what it links to is there. The model is saved in `saved`.
+    """
     matched = None if screen is None else model.matched(screen)
     names = asked_for(model, matched, conditions)
     effects, why = _effects(place, saved, model, matched, names, asked)
@@ -239,6 +188,7 @@ def _write(
         name=name or place.place.name,
         settings=settings,
         scores=scores,
+        fits=fits,
         stability=agreement,
         missing={**(missing or {}), **({} if why is None else {"rates": why})},
     )
@@ -308,6 +258,10 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         tables[f"{TABLES}/mechanisms.csv"] = told
     if findings.inclusion is not None:
         tables[f"{TABLES}/inclusion.csv"] = findings.inclusion
+    if findings.fits is not None:
+        tables[f"{TABLES}/models.csv"] = findings.fits
+    if findings.stability is not None:
+        tables[f"{TABLES}/stability.csv"] = findings.stability
     return tables
 
 

@@ -160,18 +160,23 @@ def _of_seeds(findings: Findings) -> Iterator[Caution]:
             is_serious=False,
         )
         return
-    if table["mask_jaccard"].mean() < _UNSTABLE:
-        yield Caution(
-            "Seeds disagree on mechanisms",
-            f"Models of different seeds share {table['mask_jaccard'].mean():.0%} of their mask "
-            f"entries (Jaccard; by chance {table['mask_jaccard_chance'].mean():.0%}).",
-        )
-    if table["effect_pearson"].mean() < 1 - _OFF:
-        yield Caution(
-            "Seeds disagree on effects",
-            f"Effects of models of different seeds correlate at "
-            f"{table['effect_pearson'].mean():.2f}.",
-        )
+    models = table["model"] if "model" in table else pd.Series(findings.model, table.index)
+    for name, rows in table.groupby(models, sort=False):
+        of, own = ("", True) if name == findings.model else (f" of {name}", False)
+        if rows["mask_jaccard"].mean() < _UNSTABLE:
+            yield Caution(
+                f"Seeds{of} disagree on mechanisms",
+                f"Models of different seeds share {rows['mask_jaccard'].mean():.0%} of their mask "
+                f"entries (Jaccard; by chance {rows['mask_jaccard_chance'].mean():.0%}).",
+                is_serious=own,
+            )
+        if rows["effect_pearson"].mean() < 1 - _OFF:
+            yield Caution(
+                f"Seeds{of} disagree on effects",
+                f"Effects of models of different seeds correlate at "
+                f"{rows['effect_pearson'].mean():.2f}.",
+                is_serious=own,
+            )
 
 
 def _some(names: pd.Index, of: int, what: str) -> str:

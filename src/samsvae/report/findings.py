@@ -39,8 +39,11 @@ class Findings:
     scores: pd.DataFrame | None = None
     """Of all conditions together: predictor, kind ("model", "baseline" or "duplicate"), split,
     metric, value, lower, upper, sd (over seeds), best (the best there is)."""
+    fits: pd.DataFrame | None = None
+    """Of a comparison, by model and seed: model, seed, step (of the model that was kept),
+    validation_elbo, dimensions_in_use, and scores of test cells by their names."""
     stability: pd.DataFrame | None = None
-    """As `samsvae.stability`."""
+    """As `samsvae.stability`; of a comparison, of each model, with its name in `model`."""
     effects: pd.DataFrame | None = None
     """As `samsvae.discoveries`; without `lfsr` and `q_value` where there was nothing to learn
     error rates from."""

@@ -72,12 +72,12 @@ def compare(
     overwrite
         Replace the comparison in an existing directory.
     report
-        Write report.html, in the end: the first model, beside the scores of all.
+        Write report.html, in the end: the first model, beside all others and all seeds.
     """
     from samsvae.cli.tables import comparison_tables
     from samsvae.experiments.compare import comparison, results_of, table_of
     from samsvae.experiments.laboratory import Laboratory, Work, check
-    from samsvae.experiments.reporting import report_comparison
+    from samsvae.experiments.report_of_comparison import report_comparison
     from samsvae.experiments.run import read_screen
     from samsvae.storage.tables import write_csv
 
@@ -112,7 +112,7 @@ def compare(
                 laboratory,
                 list(made.fits.values()),
                 screen,
-                table_of(results),
+                results,
                 progress=first["progress"],
             )
             say(f"the report is {path}: open it in a browser")

@@ -67,13 +67,14 @@ function legend(entries) {
   );
 }
 
-function lineChart(container, { series, xLabel, yLabel, label, turns = [], height = 260 }) {
+function lineChart(container, { series, xLabel, yLabel, label, turns = [], height = 260, most = Infinity }) {
   const place = make("div", { class: "chart" });
   container.append(place);
   if (series.length > 1) container.append(legend(series.map((one) => [`line ${one.mark}`, one.name])));
   keepDrawn(place, (width) => {
     const x = extent(series.flatMap((one) => one.x), { margin: 0.01 });
     const y = extent(series.flatMap((one) => one.y));
+    y[1] = Math.min(y[1], most);
     const f = frame(width, height, { x, y, xLabel, yLabel, label });
     for (const turn of turns) {
       f.svg.append(
@@ -134,34 +135,117 @@ function symbol(mark, x, y, title) {
   return draw("circle", { class: `dot ${mark}`, cx: x, cy: y, r: 4.5 }, named);
 }
 
-function scatter(place, { points, xLabel, yLabel, label, onpick }) {
-  keepDrawn(place, (width) => {
-    const x = extent(points.map((one) => one.x), { zero: true });
-    const y = extent(points.map((one) => one.y), { zero: true });
-    const f = frame(width, Math.min(420, Math.max(280, width * 0.6)), { x, y, xLabel, yLabel, label });
-    f.svg.append(
-      draw("line", { class: "zero", x1: f.px(0), x2: f.px(0), y1: f.box.top, y2: f.box.bottom }),
-      draw("line", { class: "zero", y1: f.py(0), y2: f.py(0), x1: f.box.left, x2: f.box.right }),
-    );
+// Points with names, to be looked at closely: buttons, dragging, a double click, + - 0 and arrow keys.
+// Returns what leads to a point by its name.
+function scatter(host, { points, xLabel, yLabel, label, onpick }) {
+  // Both axes have one unit: where one spans next to nothing, it is not blown up to look like much.
+  const whole = {
+    x: extent(points.map((one) => one.x), { zero: true }),
+    y: extent(points.map((one) => one.y), { zero: true }),
+  };
+  const least = Math.max(whole.x[1] - whole.x[0], whole.y[1] - whole.y[0]) / 4;
+  for (const [axis, [low, high]] of Object.entries(whole)) {
+    const room = Math.max(0, least - (high - low)) / 2;
+    whole[axis] = [low - room, high + room];
+  }
+  let view = whole;
+  let found = null;
+  let f = null;
+  const place = make("div", { class: "chart" });
+  const zoom = (factor, at = null) => {
+    const centre = at || { x: (view.x[0] + view.x[1]) / 2, y: (view.y[0] + view.y[1]) / 2 };
+    const within = (range, whole_, c) => {
+      const size = Math.min((range[1] - range[0]) * factor, whole_[1] - whole_[0]);
+      const low = Math.max(whole_[0], Math.min(whole_[1] - size, c - size * ((c - range[0]) / (range[1] - range[0]))));
+      return [low, low + size];
+    };
+    view = { x: within(view.x, whole.x, centre.x), y: within(view.y, whole.y, centre.y) };
+    again();
+  };
+  const move = (dx, dy) => {
+    const by = (range, whole_, d) => {
+      const size = range[1] - range[0];
+      const low = Math.max(whole_[0], Math.min(whole_[1] - size, range[0] + d * size));
+      return [low, low + size];
+    };
+    view = { x: by(view.x, whole.x, dx), y: by(view.y, whole.y, dy) };
+    again();
+  };
+  const reset = () => {
+    view = whole;
+    again();
+  };
+  const button = (text, act) => make("button", { type: "button", onclick: act }, text);
+  host.append(
+    make("div", { class: "controls" }, button("Zoom in", () => zoom(0.6)), button("Zoom out", () => zoom(1 / 0.6)), button("Whole map", reset)),
+    place,
+  );
+
+  const again = keepDrawn(place, (width) => {
+    const { x, y } = view;
+    f = frame(width, Math.min(480, Math.max(300, width * 0.65)), { x, y, xLabel, yLabel, label });
+    fill(f.svg, { tabindex: 0, class: "zooms", onkeydown: pressed, onpointerdown: grabbed, ondblclick: (event) => zoom(0.5, where(event)) }, []);
+    const inside = points.filter((one) => one.x >= x[0] && one.x <= x[1] && one.y >= y[0] && one.y <= y[1]);
+    if (x[0] <= 0 && x[1] >= 0) f.svg.append(draw("line", { class: "zero", x1: f.px(0), x2: f.px(0), y1: f.box.top, y2: f.box.bottom }));
+    if (y[0] <= 0 && y[1] >= 0) f.svg.append(draw("line", { class: "zero", y1: f.py(0), y2: f.py(0), x1: f.box.left, x2: f.box.right }));
     const taken = [];
-    for (const one of points) {
-      const [a, b] = [f.px(one.x), f.py(one.y)];
-      const dot = draw("circle", { class: "dot first", cx: a, cy: b, r: 4 }, draw("title", {}, one.name));
+    for (const one of inside) {
+      const dot = draw("circle", { class: "dot first", cx: f.px(one.x), cy: f.py(one.y), r: one.name === found ? 7 : 4 }, draw("title", {}, one.name));
       if (onpick) dot.addEventListener("click", () => onpick(one.name));
       f.svg.append(dot);
     }
-    // The outermost are named, as long as names have room.
-    for (const one of [...points].sort((p, q) => q.weight - p.weight).slice(0, 40)) {
-      if (one.weight <= 0) break;
+    // The outermost are named, as long as names have room; what is looked for comes first.
+    const rank = (one) => (one.name === found ? Infinity : one.weight);
+    for (const one of inside.sort((p, q) => rank(q) - rank(p)).slice(0, 250)) {
+      if (rank(one) <= 0) break;
       const w = 6.6 * Math.min(one.name.length, 18) + 6;
       let [a, b] = [f.px(one.x) + 7, f.py(one.y) + 4];
       if (a + w > f.box.right) a -= w + 10;
       const box = [a, b - 11, a + w, b + 3];
       if (taken.some((t) => box[0] < t[2] && box[2] > t[0] && box[1] < t[3] && box[3] > t[1])) continue;
       taken.push(box);
-      const name = one.name.length > 18 ? `${one.name.slice(0, 17)}…` : one.name;
-      f.svg.append(draw("text", { class: "tick", x: a, y: b }, name));
+      f.svg.append(draw("text", { class: one.name === found ? "tick found" : "tick", x: a, y: b }, short(one.name, 18)));
     }
+    const focused = place.contains(document.activeElement);
     place.replaceChildren(f.svg);
+    if (focused) f.svg.focus({ preventScroll: true });
   });
+
+  function where(event) {
+    const box = f.svg.getBoundingClientRect();
+    const share = (v, low, high) => (v - low) / (high - low);
+    const at = { x: share(event.clientX - box.left, f.box.left, f.box.right), y: share(event.clientY - box.top, f.box.bottom, f.box.top) };
+    return { x: view.x[0] + at.x * (view.x[1] - view.x[0]), y: view.y[0] + at.y * (view.y[1] - view.y[0]) };
+  }
+
+  function pressed(event) {
+    const acts = {
+      "+": () => zoom(0.6), "=": () => zoom(0.6), "-": () => zoom(1 / 0.6), 0: reset,
+      ArrowLeft: () => move(-0.15, 0), ArrowRight: () => move(0.15, 0), ArrowUp: () => move(0, 0.15), ArrowDown: () => move(0, -0.15),
+    };
+    if (!(event.key in acts) || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    acts[event.key]();
+  }
+
+  function grabbed(event) {
+    if (event.pointerType === "touch") return; // a finger scrolls the page
+    let from = { x: event.clientX, y: event.clientY };
+    const dragged = (later) => {
+      const [dx, dy] = [later.clientX - from.x, later.clientY - from.y];
+      if (Math.hypot(dx, dy) < 3) return;
+      from = { x: later.clientX, y: later.clientY };
+      move(-dx / (f.box.right - f.box.left), dy / (f.box.bottom - f.box.top));
+    };
+    addEventListener("pointermove", dragged);
+    addEventListener("pointerup", () => removeEventListener("pointermove", dragged), { once: true });
+  }
+
+  return (name) => {
+    const one = points.find((point) => point.name === name);
+    found = one ? name : null;
+    const outside = one && !(one.x >= view.x[0] && one.x <= view.x[1] && one.y >= view.y[0] && one.y <= view.y[1]);
+    if (outside) view = whole;
+    again();
+  };
 }

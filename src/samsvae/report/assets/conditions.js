@@ -83,7 +83,7 @@ function conditionPart() {
     const own = data.alike[c];
     if (!own.length) return;
     host.append(make("h4", {}, "Conditions that act alike"),
-      plainTable("Correlation of effects over genes", ["condition", "correlation"], own.map(([other, r]) => [chooser(conditionName(other)), signed(r)])));
+      plainTable("Correlation over genes of the effects in units of their errors, on a log scale: no single gene decides", ["condition", "correlation"], own.map(([other, r]) => [chooser(conditionName(other)), signed(r)])));
   }
 
   field.addEventListener("change", () => choose(field.value, { scroll: false }));

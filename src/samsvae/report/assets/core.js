@@ -46,6 +46,10 @@ function whole(value) {
   return value.toLocaleString("en");
 }
 
+function short(name, most) {
+  return name.length > most ? `${name.slice(0, Math.max(1, most - 1))}…` : name;
+}
+
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }

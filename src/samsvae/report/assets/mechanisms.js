@@ -2,7 +2,7 @@
 function maskMap() {
   const host = byId("mask-map");
   const whole = data.mask;
-  if (!host || !whole.dimensions) return;
+  if (!host || !whole.dimensions) return () => {};
   const among = byId("mask-rows");
   const every = [...whole.perturbations.keys()];
   const moved = every.filter((r) => whole.probability[r].some((p) => p > 0.5));
@@ -13,6 +13,7 @@ function maskMap() {
   const canvas = make("canvas", { class: "map", role: "img", tabindex: 0, "aria-describedby": "mask-told" });
   const told = byId("mask-told");
   const mode = byId("mask-shows");
+  const scale = byId("mask-scale");
   host.append(canvas);
   const key = byId("mask-key");
   let at = null;
@@ -20,16 +21,18 @@ function maskMap() {
 
   const again = keepDrawn(host, (width) => {
     const longest = [...mask.perturbations].reduce((most, name) => Math.max(most, name.length), 0);
-    const named = rows <= 120;
+    const close = scale.value === "close";
+    const named = close || rows <= 60;
     const left = named ? Math.min(14 + 7.4 * longest, width * 0.34) : 10;
-    const cellWidth = Math.min(48, (width - left - 4) / columns);
-    const cellHeight = named ? 16 : Math.max(1.2, Math.min(6, 900 / rows));
+    const cellWidth = Math.max(close ? 28 : 0, Math.min(48, (width - left - 4) / columns));
+    const cellHeight = named ? 16 : Math.max(1, Math.min(6, 700 / rows));
     size = { left, top: 24, cellWidth, cellHeight };
     const [w, h] = [Math.ceil(left + cellWidth * columns + 4), Math.ceil(24 + cellHeight * rows + 4)];
     canvas.setAttribute("aria-label", `Shifts of ${rows} perturbations in ${columns} mechanisms. Arrow keys move, Enter opens the perturbation.`);
-    const ratio = devicePixelRatio || 1;
+    // A canvas can be some 16,000 pixels high.
+    const ratio = Math.min(devicePixelRatio || 1, 16000 / Math.max(w, h));
     [canvas.width, canvas.height] = [w * ratio, h * ratio];
-    Object.assign(canvas.style, { width: `${w}px`, height: `${h}px` });
+    Object.assign(canvas.style, { width: `${w}px`, height: `${h}px`, maxWidth: close ? "none" : "100%" });
     key.replaceChildren(...(mode.value === "shift"
       ? [["up", `shifted up (full colour: ${shown(largest, 1)})`], ["down", "shifted down"]]
       : [["first", "probability (full colour: 1)"]]).map(([mark, text]) => make("li", {}, make("span", { class: `mark ${mark}`, "aria-hidden": "true" }), text)));
@@ -84,6 +87,15 @@ function maskMap() {
     return r >= 0 && r < rows && c < columns ? { r, c: Math.max(0, c) } : null;
   }
 
+  // Into sight, where the map is larger than its frame.
+  function reveal() {
+    const [x, y] = [size.left + at.c * size.cellWidth, size.top + at.r * size.cellHeight];
+    const into = (from, room, v, length) => (v < from || v + length > from + room ? v - room / 2 : from);
+    host.scrollTop = into(host.scrollTop, host.clientHeight, y, size.cellHeight);
+    if (x + size.cellWidth > host.scrollLeft + host.clientWidth) host.scrollLeft = x - host.clientWidth / 2;
+    else if (x < host.scrollLeft + size.left) host.scrollLeft = 0;
+  }
+
   canvas.addEventListener("pointermove", (event) => {
     const cell = under(event);
     if (cell && (!at || cell.r !== at.r || cell.c !== at.c)) point(cell.r, cell.c);
@@ -102,8 +114,10 @@ function maskMap() {
     event.preventDefault();
     if (at) point(at.r + moves[event.key][0], at.c + moves[event.key][1]);
     else point(0, 0);
+    reveal();
   });
   mode.addEventListener("change", again);
+  scale.addEventListener("change", again);
   among.addEventListener("change", () => {
     const kept = among.value === "moved" ? moved : every;
     mask = {
@@ -116,24 +130,35 @@ function maskMap() {
     at = null;
     again();
   });
-}
 
-function short(name, most) {
-  return name.length > most ? `${name.slice(0, Math.max(1, most - 1))}…` : name;
+  return (name) => {
+    const r = mask.perturbations.indexOf(name);
+    if (r < 0) return;
+    const size_ = (c) => Math.abs(mask.shift[r][c] || 0);
+    scale.value = "close";
+    again();
+    point(r, [...mask.dimensions.keys()].reduce((best, c) => (size_(c) > size_(best) ? c : best), 0));
+    reveal();
+  };
 }
 
 function shiftMap() {
   const host = byId("shift-map");
   const map = data.map;
-  if (!host || !map.name) return;
+  if (!host || !map.name) return () => {};
   const axis = (i) => `principal component ${i + 1} (${(100 * map.share[i]).toFixed(0)} % of the shifts)`;
-  scatter(host, {
+  return scatter(host, {
     points: map.name.map((name, i) => ({ name, x: map.x[i], y: map.y[i], weight: Math.hypot(map.x[i], map.y[i]) })),
     xLabel: axis(0), yLabel: axis(1), label: "Perturbations in the plane of the principal components of their shifts", onpick: choose,
   });
 }
-maskMap();
-shiftMap();
+const leads = [maskMap(), shiftMap()];
+const wanted = byId("mask-find");
+if (wanted) {
+  const names = data.map.name || data.mask.perturbations || [];
+  byId("mask-names").append(...names.map((name) => make("option", { value: name })));
+  wanted.addEventListener("change", () => leads.forEach((lead) => lead(wanted.value)));
+}
 document.querySelectorAll("[data-condition]").forEach((node) => {
   const name = node.dataset.condition;
   if (conditionPlace.has(name)) node.replaceChildren(chooser(name));

@@ -33,7 +33,7 @@ function training() {
   if (history.mask_sparsity && history.mask_sparsity.some((one) => one !== null)) {
     lineChart(place("Mask entries that are not in use"), {
       series: [{ name: "share", mark: "first", x: step, y: history.mask_sparsity }], turns, xLabel: "step", yLabel: "share",
-      label: "Share of mask entries of a probability of at most one half, against the step", height: 180,
+      label: "Share of mask entries of a probability of at most one half, against the step", height: 180, most: 1.002,
     });
   }
 }
