@@ -118,3 +118,39 @@ def test_programs_are_mean_changes_over_basal_states() -> None:
     assert (np.abs(loading - change.mean(0)) < 6 * error + 1e-6).all()
     spread = own.set_index("gene")["sd"][list(screen.genes)]
     np.testing.assert_allclose(spread, change.std(0), rtol=0.1)
+
+
+def test_programs_are_as_sure_as_the_movement_of_their_dimension() -> None:
+    """One perturbation, open for sure, of embedding N(2, 0.5^2): it moves by 1 +- 0.25."""
+    screen = read(make_adata())
+    model = shaken(samsvae.SAMSVAE, screen, embedding_given_mask=False)
+    mechanism = model.module.mechanism
+    with torch.no_grad():
+        mechanism.mask.logits.fill_(-30)
+        mechanism.mask.logits[0, 1] = 30
+        mechanism.embedding.loc[0, 1] = -2.0
+        mechanism.embedding.log_scale[0, 1] = np.log(0.5)
+    table = model.programs(n_particles=3000, progress=False).set_index("gene")
+    state = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
+    nothing = torch.zeros(20_000, screen.covariates.shape[1])
+
+    def change(step: float) -> np.ndarray:
+        moved = []
+        for by in (1, -1):
+            at = state.clone()
+            at[:, 1] -= by * step  # the perturbation moves it down
+            with torch.no_grad():
+                rho = model.module.likelihood.expectation(model.module.decoder(at, nothing))
+            moved.append(np.log2(1 + rho.double().numpy()))
+        return ((moved[0] - moved[1]) / 2).mean(0)
+
+    own = table.loc[list(screen.genes)]
+    np.testing.assert_allclose(own["loading"], change(1.0), atol=0.05)
+    ends = np.sort([change(1 - 1.645 * 0.25), change(1 + 1.645 * 0.25)], axis=0)
+    width = (ends[1] - ends[0]).max()
+    np.testing.assert_allclose(own["lower"], ends[0], atol=0.1 * width + 0.03)
+    np.testing.assert_allclose(own["upper"], ends[1], atol=0.1 * width + 0.03)
+    with torch.no_grad():  # open in three draws of four: often it does not move at all
+        mechanism.mask.logits[0, 1] = np.log(3)
+    table = model.programs(n_particles=50, progress=False)
+    assert (np.minimum(table["lower"].abs(), table["upper"].abs()) == 0).all()

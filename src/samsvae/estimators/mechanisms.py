@@ -13,9 +13,13 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, note
 from samsvae.estimators.trained import Trained
 from samsvae.inference.latent import Batches, latent_means
-from samsvae.inference.mechanisms import loadings, program_of
+from samsvae.inference.mechanisms import drawn_shifts, loadings, movement, program_of
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.settings.arguments import checked
+
+_LOADING = ("loading", "lower", "upper", "mc_se", "sd")
+_DRAWS = 1000
+"""Of masks and embeddings, by which a program's interval is told."""
 
 
 class Mechanisms(Trained):
@@ -188,6 +192,13 @@ class Mechanisms(Trained):
         dimension moves by 1, over basal states: half the difference between a step of 1 to either
         side, in the direction in which the strongest perturbation moves it.
 
+        How far it moves is not known for sure. Draws of masks and embeddings, projected on their
+        mean over the perturbations that move the dimension, move it by 1 on average; `lower` and
+        `upper` are the loadings at the ends of the central 90 % interval of these movements. They
+        hold 0 where draws with closed masks, or of either direction, are not rare. The decoder is
+        a point estimate, and its error is not in them: seeds tell of that, see
+        `samsvae.stability`.
+
         Parameters
         ----------
         n_particles
@@ -200,9 +211,9 @@ class Mechanisms(Trained):
         Returns
         -------
         One row per dimension in use and gene, as in `mechanisms`, the largest loadings of each
-        first: dimension, gene, loading, mc_se (its Monte Carlo standard error), sd (between basal
-        states: how much the same step does to different cells). `samsvae.enrichment` takes it, with
-        `score="loading"` and the dimension as the condition.
+        first: dimension, gene, loading, lower, upper, mc_se (Monte Carlo standard error of the
+        loading), sd (between basal states: how much the same step does to different cells).
+        `samsvae.enrichment` takes it, with `score="loading"` and the dimension as the condition.
 
         Raises
         ------
@@ -217,37 +228,49 @@ class Mechanisms(Trained):
         >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
         >>> model = model.train(max_steps=5, progress=False)
         >>> list(model.programs(n_particles=10, progress=False).columns)
-        ['dimension', 'gene', 'loading', 'mc_se', 'sd']
+        ['dimension', 'gene', 'loading', 'lower', 'upper', 'mc_se', 'sd']
         """
         check_count("n_particles", n_particles, low=2)
         table = self.mechanisms()
+        if table.empty:
+            nothing = pd.DataFrame(columns=["dimension", "gene", *_LOADING])
+            return nothing.astype(dict.fromkeys(_LOADING, float))
         facts, genes = self.facts, np.array(self.facts.vocabulary.genes, object)
         batches = Batches(facts.shares_of(None), facts.vocabulary.design)
+        moving = pd.Index(sorted({name for names in table["perturbations"] for name in names}))
+        column = torch.from_numpy(pd.Index(self.encoding.columns).get_indexer(moving))
+        generator = self._generator(seed)
+        dimensions = [int(str(name)[1:]) for name in table.index]
+        shifts = drawn_shifts(
+            self.module, column.to(generator.device), dimensions, _DRAWS, generator
+        )
         parts = []
         rows = track(table.iterrows(), "programs", total=len(table), disable=not progress)
-        for name, row in rows:
-            found = loadings(
+        for i, (name, row) in enumerate(rows):
+            sign = float(np.sign(row["shifts"][0]))
+            moved = movement(shifts[:, moving.get_indexer(row["perturbations"]), i])
+            ends = np.quantile(moved, [0.05, 0.95], method="weibull")
+            found, *others = loadings(
                 self.module,
-                int(str(name)[1:]),
-                sign=float(np.sign(row["shifts"][0])),
+                dimensions[i],
+                steps=[sign, *(sign * ends)],
                 n_particles=n_particles,
                 batches=batches,
                 generator=self._generator(seed),
             )
+            interval = np.sort([other.mean for other in others], axis=0)
             heard = np.flatnonzero(~facts.silent)
             order = heard[np.argsort(-np.abs(found.mean[heard]), kind="stable")]
-            columns = {"loading": found.mean, "mc_se": found.mc_se, "sd": found.sd}
+            columns = (found.mean, *interval, found.mc_se, found.sd)
             parts.append(
                 pd.DataFrame(
                     {
                         "dimension": str(name),
                         "gene": genes[order],
-                        **{key: values[order] for key, values in columns.items()},
+                        **{k: values[order] for k, values in zip(_LOADING, columns, strict=True)},
                     }
                 )
             )
-        if not parts:
-            return pd.DataFrame(columns=["dimension", "gene", "loading", "mc_se", "sd"])
         return pd.concat(parts, ignore_index=True)
 
     def _row_of(self, entries: pd.DataFrame, n_genes: int) -> dict[str, Any]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from samsvae.inference.latent import Batches
+from samsvae.inference.latent import Batches, draw_shifts
 from samsvae.model.vae import PerturbationVAE
 
 _ELEMENTS = 2**21
-"""Largest number of (particle, gene) elements that are held at once."""
+"""Largest number of (particle, gene) or (draw, perturbation, latent) elements held at once."""
 
 
 class Loadings(NamedTuple):
@@ -30,15 +31,15 @@ def loadings(
     model: PerturbationVAE,
     dimension: int,
     *,
-    sign: float,
+    steps: Sequence[float],
     n_particles: int,
     batches: Batches,
     generator: torch.Generator,
-) -> Loadings:
-    """Return the mean change of expression when a dimension moves by 1 either way.
+) -> list[Loadings]:
+    """Return the mean change of expression when a dimension moves by some steps either way.
 
     (f(z + s u) - f(z - s u)) / 2 of states z from their prior, u the unit of the dimension, s the
-    sign; f is log2(1 + 1e4 rho), or the mean where there is no library size.
+    step; f is log2(1 + 1e4 rho), or the mean where there is no library size.
 
     Parameters
     ----------
@@ -46,8 +47,8 @@ def loadings(
         In evaluation.
     dimension
         Which.
-    sign
-        Direction, 1 or -1.
+    steps
+        s, signed; all of them from the same states.
     n_particles
         States.
     batches
@@ -56,26 +57,62 @@ def loadings(
         Source of the draws.
     """
     n_genes = model.likelihood.n_genes
-    total, square = np.zeros((2, n_genes))
+    total, square = np.zeros((2, len(steps), n_genes))
     block = max(1, _ELEMENTS // n_genes)
     for start in range(0, n_particles, block):
         n = min(block, n_particles - start)
         state = model.encoder.draw_prior(1, n, generator)
         covariates = batches.draw(n, generator)
-        step = torch.zeros_like(state[0, 0])
-        step[dimension] = sign
-        up, down = (
-            model.likelihood.expectation(model.decoder(state + by * step, covariates)).double()
-            for by in (1, -1)
-        )
-        if model.likelihood.has_library_size:
-            up, down = torch.log2(1 + up), torch.log2(1 + down)
-        change = ((up - down) / 2).squeeze(1).cpu().numpy()
-        total += change.sum(0)
-        square += np.square(change).sum(0)
+        for i, step in enumerate(steps):
+            along = torch.zeros_like(state[0, 0])
+            along[dimension] = step
+            up, down = (
+                model.likelihood.expectation(model.decoder(state + by * along, covariates)).double()
+                for by in (1, -1)
+            )
+            if model.likelihood.has_library_size:
+                up, down = torch.log2(1 + up), torch.log2(1 + down)
+            change = ((up - down) / 2).squeeze(1).cpu().numpy()
+            total[i] += change.sum(0)
+            square[i] += np.square(change).sum(0)
     mean = total / n_particles
     sd = np.sqrt(np.maximum(square / n_particles - mean**2, 0) * n_particles / (n_particles - 1))
-    return Loadings(mean, sd / np.sqrt(n_particles), sd)
+    return [Loadings(m, s / np.sqrt(n_particles), s) for m, s in zip(mean, sd, strict=True)]
+
+
+def drawn_shifts(
+    model: PerturbationVAE,
+    perturbations: Tensor,
+    dimensions: Sequence[int],
+    n_draws: int,
+    generator: torch.Generator,
+) -> np.ndarray:
+    """Return draws of mask * embedding along some dimensions, `draw perturbation dimension`."""
+    block = max(1, _ELEMENTS // (len(perturbations) * model.mechanism.n_context))
+    sizes = [min(block, n_draws - start) for start in range(0, n_draws, block)]
+    drawn = (draw_shifts(model, perturbations, n, generator).value for n in sizes)
+    return torch.cat([shifts[..., list(dimensions)] for shifts in drawn]).cpu().numpy()
+
+
+def movement(shifts: np.ndarray) -> np.ndarray:
+    """Return how far each draw moves a dimension whose perturbations move it by 1 on average.
+
+    sum_t m_t s_rt / sum_t m_t^2 of draws s_r of the perturbations' shifts along it, m their mean.
+
+    Parameters
+    ----------
+    shifts
+        `draw perturbation`.
+
+    Examples
+    --------
+    >>> movement(np.array([[1.0, -2.0], [3.0, -2.0], [2.0, -5.0]]))
+    array([0.61538462, 0.92307692, 1.46153846])
+    """
+    shifts = shifts.astype(np.float64)
+    mean = shifts.mean(0)
+    moved: np.ndarray = shifts @ mean / (mean @ mean)
+    return moved
 
 
 @torch.no_grad()
