@@ -189,3 +189,19 @@ def test_a_group_without_control_in_its_batches_has_no_effect() -> None:
     change = found.mean - compared.mean
     assert np.isfinite(change[0]).all()
     assert np.isnan(change[1]).all()
+
+
+@pytest.mark.parametrize("n_batches", [1, 2])
+def test_a_cell_of_weight_two_is_two_cells(n_batches: int) -> None:
+    rng = np.random.default_rng(2)
+    values, group = rng.poisson(1.0, (300, 5)) * 1.0, rng.choice([-1, 0, 1], 300)
+    control, batch = group == -1, rng.integers(0, n_batches, 300)
+    times = np.where(control, 1, rng.integers(0, 3, 300))
+    rows = np.repeat(np.arange(300), times)
+    weighted = Expression(sp.csr_matrix(values), weight=times * 1.0)
+    ours = within_batches(weighted, group, control, batch, 2)
+    copied = Expression(sp.csr_matrix(values[rows]))
+    theirs = within_batches(copied, group[rows], control[rows], batch[rows], 2)
+    for mine, other in zip(ours, theirs, strict=True):
+        for one, another in zip(mine, other, strict=True):
+            np.testing.assert_allclose(one, another, rtol=1e-10, atol=1e-9)

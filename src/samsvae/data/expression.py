@@ -26,10 +26,18 @@ class Expression:
         In memory, as they are; or counts in a file, read and put on the scale at each use.
     scale
         Of the latter, see `normalised`.
+    weight
+        `cell`: as how many cells each counts in sums; None: as one.
     """
 
-    def __init__(self, values: sp.csr_matrix | StoredCounts, scale: Scale = "mean") -> None:
-        self._values, self._scale = values, scale
+    def __init__(
+        self,
+        values: sp.csr_matrix | StoredCounts,
+        scale: Scale = "mean",
+        *,
+        weight: np.ndarray | None = None,
+    ) -> None:
+        self._values, self._scale, self.weight = values, scale, weight
         self.shape = values.shape
 
     def __getitem__(self, rows: np.ndarray | slice) -> sp.csr_matrix:
@@ -40,7 +48,8 @@ class Expression:
 
     def at(self, rows: np.ndarray) -> Expression:
         """Return those of some cells, by position, to be read when they are used."""
-        return Expression(self._values[rows], self._scale)
+        weight = None if self.weight is None else self.weight[rows]
+        return Expression(self._values[rows], self._scale, weight=weight)
 
     def blocks(self) -> Iterator[Block]:
         """Yield all cells in order: at once, or, from a file, some at a time."""
@@ -63,7 +72,8 @@ class Expression:
         total, square = np.zeros((2, n_groups, self.shape[1]))
         for cells, values in self.blocks():
             squares = self._squares if values is self._values else squared(values)
-            member = membership(group[cells], n_groups)
+            weight = None if self.weight is None else self.weight[cells]
+            member = membership(group[cells], n_groups, weight)
             total += (member @ values).toarray()
             square += (member @ squares).toarray()
         return total, square
@@ -73,11 +83,13 @@ class Expression:
         return squared(self._values)
 
 
-def expression(screen: Screen, scale: Scale = "log") -> Expression:
+def expression(
+    screen: Screen, scale: Scale = "log", *, weight: np.ndarray | None = None
+) -> Expression:
     """Return the expression of a screen's cells on a scale, see `normalised`."""
     counts = screen.counts
     stored = isinstance(counts, StoredCounts)
-    return Expression(counts if stored else normalised(counts, scale), scale)
+    return Expression(counts if stored else normalised(counts, scale), scale, weight=weight)
 
 
 def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
@@ -179,12 +191,15 @@ def sums_of(
     return np.asarray(total), np.bincount(group[group >= 0], minlength=n_groups)
 
 
-def membership(group: np.ndarray, n_groups: int) -> sp.csr_matrix:
+def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> sp.csr_matrix:
     """Return the matrix that sums over the cells of each group, `group cell`; -1: of none.
+
+    A cell counts as one, or as its weight.
 
     >>> membership(np.array([1, -1, 0, 1]), 2).toarray()
     array([[0., 0., 1., 0.],
            [1., 0., 0., 1.]])
     """
     rows = np.flatnonzero(group >= 0)
-    return sp.csr_matrix((np.ones(len(rows)), (group[rows], rows)), (n_groups, len(group)))
+    counted = np.ones(len(rows)) if weight is None else weight[rows]
+    return sp.csr_matrix((counted, (group[rows], rows)), (n_groups, len(group)))

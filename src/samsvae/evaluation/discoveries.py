@@ -24,6 +24,7 @@ def discoveries(
     conditions: Conditions | None = None,
     *,
     by: Literal["condition", "sgrna"] = "condition",
+    cells: Literal["all", "responders"] = "all",
     scale: Scale = "log",
     n_particles: int = 2500,
     seed: int = 0,
@@ -48,6 +49,10 @@ def discoveries(
         "condition", or "sgrna": a row for each sgRNA of a condition, by the cells of that sgRNA
         alone (the screen is to be read with `sgrna_key`); what is learned of a condition holds for
         each of its sgRNAs. Do they agree? `samsvae.sgrnas` tells.
+    cells
+        "all": the effect on the cells that received a condition; "responders": on those in which it
+        acts, each cell counting as much as is probable that it responds (`model.responders`; for
+        models with `response="learned"`). `n_cells` is then how many are expected to.
     scale
         "log", "normalized" or "mean", as in `model.effects`; at the cells' own library sizes.
     n_particles
@@ -69,7 +74,8 @@ def discoveries(
     Raises
     ------
     InputError
-        If the model is not trained, or there are no validation cells to learn from.
+        If the model is not trained, or there are no validation cells to learn from; if responders
+        are asked for of a model that takes all cells to respond.
 
     Examples
     --------
@@ -84,7 +90,7 @@ def discoveries(
     """
     if by not in ("condition", "sgrna"):
         raise unknown("rows by", by, ["condition", "sgrna"])
-    posterior = EffectPosterior(model, screen)
+    posterior = EffectPosterior(model, screen, cells=cells, progress=progress)
     given = EffectSettings(scale=scale, n_particles=n_particles, seed=seed, progress=progress)
     asked = model.facts.asked(conditions)
     names = [(name, "") for name in asked]
@@ -120,7 +126,12 @@ def discoveries(
     prior = answer.prior
     if by == "sgrna":
         table.insert(1, "sgrna", _labels([sgrna for _, sgrna in names], n_genes))
-    table.attrs |= {"model_share": prior.model_share, "slope": prior.slope, "scale": scale}
+    table.attrs |= {
+        "model_share": prior.model_share,
+        "slope": prior.slope,
+        "scale": scale,
+        "cells": cells,
+    }
     return table
 
 

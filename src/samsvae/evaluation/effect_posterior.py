@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from samsvae.data.expression import Expression, expression
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import Vocabulary
-from samsvae.errors import InputError
+from samsvae.errors import InputError, unknown
 from samsvae.estimators import Estimator
 from samsvae.evaluation.shrinkage import EffectPrior, Posterior, Predicted, Shown, fitted_prior
 from samsvae.metrics.moments import within_batches
@@ -69,19 +69,36 @@ class EffectPosterior:
         Trained on the screen's training cells.
     screen
         With training and validation cells.
+    cells
+        "all", or "responders": each cell counts as much as is probable that what it received acts
+        in it (all of it, of a combination), so that the effect is not diluted by cells that do not
+        respond; for models with `response="learned"`. A condition has then as many cells as are
+        expected to respond.
+    progress
+        Show a progress bar over these cells.
 
     Raises
     ------
     InputError
-        If the model is not trained, or the screen has no validation cells.
+        If the model is not trained, or takes all cells to respond while these are asked for, or
+        the screen has no validation cells.
     """
 
     is_trained: ClassVar[bool] = True
     has_likelihood: ClassVar[bool] = False
 
-    def __init__(self, model: Estimator, screen: Screen) -> None:
+    def __init__(
+        self,
+        model: Estimator,
+        screen: Screen,
+        *,
+        cells: Literal["all", "responders"] = "all",
+        progress: bool = False,
+    ) -> None:
         check("model", model, Estimator)
         check("screen", screen, Screen)
+        if cells not in ("all", "responders"):
+            raise unknown("cells", cells, ["all", "responders"])
         if not model.is_trained:
             raise InputError("the model is not trained: call train first")
         self.model, self.screen = model, model.matched(screen)
@@ -96,6 +113,7 @@ class EffectPosterior:
             name: np.asarray(self.screen.split == name) for name in ("train", "valid")
         }
         self._used = self._of_split["train"] | self._of_split["valid"]
+        self._weight = _responding(model, self.screen, progress) if cells != "all" else None
 
     @staticmethod
     def learns_from(screen: Screen) -> bool:
@@ -261,7 +279,7 @@ class EffectPosterior:
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
         variance = np.nan_to_num(half / _HALF_WIDTH) ** 2
         predicted = Predicted(np.asarray(effects.X, float), variance)
-        values = expression(self.screen, scale)
+        values = expression(self.screen, scale, weight=self._weight)
         row = self._rows_of({name: i for i, name in enumerate(every)})
         train, valid = (
             self._shown(values, row, cells, scale, n=len(every))
@@ -289,6 +307,15 @@ class EffectPosterior:
             squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
             variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
         return Shown(sums.mean - compared.mean, variance, sums.n_cells)
+
+
+def _responding(model: Estimator, screen: Screen, progress: bool) -> np.ndarray:
+    """Return the probability that all that a cell received acts in it, `cell`; 1 of control."""
+    found = model.responders(screen, progress=progress).cells
+    n_received = np.diff(screen.dosage.indptr)
+    weight = np.ones(len(screen))
+    np.multiply.at(weight, np.repeat(np.arange(len(screen)), n_received), found["probability"])
+    return weight
 
 
 def _single_count(screen: Screen, scale: Scale) -> float:

@@ -16,7 +16,7 @@ class Moments(NamedTuple):
     """Sums over the cells of groups: all that means, variances and tests need of them."""
 
     n_cells: np.ndarray
-    """`group`."""
+    """`group`; where cells have weights, the sum of these."""
     total: np.ndarray
     """`group gene`: sum over the cells."""
     square: np.ndarray
@@ -60,6 +60,9 @@ class Moments(NamedTuple):
 class Values(Protocol):
     """Values of cells, `cell gene`, in memory or read at each use."""
 
+    weight: np.ndarray | None
+    """`cell`: as how many cells each counts; None: as one."""
+
     def sums(self, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums of values and of their squares, `group gene`; -1: of no group."""
 
@@ -79,8 +82,26 @@ def group_moments(values: Values, group: np.ndarray, n_groups: int) -> Moments:
     n_groups
         Number of groups.
     """
-    n_cells = np.bincount(group[group >= 0], minlength=n_groups)
-    return Moments(n_cells, *values.sums(group, n_groups))
+    return Moments(_n_cells(values, group, shape=(n_groups,)), *values.sums(group, n_groups))
+
+
+def _n_cells(values: Values, *groups: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return how many cells there are of each group, or of each crossing of groups.
+
+    Parameters
+    ----------
+    values
+        Of the cells, with their weights.
+    *groups
+        `cell` each: which; a cell with -1 in one of them counts nowhere.
+    shape
+        How many of each there are.
+    """
+    known = np.all([group >= 0 for group in groups], axis=0)
+    at = np.ravel_multi_index([group[known] for group in groups], shape)
+    weight = None if values.weight is None else values.weight[known]
+    counted: np.ndarray = np.bincount(at, weight, minlength=int(np.prod(shape)))
+    return counted.reshape(shape)
 
 
 class Control(NamedTuple):
@@ -142,8 +163,7 @@ def within_batches(
         sums = group_moments(values, group, n_groups)
         return sums, Control.of_one_batch(of_batch, n_groups), _rest(sums, of_batch)
     group = np.where(of_batch.n_cells[batch] > 0, group, -1)
-    n_cells = np.zeros((n_groups, n_batches))
-    np.add.at(n_cells, (group[group >= 0], batch[group >= 0]), 1)
+    n_cells = _n_cells(values, group, batch, shape=(n_groups, n_batches))
     sums = group_moments(values, group, n_groups)
     squares = np.zeros_like(sums.total)
     for batches in _together(n_cells > 0, max(1, _AT_ONCE // sums.total.shape[1])):
