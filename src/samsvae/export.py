@@ -1,6 +1,7 @@
-"""Predictions, cells and data as files that other packages read: to score, and to browse."""
+"""Predictions, tables and cells as other packages read them: to score, and to browse."""
 
 from samsvae.estimators.cellxgene import cellxgene
 from samsvae.evaluation.cell_eval import cell_eval
+from samsvae.evaluation.wide import as_anndata
 
-__all__ = ["cell_eval", "cellxgene"]
+__all__ = ["as_anndata", "cell_eval", "cellxgene"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -119,6 +120,32 @@ def test_discoveries_by_sgrna(run: Path, call: Call, tmp_path: Path) -> None:
     assert list(read_csv(out)["sgrna"].unique()) == ["Ag1", "Ag2"]
 
 
+@pytest.mark.filterwarnings("ignore:.*groups of dimensions")
+def test_tables_as_anndata(run: Path, call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "d.h5ad"
+    done = call(f"discoveries {run} data.h5ad --out {out} --n-particles 30 {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    call(f"discoveries {run} data.h5ad --out {tmp_path}/d.csv --n-particles 30 {QUICK}")
+    table = read_csv(tmp_path / "d.csv").set_index(["condition", "gene"])
+    found = ad.read_h5ad(out)
+    for name in ("A", "B"):
+        own = table.loc[name].loc[found.var_names]
+        np.testing.assert_allclose(found[name].X[0], own["estimate"], rtol=1e-12)
+        np.testing.assert_allclose(found[name].layers["lfsr"][0], own["lfsr"], rtol=1e-12)
+    done = call(f"responders {run} data.h5ad --out {tmp_path}/c.h5ad {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    cells = ad.read_h5ad(tmp_path / "c.h5ad")
+    assert cells.obs["probability"].between(0, 1).all()
+    assert (np.diff(cells.X.indptr) == 1).all()
+    done = call(f"programs {run} --out {tmp_path}/p.h5ad {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    programs = ad.read_h5ad(tmp_path / "p.h5ad")
+    assert {"lower", "upper", "sd"} <= set(programs.layers)
+    assert {"perturbations", "share"} <= set(programs.obs)
+    refused = call(f"combinations {run} --out {tmp_path}/x.h5ad {QUICK}")
+    assert "ends in '.csv', '.parquet'" in refused.errors[0]
+
+
 def test_without_pyarrow_parquet_is_refused_at_once(
     run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +158,6 @@ def test_without_pyarrow_parquet_is_refused_at_once(
 
 
 def test_parquet_holds_the_same_table(run: Path, call: Call, tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
     paths = {}
     for ending in ("csv", "parquet"):
         out = tmp_path / f"c.{ending}"

@@ -24,6 +24,31 @@ def say(text: str) -> None:
 
 def write_rows(path: Path, tables: Iterable[pd.DataFrame]) -> None:
     """Write tables one after the other, and say how many rows they have."""
+    say(f"{written(path, tables):,} rows written to {path}")
+
+
+def written(path: Path, tables: Iterable[pd.DataFrame], *, obs: pd.DataFrame | None = None) -> int:
+    """Write tables one after the other, and return how many rows they have.
+
+    Parameters
+    ----------
+    path
+        By its ending CSV, parquet, or AnnData (.h5ad), as `samsvae.export.as_anndata` makes it.
+    tables
+        Of the same columns.
+    obs
+        Of the rows of the AnnData, see there.
+    """
     from samsvae.storage.tables import write_table  # pandas, which --help does without
 
-    say(f"{write_table(path, tables):,} rows written to {path}")
+    if path.suffix != ".h5ad":
+        return write_table(path, tables)
+    import pandas as pd
+
+    from samsvae.evaluation.wide import as_anndata
+    from samsvae.storage.h5ad import write_h5ad
+
+    parts = list(tables)
+    whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+    write_h5ad(path, as_anndata(whole, obs=obs))
+    return len(whole)

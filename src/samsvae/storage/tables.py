@@ -45,15 +45,24 @@ def write_csv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     write_text(path, to_csv(table))
 
 
-def check_writable(path: Path, *, overwrite: bool) -> None:
+def check_writable(path: Path, *, overwrite: bool, h5ad: bool = False) -> None:
     """Raise if a table cannot be written there: by its ending, what stands there, what is missing.
+
+    Parameters
+    ----------
+    path
+        The file.
+    overwrite
+        Whether it may be there already.
+    h5ad
+        Whether the table can be AnnData, too.
 
     Raises
     ------
     InputError
-        If the ending is neither .csv nor .parquet, a file is there, or pyarrow is missing.
+        If the ending is none of a table's, a file is there, or pyarrow is missing.
     """
-    check_new_file(path, SUFFIXES, overwrite=overwrite)
+    check_new_file(path, (*SUFFIXES, ".h5ad") if h5ad else SUFFIXES, overwrite=overwrite)
     if path.suffix == ".parquet":
         _parquet()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from samsvae.cli.console import console, say
+from samsvae.cli.console import console, say, written
 from samsvae.cli.options import NOTHING, given
 from samsvae.settings.by_name import Settings
 from samsvae.settings.screen import ScreenSettings
@@ -21,6 +21,7 @@ def discoveries(
     *conditions: str,
     out: Path | None = None,
     by: Literal["condition", "sgrna"] = "condition",
+    cells: Literal["all", "responders"] = "all",
     below: float = 1.0,
     scale: Scale = "log",
     n_particles: int = 2500,
@@ -44,9 +45,13 @@ def discoveries(
     conditions
         Such as KLF1, or "KLF1+CEBPA"; without any, all of the training cells.
     out
-        File to write, .csv or .parquet, one row per condition and gene.
+        File to write, one row per condition and gene: .csv, .parquet, or .h5ad (conditions x genes,
+        a layer per number, as samsvae.export.as_anndata makes it).
     by
         "condition", or "sgrna": a row for each sgRNA of a condition, by its own cells alone.
+    cells
+        "all", or "responders": the effect on the cells in which a condition acts, each counting as
+        much as that is probable; for a model that was trained with --response learned.
     below
         Leave out rows with a larger q_value, such as 0.05.
     scale
@@ -66,11 +71,11 @@ def discoveries(
     from samsvae.errors import check_range
     from samsvae.evaluation.discoveries import discoveries as found
     from samsvae.experiments.run import Run
-    from samsvae.storage.tables import check_writable, write_table
+    from samsvae.storage.tables import check_writable
 
     check_range("below", below, low=0, high=1)
     if out is not None:
-        check_writable(out, overwrite=overwrite)
+        check_writable(out, overwrite=overwrite, h5ad=True)
     directory = Run(run)
     model = directory.model(device)
     screen = directory.screen(data, settings)
@@ -79,6 +84,7 @@ def discoveries(
         screen,
         list(conditions) or None,
         by=by,
+        cells=cells,
         scale=scale,
         n_particles=n_particles,
         seed=seed,
@@ -87,5 +93,4 @@ def discoveries(
     console.print(discovery_table(table))
     kept = table[table["q_value"] <= below]
     if out is not None:
-        write_table(out, [kept])
-        say(f"{len(kept):,} of {len(table):,} rows written to {out}")
+        say(f"{written(out, [kept]):,} of {len(table):,} rows written to {out}")

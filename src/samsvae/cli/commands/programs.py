@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samsvae.cli.console import console, say, write_rows
+from samsvae.cli.console import console, say, write_rows, written
 
 
 def programs(
@@ -32,9 +32,10 @@ def programs(
     gene_sets
         A GMT file: which of its sets the programs are rich in.
     out
-        File to write, .csv or .parquet, one row per dimension and gene.
+        File to write, one row per dimension and gene: .csv, .parquet, or .h5ad (dimensions x genes;
+        what moves each is in obs).
     enrichment
-        File to write, one row per dimension and gene set; with --gene-sets.
+        File to write, .csv or .parquet, one row per dimension and gene set; with --gene-sets.
     n_particles
         Basal states that loadings are means over.
     seed
@@ -54,17 +55,18 @@ def programs(
 
     if enrichment is not None and gene_sets is None:
         raise InputError("--enrichment is given without gene sets: expected --gene-sets too")
-    for path in (out, enrichment):
+    for path, h5ad in ((out, True), (enrichment, False)):
         if path is not None:
-            check_writable(path, overwrite=overwrite)
+            check_writable(path, overwrite=overwrite, h5ad=h5ad)
     model = Run(run).model(device)
     table = model.programs(n_particles=n_particles, seed=seed, progress=progress)
+    mechanisms = model.mechanisms()
     if not len(table):
         say("no latent dimension is in use: no perturbation shifts one with probability above 1/2")
     else:
-        console.print(program_table(table, model.mechanisms()))
+        console.print(program_table(table, mechanisms))
     if out is not None:
-        write_rows(out, [table])
+        say(f"{written(out, [table], obs=mechanisms):,} rows written to {out}")
     if gene_sets is not None and len(table):
         named = table.rename(columns={"dimension": "condition"})
         sets = rich_sets(named, gene_sets, score="loading")

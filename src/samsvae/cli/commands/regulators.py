@@ -41,7 +41,8 @@ def regulators(
     genes
         Their names.
     out
-        File to write, .csv or .parquet, one row per gene and condition.
+        File to write, one row per gene and condition: .csv, .parquet, or .h5ad
+        (conditions x genes).
     below
         Leave out rows with a larger lfsr, such as 0.05.
     scale
@@ -68,7 +69,7 @@ def regulators(
         raise InputError("no gene is named: expected one or more, such as STAT1, behind the data")
     check_range("below", below, low=0, high=1)
     if out is not None:
-        check_writable(out, overwrite=overwrite)
+        check_writable(out, overwrite=overwrite, h5ad=True)
     directory = Run(run)
     model = directory.model(device)
     known = model.vocabulary.genes

@@ -38,9 +38,10 @@ def responders(
     data
         The cells; read with the keys of the run.
     out
-        File to write, .csv or .parquet, one row per cell and perturbation that it received.
+        File to write, one row per cell and perturbation that it received: .csv, .parquet, or .h5ad
+        (cells x perturbations; of cells with one perturbation, its probability is in obs).
     rates
-        File to write, one row per perturbation and sgRNA.
+        File to write, .csv or .parquet, one row per perturbation and sgRNA.
     n_particles
         Draws per cell.
     seed
@@ -56,9 +57,9 @@ def responders(
     from samsvae.experiments.run import Run
     from samsvae.storage.tables import check_writable
 
-    for path in (out, rates):
+    for path, h5ad in ((out, True), (rates, False)):
         if path is not None:
-            check_writable(path, overwrite=overwrite)
+            check_writable(path, overwrite=overwrite, h5ad=h5ad)
     directory = Run(run)
     model = directory.model(device)
     screen = directory.screen(data, settings)
