@@ -30,6 +30,8 @@ N_ZERO = 1 + len(GRID)
 _ENTRIES = 100_000
 """Pairs of condition and gene from which the weights are learned, at most."""
 _STEPS = 60
+_NULL = 5.0
+"""Entries that count as 0 beside those that there are: calls are rather too few than too many."""
 _CONCENTRATION = 0.1
 """Weight of a normal prior on the logits: keeps unused components from running away."""
 _TINY = 1e-12
@@ -265,7 +267,10 @@ def fitted_prior(train: Shown, valid: Shown, predicted: Predicted, *, seed: int 
         log_density = -0.5 * (torch.log(total) + (seen - mean) ** 2 / total)
         predictive = torch.logsumexp(torch.log(weight + _TINY) + log_density, 0).sum()
         value: Tensor = (
-            _CONCENTRATION * 0.5 * (logits**2).sum() + 0.5 * (others**2).sum() - predictive
+            _CONCENTRATION * 0.5 * (logits**2).sum()
+            + 0.5 * (others**2).sum()
+            - _NULL * log_weight[0]
+            - predictive
         )
         value.backward()
         return value
