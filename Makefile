@@ -11,7 +11,8 @@ LOWEST_TORCH ?= pinned
 DATA ?= ../shared/data/papalexi2021.h5ad
 
 .PHONY: demo test test-browser test-cell-eval test-interop test-lowest test-cluster \
-	soak soak-short docs lint build bench bench-quick clean
+	soak soak-short docs lint build bench bench-quick bench-discoveries \
+	clean
 
 demo: $(VENV)/.ready
 	$(BIN)/samsvae demo --out runs/demo --overwrite
@@ -78,6 +79,10 @@ bench-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/inference.py --quick
 	$(BIN)/python benchmarks/evaluation.py --quick
 
+# Calls beside those of scanpy's tests (docs/discoveries.md); an hour.
+bench-discoveries: $(VENV)/.bench
+	$(BIN)/python benchmarks/discoveries.py
+
 # torch comes first and pinned: asked for in any other way, it may bring gigabytes of CUDA along.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -89,6 +94,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.cluster: $(VENV)/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray,dask]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.ready

@@ -92,6 +92,18 @@ def simulated(decoder: str, n_cells: int, size: float) -> None:
             line[f"iwelbo_{kind}"] = found["iwelbo"].mean()
             effects = model.effects(list(screen.perturbations), **asked).to_df()
             line[f"slope_{kind}"] = slope(effects, truth)
+            for cells in ("all", "responders") if kind == "learned" else ("all",):
+                table = samsvae.discoveries(
+                    model,
+                    screen,
+                    cells=cells,  # type: ignore[arg-type]
+                    scale="normalized",
+                    n_particles=500,
+                    progress=False,
+                )
+                for name in ("observed", "estimate"):
+                    wide = table.pivot(index="condition", columns="gene", values=name)
+                    line[f"{name}_{kind}_{cells}"] = slope(wide.astype(float), truth)
         found = models["learned"].responders(screen, progress=False)
         rates = found.rates.set_index("perturbation")
         rows = []
@@ -115,8 +127,11 @@ def simulated(decoder: str, n_cells: int, size: float) -> None:
         print(pd.DataFrame([line]).round(3).to_string(index=False), flush=True)
 
 
-def real(path: str) -> None:
-    """Print the rates of a real screen with sgRNAs in `guide` and replicates in `bio_rep`."""
+def real(path: str, mixscape: str | None) -> None:
+    """Print the rates of a real screen with sgRNAs in `guide` and replicates in `bio_rep`.
+
+    Beside the shares that `benchmarks/mixscape.py` has written, if they are given.
+    """
     screen = samsvae.read_h5ad(path, split_key="split", sgrna_key="guide", batch_key="bio_rep")
     for kind in ("learned", "all"):
         model = samsvae.SAMSVAE(screen, n_latent=50, n_hidden=128, response=kind)  # type: ignore[arg-type]
@@ -124,16 +139,20 @@ def real(path: str) -> None:
         found = model.iwelbo(screen.test, n_particles=100, progress=False)
         print(f"response={kind}: iwelbo {found['iwelbo'].mean():.3f} nats per cell", flush=True)
         if kind == "learned":
-            print(model.responders(screen, progress=False).rates.round(2).to_string())
+            rates = model.responders(screen, progress=False).rates
+            if mixscape is not None:
+                rates = rates.merge(pd.read_csv(mixscape), on=["perturbation", "sgrna"], how="left")
+            print(rates.round(2).to_string())
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--screen")
+    parser.add_argument("--mixscape", help="what benchmarks/mixscape.py has written")
     given = parser.parse_args()
     if given.screen:
-        real(given.screen)
+        real(given.screen, given.mixscape)
     else:
         for case in QUICK if given.quick else CASES:
             simulated(*case)
