@@ -127,11 +127,8 @@ def simulated(decoder: str, n_cells: int, size: float) -> None:
         print(pd.DataFrame([line]).round(3).to_string(index=False), flush=True)
 
 
-def real(path: str, mixscape: str | None) -> None:
-    """Print the rates of a real screen with sgRNAs in `guide` and replicates in `bio_rep`.
-
-    Beside the shares that `benchmarks/mixscape.py` has written, if they are given.
-    """
+def real(path: str) -> None:
+    """Print the rates of a real screen with sgRNAs in `guide` and replicates in `bio_rep`."""
     screen = samsvae.read_h5ad(path, split_key="split", sgrna_key="guide", batch_key="bio_rep")
     for kind in ("learned", "all"):
         model = samsvae.SAMSVAE(screen, n_latent=50, n_hidden=128, response=kind)  # type: ignore[arg-type]
@@ -139,20 +136,16 @@ def real(path: str, mixscape: str | None) -> None:
         found = model.iwelbo(screen.test, n_particles=100, progress=False)
         print(f"response={kind}: iwelbo {found['iwelbo'].mean():.3f} nats per cell", flush=True)
         if kind == "learned":
-            rates = model.responders(screen, progress=False).rates
-            if mixscape is not None:
-                rates = rates.merge(pd.read_csv(mixscape), on=["perturbation", "sgrna"], how="left")
-            print(rates.round(2).to_string())
+            print(model.responders(screen, progress=False).rates.round(2).to_string())
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--screen")
-    parser.add_argument("--mixscape", help="what benchmarks/mixscape.py has written")
     given = parser.parse_args()
     if given.screen:
-        real(given.screen, given.mixscape)
+        real(given.screen)
     else:
         for case in QUICK if given.quick else CASES:
             simulated(*case)
