@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 
@@ -12,6 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from helpers.observed import observed_of
 from helpers.statistics import errors
+from samsvae.metrics import ranks
 from samsvae.metrics.intervals import coverage
 from samsvae.metrics.observed import discovered
 from samsvae.metrics.ranks import (
@@ -170,3 +172,20 @@ def test_an_interval_that_does_not_hold_the_effect_lies_where_it_lies() -> None:
     assert coverage(lower, upper, np.zeros((1, 4)), observed) == 0.5
     wide = observed_of(effect, error=1.0)  # 1.64 around the near end: to -0.64, or 0.64
     assert coverage(lower, upper, np.zeros((1, 4)), wide) == 0.5
+
+
+@pytest.mark.parametrize(
+    "score", [centroid_accuracy, perturbation_discrimination, perturbench_rank]
+)
+def test_some_rows_at_a_time_are_all_rows(
+    score: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    effect = rng.normal(size=(17, 6))
+    effect[4] = np.nan
+    effect[8] = effect[9]  # a tie
+    predicted = effect + rng.normal(size=effect.shape)
+    observed = replace(observed_of(effect.tolist()), targets=[[i % 6] for i in range(17)])
+    whole = score(predicted, observed)
+    monkeypatch.setattr(ranks, "_PAIRS", 40)
+    np.testing.assert_array_equal(score(predicted, observed), whole)

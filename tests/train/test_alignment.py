@@ -19,6 +19,7 @@ from samsvae.estimators.base import Estimator
 from samsvae.evaluation.recovery import recovery
 from samsvae.model.mask import MASKS, BernoulliMask, MaskPrior
 from samsvae.model.mechanism import AdditiveShift
+from samsvae.train import alignment
 from samsvae.train.step import PlainStep
 
 QUICK: dict[str, Any] = {
@@ -53,6 +54,21 @@ def test_the_phases_are_told(screen: samsvae.Screen) -> None:
     alone = fitted(screen, alignment="none").history
     assert "is_aligned" not in alone
     assert (alone["mask"] != 0).all()
+
+
+def test_some_perturbations_tell_the_axes_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands those that shift the cell surely are enough, and the others may do nothing."""
+    rng = np.random.default_rng(0)
+    planted = rng.choice([-1.0, 2.0, *8 * [0.0]], (300, 4))
+    planted[100:] = 0
+    scale = np.full(planted.shape, 0.1)
+    turned = (planted + 0.01 * rng.normal(size=planted.shape)) @ np.linalg.qr(
+        rng.normal(size=(4, 4))
+    )[0]
+    monkeypatch.setattr(alignment, "_PERTURBATIONS", 60)
+    offset, matrix = alignment._sparsest_axes(turned, scale, 0)
+    found = (turned - offset) @ matrix
+    assert (np.abs(found) > 0.3).sum() == (planted != 0).sum()
 
 
 def test_open_masks_are_those_of_cpa_vae(screen: samsvae.Screen) -> None:

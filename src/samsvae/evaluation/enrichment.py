@@ -221,13 +221,15 @@ def most_similar(table: pd.DataFrame, n_most: int = 8) -> dict[str, list[tuple[s
     centred = values - values.mean(1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
-    correlation = unit @ unit.T
-    np.fill_diagonal(correlation, -np.inf)
-    order = np.argsort(-correlation, axis=1, kind="stable")[:, : min(n_most, len(names) - 1)]
-    return {
-        name: [(names[j], float(correlation[i, j])) for j in order[i] if length[i] * length[j] > 0]
-        for i, name in enumerate(names)
-    }
+    found = {}
+    for i, name in enumerate(names):  # never all pairs at once
+        correlation = unit @ unit[i]
+        correlation[i] = -np.inf
+        order = np.argsort(-correlation, kind="stable")[: min(n_most, len(names) - 1)]
+        found[name] = [
+            (names[j], float(correlation[j])) for j in order if length[i] * length[j] > 0
+        ]
+    return found
 
 
 def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -6,6 +6,9 @@ where a condition cannot be scored. Ties count half, or as they would on average
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 
 from samsvae.metrics.observed import Observed
@@ -13,6 +16,10 @@ from samsvae.ops.distances import manhattan
 
 _ROUNDING = 1e-9
 """Distances that differ by less than this share of them are equal."""
+_PAIRS = 2**22
+"""Most distances that are held at once."""
+
+Distance: TypeAlias = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 def centroid_accuracy(predicted: np.ndarray, observed: Observed) -> np.ndarray:
@@ -26,7 +33,7 @@ def centroid_accuracy(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     Viñas Torné et al.: Systema: a framework for evaluating genetic perturbation response
     prediction beyond systematic variation, Nature Biotechnology 2025.
     """
-    return 1 - _share_closer(*_squared_distance(predicted, observed.effect))
+    return 1 - _share_closer(predicted, observed.effect, _squared_distance)
 
 
 def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np.ndarray:
@@ -40,11 +47,15 @@ def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np
     Wu et al.: PerturBench, 2024; the Virtual Cell Challenge, Cell 2025 (there the rank is divided
     by n).
     """
-    distance = manhattan(predicted, observed.effect)
-    left = distance.copy()
-    for row, targets in enumerate(map(list, observed.targets)):
-        left[row] -= np.abs(predicted[row, targets] - observed.effect[:, targets]).sum(1)
-    return 1 - _share_closer(left, distance)
+
+    def distance(a: np.ndarray, b: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+        whole = manhattan(a, b)
+        left = whole.copy()
+        for row, targets in enumerate(map(list, observed.targets[first : first + len(a)])):
+            left[row] -= np.abs(a[row, targets] - b[:, targets]).sum(1)
+        return left, whole
+
+    return 1 - _share_closer(predicted, observed.effect, distance)
 
 
 def perturbench_rank(predicted: np.ndarray, observed: Observed) -> np.ndarray:
@@ -60,10 +71,11 @@ def perturbench_rank(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """
     # What is predicted of conditions without cells is not among those compared.
     predicted = np.where(np.isnan(observed.effect), np.nan, predicted)
-    return _share_closer(*_squared_distance(observed.effect, predicted))  # ordered as the RMSE
+    # Ordered as the RMSE.
+    return _share_closer(observed.effect, predicted, _squared_distance)
 
 
-def _squared_distance(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _squared_distance(a: np.ndarray, b: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
     """Return sum_g (a_pg - b_qg)^2, and the size of the terms it is taken from, `row row`.
 
     As |a|^2 + |b|^2 - 2 a b: one matrix product, a hundred times faster than gene by gene.
@@ -73,23 +85,33 @@ def _squared_distance(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndar
     return size - 2 * a @ b.T, size
 
 
-def _share_closer(distance: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return the share of the other columns that are closer to a row than its own, `condition`.
+def _share_closer(a: np.ndarray, b: np.ndarray, distance: Distance) -> np.ndarray:
+    """Return the share of the other rows of b that are closer to a row of a than its own.
+
+    Some rows at a time: never all distances at once.
 
     Parameters
     ----------
+    a, b
+        `condition gene`; NaN: a condition that is not among those compared.
     distance
-        `condition condition`: whose own are on the diagonal; NaN: not among those compared.
-    size
-        The same before subtraction: rounding is a share of it.
+        Of some rows of a, and which is the first, to all of b; and the same before subtraction:
+        rounding is a share of it.
     """
-    to_itself = distance.diagonal()[:, None]
-    slack = _ROUNDING * np.maximum(size, size.diagonal()[:, None])
-    closer = np.sum(distance < to_itself - slack, axis=1)
-    ties = np.sum(np.abs(distance - to_itself) <= slack, axis=1) - 1  # but for itself
-    others = np.sum(np.isfinite(distance), axis=1) - 1
-    share = (closer + ties / 2) / np.maximum(others, 1)
-    return np.where(np.isfinite(to_itself[:, 0]) & (others > 0), share, np.nan)
+    found = np.full(len(a), np.nan)
+    together = max(1, _PAIRS // max(1, len(b)))
+    for first in range(0, len(a), together):
+        rows = np.arange(first, min(first + together, len(a)))
+        of_rows, size = distance(a[rows], b, first)
+        own = np.arange(len(rows)), rows
+        to_itself = of_rows[own][:, None]
+        slack = _ROUNDING * np.maximum(size, size[own][:, None])
+        closer = np.sum(of_rows < to_itself - slack, axis=1)
+        ties = np.sum(np.abs(of_rows - to_itself) <= slack, axis=1) - 1  # but for itself
+        others = np.sum(np.isfinite(of_rows), axis=1) - 1
+        share = (closer + ties / 2) / np.maximum(others, 1)
+        found[rows] = np.where(np.isfinite(to_itself[:, 0]) & (others > 0), share, np.nan)
+    return found
 
 
 def de_overlap(predicted: np.ndarray, observed: Observed) -> np.ndarray:

@@ -71,7 +71,8 @@ def sparsest(
     True
     """
     values, scale = np.asarray(values, np.float64), np.asarray(scale, np.float64)
-    _, size, axes = np.linalg.svd(values)
+    # All axes of latent space are wanted, and of perturbations no more than there are.
+    _, size, axes = np.linalg.svd(values, full_matrices=len(values) < values.shape[1])
     rank = int(np.sum(size > _NONE * size.max(initial=0.0)))
     inside, outside = axes[:rank].T, axes[rank:].T
     spanned, width = values @ inside, max(float(np.median(scale)), _NONE)
