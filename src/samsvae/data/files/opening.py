@@ -14,6 +14,7 @@ import h5py
 import pandas as pd
 
 from samsvae.data.files import h5ad, tenx
+from samsvae.data.files.probe import check_walkable
 from samsvae.data.table import Frame, Table
 from samsvae.errors import InputError, listed
 
@@ -104,6 +105,7 @@ def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Tabl
             return h5ad.table(zarr.open_group(path, mode="r"))
         if kind == "10x Genomics' matrix":
             return tenx.matrix(path)
+        check_walkable(path)
         file = stack.enter_context(h5py.File(path, "r"))
         if kind == "h5ad":
             return h5ad.table(file)
