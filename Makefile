@@ -50,7 +50,7 @@ test-cluster: $(VENV)/.cluster
 # What takes long: several processes that train together, and all that may go wrong on the way, as
 # often as docs/reliability.md says; the short form does the same a few times.
 soak: $(VENV)/.ready
-	SAMSVAE_SOAK=1 $(BIN)/pytest tests/soak
+	SAMSVAE_SOAK=1 $(BIN)/pytest -rP tests/soak
 
 soak-short: $(VENV)/.ready
 	$(BIN)/pytest tests/soak

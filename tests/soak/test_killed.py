@@ -93,6 +93,7 @@ def test_killed_in_training(screen: samsvae.Screen, tmp_path: Path, times: Times
         )
         left = [one.name for one in tmp_path.iterdir() if one.name.startswith(f".{i}.")]
         assert len(left) <= 2, "what a killed process wrote aside is all that it leaves"
+    print({"killed in training": n_hit, "with a checkpoint": n_resumed})
     assert n_hit > times(40, 3)
     assert n_resumed > times(25, 1)
 
@@ -122,6 +123,7 @@ def test_killed_in_saving(screen: samsvae.Screen, tmp_path: Path, times: Times) 
         which = [bool((found == one).all(axis=None)) for one in known]
         assert sum(which) == 1
         outcomes["old" if which[0] else "new"] += 1
+    print(outcomes)
     assert outcomes["old"] > 0
     assert outcomes["new"] > 0
     assert sum(outcomes.values()) == n
@@ -168,6 +170,7 @@ def test_memory_does_not_grow(screen: samsvae.Screen, tmp_path: Path, times: Tim
     )
     samsvae.SAMSVAE(screen, **SMALL).train_with(settings, saved=saved)
     assert len(held) == 20
+    print({"steps": n_steps, "growth in MB": (max(held) - held[0]) / 2**20})
     # The first twentieth warms up: what is made once is made there.
     assert max(held) - held[0] < 50 * 2**20
 

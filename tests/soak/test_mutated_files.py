@@ -199,5 +199,6 @@ def test_a_changed_file_is_refused_or_right(
             found.kind == "answer" and not other and found.said[-1] != good.said[-1]
         ):
             wrong.append((i, what, found))
+    print(dict(counts))  # make soak shows it
     assert not wrong, "\n".join(map(str, wrong)) + f"\n{counts}"
     assert counts["refused"] > n / 5

@@ -139,5 +139,6 @@ def test_a_changed_run_is_refused_or_answers(run: Path, tmp_path: Path, times: T
         counts[found.kind] += 1
         if found.kind not in ("answer", "refused"):
             wrong.append((what, found))
+    print(dict(counts))  # make soak shows it
     assert not wrong, "\n".join(f"{what}: {found}" for what, found in wrong) + f"\n{counts}"
     assert counts["refused"] > n / 4
