@@ -45,7 +45,7 @@ def text_of(values: pd.Series, where: str, what: str) -> np.ndarray:
 
     Numbers without a fraction are written as whole ones.
     """
-    labels, place = np.unique(_comparable(values), return_inverse=True)
+    labels, place = _distinct(values)
     read = np.array([label.strip() for label in labels], object)
     stripped = np.array([bool(a != b) for a, b in zip(labels, read, strict=True)], bool)[place]
     if stripped.any():
@@ -58,15 +58,22 @@ def text_of(values: pd.Series, where: str, what: str) -> np.ndarray:
     return found
 
 
-def _comparable(values: pd.Series) -> np.ndarray:
-    missing = values.isna().to_numpy()
-    kind = values.dtype
-    if isinstance(kind, pd.CategoricalDtype):  # few texts, however many cells
-        names = np.array([written(name) for name in values.cat.categories] + [""], object)
-        return names[values.cat.codes.to_numpy()].astype(str)
-    texts = np.array([written(value) for value in values.to_numpy(object)], object)
-    texts[missing] = ""
-    return texts.astype(str)
+def _distinct(values: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Return the texts of a column, sorted, and which of them each value is; "" is a missing one.
+
+    As objects: an array of texts has room for the longest of them in each cell.
+    """
+    if isinstance(values.dtype, pd.CategoricalDtype):  # few texts, however many cells
+        texts = [written(name) for name in values.cat.categories] + [""]
+        codes = values.cat.codes.to_numpy()
+    else:
+        every = np.array([written(value) for value in values.to_numpy(object)], object)
+        every[values.isna().to_numpy()] = ""
+        codes, found = pd.factorize(every)
+        texts = list(map(str, found))
+    labels = sorted(set(texts))
+    position = {text: i for i, text in enumerate(labels)}
+    return labels, np.array([position[text] for text in texts], np.int64)[codes]
 
 
 def labelled(columns: Mapping[tuple[str, str], np.ndarray], *, drop: bool) -> np.ndarray:
