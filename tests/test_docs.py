@@ -20,6 +20,7 @@ NOT_RUN = {
     ("docs/evaluation.md", "sh", "long"): ["samsvae compare papalexi2021.h5ad"],
     ("docs/index.md", "sh", "network"): ["pip install ."],
     ("docs/performance.md", "sh", "long"): ["make bench "],
+    ("docs/reliability.md", "sh", "long"): ["make soak"],
     ("docs/large.md", "sh", "cluster"): ["torchrun --nproc-per-node 2", "srun --nodes 2"],
     ("docs/large.md", "python", "cluster"): ["import ray.train.torch"],
     ("docs/reproduce.md", "sh", "long"): [
