@@ -88,6 +88,62 @@ def trained(path: Path, *, in_memory: bool, n_steps: int) -> dict[str, float]:
     }
 
 
+def reading(path: Path, n_batches: int = 320) -> pd.DataFrame:
+    """Return how fast batches of 512 are read: by us, and by scdataset, where it is installed."""
+    import torch
+
+    from samsvae.data.order import BLOCK, WINDOW, BlockOrder
+    from samsvae.data.source import AheadSource
+    from samsvae.data.sparse import StoredRows
+    from samsvae.data.stored import StoredCounts
+
+    torch.set_num_threads(1)
+    ways = {}
+    with h5py.File(path) as file:
+        n_cells, n_genes = (int(n) for n in file["X"].attrs["shape"])
+        counts = StoredCounts(StoredRows(file["X"], (n_cells, n_genes), "X"), "X", counts=True)
+    order = BlockOrder(n_cells, 0)
+    source = AheadSource(counts, order.windows(0, 512))
+    ways["samsvae"] = (source.rows(order.of_step(i, 512)) for i in range(n_batches))
+    try:
+        from scdataset import BlockShuffling, scDataset
+    except ImportError:
+        print("scdataset is not installed: pip install --no-deps scdataset==0.3.0")
+    else:
+        matrix = read_h5ad(path, backed="r").X
+
+        class Rows:
+            def __len__(self) -> int:
+                return n_cells
+
+            def __getitem__(self, rows: np.ndarray) -> object:
+                return matrix[rows]
+
+        ways["scdataset"] = iter(
+            scDataset(
+                Rows(),
+                BlockShuffling(block_size=BLOCK),
+                batch_size=512,
+                fetch_factor=WINDOW // 512,
+                batch_transform=lambda rows: torch.from_numpy(rows.toarray()),
+            )
+        )
+    rows = []
+    for name, batches in ways.items():
+        start, start_cpu = time.perf_counter(), time.process_time()
+        for _ in range(n_batches):
+            next(batches)
+        n_read = n_batches * 512
+        rows.append(
+            {
+                "by": name,
+                "cells_per_second": n_read / (time.perf_counter() - start),
+                "cells_per_cpu_second": n_read / (time.process_time() - start_cpu),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def ordered(path: Path, out: Path) -> None:
     """Write a screen in the order of its perturbations."""
     adata = read_h5ad(path)
@@ -149,6 +205,8 @@ def main() -> None:
                 )
                 rows.append({"counts": one, **json.loads(done.stdout.splitlines()[-1])})
                 print(rows[-1], flush=True)
+        if given.cells:
+            print(reading(store).round(0).to_string(index=False))
         if rows:
             print(pd.DataFrame(rows).groupby("counts").median().round(2).to_string())
         if given.screen:
