@@ -126,6 +126,32 @@ def test_declared_sizes_are_not_believed(whole: Path, tmp_path: Path, node: str)
         samsvae.read_h5ad(path, layer="again" if "again" in node else None)
 
 
+@pytest.mark.parametrize("node", ["X", "obs/_index", "obs/perturbation/codes"])
+def test_an_array_without_a_size_is_none(whole: Path, tmp_path: Path, node: str) -> None:
+    path = shutil.copy(whole, tmp_path / "file.h5ad")
+    with h5py.File(path, "r+") as file:
+        attributes = {k: v for k, v in file[node].attrs.items() if k.startswith("encoding")}
+        del file[node]
+        file[node] = h5py.Empty("f8")
+        file[node].attrs.update(attributes)
+    with pytest.raises(InputError, match="is empty: the file is damaged|no sparse matrix"):
+        read(path)
+
+
+def test_no_matrix_in_either_form(whole: Path, tmp_path: Path) -> None:
+    path = shutil.copy(whole, tmp_path / "file.h5ad")
+    for empty in (True, False):
+        with h5py.File(path, "r+") as file:
+            del file["X"]
+            if empty:
+                file["X"] = h5py.Empty("f8")
+            else:
+                file.create_group("X")
+            file["X"].attrs.update({"encoding-type": "null", "encoding-version": "0.1.0"})
+        with pytest.warns(UserWarning, match="adata.X is empty: layer 'again' is taken"):
+            assert len(read(path)) == 60
+
+
 def test_what_is_not_needed_is_not_read(whole: Path, tmp_path: Path) -> None:
     path = shutil.copy(whole, tmp_path / "file.h5ad")
     with h5py.File(path, "r+") as file:

@@ -32,6 +32,8 @@ def member(group: Any, name: str) -> Any:
 
 def check_stored(array: Any, where: str) -> None:
     """Raise if an array declares far more values than the file can hold."""
+    if array.shape is None:
+        raise InputError(f"{where} is empty: the file is damaged")
     n_bytes = array.size * array.dtype.itemsize
     if n_bytes <= _FREE:
         return

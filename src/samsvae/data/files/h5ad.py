@@ -97,9 +97,9 @@ class _Layers(Mapping[str, Any]):
 
 def _matrix(node: Any, shape: tuple[int, int], where: str) -> Any:
     """Return a matrix in a file, of which rows can be taken."""
+    if node.attrs.get("encoding-type") == "null":  # a group, or an array without a size
+        return None
     if not is_array(node):
-        if node.attrs.get("encoding-type") == "null":
-            return None
         return StoredRows(node, shape, where)
     check_stored(node, where)
     if node.shape != shape:
