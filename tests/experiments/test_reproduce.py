@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from helpers.command_line import Call
 from samsvae import InputError
+from samsvae.experiments import tables
 from samsvae.experiments.reproduce import EXPERIMENTS, experiment_of
 from samsvae.settings.experiment import read_experiment
 
@@ -68,6 +70,27 @@ def made(folder: Path, call: Call, name: str) -> Path:
         assert (done.code, done.errors) == (0, [])
         assert "tables are in" in done.out
     return folder / name
+
+
+def test_the_papers_numbers_stand_beside(tmp_path: Path) -> None:
+    rows = [(name, -1.0 - seed, 0.4, 0.1 * seed) for name in (MAIN, "other") for seed in (0, 1)]
+    pooled = pd.DataFrame(rows, columns=["label", "iwelbo", "ate_pearson", "validation_iwelbo"])
+    path = tmp_path / "paper.csv"
+    path.write_text(f'label,iwelbo,ate_pearson\n"{MAIN}",-1000.5,0.25\n')
+    table = tables.first_table(pooled, [], {}, tables.read_published(path)).set_index("label")
+    paper = table.filter(like="paper_")
+    assert list(paper) == ["paper_iwelbo", "paper_pathway_accuracy", "paper_ate_pearson"]
+    np.testing.assert_equal(paper.loc[MAIN].to_list(), [-1000.5, np.nan, 0.25])
+    assert paper.loc["other"].isna().all()
+    assert "-1000.5" in tables.as_text(table.reset_index())
+    for text, message in (
+        ("model,iwelbo\nx,1\n", "expected label, and any of"),
+        ("label,iwelbo\nx,many\n", "numbers in 'iwelbo'"),
+        ("label,iwelbo\nx,1\nx,2\n", "each label once"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            tables.read_published(path)
 
 
 @pytest.mark.slow

@@ -72,6 +72,7 @@ def reproduce(
     *,
     scale: float = 1.0,
     annotation: Path | None = None,
+    published: Path | None = None,
     preparation: PreparationSettings,
     resume: bool = False,
     engine: Engine = "local",
@@ -96,6 +97,8 @@ def reproduce(
     annotation
         Pathways, or kinds of interaction, see `read_groups`; by default the file beside the data
         whose name ends in .annotation.json, if there is one.
+    published
+        The paper's numbers, to stand beside ours: see `samsvae.experiments.tables.read_published`.
     preparation
         How the paper's screen is made of the file.
     resume, engine, n_jobs, progress, say
@@ -105,6 +108,7 @@ def reproduce(
     if annotation is None and beside.exists():
         annotation = beside
     groups = {} if annotation is None else read_groups(annotation)
+    known = None if published is None else tables.read_published(published)
     work = Work(laboratory, experiment)
 
     def screen() -> Screen:
@@ -115,7 +119,7 @@ def reproduce(
         write_choices(laboratory, made.choices)
         if not made.fits:
             work.raise_failures()
-        _told(laboratory, experiment, made, groups, name=name, say=say)
+        _told(laboratory, experiment, made, groups, known, name=name, say=say)
     return work
 
 
@@ -124,6 +128,7 @@ def _told(
     experiment: Experiment,
     made: Made,
     groups: dict[str, list[str]],
+    published: pd.DataFrame | None,
     *,
     name: str,
     say: Callable[[str], None],
@@ -139,7 +144,7 @@ def _told(
     try:
         if not experiment.fractions:
             accuracies = figures.pathway_accuracies(best, groups) if groups else {}
-            table = tables.first_table(pooled, ours, accuracies)
+            table = tables.first_table(pooled, ours, accuracies, published)
             drawn = {}
             fit = best.get(figures.MAIN)
             if fit is not None and fit.name in scores:

@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from samsvae.errors import InputError, listed
 from samsvae.evaluation.evaluate import POOLED
 from samsvae.evaluation.halves import DUPLICATE
 from samsvae.experiments.job import Fit, Score
 from samsvae.experiments.laboratory import Made
+from samsvae.storage.tables import read_csv
 
 METRICS = ("iwelbo", "ate_pearson")
-PAPER_COLUMNS = ("paper_iwelbo", "paper_pathway_accuracy", "paper_ate_pearson")
-"""To be filled in from the paper by hand: we state none of its numbers."""
+PUBLISHED = ("iwelbo", "pathway_accuracy", "ate_pearson")
+"""Columns of the paper's Table 1: whoever has it at hand gives its numbers."""
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Return the numbers of the paper's Table 1, by label, of a CSV file.
+
+    Its columns are label (as the table made here has them) and any of iwelbo, pathway_accuracy and
+    ate_pearson.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no such table.
+    """
+    if not path.is_file():
+        raise InputError(f"no file {str(path)!r}: expected the paper's numbers as CSV")
+    table = read_csv(path)
+    strange = [name for name in table if name not in ("label", *PUBLISHED)]
+    if "label" not in table or strange:
+        raise InputError(
+            f"{str(path)!r} has the columns {listed(table)}: expected label, and any of "
+            f"{listed(PUBLISHED)}"
+        )
+    wrong = [name for name in PUBLISHED if name in table and table[name].dtype.kind not in "fi"]
+    if wrong or not table["label"].is_unique:
+        raise InputError(f"{str(path)!r}: expected each label once, and numbers in {listed(wrong)}")
+    return table.set_index("label")
 
 
 def pooled_scores(made: Made) -> pd.DataFrame:
@@ -61,7 +90,10 @@ def best_fits(made: Made) -> dict[str, Fit]:
 
 
 def first_table(
-    pooled: pd.DataFrame, ours: Sequence[str], pathways: Mapping[str, float]
+    pooled: pd.DataFrame,
+    ours: Sequence[str],
+    pathways: Mapping[str, float],
+    published: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return the paper's Table 1: a row per label, the paper's rows first, then `ours`.
 
@@ -76,6 +108,8 @@ def first_table(
         Labels that are none of the paper's.
     pathways
         Accuracy by label.
+    published
+        The paper's numbers by label, to stand beside; None: their columns are empty.
     """
     rows = []
     for label, some in pooled.groupby("label", sort=False):
@@ -93,7 +127,9 @@ def first_table(
             }
         )
     table = pd.DataFrame(rows).sort_values("ours", kind="stable", ignore_index=True)
-    return table.assign(**dict.fromkeys(PAPER_COLUMNS, np.nan))
+    known = pd.DataFrame() if published is None else published
+    known = known.reindex(index=table["label"], columns=list(PUBLISHED)).astype(float)
+    return table.assign(**{f"paper_{name}": known[name].to_numpy() for name in PUBLISHED})
 
 
 def fraction_table(pooled: pd.DataFrame, ours: Sequence[str]) -> pd.DataFrame:

@@ -21,6 +21,7 @@ def reproduce(
     out: Path,
     scale: float = 1.0,
     annotation: Path | None = None,
+    published: Path | None = None,
     seeds: int | None = None,
     jobs: int | None = None,
     engine: Literal["local", "ray", "dask"] = "local",
@@ -50,6 +51,9 @@ def reproduce(
     annotation
         JSON or CSV file of pathways (replogle) or kinds of interaction (norman); by default the
         .annotation.json beside the data.
+    published
+        CSV file of the paper's Table 1, to stand beside: label, iwelbo, pathway_accuracy,
+        ate_pearson. Its numbers are not in this package.
     seeds
         Of each model, if they are to differ from the experiment's.
     jobs
@@ -88,6 +92,7 @@ def reproduce(
         wanted,
         scale=scale,
         annotation=annotation,
+        published=published,
         preparation=PreparationSettings(**preparation),
         resume=resume,
         engine=engine,
