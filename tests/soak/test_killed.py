@@ -91,8 +91,7 @@ def test_killed_in_training(screen: samsvae.Screen, tmp_path: Path, times: Times
         pd.testing.assert_frame_equal(
             ours.history[columns], whole.history[columns], check_exact=True
         )
-        left = [one.name for one in tmp_path.iterdir() if one.name.startswith(f".{i}.")]
-        assert len(left) <= 2, "what a killed process wrote aside is all that it leaves"
+        assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(f".{i}.")]
     print({"killed in training": n_hit, "with a checkpoint": n_resumed})
     assert n_hit > times(40, 3)
     assert n_resumed > times(25, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from samsvae import InputError
 from samsvae.storage.directory import Directory
-from samsvae.storage.files import write_text, written_together
+from samsvae.storage.files import remove_half_written, write_text, written_together
 
 
 class Results(Directory):
@@ -120,7 +121,7 @@ def test_killed_before_files_of_others_were_taken_over(tmp_path: Path) -> None:
 KILLED_IN_A_WRITE = """
 import os, signal, sys
 from pathlib import Path
-from samsvae.storage.files import write_text, written_together
+from samsvae.storage.files import remove_half_written, write_text, written_together
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 write_text(Path(sys.argv[1]), "new")
 """
@@ -146,6 +147,18 @@ with Directory(Path(sys.argv[1])).made():
     print("made", flush=True)
     time.sleep(60)
 """
+
+
+def test_what_killed_processes_wrote_aside_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [f".c.{ended.pid}.safetensors", f".c.{os.getpid()}.safetensors", ".c.x.safetensors"]
+    for name in (*left, f".d.{ended.pid}.safetensors", "c.safetensors"):
+        (tmp_path / name).touch()
+    remove_half_written(tmp_path / "c.safetensors")
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {*left[1:], f".d.{ended.pid}.safetensors", "c.safetensors"}
+    remove_half_written(tmp_path / "none" / "c.safetensors")
 
 
 def test_one_writer_at_a_time_and_none_after_it_is_killed(tmp_path: Path) -> None:

@@ -75,6 +75,24 @@ def half_written(path: Path, names: Iterable[str]) -> bool:
     return False
 
 
+def remove_half_written(path: str | os.PathLike[str]) -> None:
+    """Remove what processes that were killed while they wrote a file left beside it."""
+    place = Path(path)
+    for beside in place.parent.glob(".*"):
+        if half_written(beside, [place.name]) and not _runs(int(beside.stem.rpartition(".")[2])):
+            beside.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process, as far as can be told."""
+    try:
+        return os.name != "posix" or os.kill(process, 0) is None
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file aside, then rename it."""
     with written_aside(path) as aside:

@@ -19,6 +19,7 @@ from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage import tensors as files
+from samsvae.storage.files import remove_half_written
 from samsvae.train.alignment import align, can_align
 from samsvae.train.batches import batches_from, noise_of_part, order_of
 from samsvae.train.checkpoint import optimizer_tensors, restore_optimizer
@@ -335,8 +336,10 @@ class Training:
     def _resume(self) -> None:
         """Go on from the checkpoint, if there is one: the first process reads it for all."""
         path = self.settings.checkpoint
-        there = self.processes.writes and path is not None and Path(path).exists()
-        found = files.read(path) if there and path is not None else None
+        found = None
+        if self.processes.writes and path is not None:
+            remove_half_written(path)
+            found = files.read(path) if Path(path).exists() else None
         if self.processes.size > 1:
             content = self.processes.from_first(None if found is None else files.to_bytes(*found))
             found = None if content is None else files.from_bytes(content)
