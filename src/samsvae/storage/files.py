@@ -85,12 +85,15 @@ def remove_half_written(path: str | os.PathLike[str]) -> None:
 
 def _runs(process: int) -> bool:
     """Whether there is such a process, as far as can be told."""
+    if os.name != "posix":
+        return True
     try:
-        return os.name != "posix" or os.kill(process, 0) is None
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:  # it is somebody else's
-        return True
+        pass
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
