@@ -10,6 +10,7 @@ import samsvae
 from helpers.screens import SMALL, half_dead, make_adata, read
 from samsvae import InputError
 from samsvae.data.expression import expression
+from samsvae.settings.effects import EffectSettings
 
 QUICK = {"n_particles": 50, "progress": False}
 TRAINING = {"max_steps": 60, "batch_size": 64, "learning_rate": 0.01, "progress": False}
@@ -69,6 +70,20 @@ def test_an_unseen_combination_is_answered_by_the_model(
     slope = np.polyfit(unseen["model"], unseen["estimate"], 1)[0]
     assert slope >= 0
     np.testing.assert_allclose(unseen["estimate"], slope * unseen["model"], atol=1e-9)
+
+
+def test_the_monte_carlo_error_of_the_model_is_part_of_its_variance(
+    model: samsvae.SAMSVAE, screen: samsvae.Screen
+) -> None:
+    conditions = list(model.facts.conditions[1:])
+    asked = {"n_particles": 20, "seed": 3, "progress": False}
+    settings = EffectSettings(scale="log", **asked)
+    posterior = samsvae.EffectPosterior(model, screen)
+    variance = posterior.answer(conditions, settings, screen.split == "train").predicted.variance
+    of_model = model.effects(conditions, library_size="observed", n_draws=0, **asked)
+    error = np.asarray(of_model.layers["mc_se"]) ** 2
+    assert (variance >= error).all()
+    assert (error > 0).all()
 
 
 def test_silent_genes_change_nothing() -> None:

@@ -25,7 +25,9 @@ from samsvae.types import SCALE_SIZE, Scale
 
 _HALF_WIDTH = 1.6448536269514722
 """Of a central 90 % interval, in standard deviations of a normal."""
-_DRAWS = 100
+_DRAWS = 40
+"""Of mask and embedding: each costs an average over basal states, and what is sought of them is but
+a variance."""
 
 
 class Answer(NamedTuple):
@@ -277,7 +279,7 @@ class EffectPosterior:
             progress=given.progress,
         )
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
-        variance = np.nan_to_num(half / _HALF_WIDTH) ** 2
+        variance = np.nan_to_num(half / _HALF_WIDTH) ** 2 + effects.layers["mc_se"] ** 2
         predicted = Predicted(np.asarray(effects.X, float), variance)
         values = expression(self.screen, scale, weight=self._weight)
         row = self._rows_of({name: i for i, name in enumerate(every)})

@@ -23,6 +23,8 @@ from scipy.special import ndtr
 from torch import Tensor
 from torch.nn import functional as F
 
+from samsvae.inference.parallel import side_by_side
+
 GRID = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 """lambda_k: variances of the components, in terms of the spread."""
 N_ZERO = 1 + len(GRID)
@@ -71,7 +73,7 @@ class Predicted(NamedTuple):
     effect: np.ndarray
     """`condition gene`."""
     variance: np.ndarray
-    """`condition gene`: of its posterior."""
+    """`condition gene`: of its posterior, and the Monte Carlo error of `effect`."""
 
     def of(self, rows: np.ndarray) -> Predicted:
         """Return those of some conditions."""
@@ -184,15 +186,16 @@ class EffectPrior:
             Of the conditions that the prior is of, in their order.
         """
         predicted = self.trust.of(predicted)
-        parts = [
-            self._posterior(
+
+        def of_condition(c: int) -> Posterior:
+            return self._posterior(
                 Shown(*(values[c : c + 1] for values in shown)),
                 Predicted(*(values[c : c + 1] for values in predicted)),
                 self.spread[c : c + 1],
                 Trust(*(values[c : c + 1] for values in self.trust)),
             )
-            for c in range(len(shown.n_cells))
-        ]
+
+        parts = side_by_side(of_condition, range(len(shown.n_cells)))
         return Posterior(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
     def _posterior(
@@ -396,12 +399,16 @@ def _below(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, value: np.ndarr
 
 def _quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float) -> np.ndarray:
     """Return a quantile of the mixture with its point at 0, by bisection, `entry`."""
+    found = np.zeros(weight.shape[1])
+    below = _below(weight, mean, sd, found)
+    # Half way to 0 by halves never gets there: where the point holds the quantile, it is 0.
+    sought = ~((below < level) & (below + weight[0] >= level))
+    weight, mean, sd = (values[:, sought] for values in (weight, mean, sd))
     reach = (np.abs(mean) + 5 * sd).max(0)
     low, high = -reach, reach.copy()
     for _ in range(40):
         middle = (low + high) / 2
         held = _below(weight, mean, sd, middle) + np.where(middle >= 0, weight[0], 0)
         low, high = np.where(held < level, middle, low), np.where(held < level, high, middle)
-    # Half way to 0 by halves never gets there: where the point holds the quantile, it is 0.
-    at_zero = _below(weight, mean, sd, np.zeros_like(low))
-    return np.where((at_zero < level) & (at_zero + weight[0] >= level), 0.0, (low + high) / 2)
+    found[sought] = (low + high) / 2
+    return found

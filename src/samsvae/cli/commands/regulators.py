@@ -21,7 +21,7 @@ def regulators(
     out: Path | None = None,
     below: float = 1.0,
     scale: Scale = "log",
-    n_particles: int = 2500,
+    n_particles: int = 1000,
     seed: int = 0,
     progress: bool = True,
     overwrite: bool = False,
