@@ -114,7 +114,7 @@ if __name__ == "__main__":
     parser.add_argument("--conditions", type=int, default=700)
     parser.add_argument("--genes", type=int, default=5000)
     parser.add_argument("--cells", type=int, default=50, help="of each condition")
-    parser.add_argument("--particles", type=int, default=500)
+    parser.add_argument("--particles", type=int, default=1000)
     parser.add_argument("--pairs", type=int, default=2000, help="that are timed")
     parser.add_argument("--screen", help="a real one, with a split")
     given = parser.parse_args()
