@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from cyclopts import CycloptsError
 
-from samsvae.cli.app import app
+from samsvae.cli.app import app, check_processes
 from samsvae.errors import FailedJobsError, InputError, LostProcessError, NonFiniteError, shown
 from samsvae.ops.ranks import rank
 
@@ -20,6 +20,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _note if rank() == 0 else lambda *_, **__: None
     try:
+        check_processes(arguments)
         app(arguments, exit_on_error=False, print_error=False)
     except (InputError, CycloptsError) as error:
         _fail(2, str(error), debug=debug)

@@ -151,3 +151,21 @@ def test_debug_shows_the_traceback(call: Call, line: str) -> None:
 def test_brackets_in_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     say("runs/[red]x")
     assert capsys.readouterr().out == "runs/[red]x\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["compare data.h5ad --out new", "inspect data.h5ad", "datasets list"]
+)
+def test_what_one_process_does_is_not_done_by_several(
+    line: str, folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun would start them: two would write one directory."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    before = files(folder)
+    done = call(line)
+    assert done.code == 2
+    assert re.search(f"would run all of samsvae {line.split()[0]}: start it once", done.errors[0])
+    assert files(folder) == before
+    assert call("compare --help").code == 2
+    assert call("--help").code == 0

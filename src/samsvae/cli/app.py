@@ -1,5 +1,7 @@
 """The command line: a file of `commands` for each command."""
 
+from collections.abc import Sequence
+
 from cyclopts import App
 
 from samsvae._version import __version__
@@ -18,6 +20,8 @@ from samsvae.cli.commands.reproduce import reproduce
 from samsvae.cli.commands.responders import responders
 from samsvae.cli.commands.simulate import simulate
 from samsvae.cli.commands.train import train
+from samsvae.errors import InputError
+from samsvae.ops.ranks import started_together
 
 app = App(
     name="samsvae",
@@ -47,3 +51,15 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command(command)
+
+
+def check_processes(arguments: Sequence[str]) -> None:
+    """Raise if each of several processes that were started together is to do the whole work."""
+    name = arguments[0] if arguments else ""
+    works = name in app and not name.startswith("-")  # --help is for all
+    if started_together() and works and name != train.__name__:
+        raise InputError(
+            f"several processes were started together (WORLD_SIZE in the environment), and each "
+            f"would run all of samsvae {name}: start it once, without torchrun, which is for "
+            "samsvae train"
+        )
