@@ -47,9 +47,15 @@ def rounded(adata: AnnData) -> AnnData:
     return adata
 
 
+def halved(adata: AnnData) -> AnnData:
+    adata.X = adata.X.astype(np.float16)
+    return adata
+
+
 KINDS: dict[str, tuple[Callable[[AnnData], AnnData], str, dict[str, Any]]] = {
     "sparse": (sparse, "screen.h5ad", {}),
     "dense": (lambda adata: adata, "screen.h5ad", {}),
+    "half precision": (halved, "screen.h5ad", {}),
     "zarr": (sparse, "screen.zarr", {}),
     "dense zarr": (lambda adata: adata, "screen.zarr", {}),
     "layer": (in_layer, "screen.h5ad", {"layer": "counts"}),
@@ -195,11 +201,11 @@ REFUSED: dict[str, tuple[Callable[[AnnData, Path], Any], str]] = {
         lambda adata, path: Screen.open(
             written(AnnData(sp.csc_matrix(adata.X), obs=adata.obs), path), in_memory=False
         ),
-        "stored by columns.*write it by rows",
+        r"stored by columns.*write it by rows.*leave in_memory=False \(--on-disk\) out$",
     ),
     "in memory": (
         lambda adata, path: Screen.from_anndata(adata, in_memory=False),
-        "leaves counts in an .h5ad, .h5mu or .zarr file",
+        "leaves counts in an .h5ad, .h5mu or .zarr file.*or leave the setting out$",
     ),
     "graph": (
         lambda adata, path: samsvae.TrainSettings(step="graph"),

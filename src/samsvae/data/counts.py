@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from samsvae.data.sparse import by_rows
+from samsvae.data.sparse import as_csr, by_rows
 from samsvae.errors import InputError, note
 
 ROWS = 4096
@@ -57,7 +57,7 @@ def as_counts(rows: Any, where: str, *, counts: bool) -> tuple[sp.csr_matrix, fl
     """Return some rows as `to_counts` does, and by how much they missed whole numbers."""
     if rows.dtype.kind not in "fiub":
         raise InputError(f"{where} holds {rows.dtype} values: expected real numbers")
-    block = sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
+    block = as_csr(rows)
     block.sum_duplicates()
     _check(block.data, where, counts=counts)
     residue = 0.0

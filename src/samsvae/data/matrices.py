@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from samsvae.data.counts import looks_like_counts, to_counts
 from samsvae.data.normalised import looks_normalised
-from samsvae.data.stored import StoredCounts, left_in_file
+from samsvae.data.stored import StoredCounts, left_in_file, rows_in_file
 from samsvae.data.table import Table
 from samsvae.errors import InputError, listed, note, unknown
 
@@ -62,6 +62,8 @@ def counts(
     InputError
         If it does not hold counts, with where they may be instead.
     """
+    if not in_memory:
+        matrix = rows_in_file(matrix, where)
     try:
         if not in_memory:
             return left_in_file(matrix, where, counts=not real)

@@ -157,12 +157,17 @@ class StoredDense:
         return found
 
 
+def as_csr(rows: Any) -> sp.csr_matrix:
+    """Return some rows as CSR; of numbers in half precision scipy makes none."""
+    return sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
+
+
 def some_rows(matrix: StoredRows | StoredDense, rows: np.ndarray) -> sp.csr_matrix:
     """Return some rows of a matrix in a file; `rows` rise. What lies together is read at once."""
     if not len(rows):
-        return sp.csr_matrix((0, matrix.shape[1]), dtype=matrix.dtype)
+        return as_csr(matrix[:0])
     blocks = []
     for run in np.split(rows, np.flatnonzero(np.diff(rows) > _GAP) + 1):
-        block = sp.csr_matrix(matrix[run[0] : run[-1] + 1])
+        block = as_csr(matrix[run[0] : run[-1] + 1])
         blocks.append(block if block.shape[0] == len(run) else block[run - run[0]])
     return sp.vstack(blocks, "csr")

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from samsvae.data.ahead import ahead
 from samsvae.data.counts import ROWS, as_counts, note_rounded
-from samsvae.data.sparse import StoredDense, StoredRows, by_rows, some_rows
+from samsvae.data.sparse import StoredDense, StoredRows, some_rows
 from samsvae.errors import InputError
 
 
@@ -86,15 +86,13 @@ class StoredCounts:
         yield from ahead((part, self.read(part)) for part in parts)
 
 
-def left_in_file(matrix: Any, where: str, *, counts: bool) -> tuple[StoredCounts, np.ndarray]:
-    """Return a matrix of a file as counts that stay there, and the sum of each cell.
-
-    All of it is read once, and checked.
+def rows_in_file(matrix: Any, where: str) -> StoredRows | StoredDense:
+    """Return a matrix of a file, of which rows are read where they lie.
 
     Raises
     ------
     InputError
-        If it is not in a file, lies there by columns, or does not hold counts.
+        If it is not in a file, or lies there by columns.
     """
     if hasattr(matrix, "group"):  # of a backed AnnData
         matrix = StoredRows(matrix.group, tuple(matrix.shape), where)
@@ -108,6 +106,21 @@ def left_in_file(matrix: Any, where: str, *, counts: bool) -> tuple[StoredCounts
             f"{where} is stored by columns, so that cells cannot be read one by one: write it by "
             "rows (adata.X = adata.X.tocsr()), or leave in_memory=False (--on-disk) out"
         )
+    return matrix
+
+
+def left_in_file(
+    matrix: StoredRows | StoredDense, where: str, *, counts: bool
+) -> tuple[StoredCounts, np.ndarray]:
+    """Return a matrix of a file as counts that stay there, and the sum of each cell.
+
+    All of it is read once, and checked.
+
+    Raises
+    ------
+    InputError
+        If it does not hold counts.
+    """
     total, residue = np.zeros(matrix.shape[0]), 0.0
     starts = range(0, matrix.shape[0], ROWS)
     for start, rows in ahead((start, matrix[start : start + ROWS]) for start in starts):
@@ -115,4 +128,4 @@ def left_in_file(matrix: Any, where: str, *, counts: bool) -> tuple[StoredCounts
         total[start : start + ROWS] = np.asarray(block.sum(1), np.float64).ravel()
         residue = max(residue, missed)
     note_rounded(where, residue)
-    return StoredCounts(by_rows(matrix, where), where, counts=counts), total
+    return StoredCounts(matrix, where, counts=counts), total
