@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ from samsvae.data import stored
 from samsvae.data.order import BlockOrder
 from samsvae.estimators.base import Estimator
 from samsvae.train import batches, loop
+from samsvae.train.validation import ValidElbo
 
 TRAINING: dict[str, Any] = {"batch_size": 40, "validate_every": 10, "progress": False}
+FLAT = ValidElbo(-1.0, 0.0)
 QUICK: dict[str, Any] = {"n_particles": 50, "progress": False}
 
 
@@ -93,6 +98,45 @@ def test_training_goes_on_in_the_middle_of_a_window(path: Path, tmp_path: Path) 
     pd.testing.assert_frame_equal(again.history[columns], whole.history[columns], check_exact=True)
     with pytest.raises(InputError, match=r"in another order.*resume with in_memory as it was"):
         model_of(opened(path, in_memory=True), checkpoint=checkpoint, resume=True)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Let nothing be tidied up by chance."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_reading_ends_with_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it ends: at its end, by Ctrl-C, over an error in a file."""
+    screen = opened(path, in_memory=False)
+    model_of(screen, steps=4)
+    assert not readers()
+    windows = BlockOrder.windows
+
+    def stopped(order: BlockOrder, *given: Any) -> Iterator[np.ndarray]:
+        for i, window in enumerate(windows(order, *given)):
+            if i == 2:
+                raise InputError("the file is damaged")
+            yield window
+
+    monkeypatch.setattr(BlockOrder, "windows", stopped)
+    with pytest.raises(InputError, match="the file is damaged") as error:
+        model_of(screen)
+    assert not readers(), error
+    monkeypatch.undo()
+    monkeypatch.setattr(loop, "valid_elbo", lambda *_: signal.raise_signal(signal.SIGINT) or FLAT)
+    with pytest.raises(TrainingInterrupted) as stop:
+        model_of(screen, steps=200)
+    assert not readers(), stop
+
+
+def readers() -> list[str]:
+    """Return the threads that read ahead."""
+    return [one.name for one in threading.enumerate() if one.name.startswith("ahead")]
 
 
 @pytest.fixture(scope="module")

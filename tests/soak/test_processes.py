@@ -150,6 +150,15 @@ def test_an_error_of_one_is_the_jobs(folder: Path) -> None:
     assert not (folder / "no").exists()
 
 
+def test_processes_that_would_have_no_cells_are_told(folder: Path) -> None:
+    few = SMALL.replace("--batch-size 50", "--batch-size 1")
+    arguments = f"{folder}/data.h5ad --out {folder / 'few'} {few} --max-steps 60"
+    done = together.run("-m", "samsvae", "train", *arguments.split())
+    assert done.returncode != 0
+    assert "2 processes cannot share batches of 1 cells" in done.stderr
+    assert not (folder / "few").exists()
+
+
 def test_all_stop_at_the_same_step(folder: Path, call: Call) -> None:
     out = folder / "stopped"
     arguments = f"{folder}/data.h5ad --out {out} {SMALL} --max-steps 100000 --alignment none"

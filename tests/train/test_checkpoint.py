@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ import samsvae
 from helpers.processes import SIGNALS
 from helpers.saved_files import TIMES, Spoil, cut, newer
 from helpers.screens import SMALL, make_adata, read
+from samsvae.errors import LostProcessError
+from samsvae.estimators import base
 from samsvae.storage import tensors as files
 from samsvae.train import loop
+from samsvae.train.processes import Alone
 from samsvae.train.step import PlainStep
 from samsvae.train.validation import ValidElbo, valid_elbo
 
@@ -186,3 +191,54 @@ def test_checkpoint_of_another_run(
     other = read(make_adata(**data))
     with pytest.raises(samsvae.InputError, match=message):
         fitted(other, tmp_path / "checkpoint", resume=True, **settings)
+
+
+class Lost(Alone):
+    """One of several processes, of which another dies over an evaluation of validation cells."""
+
+    def __init__(self, evaluation: int) -> None:
+        self.left = evaluation
+        self.steps_since = 0
+
+    def sum(self, values: Sequence[Tensor], share: float | None = None) -> None:
+        if share is not None:  # gradients are weighed
+            self.steps_since += 1
+            return
+        self.left -= self.steps_since > 0  # an evaluation asks several times
+        self.steps_since = 0
+        if not self.left:
+            raise LostProcessError("another process is gone")
+
+
+@pytest.mark.parametrize(("alignment", "step"), [("none", 20), ("rotate", 20), ("rotate", 50)])
+def test_a_process_lost_over_validation_loses_no_step(
+    alignment: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen, path = read(make_adata()), tmp_path / "checkpoint"
+    often = {"alignment": alignment, "checkpoint_every": 1000}
+    whole = fitted(screen, tmp_path / "whole", **often)
+    monkeypatch.setattr(base, "processes", lambda _: nullcontext(Lost(step // 10)))
+    with pytest.raises(LostProcessError, match=r"is gone; it is saved in .*resume=True"):
+        fitted(screen, path, **often)
+    monkeypatch.undo()
+    assert files.read(path)[1]["step"] == step
+    goes_on_like((whole, tmp_path / "whole"), screen, path, **often)
+
+
+def test_a_process_lost_at_alignment_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is half aligned is never saved."""
+    screen, path = read(make_adata()), tmp_path / "checkpoint"
+
+    def lost(*_: Any, **__: Any) -> None:
+        raise LostProcessError("another process is gone")
+
+    monkeypatch.setattr(loop, "align", lost)
+    with pytest.raises(LostProcessError, match=r"is gone; it is saved in"):
+        fitted(screen, path, alignment="rotate")
+    monkeypatch.undo()
+    assert files.read(path)[1]["step"] == 28
+    monkeypatch.setattr(loop, "align", lost)
+    with pytest.raises(LostProcessError, match=r"is gone$"):  # where there is none, none is named
+        fitted(screen, tmp_path / "none", alignment="rotate", checkpoint_every=1000)

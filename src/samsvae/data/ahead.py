@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
+def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
     """Yield items in their order; a thread makes the next one meanwhile.
 
-    What making one raises is raised when its turn comes.
+    What making one raises is raised when its turn comes. The thread ends with the last item, or
+    when this is closed.
 
     >>> list(ahead(i * i for i in range(3)))
     [0, 1, 4]

@@ -110,3 +110,7 @@ class AheadSource(StoredSource):
             parts.append(dense(self._held, slice(start, start + n)))
             self._window, wanted = self._window[n:], wanted[n:]
         return torch.cat(parts)
+
+    def close(self) -> None:
+        """Read no more: the thread that did ends."""
+        self._windows.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import torch
 from torch import Tensor
@@ -23,10 +24,11 @@ def order_of(loader: Loader, seed: int) -> EpochOrder:
     return kind(len(loader.screen), seed)
 
 
+@contextmanager
 def batches_from(
     loader: Loader, order: EpochOrder, step: int, batch_size: int, part: slice = slice(None)
-) -> Callable[[Tensor], Batch]:
-    """Return what makes the batches of the steps from one on, given their cells.
+) -> Iterator[Callable[[Tensor], Batch]]:
+    """Give what makes the batches of the steps from one on, given their cells.
 
     From data on the device, where that is not the host; from a file, which is read ahead. Of the
     cells of each step only a part is asked for.
@@ -34,11 +36,12 @@ def batches_from(
     counts = loader.screen.counts
     if isinstance(counts, StoredCounts):
         assert isinstance(order, BlockOrder)
-        source = AheadSource(counts, order.windows(step, batch_size, part))
-        return lambda rows: loader.batch(rows.cpu().numpy(), source)
-    if loader.device.type == "cpu":
-        return lambda rows: loader.batch(rows.numpy())
-    return loader.resident().batch
+        with closing(AheadSource(counts, order.windows(step, batch_size, part))) as source:
+            yield lambda rows: loader.batch(rows.cpu().numpy(), source)
+    elif loader.device.type == "cpu":
+        yield lambda rows: loader.batch(rows.numpy())
+    else:
+        yield loader.resident().batch
 
 
 def noise_of_part(

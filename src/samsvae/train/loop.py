@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,6 +99,8 @@ class Training:
             bfloat16=settings.precision == "bfloat16",
             reduce=lambda values: processes.sum(values, self.share),
         )
+        self.began = 0
+        """The step at which the optimiser was made anew."""
         self._set_up()
         self.history = history
         self.metric_names: list[str] = []
@@ -127,6 +130,7 @@ class Training:
         """Start a phase: what the optimiser knows is of other axes, so it starts anew."""
         self.optimizer = self._fresh_optimizer()
         self.take_step.optimizer = self.optimizer.adam
+        self.began = self.phases.span(self.step)[0]
         self._set_up()
 
     def _align(self) -> None:
@@ -153,25 +157,28 @@ class Training:
         """
         if self.settings.resume:
             self._resume()
-        self.batch = batches_from(
+        source = batches_from(
             self.train, self.order, self.step, self.settings.batch_size, self.processes.part
         )
         n_steps, shown = self.phases.n_steps, self.settings.progress and self.processes.writes
-        with stop_signals() as came, ProgressBar(shown, n_steps) as bar:
+        with source as self.batch, stop_signals() as came, ProgressBar(shown, n_steps) as bar:
             bar.show(self.step, self.history)
             clock, clock_step = time.perf_counter(), self.step
+            if self._is_due:  # another process was lost over it
+                self._check_finite()
+                self._evaluate(math.nan)
             while self.step < n_steps and not self._out_of_patience():
-                self._one_step()
+                with self._saved_if_lost():
+                    self._one_step()
+                    stopped = self._stopped(came())
+                    if self._is_due:
+                        self._check_finite()
+                        seconds = time.perf_counter() - clock
+                        self._evaluate((self.step - clock_step) / seconds)
+                        clock, clock_step = time.perf_counter(), self.step
+                    if self.step == self.phases.aligned_after:
+                        self._align()
                 last = self.step == n_steps
-                ends_phase = last or self.step == self.phases.aligned_after
-                stopped = self._stopped(came())
-                if self.step % self.settings.validate_every == 0 or ends_phase:
-                    self._check_finite()
-                    seconds = time.perf_counter() - clock
-                    self._evaluate((self.step - clock_step) / seconds)
-                    clock, clock_step = time.perf_counter(), self.step
-                if self.step == self.phases.aligned_after:
-                    self._align()
                 if self.step % self.settings.checkpoint_every == 0 or last or stopped:
                     self._save()
                 if stopped:
@@ -189,13 +196,26 @@ class Training:
         device = self.train.device
         self.generator.manual_seed(_seed_of(settings.seed, self.step))
         self.optimizer.set_share(settings.share_of_rate(self.step - start, n_steps))
-        try:
-            metrics = self.step_of(*(x.to(device, non_blocking=True) for x in given))
-        except LostProcessError as error:
-            self._save()  # nothing of this step has been taken
-            raise LostProcessError(f"{error}; {self._where_to_go_on()}") from error
+        metrics = self.step_of(*(x.to(device, non_blocking=True) for x in given))
         self.pending.append(metrics)
         self.step += 1
+
+    @contextmanager
+    def _saved_if_lost(self) -> Iterator[None]:
+        """Save what there is if another process is lost: the steps that were taken are whole."""
+        try:
+            yield
+        except LostProcessError as error:
+            if self.began == self.phases.span(self.step)[0]:  # else it is half aligned
+                self._save()
+            message = f"{error}; {self._where_to_go_on()}".removesuffix("; ")
+            raise LostProcessError(message) from error
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether the validation cells are to be evaluated, after steps that no row tells of."""
+        ends_phase = self.step in (self.phases.n_steps, self.phases.aligned_after)
+        return bool(self.pending) and (self.step % self.settings.validate_every == 0 or ends_phase)
 
     def _stopped(self, came: bool) -> bool:
         """Whether training is to stop: the same in all processes, which ask each other seldom."""
@@ -249,7 +269,6 @@ class Training:
         """Add a row to the history and keep the model if it is the best so far."""
         settings = self.settings
         means = torch.stack(self.pending).mean(0).tolist()
-        self.pending = []
         row = {"step": self.step, **dict(zip(self.metric_names, means, strict=True))}
         elbo = mc_se = math.nan
         if len(self.valid.screen):
@@ -270,6 +289,7 @@ class Training:
         cells = min(settings.batch_size, len(self.train.screen))
         row["cells_per_second"] = steps_per_second * cells
         self.history.append(row)
+        self.pending = []
 
     def _out_of_patience(self) -> bool:
         return (
@@ -299,7 +319,9 @@ class Training:
 
     def _where_to_go_on(self) -> str:
         path = self.settings.checkpoint
-        return "" if path is None else f"it is saved in {path}: go on with resume=True, or --resume"
+        if not self.has_checkpoint:
+            return ""
+        return f"it is saved in {path}: go on with resume=True, or --resume"
 
     def _header(self) -> dict[str, Any]:
         return {

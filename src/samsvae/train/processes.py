@@ -37,7 +37,18 @@ class Alone:
         return slice(self.rank, None, self.size)
 
     def of_batch(self, n_cells: int) -> float:
-        """Return the share of a batch of so many cells that is this process's."""
+        """Return the share of a batch of so many cells that is this process's.
+
+        Raises
+        ------
+        InputError
+            If some process would have none of them.
+        """
+        if n_cells < self.size:
+            raise InputError(
+                f"{self.size} processes cannot share batches of {n_cells} cells: start at most "
+                f"{n_cells}, or take a larger batch_size, on a screen with more training cells"
+            )
         return len(range(n_cells)[self.part]) / n_cells
 
     def sum(self, values: Sequence[Tensor], share: float = 1.0) -> None:
