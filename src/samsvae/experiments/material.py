@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from samsvae.data import splits
 from samsvae.data.screen import Screen
+from samsvae.data.stored import StoredCounts
 from samsvae.storage.h5ad import write_h5ad
 from samsvae.storage.records import read_json, write_json
 
@@ -19,9 +22,13 @@ SCREEN, SETTINGS = "screen.h5ad", "screen.json"
 def write_material(folder: Path, screen: Screen) -> None:
     """Write a screen, and how it is to be read.
 
-    What a file of it holds beside the counts: conditions, doses, batches, library sizes, split.
+    What a file of it holds beside the counts: conditions, doses, batches, library sizes, split,
+    sgRNAs. Counts that are in a file go from there to here, and are left here by those who read it.
     """
-    adata = screen.to_anndata()
+    counts = screen.counts
+    stored = isinstance(counts, StoredCounts)
+    empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if screen.vocabulary.counts else np.float32)
+    adata = (replace(screen, counts=empty) if stored else screen).to_anndata()
     vocabulary = screen.vocabulary
     if vocabulary.symbols:
         adata.var["symbol"] = list(vocabulary.symbols)
@@ -34,10 +41,13 @@ def write_material(folder: Path, screen: Screen) -> None:
         "library_size_key": None if vocabulary.own_library_size else "library_size",
         "split_key": "split" if "split" in adata.obs else None,
         "gene_key": "symbol" if vocabulary.symbols else None,
+        "sgrna_key": "sgrna" if "sgrna" in adata.obs else None,
         "counts": vocabulary.counts,
+        "in_memory": screen.is_in_memory,
     }
     write_json(folder / SETTINGS, settings)
-    write_h5ad(folder / SCREEN, adata)
+    rows = (lambda: (block for _, block in screen.blocks())) if stored else None
+    write_h5ad(folder / SCREEN, adata, rows)
 
 
 def read_material(folder: Path) -> Screen:
