@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,45 @@ def test_full_disk_leaves_the_old_model(tmp_path: Path, room: str) -> None:
     assert re.fullmatch(f"cannot write {tmp_path}/old/model.*: .*unchanged\n", printed_by(*script))
     assert {path.name for path in (tmp_path / "old").iterdir()} == {MODEL, NAMES}
     pd.testing.assert_frame_equal(samsvae.load(tmp_path / "old").mask_probabilities(), before)
+
+
+def huge(names: dict[str, Any]) -> None:
+    names["hyperparameters"] |= {"n_latent": 2**40, "n_hidden": 2**40}
+
+
+def reversed_conditions(names: dict[str, Any]) -> None:
+    names["facts"]["conditions"].reverse()
+
+
+def strange_condition(names: dict[str, Any]) -> None:
+    names["facts"]["conditions"][-1] = "A+zzz"
+
+
+def unsorted_condition(names: dict[str, Any]) -> None:
+    conditions = names["facts"]["conditions"]
+    conditions[conditions.index("A+B")] = "B+A"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (huge, r"n_(latent|hidden) is 1099511627776: no model has as many"),
+        (reversed_conditions, r"the first of facts.conditions is not 'control'"),
+        (strange_condition, r"no perturbation 'zzz'"),
+        (unsorted_condition, r"facts.conditions hold 'B\+A', written in another way"),
+    ],
+)
+def test_names_that_belong_to_no_model(
+    change: Callable[[dict[str, Any]], None], message: str, saved: Path, tmp_path: Path
+) -> None:
+    """Their digest is right: somebody made them, or software that is not ours."""
+    shutil.copytree(saved, tmp_path / "run")
+    path = tmp_path / "run" / NAMES
+    names = json.loads(path.read_text())
+    parts, _ = files.read(path.with_name(MODEL))
+    change(names)
+    del names["digest"]
+    names["digest"] = files.digest(parts, names)
+    path.write_text(json.dumps(names))
+    with pytest.raises(samsvae.InputError, match=message):
+        samsvae.load(path.parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Real
 from typing import TypeAlias
@@ -196,7 +196,7 @@ class Notation:
             raise InputError("no conditions are asked for: give one or more")
         return labels
 
-    def read(self, condition: object, perturbations: Sequence[str]) -> dict[str, float]:
+    def read(self, condition: object, perturbations: Collection[str]) -> dict[str, float]:
         """Read a condition of known perturbations, with doses behind "@".
 
         Raises
@@ -204,7 +204,8 @@ class Notation:
         InputError
             If a perturbation is not among `perturbations`.
         """
-        text, known = self.label(condition), set(perturbations)
+        text = self.label(condition)
+        known = perturbations if isinstance(perturbations, Set) else set(perturbations)
         if text in known:  # a name may hold the separator
             return {text: 1.0}
         received: dict[str, float] = {}

@@ -74,6 +74,7 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     """
     saved, resolved = saving.read(folder), resolve_device(device)
     with schema.of_file(Path(folder) / saving.NAMES):
+        schema.check_conditions(saved.facts.conditions, saved.facts.vocabulary)
         kind = estimator(saved.estimator)
         hints = {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
         schema.check_hyperparameters(saved.hyperparameters, hints)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, got, listed
 from samsvae.settings.arguments import check
 
-_LAYERS, _WIDTH = 1_000, 2**40
-"""More than any model has: a size itself takes nothing, as long as tensors of it are not made."""
+_LAYERS, _WIDTH = 1_000, 2**28
+"""More than any model has: a size takes nothing, as long as tensors of it are not made, and the
+product of two is a number of bytes that torch can count."""
 Check = Callable[[Any], bool]
 
 
@@ -168,6 +170,16 @@ def check_facts(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
         raise InputError("facts.library_size holds values that are not positive")
     if n_batches and not math.isclose(shares, 1, abs_tol=1e-6):
         raise InputError(f"facts.batch_shares sum to {shares:g}")
+
+
+def check_conditions(conditions: Sequence[str], vocabulary: Vocabulary) -> None:
+    """Raise unless conditions are of the perturbations, as these are written, control first."""
+    notation, known = vocabulary.notation, frozenset(vocabulary.perturbations)
+    if not conditions or conditions[0] != notation.control:
+        raise InputError(f"the first of facts.conditions is not {got(notation.control)}")
+    for name in conditions:
+        if notation.write(notation.read(name, known)) != name:
+            raise InputError(f"facts.conditions hold {got(name)}, written in another way")
 
 
 def check_hyperparameters(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
