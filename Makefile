@@ -41,7 +41,8 @@ test-interop: $(INTEROP)/.ready
 test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python .ci/lowest.py installed
 	$(LOWEST)/bin/pytest -n 2 --dist loadfile -m "not slow" --ignore tests/soak \
-		-W ignore::DeprecationWarning -W ignore::FutureWarning
+		-W ignore::DeprecationWarning -W ignore::FutureWarning \
+		-W "ignore:Transforming to str index"
 
 # A comparison on a Ray and on a Dask cluster of this machine, of which a worker is killed.
 test-cluster: $(VENV)/.cluster

@@ -61,8 +61,8 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
     ...     }
     ... )
     >>> effects = as_anndata(table)
-    >>> effects.to_df().loc["B", "g2"], list(effects.layers), list(effects.obs["n_cells"])
-    (np.float64(2.0), ['lfsr'], [40, 25])
+    >>> float(effects.to_df().loc["B", "g2"]), list(effects.layers), list(effects.obs["n_cells"])
+    (2.0, ['lfsr'], [40, 25])
     """
     key, rows = _rows(table)
     other = next((name for name in _COLUMNS if name in table.columns and name != key), None)
