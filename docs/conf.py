@@ -46,7 +46,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:.*", r"(anndata|collections|dataclasses|matplotlib|numpy|os|pathlib|pandas|scipy)\..*"),
-    ("py:class", r"(np|sp|pd|torch)\..*|Facts|InitVar|PerturbationVAE"),
+    ("py:class", r"(np|sp|pd|torch)\..*|Facts|InitVar|PerturbationVAE|StoredCounts|Vocabulary"),
     ("py:class", r"samsvae\.(data|estimators|evaluation|inference|model|settings)\..*"),
 ]
 
