@@ -56,6 +56,11 @@ def shown(text: object, most: int = 60) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; its kind, where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def got(value: object) -> str:
     """Return what was got, in a line: a text or number as it is, anything else by its type.
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from samsvae.errors import InputError, LostProcessError
+from samsvae.errors import InputError, LostProcessError, first_line
 from samsvae.ops.ranks import started_together
 
 _WAIT = timedelta(minutes=10)
@@ -143,7 +143,7 @@ def processes(device: torch.device) -> Iterator[Processes]:
         torch.distributed.init_process_group(backend, timeout=_WAIT)
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"the processes that train together do not find each other ({_first_line(error)}): "
+            f"the processes that train together do not find each other ({first_line(error)}): "
             "start them by torchrun, see docs/large.md"
         ) from error
     try:
@@ -158,9 +158,5 @@ def _told() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostProcessError(
-            f"another of the processes that train together is gone ({_first_line(error)})"
+            f"another of the processes that train together is gone ({first_line(error)})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -64,9 +64,8 @@ def valid_elbo(
     mc_se = math.nan
     while len(sums) < wanted:
         n_particles = min(wanted - len(sums), together)
-        sums = torch.cat(
-            [sums, _sums(model, loader, size, n_particles, generator, processes or Alone())]
-        )
+        more = _sums(model, loader, size, n_particles, generator, processes)
+        sums = torch.cat([sums, more])
         mc_se = (sums.var(0).sum() / len(sums)).sqrt().item() / n_cells
         if mc_se > PRECISE:
             wanted = min(most, max(wanted, math.ceil(len(sums) * (mc_se / PRECISE) ** 2)))
@@ -89,12 +88,12 @@ def _sums(
     sums = torch.zeros(n_particles, len(starts), dtype=torch.float64, device=loader.device)
     for i, start in enumerate(starts):
         rows = slice(start, min(start + size, n_cells))
-        perturbations = loader.perturbations(rows)
-        shift_noise = model.mechanism.noise(perturbations, n_particles, generator)
+        batch = loader.batch(rows) if i in mine else None
+        named = loader.perturbations(rows) if batch is None else batch.dosage.perturbations
+        shift_noise = model.mechanism.noise(named, n_particles, generator)
         basal_noise = model.encoder.noise(rows.stop - start, n_particles, generator)
-        if i in mine:
-            batch = loader.batch(rows)
-            shifts = model.mechanism.draw(perturbations, shift_noise, closed_form=True)
+        if batch is not None:
+            shifts = model.mechanism.draw(named, shift_noise, closed_form=True)
             weights = model(batch, shifts, basal_noise)
             sums[:, i] = objective.log_weights(weights, batch).double().sum(1)
     processes.sum([sums])

@@ -16,7 +16,7 @@ import pandas as pd
 from samsvae.data.files import h5ad, tenx
 from samsvae.data.files.probe import check_walkable
 from samsvae.data.table import Frame, Table
-from samsvae.errors import InputError, listed
+from samsvae.errors import InputError, first_line, listed
 
 KINDS = (".h5ad", ".h5mu", ".h5 (10x Genomics)", ".zarr", "a folder of 10x Genomics' matrix")
 _REMOTE = re.compile(r"(https?|s3|gs|gcs|ftp|az|abfss?):/", re.IGNORECASE)
@@ -88,10 +88,9 @@ def _told(path: Path, kind: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # many kinds, for a file that is not what it should be
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{str(path)!r} cannot be read as {kind} (is it whole, and what its name says?): "
-            f"{reason}"
+            f"{first_line(error)}"
         ) from error
 
 
