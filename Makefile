@@ -10,7 +10,7 @@ LOWEST_PYTHON ?= python3.11
 LOWEST_TORCH ?= pinned
 DATA ?= ../shared/data/papalexi2021.h5ad
 
-.PHONY: demo test test-browser test-cell-eval test-interop test-lowest test-cluster \
+.PHONY: demo test test-docs test-browser test-cell-eval test-interop test-lowest test-cluster \
 	soak soak-short docs lint build bench bench-quick bench-discoveries \
 	clean
 
@@ -20,7 +20,11 @@ demo: $(VENV)/.ready
 # Without those that need longer, and have a target of their own.
 test: $(VENV)/.ready
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/experiments/test_clusters.py \
-		--ignore tests/soak
+		--ignore tests/docs --ignore tests/soak
+
+# The code of every page of the documentation.
+test-docs: $(VENV)/.ready
+	$(BIN)/pytest -n 2 --dist worksteal tests/docs
 
 # The report in a browser: a Chromium that is there, or the one that apt-get has. Without one these
 # tests are skipped, and say so.
@@ -40,7 +44,7 @@ test-interop: $(INTEROP)/.ready
 # pip is told of an index without. What old versions warn of beside newer ones is not looked at.
 test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python .ci/lowest.py installed
-	$(LOWEST)/bin/pytest -n 2 --dist loadfile -m "not slow" --ignore tests/soak \
+	$(LOWEST)/bin/pytest -n 2 --dist loadfile -m "not slow" --ignore tests/docs --ignore tests/soak \
 		-W ignore::DeprecationWarning -W ignore::FutureWarning \
 		-W "ignore:Transforming to str index"
 
