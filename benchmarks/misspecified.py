@@ -22,6 +22,7 @@ import scipy.sparse as sp
 
 import samsvae
 from samsvae.data.simulate import SimulatedScreen
+from samsvae.types import Scale
 
 N_PERTURBATIONS, N_NULL = 30, 10
 _TRUTH = 8000
@@ -91,8 +92,8 @@ class Drawing:
         drawn = rng.poisson(noise * rho * size[:, None])
         return np.where(rng.random(rho.shape) < self.lost, 0, drawn)
 
-    def true_effects(self, conditions: list[str]) -> pd.DataFrame:
-        """Return the true effects on scale "log" at the cells' library sizes; 0 of what is null."""
+    def true_effects(self, conditions: list[str], scale: Scale = "log") -> pd.DataFrame:
+        """Return the true effects at the cells' library sizes, by drawn counts; 0 of nulls."""
         rng = np.random.default_rng([self.case.seed, 3])
         shift = self.simulated.truth.shift
         basal = rng.standard_normal((_TRUTH, shift.shape[1]))
@@ -101,8 +102,9 @@ class Drawing:
 
         def mean(condition: str, moved: np.ndarray) -> np.ndarray:
             drawn = self.counts(basal + moved, size, batch, condition, rng)
-            share = 1e4 / np.maximum(drawn.sum(1, keepdims=True), 1)
-            return np.log2(1 + drawn * share).mean(0)
+            share = drawn * (1e4 / np.maximum(drawn.sum(1, keepdims=True), 1))
+            found: np.ndarray = (np.log2(1 + share) if scale == "log" else share).mean(0)
+            return found
 
         control = mean("control", np.zeros(shift.shape[1]))
         found = pd.DataFrame(0.0, conditions, list(self.simulated.genes))

@@ -15,8 +15,7 @@ from helpers.screens import make_adata, read
 from samsvae import CPAVAE, InputError, Screen
 from samsvae.estimators.base import Estimator
 from samsvae.evaluation import combinations as module
-from samsvae.evaluation.shrinkage import Shown
-from samsvae.evaluation.zero_centred import zero_centred
+from samsvae.evaluation.shrinkage import Shown, zero_centred
 
 GIVEN: dict[str, Any] = {"n_particles": 40, "progress": False}
 
@@ -125,7 +124,7 @@ def test_zero_centred_is_the_posterior_of_its_mixture() -> None:
     rng = np.random.default_rng(0)
     effect = np.where(rng.random((40, 250)) < 0.5, 0, rng.normal(0, 2, (40, 250)))
     seen = effect + rng.normal(0, 1, effect.shape)
-    found = zero_centred(Shown(seen, np.ones_like(seen), np.full(40, 50)))
+    found = zero_centred(Shown(seen, np.ones_like(seen), np.full(40, 50), np.zeros(40)))
     density = 0.5 * norm.pdf(seen, 0, np.sqrt(5))
     about = density / (density + 0.5 * norm.pdf(seen, 0, 1))
     away = np.abs(found.mean - about * 0.8 * seen)
@@ -139,7 +138,7 @@ def test_zero_centred_is_the_posterior_of_its_mixture() -> None:
 
 def test_nothing_is_called_where_nothing_is() -> None:
     seen = np.random.default_rng(1).normal(0, 1, (30, 200))
-    found = zero_centred(Shown(seen, np.ones_like(seen), np.full(30, 50)))
+    found = zero_centred(Shown(seen, np.ones_like(seen), np.full(30, 50), np.zeros(30)))
     assert (found.lfsr < 0.05).mean() < 1e-3
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,10 @@ from samsvae.evaluation.shrinkage import (
     Predicted,
     Shown,
     Trust,
-    _slopes,
     fitted_prior,
     rank_one,
 )
+from samsvae.evaluation.shrinkage.trust import slopes
 
 N_COMPONENTS = 1 + 2 * len(GRID)
 
@@ -26,12 +28,12 @@ def alone(component: int, *, slope: float = 1.0, inflation: float = 1.0) -> Effe
     weight = np.full(N_COMPONENTS, -60.0)
     weight[component] = 0
     trust = Trust(np.ones(1), np.ones(1), np.zeros(1), np.full((1, 3), 0.5))
-    return EffectPrior(weight, slope, inflation, np.full((1, 3), 2.0), trust)
+    return EffectPrior(weight, slope, inflation, 0.0, 1.0, np.full((1, 3), 2.0), trust)
 
 
-def shown(difference: list[float], variance: float, n: int = 10) -> Shown:
+def shown(difference: list[float], variance: float, n: int = 10, trained_on: float = 1.0) -> Shown:
     d = np.array([difference])
-    return Shown(d, np.full(d.shape, variance), np.array([n]))
+    return Shown(d, np.full(d.shape, variance), np.array([n]), np.array([trained_on]))
 
 
 def predicted(effect: list[float], variance: float = 0.0) -> Predicted:
@@ -64,20 +66,33 @@ def test_about_the_model_it_is_centred_there() -> None:
 
 
 def test_without_cells_the_model_speaks_alone() -> None:
-    nothing = Shown(np.full((1, 3), np.nan), np.full((1, 3), np.nan), np.array([0]))
+    none = np.full((1, 3), np.nan)
+    nothing = Shown(none, none, np.array([0]), np.array([0.0]))
     weight = np.log(np.full(N_COMPONENTS, 1 / N_COMPONENTS))
     prior = alone(8)
-    mixed = EffectPrior(weight, 1.0, 1.0, prior.spread, prior.trust)
+    mixed = EffectPrior(weight, 1.0, 1.0, -1.0, 1.0, prior.spread, prior.trust)
     found = mixed.posterior(nothing, predicted(M))
     np.testing.assert_allclose(found.mean[0], M, atol=1e-9)
     np.testing.assert_allclose(found.sd, np.sqrt(0.5 * np.mean(GRID)), atol=1e-9)
 
 
-def test_nothing_is_sure_where_the_point_at_0_holds_all() -> None:
+def test_nothing_is_sure_where_all_is_negligible() -> None:
+    """N(0, 0.5 / 16), seen with variance 1; of no sign that counts."""
     found = alone(0).posterior(shown(D, 1.0), predicted(M))
-    for values in (found.mean, found.sd, found.lower, found.upper):
-        np.testing.assert_allclose(values, 0, atol=1e-4)
+    gain = 1 / 33
+    np.testing.assert_allclose(found.mean[0], gain * np.array(D), atol=1e-9)
+    np.testing.assert_allclose(found.sd, gain**0.5, atol=1e-9)
+    np.testing.assert_allclose(found.upper - found.lower, 2 * norm.ppf(0.95) * gain**0.5, atol=1e-6)
     np.testing.assert_allclose(found.lfsr, 1, atol=1e-4)
+
+
+def test_an_effect_that_is_0_has_an_interval_that_is_0() -> None:
+    prior = alone(0)
+    trust = prior.trust._replace(spread=np.zeros((1, 3)))
+    found = replace(prior, trust=trust).posterior(shown(D, 1.0), predicted(M))
+    for values in (found.lower, found.upper):
+        np.testing.assert_array_equal(values, 0)
+    np.testing.assert_allclose(found.mean, 0, atol=1e-9)
 
 
 def test_the_mixture_by_numerical_integration() -> None:
@@ -85,27 +100,30 @@ def test_the_mixture_by_numerical_integration() -> None:
     logits = rng.normal(size=N_COMPONENTS)
     weight = logits - np.log(np.exp(logits).sum())
     trust = Trust(np.array([0.7]), np.array([0.8]), np.array([0.1]), np.full((1, 1), 0.5))
-    prior = EffectPrior(weight, 1.1, 1.3, np.full((1, 1), 0.3), trust)
-    found = prior.posterior(shown([0.6], 0.2), predicted([0.9], 0.05))
+    prior = EffectPrior(weight, 1.1, 1.3, -0.8, 0.4, np.full((1, 1), 0.3), trust)
+    found = prior.posterior(shown([0.6], 0.2, trained_on=0.6), predicted([0.9], 0.05))
     theta = np.linspace(-6, 6, 240_001)
     w = np.exp(weight)
+    w[0] *= (0.9**2 / 0.4 + GRID[0]) ** -0.8
+    w /= w.sum()
     of_model = w[6:].sum() * 0.3
     zero = w[:6] * (1 + of_model / w[:6].sum())
     center, v = 1.1 * 0.8 * 0.9, 1.1**2 * (0.8**2 * 0.05 + 0.1 * 0.9**2)
     like0 = norm.pdf(0.6, theta, np.sqrt(0.2))
-    like1 = norm.pdf(0.6, theta, np.sqrt(0.2 * 1.3))
+    like1 = norm.pdf(0.6, theta, np.sqrt(0.2 / (0.6 / 1.3 + 0.4)))
     density = sum(
         zero[1 + k] * norm.pdf(theta, 0, np.sqrt(g * 0.3)) * like0
         + 0.7 * w[6 + k] * norm.pdf(theta, center, np.sqrt(g * 0.5 + v)) * like1
         for k, g in enumerate(GRID)
     )
     step = theta[1] - theta[0]
-    point = zero[0] * norm.pdf(0.6, 0, np.sqrt(0.2))
-    total = density.sum() * step + point
+    negligible = zero[0] * norm.pdf(theta, 0, np.sqrt(GRID[0] * 0.5)) * like0
+    above = density[theta > 0].sum()
+    density = density + negligible
+    total = density.sum() * step
     np.testing.assert_allclose(found.mean, (density * theta).sum() * step / total, rtol=1e-4)
-    above = density[theta > 0].sum() * step / total
-    np.testing.assert_allclose(found.lfsr, 1 - above, atol=1e-4)
-    held = np.cumsum(density) * step / total + np.where(theta >= 0, point / total, 0)
+    np.testing.assert_allclose(found.lfsr, 1 - above * step / total, atol=1e-4)
+    held = np.cumsum(density) * step / total
     np.testing.assert_allclose(found.upper, theta[np.searchsorted(held, 0.95)], atol=1e-3)
     np.testing.assert_allclose(found.lower, theta[np.searchsorted(held, 0.05)], atol=1e-3)
 
@@ -121,7 +139,7 @@ def test_a_condition_without_numbers_gets_the_mean_spread() -> None:
 def test_slopes_of_conditions_in_which_the_model_is_wrong() -> None:
     rng = np.random.default_rng(0)
     truth = np.r_[np.zeros(10), rng.normal(0.9, 0.1, 20)]
-    right, slope, doubt = _slopes(truth + rng.normal(0, 0.1, 30), np.full(30, 0.01))
+    right, slope, doubt = slopes(truth + rng.normal(0, 0.1, 30), np.full(30, 0.01))
     assert (right[:10] < 0.01).all()
     assert (right[10:] > 0.99).all()
     np.testing.assert_allclose(slope[10:], truth[10:], atol=0.35)
@@ -138,9 +156,9 @@ def planted(seed: int, *, slope: float) -> tuple[Shown, Shown, Shown, Predicted,
     sets = []
     for variance in (0.05, 0.2):
         d = theta + rng.normal(0, variance**0.5, shape)
-        sets.append(Shown(d, np.full(shape, variance), np.full(24, 50)))
+        sets.append(Shown(d, np.full(shape, variance), np.full(24, 50), np.ones(24)))
     joint = (sets[0].difference * 4 + sets[1].difference) / 5
-    both = Shown(joint, np.full(shape, 0.04), np.full(24, 62))
+    both = Shown(joint, np.full(shape, 0.04), np.full(24, 62), np.full(24, 0.8))
     return *sets, both, Predicted(model, np.zeros(shape)), theta
 
 
@@ -186,3 +204,26 @@ def test_it_does_not_depend_on_the_generator_of_torch() -> None:
     torch.manual_seed(7)
     second = fitted_prior(train, valid, model).posterior(both, model)
     np.testing.assert_array_equal(first.mean, second.mean)
+
+
+def test_where_the_model_says_nothing_none_is_expected() -> None:
+    """By its size alone: the model knows which effects there are, and of no sign which."""
+    train, valid, _, model, theta = planted(0, slope=1.0)
+    rng = np.random.default_rng(1)
+    signs = model.effect * rng.choice([-1.0, 1.0], theta.shape)
+    shuffled = rng.permutation(signs.ravel()).reshape(theta.shape)
+    told, untold = (
+        fitted_prior(train, valid, Predicted(m, model.variance)).lean for m in (signs, shuffled)
+    )
+    assert told < -0.5
+    assert untold == pytest.approx(0, abs=0.2)
+
+
+def test_cells_that_the_model_has_not_seen_tell_all() -> None:
+    prior = alone(8, inflation=4.0)
+    seen, unseen, half = (
+        prior.posterior(shown(D, 1.0, trained_on=share), predicted(M)).sd for share in (1, 0, 0.5)
+    )
+    np.testing.assert_allclose(seen**2, 1 / (1 / 0.5 + 1 / 4), atol=1e-9)
+    np.testing.assert_allclose(unseen**2, 1 / (1 / 0.5 + 1), atol=1e-9)
+    np.testing.assert_allclose(half**2, 1 / (1 / 0.5 + 0.5 / 4 + 0.5), atol=1e-9)

@@ -16,8 +16,7 @@ from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
 from samsvae.estimators import Estimator
-from samsvae.evaluation.shrinkage import Posterior, Shown
-from samsvae.evaluation.zero_centred import zero_centred
+from samsvae.evaluation.shrinkage import Posterior, Shown, zero_centred
 from samsvae.metrics.moments import within_batches
 from samsvae.settings.arguments import checked
 from samsvae.types import Scale
@@ -248,6 +247,6 @@ def _observed(
         inverse = (weight**2 / np.maximum(of_control, 1)).sum()
         error[i] = own[i] + own[rows].sum(0) + inverse * variance[i]
     n_cells = sums.n_cells[: len(names)]
-    shown = Shown(deviation, error, n_cells)
+    shown = Shown(deviation, error, n_cells, np.zeros(len(names)))
     row = {name: i for i, name in enumerate(names)}
     return _Observed(row, difference[: len(names)], shown, zero_centred(shown, seed=seed))

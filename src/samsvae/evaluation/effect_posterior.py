@@ -308,7 +308,12 @@ class EffectPosterior:
         with np.errstate(invalid="ignore", divide="ignore"):
             squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
             variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
-        return Shown(sums.mean - compared.mean, variance, sums.n_cells)
+        usable = group >= 0
+        n_cells, n_trained_on = (
+            np.bincount(group[of], minlength=n) for of in (usable, usable & self._of_split["train"])
+        )
+        trained_on = n_trained_on / np.maximum(n_cells, 1)
+        return Shown(sums.mean - compared.mean, variance, sums.n_cells, trained_on)
 
 
 def _responding(model: Estimator, screen: Screen, progress: bool) -> np.ndarray:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from samsvae.evaluation.shrinkage import (
-    GRID,
-    N_ZERO,
-    EffectPrior,
-    Posterior,
-    Predicted,
-    Shown,
-    Trust,
-    rank_one,
-)
+from samsvae.evaluation.shrinkage.evidence import Predicted, Shown, rank_one
+from samsvae.evaluation.shrinkage.mixture import GRID, N_ZERO
+from samsvae.evaluation.shrinkage.prior import EffectPrior, Posterior
+from samsvae.evaluation.shrinkage.trust import Trust
 
 _ENTRIES = 100_000
 """Pairs of condition and gene from which the weights are learned, at most."""
@@ -60,8 +54,10 @@ def zero_centred(shown: Shown, *, seed: int = 0) -> Posterior:
     n = len(shown.n_cells)
     if n == 0:
         return Posterior(*(spread,) * len(Posterior._fields))
-    nobody = Trust(np.zeros(n), np.ones(n), np.zeros(n), np.ones_like(spread))
+    nobody = Trust(np.zeros(n), np.ones(n), np.zeros(n), np.zeros_like(spread))
     log_weight = np.concatenate([np.log(weight), np.full(len(GRID), _NONE)])
-    prior = EffectPrior(log_weight, 1.0, 1.0, spread, nobody)
+    prior = EffectPrior(
+        log_weight, slope=1.0, inflation=1.0, lean=0.0, unit=1.0, spread=spread, trust=nobody
+    )
     nothing = np.zeros_like(spread)
     return prior.posterior(shown, Predicted(nothing, nothing))
