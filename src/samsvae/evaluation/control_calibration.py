@@ -33,14 +33,14 @@ def control_calibration(
     Parameters
     ----------
     model
-        Whose hyperparameters are taken.
+        Whose hyperparameters are taken, trained or not.
     screen
         Read with `sgrna_key`, with several sgRNAs among the control cells, and with training and
         validation cells.
     n_particles
         Of the models' effects.
     **training
-        As in `model.train`; by default as many steps as the model had.
+        As in `model.train`; by default as many steps as the model had, if it is trained.
 
     Returns
     -------
@@ -58,7 +58,9 @@ def control_calibration(
     names = sorted(set(screen.sgrna[screen.is_control].dropna()))
     if len(names) < 2:
         raise InputError(f"control cells have {len(names)} sgRNAs: expected at least two")
-    given = {"max_steps": max(1, int(model.history["step"].max())), **training}
+    given = dict(training)
+    if model.is_trained and not {"max_steps", "max_epochs"} & given.keys():
+        given["max_steps"] = max(1, int(model.history["step"].max()))
     shown = bool(given.get("progress", True))
     tables = []
     for name in track(names, "control sgRNAs", disable=not shown):
