@@ -66,8 +66,8 @@ def discoveries(
     Returns
     -------
     One row per condition (and sgRNA: `sgrna`) and gene: `estimate`, `sd`, `lower` and `upper`
-    (90 %), `lfsr` (local false sign rate: the probability that the effect is 0 or of the other
-    sign), `q_value` (the share of wrong signs among all rows with an lfsr as small: its cumulative
+    (90 %), `lfsr` (local false sign rate: the probability that there is no effect, or one of the
+    other sign), `q_value` (the share of such rows among all with an lfsr as small: its cumulative
     mean), `model` (ATE),
     `observed` (DE within batches; NaN without cells), `n_cells`. Where the model has no answer, or
     an effect cannot be told from that of batches, the row is NaN, with an lfsr of 1.
