@@ -18,6 +18,7 @@ from samsvae.evaluation.shrinkage import (
     fitted_prior,
     rank_one,
 )
+from samsvae.evaluation.shrinkage.mixture import below, quantile
 from samsvae.evaluation.shrinkage.trust import slopes
 
 N_COMPONENTS = 1 + 2 * len(GRID)
@@ -126,6 +127,16 @@ def test_the_mixture_by_numerical_integration() -> None:
     held = np.cumsum(density) * step / total
     np.testing.assert_allclose(found.upper, theta[np.searchsorted(held, 0.95)], atol=1e-3)
     np.testing.assert_allclose(found.lower, theta[np.searchsorted(held, 0.05)], atol=1e-3)
+
+
+def test_quantiles_of_any_mixture() -> None:
+    """Narrow, wide and far components: as many lie below as are asked for."""
+    rng = np.random.default_rng(0)
+    weight = rng.dirichlet(np.full(6, 0.3), 4000).T
+    mean, sd = rng.normal(0, 1, weight.shape), 10 ** rng.uniform(-4, 1, weight.shape)
+    for level in (0.05, 0.25, 0.75, 0.95):
+        found = quantile(weight, mean, sd, level)
+        np.testing.assert_allclose(below(weight, mean, sd, found), level, atol=1e-8)
 
 
 def test_a_condition_without_numbers_gets_the_mean_spread() -> None:
