@@ -20,6 +20,7 @@ def test_python(folder: Path) -> None:
     code = "\n".join(blocks("python", README))
     said = run([*PYTHON, "-c", code], folder)
     assert "G01+G02" in said
+    assert "lfsr" in said
     assert (folder / "runs" / "mine" / "model.json").is_file()
 
 
@@ -27,7 +28,7 @@ def test_python(folder: Path) -> None:
 def test_shell(folder: Path) -> None:
     (code,) = [block for block in blocks("sh", README) if "samsvae train" in block]
     run(["bash", "-e", "-c", code], folder)
-    for name in ("metrics.json", "effects.csv", "cells.h5ad", "report.html"):
+    for name in ("metrics.json", "effects.csv", "discoveries.csv", "report.html"):
         assert (folder / "runs" / "x" / name).is_file(), name
 
 

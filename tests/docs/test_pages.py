@@ -13,6 +13,7 @@ COMMANDS = [page for page in PAGES if blocks("sh", page)]
 
 CHECKS = {
     "index": "assert effects.shape == (2, len(screen.genes))",
+    "family": "assert model.mask_probabilities().shape[1] == 20",
     "large": "assert not screen.is_in_memory and model.is_trained",
     "combinations": """
 assert list(table.columns[2:6]) == ["predicted", "mc_se", "additive", "deviation"]
