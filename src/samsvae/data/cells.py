@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -103,6 +103,11 @@ class Cells:
         """Conditions of these cells, control first."""
         return tuple(self.condition_names[i] for i in np.unique(self.condition))
 
+    @cached_property
+    def position_of_condition(self) -> Mapping[str, int]:
+        """By condition of the whole screen, its position in `condition_names`."""
+        return {name: i for i, name in enumerate(self.condition_names)}
+
     @property
     def covariates(self) -> np.ndarray:
         """`cell covariate`: batches, one-hot in each batch column; of width 0 without any."""
@@ -172,7 +177,7 @@ class Cells:
         Doses, where they are not all 1, stand in a column of their own, in the labels' order.
         """
         notation = self.vocabulary.notation
-        read = [notation.read(name, self.perturbations) for name in self.condition_names]
+        read = list(map(self.vocabulary.read, self.condition_names))
         labels = [notation.write(dict.fromkeys(condition, 1.0)) for condition in read]
         obs = pd.DataFrame(
             {

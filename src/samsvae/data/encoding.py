@@ -52,12 +52,11 @@ class Joint(Encoding):
         self.columns = tuple(conditions)
         self.vocabulary = vocabulary
         self.unseen_as_control = unseen_as_control
-        position = {name: i for i, name in enumerate(vocabulary.perturbations)}
         self._column_of: dict[tuple[int, ...], int] = {}
         for column, name in enumerate(conditions):
-            received = vocabulary.notation.read(name, vocabulary.perturbations)
+            received = vocabulary.read(name)
             _check_doses(np.array(list(received.values())))
-            self._column_of[tuple(sorted(position[part] for part in received))] = column
+            self._column_of[tuple(sorted(vocabulary.column[part] for part in received))] = column
 
     def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
         """Return the rows, `cell column`.

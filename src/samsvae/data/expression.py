@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -189,6 +190,17 @@ def sums_of(
     for cells, values in blocks:
         total = total + (membership(group[cells], n_groups) @ values).toarray()
     return np.asarray(total), np.bincount(group[group >= 0], minlength=n_groups)
+
+
+def rows_of(group: np.ndarray, n_groups: int) -> list[np.ndarray]:
+    """Return the positions of the cells of each group, ascending; -1: of none.
+
+    >>> [rows.tolist() for rows in rows_of(np.array([1, -1, 0, 1]), 3)]
+    [[2], [0, 3], []]
+    """
+    order = np.argsort(group, kind="stable")
+    ends = np.searchsorted(group[order], np.arange(n_groups + 1))
+    return [order[first:last] for first, last in pairwise(ends)]
 
 
 def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> sp.csr_matrix:

@@ -158,10 +158,8 @@ class Screen(Cells):
         >>> len(screen.of("G01")), len(screen.of("G02+G01"))
         (150, 0)
         """
-        name = self.vocabulary.stored(condition)
-        if name not in self.condition_names:
-            return self[:0]
-        return self[self.condition == self.condition_names.index(name)]
+        position = self.position_of_condition.get(self.vocabulary.stored(condition))
+        return self[:0] if position is None else self[self.condition == position]
 
     @checked
     def with_split(self, split: pd.Series | Sequence[str]) -> Screen:
@@ -209,10 +207,9 @@ class Screen(Cells):
         matching.check_kinds(self.vocabulary, vocabulary)
         counts = matching.columns(self.counts, self.genes, vocabulary.genes)
         extended, batch = matching.recoded(self.batch, self.vocabulary, vocabulary)
-        notation = self.vocabulary.notation
-        conditions = [notation.read(name, self.perturbations) for name in self.condition_names]
+        conditions = list(map(self.vocabulary.read, self.condition_names))
         present = np.unique(self.condition)
-        received = dosage.rows([conditions[i] for i in present], vocabulary.perturbations)
+        received = dosage.rows([conditions[i] for i in present], vocabulary.column)
         named_alike = replace(
             self,
             vocabulary=extended,

@@ -32,9 +32,24 @@ class Vocabulary:
     symbols: tuple[str, ...] = ()
     """Of the genes, where they have others than their names."""
 
+    @cached_property
+    def column(self) -> Mapping[str, int]:
+        """By perturbation, its column of dosage."""
+        return {name: i for i, name in enumerate(self.perturbations)}
+
+    def read(self, condition: object) -> dict[str, float]:
+        """Return what a condition, named in any way, is made of: dose by perturbation.
+
+        Raises
+        ------
+        InputError
+            If a perturbation is not known.
+        """
+        return self.notation.read(condition, self.column.keys())
+
     def stored(self, condition: object) -> str:
         """Return a condition as it is stored: sorted."""
-        return self.notation.write(self.notation.read(condition, self.perturbations))
+        return self.notation.write(self.read(condition))
 
     @cached_property
     def batch_names(self) -> tuple[str, ...]:

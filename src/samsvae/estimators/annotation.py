@@ -169,8 +169,7 @@ class Annotation(Predictions, Mechanisms):
         return space
 
     def _parts(self, condition: str) -> Mapping[str, float]:
-        vocabulary = self.facts.vocabulary
-        return vocabulary.notation.read(condition, vocabulary.perturbations)
+        return self.facts.vocabulary.read(condition)
 
     def _group_of(self, condition: str, groups: pd.Series | Mapping[str, str]) -> str | None:
         if condition in groups:

@@ -91,7 +91,7 @@ class Facts:
             )
         return facts
 
-    @property
+    @cached_property
     def seen(self) -> tuple[str, ...]:
         """Perturbations that training cells received."""
         names = self.vocabulary.perturbations
@@ -110,14 +110,14 @@ class Facts:
         linked = present[0]  # control comes first
         while (more := linked | present[(present & linked).any(1)].any(0)).sum() > linked.sum():
             linked = more
-        read, names = self.vocabulary.notation.read, self.vocabulary.perturbations
         found = zip(self.conditions, (present & linked).any(1), strict=True)
-        return frozenset(part for name, known in found if known for part in read(name, names))
+        return frozenset(
+            part for name, known in found if known for part in self.vocabulary.read(name)
+        )
 
     def is_identified(self, condition: str) -> bool:
         """Whether the effect of a condition can be told from those of batches."""
-        read, names = self.vocabulary.notation.read, self.vocabulary.perturbations
-        return self.identified.issuperset(read(condition, names))
+        return self.identified.issuperset(self.vocabulary.read(condition))
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -170,10 +170,7 @@ class Facts:
 
     def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
         """Return conditions as dosage, refusing perturbations never seen in training."""
-        vocabulary = self.vocabulary
-        read = vocabulary.notation.read
-        received = [read(name, vocabulary.perturbations) for name in conditions]
-        rows = dosage.rows(received, vocabulary.perturbations)
+        rows = dosage.rows(list(map(self.vocabulary.read, conditions)), self.vocabulary.column)
         self.check_seen(np.unique(rows.indices))
         return rows
 

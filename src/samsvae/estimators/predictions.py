@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import torch
 from anndata import AnnData
 from rich.progress import track
 
@@ -236,7 +237,7 @@ class Predictions(Trained):
         notation, names = vocabulary.notation, vocabulary.perturbations
         if perturbation not in names:
             raise unknown("perturbation", perturbation, names)
-        besides = {} if background is None else notation.read(background, names)
+        besides = {} if background is None else vocabulary.read(background)
         if perturbation in besides:
             raise InputError(f"the background {background!r} holds {perturbation!r} itself")
         ascending = sorted({dose for given in doses for dose in notation.doses(given)})
@@ -293,18 +294,8 @@ class Predictions(Trained):
                 sizes = loader.screen.library_size
                 drawn.append(simulation.given_cells(self.module, row, loader, generator))
             else:
-                n, size = given.n_cells, given.library_size
-                sizes = self.facts.drawn_library_sizes(name, size, n, rng)
-                drawn.append(
-                    simulation.new_cells(
-                        self.module,
-                        row,
-                        sizes,
-                        self.facts.drawn_batches(n, rng),
-                        generator,
-                        panel=size != "observed",
-                    )
-                )
+                counts, sizes = self._new_cells(name, row, given, rng, generator)
+                drawn.append(counts)
             table = pd.DataFrame({"condition": name}, index=pd.RangeIndex(drawn[-1].shape[0]))
             if has_library_size:
                 table["library_size"] = sizes
@@ -315,10 +306,35 @@ class Predictions(Trained):
         stacked = sp.vstack(drawn, "csr") if sp.issparse(drawn[0]) else np.concatenate(drawn)
         return AnnData(stacked, obs=pd.concat(obs), var=var)
 
+    def _new_cells(
+        self,
+        condition: str,
+        received: sp.csr_matrix,
+        given: SimulationSettings,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> tuple[simulation.Cells, np.ndarray]:
+        """Return counts of new cells, and their library sizes."""
+        n, size = given.n_cells, given.library_size
+        sizes = self.facts.drawn_library_sizes(condition, size, n, rng)
+        batches = self.facts.drawn_batches(n, rng)
+        panel = size != "observed"
+        drawn = simulation.new_cells(self.module, received, sizes, batches, generator, panel=panel)
+        return drawn, sizes
+
     @checked
-    def cells(self, condition: str, *, n_cells: int, seed: int) -> simulation.Cells:
-        """Return counts of so many simulated cells under a condition, at observed library sizes."""
-        return self.simulate([condition], n_cells=n_cells, seed=seed).X
+    def cells(
+        self, conditions: Iterable[str], *, n_cells: int, seed: int
+    ) -> Iterator[simulation.Cells]:
+        """Yield counts of so many simulated cells under each condition, at observed library sizes.
+
+        Those of a condition do not depend on the others.
+        """
+        given, asked = SimulationSettings(n_cells=n_cells, seed=seed), list(conditions)
+        generator = self._generator(seed)
+        for name, row in zip(asked, self.encoding(self.facts.received(asked)), strict=True):
+            rng = np.random.default_rng(seed)
+            yield self._new_cells(name, row, given, rng, generator.manual_seed(seed))[0]
 
 
 def _ends(results: Sequence[Effect]) -> dict[str, np.ndarray]:

@@ -174,11 +174,11 @@ def check_facts(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
 
 def check_conditions(conditions: Sequence[str], vocabulary: Vocabulary) -> None:
     """Raise unless conditions are of the perturbations, as these are written, control first."""
-    notation, known = vocabulary.notation, frozenset(vocabulary.perturbations)
+    notation = vocabulary.notation
     if not conditions or conditions[0] != notation.control:
         raise InputError(f"the first of facts.conditions is not {got(notation.control)}")
     for name in conditions:
-        if notation.write(notation.read(name, known)) != name:
+        if vocabulary.stored(name) != name:
             raise InputError(f"facts.conditions hold {got(name)}, written in another way")
 
 

@@ -15,6 +15,8 @@ outperform simple linear baselines, Nature Methods 2025.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,8 +24,10 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from samsvae.data.expression import rows_of
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
+from samsvae.data.stored import StoredCounts
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, note, unknown
@@ -149,18 +153,26 @@ class Baseline(ABC):
         )
 
     @checked
-    def cells(self, condition: str, *, n_cells: int, seed: int) -> sp.csr_matrix | None:
-        """Return counts of at most so many training cells that stand for a condition.
+    def cells(
+        self, conditions: Iterable[str], *, n_cells: int, seed: int
+    ) -> Iterator[sp.csr_matrix | None]:
+        """Yield counts of at most so many training cells that stand for each condition.
 
         None: it predicts means alone.
         """
-        alike = self._alike(condition)
-        if alike is None:
+        before = counts = None
+        for rows in map(self._alike, conditions):
+            if rows is not before:
+                before, counts = rows, self._counts(rows, n_cells, seed)
+            yield counts
+
+    def _counts(self, rows: np.ndarray | None, n_cells: int, seed: int) -> sp.csr_matrix | None:
+        if rows is None:
             return None
-        rows = np.flatnonzero(alike)
         if len(rows) > n_cells:
             rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
-        return self._train[rows].to_memory().counts
+        counts = self._train.counts[rows]
+        return counts.to_memory() if isinstance(counts, StoredCounts) else counts
 
     def iwelbo(
         self, screen: Screen, *, n_particles: int, seed: int, progress: bool
@@ -169,7 +181,7 @@ class Baseline(ABC):
         raise InputError(f"{self.name} has no likelihood: it predicts means")
 
     def _alike(self, condition: str) -> np.ndarray | None:
-        """Return which training cells stand for a condition, `cell`; None: means alone do."""
+        """Return which training cells stand for a condition, by position; None: means alone do."""
         return None
 
     @abstractmethod
@@ -178,9 +190,8 @@ class Baseline(ABC):
 
     def _parts(self, condition: str) -> list[str]:
         """Return the single conditions that a condition is made of, as they are stored."""
-        notation = self.screen.vocabulary.notation
-        received = notation.read(condition, self.screen.perturbations)
-        return [notation.write({name: dose}) for name, dose in received.items()]
+        received = self.vocabulary.read(condition)
+        return [self.vocabulary.notation.write({name: dose}) for name, dose in received.items()]
 
     def _means_on(self, scale: Scale | None) -> Means:
         known = scales_of(self.screen.vocabulary)
@@ -207,7 +218,11 @@ class NoChange(Baseline):
         return np.zeros_like(means.mean)
 
     def _alike(self, condition: str) -> np.ndarray:
-        return self._train.is_control
+        return self._control
+
+    @cached_property
+    def _control(self) -> np.ndarray:
+        return np.flatnonzero(self._train.is_control)
 
 
 class PerturbationMean(Baseline):
@@ -219,7 +234,11 @@ class PerturbationMean(Baseline):
         return means.mean
 
     def _alike(self, condition: str) -> np.ndarray:
-        return ~self._train.is_control
+        return self._perturbed
+
+    @cached_property
+    def _perturbed(self) -> np.ndarray:
+        return np.flatnonzero(~self._train.is_control)
 
 
 class ConditionMean(Baseline):
@@ -237,9 +256,11 @@ class ConditionMean(Baseline):
         return delta * (n / (n + 50))
 
     def _alike(self, condition: str) -> np.ndarray:
-        train = self._train
-        stored = self.vocabulary.stored(condition)
-        return train.condition == train.condition_names.index(stored)
+        return self._own[self._train.position_of_condition[self.vocabulary.stored(condition)]]
+
+    @cached_property
+    def _own(self) -> list[np.ndarray]:
+        return rows_of(self._train.condition, len(self._train.condition_names))
 
 
 class Additive(Baseline):
@@ -298,8 +319,7 @@ class LinearPCA(Baseline):
         self._fits: dict[Scale, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
-        names = self.screen.perturbations
-        received = self.screen.vocabulary.notation.read(condition, names)
+        received = self.vocabulary.read(condition)
         if means.scale not in self._fits:
             self._fits[means.scale] = self._fit(means)
         fitted = self._fits[means.scale]
@@ -312,8 +332,7 @@ class LinearPCA(Baseline):
     def _fit(self, means: Means) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Return G, W and b; None without a single condition whose target is among the genes."""
         singles = [name for name in means.conditions if len(self._parts(name)) == 1]
-        read, names = self.screen.vocabulary.notation.read, self.screen.perturbations
-        targets = [next(iter(read(name, names))) for name in singles]
+        targets = [next(iter(self.vocabulary.read(name))) for name in singles]
         known = [i for i, target in enumerate(targets) if target in self._gene]
         if not known:
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -9,6 +11,7 @@ from samsvae.data.expression import Expression, normalised
 from samsvae.data.screen import Screen
 from samsvae.evaluation.predictor import Predictor
 from samsvae.metrics.distances import median_distance
+from samsvae.metrics.records import Clouds
 from samsvae.types import Scale
 
 _COMPONENTS = 30
@@ -41,17 +44,17 @@ class Space:
         self.screen, self.values = screen, values
         self.scale, self.n_cells, self.seed = scale, n_cells, seed
         self.train = np.asarray(screen.split) == "train"
-        rows = self.some(self.train, _FIT)
+        rows = self.some(np.flatnonzero(self.train), _FIT)
         k = min(_COMPONENTS, min(len(rows), values.shape[1]) - 1)
         pca = PCA(k, svd_solver="arpack", random_state=seed) if k > 0 else None
         self.components = pca and pca.fit(values[rows])
-        control = self.of(self.some(self.train & screen.is_control))
+        control = self.of(self.some(np.flatnonzero(self.train & screen.is_control)))
         several = control is not None and len(control) > 1
         self.kernel = median_distance(np.asarray(control)) if several else np.nan
 
-    def some(self, cells: np.ndarray, most: int | None = None) -> np.ndarray:
-        """Return the positions of at most so many of these cells, `cell` boolean."""
-        rows, most = np.flatnonzero(cells), most or self.n_cells
+    def some(self, rows: np.ndarray, most: int | None = None) -> np.ndarray:
+        """Return at most so many of these cells, by position."""
+        most = most or self.n_cells
         if len(rows) <= most:
             return rows
         return np.sort(np.random.default_rng(self.seed).choice(rows, most, replace=False))
@@ -68,14 +71,23 @@ class Space:
         points[rows] = np.concatenate(parts)
         return points
 
-    def predicted(self, predictor: Predictor, condition: str) -> np.ndarray | None:
-        """Return cells that a predictor expects under a condition, `cell component`.
+    def predicted(self, predictor: Predictor, conditions: Sequence[str]) -> Clouds:
+        """Return cells that a predictor expects under conditions.
 
-        None: it predicts means alone, or has no answer for the condition.
+        None: it predicts means alone, or has no answer for the condition. Where it expects the
+        same cells, they are held once.
         """
-        if not predictor.answers_for(condition):
-            return None
-        counts = predictor.cells(condition, n_cells=self.n_cells, seed=self.seed)
+        known = [name for name in conditions if predictor.answers_for(name)]
+        found: dict[str, np.ndarray | None] = {}
+        before = points = None
+        drawn = predictor.cells(known, n_cells=self.n_cells, seed=self.seed) if known else ()
+        for name, counts in zip(known, drawn, strict=True):
+            if counts is not before:
+                before, points = counts, self._predicted(counts)
+            found[name] = points
+        return Clouds([found.get(name) for name in conditions], self.kernel)
+
+    def _predicted(self, counts: sp.csr_matrix | np.ndarray | None) -> np.ndarray | None:
         if counts is None or not counts.shape[0]:
             return None
         return self._projected(normalised(sp.csr_matrix(counts), self.scale))

@@ -172,7 +172,7 @@ def _tables(
 def _parts(model: Estimator, condition: str) -> list[str]:
     """Return the perturbations of a combination, each a condition with its dose."""
     vocabulary = model.vocabulary
-    received = vocabulary.notation.read(condition, vocabulary.perturbations)
+    received = vocabulary.read(condition)
     return [vocabulary.notation.write({name: dose}) for name, dose in received.items()]
 
 

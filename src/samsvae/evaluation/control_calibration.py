@@ -79,7 +79,8 @@ def _pretending(screen: Screen, sgrna: str) -> Screen:
     vocabulary = screen.vocabulary
     names = tuple(sorted((*vocabulary.perturbations, sgrna)))
     column = names.index(sgrna)
-    old = [names.index(name) for name in vocabulary.perturbations]
+    place = {name: i for i, name in enumerate(names)}
+    old = [place[name] for name in vocabulary.perturbations]
     received = sp.lil_matrix((len(screen), len(names)), dtype=screen.dosage.dtype)
     received[:, old] = screen.dosage
     rows = np.flatnonzero(screen.is_control & np.asarray(screen.sgrna == sgrna))

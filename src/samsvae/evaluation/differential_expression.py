@@ -77,9 +77,10 @@ def position_of(screen: Screen, condition: object) -> int:
         If there is no such condition in the whole screen.
     """
     stored = screen.vocabulary.stored(condition)
-    if stored not in screen.condition_names:
+    position = screen.position_of_condition.get(stored)
+    if position is None:
         raise unknown("condition", stored, screen.condition_names)
-    return screen.condition_names.index(stored)
+    return position
 
 
 def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:

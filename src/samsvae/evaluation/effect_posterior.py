@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae.data.expression import Expression, expression
@@ -44,7 +43,8 @@ class Answer(NamedTuple):
 class _Learned(NamedTuple):
     """What is learned of conditions, and what they are looked at with."""
 
-    conditions: list[str]
+    place: dict[str, int]
+    """By condition, its row."""
     predicted: Predicted
     prior: EffectPrior
     identified: np.ndarray
@@ -188,9 +188,9 @@ class EffectPosterior:
             uns={"scale": given.scale or self.model.module.likelihood.scales[0]},
         )
 
-    def cells(self, condition: str, *, n_cells: int, seed: int) -> sp.csr_matrix | None:
-        """Return None: it predicts means alone."""
-        return None
+    def cells(self, conditions: Iterable[str], *, n_cells: int, seed: int) -> Iterator[None]:
+        """Yield None: it predicts means alone."""
+        return (None for _ in conditions)
 
     def iwelbo(
         self, screen: Screen, *, n_particles: int, seed: int, progress: bool
@@ -212,8 +212,8 @@ class EffectPosterior:
         """
         stored = [self.model.facts.stored(name) for name in asked]
         learned = self._learned(stored, given)
-        rows = np.array([learned.conditions.index(name) for name in stored], int)
-        place = {name: i for i, name in enumerate(learned.conditions)}
+        place = learned.place
+        rows = np.array([place[name] for name in stored], int)
         shown = self._shown(
             learned.values, self._rows_of(place), observed, learned.scale, n=len(place)
         )
@@ -252,7 +252,7 @@ class EffectPosterior:
         group[known] = inverse.ravel()
         every = np.ones(len(screen), bool)
         shown = self._shown(learned.values, group, every, learned.scale, n=pairs.shape[1])
-        rows = np.array([learned.conditions.index(stored[i]) for i in pairs[0]], int)
+        rows = np.array([learned.place[stored[i]] for i in pairs[0]], int)
         names = [(asked[i], str(screen.sgrna.categories[j])) for i, j in pairs.T]
         return learned.answer(rows, shown), names
 
@@ -265,8 +265,7 @@ class EffectPosterior:
     def _learned(self, stored: Sequence[str], given: EffectSettings) -> _Learned:
         """Return what training and validation cells say of effects, and what the model does."""
         scale = given.scale or self.model.module.likelihood.scales[0]
-        seen = list(self.seen[1:])
-        every = [*seen, *dict.fromkeys(name for name in stored if name not in seen)]
+        every = list(dict.fromkeys((*self.seen[1:], *stored)))
         effects = self.model.effects(
             every,
             scale=scale,
@@ -282,14 +281,15 @@ class EffectPosterior:
         variance = np.nan_to_num(half / _HALF_WIDTH) ** 2 + effects.layers["mc_se"] ** 2
         predicted = Predicted(np.asarray(effects.X, float), variance)
         values = expression(self.screen, scale, weight=self._weight)
-        row = self._rows_of({name: i for i, name in enumerate(every)})
+        place = {name: i for i, name in enumerate(every)}
+        row = self._rows_of(place)
         train, valid = (
             self._shown(values, row, cells, scale, n=len(every))
             for cells in self._of_split.values()
         )
         prior = fitted_prior(train, valid, predicted, seed=given.seed)
         identified = np.asarray(effects.obs["identified"], bool)
-        return _Learned(every, predicted, prior, identified, values, scale)
+        return _Learned(place, predicted, prior, identified, values, scale)
 
     def _shown(
         self, values: Expression, row: np.ndarray, cells: np.ndarray, scale: Scale, *, n: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -185,7 +185,7 @@ def evaluated(
     }
     bar = track(work.items(), "effects", disable=not given.progress)
     answers = {name: Answers.of(one, conditions, **asked) for name, one in bar}
-    rows: list[dict[str, Any]] = []
+    rows: list[pd.DataFrame] = []
     for subject in found:
         predictions = {name: answers[name].on(subject, one) for name, one in work.items()}
         ranges: dict[tuple[str, str], Halved] = {}
@@ -206,11 +206,11 @@ def evaluated(
             for metric, score in scored(prediction, observation).items():
                 shares = ranges[name, metric].shares if (name, metric) in ranges else None
                 mc_se = likelihood.mc_se if score.metric.part == "likelihood" else np.nan
-                rows += _rows(subject, name, score, shares, given.seed, mc_se)
+                rows.append(_rows(subject, name, score, shares, given.seed, mc_se))
         for (name, _), half in ranges.items():
             if name == DUPLICATE:
-                rows += _rows(subject, name, half.scores, half.shares, given.seed, np.nan)
-    table = pd.DataFrame(rows)
+                rows.append(_rows(subject, name, half.scores, half.shares, given.seed, np.nan))
+    table = pd.concat(rows, ignore_index=True)
     kept = {"scale": scale, "basal": given.basal, "n_particles": given.n_particles}
     table.attrs |= {**kept, **_left_out(named, found)}
     if not fixed_draws:
@@ -302,26 +302,31 @@ def _check_unseen(predictors: Mapping[str, Predictor], subject: Subject) -> None
 
 def _rows(
     subject: Subject, name: str, scores: Scored, shares: np.ndarray | None, seed: int, mc_se: float
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one metric of one predictor."""
+) -> pd.DataFrame:
+    """Return the rows of one metric of one predictor."""
     values = scores.all()
-    shares = np.full(len(values), np.nan) if shares is None else shares
+    n = len(values)
     names, cells = list(subject.conditions), list(subject.n_cells)
-    if len(values) > len(names) + 1:  # control has a score of its own
+    if n > len(names) + 1:  # control has a score of its own
         names.append(subject.screen.condition_names[0])
         cells.append(scores.statistics[-1, 1])
     lower, upper = bootstrap(scores.metric, scores.statistics, seed=seed)
-    for i, condition in enumerate((*names, POOLED)):
-        together = condition == POOLED
-        yield {
+    return pd.DataFrame(
+        {
             "predictor": name,
             "split": subject.label,
-            "condition": condition,
+            "condition": [*names, POOLED],
             "metric": scores.metric.name,
-            "value": values[i],
-            "lower": lower if together else np.nan,
-            "upper": upper if together else np.nan,
-            "mc_se": mc_se if together else np.nan,
-            "dynamic_range": shares[i],
-            "n_cells": int(sum(cells) if together else cells[i]),
+            "value": values,
+            "lower": _of_all(lower, n),
+            "upper": _of_all(upper, n),
+            "mc_se": _of_all(mc_se, n),
+            "dynamic_range": np.full(n, np.nan) if shares is None else shares,
+            "n_cells": np.array([*cells, sum(cells)], int),
         }
+    )
+
+
+def _of_all(value: float, n: int) -> np.ndarray:
+    """Return what is known of all conditions together alone: of the last of n rows."""
+    return np.append(np.full(n - 1, np.nan), value)

@@ -13,7 +13,7 @@ from samsvae.data.screen import Screen
 from samsvae.evaluation.predictor import Predictor
 from samsvae.evaluation.subject import Subject
 from samsvae.metrics.interactions import interaction
-from samsvae.metrics.records import Clouds, Intervals, Prediction
+from samsvae.metrics.records import Intervals, Prediction
 
 _ENDS = {0.5: ("lower_50", "upper_50"), 0.9: ("lower", "upper")}
 """By level, the layers that hold the ends of the intervals."""
@@ -92,9 +92,7 @@ class Answers(NamedTuple):
             effects,
             {size: interaction(frame, subject.combinations) for size, frame in frames.items()},
             self._intervals(effects["observed"], conditions),
-            None
-            if space is None
-            else Clouds([space.predicted(predictor, name) for name in conditions], space.kernel),
+            None if space is None else space.predicted(predictor, conditions),
         )
 
     def _intervals(self, ate: np.ndarray, conditions: Sequence[str]) -> Intervals | None:

@@ -120,7 +120,7 @@ def _correlations(blocks: Iterable[Block], cells: Screen, effects: pd.DataFrame)
     """Return r(ATE, DE), of all conditions together and of each."""
     n_conditions = len(cells.condition_names)
     change = differences_from_control(blocks, cells.condition, cells.batch, n_conditions)
-    position = [cells.condition_names.index(name) for name in effects.index]
+    position = [cells.position_of_condition[name] for name in effects.index]
     de, ate = change[position], effects.to_numpy()
     each = [pearson(a, d) for a, d in zip(ate, de, strict=True)]
     return pd.Series([pearson(ate, de), *each], [POOLED, *effects.index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,11 +52,11 @@ class Predictor(Protocol):
         """
 
     def cells(
-        self, condition: str, *, n_cells: int, seed: int
-    ) -> sp.csr_matrix | np.ndarray | None:
-        """Return counts of at most so many cells under a condition, at observed library sizes.
+        self, conditions: Iterable[str], *, n_cells: int, seed: int
+    ) -> Iterator[sp.csr_matrix | np.ndarray | None]:
+        """Yield counts of at most so many cells under each condition, at observed library sizes.
 
-        None: it predicts means alone.
+        None: it predicts means alone. The very same object: the very same cells.
         """
 
     @property

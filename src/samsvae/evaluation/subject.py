@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from samsvae.data.expression import Expression, expression
+from samsvae.data.expression import Expression, expression, rows_of
 from samsvae.data.screen import Screen
 from samsvae.data.training import training_cells
 from samsvae.data.vocabulary import SPLITS
@@ -66,8 +66,8 @@ class Subject:
         parts = [name for names in self.combinations.values() for name in names]
         self.parts = tuple(dict.fromkeys(parts))
         self.part = _positions(screen, self.parts)
-        notation, genes = screen.vocabulary.notation, screen.vocabulary.position_of_target
-        received = [notation.read(name, screen.perturbations) for name in self.conditions]
+        genes = screen.vocabulary.position_of_target
+        received = list(map(screen.vocabulary.read, self.conditions))
         self.targets = [[genes[name] for name in names if name in genes] for names in received]
         # What is summed, over and over: the cells that are compared.
         self._rows = np.flatnonzero((self.group >= 0) | (self.part >= 0) | self.control)
@@ -127,7 +127,8 @@ class Subject:
             perturbation_mean=self.perturbation_mean,
             targets=self.targets,
         )
-        scored = np.array([self.conditions.index(name) for name in self.combinations], int)
+        place = {name: i for i, name in enumerate(self.conditions)}
+        scored = np.array([place[name] for name in self.combinations], int)
         beyond = self._interaction(observed.effect, among)
         return Observation(observed, scored, beyond, self._clouds(among))
 
@@ -161,7 +162,7 @@ class Subject:
         if self.space is None or self._points is None:
             return None
         group, points = np.where(among, self.group, -1), self._points
-        rows = (self.space.some(group == i) for i in range(len(self.conditions)))
+        rows = map(self.space.some, rows_of(group, len(self.conditions)))
         each = [points[some] if len(some) else None for some in rows]
         return Clouds(each, self.space.kernel)
 
@@ -243,19 +244,17 @@ def subjects(
 def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
     """Return, `cell`, the position of each cell's condition among some; -1: none of them."""
     position = np.full(len(screen.condition_names), -1)
-    names = {name: i for i, name in enumerate(screen.condition_names)}
-    for i, name in enumerate(conditions):
-        position[names[name]] = i
+    position[[screen.position_of_condition[name] for name in conditions]] = range(len(conditions))
     return position[screen.condition]
 
 
 def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:
     """Return, of each combination whose parts have cells of their own, what it is made of."""
-    notation, known = screen.vocabulary.notation, set(screen.conditions)
+    write, known = screen.vocabulary.notation.write, set(screen.conditions)
     found = {}
     for name in conditions:
-        received = notation.read(name, screen.perturbations)
-        parts = [notation.write({one: dose}) for one, dose in received.items()]
+        received = screen.vocabulary.read(name)
+        parts = [write({one: dose}) for one, dose in received.items()]
         if len(parts) > 1 and known.issuperset(parts):
             found[name] = parts
     return found

@@ -85,11 +85,14 @@ def effects_of(
     n_genes = effects.n_vars
     observed, n_cells = np.full(effects.shape, np.nan), np.asarray(effects.obs["n_train_cells"])
     if screen is not None:
-        measured = [name for name in conditions if name in screen.conditions]
+        present = set(screen.conditions)
+        measured = [name for name in conditions if name in present]
         if measured:
             found = differential_expression(screen, measured, scale=scale)
             observed = found.reindex(conditions)[list(effects.var_names)].to_numpy()
-        n_cells = np.array([len(screen.of(name)) for name in conditions])
+        counted = np.bincount(screen.condition, minlength=len(screen.condition_names))
+        place = screen.position_of_condition
+        n_cells = np.array([counted[place[n]] if n in place else 0 for n in conditions])
     table = pd.DataFrame(
         {
             "condition": np.repeat(conditions, n_genes),
@@ -223,10 +226,7 @@ def scores_of(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
 
 
 def _overview(screen: Screen) -> dict[str, Any]:
-    parts = screen.vocabulary.notation
-    several = [
-        name for name in screen.conditions if len(parts.read(name, screen.perturbations)) > 1
-    ]
+    several = [name for name in screen.conditions if len(screen.vocabulary.read(name)) > 1]
     sizes = screen.library_size if screen.vocabulary.counts else np.full(1, np.nan)
     return {
         "n_cells": len(screen),
@@ -270,10 +270,10 @@ def _batches(screen: Screen) -> pd.DataFrame | None:
 
 def _combinations(model: Estimator, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the combinations among conditions, with what each is made of."""
-    notation, known = model.vocabulary.notation, model.vocabulary.perturbations
-    received = {name: notation.read(name, known) for name in names}
+    write = model.vocabulary.notation.write
+    received = {name: model.vocabulary.read(name) for name in names}
     return {
-        name: tuple(notation.write({one: dose}) for one, dose in some.items())
+        name: tuple(write({one: dose}) for one, dose in some.items())
         for name, some in received.items()
         if len(some) > 1
     }

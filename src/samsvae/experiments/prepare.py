@@ -152,14 +152,14 @@ def without_unused(screen: Screen) -> Screen:
 
 def plain(screen: Screen) -> Screen:
     """Return the screen with its conditions written as "control", "A", "A+B"."""
-    before, notation = screen.vocabulary.notation, Notation()
+    notation = Notation()
     odd = [name for name in screen.perturbations if notation.separator in name]
     if odd:
         raise InputError(
             f"names of perturbations hold {notation.separator!r}: {listed(odd)}; the experiments "
             "join combinations by it, rename them"
         )
-    read = [before.read(name, screen.perturbations) for name in screen.condition_names]
+    read = list(map(screen.vocabulary.read, screen.condition_names))
     return replace(
         screen,
         vocabulary=replace(screen.vocabulary, notation=notation),

@@ -6,7 +6,9 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 
-def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
+def energy_distance(
+    x: np.ndarray, y: np.ndarray, within: tuple[float, float] | None = None
+) -> float:
     """Return 2 E|X - Y| - E|X - X'| - E|Y - Y'|, the unbiased estimate from two sets of cells.
 
     0 in expectation for two sets of the same distribution, so it may be negative.
@@ -15,6 +17,8 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
     ----------
     x, y
         `cell feature`, at least two cells each: else NaN.
+    within
+        `spread` of x and of y, where these are known.
 
     References
     ----------
@@ -30,10 +34,18 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
     """
     if min(len(x), len(y)) < 2:
         return float("nan")
-    return 2 * float(cdist(x, y).mean()) - _within(cdist(x, x)) - _within(cdist(y, y))
+    own, other = within or (spread(x), spread(y))
+    return 2 * float(cdist(x, y).mean()) - own - other
 
 
-def mmd(x: np.ndarray, y: np.ndarray, scale: float) -> float:
+def spread(x: np.ndarray) -> float:
+    """Return E|X - X'|: the mean distance between two different cells; NaN of fewer than two."""
+    return _within(cdist(x, x)) if len(x) > 1 else float("nan")
+
+
+def mmd(
+    x: np.ndarray, y: np.ndarray, scale: float, within: tuple[float, float] | None = None
+) -> float:
     """Return the squared maximum mean discrepancy, the unbiased estimate, of a Gaussian kernel.
 
     E k(X, X') + E k(Y, Y') - 2 E k(X, Y) with k(a, b) = exp(-|a - b|^2 / (2 scale^2)).
@@ -44,6 +56,8 @@ def mmd(x: np.ndarray, y: np.ndarray, scale: float) -> float:
         `cell feature`, at least two cells each: else NaN.
     scale
         Of the kernel, in the units of the features; NaN, or 0: there is no answer.
+    within
+        `likeness` of x and of y, where these are known.
 
     References
     ----------
@@ -52,12 +66,20 @@ def mmd(x: np.ndarray, y: np.ndarray, scale: float) -> float:
     if min(len(x), len(y)) < 2 or not scale > 0:
         return float("nan")
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        values: np.ndarray = np.exp(-cdist(a, b, "sqeuclidean") / (2 * scale**2))
-        return values
+    own, other = within or (likeness(x, scale), likeness(y, scale))
+    return own + other - 2 * float(_kernel(x, y, scale).mean())
 
-    within = (_within(kernel(z, z) - np.eye(len(z))) for z in (x, y))
-    return sum(within) - 2 * float(kernel(x, y).mean())
+
+def likeness(x: np.ndarray, scale: float) -> float:
+    """Return E k(X, X') of two different cells; NaN of fewer than two, or without a scale."""
+    if len(x) < 2 or not scale > 0:
+        return float("nan")
+    return _within(_kernel(x, x, scale) - np.eye(len(x)))
+
+
+def _kernel(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
+    values: np.ndarray = np.exp(-cdist(a, b, "sqeuclidean") / (2 * scale**2))
+    return values
 
 
 def median_distance(x: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -117,10 +118,19 @@ def bootstrap(
     n = len(rows)
     if n < 2:
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_draws)
-    scores = metric.finish(drawn @ rows / n)
+    scores = metric.finish(_drawn(n, n_draws, seed) @ rows / n)
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=1)
+def _drawn(n: int, n_draws: int, seed: int) -> np.ndarray:
+    """Return how often each of n conditions is in each draw, `draw condition`.
+
+    Kept: most metrics of most predictors score the same conditions.
+    """
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_draws)
+    return drawn.astype(float)  # a product of real numbers is the fast one
 
 
 def _scored(statistics: np.ndarray) -> np.ndarray:

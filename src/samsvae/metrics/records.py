@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from samsvae.metrics.distances import likeness, spread
 from samsvae.metrics.observed import Observed
 
 
-class Clouds(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Clouds:
     """Cells of conditions as points in a space of few components."""
 
     cells: list[np.ndarray | None]
     """By condition, `cell component`; None: there are none, or means alone are predicted."""
     kernel: float
     """Width of a Gaussian kernel in this space; NaN, or 0: there is none."""
+
+    @cached_property
+    def spread(self) -> list[float]:
+        """By condition: how far its own cells are apart."""
+        return self._of_each(spread)
+
+    @cached_property
+    def likeness(self) -> list[float]:
+        """By condition: how alike its own cells are, by the kernel."""
+        return self._of_each(lambda cells: likeness(cells, self.kernel))
+
+    def _of_each(self, value: Callable[[np.ndarray], float]) -> list[float]:
+        """Return a value of each condition, taken once of cells that several conditions share."""
+        found: list[float] = []
+        before = None
+        for cells in self.cells:
+            if cells is None:
+                found.append(float("nan"))
+            else:
+                found.append(found[-1] if cells is before else value(cells))
+            before = cells
+        return found
 
 
 class Intervals(NamedTuple):

@@ -38,15 +38,19 @@ def _mean_of(
 
 
 def _distance_of(
-    name: str, distance: Callable[[np.ndarray, np.ndarray, float], float]
+    name: str,
+    distance: Callable[[np.ndarray, np.ndarray, float, tuple[float, float]], float],
+    within: Callable[[Clouds], list[float]],
 ) -> Metric[Clouds]:
     """Return the metric whose pooled score is the mean distance of each condition's clouds."""
 
     def statistics(predicted: Clouds, seen: Clouds) -> np.ndarray:
-        pairs = zip(predicted.cells, seen.cells, strict=True)
-        return np.array(
-            [[np.nan if x is None or y is None else distance(x, y, seen.kernel)] for x, y in pairs]
-        )
+        found = np.full((len(seen.cells), 1), np.nan)
+        for i, (x, y) in enumerate(zip(predicted.cells, seen.cells, strict=True)):
+            if x is not None and y is not None and len(y) > 1:
+                both = within(predicted)[i], within(seen)[i]
+                found[i] = distance(x, y, seen.kernel, both)
+        return found
 
     return Metric(name, statistics, first, "observed", best=0, part="clouds")
 
@@ -108,8 +112,10 @@ METRICS: list[Metric[Any]] = [
         part="interactions",
     ),
     # Of distributions of cells.
-    _distance_of("e_distance", lambda x, y, _: energy_distance(x, y)),
-    _distance_of("mmd", mmd),
+    _distance_of(
+        "e_distance", lambda x, y, _, within: energy_distance(x, y, within), lambda c: c.spread
+    ),
+    _distance_of("mmd", mmd, lambda c: c.likeness),
     # Of intervals.
     _coverage_of(0.5),
     _coverage_of(0.9),
