@@ -181,8 +181,12 @@ def simulated_screen(
         truth = replace(truth, weights=(*_mixed(rng, n_latent, n_genes), truth.weights[3]))
 
     chosen = rng.choice(pairs, n_combinations, replace=False)
-    first, second = np.triu_indices(n_perturbations, 1)
-    doubles = [{names[first[i]]: 1.0, names[second[i]]: 1.0} for i in sorted(chosen)]
+    # Pairs (0, 1), (0, 2), ..., (1, 2), ... by their number: never a list of all.
+    starts = np.cumsum([0, *range(n_perturbations - 1, 0, -1)])
+    chosen = np.sort(chosen)
+    first = np.searchsorted(starts, chosen, side="right") - 1
+    second = chosen - starts[first] + first + 1
+    doubles = [{names[a]: 1.0, names[b]: 1.0} for a, b in zip(first, second, strict=True)]
     conditions: list[dict[str, float]] = [{}, *({name: 1.0} for name in names), *doubles]
     n_cells = np.repeat(cells_per_condition, len(conditions))
     n_cells[0] = n_control

@@ -183,15 +183,16 @@ class Annotation(Predictions, Mechanisms):
         if not isinstance(self.module.mechanism, AdditiveShift):
             return {}
         received = self.encoding(self.facts.received(conditions))
-        doses = received.toarray().astype(float)
+        doses = received.astype(float)  # sparse: conditions x perturbations may be many
         if self.module.mechanism.response is not None:
             curve = self.dose_parameters().fillna(1.0)
-            half, slope = (curve[name].to_numpy() for name in ("half_dose", "slope"))
-            doses = np.where(doses > 0, doses**slope / (doses**slope + half**slope), 0.0)
+            half, slope = (curve[name].to_numpy()[doses.indices] for name in ("half_dose", "slope"))
+            power = doses.data**slope
+            doses.data = power / (power + half**slope)
         probability, embedding = (
             table.fillna(0).to_numpy() for table in (self.mask_probabilities(), self.embeddings())
         )
-        spared = np.exp((doses != 0) @ np.log1p(-probability.clip(max=1 - 1e-12)))
+        spared = np.exp(doses.astype(bool) @ np.log1p(-probability.clip(max=1 - 1e-12)))
         return {
             STATE: doses @ (probability * embedding),
             EMBEDDING: doses @ embedding,

@@ -12,7 +12,7 @@ from rich.progress import track
 from samsvae.errors import check_count, note
 from samsvae.estimators.shifts import Shifts
 from samsvae.inference.latent import Batches
-from samsvae.inference.mechanisms import drawn_shifts, loadings, movement, program_of
+from samsvae.inference.mechanisms import loadings, movements, program_of
 from samsvae.settings.arguments import checked
 
 _LOADING = ("loading", "lower", "upper", "mc_se", "sd")
@@ -140,15 +140,22 @@ class Mechanisms(Shifts):
         column = torch.from_numpy(pd.Index(self.encoding.columns).get_indexer(moving))
         generator = self._generator(seed)
         dimensions = [int(str(name)[1:]) for name in table.index]
-        shifts = drawn_shifts(
-            self.module, column.to(generator.device), dimensions, _DRAWS, generator
+        moves = np.zeros((len(moving), len(table)), bool)
+        for i, names in enumerate(table["perturbations"]):
+            moves[moving.get_indexer(names), i] = True
+        moved = movements(
+            self.module,
+            column.to(generator.device),
+            dimensions,
+            moves,
+            n_draws=_DRAWS,
+            generator=generator,
         )
         parts = []
         rows = track(table.iterrows(), "programs", total=len(table), disable=not progress)
         for i, (name, row) in enumerate(rows):
             sign = float(np.sign(row["shifts"][0]))
-            moved = movement(shifts[:, moving.get_indexer(row["perturbations"]), i])
-            ends = np.quantile(moved, [0.05, 0.95], method="weibull")
+            ends = np.quantile(moved[:, i], [0.05, 0.95], method="weibull")
             found, *others = loadings(
                 self.module,
                 dimensions[i],

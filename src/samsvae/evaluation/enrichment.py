@@ -190,18 +190,17 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
         raise unknown("condition", condition, names)
     own = names.index(condition)
     block = np.arange(values.shape[1]) % 10
-    rows = []
-    for i, name in enumerate(names):
-        if i == own:
-            continue
-        whole = _correlation(values[own], values[i])
-        parts = np.array(
-            [_correlation(values[own][block != b], values[i][block != b]) for b in range(10)]
-        )
-        se = float(np.sqrt(0.9 * ((parts - parts.mean()) ** 2).sum()))
-        shared = int(((calls[own] == calls[i]) & (calls[own] != 0)).sum())
-        rows.append({"condition": name, "correlation": whole, "se": se, "n_shared": shared})
-    return pd.DataFrame(rows).sort_values("correlation", ascending=False, ignore_index=True)
+    parts = np.stack([_correlations(values[:, block != b], own) for b in range(10)])
+    found = pd.DataFrame(
+        {
+            "condition": names,
+            "correlation": _correlations(values, own),
+            "se": np.sqrt(0.9 * np.square(parts - parts.mean(0)).sum(0)),
+            "n_shared": ((calls == calls[own]) & (calls[own] != 0)).sum(1),
+        }
+    )
+    others = found.drop(index=own)
+    return others.sort_values("correlation", ascending=False, ignore_index=True)
 
 
 def most_similar(table: pd.DataFrame, n_most: int = 8) -> dict[str, list[tuple[str, float]]]:
@@ -218,9 +217,8 @@ def most_similar(table: pd.DataFrame, n_most: int = 8) -> dict[str, list[tuple[s
         Of each.
     """
     names, values, _ = _profiles(table)
-    centred = values - values.mean(1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    unit = _unit(values)
+    length = np.square(unit).sum(1)
     found = {}
     for i, name in enumerate(names):  # never all pairs at once
         correlation = unit @ unit[i]
@@ -249,7 +247,16 @@ def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(map(str, estimate.index)), values, calls
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    if a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
+def _correlations(values: np.ndarray, own: int) -> np.ndarray:
+    """Return the correlation of each row with one of them; 0 where one does not vary."""
+    unit = _unit(values)
+    correlation: np.ndarray = unit @ unit[own]
+    return correlation
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Return rows about their mean, of length 1; of length 0 where they do not vary."""
+    centred = values - values.mean(1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    varies = values.std(1, keepdims=True) > 0
+    return np.divide(centred, length, out=np.zeros_like(centred), where=varies)

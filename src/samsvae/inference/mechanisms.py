@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -80,38 +80,51 @@ def loadings(
     return [Loadings(m, s / np.sqrt(n_particles), s) for m, s in zip(mean, sd, strict=True)]
 
 
-def drawn_shifts(
+def movements(
     model: PerturbationVAE,
     perturbations: Tensor,
     dimensions: Sequence[int],
+    moves: np.ndarray,
+    *,
     n_draws: int,
     generator: torch.Generator,
 ) -> np.ndarray:
-    """Return draws of mask * embedding along some dimensions, `draw perturbation dimension`."""
-    block = max(1, _ELEMENTS // (len(perturbations) * model.mechanism.n_context))
-    sizes = [min(block, n_draws - start) for start in range(0, n_draws, block)]
-    drawn = (draw_shifts(model, perturbations, n, generator).value for n in sizes)
-    return torch.cat([shifts[..., list(dimensions)] for shifts in drawn]).cpu().numpy()
+    """Return how far each draw moves dimensions that are moved by 1 on average, `draw dimension`.
 
-
-def movement(shifts: np.ndarray) -> np.ndarray:
-    """Return how far each draw moves a dimension whose perturbations move it by 1 on average.
-
-    sum_t m_t s_rt / sum_t m_t^2 of draws s_r of the perturbations' shifts along it, m their mean.
+    sum_t m_t s_rt / sum_t m_t^2 of draws s_r of mask * embedding, m their mean, over the
+    perturbations t that move the dimension. Drawn twice alike: draws are never held together.
 
     Parameters
     ----------
-    shifts
-        `draw perturbation`.
-
-    Examples
-    --------
-    >>> movement(np.array([[1.0, -2.0], [3.0, -2.0], [2.0, -5.0]]))
-    array([0.61538462, 0.92307692, 1.46153846])
+    model
+        In evaluation.
+    perturbations
+        By their columns.
+    dimensions
+        Which.
+    moves
+        `perturbation dimension`: which perturbations move them.
+    n_draws
+        How many.
+    generator
+        Source of the draws.
     """
-    shifts = shifts.astype(np.float64)
-    mean = shifts.mean(0)
-    moved: np.ndarray = shifts @ mean / (mean @ mean)
+    block = max(1, _ELEMENTS // (len(perturbations) * model.mechanism.n_context))
+    sizes = [min(block, n_draws - start) for start in range(0, n_draws, block)]
+    start, which = generator.get_state(), list(dimensions)
+    moving = torch.from_numpy(moves).to(generator.device)
+
+    def drawn() -> Iterator[Tensor]:
+        generator.set_state(start)
+        for n in sizes:
+            yield draw_shifts(model, perturbations, n, generator).value[..., which].double()
+
+    mean = torch.zeros(moving.shape, dtype=torch.float64, device=moving.device)
+    for shifts in drawn():
+        mean += shifts.sum(0) / n_draws
+    mean *= moving
+    parts = [torch.einsum("rtl,tl->rl", shifts, mean) for shifts in drawn()]
+    moved: np.ndarray = (torch.cat(parts) / mean.square().sum(0)).cpu().numpy()
     return moved
 
 

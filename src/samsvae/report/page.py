@@ -16,10 +16,12 @@ from markupsafe import Markup
 from samsvae._version import __version__
 from samsvae.report.cautions import cautions
 from samsvae.report.findings import Findings
-from samsvae.report.payload import payload
+from samsvae.report.payload import MAPPED, n_genes_of, payload
 from samsvae.report.scoreboard import MEANINGS, scoreboards
 
 _SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
+LISTED = 1000
+"""Most rows of a list that stands in the page itself; all are in the tables beside it."""
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 """What would end the element that the data stand in, or a line of JavaScript."""
@@ -34,6 +36,8 @@ def page(findings: Findings) -> str:
     script = Markup("\n".join(_asset(f"{name}.js") for name in _SCRIPTS))
     script = Markup('(() => {\n"use strict";\n') + script + Markup("\n})();\n")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    record = payload(findings)
+    n_mechanisms = 0 if findings.mechanisms is None else len(findings.mechanisms)
     return (
         _environment()
         .get_template("page.html")
@@ -42,7 +46,12 @@ def page(findings: Findings) -> str:
             cautions=cautions(findings),
             boards=scoreboards(findings.scores),
             meanings=MEANINGS,
-            data=Markup(embedded(payload(findings))),
+            data=Markup(embedded(record)),
+            n_genes=n_genes_of(findings),
+            mapped=MAPPED,
+            n_mapped=record["mask"].get("n", 0),
+            listed_of_each=max(20, LISTED // max(1, n_mechanisms)),
+            listed=LISTED,
             style=Markup(_asset("style.css")),
             script=script,
             policy=f"{_POLICY}; script-src 'sha256-{digest}'",

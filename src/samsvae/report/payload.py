@@ -12,6 +12,11 @@ from samsvae.report.findings import Findings
 
 N_GENES = 50
 """Most genes of a condition that the page holds; all are in the tables beside it."""
+_ROWS, _FEWEST = 100_000, 10
+"""Effects that the page holds of all conditions together: of many conditions fewer genes each, but
+not below so many."""
+MAPPED = 2000
+"""Most perturbations in the map of mechanisms, those of the largest shifts."""
 _DIGITS = 4
 """Significant digits: what a chart can show, and a tenth of the file."""
 _EFFECTS = ("estimate", "lower", "upper", "lfsr", "q_value", "model", "observed")
@@ -29,7 +34,6 @@ def payload(findings: Findings) -> dict[str, Any]:
         "hasRates": findings.has_rates,
         "conditions": conditions,
         "effects": effects,
-        "genes": list(genes),
         "alike": _alike(findings, place),
         "sgrnas": _sgrnas(findings, place),
         "combinations": _combinations(findings, place, genes),
@@ -40,29 +44,48 @@ def payload(findings: Findings) -> dict[str, Any]:
     return {**record, "genes": list(genes)}
 
 
+def n_genes_of(findings: Findings) -> int:
+    """Return how many genes of each condition the page holds."""
+    n = 0 if findings.effects is None else findings.effects["condition"].nunique()
+    return min(N_GENES, max(_FEWEST, _ROWS // max(1, n)))
+
+
 def _conditions(findings: Findings) -> list[dict[str, Any]]:
     """Return the conditions of the page: those with effects, in their order."""
     if findings.effects is None:
         return []
-    table = findings.effects
-    cells = findings.cells
-    found = []
-    for name, rows in table.groupby("condition", observed=True, sort=False):
-        called = rows[rows["q_value"] < 0.05] if findings.has_rates else rows.iloc[:0]
-        known = cells is not None and name in cells.index
-        row = cells.loc[name] if cells is not None and known else None
-        found.append(
-            {
-                "name": str(name),
-                "nCells": int(rows["n_cells"].iloc[0]),
-                "isTrained": bool(rows["n_cells"].iloc[0] if row is None else row["is_trained"]),
-                "isIdentified": True if row is None else bool(row["identified"]),
-                "nUp": int((called["estimate"] > 0).sum()),
-                "nDown": int((called["estimate"] < 0).sum()),
-                "size": _short(float(np.sqrt(np.square(rows["estimate"]).mean()))),
-            }
-        )
-    return found
+    table, estimate = findings.effects, findings.effects["estimate"]
+    called = table["q_value"] < 0.05 if findings.has_rates else np.zeros(len(table), bool)
+    told = pd.DataFrame(
+        {
+            "condition": table["condition"],
+            "n_cells": table["n_cells"],
+            "up": called & (estimate > 0),
+            "down": called & (estimate < 0),
+            "square": np.square(estimate),
+        }
+    )
+    groups = told.groupby("condition", observed=True, sort=False)
+    each = groups.agg({"n_cells": "first", "up": "sum", "down": "sum", "square": "mean"})
+    has_cells = each["n_cells"].astype(bool)
+    trained, identified = has_cells, pd.Series(True, each.index)
+    if findings.cells is not None:
+        seen = findings.cells.reindex(each.index.astype(object))
+        trained = seen["is_trained"].where(seen["is_trained"].notna(), has_cells.to_numpy())
+        identified = seen["identified"].where(seen["identified"].notna(), True)
+    columns = (each.index, *(each[name] for name in each), trained, identified)
+    return [
+        {
+            "name": str(name),
+            "nCells": int(n_cells),
+            "isTrained": bool(is_trained),
+            "isIdentified": bool(is_identified),
+            "nUp": int(up),
+            "nDown": int(down),
+            "size": _short(float(np.sqrt(square))),
+        }
+        for name, n_cells, up, down, square, is_trained, is_identified in zip(*columns, strict=True)
+    ]
 
 
 def _effects(
@@ -72,9 +95,9 @@ def _effects(
     found: list[dict[str, list[Any]]] = [{} for _ in place]
     if findings.effects is None:
         return found
-    columns = [name for name in _EFFECTS if name in findings.effects]
+    columns, n_genes = [name for name in _EFFECTS if name in findings.effects], n_genes_of(findings)
     for name, rows in findings.effects.groupby("condition", observed=True, sort=False):
-        top = rows.iloc[_surest(rows)[:N_GENES]]
+        top = rows.iloc[_surest(rows)[:n_genes]]
         found[place[str(name)]] = {
             "gene": [_position(genes, gene) for gene in top["gene"]],
             **{column: _numbers(top[column]) for column in columns},
@@ -137,7 +160,7 @@ def _combinations(
             }
         )
         top = table.abs().max(axis=1).fillna(0).sort_values(ascending=False, kind="stable").index
-        top = top[:N_GENES]
+        top = top[: n_genes_of(findings)]
         found.append(
             {
                 "condition": place[name],
@@ -180,16 +203,22 @@ def _history(history: pd.DataFrame) -> dict[str, Any]:
 
 
 def _mask(findings: Findings) -> dict[str, Any]:
-    """Return the mask of the dimensions in use; perturbations that act alike side by side."""
+    """Return the mask of the dimensions in use; perturbations that act alike side by side.
+
+    Of many perturbations, those of the largest shifts: `n` tells how many there are.
+    """
     table = findings.inclusion
     if table is None or findings.mechanisms is None or findings.mechanisms.empty:
         return {}
     probability = table.pivot(index="perturbation", columns="dimension", values="probability")
     shift = table.pivot(index="perturbation", columns="dimension", values="shift")
     dimensions = list(findings.mechanisms.index)
+    n, size = len(shift), np.square(shift[dimensions]).sum(axis=1).to_numpy()
+    shift = shift.iloc[np.sort(np.argsort(-size, kind="stable")[:MAPPED])]
     order = clustered(shift[dimensions].to_numpy())
     names = [str(shift.index[i]) for i in order]
     return {
+        "n": n,
         "dimensions": [str(name) for name in dimensions],
         "perturbations": names,
         "probability": [_numbers(probability.loc[n, dimensions], digits=3) for n in names],

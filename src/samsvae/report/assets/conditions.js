@@ -71,7 +71,12 @@ function conditionPart() {
   function mechanisms(name) {
     const mask = data.mask;
     const row = mask.perturbations ? mask.perturbations.indexOf(name) : -1;
-    if (row < 0) return;
+    if (row < 0) {
+      if (mask.perturbations && mask.n > mask.perturbations.length) {
+        host.append(make("h4", {}, "Its mechanisms"), make("p", {}, "It is not among the perturbations of the largest shifts, which this page holds: the complete tables tell."));
+      }
+      return;
+    }
     const used = mask.dimensions.map((one, i) => [one, mask.probability[row][i], mask.shift[row][i]]).filter((one) => one[1] > 0.5);
     host.append(make("h4", {}, "Its mechanisms"));
     host.append(used.length
