@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import zarr
 from anndata import AnnData, read_h5ad
 from hypothesis import given
 from hypothesis import strategies as st
@@ -239,6 +241,29 @@ def test_a_file_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match="is gone"):
         file.to_memory()
+
+
+@pytest.mark.parametrize("kind", [sparse, lambda adata: adata], ids=["sparse", "dense"])
+def test_a_zarr_store_that_is_edited_in_place_is_told(
+    tmp_path: Path, kind: Callable[[AnnData], AnnData]
+) -> None:
+    path = written(kind(make_adata()), tmp_path / "screen.zarr")
+    _, file = both(path)
+    file.to_memory()
+    time.sleep(0.05)  # as coarse as a file system's clock may be
+    node = zarr.open_group(path, mode="r+")["X"]
+    values = node["data"] if kind is sparse else node
+    values[-1:] = values[-1:] + 1
+    with pytest.raises(InputError, match="was changed while its cells were being read"):
+        file.to_memory()
+
+
+def test_what_else_is_written_into_a_zarr_store_is_no_change(tmp_path: Path) -> None:
+    path = written(sparse(make_adata()), tmp_path / "screen.zarr")
+    memory, file = both(path)
+    time.sleep(0.05)
+    zarr.open_group(path, mode="r+")["obs"].attrs["note"] = "later"
+    assert (file.to_memory().counts != memory.counts).nnz == 0
 
 
 def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ _RATIO = 10_000
 """Data that take so many times more memory than room in the file were not written by a program."""
 _FREE = 2**28
 """Bytes below which nobody asks."""
+_METADATA = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup"})
+_SELDOM = 50
+"""After a look at a file it is not looked at for so many times as long as that took."""
 
 
 def is_array(node: Any) -> bool:
@@ -63,6 +67,7 @@ class Node:
         of_hdf5 = isinstance(node, h5py.HLObject)
         self.kind = "HDF5" if of_hdf5 else "zarr"
         self.path = Path(node.file.filename if of_hdf5 else node.store.root).absolute()
+        self._watched, self._quiet_until = self._to_watch(), 0.0
         self._written = self._state()
 
     def __call__(self) -> Any:
@@ -73,10 +78,14 @@ class Node:
         InputError
             If the file is gone, or was written anew.
         """
-        if self._state() != self._written:
-            raise InputError(
-                f"{str(self.path)!r} was changed while its cells were being read: open it again"
-            )
+        start = time.perf_counter()
+        if start >= self._quiet_until:
+            if self._state() != self._written:
+                raise InputError(
+                    f"{str(self.path)!r} was changed while its cells were being read: open it again"
+                )
+            now = time.perf_counter()
+            self._quiet_until = now + _SELDOM * (now - start)
         closed = isinstance(self._node, h5py.HLObject) and not self._node
         if self._node is None or closed or self._process != os.getpid():
             self._node, self._process = self._opened(), os.getpid()
@@ -89,12 +98,24 @@ class Node:
 
         return zarr.open_group(self.path, mode="r")[self.name.lstrip("/")]
 
-    def _state(self) -> tuple[int, int]:
+    def _to_watch(self) -> list[str]:
+        """Return what changes when the file is written.
+
+        Of a zarr store the folders, and what describes their arrays: a chunk is written aside, then
+        renamed, which changes its folder. Of chunks there may be too many to look at each.
+        """
+        found = [str(self.path)]
+        if self.kind == "zarr":
+            for folder, _, names in os.walk(self.path / self.name.strip("/")):
+                found += [folder, *(os.path.join(folder, n) for n in _METADATA.intersection(names))]
+        return found
+
+    def _state(self) -> list[tuple[int, int]]:
         try:
-            found = os.stat(self.path)
+            every = [os.stat(path) for path in self._watched]
         except OSError as error:
             raise InputError(f"{str(self.path)!r} is gone: {error.strerror}") from error
-        return found.st_mtime_ns, found.st_size
+        return [(found.st_mtime_ns, found.st_size) for found in every]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_node": None}
+        return {**self.__dict__, "_node": None, "_quiet_until": 0.0}
