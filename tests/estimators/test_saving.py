@@ -150,6 +150,10 @@ def unsorted_condition(names: dict[str, Any]) -> None:
     conditions[conditions.index("A+B")] = "B+A"
 
 
+def strange_sgrna(names: dict[str, Any]) -> None:
+    names["facts"]["sgrnas"] = [["A-1", "A"], ["z-1", "zzz"]]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -157,6 +161,7 @@ def unsorted_condition(names: dict[str, Any]) -> None:
         (reversed_conditions, r"the first of facts.conditions is not 'control'"),
         (strange_condition, r"no perturbation 'zzz'"),
         (unsorted_condition, r"facts.conditions hold 'B\+A', written in another way"),
+        (strange_sgrna, r"facts.sgrnas name 'zzz', which are no perturbations"),
     ],
 )
 def test_names_that_belong_to_no_model(

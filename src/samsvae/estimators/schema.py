@@ -137,6 +137,10 @@ def check_names(names: Any) -> None:
     n_genes, n_symbols = len(vocabulary["genes"]), len(vocabulary["symbols"])
     if n_symbols not in (0, n_genes):
         raise InputError(f"there are {n_symbols} symbols for {n_genes} genes")
+    received = {name for _, name in names["facts"]["sgrnas"]}
+    strange = sorted(received.difference(vocabulary["perturbations"]))
+    if strange:
+        raise InputError(f"facts.sgrnas name {listed(strange)}, which are no perturbations")
 
 
 def check_facts(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
