@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata import read_h5ad
 
 import samsvae
 from helpers.screens import SMALL, make_adata
@@ -20,6 +21,8 @@ from samsvae import InputError, Screen, TrainingInterrupted
 from samsvae.data import stored
 from samsvae.data.order import BlockOrder
 from samsvae.estimators.base import Estimator
+from samsvae.experiments.prepare import prepare
+from samsvae.settings.preparation import PreparationSettings
 from samsvae.train import batches, loop
 from samsvae.train.validation import ValidElbo
 
@@ -180,6 +183,41 @@ def test_answers_are_those_of_memory(name: str, path: Path, trained: Estimator) 
         pd.testing.assert_frame_equal(found, known, rtol=1e-9, atol=1e-12)
     else:
         np.testing.assert_allclose(np.asarray(found), np.asarray(known), rtol=1e-9)
+
+
+@pytest.fixture
+def never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody take all counts of a file into memory."""
+
+    def refused(counts: stored.StoredCounts) -> None:
+        raise AssertionError(f"{counts.shape[0]} cells at once")
+
+    monkeypatch.setattr(stored.StoredCounts, "to_memory", refused)
+
+
+@pytest.mark.usefixtures("never_whole")
+def test_an_export_is_written_some_cells_at_a_time(path: Path, tmp_path: Path) -> None:
+    found = {}
+    for in_memory in (False, True):
+        screen, folder = opened(path, in_memory=in_memory), tmp_path / str(in_memory)
+        samsvae.export.cell_eval(samsvae.baselines.Additive(screen), screen, folder)
+        found[in_memory] = [read_h5ad(folder / f"{name}.h5ad") for name in ("real", "pred")]
+    for ours, theirs in zip(found[False], found[True], strict=True):
+        pd.testing.assert_frame_equal(ours.obs, theirs.obs)
+        np.testing.assert_allclose(ours.to_df(), theirs.to_df(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["norman", "replogle"])
+@pytest.mark.usefixtures("never_whole")
+def test_a_screen_is_prepared_some_cells_at_a_time(path: Path, name: str) -> None:
+    loose = PreparationSettings(
+        n_genes=5, min_cells=1, min_de_share=0.0, rate=0.99, min_perturbation_share=0.01
+    )
+    ours, theirs = (prepare(name, opened(path, in_memory=x), loose) for x in (False, True))
+    pd.testing.assert_frame_equal(ours.report, theirs.report)
+    assert ours.screen.genes == theirs.screen.genes
+    assert not ours.screen.is_in_memory
+    assert ours.screen.digest == theirs.screen.digest
 
 
 def test_a_model_made_from_a_file_is_the_same(path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.expression import expression
+from samsvae.data.expression import Block, expression, sums_of
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.vocabulary import SPLITS
@@ -20,7 +22,7 @@ from samsvae.evaluation.differential_expression import control_cells
 from samsvae.evaluation.predictor import Predictor
 from samsvae.settings.arguments import checked
 from samsvae.storage.files import written_together
-from samsvae.storage.h5ad import h5ad_bytes
+from samsvae.storage.h5ad import put_h5ad
 
 __all__ = ["cell_eval"]
 
@@ -99,8 +101,13 @@ def cell_eval(
     cells, names = _scored(screen, split, conditions)
     asked: dict[str, Any] = {"library_size": "observed", "n_draws": 0} | settings
     effects = predictor.effects(names, scale="log", **asked)
-    values = expression(cells, "normalized")[:].log1p()
-    control = np.asarray(values[cells.is_control].mean(0))
+    values = expression(cells, "normalized")
+
+    def blocks() -> Iterator[Block]:
+        return ((part, some.log1p()) for part, some in values.blocks())
+
+    sums, n_control = sums_of(blocks(), np.where(cells.is_control, 0, -1), 1)
+    control = sums / n_control
     means = np.vstack([control, _not_negative(control + math.log(2) * effects.X)])
     labels = np.array(screen.condition_names)
     rows = [labels[0], *names]
@@ -108,8 +115,9 @@ def cell_eval(
     pred = pd.DataFrame({perturbation_key: rows}, rows)
     var = pd.DataFrame(index=list(screen.genes))
     with written_together(folder / "real.h5ad", folder / "pred.h5ad") as (one, other):
-        one.write_bytes(h5ad_bytes(AnnData(values, real, var)))
-        other.write_bytes(h5ad_bytes(AnnData(means, pred, var)))
+        empty = AnnData(sp.csr_matrix(values.shape), real, var)
+        put_h5ad(one, empty, lambda: (some for _, some in blocks()))
+        put_h5ad(other, AnnData(means, pred, var))
 
 
 def _matched(predictor: Predictor, screen: Screen) -> Screen:

@@ -11,9 +11,10 @@ import pandas as pd
 from samsvae.data.expression import expression
 from samsvae.data.notation import Notation
 from samsvae.data.screen import Screen
+from samsvae.data.stored import StoredCounts
 from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, listed
-from samsvae.metrics.moments import welch, within_batches
+from samsvae.metrics.moments import group_moments, welch, within_batches
 from samsvae.metrics.observed import discovered
 from samsvae.settings.preparation import PreparationSettings
 
@@ -107,9 +108,9 @@ def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
     ----------
     Satija et al., Nature Biotechnology 2015: variance / mean, standardised within bins of the mean.
     """
-    values = expression(screen, "log")[:]
-    mean = np.asarray(values.mean(0)).ravel()
-    square = np.asarray(values.multiply(values).mean(0)).ravel()
+    everyone = np.zeros(len(screen), int)
+    sums = group_moments(expression(screen, "log"), everyone, 1)
+    mean, square = (total[0] / len(screen) for total in (sums.total, sums.square))
     with np.errstate(invalid="ignore", divide="ignore"):
         dispersion = np.log((square - mean**2) / mean)
     table = pd.DataFrame({"mean": np.log1p(mean), "dispersion": dispersion})
@@ -129,7 +130,9 @@ def with_genes(screen: Screen, genes: np.ndarray) -> Screen:
         genes=tuple(vocabulary.genes[i] for i in genes),
         symbols=tuple(symbols[i] for i in genes) if symbols else (),
     )
-    kept = replace(screen, vocabulary=fewer, counts=screen.to_memory().counts[:, genes])
+    counts = screen.counts
+    some = counts.genes(genes) if isinstance(counts, StoredCounts) else counts[:, genes]
+    kept = replace(screen, vocabulary=fewer, counts=some)
     if not vocabulary.own_library_size:
         return kept
     return replace(kept, library_size=kept.recounted())

@@ -47,9 +47,14 @@ def write_h5ad(
         that of `adata` is sparse, of the same shape, and empty. Called twice.
     """
     with written_aside(path) as aside:
-        aside.write_bytes(h5ad_bytes(adata))
-        if rows is not None:
-            _fill(aside, rows)
+        put_h5ad(aside, adata, rows)
+
+
+def put_h5ad(path: Path, adata: AnnData, rows: Callable[[], Rows] | None = None) -> None:
+    """Write an AnnData object to a path that is already aside; see `write_h5ad`."""
+    path.write_bytes(h5ad_bytes(adata))
+    if rows is not None:
+        _fill(path, rows)
 
 
 def _fill(path: Path, rows: Callable[[], Rows]) -> None:
