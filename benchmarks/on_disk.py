@@ -3,7 +3,8 @@
 `benchmarks/on_disk.py [--cells 1000000] [--screen screen.h5ad]`. A store is written (1.7 GB for a
 million cells), and a model is trained from it and from memory, each in a process of its own, by
 turns. With a screen, it is written in the order of its perturbations, and the validation ELBO after
-the same steps is compared: cells mixed over all of them, within windows, and not at all.
+the same steps is compared: cells mixed over all of them, within windows, and not at all. With
+--processes 2, only this is timed: two processes of one thread each against one of two threads.
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ def write_store(path: Path, n_cells: int) -> None:
         group["indptr"] = np.concatenate([[0], np.cumsum(np.concatenate(widths), dtype=np.int64)])
 
 
-def trained(path: Path, *, in_memory: bool, n_steps: int) -> dict[str, float]:
+def trained(path: Path, *, in_memory: bool, n_steps: int, n_threads: int = 2) -> dict[str, float]:
     """Train in this process; return times and the memory that it took at most."""
     import torch
 
     import samsvae
     from measure import peak_memory
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(n_threads)
     start = time.perf_counter()
     screen = samsvae.Screen.open(path, split_key="split", in_memory=in_memory)
     opened = time.perf_counter()
@@ -144,6 +145,25 @@ def reading(path: Path, n_batches: int = 320) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def together(store: Path, n_processes: int, n_steps: int, repeats: int) -> pd.DataFrame:
+    """Return how fast as many processes train as one process with as many threads, by turns."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
+    ways = {1: ([], n_processes), n_processes: (torchrun, 1)}
+    rows = []
+    for _ in range(repeats):
+        for n, (started_by, n_threads) in ways.items():
+            command = [sys.executable, *started_by, __file__, "--one", "memory"]
+            command += ["--store", str(store), "--steps", str(n_steps)]
+            done = subprocess.run(
+                [*command, "--threads", str(n_threads)], capture_output=True, check=True
+            )
+            found = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == b"{"]
+            speed = found[0]["cells_per_second"]
+            rows.append({"processes": n, "threads": n_threads, "cells_per_second": speed})
+            print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
 def ordered(path: Path, out: Path) -> None:
     """Write a screen in the order of its perturbations."""
     adata = read_h5ad(path)
@@ -184,10 +204,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--screen", type=Path, help="a screen with a split, for what mixing costs")
     parser.add_argument("--store", type=Path, help="an existing store, or where to keep it")
+    parser.add_argument("--processes", type=int, help="how many, against as many threads")
     parser.add_argument("--one", choices=["disk", "memory"], help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        found = trained(given.store, in_memory=given.one == "memory", n_steps=given.steps)
+        in_memory = given.one == "memory"
+        found = trained(
+            given.store, in_memory=in_memory, n_steps=given.steps, n_threads=given.threads
+        )
         print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -196,6 +221,12 @@ def main() -> None:
             start = time.perf_counter()
             write_store(store, given.cells)
             print(f"{store.stat().st_size / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s")
+        if given.processes:
+            table = together(store, given.processes, given.steps, given.repeats)
+            speed = table.groupby("processes")["cells_per_second"].median()
+            ratio = speed[given.processes] / speed[1]
+            print(f"{given.processes} processes train at {ratio:.2f} of the speed of one")
+            return
         rows = []
         for _ in range(given.repeats if given.cells else 0):
             for one in ("disk", "memory"):
