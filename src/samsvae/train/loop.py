@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,15 +14,14 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader
-from samsvae.errors import InputError, LostProcessError, NonFiniteError, TrainingInterrupted, listed
+from samsvae.errors import LostProcessError, NonFiniteError, TrainingInterrupted, listed
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage import tensors as files
-from samsvae.storage.files import remove_half_written
+from samsvae.train import checkpoint
 from samsvae.train.alignment import align, can_align
 from samsvae.train.batches import batches_from, noise_of_part, order_of
-from samsvae.train.checkpoint import optimizer_tensors, restore_optimizer
 from samsvae.train.phases import Optimizer, Phases
 from samsvae.train.processes import Alone, Processes
 from samsvae.train.progress import ProgressBar
@@ -346,7 +344,7 @@ class Training:
             return
         tensors = {
             **files.prefixed("model", self.model.state_dict()),
-            **files.prefixed("optimizer", optimizer_tensors(self.optimizer.adam)),
+            **files.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer.adam)),
             **files.prefixed("best", self.best or {}),
         }
         if self.pending:
@@ -358,13 +356,7 @@ class Training:
     def _resume(self) -> None:
         """Go on from the checkpoint, if there is one: the first process reads it for all."""
         path = self.settings.checkpoint
-        found = None
-        if self.processes.writes and path is not None:
-            remove_half_written(path)
-            found = files.read(path) if Path(path).exists() else None
-        if self.processes.size > 1:
-            content = self.processes.from_first(None if found is None else files.to_bytes(*found))
-            found = None if content is None else files.from_bytes(content)
+        found = checkpoint.read(path, self.processes)
         if found is not None:
             self._load(path or "the checkpoint", *found)
 
@@ -374,35 +366,15 @@ class Training:
         tensors: dict[str, Tensor],
         header: dict[str, Any],
     ) -> None:
-        ours = self._header()
-        if not header.keys() >= ours.keys():
-            raise InputError(f"{str(path)!r} is not a checkpoint of training")
-        before = TrainSettings().decisive | header["settings"]  # older ones lack what is new
-        for name, value in ours["settings"].items():
-            if before[name] != value:
-                raise InputError(
-                    f"the checkpoint {str(path)!r} was trained with {name} {before[name]}, not "
-                    f"{value}: resume with the settings it was started with"
-                )
-        files.check_finite(path, {k: v for k, v in tensors.items() if not k.startswith("pending")})
-        model = files.unprefixed("model", tensors)
-        shapes = {name: value.shape for name, value in self.model.state_dict().items()}
-        fits = {name: value.shape for name, value in model.items()} == shapes
-        if not fits or any(header[what] != ours[what] for what in ("model", "data")):
-            raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
-        if header["order"] != ours["order"]:
-            raise InputError(
-                f"the checkpoint {str(path)!r} took its cells in another order, counts in memory "
-                "or in a file: resume with in_memory as it was"
-            )
+        checkpoint.check(path, tensors, header, ours=self._header(), model=self.model)
         aligned_after = header["aligned_after"]
         if aligned_after is not None and header["step"] >= aligned_after:
             # Whatever number of steps is now asked for.
             self.phases = self.phases._replace(aligned_after=aligned_after)
         self.step = header["step"]
         self._start_phase()
-        self.model.load_state_dict(model)
-        restore_optimizer(self.optimizer.adam, files.unprefixed("optimizer", tensors))
+        self.model.load_state_dict(files.unprefixed("model", tensors))
+        checkpoint.restore_optimizer(self.optimizer.adam, files.unprefixed("optimizer", tensors))
         device = self.train.device
         best = files.unprefixed("best", tensors)
         self.best = {name: value.to(device) for name, value in best.items()} or None
