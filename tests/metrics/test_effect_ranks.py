@@ -189,3 +189,44 @@ def test_some_rows_at_a_time_are_all_rows(
     whole = score(predicted, observed)
     monkeypatch.setattr(ranks, "_PAIRS", 40)
     np.testing.assert_array_equal(score(predicted, observed), whole)
+
+
+@pytest.mark.parametrize(
+    "score", [centroid_accuracy, perturbation_discrimination, perturbench_rank]
+)
+def test_of_many_conditions_each_is_compared_with_some(
+    score: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    effect = rng.normal(size=(900, 6))
+    effect[4] = np.nan
+    predicted = effect + rng.normal(size=effect.shape)
+    observed = replace(observed_of(effect.tolist()), targets=[[i % 6] for i in range(900)])
+    whole = score(predicted, observed)
+    monkeypatch.setattr(ranks, "OTHERS", 300)
+    some = score(predicted, observed)
+    known = np.arange(900) != 4
+    assert np.isnan(some[4])
+    assert (some != whole)[known].any()
+    # A share of 300 of 898, drawn without replacement.
+    sd = np.sqrt(np.maximum(whole * (1 - whole), 1 / 300) / 300 * (1 - 300 / 898))
+    assert (np.abs(some - whole) <= errors(3 * 900) * sd)[known].all()
+    monkeypatch.setattr(ranks, "_ROWS", 7)  # in whatever portions
+    np.testing.assert_array_equal(score(predicted, observed)[known], some[known])
+    # The best there is stays the best.
+    assert set(score(effect, observed)[known]) == {0.0 if score is perturbench_rank else 1.0}
+
+
+def test_distances_are_never_taken_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    distance = ranks._squared_distance
+
+    def noted(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sizes.append(len(a) * len(b))
+        return distance(a, b, rows)
+
+    monkeypatch.setattr(ranks, "_squared_distance", noted)
+    effect = np.random.default_rng(0).normal(size=(5000, 2))
+    centroid_accuracy(effect, observed_of(effect))
+    assert max(sizes) <= ranks._PAIRS
+    assert sum(sizes) < 1.2 * 5000 * ranks.OTHERS

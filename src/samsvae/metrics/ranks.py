@@ -16,7 +16,7 @@ from samsvae.ops.distances import manhattan
 
 _ROUNDING = 1e-9
 """Distances that differ by less than this share of them are equal."""
-_PAIRS = 2**22
+_PAIRS = 2**20
 """Most distances that are held at once."""
 OTHERS = 1000
 """Most conditions that each is compared with: of more, so many at random, the same for all. The
@@ -108,27 +108,33 @@ def _share_closer(a: np.ndarray, b: np.ndarray, distance: Distance) -> np.ndarra
         Of some rows of a, and which these are, to rows of b; and the same before subtraction:
         rounding is a share of it.
     """
-    found, n = np.full(len(a), np.nan), len(b)
-    others, together = np.arange(n), max(1, _PAIRS // max(1, n))
-    known = np.flatnonzero(np.isfinite(b).all(1))
-    few = len(known) > OTHERS
+    found = np.full(len(a), np.nan)
+    known = np.isfinite(b).all(1)
+    others = np.flatnonzero(known)
+    together, few = max(1, _PAIRS // max(1, len(others))), len(others) > OTHERS
     if few:
-        others, together = np.random.default_rng(0).choice(known, OTHERS, replace=False), _ROWS
-    for first in range(0, len(a), together):
-        rows = np.arange(first, min(first + together, len(a)))
-        to = np.concatenate([rows, others]) if few else others
-        of_rows, size = distance(a[rows], b[to], rows)
-        own = np.arange(len(rows)), np.arange(len(rows)) if few else rows
-        to_itself = of_rows[own][:, None]
-        slack = _ROUNDING * np.maximum(size, size[own][:, None])
-        if few:  # they are there for their own distance
-            of_rows[:, : len(rows)] = np.nan
-        of_rows[rows[:, None] == to] = np.nan
-        closer = np.sum(of_rows < to_itself - slack, axis=1)
-        ties = np.sum(np.abs(of_rows - to_itself) <= slack, axis=1)
-        n_others = np.sum(np.isfinite(of_rows), axis=1)
+        others = np.sort(np.random.default_rng(0).choice(others, OTHERS, replace=False))
+        together = _ROWS
+    column = np.full(len(b), -1)
+    column[others] = np.arange(len(others))
+    every = np.flatnonzero(known)
+    for start in range(0, len(every), together):
+        rows = every[start : start + together]
+        # Of a sample a row may be none: its own distance is then taken beside it.
+        to = np.concatenate([others, rows]) if few else others
+        beyond, size = distance(a[rows], b[to], rows)
+        each, place = np.arange(len(rows)), column[rows]
+        own = each, len(others) + each if few else place
+        to_itself, slack = beyond[own], np.maximum(size, size[own][:, None])
+        slack *= _ROUNDING
+        beyond -= to_itself[:, None]
+        beyond, slack = beyond[:, : len(others)], slack[:, : len(others)]
+        beyond[each[place >= 0], place[place >= 0]] = np.nan  # it is no other
+        closer = (beyond < -slack).sum(1)
+        ties = (beyond <= slack).sum(1) - closer
+        n_others = len(others) - (place >= 0)
         share = (closer + ties / 2) / np.maximum(n_others, 1)
-        found[rows] = np.where(np.isfinite(to_itself[:, 0]) & (n_others > 0), share, np.nan)
+        found[rows] = np.where(np.isfinite(to_itself) & (n_others > 0), share, np.nan)
     return found
 
 

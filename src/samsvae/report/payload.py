@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,24 +94,30 @@ def _effects(
     findings: Findings, genes: dict[str, int], place: dict[str, int]
 ) -> list[dict[str, list[Any]]]:
     """Return, by condition, its surest genes, the largest effects first where none is surer."""
-    found: list[dict[str, list[Any]]] = [{} for _ in place]
-    if findings.effects is None:
-        return found
-    columns, n_genes = [name for name in _EFFECTS if name in findings.effects], n_genes_of(findings)
-    for name, rows in findings.effects.groupby("condition", observed=True, sort=False):
-        top = rows.iloc[_surest(rows)[:n_genes]]
-        found[place[str(name)]] = {
-            "gene": [_position(genes, gene) for gene in top["gene"]],
-            **{column: _numbers(top[column]) for column in columns},
-        }
-    return found
+    table = findings.effects
+    if table is None:
+        return [{} for _ in place]
+    columns, n_genes = [name for name in _EFFECTS if name in table], n_genes_of(findings)
+    codes, names = pd.factorize(table["condition"])
+    condition = np.asarray([place[str(name)] for name in names], int)[codes]
+    order = np.lexsort((*_surest(table), condition))
+    starts = np.flatnonzero(np.diff(condition[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    top = order[rank < n_genes]
+    parts = np.flatnonzero(np.diff(condition[top], prepend=-1))[1:]
+    chosen = table.iloc[top]
+    whole: dict[str, list[Any]] = {
+        "gene": [_position(genes, gene) for gene in chosen["gene"]],
+        **{column: _numbers(chosen[column]) for column in columns},
+    }
+    spans = list(pairwise([0, *parts, len(top)]))
+    return [{name: values[i:j] for name, values in whole.items()} for i, j in spans]
 
 
-def _surest(rows: pd.DataFrame) -> np.ndarray:
+def _surest(rows: pd.DataFrame) -> list[np.ndarray]:
+    """Return by what rows are sorted, the last first."""
     size = -np.nan_to_num(rows["estimate"].abs().to_numpy(float))
-    if "lfsr" not in rows:
-        return np.argsort(size, kind="stable")
-    return np.lexsort((size, rows["lfsr"].to_numpy(float).round(6)))
+    return [size, rows["lfsr"].to_numpy(float).round(6)] if "lfsr" in rows else [size]
 
 
 def _alike(findings: Findings, place: dict[str, int]) -> list[list[list[Any]]]:
@@ -221,9 +229,13 @@ def _mask(findings: Findings) -> dict[str, Any]:
         "n": n,
         "dimensions": [str(name) for name in dimensions],
         "perturbations": names,
-        "probability": [_numbers(probability.loc[n, dimensions], digits=3) for n in names],
-        "shift": [_numbers(shift.loc[n, dimensions], digits=3) for n in names],
+        "probability": _rows(probability.loc[shift.index], dimensions, order),
+        "shift": _rows(shift, dimensions, order),
     }
+
+
+def _rows(table: pd.DataFrame, columns: list[Any], order: np.ndarray) -> list[list[float | None]]:
+    return [_numbers(row, digits=3) for row in table[columns].to_numpy(float)[order]]
 
 
 def clustered(values: np.ndarray) -> np.ndarray:
@@ -258,7 +270,7 @@ def _position(genes: dict[str, int], name: object) -> int:
     return genes.setdefault(str(name), len(genes))
 
 
-def _numbers(values: pd.Series, digits: int = _DIGITS) -> list[float | None]:
+def _numbers(values: Iterable[float], digits: int = _DIGITS) -> list[float | None]:
     return [_short(float(value), digits) for value in values]
 
 
