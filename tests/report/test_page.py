@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.findings import GENES, HOSTILE, effects, findings, inclusion, mechanisms, scores
+from helpers.findings import GENES, HOSTILE, cells, effects, findings, inclusion, mechanisms, scores
 from samsvae.experiments.findings import SHOWN
+from samsvae.report import page as made
+from samsvae.report import payload
 from samsvae.report.page import embedded, page
 from samsvae.report.payload import N_GENES, clustered
 from samsvae.report.scoreboard import MEANINGS, scoreboards
@@ -195,6 +197,40 @@ def test_a_large_screen_fits() -> None:
     )
     assert len(text.encode()) < 10e6 / 7
     assert len(GENES) > N_GENES  # so that the other tests see a table cut short
+
+
+def test_of_many_perturbations_the_page_holds_some_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"P{i}" for i in range(30)]
+    monkeypatch.setattr(payload, "MAPPED", 10)
+    monkeypatch.setattr(made, "MAPPED", 10)
+    monkeypatch.setattr(made, "LISTED", 12)
+    monkeypatch.setattr(payload, "_ROWS", 600)
+    table, seen = inclusion(names, 1), cells(names)
+    text = page(
+        findings(
+            effects=effects(names),
+            inclusion=table,
+            mechanisms=mechanisms(names, 1),
+            cells=seen,
+            combinations={},
+        )
+    )
+    mask = record(text)["mask"]
+    sizes = table.groupby("perturbation")["shift"].apply(lambda s: np.square(s).sum())
+    assert mask["n"] == 30
+    assert set(mask["perturbations"]) == set(sizes.nlargest(10).index)
+    assert {len(one["gene"]) for one in record(text)["effects"]} == {20}
+    told = " ".join(Reader(text).texts)
+    for words in (
+        "The 10 perturbations of the largest shifts, of 30",
+        "The first 12 of 31 conditions",
+        "its surest 20 genes",
+        "The 20 largest shifts",
+    ):
+        assert words in told
+    assert "complete tables" in told
 
 
 def test_every_score_that_is_shown_is_explained() -> None:
