@@ -220,6 +220,7 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
     mask = record(text)["mask"]
     sizes = table.groupby("perturbation")["shift"].apply(lambda s: np.square(s).sum())
     assert mask["n"] == 30
+    assert len(record(text)["map"].get("name", [])) <= 10
     assert set(mask["perturbations"]) == set(sizes.nlargest(10).index)
     assert {len(one["gene"]) for one in record(text)["effects"]} == {20}
     told = " ".join(Reader(text).texts)

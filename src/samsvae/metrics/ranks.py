@@ -2,6 +2,7 @@
 
 All take predicted effects, `condition gene`, and what the cells show, and return `condition`; NaN
 where a condition cannot be scored. Ties count half, or as they would on average in random order.
+Conditions are ranked among all others; where these are more than `OTHERS`, among so many of them.
 """
 
 from __future__ import annotations

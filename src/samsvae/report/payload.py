@@ -18,7 +18,7 @@ _ROWS, _FEWEST = 100_000, 10
 """Effects that the page holds of all conditions together: of many conditions fewer genes each, but
 not below so many."""
 MAPPED = 2000
-"""Most perturbations in the map of mechanisms, those of the largest shifts."""
+"""Most perturbations in the maps of mechanisms, those of the largest shifts."""
 _DIGITS = 4
 """Significant digits: what a chart can show, and a tenth of the file."""
 _EFFECTS = ("estimate", "lower", "upper", "lfsr", "q_value", "model", "observed")
@@ -221,8 +221,7 @@ def _mask(findings: Findings) -> dict[str, Any]:
     probability = table.pivot(index="perturbation", columns="dimension", values="probability")
     shift = table.pivot(index="perturbation", columns="dimension", values="shift")
     dimensions = list(findings.mechanisms.index)
-    n, size = len(shift), np.square(shift[dimensions]).sum(axis=1).to_numpy()
-    shift = shift.iloc[np.sort(np.argsort(-size, kind="stable")[:MAPPED])]
+    n, shift = len(shift), shift.iloc[_largest(np.linalg.norm(shift[dimensions], axis=1))]
     order = clustered(shift[dimensions].to_numpy())
     names = [str(shift.index[i]) for i in order]
     return {
@@ -256,14 +255,20 @@ def _map(findings: Findings) -> dict[str, Any]:
     if min(shift.shape) < 2 or not np.abs(centred.to_numpy()).sum():
         return {}
     left, size, _ = np.linalg.svd(centred.to_numpy(), full_matrices=False)
-    share = size**2 / np.square(size).sum()
+    share, length = size**2 / np.square(size).sum(), np.linalg.norm(shift.to_numpy(), axis=1)
+    kept = _largest(length)
     return {
-        "name": [str(name) for name in shift.index],
-        "x": [_short(v) for v in left[:, 0] * size[0]],
-        "y": [_short(v) for v in left[:, 1] * size[1]],
-        "share": [_short(share[0]), _short(share[1])],
-        "size": [_short(v) for v in np.linalg.norm(shift.to_numpy(), axis=1)],
+        "name": [str(name) for name in shift.index[kept]],
+        "x": _numbers(left[kept, 0] * size[0]),
+        "y": _numbers(left[kept, 1] * size[1]),
+        "share": _numbers(share[:2]),
+        "size": _numbers(length[kept]),
     }
+
+
+def _largest(size: np.ndarray) -> np.ndarray:
+    """Return which perturbations are mapped, by position: those of the largest shifts."""
+    return np.sort(np.argsort(-size, kind="stable")[:MAPPED])
 
 
 def _position(genes: dict[str, int], name: object) -> int:
