@@ -180,6 +180,19 @@ def test_seven_hundred_perturbations_are_all_compared() -> None:
     assert max(figure.get_size_inches()) < 20
 
 
+def test_more_perturbations_than_can_be_compared_are_refused() -> None:
+    names = pd.Index([f"P{i}" for i in range(3001)])
+    many = pd.DataFrame(1.0, names, ["z0"])
+    inclusion = pd.DataFrame({"perturbation": names, "dimension": "z0", "probability": 1.0})
+    for draw, table in (
+        (plotting.shift_similarity, many),
+        (plotting.clustered_shifts, many),
+        (plotting.mask_heatmap, inclusion.assign(shift=1.0)),
+    ):
+        with pytest.raises(samsvae.InputError, match=r"3,001 perturbations.*at most 3,000"):
+            draw(table)
+
+
 def test_an_empty_table_has_nothing_to_compare() -> None:
     for draw in (plotting.shift_similarity, plotting.clustered_shifts):
         with pytest.raises(samsvae.InputError, match="it is empty"):

@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import dendrogram, linkage
 
 from samsvae.errors import InputError
 from samsvae.plotting.bands import band
-from samsvae.plotting.style import short
+from samsvae.plotting.style import check_number, short
 
 _NAMED = 60
 """Perturbations up to which each is named."""
@@ -26,9 +26,15 @@ def clustered_shifts(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         Dimensions that nobody moves are left out.
     groups
         Pathway by perturbation, shown as a band of colours.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to draw, or more than 3,000 perturbations.
     """
     if shift.empty:
         raise InputError(f"the table of shifts is {shift.shape[0]} x {shift.shape[1]}: it is empty")
+    check_number(len(shift))
     known = shift.fillna(0)
     size = np.abs(known.to_numpy())
     moved = known.loc[:, size.max(0) > 0.05 * size.max()]

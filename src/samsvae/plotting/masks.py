@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from samsvae.plotting.bands import band
-from samsvae.plotting.style import bare, need, short
+from samsvae.plotting.style import bare, check_number, need, short
 
 _NAMED = 80
 """Perturbations up to which each is named."""
@@ -36,6 +36,11 @@ def mask_heatmap(
     effect_size
         By perturbation, such as the root mean square of its effects: bars, beside those of its
         training cells.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or there are more than 3,000 perturbations.
     """
     need(inclusion, ("perturbation", "dimension", "probability", "shift"), "inclusions")
     wide = {
@@ -45,6 +50,7 @@ def mask_heatmap(
     used = (wide["probability"] > 0.5).any()
     columns = wide["shift"].columns[used] if used.any() else wide["shift"].columns
     shift = wide["shift"][columns].fillna(0)
+    check_number(len(shift))
     shift = shift.iloc[_order(shift.to_numpy()), _order(shift.to_numpy().T)]
     bars = {}
     if "n_train_cells" in inclusion:

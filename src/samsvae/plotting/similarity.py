@@ -12,7 +12,7 @@ from scipy.spatial.distance import squareform
 
 from samsvae.errors import InputError
 from samsvae.plotting.bands import band
-from samsvae.plotting.style import OTHER, bare, short
+from samsvae.plotting.style import OTHER, bare, check_number, short
 
 _NAMED = 80
 """Perturbations up to which each is named."""
@@ -38,10 +38,11 @@ def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     Raises
     ------
     InputError
-        If there is nothing to draw.
+        If there is nothing to draw, or more than 3,000 perturbations.
     """
     if shift.empty:
         raise InputError(f"the table of shifts is {shift.shape[0]} x {shift.shape[1]}: it is empty")
+    check_number(len(shift))
     cosine, known, tree = _cosines(shift.to_numpy(float))
     n = len(shift)
     size = min(2.6 + 0.16 * n, 15)

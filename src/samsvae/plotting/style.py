@@ -18,12 +18,23 @@ COLOURS = (
 )
 """Okabe and Ito's, and some darker ones."""
 OTHER = "#c4c4c4"
+MOST = 3000
+"""Perturbations up to which every two of them are compared, to stand beside those alike."""
 MARKERS = "osD^vP*Xhp<>"
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
     """Return a colour for each name; they come again after twelve."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+
+def check_number(n: int) -> None:
+    """Raise if there are more perturbations than a figure compares with each other."""
+    if n > MOST:
+        raise InputError(
+            f"there are {n:,} perturbations, and a figure compares at most {MOST:,} with each "
+            "other: give it some of them, such as those of the largest shifts"
+        )
 
 
 def bare(axes: Axes) -> None:
