@@ -79,6 +79,16 @@ def test_a_run_of_two_processes(more: str, folder: Path, call: Call) -> None:
     assert samsvae.load(folder / f"two{more}").is_trained
 
 
+def test_two_processes_compile_their_steps(folder: Path) -> None:
+    """Each compiles its own, at the same time; they are the steps that are not compiled."""
+    for out, step in (("plain", "plain"), ("compiled", "compiled")):
+        done = train(folder, out, f"--max-steps 20 --alignment none --step {step}")
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "cannot be compiled" not in done.stderr
+    assert_alike(history(folder, "compiled"), history(folder, "plain"))
+
+
 def test_one_goes_on_where_two_stopped_and_the_other_way(folder: Path, call: Call) -> None:
     whole = call(f"train data.h5ad --out whole --max-steps 60 --device cpu {SMALL}")
     assert whole.code == 0
