@@ -213,8 +213,12 @@ def test_of_many_conditions_each_is_compared_with_some(
     assert (np.abs(some - whole) <= errors(3 * 900) * sd)[known].all()
     monkeypatch.setattr(ranks, "_ROWS", 7)  # in whatever portions
     np.testing.assert_array_equal(score(predicted, observed)[known], some[known])
-    # The best there is stays the best.
-    assert set(score(effect, observed)[known]) == {0.0 if score is perturbench_rank else 1.0}
+    # Chance stays chance, and the best there is the best.
+    effect = effect[known]
+    observed = observed_of(effect)
+    constant = np.ones_like(effect)
+    assert score(constant, observed).mean() == pytest.approx(0.5, abs=1e-12)
+    assert set(score(effect, observed)) == {0.0 if score is perturbench_rank else 1.0}
 
 
 def test_distances_are_never_taken_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
