@@ -172,7 +172,7 @@ class Baseline(ABC):
         if len(rows) > n_cells:
             rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
         counts = self._train.counts[rows]
-        return counts.to_memory() if isinstance(counts, StoredCounts) else counts
+        return counts.read() if isinstance(counts, StoredCounts) else counts
 
     def iwelbo(
         self, screen: Screen, *, n_particles: int, seed: int, progress: bool
