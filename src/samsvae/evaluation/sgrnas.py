@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from rich.progress import track
 from scipy.stats import false_discovery_control
 
-from samsvae.data.expression import Expression, expression, membership, sums_of
+from samsvae.data.expression import Expression, expression, membership, rows_of, sums_of
 from samsvae.data.notation import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
@@ -110,11 +110,12 @@ def sgrnas(
     asked = {name: position_of(screen, name) for name in screen.vocabulary.notation.asked(labels)}
     values = expression(screen, scale)
     halves = _control_halves(screen, values, seed)
+    usable = (screen.sgrna.codes >= 0) & halves.with_control[screen.batch]
+    of_condition = rows_of(np.where(usable, screen.condition, -1), len(screen.condition_names))
     rows: list[dict[str, object]] = []
     tables: list[dict[str, object]] = []
     for name, position in track(asked.items(), "sgRNAs", disable=not progress):
-        own = (screen.condition == position) & (screen.sgrna.codes >= 0)
-        cells = np.flatnonzero(own & halves.with_control[screen.batch])
+        cells = of_condition[position]
         codes, group = np.unique(screen.sgrna.codes[cells], return_inverse=True)
         if not len(codes):
             continue
