@@ -137,4 +137,4 @@ def _asked(model: Recovering, conditions: list[str], seed: int) -> pd.DataFrame:
 
 def _of_effects(effects: pd.DataFrame, screen: SimulatedScreen) -> float:
     true = screen.truth.effects(list(effects.index))
-    return float(correlation_per_condition(effects, true).median())
+    return float(correlation_per_condition(effects, true).dropna().median())
