@@ -72,6 +72,17 @@ def test_an_unseen_combination_is_answered_by_the_model(
     np.testing.assert_allclose(unseen["estimate"], slope * unseen["model"], atol=1e-9)
 
 
+def test_nothing_is_learned_of_control_by_asking_for_it(
+    model: samsvae.SAMSVAE, screen: samsvae.Screen, table: pd.DataFrame
+) -> None:
+    beside = samsvae.discoveries(model, screen, ["A", "control"], **QUICK)
+    assert beside.attrs["slope"] == pytest.approx(table.attrs["slope"], abs=1e-4)
+    assert beside.attrs["model_share"] == pytest.approx(table.attrs["model_share"], abs=1e-4)
+    of_control = beside[beside["condition"] == "control"]
+    assert (of_control["observed"] == 0).all()
+    assert (of_control["lfsr"] > 0.5).all()
+
+
 def test_the_monte_carlo_error_of_the_model_is_part_of_its_variance(
     model: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
@@ -131,8 +142,13 @@ def test_what_is_needed(model: samsvae.SAMSVAE, screen: samsvae.Screen) -> None:
     with pytest.raises(InputError, match="not trained"):
         samsvae.discoveries(samsvae.SAMSVAE(screen, **SMALL), screen)
     no_valid = screen.with_split(np.where(screen.split == "valid", "train", screen.split))
-    with pytest.raises(InputError, match="no validation cells, of control and of perturbations"):
+    with pytest.raises(InputError, match="few validation cells, of control and of perturbations"):
         samsvae.discoveries(model, no_valid)
+    split = np.array(screen.split, object)  # one of each condition: its standard error is not known
+    for code in np.unique(screen.condition[~screen.is_control]):
+        split[np.flatnonzero((screen.condition == code) & (split == "valid"))[1:]] = "train"
+    with pytest.raises(InputError, match="expected two training and two validation cells"):
+        samsvae.discoveries(model, screen.with_split(split))
     posterior = samsvae.EffectPosterior(model, screen)
     with pytest.raises(InputError, match="has no likelihood"):
         posterior.iwelbo(screen, n_particles=1, seed=0, progress=False)

@@ -147,6 +147,16 @@ def test_a_condition_without_numbers_gets_the_mean_spread() -> None:
     assert found[1].mean() == pytest.approx(found[[0, 2]].mean(), rel=0.05)
 
 
+def test_one_condition_acts_among_many_whose_errors_are_taken_to_be_too_large() -> None:
+    """Their squares are smaller than their variances on average: the spread is not 0 for that."""
+    rng = np.random.default_rng(2)
+    residual = rng.normal(0, 1, (100, 200))
+    residual[7] = rng.normal(0, np.sqrt(1 + 4), 200)
+    found = rank_one(residual, np.full((100, 200), 1.2), n_steps=50)
+    assert found[7].mean() > 2
+    assert np.delete(found, 7, 0).max() < 0.5
+
+
 def test_slopes_of_conditions_in_which_the_model_is_wrong() -> None:
     rng = np.random.default_rng(0)
     truth = np.r_[np.zeros(10), rng.normal(0.9, 0.1, 20)]

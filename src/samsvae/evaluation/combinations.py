@@ -71,7 +71,7 @@ def combinations(
     `mc_se` (its Monte Carlo standard error), `additive` (sum of its ATE of the parts), `deviation`.
     With a screen besides: `n_cells`; `observed` (DE within batches) and `observed_deviation` (minus
     the sum of the parts' DE); `interaction` and `interaction_sd` (the deviation given the
-    cells alone, see `samsvae.evaluation.zero_centred`) and its `lfsr` (local false sign rate); NaN
+    cells alone, see `samsvae.evaluation.shrinkage`) and its `lfsr` (local false sign rate); NaN
     where the combination, or one of its parts, has no cells.
 
     Raises

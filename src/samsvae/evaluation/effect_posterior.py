@@ -83,7 +83,7 @@ class EffectPosterior:
     ------
     InputError
         If the model is not trained, or takes all cells to respond while these are asked for, or
-        the screen has no validation cells.
+        the screen has too few validation cells.
     """
 
     is_trained: ClassVar[bool] = True
@@ -107,9 +107,10 @@ class EffectPosterior:
         self.name = f"{model.name}, with data"
         if not self.learns_from(self.screen):
             raise InputError(
-                "there are no validation cells, of control and of perturbations, to learn from how "
-                "far the model is to be trusted: split the screen anew, such as by "
-                "samsvae.splits.stratified, and train on that"
+                "there are too few validation cells, of control and of perturbations, to learn "
+                "from how far the model is to be trusted (expected two training and two validation "
+                "cells of a condition, beside control cells of their batches): split the screen "
+                "anew, by samsvae.splits.stratified, and train on that"
             )
         self._of_split = {
             name: np.asarray(self.screen.split == name) for name in ("train", "valid")
@@ -119,11 +120,20 @@ class EffectPosterior:
 
     @staticmethod
     def learns_from(screen: Screen) -> bool:
-        """Whether a screen has what is needed: validation cells, of control and perturbed ones."""
+        """Whether a screen has what is needed.
+
+        That is a condition with two training and two validation cells, each beside control cells
+        of their batches: of one cell the standard error is not known.
+        """
         if screen.split is None:
             return False
-        of_control = screen.is_control[screen.split == "valid"]
-        return bool(of_control.any() and not of_control.all())
+        enough = np.ones(len(screen.condition_names), bool)
+        for name in ("train", "valid"):
+            cells = np.asarray(screen.split == name)
+            beside = np.isin(screen.batch, screen.batch[cells & screen.is_control])
+            compared = cells & beside & ~screen.is_control
+            enough &= np.bincount(screen.condition[compared], minlength=len(enough)) > 1
+        return bool(enough.any())
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -283,6 +293,7 @@ class EffectPosterior:
         values = expression(self.screen, scale, weight=self._weight)
         place = {name: i for i, name in enumerate(every)}
         row = self._rows_of(place)
+        row[self.screen.is_control] = -1  # where control is asked for, nothing is learned of it
         train, valid = (
             self._shown(values, row, cells, scale, n=len(every))
             for cells in self._of_split.values()

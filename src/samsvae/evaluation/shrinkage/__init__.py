@@ -7,11 +7,14 @@ prediction m:
                + sum_k rho_k N(b m, lambda_k t' + b^2 v)
 
 with t and t' of rank one in condition and gene, v the model's own posterior variance, lambda_k a
-grid, and the difference from control that cells show N(theta, kappa s^2), s its standard error.
-Weights, the slope b and kappa are chosen to predict validation cells from training cells: whatever
-the model took over from the noise of training cells, it loses there, and kappa weighs down what it
-shares with them (other cells tell what they tell). Where the model says that there is an effect, it
-is less probably negligible: with t'' the mean of t',
+grid, and the difference from control that cells show N(theta, s^2), s its standard error; beside
+the model's prediction N(theta, kappa s^2), for cells from which it has learned. Weights, the slope
+b and kappa are chosen to predict validation cells from training cells: whatever the model took over
+from the noise of training cells, it loses there, and kappa weighs down what it shares with them
+(other cells tell what they tell). Before, m and v are multiplied by a slope of each condition, and
+what rho_k says goes to the components about 0 as far as the model is wrong about the condition (see
+`Trust`). Where the model says that there is an effect, it is less probably negligible: with t'' the
+mean of t',
 
     log pi_0 / (1 - pi_0) = l + a log(m^2 / t'' + lambda_1)
 

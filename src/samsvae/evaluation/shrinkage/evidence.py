@@ -9,6 +9,8 @@ import numpy as np
 TINY = 1e-12
 _MORE_GENES, _MORE_CONDITIONS = 20, 10
 """Of the mean spread, that count with those that there are."""
+_SURE = 4.0
+"""Standard errors above which squares are more than chance."""
 
 
 class Shown(NamedTuple):
@@ -68,8 +70,12 @@ def rank_one(residual: np.ndarray, variance: np.ndarray, *, n_steps: int = 200) 
     if not known.any():
         return np.full(r.shape, TINY)
     w = np.ones(r.shape[1])
-    mean = max(float(np.where(known, r**2 - s, 0).sum() / known.sum()), TINY)
-    u = np.full(len(r), mean)
+    excess = np.where(known, r**2 - s, 0)
+    # EM does not leave a spread of 0, where errors are taken to be a little too large and but few
+    # conditions do anything: these start from their own squares.
+    chance = _SURE * np.sqrt(2 * np.where(known, s**2, 0).sum(1))
+    own = np.where(excess.sum(1) > chance, excess.sum(1), 0) / np.maximum(n_genes, 1)
+    u = np.maximum(own, max(float(excess.sum() / known.sum()), TINY))
     for _ in range(n_steps):
         t = u[:, None] * w
         k = t / (t + s)
