@@ -136,6 +136,17 @@ def test_zero_centred_is_the_posterior_of_its_mixture() -> None:
     assert wrong < 0.05
 
 
+def test_one_that_acts_among_many_whose_errors_are_taken_to_be_too_large() -> None:
+    rng = np.random.default_rng(5)
+    effect = np.zeros((60, 200))
+    effect[3, :100] = rng.normal(0, 3, 100)
+    seen = effect + rng.normal(0, 1, effect.shape)
+    found = zero_centred(Shown(seen, np.full(seen.shape, 1.2), np.full(60, 50), np.zeros(60)))
+    call = found.lfsr < 0.05
+    assert call[3].sum() > 15
+    assert not np.delete(call, 3, 0).any()
+
+
 def test_nothing_is_called_where_nothing_is() -> None:
     seen = np.random.default_rng(1).normal(0, 1, (30, 200))
     found = zero_centred(Shown(seen, np.ones_like(seen), np.full(30, 50), np.zeros(30)))
