@@ -96,6 +96,14 @@ def test_an_effect_that_is_0_has_an_interval_that_is_0() -> None:
     np.testing.assert_allclose(found.mean, 0, atol=1e-9)
 
 
+def test_a_quantile_of_what_is_nearly_a_point() -> None:
+    """Its variance is not lost beside the square of its mean."""
+    mean = np.random.default_rng(0).normal(0, 1, 200) * np.ones((N_COMPONENTS, 1))
+    weight = np.full(mean.shape, 1 / N_COMPONENTS)
+    found = quantile(weight, mean, np.full(mean.shape, 1e-9), 0.95)
+    np.testing.assert_allclose(found, mean[0] + norm.ppf(0.95) * 1e-9, atol=1e-10, rtol=0)
+
+
 def test_the_mixture_by_numerical_integration() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=N_COMPONENTS)

@@ -125,7 +125,7 @@ def quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float)
     left = np.flatnonzero((sd[0] > 0) | (under >= level) | (under + weight[0] < level))
     weight, mean, sd = (values[:, left] for values in (weight, mean, np.maximum(sd, TINY)))
     center = (weight * mean).sum(0)
-    scale = np.sqrt((weight * (sd**2 + mean**2)).sum(0) - center**2)
+    scale = np.sqrt((weight * (sd**2 + (mean - center) ** 2)).sum(0))
     reach = (np.abs(mean) + 5 * sd).max(0)
     low, high, at = -reach, reach, center + ndtri(level) * scale
     for i in range(_STEPS):
