@@ -157,8 +157,11 @@ def together(store: Path, n_processes: int, n_steps: int, repeats: int) -> pd.Da
             done = subprocess.run(
                 [*command, "--threads", str(n_threads)], capture_output=True, check=True
             )
-            found = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == b"{"]
-            speed = found[0]["cells_per_second"]
+            # Each process prints what it found, and their lines may run into each other.
+            first, _ = json.JSONDecoder().raw_decode(
+                done.stdout[done.stdout.index(b"{") :].decode()
+            )
+            speed = first["cells_per_second"]
             rows.append({"processes": n, "threads": n_threads, "cells_per_second": speed})
             print(rows[-1], flush=True)
     return pd.DataFrame(rows)
