@@ -6,7 +6,6 @@ As a program, started by torchrun: `together.py OUT KIND` takes steps in double 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +26,6 @@ TESTS = Path(__file__).parents[1]
 N_STEPS = 12
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{_source()}"}
 
@@ -43,8 +36,7 @@ def _source() -> Path:
 
 def torchrun(*arguments: object, n_processes: int = 2) -> list[str]:
     """Return the command that starts several processes of a program, or of `-m module`."""
-    port = f"--master-port={free_port()}"
-    ours = [sys.executable, "-m", "torch.distributed.run", port]
+    ours = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
     return [*ours, f"--nproc-per-node={n_processes}", *map(str, arguments)]
 
 
