@@ -51,6 +51,14 @@ class Vocabulary:
         """Return a condition as it is stored: sorted."""
         return self.notation.write(self.read(condition))
 
+    def singles(self, condition: object) -> list[str]:
+        """Return the single conditions that a condition is made of, as they are stored.
+
+        >>> Vocabulary(("g",), ("A", "B")).singles("B+A")
+        ['B', 'A']
+        """
+        return [self.notation.write({name: dose}) for name, dose in self.read(condition).items()]
+
     @cached_property
     def batch_names(self) -> tuple[str, ...]:
         """The batches as text.

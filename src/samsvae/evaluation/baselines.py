@@ -188,11 +188,6 @@ class Baseline(ABC):
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         """Return a condition's effect, `gene`; None: fall back on the mean of all conditions."""
 
-    def _parts(self, condition: str) -> list[str]:
-        """Return the single conditions that a condition is made of, as they are stored."""
-        received = self.vocabulary.read(condition)
-        return [self.vocabulary.notation.write({name: dose}) for name, dose in received.items()]
-
     def _means_on(self, scale: Scale | None) -> Means:
         known = scales_of(self.screen.vocabulary)
         scale = scale or known[0]
@@ -279,7 +274,7 @@ class Additive(Baseline):
     name = "additive"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
-        deltas = [means.of(part) for part in self._parts(condition)]
+        deltas = [means.of(part) for part in self.vocabulary.singles(condition)]
         return np.sum([means.mean if delta is None else delta for delta in deltas], axis=0)
 
 
@@ -289,7 +284,7 @@ class MatchingMean(Baseline):
     name = "matching-mean"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
-        deltas = [means.of(part) for part in self._parts(condition)]
+        deltas = [means.of(part) for part in self.vocabulary.singles(condition)]
         seen = [delta for delta in deltas if delta is not None]
         return np.mean(seen, axis=0) if seen else means.mean
 
@@ -331,7 +326,7 @@ class LinearPCA(Baseline):
 
     def _fit(self, means: Means) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Return G, W and b; None without a single condition whose target is among the genes."""
-        singles = [name for name in means.conditions if len(self._parts(name)) == 1]
+        singles = [name for name in means.conditions if len(self.vocabulary.singles(name)) == 1]
         targets = [next(iter(self.vocabulary.read(name))) for name in singles]
         known = [i for i, target in enumerate(targets) if target in self._gene]
         if not known:

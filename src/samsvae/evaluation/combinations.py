@@ -105,7 +105,7 @@ def combinations(
         names = facts.asked(conditions)
         n_names = len(names)
         for name in names:
-            if len(_parts(model, name)) < 2:
+            if len(model.vocabulary.singles(name)) < 2:
                 raise InputError(
                     f"{name!r} is not a combination: expected at least two perturbations, such as "
                     f"{facts.vocabulary.notation.separator.join(facts.seen[:2])!r}"
@@ -138,7 +138,7 @@ def _tables(
     with Progress(disable=not progress) as bar:
         task = bar.add_task("combinations", total=n_names)
         while some := list(islice(names, together)):
-            parts = [_parts(model, name) for name in some]
+            parts = [model.vocabulary.singles(name) for name in some]
             new = [p for p in dict.fromkeys(chain.from_iterable(parts)) if p not in singles]
             if new:
                 alone = model.effects(new, **given)
@@ -167,13 +167,6 @@ def _tables(
                 }
             )
             bar.advance(task, len(some))
-
-
-def _parts(model: Estimator, condition: str) -> list[str]:
-    """Return the perturbations of a combination, each a condition with its dose."""
-    vocabulary = model.vocabulary
-    received = vocabulary.read(condition)
-    return [vocabulary.notation.write({name: dose}) for name, dose in received.items()]
 
 
 class _Observed(NamedTuple):
@@ -220,9 +213,11 @@ def _observed(
     if conditions is not None:
         wanted = {model.facts.stored(name) for name in model.facts.asked(conditions)}
     present = screen.conditions
-    several = [name for name in present if len(_parts(model, name)) > 1]
+    several = [name for name in present if len(model.vocabulary.singles(name)) > 1]
     names = [name for name in several if wanted is None or name in wanted]
-    every = list(dict.fromkeys([*names, *(p for name in names for p in _parts(model, name))]))
+    every = list(
+        dict.fromkeys([*names, *(p for name in names for p in model.vocabulary.singles(name))])
+    )
     place = {name: i for i, name in enumerate(every)}
     position = np.array([place.get(name, -1) for name in screen.condition_names])
     group = position[screen.condition]
@@ -241,7 +236,7 @@ def _observed(
     shares = np.nan_to_num(shares_of_batches(usable, screen.batch, len(every)))
     deviation, error = np.full((2, len(names), len(screen.genes)), np.nan)
     for i, name in enumerate(names):
-        rows = [place[part] for part in _parts(model, name)]
+        rows = [place[part] for part in model.vocabulary.singles(name)]
         deviation[i] = difference[i] - difference[rows].sum(0)
         weight = shares[rows].sum(0) - shares[i]
         inverse = (weight**2 / np.maximum(of_control, 1)).sum()

@@ -250,11 +250,10 @@ def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
 
 def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:
     """Return, of each combination whose parts have cells of their own, what it is made of."""
-    write, known = screen.vocabulary.notation.write, set(screen.conditions)
+    known = set(screen.conditions)
     found = {}
     for name in conditions:
-        received = screen.vocabulary.read(name)
-        parts = [write({one: dose}) for one, dose in received.items()]
+        parts = screen.vocabulary.singles(name)
         if len(parts) > 1 and known.issuperset(parts):
             found[name] = parts
     return found

@@ -270,13 +270,8 @@ def _batches(screen: Screen) -> pd.DataFrame | None:
 
 def _combinations(model: Estimator, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the combinations among conditions, with what each is made of."""
-    write = model.vocabulary.notation.write
-    received = {name: model.vocabulary.read(name) for name in names}
-    return {
-        name: tuple(write({one: dose}) for one, dose in some.items())
-        for name, some in received.items()
-        if len(some) > 1
-    }
+    parts = {name: tuple(model.vocabulary.singles(name)) for name in names}
+    return {name: some for name, some in parts.items() if len(some) > 1}
 
 
 def _card(model: Estimator, settings: Mapping[str, Any]) -> dict[str, Any]:
