@@ -9,6 +9,8 @@ import numpy as np
 TINY = 1e-12
 _MORE_GENES, _MORE_CONDITIONS = 20, 10
 """Of the mean spread, that count with those that there are."""
+_ENTRIES = 100_000
+"""Pairs of condition and gene that are looked at, at most."""
 _SURE = 4.0
 """Standard errors above which squares are more than chance."""
 
@@ -47,6 +49,14 @@ class Predicted(NamedTuple):
     def of(self, rows: np.ndarray) -> Predicted:
         """Return those of some conditions."""
         return Predicted(*(values[rows] for values in self))
+
+
+def some_of(known: np.ndarray, seed: int) -> np.ndarray:
+    """Return the positions of what is known, `condition gene`; of so many at most, by chance."""
+    found = np.flatnonzero(known)
+    if len(found) > _ENTRIES:
+        found = np.sort(np.random.default_rng(seed).choice(found, _ENTRIES, replace=False))
+    return found
 
 
 def rank_one(residual: np.ndarray, variance: np.ndarray, *, n_steps: int = 200) -> np.ndarray:

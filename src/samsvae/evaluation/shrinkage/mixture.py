@@ -46,9 +46,9 @@ class Entries(NamedTuple):
         trust: Trust,
         *,
         unit: float,
-        used: np.ndarray,
+        used: np.ndarray | slice,
     ) -> Entries:
-        """Return those that are used, `condition gene`; `unit` is t''."""
+        """Return those that are used, by position; `unit` is t''."""
         known = shown.known
         values = (
             np.where(known, shown.difference, 0),
@@ -60,7 +60,7 @@ class Entries(NamedTuple):
             np.log(predicted.effect**2 / unit + GRID[0]),
             np.broadcast_to(shown.trained_on[:, None], spread.shape),
         )
-        return cls(*(torch.from_numpy(np.ascontiguousarray(v, float)[used]) for v in values))
+        return cls(*(torch.from_numpy(np.array(v, float).ravel()[used]) for v in values))
 
 
 class Weights(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from samsvae.evaluation.shrinkage.evidence import TINY, Predicted, Shown, rank_one
+from samsvae.evaluation.shrinkage.evidence import TINY, Predicted, Shown, rank_one, some_of
 from samsvae.evaluation.shrinkage.mixture import (
     GRID,
     N_ZERO,
@@ -23,8 +23,6 @@ from samsvae.evaluation.shrinkage.mixture import (
 from samsvae.evaluation.shrinkage.trust import Trust, trust_in
 from samsvae.inference.parallel import side_by_side
 
-_ENTRIES = 100_000
-"""Pairs of condition and gene from which the weights are learned, at most."""
 _STEPS = 100
 _NULL = 5.0
 """Entries that count as negligible beside those that there are: rather too few calls than many."""
@@ -98,9 +96,7 @@ class EffectPrior:
 
     def _posterior(self, shown: Shown, predicted: Predicted) -> Posterior:
         known, spread = shown.known, self.spread
-        entries = Entries.of(
-            shown, predicted, spread, self.trust, unit=self.unit, used=np.ones_like(known)
-        )
+        entries = Entries.of(shown, predicted, spread, self.trust, unit=self.unit, used=slice(None))
         log_weight = torch.from_numpy(self.log_weight)
         learned = Weights(log_weight, self.slope, self.inflation, self.lean)
         weight, mean, variance = (values.numpy() for values in components(entries, learned))
@@ -145,15 +141,9 @@ def fitted_prior(train: Shown, valid: Shown, predicted: Predicted, *, seed: int 
     spread = rank_one(np.where(train.known, train.difference, np.nan), train.variance)
     trust = trust_in(valid, predicted)
     known = train.known & valid.known
-    used = np.flatnonzero(known.ravel())
+    used = some_of(known, seed)
     unit = max(float(trust.spread[known].mean()) if len(used) else 0.0, TINY)
-    if len(used) > _ENTRIES:
-        used = np.sort(np.random.default_rng(seed).choice(used, _ENTRIES, replace=False))
-    mask = np.zeros(spread.size, bool)
-    mask[used] = True
-    entries = Entries.of(
-        train, predicted, spread, trust, unit=unit, used=mask.reshape(spread.shape)
-    )
+    entries = Entries.of(train, predicted, spread, trust, unit=unit, used=used)
     seen = torch.from_numpy(valid.difference.ravel()[used])
     error = torch.from_numpy(valid.variance.ravel()[used])
     logits, others = torch.zeros(N_ZERO + len(GRID), dtype=torch.float64), torch.zeros(3).double()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from samsvae.evaluation.shrinkage.evidence import Predicted, Shown, rank_one
+from samsvae.evaluation.shrinkage.evidence import Predicted, Shown, rank_one, some_of
 from samsvae.evaluation.shrinkage.mixture import GRID, N_ZERO
 from samsvae.evaluation.shrinkage.prior import EffectPrior, Posterior
 from samsvae.evaluation.shrinkage.trust import Trust
 
-_ENTRIES = 100_000
-"""Pairs of condition and gene from which the weights are learned, at most."""
 _NULL = 10.0
 """Entries that count as 0 beside those that there are: calls are rather too few than too many."""
 _STEPS = 200
@@ -36,9 +34,7 @@ def zero_centred(shown: Shown, *, seed: int = 0) -> Posterior:
     Stephens: False discovery rates: a new deal, Biostatistics 2017.
     """
     spread = rank_one(np.where(shown.known, shown.difference, np.nan), shown.variance)
-    used = np.flatnonzero(shown.known.ravel())
-    if len(used) > _ENTRIES:
-        used = np.sort(np.random.default_rng(seed).choice(used, _ENTRIES, replace=False))
+    used = some_of(shown.known, seed)
     d, v, t = (x.ravel()[used] for x in (shown.difference, shown.variance, spread))
     total = np.array([0.0, *GRID])[:, None] * t + v
     log_density = -0.5 * (np.log(total) + d**2 / total)
