@@ -258,5 +258,4 @@ def _unit(values: np.ndarray) -> np.ndarray:
     """Return rows about their mean, of length 1; of length 0 where they do not vary."""
     centred = values - values.mean(1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    varies = values.std(1, keepdims=True) > 0
-    return np.divide(centred, length, out=np.zeros_like(centred), where=varies)
+    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
