@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,11 @@ import pandas as pd
 import samsvae
 
 
-def called(screen: samsvae.Screen, **settings: object) -> pd.DataFrame:
+def called(screen: samsvae.Screen) -> pd.DataFrame:
     """Return the cells of single perturbations: perturbation, probability, and what is called.
 
     As pertpy's tutorial does it: log-normalised counts, the signature against the 20 nearest
-    control cells, within batches where the screen knows them; `settings` are those of
-    `Mixscape.mixscape`.
+    control cells, within batches where the screen knows them.
     """
     with warnings.catch_warnings(action="ignore"):  # pertpy's own, at import and later
         import pertpy
@@ -24,7 +24,7 @@ def called(screen: samsvae.Screen, **settings: object) -> pd.DataFrame:
 
         adata = screen.to_anndata()
         adata.X = adata.X.astype(np.float32)
-        names = np.array([screen.condition_names[code] for code in screen.condition])
+        names = np.array(screen.condition_names)[screen.condition]
         adata.obs["perturbation"] = pd.Categorical(names)
         batches = {}
         if len(screen.vocabulary.batches) > 1:
@@ -37,10 +37,12 @@ def called(screen: samsvae.Screen, **settings: object) -> pd.DataFrame:
         # Its mixture does not know of the array namespace that scikit-learn 1.8 hands on.
         kind = _mixscape.MixscapeGaussianMixture
         step = kind._m_step
-        kind._m_step = lambda self, x, log_resp, xp=None: step(self, x, log_resp)
         mixscape = pertpy.tl.Mixscape()
         mixscape.perturbation_signature(adata, "perturbation", "control", **batches)
-        mixscape.mixscape(adata, "perturbation", "control", layer="X_pert", **batches, **settings)
+        with patch.object(
+            kind, "_m_step", lambda self, x, log_resp, xp=None: step(self, x, log_resp)
+        ):
+            mixscape.mixscape(adata, "perturbation", "control", layer="X_pert", **batches)
     found = pd.DataFrame(
         {
             "perturbation": names,
