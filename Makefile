@@ -19,7 +19,7 @@ demo: $(VENV)/.ready
 
 # Without those that need longer, and have a target of their own.
 test: $(VENV)/.ready
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/experiments/test_clusters.py \
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/runs/test_clusters.py \
 		--ignore tests/docs --ignore tests/soak
 
 # The code of every page of the documentation.
@@ -33,7 +33,7 @@ test-browser: $(VENV)/.browser
 
 # Our scores against those of the package cell-eval, which brings much along: a venv of its own.
 test-cell-eval: $(CELL_EVAL)/.ready
-	$(CELL_EVAL)/bin/pytest tests/evaluation/test_cell_eval.py
+	$(CELL_EVAL)/bin/pytest tests/export/test_cell_eval.py
 
 # What models write, in scanpy and pertpy, which bring much along: a venv of its own, too.
 test-interop: $(INTEROP)/.ready
@@ -50,7 +50,7 @@ test-lowest: $(LOWEST)/.ready
 
 # A comparison on a Ray and on a Dask cluster of this machine, of which a worker is killed.
 test-cluster: $(VENV)/.cluster
-	$(BIN)/pytest tests/experiments/test_clusters.py
+	$(BIN)/pytest tests/runs/test_clusters.py
 
 # What takes long: several processes that train together, and all that may go wrong on the way, as
 # often as docs/reliability.md says; the short form does the same a few times.

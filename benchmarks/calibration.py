@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 import samsvae
+from samsvae.benchmark.metrics.masks import matched_truth
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
-from samsvae.metrics.masks import matched_truth
 
 BINS = np.array([0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1])
 """Of the table; the expected calibration error has ten bins of equal width."""

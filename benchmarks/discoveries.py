@@ -30,8 +30,8 @@ from scipy.stats import false_discovery_control, mannwhitneyu, ttest_ind
 
 import samsvae
 from misspecified import Case, screen
+from samsvae.benchmark.predictor import Predictor
 from samsvae.data.expression import expression
-from samsvae.evaluation.predictor import Predictor
 
 KINDS = ("mixed", "programs")
 CASES = [

@@ -126,7 +126,7 @@ def main() -> None:
     with part("mechanisms"):
         mechanisms = model.mechanisms()
     with part("perturbation_space, 200 particles"):
-        model.perturbation_space(n_particles=200, n_draws=0, progress=False)
+        samsvae.export.perturbation_space(model, n_particles=200, n_draws=0, progress=False)
     with part("programs"):
         model.programs(progress=False)
     print(f"{len(mechanisms)} mechanisms", flush=True)

@@ -93,10 +93,9 @@ def reading(path: Path, n_batches: int = 320) -> pd.DataFrame:
     """Return how fast batches of 512 are read: by us, and by scdataset, where it is installed."""
     import torch
 
+    from samsvae.data.files.anndata_files import StoredRows
     from samsvae.data.order import BLOCK, WINDOW, BlockOrder
-    from samsvae.data.source import AheadSource
-    from samsvae.data.sparse import StoredRows
-    from samsvae.data.stored import StoredCounts
+    from samsvae.data.source import AheadSource, StoredCounts
 
     torch.set_num_threads(1)
     ways = {}

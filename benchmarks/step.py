@@ -18,9 +18,8 @@ from torch import Tensor
 
 from measure import Table, peak_memory, products, seconds, yardstick
 from samsvae.ops import native
-from samsvae.train.rates import parameter_groups
-from samsvae.train.replay import CudaRecorder, Replayed
-from samsvae.train.step import CompiledStep, PlainStep, draw_noise
+from samsvae.train.phases import parameter_groups
+from samsvae.train.step import CompiledStep, CudaRecorder, PlainStep, Replayed, draw_noise
 from shapes import SHAPES, Shape
 
 N_CELLS = 4096

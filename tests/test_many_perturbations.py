@@ -17,11 +17,11 @@ from anndata import AnnData
 import samsvae
 from helpers.findings import findings
 from samsvae import Screen
-from samsvae.evaluation.enrichment import most_similar
-from samsvae.evaluation.prediction import Answers
-from samsvae.evaluation.subject import subjects
-from samsvae.metrics.metric import Scored
-from samsvae.metrics.registry import scored
+from samsvae.analysis.enrichment import most_similar
+from samsvae.benchmark.heldout import subjects
+from samsvae.benchmark.metrics.registry import Scored, scored
+from samsvae.benchmark.predictions import Answers
+from samsvae.export.annotation import _displacements
 from samsvae.report.findings import Findings
 from samsvae.report.page import page
 
@@ -88,7 +88,7 @@ def scored_on_train(screen: Screen) -> dict[str, Scored]:
 ASKED: dict[str, Callable[[Screen, samsvae.SAMSVAE, pd.DataFrame], Any]] = {
     "scores": lambda screen, model, table: scored_on_train(screen),
     "differential expression": lambda screen, model, table: samsvae.differential_expression(screen),
-    "displacements": lambda screen, model, table: model._displacements(model.facts.conditions),
+    "displacements": lambda screen, model, table: _displacements(model, model.facts.conditions),
     "loader": lambda screen, model, table: model.loader(screen.test),
     "inclusion": lambda screen, model, table: model.inclusion(),
     "mechanisms": lambda screen, model, table: model.mechanisms(),

@@ -20,9 +20,9 @@ from samsvae.estimators.base import Estimator
 from samsvae.model.mask import MASKS, PointBetaBernoulliMask
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import OBJECTIVES, VARIABLES
-from samsvae.train import validation
+from samsvae.train import validator as validation
 from samsvae.train.step import PlainStep, draw_noise
-from samsvae.train.validation import valid_elbo
+from samsvae.train.validator import valid_elbo
 from samsvae.types import Batch, Dosage, LogWeights
 
 TINY: dict[str, Any] = {"n_latent": 3, "n_hidden": 6}

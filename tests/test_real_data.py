@@ -15,7 +15,7 @@ import samsvae
 from helpers.real_data import real_data
 from samsvae.estimators import estimator
 from samsvae.estimators.base import Estimator
-from samsvae.settings.by_name import settings_of
+from samsvae.settings.fields import settings_of
 from samsvae.settings.run import gathered
 from samsvae.settings.train import TrainPlan
 

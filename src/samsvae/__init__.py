@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from samsvae.data.reading import read_h5ad
     from samsvae.data.screen import Screen
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
-    from samsvae.evaluation.ate_pearson import ate_pearson
-    from samsvae.evaluation.differential_expression import differential_expression
-    from samsvae.evaluation.control_calibration import control_calibration
-    from samsvae.evaluation.discoveries import discoveries
-    from samsvae.evaluation.effect_posterior import EffectPosterior
-    from samsvae.evaluation.enrichment import enrichment, regulators, similar
-    from samsvae.evaluation.evaluate import evaluate
-    from samsvae.evaluation.pathways import pathway_score
-    from samsvae.evaluation.predictive_check import predictive_check
-    from samsvae.evaluation.recovery import recovery
-    from samsvae.evaluation.sgrnas import sgrnas
-    from samsvae.evaluation.combinations import combinations
-    from samsvae.evaluation.stability import stability
-    from samsvae.experiments.reporting import write_report
-    from samsvae.inference.projection import projection
+    from samsvae.benchmark.ate_pearson import ate_pearson
+    from samsvae.analysis.differential_expression import differential_expression
+    from samsvae.analysis.discoveries import control_calibration
+    from samsvae.analysis.discoveries import discoveries
+    from samsvae.analysis.effect_posterior import EffectPosterior
+    from samsvae.analysis.enrichment import enrichment, regulators, similar
+    from samsvae.benchmark.evaluate import evaluate
+    from samsvae.analysis.pathways import pathway_score
+    from samsvae.benchmark.predictive_check import predictive_check
+    from samsvae.analysis.recovery import recovery
+    from samsvae.analysis.sgrnas import sgrnas
+    from samsvae.analysis.combinations import combinations
+    from samsvae.analysis.stability import stability
+    from samsvae.runs.reporting import write_report
+    from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
 
 # Found when they are asked for: torch and anndata take seconds to import, and the command line's
@@ -43,23 +43,23 @@ _HOMES = {
     "counts_from_normalised": "data.normalised",
     "read_h5ad": "data.reading",
     "TrainSettings": "settings.train",
-    "ate_pearson": "evaluation.ate_pearson",
-    "differential_expression": "evaluation.differential_expression",
-    "EffectPosterior": "evaluation.effect_posterior",
-    "control_calibration": "evaluation.control_calibration",
-    "discoveries": "evaluation.discoveries",
-    "enrichment": "evaluation.enrichment",
-    "regulators": "evaluation.enrichment",
-    "similar": "evaluation.enrichment",
-    "sgrnas": "evaluation.sgrnas",
-    "combinations": "evaluation.combinations",
-    "evaluate": "evaluation.evaluate",
-    "pathway_score": "evaluation.pathways",
-    "predictive_check": "evaluation.predictive_check",
-    "projection": "inference.projection",
-    "recovery": "evaluation.recovery",
-    "stability": "evaluation.stability",
-    "write_report": "experiments.reporting",
+    "ate_pearson": "benchmark.ate_pearson",
+    "differential_expression": "analysis.differential_expression",
+    "EffectPosterior": "analysis.effect_posterior",
+    "control_calibration": "analysis.discoveries",
+    "discoveries": "analysis.discoveries",
+    "enrichment": "analysis.enrichment",
+    "regulators": "analysis.enrichment",
+    "similar": "analysis.enrichment",
+    "sgrnas": "analysis.sgrnas",
+    "combinations": "analysis.combinations",
+    "evaluate": "benchmark.evaluate",
+    "pathway_score": "analysis.pathways",
+    "predictive_check": "benchmark.predictive_check",
+    "projection": "analysis.projection",
+    "recovery": "analysis.recovery",
+    "stability": "analysis.stability",
+    "write_report": "runs.reporting",
 }
 _MODULES = {
     "baselines": "baselines",

@@ -1,16 +1,16 @@
-"""Simple predictors of effects, see `samsvae.evaluation.baselines`."""
+"""Simple predictors of effects, see `samsvae.benchmark.baselines`."""
 
-from samsvae.evaluation.baselines import (
+from samsvae.benchmark.baselines import (
     BASELINES,
     Additive,
     Baseline,
     ConditionMean,
     LinearPCA,
     MatchingMean,
+    Means,
     NoChange,
     PerturbationMean,
 )
-from samsvae.evaluation.means import Means
 
 __all__ = [
     "BASELINES",

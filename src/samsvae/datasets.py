@@ -1,6 +1,6 @@
 """Screens to try things on, and those of the paper."""
 
 from samsvae.data.simulate import SimulatedScreen, Truth, simulated_screen
-from samsvae.experiments.published import norman, replogle
+from samsvae.reproduce.download import norman, replogle
 
 __all__ = ["SimulatedScreen", "Truth", "norman", "replogle", "simulated_screen"]

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.command_line import TINY, TRAIN, Call
 from helpers.screens import make_adata
-from samsvae.settings.toml import toml
+from samsvae.settings.fields import toml
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ def test_no_path_of_a_run_is_followed(good: Path, folder: Path, call: Call) -> N
 HOLDING = """
 import sys
 from pathlib import Path
-from samsvae.experiments.run import Run
+from samsvae.runs.run import Run
 with Run(Path("good")).made(resume=True):
     print("held", flush=True)
     sys.stdin.readline()

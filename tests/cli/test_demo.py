@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from samsvae.cli import demonstration
 from samsvae.data.simulate import simulated_screen
-from samsvae.experiments.run import Run
+from samsvae.runs import demo as demonstration
+from samsvae.runs.run import Run
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -17,10 +17,9 @@ from helpers.command_line import Call
 from helpers.screens import make_adata
 from samsvae.estimators import ESTIMATORS, estimator
 from samsvae.estimators.base import Estimator
-from samsvae.settings.by_name import Settings
+from samsvae.settings.fields import Settings, read_toml
 from samsvae.settings.model import ModelChoice
 from samsvae.settings.screen import ScreenSettings
-from samsvae.settings.toml import read_toml
 from samsvae.settings.train import TrainPlan
 
 NAMES = [kind.name for kind in ESTIMATORS]

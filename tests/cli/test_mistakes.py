@@ -10,7 +10,7 @@ import pytest
 import samsvae
 from helpers.command_line import BARE, TRAIN, Call
 from samsvae.cli.console import say
-from samsvae.experiments import run as run_module
+from samsvae.runs import run as run_module
 
 
 def files(folder: Path) -> dict[str, bytes | None]:

@@ -110,7 +110,7 @@ def test_a_read_only_directory_is_told(folder: Path, monkeypatch: pytest.MonkeyP
     (folder / "out").chmod(0o555)
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for anyone but root
     monkeypatch.chdir(folder)
-    from samsvae.experiments.run import Run
+    from samsvae.runs.run import Run
 
     with pytest.raises(samsvae.InputError, match="'out' is read-only"):
         Run(Path("out")).check_new(overwrite=True, resume=False)

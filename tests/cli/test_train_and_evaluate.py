@@ -13,8 +13,8 @@ import pytest
 import samsvae
 from helpers.command_line import QUICK, TINY, TRAIN, Call
 from helpers.screens import SMALL
-from samsvae.settings.toml import read_toml
-from samsvae.train import validation
+from samsvae.settings.fields import read_toml
+from samsvae.train import validator as validation
 
 
 def test_train_writes_a_run(run: Path) -> None:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samsvae import InputError
-from samsvae.data.dosage import rows
-from samsvae.data.notation import Notation
+from samsvae.data.conditions import Notation, dosage_rows
 
 NOTATION = Notation()
 KNOWN = ("CEBPA", "KLF1", "drugA")
@@ -171,7 +170,7 @@ def test_bad_dose_behind_the_at_sign() -> None:
 @given(st.lists(st.dictionaries(st.sampled_from(KNOWN), st.integers(1, 9)), max_size=5))
 @settings(deadline=None)
 def test_rows(conditions: list[dict[str, int]]) -> None:
-    dosage = rows(conditions, KNOWN)
+    dosage = dosage_rows(conditions, KNOWN)
     expected = np.array([[c.get(name, 0) for name in KNOWN] for c in conditions])
     assert dosage.shape == (len(conditions), len(KNOWN))
     assert dosage.has_canonical_format
@@ -181,7 +180,7 @@ def test_rows(conditions: list[dict[str, int]]) -> None:
 
 def test_rows_of_an_unknown_perturbation() -> None:
     with pytest.raises(InputError, match="never seen in training: 'TP53'"):
-        rows([{"KLF1": 1.0}, {"TP53": 1.0}], KNOWN)
+        dosage_rows([{"KLF1": 1.0}, {"TP53": 1.0}], KNOWN)
 
 
 @pytest.mark.parametrize("dose", [1e39, 1e-50, -1e-40])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.screens import make_adata
 from samsvae import InputError, Screen, splits
-from samsvae.data.paper_splits import FRACTIONS
+from samsvae.data.splits import FRACTIONS
 
 SINGLES = ("control", "A", "B", "C", "D", "E")
 PAIRS = tuple("+".join(pair) for pair in itertools.combinations("ABCDE", 2))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import samsvae
-from samsvae.cli import demonstration
-from samsvae.experiments.run import Run
-from samsvae.settings.by_name import settings_of
+from samsvae.runs import demo as demonstration
+from samsvae.runs.run import Run
+from samsvae.settings.fields import settings_of
 from samsvae.settings.run import complete
 from samsvae.settings.train import TrainPlan
 

@@ -22,10 +22,9 @@ from hypothesis import strategies as st
 import samsvae
 from helpers.screens import make_adata
 from samsvae import InputError, Screen
-from samsvae.data import stored
+from samsvae.data import source as stored
 from samsvae.data.order import BlockOrder
-from samsvae.data.source import AheadSource
-from samsvae.data.stored import StoredCounts
+from samsvae.data.source import AheadSource, StoredCounts
 
 
 def sparse(adata: AnnData) -> AnnData:

@@ -17,7 +17,7 @@ from helpers.screens import SMALL, make_adata
 from samsvae import InputError, Screen
 from samsvae.storage import tensors as files
 from samsvae.train import loop
-from samsvae.train.validation import ValidElbo
+from samsvae.train.validator import ValidElbo
 
 QUICK: dict[str, Any] = {
     "alignment": "none",

@@ -56,7 +56,7 @@ def inferring(mask: str, screen: Screen) -> Estimator:
 
 @pytest.mark.parametrize("mask", PRIORS)
 def test_inclusion_by_hand(screen: Screen, mask: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samsvae.estimators.sams_vae.MASKS", [*MASKS, PriorByDimension])
+    monkeypatch.setattr("samsvae.estimators.models.MASKS", [*MASKS, PriorByDimension])
     model = inferring(mask, screen)
     table = model.inclusion()
     assert list(table.columns) == COLUMNS

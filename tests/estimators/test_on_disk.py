@@ -18,13 +18,13 @@ from anndata import read_h5ad
 import samsvae
 from helpers.screens import SMALL, make_adata
 from samsvae import InputError, Screen, TrainingInterrupted
-from samsvae.data import stored
+from samsvae.data import source as stored
 from samsvae.data.order import BlockOrder
 from samsvae.estimators.base import Estimator
-from samsvae.experiments.prepare import prepare
+from samsvae.reproduce.prepare import prepare
 from samsvae.settings.preparation import PreparationSettings
 from samsvae.train import batches, loop
-from samsvae.train.validation import ValidElbo
+from samsvae.train.validator import ValidElbo
 
 TRAINING: dict[str, Any] = {"batch_size": 40, "validate_every": 10, "progress": False}
 FLAT = ValidElbo(-1.0, 0.0)

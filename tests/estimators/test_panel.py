@@ -14,9 +14,9 @@ from torch import Tensor
 
 import samsvae
 from helpers.screens import SMALL, make_adata, read
+from samsvae.data.expression import library_shares
 from samsvae.data.loader import Loader
-from samsvae.data.training import library_shares
-from samsvae.estimators.family import ESTIMATORS
+from samsvae.estimators.models import ESTIMATORS
 from samsvae.model.likelihood import NegativeBinomialLikelihood
 
 QUICK: dict[str, Any] = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import norm
 
-from samsvae.metrics.observed import Observed
+from samsvae.benchmark.metrics.moments import Observed
 
 
 def observed_of(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import samsvae
-from samsvae.storage.h5ad import write_h5ad
+from samsvae.storage.tables import write_h5ad
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -11,8 +11,8 @@ from scipy.stats import pearsonr
 
 from helpers.screens import make_adata, read
 from samsvae import Screen, evaluate
-from samsvae.evaluation.subject import Subject, subjects
-from samsvae.metrics.registry import of_part
+from samsvae.benchmark.heldout import Subject, subjects
+from samsvae.benchmark.metrics.registry import of_part
 
 QUICK: dict[str, Any] = {
     "scale": "log",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import samsvae
-from samsvae.inference.parallel import side_by_side
+from samsvae.ops.parallel import side_by_side
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # what other packages warn of
 
 def test_scanpy_makes_neighbours_and_umap_of_states(trained: samsvae.SAMSVAE) -> None:
     sc = brought("scanpy")
-    adata = trained.annotate(make_adata())
+    adata = samsvae.export.annotate(trained, make_adata())
     sc.pp.neighbors(adata, n_neighbors=10, use_rep="X_samsvae", random_state=0)
     sc.tl.umap(adata, random_state=0)
     assert adata.obsm["X_umap"].shape == (adata.n_obs, 2)
@@ -41,7 +41,7 @@ def test_scanpy_makes_neighbours_and_umap_of_states(trained: samsvae.SAMSVAE) ->
 
 def test_scanpy_takes_perturbations_for_cells(trained: samsvae.SAMSVAE) -> None:
     sc = brought("scanpy")
-    space = trained.perturbation_space(n_particles=30, progress=False)
+    space = samsvae.export.perturbation_space(trained, n_particles=30, progress=False)
     sc.pp.pca(space, n_comps=2)
     sc.pp.neighbors(space, n_neighbors=3, use_rep="X_samsvae", random_state=0)
     sc.tl.umap(space, random_state=0, init_pos="random")
@@ -51,7 +51,9 @@ def test_scanpy_takes_perturbations_for_cells(trained: samsvae.SAMSVAE) -> None:
 def test_pertpy_measures_distances_of_perturbations(trained: samsvae.SAMSVAE) -> None:
     pt = brought("pertpy")
     groups = {"A": "one", "B": "one", "C": "two"}
-    space = trained.perturbation_space(groups=groups, n_particles=30, progress=False)
+    space = samsvae.export.perturbation_space(
+        trained, groups=groups, n_particles=30, progress=False
+    )
     distance = pt.tl.Distance(metric="euclidean", obsm_key="X_samsvae")
     table = distance.pairwise(space, groupby="perturbation", show_progressbar=False)
     shift = pd.DataFrame(space.obsm["X_samsvae"], space.obs_names)
@@ -68,7 +70,7 @@ def test_pertpy_measures_distances_of_perturbations(trained: samsvae.SAMSVAE) ->
 
 def test_pertpy_adds_and_subtracts_perturbations(trained: samsvae.SAMSVAE) -> None:
     pt = brought("pertpy")
-    space = trained.perturbation_space(n_particles=30, progress=False)
+    space = samsvae.export.perturbation_space(trained, n_particles=30, progress=False)
     # Of a pair that has no row of its own: pertpy gives the sum the name "A+C".
     added = pt.tl.PseudobulkSpace().add(
         space, perturbations=["A", "C"], reference_key="control", target_col="perturbation"

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from helpers.tensors import normal, seeded
-from samsvae.model.dose import HillResponse
 from samsvae.model.embedding import Embedding, FreeEmbedding, MaskedEmbedding, PointEmbedding
 from samsvae.model.mask import MASKS, FullMask, Mask, MaskPrior
-from samsvae.model.mechanism import AdditiveShift, Concatenate, Mechanism
+from samsvae.model.mechanism import AdditiveShift, Concatenate, HillResponse, Mechanism
 from samsvae.model.networks import MLP, JointLinear
 from samsvae.types import Dosage, Shifts
 

@@ -13,7 +13,7 @@ from samsvae import CPAVAE, SAMSVAE, objective
 from samsvae.data.loader import Loader
 from samsvae.estimators.base import Estimator
 from samsvae.inference.latent import draw_shifts
-from samsvae.model.responders import Responders, every_pattern
+from samsvae.model.mechanism import Responders, every_pattern
 from samsvae.types import Batch, Shifts
 
 KINDS = [SAMSVAE, CPAVAE]

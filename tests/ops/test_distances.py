@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samsvae.ops.distances import manhattan
+from samsvae.ops.arrays import manhattan
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 2, 5), (4, 64, 256), (65, 67, 257), (9, 130, 3)])

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from samsvae.data.rows import dense
+from samsvae.data.source import dense
 from samsvae.ops import gaussian, native
-from samsvae.ops.differences import difference_sums
-from samsvae.ops.standardised import standardised
+from samsvae.ops.arrays import difference_sums, standardised
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 

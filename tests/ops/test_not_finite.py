@@ -11,11 +11,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from samsvae.data.rows import dense
+from samsvae.data.source import dense
 from samsvae.ops import gaussian, native
 from samsvae.ops import negative_binomial as nb
-from samsvae.ops.differences import difference_sums
-from samsvae.ops.standardised import standardised
+from samsvae.ops.arrays import difference_sums, standardised
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="there is no C code here")
 

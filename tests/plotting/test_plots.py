@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import samsvae
 from helpers.plots import RESULT_PLOTS
 from samsvae import plotting
-from samsvae.plotting.fractions import relative
+from samsvae.plotting.scores import relative
 
 RNG = np.random.default_rng(0)
 NAMES = [f"P{i}" for i in range(9)]

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from helpers.findings import GENES, HOSTILE, cells, effects, findings, inclusion, mechanisms, scores
-from samsvae.experiments.findings import SHOWN
 from samsvae.report import page as made
 from samsvae.report import payload
 from samsvae.report.page import embedded, page
 from samsvae.report.payload import N_GENES, clustered
 from samsvae.report.scoreboard import MEANINGS, scoreboards
+from samsvae.runs.findings import SHOWN
 
 
 class Reader(HTMLParser):

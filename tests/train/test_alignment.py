@@ -14,9 +14,9 @@ import torch
 
 import samsvae
 from helpers.screens import SMALL, make_adata, read
+from samsvae.analysis.recovery import recovery
 from samsvae.data.simulate import simulated_screen
 from samsvae.estimators.base import Estimator
-from samsvae.evaluation.recovery import recovery
 from samsvae.model.mask import MASKS, BernoulliMask, MaskPrior
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.train import alignment

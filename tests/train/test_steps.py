@@ -23,8 +23,7 @@ from samsvae.estimators import ESTIMATORS
 from samsvae.estimators.base import Estimator
 from samsvae.settings.train import TrainSettings
 from samsvae.train import loop
-from samsvae.train.replay import Replayed, Work
-from samsvae.train.step import CompiledStep, PlainStep, draw_noise
+from samsvae.train.step import CompiledStep, PlainStep, Replayed, Work, draw_noise
 
 IDS = [kind.name for kind in ESTIMATORS]
 

@@ -23,9 +23,9 @@ from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native
 from samsvae.storage import tensors as files
 from samsvae.train import loop, phases
-from samsvae.train.rates import parameter_groups
+from samsvae.train.phases import parameter_groups
 from samsvae.train.step import PlainStep, draw_noise
-from samsvae.train.validation import ValidElbo, valid_elbo
+from samsvae.train.validator import ValidElbo, valid_elbo
 
 QUICK: dict[str, Any] = {
     "alignment": "none",

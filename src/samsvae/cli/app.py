@@ -5,21 +5,13 @@ from collections.abc import Sequence
 from cyclopts import App
 
 from samsvae._version import __version__
-from samsvae.cli.commands.combinations import combinations
-from samsvae.cli.commands.compare import compare
-from samsvae.cli.commands.datasets import datasets
-from samsvae.cli.commands.demo import demo
-from samsvae.cli.commands.discoveries import discoveries
-from samsvae.cli.commands.effects import effects
-from samsvae.cli.commands.evaluate import evaluate
-from samsvae.cli.commands.inspect import inspect
-from samsvae.cli.commands.programs import programs
-from samsvae.cli.commands.regulators import regulators
-from samsvae.cli.commands.report import report
+from samsvae.cli.commands.discoveries import discoveries, regulators
+from samsvae.cli.commands.effects import combinations, effects, simulate
+from samsvae.cli.commands.files import datasets, inspect
+from samsvae.cli.commands.mechanisms import programs, responders
 from samsvae.cli.commands.reproduce import reproduce
-from samsvae.cli.commands.responders import responders
-from samsvae.cli.commands.simulate import simulate
-from samsvae.cli.commands.train import train
+from samsvae.cli.commands.scoring import compare, evaluate, report
+from samsvae.cli.commands.training import demo, train
 from samsvae.errors import InputError
 from samsvae.ops.ranks import started_together
 

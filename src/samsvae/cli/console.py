@@ -1,14 +1,19 @@
-"""Where the command line prints, and says what it wrote."""
+"""Where the command line prints, and says what it wrote.
+
+Settings as options of a command.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 
 from samsvae.errors import shown
+from samsvae.settings.fields import Settings, converted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,10 +50,45 @@ def written(path: Path, tables: Iterable[pd.DataFrame], *, obs: pd.DataFrame | N
         return write_table(path, tables)
     import pandas as pd
 
-    from samsvae.evaluation.wide import as_anndata
-    from samsvae.storage.h5ad import write_h5ad
+    from samsvae.export.tables import as_anndata
+    from samsvae.storage.tables import write_h5ad
 
     parts = list(tables)
     whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     write_h5ad(path, as_anndata(whole, obs=obs))
     return len(whole)
+
+
+def given(settings: Settings, *, show_default: bool = True) -> Any:
+    """Return the type of a command's parameter that takes settings as options of the command.
+
+    The command receives, as a dictionary, those that were given, and only those: what a file of
+    settings says is not overruled by a default. Types, defaults and help come from the dataclasses.
+    Defaults are not shown where a run has settings of its own.
+    """
+    members: dict[str, Any] = {
+        "__dataclass_fields__": settings.fields,
+        "__annotations__": {
+            name: Annotated[settings.types[name], _WHOLE]
+            for name in settings.fields
+            if settings.types[name] in (int, int | None)
+        }
+        | {
+            name: Annotated[bool, Parameter(negative=f"--{field.metadata['off']}")]
+            for name, field in settings.fields.items()
+            if "off" in field.metadata
+        },
+        "__new__": lambda _, **values: values,
+    }
+    parameter = Parameter(name="*", show_default=show_default)
+    return Annotated[type("Given", settings.sources, members), parameter]
+
+
+NOTHING: Any = {}
+"""No settings given: the default of such a parameter."""
+
+Assignments = Annotated[list[str] | None, Parameter(name="--set", negative=())]
+"""Settings as name=value."""
+
+_WHOLE = Parameter(converter=lambda _, tokens: converted(int, tokens[0].value))
+"""Takes no fraction for a whole number."""

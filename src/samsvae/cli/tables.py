@@ -10,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
+from samsvae.benchmark.metrics.registry import HEADLINES
 from samsvae.errors import shown
-from samsvae.metrics.registry import HEADLINES
 
 
 def tidy(effects: AnnData) -> pd.DataFrame:

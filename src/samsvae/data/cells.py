@@ -13,9 +13,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.source import MemorySource, Source, StoredSource
-from samsvae.data.stored import StoredCounts
-from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
+from samsvae.data.names import SPLITS, UNUSED, Vocabulary
+from samsvae.data.source import MemorySource, Source, StoredCounts, StoredSource
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from samsvae.data.sparse import as_csr, by_rows
+from samsvae.data.files.anndata_files import as_csr, by_rows
 from samsvae.errors import InputError, note
 
 ROWS = 4096

@@ -1,17 +1,23 @@
-"""Expression of cells on a scale, and its means over groups of them."""
+"""Expression of cells on a scale, and its means over groups of them.
+
+The training cells of a screen, and the statistics of their counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+from torch import Tensor
 
 from samsvae.data.screen import Screen
-from samsvae.data.stored import StoredCounts
+from samsvae.data.source import StoredCounts
+from samsvae.errors import InputError, unknown
 from samsvae.types import SCALE_SIZE, Scale
 
 Block: TypeAlias = tuple[slice, sp.csr_matrix]
@@ -215,3 +221,122 @@ def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = Non
     rows = np.flatnonzero(group >= 0)
     counted = np.ones(len(rows)) if weight is None else weight[rows]
     return sp.csr_matrix((counted, (group[rows], rows)), (n_groups, len(group)))
+
+
+def training_cells(screen: Screen) -> Screen:
+    """Return a screen's training cells.
+
+    Raises
+    ------
+    InputError
+        If there are none, or no control cells or no perturbed cells among them.
+    """
+    train = screen.train
+    if not len(train):
+        raise InputError("the split leaves no training cells")
+    if not train.is_control.any():
+        raise InputError(
+            "no control cells in training: expected cells labelled "
+            f"{screen.vocabulary.notation.control!r} whose split is 'train'"
+        )
+    if train.is_control.all():
+        raise InputError("no perturbed cells in training: all of them are controls")
+    return train
+
+
+def input_statistics(
+    screen: Screen, *, log1p: bool, unobserved: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (n - 1) of the encoder's input, `gene` each.
+
+    With `unobserved` those of the rest of the library sizes follow. A gene of zero variance gets
+    scale 1.
+    """
+    n, width = len(screen), len(screen.genes) + unobserved
+    total, square = np.zeros((2, width))
+    for rows, block in screen.blocks():
+        values = block.astype(np.float64)
+        if unobserved:
+            values = sp.hstack([values, _rest(screen)[rows, None]], "csr")
+        if log1p:
+            values = values.log1p()
+        total += np.asarray(values.sum(0)).ravel()
+        square += np.asarray(values.multiply(values).sum(0)).ravel()
+    mean = total / n
+    variance = np.maximum(square - n * mean**2, 0) / max(1, n - 1)
+    scale = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
+    return torch.from_numpy(mean).float(), torch.from_numpy(scale).float()
+
+
+def library_shares(screen: Screen) -> Tensor:
+    """Return the share of each gene, and of what is not among them, in the library sizes.
+
+    `gene + 1`, sums to 1. Each of them gets one count more: none is 0.
+    """
+    counted = np.zeros(len(screen.genes))
+    for _, block in screen.blocks():
+        counted += np.asarray(block.sum(0), np.float64).ravel()
+    total = np.append(counted, _rest(screen).sum()) + 1
+    return torch.from_numpy(total / total.sum())
+
+
+def _rest(screen: Screen) -> np.ndarray:
+    """Return what library sizes count besides the screen's genes, `cell`."""
+    return np.maximum(screen.library_size - screen.counted, 0)
+
+
+def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale) -> np.ndarray:
+    """Return the differential expression of conditions, `condition gene`, within batches.
+
+    Parameters
+    ----------
+    screen
+        The cells.
+    positions
+        Which conditions, as places in `screen.condition_names`.
+    scale
+        On which expression is compared.
+
+    Raises
+    ------
+    InputError
+        If none of the cells is control.
+    """
+    if not screen.is_control.any():
+        raise InputError("no control cells to compare with in these cells")
+    values, n_conditions = expression(screen, scale), len(screen.condition_names)
+    change = differences_from_control(values.blocks(), screen.condition, screen.batch, n_conditions)
+    return change[list(positions)]
+
+
+def position_of(screen: Screen, condition: object) -> int:
+    """Return which of a screen's conditions is asked for; control is 0.
+
+    Raises
+    ------
+    InputError
+        If there is no such condition in the whole screen.
+    """
+    stored = screen.vocabulary.stored(condition)
+    position = screen.position_of_condition.get(stored)
+    if position is None:
+        raise unknown("condition", stored, screen.condition_names)
+    return position
+
+
+def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
+    """Return which control cells conditions are compared with, `cell`.
+
+    Those among the scored cells; all of the screen's where there are none, as on a split that holds
+    combinations out.
+
+    Raises
+    ------
+    InputError
+        If the screen has no control cells.
+    """
+    control = screen.is_control
+    if not control.any():
+        raise InputError("the screen has no control cells to compare with")
+    in_split = control & scored
+    return in_split if in_split.any() else control

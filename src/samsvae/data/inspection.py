@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.data import columns, matrices
+from samsvae.data import columns
+from samsvae.data.conditions import Notation
 from samsvae.data.counts import looks_like_counts
-from samsvae.data.entrance import take
+from samsvae.data.files.anndata_files import Table, by_rows
 from samsvae.data.labels import SEPARATORS, joined, looks_like_control, text_of
+from samsvae.data.names import SPLITS
 from samsvae.data.normalised import looks_normalised
-from samsvae.data.notation import Notation
-from samsvae.data.sparse import by_rows
-from samsvae.data.table import Table
-from samsvae.data.vocabulary import SPLITS
+from samsvae.data.reader import places, take
 from samsvae.errors import InputError
 from samsvae.settings.conventions import convention
 from samsvae.settings.screen import ScreenSettings
@@ -70,7 +69,7 @@ class Inspection:
 
 def inspected(table: Table) -> Inspection:
     """Look at what a table holds; nothing is asked of it but to be one."""
-    held = {name: _kind(matrix) for name, matrix in matrices.places(table).items()}
+    held = {name: _kind(matrix) for name, matrix in places(table).items()}
     fits = columns.fitting(table)
     chosen: dict[str, Any] = {} if fits is None else {"convention": fits}
     known = {} if fits is None else convention(fits).settings

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from samsvae.data.notation import Notation, written
+from samsvae.data.conditions import Notation, written
 from samsvae.errors import InputError, listed, note
 
 MISSING = frozenset(("", "nan", "NaN", "None", "NA", "<NA>", "null"))

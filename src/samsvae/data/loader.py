@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from samsvae.data.encoding import Encoding, Separate
+from samsvae.data.names import Encoding, Separate
 from samsvae.data.resident import ResidentCells, ResidentCounts
 from samsvae.data.screen import Screen
 from samsvae.data.source import Source

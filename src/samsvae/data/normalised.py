@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.sparse import by_rows
+from samsvae.data.files.anndata_files import by_rows
 from samsvae.errors import InputError, quoted, unknown
 from samsvae.settings.arguments import checked
 

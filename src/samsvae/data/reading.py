@@ -7,8 +7,8 @@ from typing import Any
 
 from samsvae.data.screen import Screen
 from samsvae.settings.arguments import checked
+from samsvae.settings.fields import takes
 from samsvae.settings.screen import ScreenSettings
-from samsvae.settings.takes import takes
 
 
 @checked

@@ -12,16 +12,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from samsvae.data import dosage, matching
 from samsvae.data.cells import Cells
-from samsvae.data.entrance import take
+from samsvae.data.columns import check_kinds, matched_columns, recoded
+from samsvae.data.conditions import dosage_rows
+from samsvae.data.files.anndata_files import Table
 from samsvae.data.files.opening import opened
-from samsvae.data.table import Table
-from samsvae.data.vocabulary import SPLITS, UNUSED, Vocabulary
+from samsvae.data.names import SPLITS, UNUSED, Vocabulary
+from samsvae.data.reader import take
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.arguments import checked
+from samsvae.settings.fields import takes
 from samsvae.settings.screen import ScreenSettings
-from samsvae.settings.takes import takes
 
 _PARTS: WeakKeyDictionary[Screen, WeakValueDictionary[str, Screen]] = WeakKeyDictionary()
 """Cells of the splits of a screen, as long as somebody holds them: they are copied once."""
@@ -204,12 +205,12 @@ class Screen(Cells):
         """
         if vocabulary == self.vocabulary:
             return self, 0
-        matching.check_kinds(self.vocabulary, vocabulary)
-        counts = matching.columns(self.counts, self.genes, vocabulary.genes)
-        extended, batch = matching.recoded(self.batch, self.vocabulary, vocabulary)
+        check_kinds(self.vocabulary, vocabulary)
+        counts = matched_columns(self.counts, self.genes, vocabulary.genes)
+        extended, batch = recoded(self.batch, self.vocabulary, vocabulary)
         conditions = list(map(self.vocabulary.read, self.condition_names))
         present = np.unique(self.condition)
-        received = dosage.rows([conditions[i] for i in present], vocabulary.column)
+        received = dosage_rows([conditions[i] for i in present], vocabulary.column)
         named_alike = replace(
             self,
             vocabulary=extended,

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.data import dosage
-from samsvae.data.notation import Notation
+from samsvae.data.conditions import Notation, dosage_rows
+from samsvae.data.names import Vocabulary
 from samsvae.data.screen import Screen
-from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, check_count, check_range, unknown
 from samsvae.settings.arguments import checked
 
@@ -191,7 +190,7 @@ def simulated_screen(
     n_cells = np.repeat(cells_per_condition, len(conditions))
     n_cells[0] = n_control
     condition = np.repeat(np.arange(len(conditions), dtype=np.int32), n_cells)
-    received = dosage.rows(conditions, names)[condition]
+    received = dosage_rows(conditions, names)[condition]
 
     basal = rng.standard_normal((len(condition), n_latent))
     # Of a stream of their own: a screen without them is the same as ever.

@@ -17,14 +17,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from samsvae.data.encoding import Encoding, Separate
+from samsvae._deprecated import renamed_method
+from samsvae.data.expression import input_statistics, library_shares
 from samsvae.data.loader import Loader
+from samsvae.data.names import Encoding, Separate
 from samsvae.data.screen import Screen
-from samsvae.data.training import input_statistics, library_shares
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.estimators import saving
-from samsvae.estimators.annotation import Annotation
-from samsvae.estimators.facts import Facts
+from samsvae.estimators.mechanisms import Mechanisms
+from samsvae.estimators.metadata import Facts
+from samsvae.estimators.predictions import Predictions
 from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
 from samsvae.inference.latent import control_posterior
@@ -36,8 +38,8 @@ from samsvae.model.networks import MLP, OneHot
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.device import resolve_device
 from samsvae.settings.arguments import check, checked
+from samsvae.settings.fields import takes
 from samsvae.settings.model import NetworkSettings
-from samsvae.settings.takes import takes
 from samsvae.settings.train import TrainSettings
 from samsvae.train.loop import Training
 from samsvae.train.processes import Processes, processes
@@ -55,7 +57,7 @@ class HasName(Protocol):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Estimator(NetworkSettings, Annotation, Responses, ABC):
+class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
     """A model of a screen: its fields are its hyperparameters.
 
     Parameters
@@ -315,6 +317,9 @@ class Estimator(NetworkSettings, Annotation, Responses, ABC):
         if self._unobserved and self._screen is not None:  # a loaded model starts from what it is
             likelihood.start_at(library_shares(self._screen.train))
         return likelihood
+
+    def __getattr__(self, name: str) -> Any:
+        return renamed_method(self, name)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())

@@ -13,19 +13,18 @@ import torch
 from anndata import AnnData
 from rich.progress import track
 
-from samsvae.data.notation import Conditions
+from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.estimators.trained import Trained
 from samsvae.inference import simulation
-from samsvae.inference.arms import LEVELS, ArmCells, Effect
-from samsvae.inference.effects import average_effects
+from samsvae.inference.effects import LEVELS, ArmCells, Effect, average_effects
 from samsvae.inference.iwelbo import predictive_iwelbo
 from samsvae.inference.latent import Batches
-from samsvae.inference.parallel import side_by_side
+from samsvae.ops.parallel import side_by_side
 from samsvae.settings.arguments import checked
-from samsvae.settings.effects import EffectSettings, SimulationSettings
-from samsvae.settings.takes import takes
+from samsvae.settings.fields import takes
+from samsvae.settings.questions import EffectSettings, SimulationSettings
 
 
 class Predictions(Trained):
@@ -97,7 +96,7 @@ class Predictions(Trained):
             "drugA@0.5".
         **settings
             How: scale, library_size (1e4), n_particles (2500), n_count_draws, n_draws (100), basal
-            ("prior"), batch, seed (0), progress; see `samsvae.settings.effects.EffectSettings`.
+            ("prior"), batch, seed (0), progress; see `samsvae.settings.questions.EffectSettings`.
 
         Returns
         -------
@@ -263,7 +262,7 @@ class Predictions(Trained):
             of masks and embeddings is shared by all of them.
         **settings
             How: n_cells (1000 new cells per condition), library_size ("observed"), seed (0); see
-            `samsvae.settings.effects.SimulationSettings`.
+            `samsvae.settings.questions.SimulationSettings`.
 
         Returns
         -------

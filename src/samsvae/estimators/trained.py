@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from samsvae.data.encoding import Encoding
 from samsvae.data.loader import Loader
+from samsvae.data.names import Encoding, Vocabulary
 from samsvae.data.screen import Screen
-from samsvae.data.vocabulary import Vocabulary
 from samsvae.errors import InputError, check_count, listed, note
-from samsvae.estimators.facts import Facts
+from samsvae.estimators.metadata import Facts
 from samsvae.inference.latent import BasalPosterior
-from samsvae.model.responders import MOST
+from samsvae.model.mechanism import MOST
 from samsvae.model.vae import PerturbationVAE
 
 

@@ -1,18 +1,285 @@
-"""Average treatment effects: what conditions do to expression, and how sure the model is."""
+"""The arms of an effect: control and each condition, on draws that they share.
+
+Average treatment effects: what conditions do to expression, and how sure the model is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from rich.progress import track
+from torch import Tensor
 
-from samsvae.inference.arms import Arm, ArmCells, Control, Effect, Paired
-from samsvae.inference.parallel import side_by_side
+from samsvae.data.loader import encode, on_device
+from samsvae.inference.latent import BasalPosterior, Batches, draw_shifts
 from samsvae.model.vae import PerturbationVAE
-from samsvae.settings.effects import EffectSettings
+from samsvae.ops.arrays import difference_sums
+from samsvae.ops.parallel import side_by_side
+from samsvae.settings.questions import EffectSettings
+from samsvae.types import SCALE_SIZE, CountDraw, Dosage, Shifts
+
+_ELEMENTS = 2**21
+"""Largest number of (particle, gene) elements that are held at once."""
+LEVELS = (0.9, 0.5)
+"""Of the posterior intervals that are given."""
+
+
+class Effect(NamedTuple):
+    """The ATE of one condition, `gene` each."""
+
+    ate: np.ndarray
+    mc_se: np.ndarray
+    """Monte Carlo standard error of the ATE."""
+    intervals: np.ndarray
+    """`level end gene`: lower and upper end of the central posterior interval of each of `LEVELS`;
+    NaN without draws for it."""
+
+
+class ArmCells(NamedTuple):
+    """What else the cells of the arms are like."""
+
+    condition_sizes: Sequence[np.ndarray]
+    """By condition, library sizes to draw from in its arm, counts."""
+    control_sizes: np.ndarray
+    """The same in the control arm."""
+    batches: Batches
+    """Those that they are drawn from."""
+    basal: BasalPosterior | None = None
+    """Whose basal states the arms have; None: drawn from the prior."""
+    own_batches: bool = False
+    """Whether these basal states stay in their own batches."""
+
+
+@dataclass(frozen=True)
+class SharedDraws:
+    """Draws of basal states that all arms share, and the control arm they give.
+
+    How they meet draws of the globals is in the kind: `Paired` or `Crossed`. The axes of an arm's
+    expression are then `globals basal gene`, in either.
+    """
+
+    state: Tensor
+    """`... latent`."""
+    covariates: Tensor
+    """`... covariate`."""
+    quantile: Tensor
+    """`...`: of the library sizes of each arm."""
+    counts: list[CountDraw]
+    """Of the control arm, `... gene`, per count draw; none on a scale with a closed form."""
+    control: Tensor
+    """`... gene`: the control arm on the scale."""
+
+
+class Paired(SharedDraws):
+    """Each basal state meets one draw of the globals, its own: axes `draw 1`."""
+
+    def crossed(self) -> Crossed:
+        """Return the same basal states, to meet every draw of the globals."""
+        counts = [CountDraw(*map(_swapped, drawn)) for drawn in self.counts]
+        state, covariates, quantile, control = (
+            values.transpose(0, 1)
+            for values in (self.state, self.covariates, self.quantile, self.control)
+        )
+        return Crossed(state, covariates, quantile, counts, control)
+
+
+class Crossed(SharedDraws):
+    """Each basal state meets every draw of the globals: axes `1 draw`."""
+
+
+class Control:
+    """The control arm, and what is drawn for all arms."""
+
+    def __init__(
+        self,
+        model: PerturbationVAE,
+        settings: EffectSettings,
+        cells: ArmCells,
+        generator: torch.Generator,
+    ) -> None:
+        self.model, self.settings, self.generator = model, settings, generator
+        self.sizes = _tensor(np.sort(cells.control_sizes), generator.device)
+        self.batches = cells.batches
+        self.posterior, self.own_batches = cells.basal, cells.own_batches
+
+    @property
+    def sizes_of_blocks(self) -> list[int]:
+        """Particles of each block."""
+        n, block = self.settings.n_particles, max(1, _ELEMENTS // self.model.likelihood.n_genes)
+        return [min(block, n - start) for start in range(0, n, block)]
+
+    def blocks(self) -> Iterator[Paired]:
+        """Draw what the arms share, block by block."""
+        return map(self.paired, self.sizes_of_blocks)
+
+    @torch.no_grad()
+    def paired(self, n: int) -> Paired:
+        """Draw what the arms share, and answer for the control arm."""
+        state, covariates = self._states(n)
+        quantile = torch.rand(n, 1, generator=self.generator, device=self.generator.device)
+        nothing = on_device(encode(sp.csr_matrix((1, 1)), 1), self.generator.device)
+        shifts = draw_shifts(self.model, nothing.perturbations, 1, self.generator)
+        hidden = self.hidden(nothing, shifts, state, covariates)
+        likelihood = self.model.likelihood
+        counts: list[CountDraw] = []
+        if self.settings.scale == "log":
+            size = self.library_size(self.sizes, quantile)
+            counts = [
+                likelihood.draw(hidden, size, self.generator, panel=self.panel)
+                for _ in range(self.settings.n_count_draws)
+            ]
+            control = _mean(_log(drawn.counts) for drawn in counts)
+        else:
+            control = likelihood.expectation(hidden)
+        return Paired(state, covariates, quantile, counts, control)
+
+    def hidden(self, dosage: Dosage, shifts: Shifts, basal: Tensor, covariates: Tensor) -> Tensor:
+        """Return the decoder's last layer, `globals basal hidden`."""
+        context = self.model.mechanism.context(dosage, shifts)
+        return self.model.decoded(basal, context, covariates)
+
+    @property
+    def panel(self) -> bool:
+        """Whether library sizes count these genes alone."""
+        return self.settings.library_size != "observed"
+
+    def library_size(self, sizes: Tensor, quantile: Tensor) -> Tensor:
+        """Return sizes, shaped as `quantile`: as asked, or that of each arm's (sorted) sizes."""
+        if self.settings.library_size != "observed":
+            return torch.full_like(quantile, self.settings.library_size)
+        return sizes[(quantile * len(sizes)).long().clamp(max=len(sizes) - 1)]
+
+    def _states(self, n: int) -> tuple[Tensor, Tensor]:
+        """Draw the basal state and batch of each particle, `particle 1 ...`."""
+        if self.posterior is None:
+            state = self.model.encoder.draw_prior(1, n, self.generator)
+        else:
+            state, own = self.posterior.draw(n, self.generator)
+            if self.own_batches:
+                return state, own
+        return state, self.batches.draw(n, self.generator)
+
+
+class Arm:
+    """The arm of one condition, and its difference from the control arm so far."""
+
+    def __init__(
+        self,
+        control: Control,
+        received: sp.csr_matrix,
+        sizes: np.ndarray,
+        generator: torch.Generator,
+    ) -> None:
+        self.control, self.generator = control, generator
+        self.sizes = _tensor(np.sort(sizes), generator.device)
+        self.dosage = on_device(encode(received, max(1, received.nnz)), generator.device)
+        self.total = np.zeros(control.model.likelihood.n_genes)
+        self.square = np.zeros(control.model.likelihood.n_genes)
+
+    def add(self, shared: Paired) -> None:
+        """Add a block of particles, each with a draw of the globals to itself."""
+        expression = self.expression(self.shifts(len(shared.state)), shared)
+        total, square = difference_sums(expression, shared.control)
+        self.total += total.cpu().numpy()
+        self.square += square.cpu().numpy()
+
+    def shifts(self, n: int) -> Shifts:
+        """Draw the globals of the condition's perturbations."""
+        return draw_shifts(self.control.model, self.dosage.perturbations, n, self.generator)
+
+    @torch.no_grad()
+    def expression(self, shifts: Shifts, shared: SharedDraws) -> Tensor:
+        """Return the condition's arm on the scale, `globals basal gene`."""
+        control = self.control
+        likelihood = control.model.likelihood
+        hidden = control.hidden(self.dosage, shifts, shared.state, shared.covariates)
+        if control.settings.scale != "log":
+            return likelihood.expectation(hidden)
+        size = control.library_size(self.sizes, shared.quantile)
+        arms = (
+            likelihood.redraw(drawn, hidden, size, self.generator, panel=control.panel)
+            for drawn in shared.counts
+        )
+        return _mean(map(_log, arms))
+
+    def effect(self, shared: Crossed | None) -> Effect:
+        """Return the effect, with its interval over these basal draws, if they are given."""
+        n = self.control.settings.n_particles
+        ate = self.total / n
+        mc_se = np.sqrt(np.maximum(self.square / n - ate**2, 0) / (n - 1))
+        if shared is None:
+            return Effect(ate, mc_se, np.full((len(LEVELS), 2, len(ate)), np.nan))
+        return Effect(ate, mc_se, self._ends(ate, shared))
+
+    def _ends(self, ate: np.ndarray, shared: Crossed) -> np.ndarray:
+        """Return the ends of the intervals of ATE(E, M), whose mean is `ate`, `level end gene`.
+
+        Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
+        d_rs = mean + A_r + B_s + e_rs, what is wanted is the spread of A_r; the mean over s still
+        holds e_rs / sqrt(S), whose variance is estimated from the residuals of the layout and taken
+        off, by shrinking the deviations. A draw whose masks are all closed has no effect at all,
+        and no noise: it stays 0.
+        """
+        n_draws, n_basal = self.control.settings.n_draws, shared.state.shape[1]
+        together = max(1, _ELEMENTS // (n_basal * len(self.total)))
+        by_draw = np.zeros((n_draws, len(self.total)))
+        by_basal = np.zeros((n_basal, len(self.total)))
+        square = np.zeros(len(self.total))
+        for start in range(0, n_draws, together):
+            rows = slice(start, min(start + together, n_draws))
+            shifts = self.shifts(rows.stop - start)
+            difference = (self.expression(shifts, shared) - shared.control).double().cpu().numpy()
+            by_draw[rows] = difference.mean(1)
+            by_basal += difference.sum(0) / n_draws
+            square += np.square(difference).sum((0, 1))
+        mean = by_draw.mean(0)
+        between = np.square(by_draw - mean).sum(0)
+        residual = (
+            square
+            - n_basal * between
+            - n_draws * np.square(by_basal - mean).sum(0)
+            - n_draws * n_basal * mean**2
+        )
+        noise = np.maximum(residual, 0) / ((n_draws - 1) * (n_basal - 1)) / n_basal
+        observed = between / (n_draws - 1)
+        # The estimate of the noise has an error of its own: no interval is narrower than that.
+        resolved = np.maximum(observed - noise, noise * np.sqrt(2 / (n_draws - 1)))
+        kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
+        ends = [((1 - level) / 2, (1 + level) / 2) for level in LEVELS]
+        # Of R draws the k-th smallest is the quantile k / (R + 1): others leave intervals narrow.
+        effects = np.where(by_draw == 0, 0, ate + (by_draw - mean) * kept)
+        quantiles: np.ndarray = np.quantile(effects, ends, axis=0, method="weibull")
+        return quantiles
+
+
+def _swapped(values: Tensor | None) -> Any:
+    return None if values is None else values.transpose(0, 1)
+
+
+def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32)).to(device)
+
+
+def _log(counts: Tensor) -> Tensor:
+    """Return log2(1 + 1e4 x / sum x), `particle gene`."""
+    share = SCALE_SIZE / counts.sum(-1, keepdim=True).clamp(min=1)
+    return (counts * share).log1p_().div_(math.log(2))
+
+
+def _mean(arms: Iterable[Tensor]) -> Tensor:
+    """Return the mean of tensors that nobody else needs: the first is written over."""
+    every = iter(arms)
+    total, n = next(every), 1
+    for arm in every:
+        total += arm
+        n += 1
+    return total.div_(n)
 
 
 def average_effects(

@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 from samsvae.data.loader import Loader
 from samsvae.inference.latent import draw_shifts, of_batch
-from samsvae.model.responders import Responders
+from samsvae.model.mechanism import Responders
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.response_rates import Rates, response_rates
 

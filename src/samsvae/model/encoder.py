@@ -8,8 +8,8 @@ from torch.distributions import Normal
 
 from samsvae.model.latent import gaussian_draw, standard_normal
 from samsvae.model.networks import GaussianNetwork, OneHot
+from samsvae.ops.arrays import standardised
 from samsvae.ops.noise import normal
-from samsvae.ops.standardised import standardised
 from samsvae.types import Batch, Context, Draw
 
 

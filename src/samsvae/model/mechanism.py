@@ -1,4 +1,9 @@
-"""Mechanisms: how a perturbation acts on a cell."""
+"""How a displacement grows with the dose.
+
+Responders: the cells in which a perturbation that they received acts.
+
+Mechanisms: how a perturbation acts on a cell.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,106 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from samsvae.model.dose import HillResponse
 from samsvae.model.embedding import Embedding
 from samsvae.model.mask import Mask
 from samsvae.model.networks import OneHot
-from samsvae.model.responders import Responders
 from samsvae.types import Context, Dosage, Draw, ShiftNoise, Shifts
+
+
+class HillResponse(nn.Module):
+    """d^h / (k^h + d^h), learned per perturbation: grows with the dose and saturates at 1.
+
+    k is the dose of half the full displacement, h the slope (the Hill coefficient); both are
+    learned by their logarithms. With it an embedding is the displacement at saturation.
+
+    Parameters
+    ----------
+    half_dose
+        Where k starts, `perturbation`, in the units of the dose; h starts at 1.
+
+    References
+    ----------
+    Hill: The possible effects of the aggregation of the molecules of haemoglobin on its
+    dissociation curves, J. Physiol. 40, 1910.
+    """
+
+    def __init__(self, half_dose: Tensor) -> None:
+        super().__init__()
+        self.log_half_dose = nn.Parameter(half_dose.log())
+        self.log_slope = nn.Parameter(torch.zeros_like(half_dose))
+
+    def forward(self, dosage: Dosage) -> Tensor:
+        """Return the response, `cell slot`, between 0 and 1; exactly 0 at dose 0."""
+        received = dosage.dose != 0
+        log_dose = torch.where(received, dosage.dose, 1.0).log()
+        which = dosage.perturbations[dosage.position]
+        slope = self.log_slope[which].exp()
+        response = (slope * (log_dose - self.log_half_dose[which])).sigmoid()
+        return torch.where(received, response, 0.0)
+
+
+MOST = 3
+"""Perturbations of a cell: 2^n branches are summed, each as dear as a model without."""
+_START = 1.5
+"""Log odds that training starts from: most cells respond until effects tell them apart."""
+
+
+class Responders(nn.Module):
+    """w_ij ~ Bernoulli(pi_r): whether perturbation j acts in cell i, which reagent r gave it.
+
+    w multiplies the dose (eq. 1 of the paper). pi_r ~ Beta(1, 1) is a point while the networks are
+    trained (the density of its prior is constant, so it pays nothing), and gets its posterior in
+    closed form when they are. The posterior of w is exact given the states of its branches, see
+    `PerturbationVAE.branches`.
+
+    Parameters
+    ----------
+    n_reagents
+        Perturbations (for cells whose sgRNA is not known), and then sgRNAs of a perturbation.
+    """
+
+    def __init__(self, n_reagents: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.full((n_reagents,), _START))
+
+    def probability(self) -> Tensor:
+        """Return pi, `reagent`."""
+        return self.logits.sigmoid()
+
+    def reagent(self, dosage: Dosage) -> Tensor:
+        """Return what gave each perturbation, `cell slot`."""
+        if dosage.reagent is None:
+            return dosage.perturbations[dosage.position]
+        return dosage.reagent
+
+    def log_prior(self, dosage: Dosage, acting: Tensor) -> Tensor:
+        """Return log p(w | pi) of some w, `branch cell`.
+
+        Parameters
+        ----------
+        dosage
+            Of the cells.
+        acting
+            w in {0, 1}, `branch slot`. In an empty slot both are alike.
+        """
+        logits = self.logits[self.reagent(dosage)]
+        sign = 2 * acting.unsqueeze(1) - 1
+        # An empty slot has no reagent: none is to get a gradient from it, not even from rounding.
+        logits = torch.where(dosage.dose != 0, logits, torch.zeros_like(logits))
+        return F.logsigmoid(sign * logits).sum(-1)
+
+
+def every_pattern(n_slots: int, like: Tensor) -> Tensor:
+    """Return all w in {0, 1}^n, `branch slot`; the first is 0 in all slots, the last 1.
+
+    >>> every_pattern(2, torch.zeros(1)).tolist()
+    [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    """
+    branch = torch.arange(2**n_slots, device=like.device).unsqueeze(1)
+    slot = torch.arange(n_slots, device=like.device)
+    return (branch.bitwise_right_shift(slot) & 1).to(like.dtype)
 
 
 class Mechanism(nn.Module, ABC):

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import Likelihood
-from samsvae.model.mechanism import AdditiveShift, Mechanism
+from samsvae.model.mechanism import AdditiveShift, Mechanism, every_pattern
 from samsvae.model.networks import MLP
-from samsvae.model.responders import every_pattern
 from samsvae.types import Batch, Branches, Context, LogWeights, Shifts
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from samsvae.errors import InputError, check_count, check_range, listed, unknown
-from samsvae.settings.by_name import Settings, settings_of
-from samsvae.settings.evaluation import ScoreSettings
+from samsvae.settings.fields import Settings, read_toml, settings_of
+from samsvae.settings.questions import ScoreSettings
 from samsvae.settings.run import RUN, gathered
-from samsvae.settings.toml import read_toml
 from samsvae.settings.train import TrainPlan
 from samsvae.types import Scale
 

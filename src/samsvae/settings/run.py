@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from samsvae.errors import InputError, listed, unknown
-from samsvae.settings.by_name import Settings, settings_of
 from samsvae.settings.conventions import completed
+from samsvae.settings.fields import Settings, read_toml, settings_of
 from samsvae.settings.model import MODEL_SETTINGS, ModelChoice
 from samsvae.settings.screen import ScreenSettings
-from samsvae.settings.toml import read_toml
 from samsvae.settings.train import TrainPlan
 
 SCREEN = Settings(ScreenSettings)

@@ -1,12 +1,17 @@
-"""Files that are whole or not there: written aside, then renamed."""
+"""Files that are whole or not there: written aside, then renamed.
+
+Records as JSON files.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from samsvae.errors import InputError, listed
 
@@ -108,3 +113,25 @@ def check_new_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> N
         raise InputError(f"--out {str(path)!r}: expected a name that ends in {listed(suffixes)}")
     if path.exists() and not overwrite:
         raise InputError(f"the file {str(path)!r} exists: give another --out, or --overwrite")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the record that a JSON file holds.
+
+    Raises
+    ------
+    InputError
+        If it is not JSON, or holds no record.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{os.fspath(path)!r} is damaged ({error}): remove it") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{os.fspath(path)!r} is damaged (no record): remove it")
+    return record
+
+
+def write_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Write a record; aside, then renamed."""
+    write_text(path, json.dumps(record, indent=2) + "\n")

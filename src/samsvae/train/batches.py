@@ -10,8 +10,7 @@ from torch import Tensor
 
 from samsvae.data.loader import Loader
 from samsvae.data.order import BlockOrder, EpochOrder
-from samsvae.data.source import AheadSource
-from samsvae.data.stored import StoredCounts
+from samsvae.data.source import AheadSource, StoredCounts
 from samsvae.model.vae import PerturbationVAE
 from samsvae.train.processes import Processes
 from samsvae.train.step import draw_noise

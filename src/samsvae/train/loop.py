@@ -19,17 +19,15 @@ from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage import tensors as files
-from samsvae.train import checkpoint
+from samsvae.train import checkpointer
 from samsvae.train.alignment import align, can_align
 from samsvae.train.batches import batches_from, noise_of_part, order_of
+from samsvae.train.inclusion import settle
 from samsvae.train.phases import Optimizer, Phases
 from samsvae.train.processes import Alone, Processes
-from samsvae.train.progress import ProgressBar
-from samsvae.train.replay import CudaRecorder, Replayed
-from samsvae.train.settling import settle
-from samsvae.train.signals import stop_signals
-from samsvae.train.step import CompiledStep, PlainStep
-from samsvae.train.validation import valid_elbo
+from samsvae.train.progress import ProgressBar, stop_signals
+from samsvae.train.step import CompiledStep, CudaRecorder, PlainStep, Replayed
+from samsvae.train.validator import valid_elbo
 
 _ASKED_EVERY = 10
 """Steps after which processes ask each other whether one of them is to stop."""
@@ -344,7 +342,7 @@ class Training:
             return
         tensors = {
             **files.prefixed("model", self.model.state_dict()),
-            **files.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer.adam)),
+            **files.prefixed("optimizer", checkpointer.optimizer_tensors(self.optimizer.adam)),
             **files.prefixed("best", self.best or {}),
         }
         if self.pending:
@@ -356,7 +354,7 @@ class Training:
     def _resume(self) -> None:
         """Go on from the checkpoint, if there is one: the first process reads it for all."""
         path = self.settings.checkpoint
-        found = checkpoint.read(path, self.processes)
+        found = checkpointer.read(path, self.processes)
         if found is not None:
             self._load(path or "the checkpoint", *found)
 
@@ -366,7 +364,7 @@ class Training:
         tensors: dict[str, Tensor],
         header: dict[str, Any],
     ) -> None:
-        checkpoint.check(path, tensors, header, ours=self._header(), model=self.model)
+        checkpointer.check(path, tensors, header, ours=self._header(), model=self.model)
         aligned_after = header["aligned_after"]
         if aligned_after is not None and header["step"] >= aligned_after:
             # Whatever number of steps is now asked for.
@@ -374,7 +372,7 @@ class Training:
         self.step = header["step"]
         self._start_phase()
         self.model.load_state_dict(files.unprefixed("model", tensors))
-        checkpoint.restore_optimizer(self.optimizer.adam, files.unprefixed("optimizer", tensors))
+        checkpointer.restore_optimizer(self.optimizer.adam, files.unprefixed("optimizer", tensors))
         device = self.train.device
         best = files.unprefixed("best", tensors)
         self.best = {name: value.to(device) for name, value in best.items()} or None

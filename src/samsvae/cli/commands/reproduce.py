@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from samsvae.cli.console import say
-from samsvae.cli.options import NOTHING, given
-from samsvae.settings.by_name import Settings
+from samsvae.cli.console import NOTHING, given, say
+from samsvae.settings.fields import Settings
 from samsvae.settings.preparation import PreparationSettings
 
 PreparationOptions = given(Settings(PreparationSettings))
@@ -74,9 +73,9 @@ def reproduce(
     """
     from dataclasses import replace
 
-    from samsvae.experiments.laboratory import Laboratory
-    from samsvae.experiments.reproduce import check_data, experiment_of
-    from samsvae.experiments.reproduce import reproduce as reproduced
+    from samsvae.reproduce.experiments import check_data, experiment_of
+    from samsvae.reproduce.experiments import reproduce as reproduced
+    from samsvae.runs.directory import Laboratory
 
     check_data(data)
     laboratory = Laboratory(out)

@@ -13,9 +13,9 @@ from typing import Any
 import h5py
 import pandas as pd
 
-from samsvae.data.files import h5ad, tenx
+from samsvae.data.files import anndata_files, tenx
+from samsvae.data.files.anndata_files import Frame, Table
 from samsvae.data.files.probe import check_walkable
-from samsvae.data.table import Frame, Table
 from samsvae.errors import InputError, first_line, listed
 
 KINDS = (".h5ad", ".h5mu", ".h5 (10x Genomics)", ".zarr", "a folder of 10x Genomics' matrix")
@@ -101,13 +101,13 @@ def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Tabl
         if kind == "zarr":
             import zarr  # slow to import, and needed for its own files alone
 
-            return h5ad.table(zarr.open_group(path, mode="r"))
+            return anndata_files.table(zarr.open_group(path, mode="r"))
         if kind == "10x Genomics' matrix":
             return tenx.matrix(path)
         check_walkable(path)
         file = stack.enter_context(h5py.File(path, "r"))
         if kind == "h5ad":
-            return h5ad.table(file)
+            return anndata_files.table(file)
         if kind == "h5mu":
             return _modality(file, modality)
         return tenx.h5(file)
@@ -121,8 +121,8 @@ def _modality(file: h5py.File, name: str | None) -> Table:
     chosen = names[0] if name is None else name
     if chosen not in names:
         raise InputError(f"the file has no modality {chosen!r}: there are {listed(names)}")
-    found = h5ad.table(file[f"mod/{chosen}"])
-    whole = h5ad.frame(file, "obs")
+    found = anndata_files.table(file[f"mod/{chosen}"])
+    whole = anndata_files.frame(file, "obs")
     return found.with_columns(
         Frame(
             found.cells.names,

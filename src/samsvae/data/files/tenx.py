@@ -10,9 +10,7 @@ import pandas as pd
 import scipy.io
 import scipy.sparse as sp
 
-from samsvae.data.nodes import member
-from samsvae.data.sparse import StoredRows
-from samsvae.data.table import Frame, Table
+from samsvae.data.files.anndata_files import Frame, StoredRows, Table, member
 from samsvae.errors import InputError, listed, note
 
 _GENES = "Gene Expression"

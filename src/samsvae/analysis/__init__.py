@@ -1,0 +1,1 @@
+"""Questions to models and to data: discoveries, combinations, sgRNAs, enrichment, stability."""

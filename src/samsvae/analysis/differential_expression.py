@@ -1,0 +1,64 @@
+"""Differential expression of the data: what effects are compared with."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from samsvae.data.conditions import Conditions
+from samsvae.data.expression import condition_differences, position_of
+from samsvae.data.screen import Screen
+from samsvae.settings.arguments import checked
+from samsvae.types import Scale
+
+
+@checked
+def differential_expression(
+    screen: Screen,
+    conditions: Conditions | None = None,
+    *,
+    scale: Scale = "log",
+) -> pd.DataFrame:
+    """Return the difference of mean expression between conditions and control.
+
+    DE = mean over the condition's cells of log2(1 + 1e4 x / sum x) - the same over control cells;
+    within batches, where there are any: control cells count as the condition's cells are spread
+    over the batches, and cells in batches without control are left out.
+
+    Parameters
+    ----------
+    screen
+        The cells, say `screen.test`.
+    conditions
+        Which, named in any way ("B+A", ("A", "B")); by default all that occur in these cells, but
+        for control.
+    scale
+        "log"; "normalized": 1e4 x / sum x without the logarithm; "mean": x as it is.
+
+    Returns
+    -------
+    Conditions (as asked) x genes, on the scale. A condition of the screen that has no cells among
+    these is a row of NaN.
+
+    Raises
+    ------
+    InputError
+        If the screen holds no control cells, or no cell of the whole screen has a condition.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
+    >>> table = differential_expression(screen, ["G01", "G02+G03"])
+    >>> table.shape, list(table.index)
+    ((2, 20), ['G01', 'G02+G03'])
+    """
+    asked = screen.vocabulary.notation.asked(
+        screen.conditions if conditions is None else conditions
+    )
+    positions = {name: position_of(screen, name) for name in asked}
+    names = [name for name, position in positions.items() if position > 0]  # without control
+    return pd.DataFrame(
+        condition_differences(screen, [positions[name] for name in names], scale),
+        pd.Index(names, name="condition"),
+        pd.Index(screen.genes, name="gene"),
+    )

@@ -1,0 +1,337 @@
+"""Do the sgRNAs of one target agree? Those that look dead or different from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from rich.progress import track
+from scipy.stats import false_discovery_control
+
+from samsvae.data.conditions import Conditions
+from samsvae.data.expression import (
+    Expression,
+    expression,
+    membership,
+    position_of,
+    rows_of,
+    sums_of,
+)
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError, check_count
+from samsvae.settings.arguments import checked
+from samsvae.types import Scale
+
+_CHANGED = 3.0
+"""Standard errors at which the other sgRNAs are taken to change a gene."""
+_DEAD = 0.5
+"""An sgRNA is dead if its strength is surely below that of the others by this factor."""
+_FEW = 10
+"""Cells of an sgRNA below which nothing is said of it."""
+_RATE = 0.05
+_BLOCKS = 10
+"""Of genes that are left out in turn (jackknife)."""
+_TOGETHER = 2**22
+"""Sums (permutation, sgRNA, gene) that are held at once."""
+
+
+class Sgrnas(NamedTuple):
+    """How sgRNAs agree."""
+
+    sgrnas: pd.DataFrame
+    """One row per condition and sgRNA: `n_cells`; `correlation` of its effect with that of the
+    condition's other sgRNAs, over genes; `sign_agreement`, on the genes that the others change
+    (`n_changed`); `strength`, its effect as a multiple of theirs, with `strength_se`;
+    `p_different` (permutation test) and `q_different` (Benjamini-Hochberg over all rows); `flag`:
+    "dead", "different", "few cells", "alone" or ""."""
+    conditions: pd.DataFrame
+    """One row per condition: `n_sgrnas`, `n_cells`, `correlation` (mean over its sgRNAs), `Q`
+    (Cochran's, summed over genes), `df` (its degrees of freedom, were genes independent),
+    `p_heterogeneity` (permutation test of Q) and `q_heterogeneity`."""
+
+
+@checked
+def sgrnas(
+    screen: Screen,
+    conditions: Conditions | None = None,
+    *,
+    scale: Scale = "log",
+    n_permutations: int = 999,
+    seed: int = 0,
+    progress: bool = True,
+) -> Sgrnas:
+    """Return how far the sgRNAs of each condition agree, by what the cells show.
+
+    Of a gene g and sgRNAs a with n_a cells and means m_ag, taken within batches,
+
+    Q_g = sum_a n_a (m_ag - m_g)^2 / s_g^2,    m_g = sum_a n_a m_ag / sum_a n_a
+
+    with s_g^2 the variance of the condition's cells about their batches' means (Cochran's Q). Genes
+    are not independent, so the p value of sum_g Q_g, and that of one sgRNA against the others, is
+    that of permutations of the sgRNAs among the condition's cells within their batches: right
+    whatever the counts are like, if sgRNAs do not differ. Correlation, sign and strength compare
+    an sgRNA and the others with halves of the control cells of their own, so that control's noise
+    makes no agreement.
+
+    Parameters
+    ----------
+    screen
+        Read with `sgrna_key`.
+    conditions
+        Which; by default all but control.
+    scale
+        "log", "normalized" or "mean", as in `differential_expression`.
+    n_permutations
+        p values are at least 1 / (n_permutations + 1).
+    seed
+        Same seed, same numbers.
+    progress
+        Show a progress bar.
+
+    Raises
+    ------
+    InputError
+        If no sgRNA is known, or there are no control cells.
+
+    Examples
+    --------
+    >>> import samsvae
+    >>> screen = samsvae.datasets.simulated_screen(
+    ...     n_perturbations=3, n_combinations=0, n_genes=20, n_sgrnas=2
+    ... )
+    >>> found = samsvae.sgrnas(screen, n_permutations=99, progress=False)
+    >>> list(found.sgrnas["sgrna"][:3]), len(found.conditions)
+    (['G01g1', 'G01g2', 'G02g1'], 3)
+    """
+    check_count("n_permutations", n_permutations, low=19)
+    check_count("seed", seed, low=0)
+    if screen.sgrna is None:
+        raise InputError("the sgRNAs of the cells are not known: read the screen with sgrna_key")
+    if not screen.is_control.any():
+        raise InputError("no control cells to compare with in these cells")
+    labels = screen.conditions[1:] if conditions is None else conditions
+    asked = {name: position_of(screen, name) for name in screen.vocabulary.notation.asked(labels)}
+    values = expression(screen, scale)
+    halves = _control_halves(screen, values, seed)
+    usable = (screen.sgrna.codes >= 0) & halves.with_control[screen.batch]
+    of_condition = rows_of(np.where(usable, screen.condition, -1), len(screen.condition_names))
+    rows: list[dict[str, object]] = []
+    tables: list[dict[str, object]] = []
+    for name, position in track(asked.items(), "sgRNAs", disable=not progress):
+        cells = of_condition[position]
+        codes, group = np.unique(screen.sgrna.codes[cells], return_inverse=True)
+        if not len(codes):
+            continue
+        one = _Condition(values[cells], group, screen.batch[cells], halves)
+        test = one.test(n_permutations, np.random.default_rng([seed, position]))
+        names = [str(screen.sgrna.categories[code]) for code in codes]
+        for i, sgrna in enumerate(names):
+            rows.append({"condition": name, "sgrna": sgrna, **one.row(i, test.p_different[i])})
+        found = [row["correlation"] for row in rows[len(rows) - len(names) :]]
+        tables.append(
+            {
+                "condition": name,
+                "n_sgrnas": len(names),
+                "n_cells": len(cells),
+                "correlation": float(np.mean(np.array(found, float))),
+                "Q": test.q,
+                "df": (len(names) - 1) * int(one.varies.sum()),
+                "p_heterogeneity": test.p,
+            }
+        )
+    if not rows:
+        raise InputError("none of the conditions has cells with a known sgRNA")
+    each, whole = pd.DataFrame(rows), pd.DataFrame(tables)
+    each["q_different"] = _corrected(each["p_different"])
+    each["flag"] = [_flag(row) for row in each.to_dict("records")]
+    whole["q_heterogeneity"] = _corrected(whole["p_heterogeneity"])
+    return Sgrnas(each, whole)
+
+
+class _Halves(NamedTuple):
+    """Means of control cells by batch, of two halves of them."""
+
+    means: tuple[np.ndarray, np.ndarray]
+    """`batch gene` each."""
+    n_cells: tuple[np.ndarray, np.ndarray]
+    """`batch` each."""
+    with_control: np.ndarray
+    """`batch`: whether it has control cells enough for two halves."""
+
+
+def _control_halves(screen: Screen, values: Expression, seed: int) -> _Halves:
+    control = np.random.default_rng(seed).permutation(np.flatnonzero(screen.is_control))
+    batch = screen.batch[control]
+    order = np.argsort(batch, kind="stable")
+    rank = np.empty(len(control), int)
+    starts = np.searchsorted(batch[order], batch[order])
+    rank[order] = np.arange(len(control)) - starts
+    n_batches = int(screen.batch.max(initial=0)) + 1
+    group = np.full(len(screen), -1)
+    group[control] = rank % 2 * n_batches + batch
+    sums, n_cells = sums_of(values.blocks(), group, 2 * n_batches)
+    means = (sums / np.maximum(n_cells, 1)[:, None]).reshape(2, n_batches, -1)
+    sizes = n_cells.reshape(2, n_batches)
+    enough = (sizes[0] > 0) & (sizes[1] > 0)
+    if not enough.any():
+        raise InputError("no batch has two control cells: expected halves of them to compare with")
+    return _Halves((means[0], means[1]), (sizes[0], sizes[1]), enough)
+
+
+class _Test(NamedTuple):
+    q: float
+    p: float
+    p_different: np.ndarray
+    """`sgrna`."""
+
+
+class _Condition:
+    """The cells of one condition, by sgRNA."""
+
+    def __init__(
+        self, values: sp.csr_matrix, group: np.ndarray, batch: np.ndarray, halves: _Halves
+    ) -> None:
+        self.group, self.batch, self.n_groups = group, batch, int(group.max()) + 1
+        n_batches = len(halves.with_control)
+        n_batch = np.bincount(batch, minlength=n_batches)
+        center = (membership(batch, n_batches) @ values).toarray() / np.maximum(n_batch, 1)[:, None]
+        present = np.flatnonzero(n_batch)
+        squares = np.asarray(values.multiply(values).sum(0)).ravel()
+        free = max(1, len(group) - len(present))
+        variance = (squares - (n_batch[:, None] * center**2).sum(0)) / free
+        self.varies = variance > 1e-12 * np.maximum(squares, 1e-300)
+        self.variance = np.where(self.varies, variance, 1.0)
+        dense = values.toarray() - center[batch]  # a condition has few cells
+        self.values = dense[:, self.varies]
+        self.sums = membership(group, self.n_groups) @ self.values
+        self.n_cells = np.bincount(group, minlength=self.n_groups)
+        # Effects: means of what is left of the batches' own effects, and these.
+        shares = np.zeros((self.n_groups, n_batches))
+        np.add.at(shares, (group, batch), 1)
+        self.shares = shares
+        self.effects = [center - half for half in halves.means]
+        self.control_noise = [
+            (shares / shares.sum(1, keepdims=True)) ** 2 @ (1 / np.maximum(n, 1))
+            for n in halves.n_cells
+        ]
+
+    def test(self, n: int, rng: np.random.Generator) -> _Test:
+        """Return the p values of permutations of the sgRNAs within batches."""
+        if self.n_groups == 1:
+            return _Test(np.nan, np.nan, np.full(1, np.nan))
+        q, different = (v[0] for v in self._statistics(self.sums[None]))
+        more, more_different = 1, np.ones(self.n_groups)
+        for sums in self._permuted(n, rng):
+            found, each = self._statistics(sums)
+            more += int((found >= q * (1 - 1e-12)).sum())
+            more_different += (each >= different * (1 - 1e-12)).sum(0)
+        return _Test(float(q), more / (n + 1), more_different / (n + 1))
+
+    def _statistics(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return sum_g Q_g, and that of each sgRNA against the others: `draw`, `draw sgrna`."""
+        n, total = self.n_cells, len(self.group)
+        scaled = sums / np.sqrt(self.variance[self.varies])
+        mean = scaled / n[:, None]
+        whole = scaled.sum(1, keepdims=True)
+        q = (n[:, None] * (mean - whole / total) ** 2).sum((1, 2))
+        rest = (whole - scaled) / np.maximum(total - n, 1)[:, None]
+        weight = 1 / (1 / n + 1 / np.maximum(total - n, 1))
+        return q, weight * ((mean - rest) ** 2).sum(2)
+
+    def _permuted(self, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yield sums of permuted sgRNAs, `draw sgrna gene`, some draws at a time."""
+        n_cells, k = len(self.group), self.n_groups
+        order = np.argsort(self.batch, kind="stable")
+        together = max(1, _TOGETHER // max(1, k * self.values.shape[1]))
+        for start in range(0, n, together):
+            size = min(together, n - start)
+            # Sorting by batch, and at random within: a permutation of each batch's own cells.
+            keys = self.batch[order] + rng.random((size, n_cells))
+            labels = np.empty((size, n_cells), int)
+            labels[:, order] = self.group[order[np.argsort(keys, 1)]]
+            rows = (labels + k * np.arange(size)[:, None]).ravel()
+            columns = np.tile(np.arange(n_cells), size)
+            member = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), (size * k, n_cells))
+            yield (member @ self.values).reshape(size, k, -1)
+
+    def _effect(self, groups: list[int], half: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the effect of some sgRNAs together, against half of control, and its variance."""
+        n = self.n_cells[groups].sum()
+        shares = self.shares[groups].sum(0) / n
+        effect = shares @ self.effects[half]
+        effect[self.varies] += self.sums[groups].sum(0) / n
+        return effect, self.variance / n
+
+    def row(self, one: int, p_different: float) -> dict[str, object]:
+        """Return what is to be said of an sgRNA."""
+        n_cells = int(self.n_cells[one])
+        row: dict[str, object] = {"n_cells": n_cells}
+        names = ("correlation", "sign_agreement", "n_changed", "strength", "strength_se")
+        others = [i for i in range(self.n_groups) if i != one]
+        if not others:
+            return row | dict.fromkeys(names, np.nan) | {"n_changed": 0, "p_different": np.nan}
+        pairs = [(self._effect([one], h), self._effect(others, 1 - h)) for h in (0, 1)]
+        correlation = np.mean([_correlation(a[0], b[0]) for a, b in pairs])
+        a, b, v = (np.mean(x, 0) for x in zip(*((p[0][0], *p[1]) for p in pairs), strict=True))
+        noise = v + self.variance * np.mean([noise[others].mean() for noise in self.control_noise])
+        changed = self.varies & (np.abs(b) > _CHANGED * np.sqrt(noise))
+        agreement = float((np.sign(a) == np.sign(b))[changed].mean()) if changed.any() else np.nan
+        strength, se = _strength(pairs, self.variance, noise, changed)
+        values = (float(correlation), agreement, int(changed.sum()), strength, se)
+        return row | dict(zip(names, values, strict=True)) | {"p_different": float(p_different)}
+
+
+def _strength(
+    pairs: list[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]],
+    variance: np.ndarray,
+    noise: np.ndarray,
+    changed: np.ndarray,
+) -> tuple[float, float]:
+    """Return the slope of an sgRNA's effect on that of the others, and its jackknife error.
+
+    The noise of the others' effect is taken off the denominator; NaN where they change nothing.
+    """
+    if not changed.any():
+        return np.nan, np.nan
+    up = sum(a[0] * b[0] for a, b in pairs) / 2 / variance
+    down = (sum(b[0] ** 2 for _, b in pairs) / 2 - noise) / variance
+    up, down = up[changed], down[changed]
+    block = np.arange(len(up)) % _BLOCKS
+    left = [
+        (up[block != i].sum(), down[block != i].sum()) for i in range(_BLOCKS) if (block != i).any()
+    ]
+    if down.sum() <= 0 or any(d <= 0 for _, d in left):
+        return np.nan, np.nan
+    slope = float(up.sum() / down.sum())
+    parts = np.array([u / d for u, d in left])
+    if len(up) < _BLOCKS:
+        return slope, np.nan
+    return slope, float(np.sqrt((1 - 1 / _BLOCKS) * ((parts - parts.mean()) ** 2).sum()))
+
+
+def _flag(row: dict[str, object]) -> str:
+    """Return what stands out about an sgRNA."""
+    if np.isnan(float(row["p_different"])):  # type: ignore[arg-type]
+        return "alone"
+    if int(row["n_cells"]) < _FEW:  # type: ignore[call-overload]
+        return "few cells"
+    if float(row["q_different"]) >= _RATE:  # type: ignore[arg-type]
+        return ""
+    error = np.nan_to_num(float(row["strength_se"]))  # type: ignore[arg-type]
+    return "dead" if float(row["strength"]) + 2 * error < _DEAD else "different"  # type: ignore[arg-type]
+
+
+def _corrected(p: pd.Series) -> np.ndarray:
+    values = p.to_numpy(float)
+    q = np.full(len(values), np.nan)
+    known = np.isfinite(values)
+    if known.any():
+        q[known] = false_discovery_control(values[known])
+    return q
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0

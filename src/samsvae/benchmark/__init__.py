@@ -1,0 +1,1 @@
+"""Predictors on held-out cells: evaluation, baselines, metrics."""

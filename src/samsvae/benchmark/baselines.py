@@ -1,0 +1,407 @@
+"""What training cells show on average: all that baselines know.
+
+Simple predictors of effects, which a model must beat before it is worth its training.
+
+They take the same screen as the models and answer `train()` and `effects(conditions)` alike:
+effects are differences from control, learned from the training cells only. In the formulas mu_p is
+the mean expression of a condition's training cells on the scale, mu_0 that of control (in the
+batches of those cells), delta_p = mu_p - mu_0, and mu - mu_0 the mean of delta_p over perturbed
+conditions.
+
+References
+----------
+Ahlmann-Eltze, Huber, Anders: Deep-learning-based gene perturbation effect prediction does not yet
+outperform simple linear baselines, Nature Methods 2025.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from samsvae.data.conditions import Conditions
+from samsvae.data.expression import differences_from_control, expression, rows_of, training_cells
+from samsvae.data.names import Vocabulary
+from samsvae.data.screen import Screen
+from samsvae.data.source import StoredCounts
+from samsvae.errors import InputError, note, unknown
+from samsvae.settings.arguments import check, checked
+from samsvae.settings.fields import takes
+from samsvae.settings.questions import EffectSettings
+from samsvae.types import Scale
+
+_SCALES: tuple[Scale, ...] = ("log", "normalized", "mean")
+
+
+_MEANS: WeakKeyDictionary[Screen, dict[Scale, Means]] = WeakKeyDictionary()
+
+
+def means_of(train: Screen, scale: Scale) -> Means:
+    """Return what training cells show on a scale: taken once, as long as the cells are held."""
+    known = _MEANS.setdefault(train, {})
+    if scale not in known:
+        known[scale] = Means(train, scale)
+    return known[scale]
+
+
+class Means:
+    """Differences of training conditions from control, each from the controls of its batches."""
+
+    def __init__(self, train: Screen, scale: Scale) -> None:
+        self.scale = scale
+        values, n_conditions = expression(train, scale), len(train.condition_names)
+        delta = differences_from_control(
+            values.blocks(), train.condition, train.batch, n_conditions
+        )
+        self.silent = train.silent
+        kinds, n_cells = np.unique(train.condition[~train.is_control], return_counts=True)
+        known = ~np.isnan(delta[kinds]).any(1)  # in a batch with control cells
+        self.conditions = [train.condition_names[i] for i in kinds[known]]
+        self.not_identified = {train.condition_names[i] for i in kinds[~known]}
+        self.cells, self.delta = n_cells[known], delta[kinds[known]]
+        self.mean = self.delta.mean(0)
+        self._position = {name: i for i, name in enumerate(self.conditions)}
+
+    def is_identified(self, condition: str) -> bool:
+        """Whether a condition's cells, if it has any, can be compared with control."""
+        return condition not in self.not_identified
+
+    def of(self, condition: str) -> np.ndarray | None:
+        """Return delta_p, `gene`; None for a condition without training cells."""
+        position = self._position.get(condition)
+        return None if position is None else self.delta[position]
+
+    def n_cells(self, condition: str) -> int:
+        """Return how many training cells a condition has."""
+        position = self._position.get(condition)
+        return 0 if position is None else int(self.cells[position])
+
+
+def scales_of(vocabulary: Vocabulary) -> tuple[Scale, ...]:
+    """Return the scales that means can be taken on, the usual one first."""
+    return _SCALES if vocabulary.counts else _SCALES[2:]
+
+
+class Baseline(ABC):
+    """A predictor of effects from the means of training cells.
+
+    Parameters
+    ----------
+    screen
+        The screen, with a split.
+
+    Raises
+    ------
+    InputError
+        If there are no training, control or perturbed cells, or no batch has both.
+    """
+
+    name: ClassVar[str]
+    """By which it is chosen at the command line, and called in tables."""
+    is_trained: ClassVar[bool] = True
+    has_likelihood: ClassVar[bool] = False
+
+    def __init__(self, screen: Screen) -> None:
+        check("screen", screen, Screen)
+        self.screen = screen
+        self._train = training_cells(screen)
+        self._check()
+
+    def train(self, **settings: Any) -> Self:
+        """Do nothing but return itself: there is nothing to fit beyond means.
+
+        Parameters
+        ----------
+        **settings
+            Of no account: those of the models' `train`.
+        """
+        return self
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The names that it knows."""
+        return self.screen.vocabulary
+
+    @property
+    def remembered(self) -> pd.Index:
+        """Names of the cells that it was made from."""
+        return self._train.cells
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Conditions of the training cells, as they are stored."""
+        return self._train.conditions
+
+    def answers_for(self, condition: str) -> bool:
+        """Whether the baseline has a prediction for a condition."""
+        try:
+            stored = self.vocabulary.stored(condition)
+            if stored != self.vocabulary.notation.control:
+                self._predict(stored, self._means_on(None))
+        except InputError:
+            return False
+        return True
+
+    @checked
+    @takes(EffectSettings)
+    def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
+        """Return the predicted difference of conditions from control, on every gene.
+
+        Parameters
+        ----------
+        conditions
+            As the models' `effects` take them; by default all of the training cells but control.
+        **settings
+            Of the models' `effects`. Of account is the scale: "log" (by default, for counts),
+            "normalized", or "mean" (by default, for real values).
+
+        Returns
+        -------
+        Conditions (as asked) x genes. `obs` holds each condition as it is stored, its number of
+        training cells, and whether the baseline had to fall back on the mean of all perturbed
+        conditions for it; the interval (layers "lower", "upper") is NaN.
+
+        Raises
+        ------
+        InputError
+            If a name is unknown, or the baseline has no prediction for a condition.
+        """
+        means = self._means_on(EffectSettings(**settings).scale)
+        vocabulary = self.vocabulary
+        asked = vocabulary.notation.asked(means.conditions if conditions is None else conditions)
+        stored = [vocabulary.stored(name) for name in asked]
+        predicted, fell_back = [], []
+        for name in stored:
+            effect = (
+                self._predict(name, means)
+                if name != vocabulary.notation.control
+                else 0 * means.mean
+            )
+            fell_back.append(effect is None)
+            predicted.append(means.mean if effect is None else effect)
+        nothing = np.full((len(asked), len(self.screen.genes)), np.nan)
+        return AnnData(
+            np.array(predicted),
+            obs=pd.DataFrame(
+                {
+                    "condition": stored,
+                    "n_train_cells": [means.n_cells(name) for name in stored],
+                    "fell_back": fell_back,
+                    "identified": [means.is_identified(name) for name in stored],
+                },
+                index=pd.Index(asked, dtype=str),
+            ),
+            var=pd.DataFrame({"silent": means.silent}, index=list(self.screen.genes)),
+            layers={"lower": nothing, "upper": nothing.copy()},
+            uns={"scale": means.scale, "n_fell_back": int(sum(fell_back))},
+        )
+
+    @checked
+    def cells(
+        self, conditions: Iterable[str], *, n_cells: int, seed: int
+    ) -> Iterator[sp.csr_matrix | None]:
+        """Yield counts of at most so many training cells that stand for each condition.
+
+        None: it predicts means alone.
+        """
+        before = counts = None
+        for rows in map(self._alike, conditions):
+            if rows is not before:
+                before, counts = rows, self._counts(rows, n_cells, seed)
+            yield counts
+
+    def _counts(self, rows: np.ndarray | None, n_cells: int, seed: int) -> sp.csr_matrix | None:
+        if rows is None:
+            return None
+        if len(rows) > n_cells:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
+        counts = self._train.counts[rows]
+        return counts.read() if isinstance(counts, StoredCounts) else counts
+
+    def iwelbo(
+        self, screen: Screen, *, n_particles: int, seed: int, progress: bool
+    ) -> pd.DataFrame:
+        """Raise: a baseline has no likelihood."""
+        raise InputError(f"{self.name} has no likelihood: it predicts means")
+
+    def _alike(self, condition: str) -> np.ndarray | None:
+        """Return which training cells stand for a condition, by position; None: means alone do."""
+        return None
+
+    @abstractmethod
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        """Return a condition's effect, `gene`; None: fall back on the mean of all conditions."""
+
+    def _means_on(self, scale: Scale | None) -> Means:
+        known = scales_of(self.screen.vocabulary)
+        scale = scale or known[0]
+        if scale not in known:
+            raise unknown("scale", scale, known)
+        return means_of(self._train, scale)
+
+    def _check(self) -> None:
+        train = self._train
+        if not np.intersect1d(train.batch[~train.is_control], train.batch[train.is_control]).size:
+            raise InputError(
+                "no batch has both control cells and perturbed ones in training: leave batch_key "
+                "out to compare with the controls of all batches"
+            )
+
+
+class NoChange(Baseline):
+    """Every condition is as control: 0."""
+
+    name = "no-change"
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        return np.zeros_like(means.mean)
+
+    def _alike(self, condition: str) -> np.ndarray:
+        return self._control
+
+    @cached_property
+    def _control(self) -> np.ndarray:
+        return np.flatnonzero(self._train.is_control)
+
+
+class PerturbationMean(Baseline):
+    """Every condition does what perturbed conditions do on average: mu - mu_0."""
+
+    name = "perturbation-mean"
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        return means.mean
+
+    def _alike(self, condition: str) -> np.ndarray:
+        return self._perturbed
+
+    @cached_property
+    def _perturbed(self) -> np.ndarray:
+        return np.flatnonzero(~self._train.is_control)
+
+
+class ConditionMean(Baseline):
+    """A condition does what its training cells show: delta_p, shrunk by n / (n + 50)."""
+
+    name = "condition-mean"
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        delta, n = means.of(condition), means.n_cells(condition)
+        if delta is None:
+            raise InputError(
+                f"the condition {condition!r} has no training cells: ConditionMean predicts seen "
+                "conditions only"
+            )
+        return delta * (n / (n + 50))
+
+    def _alike(self, condition: str) -> np.ndarray:
+        return self._own[self._train.position_of_condition[self.vocabulary.stored(condition)]]
+
+    @cached_property
+    def _own(self) -> list[np.ndarray]:
+        return rows_of(self._train.condition, len(self._train.condition_names))
+
+
+class Additive(Baseline):
+    """A combination does the sum of its parts: sum of delta_p; an unseen part is mu - mu_0.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
+    >>> effects = Additive(screen).effects(["G01", "G02", "G01+G02"]).to_df()
+    >>> total = effects.loc["G01"] + effects.loc["G02"]
+    >>> bool((total - effects.loc["G01+G02"]).abs().max() < 1e-9)
+    True
+    """
+
+    name = "additive"
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        deltas = [means.of(part) for part in self.vocabulary.singles(condition)]
+        return np.sum([means.mean if delta is None else delta for delta in deltas], axis=0)
+
+
+class MatchingMean(Baseline):
+    """A combination does the mean of its parts that were seen; mu - mu_0 if none was."""
+
+    name = "matching-mean"
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        deltas = [means.of(part) for part in self.vocabulary.singles(condition)]
+        seen = [delta for delta in deltas if delta is not None]
+        return np.mean(seen, axis=0) if seen else means.mean
+
+
+class LinearPCA(Baseline):
+    """A linear map from what the perturbed gene is like to what perturbing it does.
+
+    Y (genes x singles) are the delta_p of single conditions in training, b their mean, G (genes x
+    10) the scores of the genes on the first principal components of Y - b, P the rows of G of the
+    perturbed genes. W = (G'G + 0.1 I)^-1 G'(Y - b) P (P'P + 0.1 I)^-1, and the effect is G W p + b
+    with p the sum of the parts' rows. A target that is not among the genes falls back on mu - mu_0.
+    """
+
+    name = "linear-pca"
+
+    n_components = 10
+    penalty = 0.1
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(screen)
+        self._gene = screen.vocabulary.position_of_target
+        if not self._gene.keys() & set(screen.perturbations):
+            note(
+                "no perturbation is named after a gene: linear-pca predicts the mean of all "
+                "perturbations for each (gene_key gives symbols, where genes go by identifiers)"
+            )
+        self._fits: dict[Scale, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        received = self.vocabulary.read(condition)
+        if means.scale not in self._fits:
+            self._fits[means.scale] = self._fit(means)
+        fitted = self._fits[means.scale]
+        if fitted is None or not all(name in self._gene for name in received):
+            return None
+        scores, weights, center = fitted
+        p = scores[[self._gene[name] for name in received]].sum(0)
+        return scores @ (weights @ p) + center
+
+    def _fit(self, means: Means) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Return G, W and b; None without a single condition whose target is among the genes."""
+        singles = [name for name in means.conditions if len(self.vocabulary.singles(name)) == 1]
+        targets = [next(iter(self.vocabulary.read(name))) for name in singles]
+        known = [i for i, target in enumerate(targets) if target in self._gene]
+        if not known:
+            return None
+        y = np.array([means.of(name) for name in singles]).T
+        center = y.mean(1)
+        y = y - center[:, None]
+        left, size, _ = np.linalg.svd(y, full_matrices=False)
+        k = min(self.n_components, len(size))
+        scores = left[:, :k] * size[:k]
+        p = scores[[self._gene[targets[i]] for i in known]]
+        ridge = self.penalty * np.eye(k)
+        inner = np.linalg.solve(scores.T @ scores + ridge, scores.T @ y[:, known] @ p)
+        weights = np.linalg.solve((p.T @ p + ridge).T, inner.T).T
+        return scores, weights, center
+
+
+BASELINES: list[type[Baseline]] = [
+    NoChange,
+    PerturbationMean,
+    ConditionMean,
+    Additive,
+    MatchingMean,
+    LinearPCA,
+]
+"""All of them."""

@@ -1,0 +1,288 @@
+"""Conditions as text: "B@2+A" <-> {A: 1, B: 2}.
+
+Conditions as rows of dosage: {A: 1, B: 2} -> a sparse row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from numbers import Real
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+
+from samsvae.errors import InputError, listed, unknown
+
+Condition = Mapping[str, float]
+"""Dose by perturbation; control is empty."""
+Name: TypeAlias = str | float
+Conditions: TypeAlias = Name | Iterable[Name | Sequence[Name]]
+"""Conditions as they are asked for: one, or several; a tuple names the parts of one."""
+
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Doses other than 0 lie between them: they are kept in single precision."""
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How conditions are written.
+
+    A condition is the set of perturbations a cell received, joined by `separator` and sorted, so
+    that "B+A" is "A+B". A dose other than 1 follows an "@": "drugA@0.5". The empty set is written
+    as the control label, and control as a part adds nothing: "A+control" is "A".
+
+    Parameters
+    ----------
+    control
+        How control is written.
+    separator
+        What joins perturbations; "": a label is a single name.
+    also
+        What is read as control besides: names, or patterns in which "*" stands for any text and "?"
+        for any character.
+
+    Examples
+    --------
+    >>> notation = Notation()
+    >>> notation.read("B@2+A", ["A", "B"])
+    {'B': 2.0, 'A': 1.0}
+    >>> notation.write({"B": 2.0, "A": 1.0})
+    'A+B@2'
+    >>> notation = Notation.of(["NT", "safe*"])
+    >>> [notation.write(notation.condition(text)) for text in ("A+NT", "NT+safe-1", "B")]
+    ['A', 'NT', 'B']
+    """
+
+    control: str = "control"
+    separator: str = "+"
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.separator.isspace() or any(c.isalnum() or c in "@." for c in self.separator):
+            raise InputError(
+                f"the separator is {self.separator!r}: expected what joins perturbations, like "
+                "'+', without letters, digits, '@' and '.'; or none, for labels that are single "
+                "names"
+            )
+
+    @classmethod
+    def of(cls, control: Sequence[object], separator: str = "+") -> Notation:
+        """Return how conditions are written where all these are control.
+
+        Control is written as the first of them that is no pattern; as "control" if all are.
+        """
+        names = [written(name) for name in control]
+        plain = [name for name in names if not _is_pattern(name)]
+        first = plain[0] if plain else "control"
+        return cls(first, separator, tuple(name for name in names if name != first))
+
+    def is_control(self, name: str) -> bool:
+        """Whether a part of a label is control; or a whole label, where these are its parts.
+
+        What a pattern stands for does not reach over a separator that is not in the pattern.
+        """
+        return name == self.control or any(self._alike(name, one) for one in self.also)
+
+    def _alike(self, name: str, pattern: str) -> bool:
+        joined = bool(self.separator) and self.separator in name and self.separator not in pattern
+        return not joined and _alike(name, pattern)
+
+    def parts(self, label: str) -> list[str]:
+        """Split a label into its parts, those that are control among them; none for control alone.
+
+        Raises
+        ------
+        InputError
+            If a part is empty ("A+") or a perturbation is repeated ("A+A").
+        """
+        if self.is_control(label.strip()):
+            return []
+        parts = [part.strip() for part in self.split(label)]
+        if "" in parts:
+            raise InputError(
+                f"the label {label!r} has an empty part: expected perturbations joined by "
+                f"{self.separator!r}, or {self.control!r}; if it is part of names, give another "
+                "separator, or separator=None"
+            )
+        perturbations = [part for part in parts if not self.is_control(part)]
+        if len(set(perturbations)) < len(perturbations):
+            raise InputError(
+                f"the label {label!r} names a perturbation twice: name each once, and give its "
+                "dose by dosage_key"
+            )
+        return parts if perturbations else []
+
+    def split(self, text: str) -> list[str]:
+        """Take a label apart where the separator stands."""
+        return text.split(self.separator) if self.separator else [text]
+
+    def condition(self, label: str, doses: Sequence[float] | None = None) -> dict[str, float]:
+        """Read a label, each part at its dose (default 1). A part at dose 0 was not received.
+
+        There is a dose for each part, or one for each that is not control.
+        """
+        parts = self.parts(label)
+        received = [part for part in parts if not self.is_control(part)]
+        if doses is None:
+            doses = [1.0] * len(received)
+        elif len(doses) == len(parts):
+            pairs = zip(parts, doses, strict=True)
+            doses = [dose for part, dose in pairs if not self.is_control(part)]
+        if len(doses) != len(received):
+            raise InputError(
+                f"the label {label!r} has {len(received)} perturbations but {len(doses)} doses: "
+                f"expected one dose each, joined by {self.separator!r}"
+            )
+        return {part: dose for part, dose in zip(received, doses, strict=True) if dose != 0}
+
+    def doses(self, text: object) -> list[float]:
+        """Read doses: one number, or one per part of the label, like "0.5+2".
+
+        Raises
+        ------
+        InputError
+            If a dose is not a finite number of at least 0.
+        """
+        fields = [text] if isinstance(text, int | float) else self.split(str(text))
+        doses = []
+        for field in fields:
+            try:
+                dose = float(field)
+            except ValueError:
+                dose = float("nan")
+            if dose != 0 and not _SMALLEST <= dose <= _LARGEST:  # nan is not between them either
+                raise InputError(
+                    f"the dosage {str(text)!r} is not a number of at least 0, nor several joined "
+                    f"by {self.separator!r} (one above 0 lies between {_SMALLEST:g} and "
+                    f"{_LARGEST:g})"
+                )
+            doses.append(dose)
+        return doses
+
+    def write(self, condition: Condition) -> str:
+        """Write a condition: sorted, doses other than 1 behind an "@"."""
+        parts = [
+            name if dose == 1 else f"{name}@{_positional(dose)}"
+            for name, dose in sorted(condition.items())
+        ]
+        return self.separator.join(parts) or self.control
+
+    def write_doses(self, condition: Condition) -> str:
+        """Write the doses alone, in the order in which `write` names the perturbations."""
+        return self.separator.join(_positional(dose) for _, dose in sorted(condition.items()))
+
+    def label(self, condition: object) -> str:
+        """Return a condition as text, however it is named: text, a number, a tuple of parts."""
+        if isinstance(condition, tuple | list):
+            return self.separator.join(map(written, condition))
+        return written(condition)
+
+    def asked(self, conditions: Conditions) -> list[str]:
+        """Return the conditions that are asked for as text, once each.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+
+        Examples
+        --------
+        >>> Notation().asked(["B", ("A", "B"), 7, "B"])
+        ['B', 'A+B', '7']
+        """
+        one = isinstance(conditions, str) or not isinstance(conditions, Iterable)
+        several: Iterable[object] = [conditions] if one else conditions  # type: ignore[assignment]
+        labels = list(dict.fromkeys(map(self.label, several)))
+        if not labels:
+            raise InputError("no conditions are asked for: give one or more")
+        return labels
+
+    def read(self, condition: object, perturbations: Collection[str]) -> dict[str, float]:
+        """Read a condition of known perturbations, with doses behind "@".
+
+        Raises
+        ------
+        InputError
+            If a perturbation is not among `perturbations`.
+        """
+        text = self.label(condition)
+        known = perturbations if isinstance(perturbations, Set) else set(perturbations)
+        if text in known:  # a name may hold the separator
+            return {text: 1.0}
+        received: dict[str, float] = {}
+        for part in self.parts(text):
+            name, dose = part, 1.0
+            if part not in known and "@" in part:
+                name, _, number = part.rpartition("@")
+                (dose,) = self.doses(number)
+            if self.is_control(name):
+                continue
+            if name not in known:
+                raise unknown("perturbation", name, perturbations)
+            if name in received:
+                raise InputError(f"the condition {text!r} names {name!r} twice")
+            if dose != 0:
+                received[name] = dose
+        return received
+
+
+def written(name: object) -> str:
+    """Return a name as text; a whole number without a fraction.
+
+    >>> written(2.0), written("2.0"), written(True)
+    ('2', '2.0', 'True')
+    """
+    if isinstance(name, Real) and not isinstance(name, bool) and float(name).is_integer():
+        return str(int(float(name)))
+    return str(name)
+
+
+def _is_pattern(name: str) -> bool:
+    return "*" in name or "?" in name
+
+
+def _alike(name: str, pattern: str) -> bool:
+    """Whether a name is what a pattern stands for; brackets stand for themselves."""
+    if name == pattern or not _is_pattern(pattern):
+        return name == pattern
+    regular = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(regular, name, re.DOTALL) is not None
+
+
+def _positional(dose: float) -> str:
+    """Write a number without an exponent, whose sign could be taken for a separator."""
+    return np.format_float_positional(dose, trim="-")
+
+
+def dosage_rows(
+    conditions: Sequence[Condition], perturbations: Sequence[str] | Mapping[str, int]
+) -> sp.csr_matrix:
+    """Return conditions as a sparse dosage matrix, `condition perturbation`.
+
+    Parameters
+    ----------
+    conditions
+        Dose by perturbation.
+    perturbations
+        In the order of the columns, or the column of each.
+
+    Raises
+    ------
+    InputError
+        If a condition holds a perturbation that is not among `perturbations`.
+    """
+    position = perturbations
+    if not isinstance(position, Mapping):
+        position = {name: i for i, name in enumerate(position)}
+    strange = sorted({name for c in conditions for name in c if name not in position})
+    if strange:
+        raise InputError(f"perturbations never seen in training: {listed(strange)}")
+    indptr = np.cumsum([0, *map(len, conditions)])
+    indices = [position[name] for c in conditions for name in sorted(c)]
+    doses = [c[name] for c in conditions for name in sorted(c)]
+    shape = (len(conditions), len(position))
+    data = np.asarray(doses, np.float32)
+    return sp.csr_matrix((data, np.asarray(indices, np.int64), indptr), shape=shape)

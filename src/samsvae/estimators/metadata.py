@@ -1,0 +1,274 @@
+"""What a model remembers of the cells it was trained on, so that it needs no data to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from samsvae.data.conditions import Conditions, dosage_rows
+from samsvae.data.expression import training_cells
+from samsvae.data.names import Vocabulary
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError, listed, note, unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Facts of the training cells."""
+
+    vocabulary: Vocabulary
+    conditions: tuple[str, ...]
+    """Conditions of the training cells, control first."""
+    cells_per_condition: np.ndarray
+    """`condition`: how many training cells each has."""
+    cells_per_perturbation: np.ndarray
+    """n_t, `perturbation`."""
+    median_dose: np.ndarray
+    """`perturbation`: median dose of the training cells that received it; 1 if none did."""
+    library_size: np.ndarray
+    """`cell`, counts: of the training cells, sorted by condition."""
+    batch_shares: np.ndarray
+    """`batch`: share of the training cells in each; empty where there are none."""
+    cells_per_batch: np.ndarray
+    """`condition batch`: how many training cells each has in each batch; all of them in the one
+    there is, where there are no batches."""
+    silent: np.ndarray
+    """`gene`: whether no training cell has a count of it."""
+    unobserved: bool
+    """Whether library sizes count more than the screen's genes."""
+    sgrnas: tuple[tuple[str, str], ...] = ()
+    """sgRNA and perturbation of the training cells, where sgRNAs are known: sorted."""
+
+    @classmethod
+    def of(cls, screen: Screen) -> Facts:
+        """Take the facts of a screen's training cells.
+
+        Raises
+        ------
+        InputError
+            If there are no training cells, no control cells or no perturbed cells among them.
+        """
+        train = training_cells(screen)
+        silent = train.silent
+        if silent.any():
+            note(
+                f"{silent.sum()} of {len(silent)} genes are zero in all training cells: "
+                "the model learns nothing about them"
+            )
+        _note_untrained(screen, train)
+        order = np.argsort(train.condition, kind="stable")
+        n_batches = len(screen.vocabulary.batches)
+        kinds, place, n_cells = np.unique(train.condition, return_inverse=True, return_counts=True)
+        per_batch = np.zeros((len(kinds), max(1, n_batches)), np.int64)
+        np.add.at(per_batch, (place, train.batch), 1)
+        facts = cls(
+            screen.vocabulary,
+            train.conditions,
+            n_cells,
+            train.cells_per_perturbation,
+            _median_dose(train.dosage),
+            train.library_size[order],
+            np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
+            per_batch,
+            silent,
+            unobserved=bool((train.library_size > train.counted + 0.5).any()),
+            sgrnas=_sgrnas(train),
+        )
+        strange = [name for name in facts.seen if name not in facts.identified]
+        if strange:
+            note(
+                f"the effects of {listed(strange)} cannot be told from those of their batches: no "
+                "batch of theirs has control cells, or conditions that link it to control; their "
+                "effects are marked as not identified"
+            )
+        return facts
+
+    @cached_property
+    def seen(self) -> tuple[str, ...]:
+        """Perturbations that training cells received."""
+        names = self.vocabulary.perturbations
+        return tuple(
+            n for n, cells in zip(names, self.cells_per_perturbation, strict=True) if cells
+        )
+
+    @cached_property
+    def identified(self) -> frozenset[str]:
+        """Perturbations whose effects can be told from those of batches.
+
+        Those with cells in a batch that is linked to control: one that has control cells, or cells
+        of a condition that has others in a linked batch.
+        """
+        present = self.cells_per_batch > 0
+        linked = present[0]  # control comes first
+        while (more := linked | present[(present & linked).any(1)].any(0)).sum() > linked.sum():
+            linked = more
+        found = zip(self.conditions, (present & linked).any(1), strict=True)
+        return frozenset(
+            part for name, known in found if known for part in self.vocabulary.read(name)
+        )
+
+    def is_identified(self, condition: str) -> bool:
+        """Whether the effect of a condition can be told from those of batches."""
+        return self.identified.issuperset(self.vocabulary.read(condition))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """The row of each condition of the training cells."""
+        return {name: i for i, name in enumerate(self.conditions)}
+
+    def n_cells(self, condition: str) -> int:
+        """Return how many training cells a condition (as it is stored) has."""
+        place = self._places.get(condition)
+        return 0 if place is None else int(self.cells_per_condition[place])
+
+    def library_sizes(self, condition: str) -> np.ndarray:
+        """Return the library sizes of a condition's training cells; of all, if it has none."""
+        place = self._places.get(condition)
+        if place is None:
+            return self.library_size
+        end = int(self.cells_per_condition[: place + 1].sum())
+        return self.library_size[end - self.n_cells(condition) : end]
+
+    def check_seen(self, perturbations: np.ndarray) -> None:
+        """Raise if no training cell received one of these perturbations (columns of dosage)."""
+        names = self.vocabulary.perturbations
+        strange = [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
+        if strange:
+            raise InputError(
+                f"perturbations never seen in training: {listed(strange)}; combinations need not "
+                "be seen, but each of their perturbations must"
+            )
+
+    def check_batches(self, batches: Iterable[tuple[str, ...]]) -> None:
+        """Raise if no training cell has a level that one of these batches has."""
+        shares = zip(self.vocabulary.batches, self.batch_shares, strict=True)
+        seen = [levels for levels, share in shares if share]
+        for i, known in enumerate(map(set, zip(*seen, strict=True))):
+            strange = sorted({levels[i] for levels in batches} - known)
+            if strange:
+                raise InputError(
+                    f"batches never seen in training: {listed(strange)}; the model knows "
+                    f"{listed(sorted(known))}"
+                )
+
+    def asked(self, conditions: Conditions | None) -> list[str]:
+        """Return the conditions that were asked for, once each; by default the training cells'."""
+        wanted = self.conditions[1:] if conditions is None else conditions
+        return self.vocabulary.notation.asked(wanted)
+
+    def stored(self, condition: object) -> str:
+        """Return a condition as it is stored: sorted."""
+        return self.vocabulary.stored(condition)
+
+    def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
+        """Return conditions, refusing perturbations never seen in training."""
+        rows = dosage_rows(list(map(self.vocabulary.read, conditions)), self.vocabulary.column)
+        self.check_seen(np.unique(rows.indices))
+        return rows
+
+    def observed_shares(self, condition: str) -> np.ndarray:
+        """Return the share of each batch in a condition's training cells; of all, without any."""
+        n_cells = self.n_cells(condition)
+        if not (n_cells and len(self.batch_shares)):
+            return self.batch_shares
+        shares: np.ndarray = self.cells_per_batch[self._places[condition]] / n_cells
+        return shares
+
+    def shares_of(self, batch: str | None) -> np.ndarray:
+        """Return the share of each batch: as in the training cells, or all in one."""
+        if batch is None:
+            return self.batch_shares
+        names = self.vocabulary.batch_names
+        if batch not in names:
+            raise unknown("batch", batch, names)
+        self.check_batches([self.vocabulary.batches[names.index(batch)]])
+        return np.array([float(name == batch) for name in names])
+
+    def drawn_batches(self, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+        """Return `cell covariate`: batches drawn as in the training cells."""
+        shares = self.batch_shares
+        if not len(shares):
+            return np.zeros((n_cells, 0))
+        return self.vocabulary.design[rng.choice(len(shares), n_cells, p=shares)]
+
+    def drawn_library_sizes(
+        self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return library sizes of new cells: as asked, or drawn from those "observed"."""
+        if library_size == "observed":
+            return rng.choice(self.library_sizes(self.stored(condition)), n)
+        return np.full(n, float(library_size))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the arrays, for saving."""
+        arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in arrays.items()}
+
+    def header(self) -> dict[str, Any]:
+        """Return the names and flags, for saving as JSON."""
+        return {
+            "vocabulary": self.vocabulary.header(),
+            "conditions": list(self.conditions),
+            "unobserved": self.unobserved,
+            "sgrnas": [list(pair) for pair in self.sgrnas],
+        }
+
+    @classmethod
+    def restored(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Facts:
+        """Return the facts that `header` and `tensors` returned."""
+        arrays = {name: value.numpy() for name, value in tensors.items()}
+        return cls(
+            vocabulary=Vocabulary.restored(header["vocabulary"]),
+            conditions=tuple(header["conditions"]),
+            unobserved=header["unobserved"],
+            sgrnas=tuple((str(a), str(b)) for a, b in header.get("sgrnas", ())),
+            **arrays,
+        )
+
+
+def _sgrnas(train: Screen) -> tuple[tuple[str, str], ...]:
+    if train.sgrna is None:
+        return ()
+    received = train.dosage.tocoo()
+    codes = train.sgrna.codes[received.row]
+    pairs = np.unique(np.stack([codes, received.col])[:, codes >= 0], axis=1).T
+    names, known = train.perturbations, train.sgrna.categories
+    return tuple(sorted((str(known[code]), names[column]) for code, column in pairs))
+
+
+def _note_untrained(screen: Screen, train: Screen) -> None:
+    """Tell perturbations and batches that only validation and test cells have."""
+    scored = screen[np.isin(np.asarray(screen.split), ["valid", "test"])]
+    names = screen.perturbations
+    found = (scored.cells_per_perturbation > 0) & (train.cells_per_perturbation == 0)
+    strange = {"perturbations": [names[t] for t in np.flatnonzero(found)]}
+    levels = screen.vocabulary.batches
+    if levels:
+        of_scored, of_train = (
+            [
+                set(column)
+                for column in zip(*(levels[i] for i in np.unique(cells.batch)), strict=True)
+            ]
+            for cells in (scored, train)
+        )
+        both = zip(of_scored, of_train, strict=False)
+        strange["batches"] = sorted(name for some, known in both for name in some - known)
+    for what, those in strange.items():
+        if those:
+            note(
+                f"{what} that only validation or test cells have: {listed(those)}; the model "
+                "learns nothing about them, and cannot score these cells"
+            )
+
+
+def _median_dose(received: sp.csr_matrix) -> np.ndarray:
+    by_perturbation = received.tocsc()
+    doses = np.split(by_perturbation.data, by_perturbation.indptr[1:-1].tolist())
+    return np.array([np.median(some) if len(some) else 1.0 for some in doses])

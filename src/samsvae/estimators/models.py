@@ -1,0 +1,286 @@
+"""What the models share that add up shifts with a prior.
+
+SAMS-VAE.
+
+CPA-VAE.
+
+SVAE+.
+
+The conditional VAE.
+
+The members of the family: chosen by name, loaded from where they were saved.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from samsvae.data.names import Encoding, Joint
+from samsvae.errors import InputError, check_range, unknown
+from samsvae.estimators import saving
+from samsvae.estimators.base import Estimator, by_name
+from samsvae.estimators.trained import check_slots
+from samsvae.inference.latent import BasalPosterior
+from samsvae.model.embedding import Embedding, FreeEmbedding, MaskedEmbedding, PointEmbedding
+from samsvae.model.encoder import Encoder, StateEncoder
+from samsvae.model.mask import MASKS, FullMask, Mask, MaskPrior, PointBetaBernoulliMask
+from samsvae.model.mechanism import AdditiveShift, Concatenate, HillResponse, Mechanism, Responders
+from samsvae.ops.device import resolve_device
+from samsvae.settings.arguments import checked
+from samsvae.settings.model import (
+    ConditionalVAESettings,
+    CPAVAESettings,
+    SAMSVAESettings,
+    ShiftSettings,
+    SVAEPlusSettings,
+)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AdditiveEstimator(ShiftSettings, Estimator):
+    """A model whose perturbations add up to a shift of the state, each with a prior."""
+
+    def _additive(self, mask: Mask, embedding: Embedding) -> AdditiveShift:
+        response = None
+        if self.saturating_dose:
+            response = HillResponse(torch.from_numpy(self.facts.median_dose).float())
+        return AdditiveShift(mask, embedding, response=response, responders=self._responders())
+
+    def _responders(self) -> Responders | None:
+        if self.response not in ("all", "learned"):
+            raise unknown("response", self.response, ["all", "learned"])
+        if self.response == "all":
+            return None
+        notation = self.facts.vocabulary.notation
+        check_slots(max(len(notation.parts(name)) for name in self.facts.conditions))
+        return Responders(len(self.facts.vocabulary.perturbations) + len(self.facts.sgrnas))
+
+    def _free_embedding(self) -> Embedding:
+        check_range("embedding_scale", self.embedding_scale, low=0, high=float("inf"), open_=True)
+        return FreeEmbedding(*self._sizes, scale=self.embedding_scale)
+
+    def _encoder(self, mechanism: Mechanism) -> Encoder:
+        return self._amortised(n_context=mechanism.n_context if self.basal_given_shift else 0)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SAMSVAE(SAMSVAESettings, AdditiveEstimator):
+    """Sparse Additive Mechanism Shift VAE: each perturbation shifts few latent dimensions.
+
+    z_i = z_basal_i + sum_t d_it (e_t * m_t), e_t ~ N(0, s^2 I), m_t ~ Bernoulli(alpha), and
+    x_ig ~ NegativeBinomial(mean l_i softmax(f(z_i))_g, inverse dispersion theta_g) (eq. 1).
+
+    Parameters
+    ----------
+    screen
+        The screen, with a split; its training cells give the model its sizes and names.
+    **hyperparameters
+        n_latent, n_hidden, mask, mask_prob, embedding_given_mask, basal_given_shift and others, as
+        `samsvae.settings.model.SAMSVAESettings` explains them.
+
+    References
+    ----------
+    Bereket, Karaletsos: Modelling cellular perturbations with the sparse additive mechanism shift
+    variational autoencoder, NeurIPS 2023.
+    """
+
+    name = "sams-vae"
+
+    def _mechanism(self) -> AdditiveShift:
+        prior = MaskPrior(self.mask_prob, self.beta_a, self.beta_b)
+        mask = by_name("mask", self.mask, MASKS)(*self._sizes, prior)
+        embedding = self._free_embedding()
+        if self.embedding_given_mask:
+            embedding = MaskedEmbedding(
+                *self._sizes,
+                scale=self.embedding_scale,
+                width=self.n_hidden_embedding,
+                n_layers=self.n_layers_embedding,
+            )
+        return self._additive(mask, embedding)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CPAVAE(CPAVAESettings, AdditiveEstimator):
+    """CPA-VAE: SAMS-VAE with a mask of ones, every perturbation shifts every latent dimension.
+
+    z_i = z_basal_i + sum_t d_it e_t, e_t ~ N(0, s^2 I): the generative counterpart of the
+    compositional perturbation autoencoder.
+
+    Parameters
+    ----------
+    screen
+        The screen, with a split; its training cells give the model its sizes and names.
+    **hyperparameters
+        n_latent, n_hidden, embedding_scale, basal_given_shift and others, as
+        `samsvae.settings.model.CPAVAESettings` explains them.
+
+    References
+    ----------
+    Bereket, Karaletsos, NeurIPS 2023 (its baseline); Lotfollahi et al.: Predicting cellular
+    responses to complex perturbations in high-throughput screens, Mol. Syst. Biol. 2023.
+    """
+
+    name = "cpa-vae"
+
+    def _mechanism(self) -> AdditiveShift:
+        return self._additive(FullMask(*self._sizes), self._free_embedding())
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SVAEPlus(SVAEPlusSettings, Estimator):
+    """SVAE+: each condition moves the prior of the state in few latent dimensions.
+
+    z_i ~ N(m_t * mu_t, I), mu_t a learned point, m_tl ~ Bernoulli(p_tl), p_tl ~ Beta(a, b) with a
+    point posterior, q(z_i) = N(f_enc(x_i)). Each combination is a perturbation t of its own; the
+    state of control cells has mean 0.
+
+    Parameters
+    ----------
+    screen
+        The screen, with a split; its training cells give the model its sizes and names.
+    **hyperparameters
+        n_latent, n_hidden, beta_a, beta_b, unseen_as_control and others, as
+        `samsvae.settings.model.SVAEPlusSettings` explains them.
+
+    References
+    ----------
+    Lopez et al.: Learning causal representations of single cells via sparse mechanism shift
+    modeling, CLeaR 2023; in the form of Bereket, Karaletsos, NeurIPS 2023.
+    """
+
+    name = "svae-plus"
+
+    def _encoding(self) -> Encoding:
+        conditions = self.facts.conditions[1:]
+        return Joint(self.facts.vocabulary, conditions, unseen_as_control=self.unseen_as_control)
+
+    def _mechanism(self) -> AdditiveShift:
+        prior = MaskPrior(a=self.beta_a, b=self.beta_b)
+        mask = PointBetaBernoulliMask(*self._sizes, prior)
+        return AdditiveShift(mask, PointEmbedding(*self._sizes))
+
+    def _encoder(self, mechanism: Mechanism) -> Encoder:
+        return self._amortised(n_context=0, kind=StateEncoder)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConditionalVAE(ConditionalVAESettings, Estimator):
+    """Conditional VAE: the decoder sees the state and what the cell received, side by side.
+
+    z_i ~ N(0, I), x_i ~ p(x | f([z_i, d_i])), q(z_i) = N(f_enc([x_i, d_i])). Nothing is shared by
+    cells but the networks' weights, so its effects have no posterior interval.
+
+    Parameters
+    ----------
+    screen
+        The screen, with a split; its training cells give the model its sizes and names.
+    **hyperparameters
+        n_latent, n_hidden, n_layers and others, as
+        `samsvae.settings.model.ConditionalVAESettings` explains them.
+
+    References
+    ----------
+    Sohn, Lee, Yan: Learning structured output representation using deep conditional generative
+    models, NeurIPS 2015.
+    """
+
+    name = "conditional-vae"
+
+    def _mechanism(self) -> Concatenate:
+        return Concatenate(*self._sizes)
+
+    def _encoder(self, mechanism: Mechanism) -> Encoder:
+        return self._amortised(n_context=mechanism.n_context)
+
+
+ESTIMATORS: list[type[Estimator]] = [SAMSVAE, CPAVAE, SVAEPlus, ConditionalVAE]
+"""The members of the family."""
+
+
+def estimator(name: str) -> type[Estimator]:
+    """Return a member of the family.
+
+    Parameters
+    ----------
+    name
+        "sams-vae", "cpa-vae", "svae-plus" or "conditional-vae".
+
+    Raises
+    ------
+    InputError
+        If there is no such model.
+    """
+    return by_name("model", name, ESTIMATORS)
+
+
+@checked
+def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
+    """Load a model that `save` wrote; it needs no data to answer.
+
+    Parameters
+    ----------
+    folder
+        Where it was saved: a run directory, say.
+    device
+        Any device, whatever the model was trained on; "auto" takes a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If the files are missing, truncated, of a newer schema or do not belong together.
+
+    Examples
+    --------
+    >>> import samsvae
+    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
+    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+    >>> model = model.train(max_steps=5, progress=False)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(folder)
+    ...     again = load(folder)
+    >>> bool((again.embeddings() == model.embeddings()).all(axis=None))
+    True
+    """
+    saved, resolved = saving.read(folder), resolve_device(device)
+    with saving.of_file(Path(folder) / saving.NAMES):
+        saving.check_conditions(saved.facts.conditions, saved.facts.vocabulary)
+        kind = estimator(saved.estimator)
+        hints = {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
+        saving.check_hyperparameters(saved.hyperparameters, hints)
+        with torch.device("meta"):  # takes no memory, whatever sizes are asked for
+            outline = kind(saved.facts, **saved.hyperparameters)
+        saving.check_state(outline.module, saved.state)
+        n_covariates = saved.facts.vocabulary.n_covariates
+        saving.check_control(saved.control_basal.tensors(), outline.n_latent, n_covariates)
+    model = kind(saved.facts, **saved.hyperparameters)
+    model.module.load_state_dict(saved.state)
+    model.module.to(resolved)
+    model.control_basal = BasalPosterior(
+        **{name: value.to(resolved) for name, value in saved.control_basal.tensors().items()}
+    )
+    model.history = pd.DataFrame(saved.history)
+    model.is_trained = True
+    with saving.of_file(Path(folder) / saving.TENSORS):
+        _check_answers(model)
+    return model
+
+
+def _check_answers(model: Estimator) -> None:
+    """Raise if control cells cannot be drawn: parameters may be numbers, and lead to none."""
+    try:
+        drawn = model.simulate([model.facts.conditions[0]], n_cells=4)
+    except RuntimeError as error:  # of torch's sampler
+        raise InputError(f"its parameters lead to no counts ({error})") from error
+    values = drawn.X.data if sp.issparse(drawn.X) else drawn.X
+    if not np.isfinite(values).all():
+        raise InputError("its parameters lead to values that are not finite")

@@ -1,1 +1,0 @@
-"""Predictors on held-out cells: baselines, scores, checks, what models agree on."""

@@ -1,1 +1,0 @@
-"""Jobs: models trained and scored, each in a folder of its own."""

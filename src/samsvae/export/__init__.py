@@ -1,0 +1,8 @@
+"""Predictions, tables and cells as other packages read them: to score, and to browse."""
+
+from samsvae.export.annotation import annotate, perturbation_space
+from samsvae.export.cell_eval import cell_eval
+from samsvae.export.explorer import cellxgene
+from samsvae.export.tables import as_anndata
+
+__all__ = ["annotate", "as_anndata", "cell_eval", "cellxgene", "perturbation_space"]

@@ -1,0 +1,158 @@
+"""Predictions and data as files that other packages score: a check of our numbers from outside."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from samsvae.benchmark.predictor import Predictor
+from samsvae.data.conditions import Conditions
+from samsvae.data.expression import Block, control_cells, expression, sums_of
+from samsvae.data.names import SPLITS
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError, listed, note, unknown
+from samsvae.settings.arguments import checked
+from samsvae.storage.files import written_together
+from samsvae.storage.tables import put_h5ad
+
+__all__ = ["cell_eval"]
+
+
+@checked
+def cell_eval(
+    predictor: Predictor,
+    screen: Screen,
+    folder: str | os.PathLike[str],
+    *,
+    split: str = "test",
+    conditions: Conditions | None = None,
+    perturbation_key: str = "perturbation",
+    **settings: Any,
+) -> None:
+    """Write predicted and real expression for the package cell-eval: pred.h5ad and real.h5ad.
+
+    Expression is ln(1 + 1e4 x / sum x), the sum over the predictor's genes: ln 2 times scale "log".
+    real.h5ad holds the scored cells, and the control cells they are compared with. pred.h5ad holds
+    one row per condition: for control the mean of these control cells, for any other that mean +
+    ln 2 times the predicted effect. cell-eval takes the mean over a condition's rows, so one is
+    enough; but effects say nothing of the spread of cells, so what tests for differences between
+    rows (its scores of DE) means nothing here. It refuses negative expression: where an effect
+    leads below 0, 0 is written.
+
+    Parameters
+    ----------
+    predictor
+        A trained model or a baseline.
+    screen
+        The whole screen, with its split; matched by gene and perturbation name.
+    folder
+        Where to write; made if need be. Files of these names in it are replaced.
+    split
+        Whose cells are scored: "train", "valid" or "test". Without control cells among them, all
+        of the screen's are compared with.
+    conditions
+        Which; by default all that have cells in the split. Control is not scored.
+    perturbation_key
+        Column of `obs` with the conditions as they are stored; control has the screen's own label.
+    **settings
+        Of a model's `effects`, such as n_particles, seed and progress; library_size is "observed"
+        by default. Of no account for baselines.
+
+    Raises
+    ------
+    InputError
+        If there is no such split, a condition has no cells in it, the screen has no control cells
+        or holds no counts, the predictor has no prediction for a condition, or the files cannot be
+        written.
+
+    Warns
+    -----
+    UserWarning
+        If some expression would be below 0, or the screen has genes that the predictor lacks.
+
+    References
+    ----------
+    cell-eval (Arc Institute): https://pypi.org/project/cell-eval
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import samsvae
+    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cell_eval(samsvae.baselines.Additive(screen), screen, folder)
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['pred.h5ad', 'real.h5ad']
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise InputError(f"{str(folder)!r} is a file: expected a directory for the export")
+    screen = _matched(predictor, screen)
+    cells, names = _scored(screen, split, conditions)
+    asked: dict[str, Any] = {"library_size": "observed", "n_draws": 0} | settings
+    effects = predictor.effects(names, scale="log", **asked)
+    values = expression(cells, "normalized")
+
+    def blocks() -> Iterator[Block]:
+        return ((part, some.log1p()) for part, some in values.blocks())
+
+    sums, n_control = sums_of(blocks(), np.where(cells.is_control, 0, -1), 1)
+    control = sums / n_control
+    means = np.vstack([control, _not_negative(control + math.log(2) * effects.X)])
+    labels = np.array(screen.condition_names)
+    rows = [labels[0], *names]
+    real = pd.DataFrame({perturbation_key: labels[cells.condition]}, cells.cells)
+    pred = pd.DataFrame({perturbation_key: rows}, rows)
+    var = pd.DataFrame(index=list(screen.genes))
+    with written_together(folder / "real.h5ad", folder / "pred.h5ad") as (one, other):
+        empty = AnnData(sp.csr_matrix(values.shape), real, var)
+        put_h5ad(one, empty, lambda: (some for _, some in blocks()))
+        put_h5ad(other, AnnData(means, pred, var))
+
+
+def _matched(predictor: Predictor, screen: Screen) -> Screen:
+    """Return the screen with the predictor's names."""
+    matched, n_ignored = screen.matched_to(predictor.vocabulary)
+    if not matched.vocabulary.counts:
+        raise InputError("the screen holds real values: cell-eval scores log-normalised counts")
+    if n_ignored:
+        note(f"{n_ignored} genes that the predictor lacks are left out")
+    return matched
+
+
+def _scored(screen: Screen, split: str, conditions: Conditions | None) -> tuple[Screen, list[str]]:
+    """Return the cells of the scored conditions and of control, and these conditions."""
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    seen = getattr(screen, split).conditions
+    asked = seen if conditions is None else screen.vocabulary.notation.asked(conditions)
+    stored = dict.fromkeys(screen.vocabulary.stored(name) for name in asked)
+    names = [name for name in stored if name != screen.condition_names[0]]
+    lacking = [name for name in names if name not in seen]
+    if lacking:
+        raise InputError(f"no {split} cells to compare with for {listed(lacking)}: leave them out")
+    if not names:
+        raise InputError(f"no condition to score: expected perturbed {split} cells, not control")
+    in_split = np.asarray(screen.split == split)
+    scored = np.isin(np.array(screen.condition_names), names)[screen.condition] & in_split
+    return screen[scored | control_cells(screen, in_split)], names
+
+
+def _not_negative(means: np.ndarray) -> np.ndarray:
+    """Return predicted means with 0 for those below it, and say how many these are."""
+    n_below = int((means < 0).sum())
+    if n_below:
+        note(
+            f"{n_below} of {means.size} predicted means are below 0, by up to {-means.min():.2g}: "
+            "written as 0, since cell-eval refuses negative expression"
+        )
+    return np.maximum(means, 0)

@@ -1,1 +1,0 @@
-"""Arrays in, numbers out: every metric, and what they are computed from."""

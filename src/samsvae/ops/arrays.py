@@ -1,0 +1,99 @@
+"""Sums of differences and of their squares.
+
+Distances between rows of two arrays.
+
+Standardised data, as the encoder sees them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samsvae.ops import native
+
+_COST_OF_DIFFERENCE = 4
+"""An element costs so many times less than one of a density."""
+
+
+def difference_sums(values: Tensor, origin: Tensor, *, fast: bool = True) -> tuple[Tensor, Tensor]:
+    """Return the sums of values - origin and of its squares over rows, `column`, float64.
+
+    Parameters
+    ----------
+    values, origin
+        `... column`, of one shape.
+    fast
+        Use the C code where it serves and no gradient is wanted: one pass instead of four; else
+        what stands here, which is its definition.
+    """
+    wanted = torch.is_grad_enabled() and (values.requires_grad or origin.requires_grad)
+    if fast and not wanted and native.serves(values, origin):
+        total, square = torch.zeros(2, values.shape[-1], dtype=torch.float64)
+        n_threads = native.threads(values.numel() // _COST_OF_DIFFERENCE)
+        sizes = values.shape[:-1].numel(), values.shape[-1], n_threads
+        native.call(
+            "difference_sums", values.contiguous(), origin.contiguous(), total, square, *sizes
+        )
+        return total, square
+    difference = (values - origin).flatten(0, -2)
+    return difference.sum(0, dtype=torch.float64), difference.square().sum(0, dtype=torch.float64)
+
+
+_TOGETHER = 4
+"""The C code takes so many rows at once."""
+_COST_OF_DISTANCE = 32
+"""A term costs so many times less than an element of a density."""
+
+
+def manhattan(a: np.ndarray, b: np.ndarray, *, fast: bool = True) -> np.ndarray:
+    """Return sum_g |a_pg - b_qg|, `row row`, float64.
+
+    Parameters
+    ----------
+    a, b
+        `row column`.
+    fast
+        Use the C code where there is any; else torch's, which is the definition.
+    """
+    left, right = (np.ascontiguousarray(x, np.float64) for x in (a, b))
+    if not fast or native.library() is None:
+        plain = torch.cdist(torch.from_numpy(left), torch.from_numpy(right), p=1)
+        return np.asarray(plain)
+    missing = -len(left) % _TOGETHER
+    left = np.pad(left, ((0, missing), (0, 0)))
+    distance = np.zeros((len(left), len(right)))
+    n_threads = native.threads(left.size * len(right) // _COST_OF_DISTANCE)
+    sizes = len(left), len(right), left.shape[1], n_threads
+    native.call("manhattan", left, right, distance, *sizes)
+    return distance[: len(a)]
+
+
+_COST_OF_STANDARDISED = 4
+"""An element costs so many times less than one of a density."""
+
+
+def standardised(
+    values: Tensor, center: Tensor, scale: Tensor, *, log1p: bool, fast: bool = True
+) -> Tensor:
+    """Return (log1p(values) - center) / scale, `cell gene`.
+
+    Parameters
+    ----------
+    values
+        `cell gene`: counts; with `log1p` False real values, which are taken as they are.
+    center, scale
+        `gene`.
+    fast
+        Use the C code where it serves: one pass instead of three. It has no gradient.
+    """
+    if fast and native.serves(values, center, scale) and not values.requires_grad:
+        values, out = (
+            values.contiguous(),
+            torch.empty_like(values, memory_format=torch.contiguous_format),
+        )
+        sizes = *values.shape, int(log1p), native.threads(values.numel() // _COST_OF_STANDARDISED)
+        native.call("standardised", values, center, scale, out, *sizes)
+        return out
+    return ((values.log1p() if log1p else values) - center) / scale

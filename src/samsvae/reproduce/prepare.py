@@ -1,0 +1,179 @@
+"""From a published file of counts to the paper's screen, and a report of what was kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from samsvae.benchmark.metrics.moments import discovered, group_moments, welch, within_batches
+from samsvae.data.conditions import Notation
+from samsvae.data.expression import expression
+from samsvae.data.names import Vocabulary
+from samsvae.data.screen import Screen
+from samsvae.data.source import StoredCounts
+from samsvae.errors import InputError, listed
+from samsvae.settings.preparation import PreparationSettings
+
+PAPER = {
+    "replogle": {"cells": 118_461, "genes": 1_187, "perturbations": 722, "combinations": 0},
+    "norman": {"cells": 111_255, "genes": 5_000, "perturbations": 105, "combinations": 131},
+}
+"""What the paper reports of its screens."""
+
+
+class Prepared(NamedTuple):
+    """A screen, and how it came about."""
+
+    screen: Screen
+    report: pd.DataFrame
+    """What was kept: step, cells, genes, perturbations, combinations; the paper's own last."""
+
+
+def prepare(name: str, screen: Screen, given: PreparationSettings) -> Prepared:
+    """Return the paper's screen, made of the counts as they were published.
+
+    Parameters
+    ----------
+    name
+        "replogle": strong perturbations and the genes that they change; "norman": all cells, highly
+        variable genes, found from log-normalised counts. Counts stay as they are.
+    screen
+        All cells and genes of the file.
+    given
+        The thresholds.
+
+    Raises
+    ------
+    InputError
+        If nothing is left.
+    """
+    steps = [("as read", screen)]
+    if name == "replogle":
+        kept = _strong(screen, given)
+        steps += [("strong perturbations", screen[kept.cells]), ("genes they change", kept.screen)]
+    else:
+        n_genes = min(given.n_genes, len(screen.genes))
+        best = np.sort(np.argsort(-_dispersions(screen, given.n_bins), kind="stable")[:n_genes])
+        steps.append((f"{n_genes:,} highly variable genes", with_genes(screen, best)))
+    final = steps[-1][1]
+    empty = final.library_size == 0
+    if empty.any():
+        steps.append(("cells with counts", final[~empty]))
+    rows = [{"step": step, **_sizes(one)} for step, one in steps]
+    rows.append({"step": "the paper's", **PAPER[name]})
+    return Prepared(plain(without_unused(steps[-1][1])), pd.DataFrame(rows))
+
+
+class _Kept(NamedTuple):
+    cells: np.ndarray
+    screen: Screen
+
+
+def _strong(screen: Screen, given: PreparationSettings) -> _Kept:
+    """Keep perturbations with many differentially expressed genes (Welch's test)."""
+    n = len(screen.condition_names)
+    n_cells = np.bincount(screen.condition, minlength=n)
+    group = np.where(screen.is_control, -1, screen.condition)
+    values = expression(screen, "log")
+    of_each, control, _ = within_batches(
+        values, group, screen.is_control, np.zeros(len(screen), int), n
+    )
+    _, p_values = welch(of_each, control)
+    changed = np.nan_to_num(discovered(np.nan_to_num(p_values, nan=1.0), given.rate))
+    strong = (changed.mean(1) > given.min_de_share) & (n_cells >= given.min_cells)
+    strong[0] = False
+    if not strong.any():
+        raise InputError(
+            f"no perturbation has {given.min_cells} cells and changes {given.min_de_share:.2%} of "
+            "the genes: lower --min-cells or --min-de-share"
+        )
+    genes = np.flatnonzero(changed[strong].mean(0) >= given.min_perturbation_share)
+    if len(genes) < 2:
+        raise InputError(
+            f"{len(genes)} genes are changed by {given.min_perturbation_share:.1%} of the "
+            "perturbations: lower --min-perturbation-share"
+        )
+    cells = strong[screen.condition] | screen.is_control
+    return _Kept(cells, with_genes(screen[cells], genes))
+
+
+def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
+    """Return, `gene`, how variable it is among genes as highly expressed.
+
+    References
+    ----------
+    Satija et al., Nature Biotechnology 2015: variance / mean, standardised within bins of the mean.
+    """
+    everyone = np.zeros(len(screen), int)
+    sums = group_moments(expression(screen, "log"), everyone, 1)
+    mean, square = (total[0] / len(screen) for total in (sums.total, sums.square))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        dispersion = np.log((square - mean**2) / mean)
+    table = pd.DataFrame({"mean": np.log1p(mean), "dispersion": dispersion})
+    bins = pd.cut(table["mean"], n_bins, labels=False)
+    grouped = table["dispersion"].replace([np.inf, -np.inf], np.nan).groupby(bins)
+    spread = grouped.transform("std").fillna(1.0).replace(0.0, 1.0)
+    found = (table["dispersion"] - grouped.transform("mean")) / spread
+    return found.replace([np.inf, -np.inf], np.nan).fillna(-np.inf).to_numpy()
+
+
+def with_genes(screen: Screen, genes: np.ndarray) -> Screen:
+    """Return the screen with some of its genes; library sizes are those of these genes."""
+    vocabulary = screen.vocabulary
+    symbols = vocabulary.symbols
+    fewer = replace(
+        vocabulary,
+        genes=tuple(vocabulary.genes[i] for i in genes),
+        symbols=tuple(symbols[i] for i in genes) if symbols else (),
+    )
+    counts = screen.counts
+    some = counts.genes(genes) if isinstance(counts, StoredCounts) else counts[:, genes]
+    kept = replace(screen, vocabulary=fewer, counts=some)
+    if not vocabulary.own_library_size:
+        return kept
+    return replace(kept, library_size=kept.recounted())
+
+
+def without_unused(screen: Screen) -> Screen:
+    """Return the screen without perturbations and conditions that none of its cells received."""
+    used = np.flatnonzero(screen.cells_per_perturbation > 0)
+    names = tuple(screen.perturbations[i] for i in used)
+    present = np.unique(np.append(screen.condition, 0))
+    vocabulary: Vocabulary = replace(screen.vocabulary, perturbations=names)
+    return replace(
+        screen,
+        vocabulary=vocabulary,
+        dosage=screen.dosage[:, used],
+        condition_names=tuple(screen.condition_names[i] for i in present),
+        condition=np.searchsorted(present, screen.condition).astype(screen.condition.dtype),
+    )
+
+
+def plain(screen: Screen) -> Screen:
+    """Return the screen with its conditions written as "control", "A", "A+B"."""
+    notation = Notation()
+    odd = [name for name in screen.perturbations if notation.separator in name]
+    if odd:
+        raise InputError(
+            f"names of perturbations hold {notation.separator!r}: {listed(odd)}; the experiments "
+            "join combinations by it, rename them"
+        )
+    read = list(map(screen.vocabulary.read, screen.condition_names))
+    return replace(
+        screen,
+        vocabulary=replace(screen.vocabulary, notation=notation),
+        condition_names=tuple(map(notation.write, read)),
+    )
+
+
+def _sizes(screen: Screen) -> dict[str, int]:
+    combined = np.diff(screen.dosage.indptr) > 1
+    return {
+        "cells": len(screen),
+        "genes": len(screen.genes),
+        "perturbations": int((screen.cells_per_perturbation > 0).sum()),
+        "combinations": len(np.unique(screen.condition[combined])),
+    }

@@ -1,0 +1,201 @@
+"""Settings by name, as they come from outside: each checked by the type of its definition.
+
+Functions that take the settings of a dataclass by name.
+
+Settings as TOML files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from samsvae.errors import InputError, listed, unknown
+
+
+class Settings:
+    """The settings of several dataclasses, by name.
+
+    Parameters
+    ----------
+    sources
+        The dataclasses. They may share bases, but no two of them may define the same name.
+
+    Raises
+    ------
+    TypeError
+        If a name is defined twice: which of the two a user means could not be told.
+
+    >>> from samsvae.settings.model import ModelChoice, SAMSVAESettings
+    >>> settings = Settings(ModelChoice, SAMSVAESettings)
+    >>> settings.assigned(["n-latent=20"])
+    {'n_latent': 20}
+    """
+
+    def __init__(self, *sources: type) -> None:
+        self.sources = sources
+        self.types: dict[str, Any] = {}
+        self.fields: dict[str, dataclasses.Field] = {}
+        for source in sources:
+            for field in dataclasses.fields(source):
+                known = self.fields.setdefault(field.name, field)
+                if known is not field:  # a dataclass hands its fields on to those made of it
+                    raise TypeError(f"the setting {field.name!r} is defined more than once")
+            self.types |= get_type_hints(source) | _as_text(source)
+
+    def assigned(self, assignments: Iterable[str]) -> dict[str, Any]:
+        """Return the settings of `--set name=value`.
+
+        Raises
+        ------
+        InputError
+            If a name is unknown (with the nearest known one) or a value has the wrong type.
+        """
+        texts = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise InputError(f"--set {assignment!r}: expected name=value")
+            texts[name.strip().replace("-", "_")] = text.strip()
+        return self.checked(texts, "of --set")
+
+    def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return values converted to the types of the settings they name."""
+        return {name: self._checked(name, value, where) for name, value in values.items()}
+
+    def _checked(self, name: str, value: Any, where: str) -> Any:
+        import cyclopts  # the terminal's: those who work in Python do without
+
+        if name not in self.fields:
+            raise unknown(f"setting {where}:", name, list(self.fields))
+        several = isinstance(value, list | tuple)
+        texts = [
+            str(one).lower() if isinstance(one, bool) else str(one)
+            for one in (value if several else [value])
+        ]
+        try:
+            if self.types[name] == tuple[str, ...]:
+                return tuple(texts)
+            if several:
+                raise ValueError("one value is expected")
+            return cyclopts.convert(self.types[name], texts, converter=converted)
+        except (cyclopts.CycloptsError, ValueError, TypeError) as error:
+            kind = getattr(self.types[name], "__name__", str(self.types[name]))
+            if get_origin(self.types[name]) is Literal:
+                kind = f"one of {listed(get_args(self.types[name]))}"
+            raise InputError(f"{name} = {value!r} {where}: expected {kind}") from error
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all settings: the given values, and the defaults of the others."""
+        every = {name: values.get(name, field.default) for name, field in self.fields.items()}
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in every.items()}
+
+
+def _as_text(source: type) -> dict[str, Any]:
+    """Return the types of settings whose values have another one where they are given as text."""
+    fields = dataclasses.fields(source)
+    return {f.name: f.metadata["as_text"] for f in fields if "as_text" in f.metadata}
+
+
+def settings_of(source: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are settings of one dataclass.
+
+    >>> from samsvae.settings.model import CPAVAESettings
+    >>> settings_of(CPAVAESettings, {"n_latent": 20, "mask_prob": 0.1})
+    {'n_latent': 20}
+    """
+    names = {field.name for field in dataclasses.fields(source)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def converted(kind: Any, text: str) -> Any:
+    """Convert one value; cyclopts would round 4.5 to a whole number."""
+    if kind is not int:
+        import cyclopts
+
+        return cyclopts.convert(kind, [text])
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"unable to convert {text!r} into int, a whole number") from None
+
+
+Result = TypeVar("Result")
+
+
+def takes(source: type) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Give a function `f(..., **settings)` the settings of a dataclass as its parameters.
+
+    `help` and completion see them; the function passes them on.
+
+    >>> from samsvae.settings.questions import EffectSettings
+    >>> @takes(EffectSettings)
+    ... def asked(model, **settings):
+    ...     return settings
+    >>> list(inspect.signature(asked).parameters)[:3]
+    ['model', 'scale', 'library_size']
+    """
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        signature = inspect.signature(function)
+        named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        known = {p.name for p in named}
+        settings = [p for p in _parameters(source) if p.name not in known]
+        function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*named, *settings]
+        )
+        return function
+
+    return decorate
+
+
+def _parameters(source: type) -> list[inspect.Parameter]:
+    """Return the fields of a dataclass as keyword-only parameters, annotations resolved."""
+    types = get_type_hints(source)
+    return [
+        inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name]
+        )
+        for f in dataclasses.fields(source)
+    ]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is not TOML.
+    """
+    if not path.is_file():
+        raise InputError(f"no file {str(path)!r}: expected a TOML file of settings")
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} is not TOML: {error}") from error
+
+
+def toml(values: Mapping[str, Any]) -> str:
+    """Write settings as TOML. None is the absence of a setting, and is left out.
+
+    >>> print(toml({"n_latent": 20, "batch_key": None, "mask": "bernoulli"}), end="")
+    n_latent = 20
+    mask = "bernoulli"
+    """
+    lines = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        if isinstance(value, float):
+            text = repr(value)
+        else:  # JSON's strings, integers and booleans are TOML's, but for one character
+            text = json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+            text = text.replace("\x7f", "\\u007f")
+        lines.append(f"{name} = {text}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,259 @@
+"""Effects given a model and cells: exact small cases, and what is learned from planted ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from samsvae.analysis.shrinkage import (
+    GRID,
+    EffectPrior,
+    Predicted,
+    Shown,
+    Trust,
+    below,
+    fitted_prior,
+    quantile,
+    rank_one,
+    slopes,
+)
+
+N_COMPONENTS = 1 + 2 * len(GRID)
+
+
+def alone(component: int, *, slope: float = 1.0, inflation: float = 1.0) -> EffectPrior:
+    """Return a prior of one component, for one condition of three genes."""
+    weight = np.full(N_COMPONENTS, -60.0)
+    weight[component] = 0
+    trust = Trust(np.ones(1), np.ones(1), np.zeros(1), np.full((1, 3), 0.5))
+    return EffectPrior(weight, slope, inflation, 0.0, 1.0, np.full((1, 3), 2.0), trust)
+
+
+def shown(difference: list[float], variance: float, n: int = 10, trained_on: float = 1.0) -> Shown:
+    d = np.array([difference])
+    return Shown(d, np.full(d.shape, variance), np.array([n]), np.array([trained_on]))
+
+
+def predicted(effect: list[float], variance: float = 0.0) -> Predicted:
+    m = np.array([effect])
+    return Predicted(m, np.full(m.shape, variance))
+
+
+D, M = [1.0, -0.5, 0.2], [2.0, 0.0, -1.0]
+
+
+def test_about_zero_it_is_the_normal_posterior() -> None:
+    """Prior N(0, 2), seen with variance 1: mean 2/3 d, variance 2/3."""
+    found = alone(3).posterior(shown(D, 1.0), predicted(M))
+    mean, sd = 2 / 3 * np.array(D), np.sqrt(2 / 3)
+    np.testing.assert_allclose(found.mean[0], mean, atol=1e-9)
+    np.testing.assert_allclose(found.sd, sd, atol=1e-9)
+    np.testing.assert_allclose(found.lfsr[0], norm.cdf(-np.abs(mean) / sd), atol=1e-9)
+    np.testing.assert_allclose(found.lower[0], mean - norm.ppf(0.95) * sd, atol=1e-6)
+    np.testing.assert_allclose(found.upper[0], mean + norm.ppf(0.95) * sd, atol=1e-6)
+    np.testing.assert_allclose(found.upper_50[0], mean + norm.ppf(0.75) * sd, atol=1e-6)
+
+
+def test_about_the_model_it_is_centred_there() -> None:
+    """Prior N(1.5 m, 0.5 + 1.5^2 0.2) of effects, seen with variance 1.25 x 1."""
+    found = alone(8, slope=1.5, inflation=1.25).posterior(shown(D, 1.0), predicted(M, 0.2))
+    prior, noise, center = 0.5 + 1.5**2 * 0.2, 1.25, 1.5 * np.array(M)
+    gain = prior / (prior + noise)
+    np.testing.assert_allclose(found.mean[0], center + gain * (np.array(D) - center), atol=1e-9)
+    np.testing.assert_allclose(found.sd, np.sqrt(gain * noise), atol=1e-9)
+
+
+def test_without_cells_the_model_speaks_alone() -> None:
+    none = np.full((1, 3), np.nan)
+    nothing = Shown(none, none, np.array([0]), np.array([0.0]))
+    weight = np.log(np.full(N_COMPONENTS, 1 / N_COMPONENTS))
+    prior = alone(8)
+    mixed = EffectPrior(weight, 1.0, 1.0, -1.0, 1.0, prior.spread, prior.trust)
+    found = mixed.posterior(nothing, predicted(M))
+    np.testing.assert_allclose(found.mean[0], M, atol=1e-9)
+    np.testing.assert_allclose(found.sd, np.sqrt(0.5 * np.mean(GRID)), atol=1e-9)
+
+
+def test_nothing_is_sure_where_all_is_negligible() -> None:
+    """N(0, 0.5 / 16), seen with variance 1; of no sign that counts."""
+    found = alone(0).posterior(shown(D, 1.0), predicted(M))
+    gain = 1 / 33
+    np.testing.assert_allclose(found.mean[0], gain * np.array(D), atol=1e-9)
+    np.testing.assert_allclose(found.sd, gain**0.5, atol=1e-9)
+    np.testing.assert_allclose(found.upper - found.lower, 2 * norm.ppf(0.95) * gain**0.5, atol=1e-6)
+    np.testing.assert_allclose(found.lfsr, 1, atol=1e-4)
+
+
+def test_an_effect_that_is_0_has_an_interval_that_is_0() -> None:
+    prior = alone(0)
+    trust = prior.trust._replace(spread=np.zeros((1, 3)))
+    found = replace(prior, trust=trust).posterior(shown(D, 1.0), predicted(M))
+    for values in (found.lower, found.upper):
+        np.testing.assert_array_equal(values, 0)
+    np.testing.assert_allclose(found.mean, 0, atol=1e-9)
+
+
+def test_a_quantile_of_what_is_nearly_a_point() -> None:
+    """Its variance is not lost beside the square of its mean."""
+    mean = np.random.default_rng(0).normal(0, 1, 200) * np.ones((N_COMPONENTS, 1))
+    weight = np.full(mean.shape, 1 / N_COMPONENTS)
+    found = quantile(weight, mean, np.full(mean.shape, 1e-9), 0.95)
+    np.testing.assert_allclose(found, mean[0] + norm.ppf(0.95) * 1e-9, atol=1e-10, rtol=0)
+
+
+def test_the_mixture_by_numerical_integration() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=N_COMPONENTS)
+    weight = logits - np.log(np.exp(logits).sum())
+    trust = Trust(np.array([0.7]), np.array([0.8]), np.array([0.1]), np.full((1, 1), 0.5))
+    prior = EffectPrior(weight, 1.1, 1.3, -0.8, 0.4, np.full((1, 1), 0.3), trust)
+    found = prior.posterior(shown([0.6], 0.2, trained_on=0.6), predicted([0.9], 0.05))
+    theta = np.linspace(-6, 6, 240_001)
+    w = np.exp(weight)
+    w[0] *= (0.9**2 / 0.4 + GRID[0]) ** -0.8
+    w /= w.sum()
+    of_model = w[6:].sum() * 0.3
+    zero = w[:6] * (1 + of_model / w[:6].sum())
+    center, v = 1.1 * 0.8 * 0.9, 1.1**2 * (0.8**2 * 0.05 + 0.1 * 0.9**2)
+    like0 = norm.pdf(0.6, theta, np.sqrt(0.2))
+    like1 = norm.pdf(0.6, theta, np.sqrt(0.2 / (0.6 / 1.3 + 0.4)))
+    density = sum(
+        zero[1 + k] * norm.pdf(theta, 0, np.sqrt(g * 0.3)) * like0
+        + 0.7 * w[6 + k] * norm.pdf(theta, center, np.sqrt(g * 0.5 + v)) * like1
+        for k, g in enumerate(GRID)
+    )
+    step = theta[1] - theta[0]
+    negligible = zero[0] * norm.pdf(theta, 0, np.sqrt(GRID[0] * 0.5)) * like0
+    above = density[theta > 0].sum()
+    density = density + negligible
+    total = density.sum() * step
+    np.testing.assert_allclose(found.mean, (density * theta).sum() * step / total, rtol=1e-4)
+    np.testing.assert_allclose(found.lfsr, 1 - above * step / total, atol=1e-4)
+    held = np.cumsum(density) * step / total
+    np.testing.assert_allclose(found.upper, theta[np.searchsorted(held, 0.95)], atol=1e-3)
+    np.testing.assert_allclose(found.lower, theta[np.searchsorted(held, 0.05)], atol=1e-3)
+
+
+def test_quantiles_of_any_mixture() -> None:
+    """Narrow, wide and far components: as many lie below as are asked for."""
+    rng = np.random.default_rng(0)
+    weight = rng.dirichlet(np.full(6, 0.3), 4000).T
+    mean, sd = rng.normal(0, 1, weight.shape), 10 ** rng.uniform(-4, 1, weight.shape)
+    for level in (0.05, 0.25, 0.75, 0.95):
+        found = quantile(weight, mean, sd, level)
+        np.testing.assert_allclose(below(weight, mean, sd, found), level, atol=1e-8)
+
+
+def test_a_condition_without_numbers_gets_the_mean_spread() -> None:
+    rng = np.random.default_rng(1)
+    residual = rng.normal(0, 1, (3, 200))
+    residual[1] = np.nan
+    found = rank_one(residual, np.full((3, 200), 0.1))
+    assert found[1].mean() == pytest.approx(found[[0, 2]].mean(), rel=0.05)
+
+
+def test_one_condition_acts_among_many_whose_errors_are_taken_to_be_too_large() -> None:
+    """Their squares are smaller than their variances on average: the spread is not 0 for that."""
+    rng = np.random.default_rng(2)
+    residual = rng.normal(0, 1, (100, 200))
+    residual[7] = rng.normal(0, np.sqrt(1 + 4), 200)
+    found = rank_one(residual, np.full((100, 200), 1.2), n_steps=50)
+    assert found[7].mean() > 2
+    assert np.delete(found, 7, 0).max() < 0.5
+
+
+def test_slopes_of_conditions_in_which_the_model_is_wrong() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.r_[np.zeros(10), rng.normal(0.9, 0.1, 20)]
+    right, slope, doubt = slopes(truth + rng.normal(0, 0.1, 30), np.full(30, 0.01))
+    assert (right[:10] < 0.01).all()
+    assert (right[10:] > 0.99).all()
+    np.testing.assert_allclose(slope[10:], truth[10:], atol=0.35)
+    assert (doubt[10:] < 0.01).all()
+
+
+def planted(seed: int, *, slope: float) -> tuple[Shown, Shown, Shown, Predicted, np.ndarray]:
+    """Return what two sets of cells show of planted effects, both together, and a model's word."""
+    rng = np.random.default_rng(seed)
+    shape = (24, 300)
+    theta = rng.normal(0, 0.5, shape) * (rng.random(shape) < 0.3)
+    theta[:8] = 0
+    model = (theta + rng.normal(0, 0.1, shape)) / slope if slope else rng.normal(0, 0.5, shape)
+    sets = []
+    for variance in (0.05, 0.2):
+        d = theta + rng.normal(0, variance**0.5, shape)
+        sets.append(Shown(d, np.full(shape, variance), np.full(24, 50), np.ones(24)))
+    joint = (sets[0].difference * 4 + sets[1].difference) / 5
+    both = Shown(joint, np.full(shape, 0.04), np.full(24, 62), np.full(24, 0.8))
+    return *sets, both, Predicted(model, np.zeros(shape)), theta
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.0])
+def test_a_good_model_is_followed(slope: float) -> None:
+    train, valid, both, model, theta = planted(0, slope=slope)
+    prior = fitted_prior(train, valid, model)
+    assert prior.model_share > 0.5
+    found = prior.posterior(both, model)
+    error = np.sqrt(((found.mean - theta) ** 2).mean())
+    assert error < 0.75 * np.sqrt(((both.difference - theta) ** 2).mean())
+    assert error < 1.02 * np.sqrt(((slope * model.effect - theta) ** 2).mean())
+
+
+def test_a_bad_model_loses_its_weight() -> None:
+    train, valid, both, model, theta = planted(1, slope=0.0)
+    prior = fitted_prior(train, valid, model)
+    found = prior.posterior(both, model)
+    nothing = Predicted(np.zeros_like(theta), np.zeros_like(theta))
+    without = fitted_prior(train, valid, nothing).posterior(both, nothing)
+    own, other = (np.sqrt(((one.mean - theta) ** 2).mean()) for one in (found, without))
+    assert own < 1.03 * other
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_calls_have_the_error_rate_that_they_say(slope: float) -> None:
+    wrong = calls = 0
+    for seed in range(4):
+        train, valid, both, model, theta = planted(seed, slope=slope)
+        found = fitted_prior(train, valid, model).posterior(both, model)
+        call = found.lfsr < 0.05
+        calls += call.sum()
+        wrong += (call & (np.sign(found.mean) != np.sign(theta))).sum()
+        inside = (found.lower <= theta) & (theta <= found.upper)
+        assert inside.mean() > 0.88
+    assert calls > 800
+    assert wrong < 0.05 * calls
+
+
+def test_it_does_not_depend_on_the_generator_of_torch() -> None:
+    train, valid, both, model, _ = planted(0, slope=1.0)
+    first = fitted_prior(train, valid, model).posterior(both, model)
+    torch.manual_seed(7)
+    second = fitted_prior(train, valid, model).posterior(both, model)
+    np.testing.assert_array_equal(first.mean, second.mean)
+
+
+def test_where_the_model_says_nothing_none_is_expected() -> None:
+    """By its size alone: the model knows which effects there are, and of no sign which."""
+    train, valid, _, model, theta = planted(0, slope=1.0)
+    rng = np.random.default_rng(1)
+    signs = model.effect * rng.choice([-1.0, 1.0], theta.shape)
+    shuffled = rng.permutation(signs.ravel()).reshape(theta.shape)
+    told, untold = (
+        fitted_prior(train, valid, Predicted(m, model.variance)).lean for m in (signs, shuffled)
+    )
+    assert told < -0.5
+    assert untold == pytest.approx(0, abs=0.2)
+
+
+def test_cells_that_the_model_has_not_seen_tell_all() -> None:
+    prior = alone(8, inflation=4.0)
+    seen, unseen, half = (
+        prior.posterior(shown(D, 1.0, trained_on=share), predicted(M)).sd for share in (1, 0, 0.5)
+    )
+    np.testing.assert_allclose(seen**2, 1 / (1 / 0.5 + 1 / 4), atol=1e-9)
+    np.testing.assert_allclose(unseen**2, 1 / (1 / 0.5 + 1), atol=1e-9)
+    np.testing.assert_allclose(half**2, 1 / (1 / 0.5 + 0.5 / 4 + 0.5), atol=1e-9)

@@ -1,0 +1,94 @@
+"""Jobs: each done once, none lost, none ended by another's failure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from helpers.jobs import Small
+from samsvae.errors import InputError
+from samsvae.runs import runner
+from samsvae.runs.runner import ROUNDS, run_jobs
+
+
+def test_jobs_run_in_processes_of_their_own(tmp_path: Path) -> None:
+    jobs = [Small(tmp_path, name) for name in "abcd"]
+    with pytest.warns(UserWarning, match="something to be told") as told:
+        assert run_jobs(jobs, n_jobs=2, progress=False) == {}
+    assert len(told) == 1  # not once per job
+    processes = {(tmp_path / f"{job.name}.done").read_text() for job in jobs}
+    assert str(os.getpid()) not in processes
+    assert [job.begun for job in jobs] == [1, 1, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:something to be told")
+def test_one_at_a_time_they_run_here(tmp_path: Path) -> None:
+    jobs = [Small(tmp_path, name) for name in "ab"]
+    assert run_jobs(jobs, n_jobs=1, progress=False) == {}
+    assert {(tmp_path / f"{job.name}.done").read_text() for job in jobs} == {str(os.getpid())}
+
+
+@pytest.mark.filterwarnings("ignore:something to be told")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_job_that_fails_leaves_the_others_alone(tmp_path: Path, n_jobs: int) -> None:
+    jobs = [Small(tmp_path, name, fails=name == "b") for name in "abc"]
+    failed = run_jobs(jobs, n_jobs=n_jobs, progress=False)
+    assert list(failed) == ["b"]
+    assert failed["b"].error == "ValueError: b cannot be done"
+    assert "Traceback" in failed["b"].trace
+    assert [job.is_done for job in jobs] == [True, False, True]
+    assert jobs[1].begun == 1  # what fails by itself is not tried again
+
+
+@pytest.mark.filterwarnings("ignore:something to be told")
+def test_what_is_done_is_skipped(tmp_path: Path) -> None:
+    said: list[str] = []
+    jobs = [Small(tmp_path, name) for name in "abc"]
+    run_jobs(jobs[:2], n_jobs=1, progress=False)
+    run_jobs(jobs, n_jobs=1, progress=False, say=said.append)
+    run_jobs(jobs, n_jobs=1, progress=False, say=said.append)
+    assert said == ["2 of 3 jobs were done before", "3 of 3 jobs were done before"]
+    assert [job.begun for job in jobs] == [1, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:something to be told")
+@pytest.mark.filterwarnings("ignore:A worker stopped")
+def test_a_job_whose_worker_is_killed_is_begun_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    jobs = [Small(tmp_path, name, kills=name == "b") for name in "abcd"]
+    assert run_jobs(jobs, n_jobs=2, progress=False, say=said.append) == {}
+    assert all(job.is_done for job in jobs)
+    assert jobs[1].begun == 2
+    assert said[0].startswith("a worker was lost: ")
+
+
+@pytest.mark.filterwarnings("ignore:something to be told")
+def test_a_job_that_always_loses_its_worker_is_given_up(tmp_path: Path) -> None:
+    jobs = [Small(tmp_path, "a", kills=99)]
+    failed = run_jobs(jobs, n_jobs=2, progress=False, say=lambda _: None)
+    assert "its worker was lost, 3 times" in str(failed["a"].error)
+    assert jobs[0].begun == ROUNDS == 3
+
+
+def test_an_engine_that_is_not_installed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> None:
+        raise ModuleNotFoundError("no", name="ray")
+
+    monkeypatch.setattr(runner, "_connect_ray", absent)
+    with pytest.raises(InputError, match=r"--engine ray needs ray: pip install 'samsvae\[ray\]'"):
+        run_jobs([Small(tmp_path, "a")], engine="ray", progress=False)
+
+
+def test_a_cluster_that_does_not_answer_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent() -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(runner, "_connect_ray", silent)
+    with pytest.raises(InputError, match=r"no ray cluster answers .*ray start --head"):
+        run_jobs([Small(tmp_path, "a")], engine="ray", progress=False)

@@ -1,0 +1,98 @@
+"""Masks after training: what the evidence says with the networks fixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import samsvae
+from helpers.models import shaken
+from helpers.screens import SMALL, make_adata, read
+from samsvae.analysis.recovery import recovery
+from samsvae.benchmark.metrics.masks import matched_truth
+from samsvae.data.loader import Loader
+from samsvae.data.simulate import simulated_screen
+from samsvae.model.mechanism import AdditiveShift
+from samsvae.train import inclusion as settling
+from samsvae.train.inclusion import settle, shift_scores
+from samsvae.types import Shifts
+
+QUICK: dict[str, Any] = {"max_steps": 20, "batch_size": 64, "progress": False}
+
+
+def mechanism_of(model: samsvae.SAMSVAE) -> AdditiveShift:
+    assert isinstance(model.module.mechanism, AdditiveShift)
+    return model.module.mechanism
+
+
+def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cell by cell from the definition, combinations and doses included."""
+    monkeypatch.setattr(settling, "_CELLS", len(screen.train))  # one batch: the same noise
+    model = shaken(samsvae.SAMSVAE, screen)
+    mechanism, train = mechanism_of(model), Loader(screen.train)
+    z, n_cells = shift_scores(model.module, train)
+    batch = train.batch(slice(0, len(screen.train)))
+    mask = (model.mask_probabilities() > 0.5).to_numpy()
+    shift = torch.from_numpy(mask * model.embeddings().to_numpy()).float()
+    given = Shifts(shift[None, batch.dosage.perturbations], {})
+    context = mechanism.context(batch.dosage, given).detach().requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    noise = model.module.encoder.noise(len(screen.train), 8, generator)
+    basal = model.module.encoder.draw(batch, context, noise, closed_form=True)
+    hidden = model.module.decoded(basal.value, context, batch.covariates)
+    elbo = model.module.likelihood.log_prob(hidden, batch).mean(0) + basal.log_ratio.mean(0)
+    gradient = torch.autograd.grad(elbo.sum(), context)[0][0].double().numpy()
+    variance = model.module.encoder.posterior(batch, context).scale[0].square()
+    told = (1 - variance).clamp(min=1e-6).detach().double().numpy()
+    dose = screen.train.dosage.toarray()
+    gradient -= gradient.mean(0)
+    score, precision = dose.T @ gradient, (dose**2).T @ told
+    square = (dose**2).sum(0)
+    error = np.sqrt(square[:, None] * (gradient**2).mean(0))
+    expected = (precision * shift.numpy() + score) / error
+    np.testing.assert_allclose(n_cells, square)
+    np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_training_ends_with_settled_masks(screen: samsvae.Screen) -> None:
+    model = samsvae.SAMSVAE(screen, **{**SMALL, "mask_prob": None}).train(**QUICK)
+    before = model.mask_probabilities()
+    table = model.inclusion()
+    assert table["prior"].nunique() == 1
+    assert table["prior"].iloc[0] == pytest.approx((before.to_numpy().sum() + 0.5) / 13, rel=1e-3)
+    other = samsvae.SAMSVAE(screen, **SMALL).train(**QUICK)
+    evidence = other.inclusion()["log_bayes_factor"]
+    assert np.isfinite(evidence).all()
+    np.testing.assert_allclose(other.inclusion()["prior"], SMALL["mask_prob"], rtol=1e-5)
+
+
+def test_a_perturbation_without_cells_keeps_its_prior() -> None:
+    adata = make_adata()
+    adata.obs.loc[adata.obs["perturbation"].str.contains("B"), "split"] = "test"
+    screen = read(adata)
+    with pytest.warns(UserWarning, match="only validation or test cells have: 'B'"):
+        model = shaken(samsvae.SAMSVAE, screen)
+    settle(model.module, Loader(screen.train))
+    logits = mechanism_of(model).mask.logit().detach()
+    prior = mechanism_of(model).mask.prior_logit()
+    position = screen.perturbations.index("B")
+    torch.testing.assert_close(logits[position], prior[position])
+    assert not torch.isclose(logits, prior).all()
+
+
+@pytest.mark.slow
+def test_probabilities_mean_what_they_say() -> None:
+    """Of the pairs called at probability p the share p is true, where no axis is given."""
+    screen = simulated_screen(decoder="mixed", n_perturbations=30, n_combinations=0, seed=3)
+    model = samsvae.SAMSVAE(screen, n_latent=16, n_hidden=48)
+    model.train(max_steps=1200, learning_rate=5e-3, progress=False)
+    probability = model.mask_probabilities().to_numpy()
+    true = matched_truth(probability > 0.5, screen.truth.mask.to_numpy())
+    bins = np.minimum((10 * probability).astype(int), 9)
+    gaps = [abs((probability - true)[bins == b].sum()) for b in range(10)]
+    assert sum(gaps) / probability.size < 0.04
+    assert probability[~true].mean() < 0.04
+    assert recovery(model, screen).mask_f1 > 0.9
