@@ -124,7 +124,7 @@ def run(case: Case, n_steps: int) -> pd.DataFrame:
     model = samsvae.SAMSVAE(cells, n_latent=20, n_hidden=64)
     model.train(max_steps=n_steps, seed=case.seed, progress=False)
     table = samsvae.discoveries(model, cells, progress=False)
-    conditions = list(model.facts.conditions[1:])
+    conditions = list(model.metadata.conditions[1:])
     sign = np.sign(drawing.true_effects(conditions).to_numpy())
     estimate, lfsr, q_value = (
         table[name].to_numpy().reshape(sign.shape) for name in ("estimate", "lfsr", "q_value")

@@ -27,9 +27,9 @@ def called(screen: samsvae.Screen) -> pd.DataFrame:
         names = np.array(screen.condition_names)[screen.condition]
         adata.obs["perturbation"] = pd.Categorical(names)
         batches = {}
-        if len(screen.vocabulary.batches) > 1:
+        if len(screen.registry.batches) > 1:
             adata.obs["replicate"] = pd.Categorical.from_codes(
-                screen.batch, list(screen.vocabulary.batches)
+                screen.batch, list(screen.registry.batches)
             )
             batches = {"split_by": "replicate"}
         scanpy.pp.normalize_total(adata, target_sum=1e4)

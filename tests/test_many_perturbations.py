@@ -88,7 +88,7 @@ def scored_on_train(screen: Screen) -> dict[str, Scored]:
 ASKED: dict[str, Callable[[Screen, samsvae.SAMSVAE, pd.DataFrame], Any]] = {
     "scores": lambda screen, model, table: scored_on_train(screen),
     "differential expression": lambda screen, model, table: samsvae.differential_expression(screen),
-    "displacements": lambda screen, model, table: _displacements(model, model.facts.conditions),
+    "displacements": lambda screen, model, table: _displacements(model, model.metadata.conditions),
     "loader": lambda screen, model, table: model.loader(screen.test),
     "inclusion": lambda screen, model, table: model.inclusion(),
     "mechanisms": lambda screen, model, table: model.mechanisms(),

@@ -86,7 +86,7 @@ def test_nothing_is_learned_of_control_by_asking_for_it(
 def test_the_monte_carlo_error_of_the_model_is_part_of_its_variance(
     model: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
-    conditions = list(model.facts.conditions[1:])
+    conditions = list(model.metadata.conditions[1:])
     asked = {"n_particles": 20, "seed": 3, "progress": False}
     settings = EffectSettings(scale="log", **asked)
     posterior = samsvae.EffectPosterior(model, screen)
@@ -104,10 +104,10 @@ def test_silent_genes_change_nothing() -> None:
     with pytest.warns(match="1 of 12 genes are zero"):
         model = samsvae.SAMSVAE(screen, **SMALL).train(alignment="none", **TRAINING)
     table = samsvae.discoveries(model, screen, **QUICK)
-    silent = table[table["gene"] == screen.genes[3]]
-    assert (silent["estimate"] == 0).all()
-    assert (silent["lfsr"] == 1).all()
-    assert silent["sd"].isna().all()
+    unexpressed = table[table["gene"] == screen.genes[3]]
+    assert (unexpressed["estimate"] == 0).all()
+    assert (unexpressed["lfsr"] == 1).all()
+    assert unexpressed["sd"].isna().all()
 
 
 def test_it_stands_in_the_table_of_evaluation(
@@ -173,7 +173,7 @@ def test_calls_on_a_simulated_screen(decoder: str) -> None:
     model = samsvae.SAMSVAE(screen, n_latent=15, n_hidden=32)
     model.train(max_steps=600, learning_rate=0.006, progress=False)
     table = samsvae.discoveries(model, screen, n_particles=500, progress=False)
-    truth = screen.truth.effects(list(model.facts.conditions[1:])).stack()
+    truth = screen.truth.effects(list(model.metadata.conditions[1:])).stack()
     own = table.set_index(["condition", "gene"])
     own.index = own.index.set_levels([level.astype(str) for level in own.index.levels])
     sign = np.sign(truth.reindex(own.index).to_numpy())

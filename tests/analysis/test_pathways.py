@@ -26,8 +26,8 @@ def planted(*, in_mask: bool) -> Stub:
     pathway = np.arange(40) % 4
     telling = (pathway[:, None] == np.arange(8) % 4) ^ (rng.random((40, 8)) < 0.02)
     telling = np.where(telling, 0.6, 0.4)
-    silent = rng.random((40, 8))
-    both = (telling, silent) if in_mask else (silent, telling)
+    unexpressed = rng.random((40, 8))
+    both = (telling, unexpressed) if in_mask else (unexpressed, telling)
     return Stub(*(pd.DataFrame(values, PERTURBATIONS) for values in both))
 
 

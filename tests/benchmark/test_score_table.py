@@ -42,7 +42,7 @@ def test_columns_and_types(table: pd.DataFrame) -> None:
     assert [table[name].dtype.kind for name in NUMBERS] == ["f", "f", "f", "f", "f", "i"]
     attrs = dict(table.attrs)
     assert set(attrs.pop("n_left_out").values()) == {0}
-    assert attrs == {"scale": "log", "basal": "prior", "n_particles": 20, "n_not_identified": 0}
+    assert attrs == {"scale": "log", "basal": "prior", "n_particles": 20, "n_not_estimable": 0}
     assert table.index.equals(pd.RangeIndex(len(table)))
 
 

@@ -36,8 +36,8 @@ def test_effects_writes(run: Path, call: Call, tmp_path: Path) -> None:
         "ate",
         "mc_se",
         *ends,
-        "identified",
-        "silent",
+        "estimable",
+        "unexpressed",
     ]
     pivoted = table.pivot(index="condition", columns="gene", values="ate")
     ate = pivoted.loc[["B+A", "A+C"], list(wanted.var_names)].to_numpy()

@@ -94,7 +94,7 @@ def test_a_new_run_replaces_the_old_one_and_keeps_files_of_others(folder: Path, 
     names = {path.name for path in (folder / "out").iterdir()}
     assert "scores.csv" not in names  # of the model that is gone
     assert (folder / "out" / "notes.txt").read_text() == "mine"
-    assert samsvae.load(folder / "out").facts.vocabulary.batches == ()
+    assert samsvae.load(folder / "out").metadata.registry.batches == ()
     assert sorted(os.listdir(folder)) == ["data.h5ad", "out"]
 
 

@@ -216,7 +216,7 @@ def test_the_data_are_good_before_they_are_spoilt(adata: AnnData) -> None:
 def test_counts_false_admits_real_values(adata: AnnData) -> None:
     adata.X = np.log1p(adata.X) - 1
     screen = Screen.from_anndata(adata, counts=False)
-    assert not screen.vocabulary.counts
+    assert not screen.registry.counts
     np.testing.assert_array_equal(screen.counts.toarray(), adata.X.astype(np.float32))
     adata.X[3, 2] = np.nan
     with pytest.raises(InputError, match="holds values that are not finite, nan for one"):
@@ -278,7 +278,7 @@ def missing_genes(adata: AnnData) -> dict[str, Any]:
     ids=["genes", "perturbation", "batch", "no batches", "real values"],
 )
 def test_data_that_do_not_fit_a_model(adata: AnnData, spoil: Spoil, message: str) -> None:
-    model = Screen.from_anndata(adata, batch_key="batch").vocabulary
+    model = Screen.from_anndata(adata, batch_key="batch").registry
     screen = screen_of({"adata": adata} | spoil(adata))
     with pytest.raises(InputError, match=message) as caught:
         screen.matched_to(model)
@@ -334,7 +334,7 @@ def test_unknown_argument_of_read_h5ad_is_no_fault_of_the_file(tmp_path: Path) -
 
 def test_library_sizes_are_not_guessed(adata: AnnData) -> None:
     adata.obs["total"] = np.asarray(adata.X.sum(1)).ravel() * 3
-    model = Screen.from_anndata(adata, library_size_key="total").vocabulary
+    model = Screen.from_anndata(adata, library_size_key="total").registry
     with pytest.raises(InputError, match="give library_size_key for the new data"):
         Screen.from_anndata(adata).matched_to(model)
 

@@ -27,7 +27,7 @@ def test_a_convention_reads_its_layout(name: str) -> None:
     assert screen.perturbations == given.perturbations
     assert screen.is_control.sum() == given.n_control
     assert len(screen) == given.adata.n_obs
-    assert screen.vocabulary.batches == given.batches
+    assert screen.registry.batches == given.batches
     counts = given.adata.layers.get("counts", given.adata.X)
     np.testing.assert_array_equal(screen.counts.toarray(), counts.toarray())
 
@@ -81,7 +81,7 @@ def test_what_is_given_wins_over_the_convention() -> None:
         given, convention="gears", perturbation_key="other", control="none", gene_key=None
     )
     assert screen.conditions[0] == "none"
-    assert screen.vocabulary.symbols == ()
+    assert screen.registry.symbols == ()
 
 
 def test_splits_of_cpa_have_other_names() -> None:
@@ -98,8 +98,8 @@ def test_reagents_and_symbols_are_kept() -> None:
     assert list(screen.train.sgrna if screen.split is not None else screen[:CELLS].sgrna) == list(
         given.obs["sgID_AB"][:CELLS]
     )
-    assert screen.vocabulary.position_of_target["KLF1"] == 0
-    assert screen.vocabulary.position_of_target["ENSG00000000001"] == 1
+    assert screen.registry.position_of_target["KLF1"] == 0
+    assert screen.registry.position_of_target["ENSG00000000001"] == 1
 
 
 def test_an_unknown_convention_is_named() -> None:

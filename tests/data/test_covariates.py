@@ -28,7 +28,7 @@ def model() -> samsvae.SAMSVAE:
 def test_each_column_is_one_hot(model: samsvae.SAMSVAE) -> None:
     adata = two_columns()
     screen = read(adata, batch_key=KEYS)
-    assert screen.vocabulary.batch_levels == (("one", "two"), ("d1", "d2", "d3"))
+    assert screen.registry.batch_levels == (("one", "two"), ("d1", "d2", "d3"))
     names = ["one", "two", "d1", "d2", "d3"]
     own = adata.obs[KEYS].to_numpy()
     expected = [[name in row for name in names] for row in own]
@@ -43,10 +43,10 @@ def test_one_column_as_a_list_is_that_column() -> None:
 
 def test_effects_average_over_the_combinations_of_training(model: samsvae.SAMSVAE) -> None:
     given = {"n_particles": 4000, "n_draws": 0, "scale": "normalized", "progress": False}
-    names = model.vocabulary.batch_names
+    names = model.registry.batch_names
     assert names[0] == "one, d1"
     each = [model.effects(["A"], batch=name, **given).X[0] for name in names]
-    shares = model.facts.batch_shares
+    shares = model.metadata.batch_shares
     whole = model.effects(["A"], **given)
     error = 4 * np.hypot(whole.layers["mc_se"][0], whole.layers["mc_se"][0])
     assert (np.abs(whole.X[0] - shares @ np.array(each)) < error + 1e-9).all()
@@ -77,7 +77,7 @@ def test_levels_that_are_not_known_are_named(model: samsvae.SAMSVAE) -> None:
 def test_saved_and_loaded(model: samsvae.SAMSVAE, tmp_path) -> None:
     model.save(tmp_path)
     loaded = samsvae.load(tmp_path)
-    assert loaded.vocabulary == model.vocabulary
+    assert loaded.registry == model.registry
     test = read(two_columns(), batch_key=KEYS).test
     ours, theirs = (one.iwelbo(test, n_particles=3, progress=False) for one in (model, loaded))
     np.testing.assert_array_equal(ours["iwelbo"], theirs["iwelbo"])

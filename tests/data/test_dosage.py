@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samsvae import InputError
-from samsvae.data.conditions import Notation, dosage_rows
+from samsvae.data.conditions import ConditionParser, dosage_rows
 
-NOTATION = Notation()
+NOTATION = ConditionParser()
 KNOWN = ("CEBPA", "KLF1", "drugA")
 
 # Doses from 1e16 on are left to `test_doses_with_an_exponent_round_trip`.
@@ -39,8 +39,8 @@ def test_order_of_parts_does_not_matter(condition: dict[str, float]) -> None:
 
 @pytest.mark.parametrize(("separator", "dose"), [("+", 1e20), ("-", 1e-5)])
 def test_doses_with_an_exponent_round_trip(separator: str, dose: float) -> None:
-    notation = Notation(separator=separator)
-    assert notation.read(notation.write({"A": dose}), ["A"]) == {"A": dose}
+    parser = ConditionParser(separator=separator)
+    assert parser.read(parser.write({"A": dose}), ["A"]) == {"A": dose}
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_parts(label: str, parts: list[str]) -> None:
 
 
 def test_parts_with_another_separator_and_control() -> None:
-    notation = Notation(control="neg_ctl", separator="_")
-    assert notation.parts("neg_ctl") == []
-    assert notation.parts("B_A+C") == ["B", "A+C"]
-    assert notation.write({"B": 1, "A": 1}) == "A_B"
-    assert notation.write({}) == "neg_ctl"
+    parser = ConditionParser(control="neg_ctl", separator="_")
+    assert parser.parts("neg_ctl") == []
+    assert parser.parts("B_A+C") == ["B", "A+C"]
+    assert parser.write({"B": 1, "A": 1}) == "A_B"
+    assert parser.write({}) == "neg_ctl"
 
 
 @pytest.mark.parametrize("label", ["A+", "+A", "A++B", "A+ ", "+", "", "  "])
@@ -192,7 +192,7 @@ def test_doses_beyond_single_precision(dose: float) -> None:
 @pytest.mark.parametrize("separator", [" ", "@", ".", "and", "1"])
 def test_separators_that_could_stand_in_a_name_or_number(separator: str) -> None:
     with pytest.raises(InputError, match="expected what joins perturbations"):
-        Notation(separator=separator)
+        ConditionParser(separator=separator)
 
 
 def test_control_as_a_part_needs_no_dose() -> None:

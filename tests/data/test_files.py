@@ -129,7 +129,7 @@ def test_symbols_that_are_not_unique_are_told(adata: AnnData, tmp_path: Path) ->
     with pytest.warns(match="1 gene symbols occur more than once, 'g0': genes go by their ident"):
         screen = Screen.open(tmp_path / "old.h5", **given, gene_key="gene_symbols")
     assert screen.genes[:2] == ("ENSG0", "ENSG1")
-    assert screen.vocabulary.position_of_target["g0"] == 0
+    assert screen.registry.position_of_target["g0"] == 0
 
 
 def test_labels_beside_any_file(adata: AnnData, expected: Screen, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_missing_label_is_an_error_or_left_out(text: str | None, column: str) 
     assert len(screen) == 57
     assert set(given.obs_names) - set(screen.cells) == {"c1", "c2", "c7"}
     assert screen.perturbations == ("A", "B")
-    assert screen.vocabulary.batches == (("x",), ("y",))
+    assert screen.registry.batches == (("x",), ("y",))
 
 
 def test_control_may_be_called_none() -> None:

@@ -159,10 +159,10 @@ def test_dosage_per_perturbation_in_the_order_of_the_label(adata: AnnData) -> No
 
 def test_batches(adata: AnnData) -> None:
     screen = Screen.from_anndata(adata, batch_key="batch")
-    assert screen.vocabulary.batches == (("one",), ("two",))
-    assert list(np.array(screen.vocabulary.batch_names)[screen.batch]) == list(adata.obs["batch"])
+    assert screen.registry.batches == (("one",), ("two",))
+    assert list(np.array(screen.registry.batch_names)[screen.batch]) == list(adata.obs["batch"])
     without = Screen.from_anndata(adata)
-    assert without.vocabulary.batches == ()
+    assert without.registry.batches == ()
     assert not without.batch.any()
 
 
@@ -170,8 +170,8 @@ def test_library_sizes(adata: AnnData) -> None:
     adata.obs["total"] = adata.X.sum(1) + (np.arange(240) % 3)
     screen = Screen.from_anndata(adata, library_size_key="total")
     np.testing.assert_array_equal(screen.library_size, adata.obs["total"])
-    assert not screen.vocabulary.own_library_size
-    assert Screen.from_anndata(adata).vocabulary.own_library_size
+    assert not screen.registry.own_library_size
+    assert Screen.from_anndata(adata).registry.own_library_size
 
 
 def test_parts_of_the_split(adata: AnnData, screen: Screen) -> None:
@@ -180,7 +180,7 @@ def test_parts_of_the_split(adata: AnnData, screen: Screen) -> None:
         rows = adata.obs["split"] == name
         assert list(part.cells) == list(adata.obs_names[rows])
         np.testing.assert_array_equal(part.counts.toarray(), adata.X[rows])
-        assert part.vocabulary is screen.vocabulary
+        assert part.registry is screen.registry
 
 
 def test_subset_has_its_own_conditions_and_all_names(screen: Screen) -> None:
@@ -229,7 +229,7 @@ def test_to_anndata_and_back(adata: AnnData) -> None:
     keys = {"batch_key": "batch", "split_key": "split"}
     screen = Screen.from_anndata(adata, library_size_key="total", **keys)
     back = Screen.from_anndata(screen.to_anndata(), library_size_key="library_size", **keys)
-    assert back.vocabulary == screen.vocabulary
+    assert back.registry == screen.registry
     assert back.condition_names == screen.condition_names
     assert list(back.cells) == list(screen.cells)
     assert back.counts.dtype == screen.counts.dtype
@@ -245,17 +245,17 @@ def test_doses_to_anndata_and_back(adata: AnnData) -> None:
 
 
 def test_matched_to_its_own_names_is_itself(screen: Screen) -> None:
-    matched, n_ignored = screen.matched_to(screen.vocabulary)
+    matched, n_ignored = screen.matched_to(screen.registry)
     assert matched is screen
     assert n_ignored == 0
 
 
 def test_matched_by_gene_name(adata: AnnData, screen: Screen) -> None:
     genes = ["g11", "g5", "g0"]
-    model = Screen.from_anndata(adata[:, genes]).vocabulary
+    model = Screen.from_anndata(adata[:, genes]).registry
     matched, n_ignored = screen.matched_to(model)
     assert n_ignored == 9
-    assert matched.vocabulary is model
+    assert matched.registry is model
     np.testing.assert_array_equal(matched.counts.toarray(), adata[:, genes].X)
     np.testing.assert_array_equal(matched.library_size, adata[:, genes].X.sum(1))
     np.testing.assert_array_equal(matched.split, screen.split)
@@ -265,14 +265,14 @@ def test_matched_by_gene_name(adata: AnnData, screen: Screen) -> None:
 def test_matched_library_sizes_of_a_larger_library_are_kept(adata: AnnData) -> None:
     adata.obs["total"] = adata.X.sum(1) * 2
     screen = Screen.from_anndata(adata, library_size_key="total")
-    model = Screen.from_anndata(adata[:, 6:], library_size_key="total").vocabulary
+    model = Screen.from_anndata(adata[:, 6:], library_size_key="total").registry
     np.testing.assert_array_equal(screen.matched_to(model)[0].library_size, adata.obs["total"])
 
 
 def test_matched_by_perturbation_name(screen: Screen) -> None:
     model = Screen.from_anndata(make_adata(labels=("none", "A0", "C", "B", "A")), control="none")
     some = screen[screen.condition != screen.condition_names.index("A")]
-    matched, _ = some.matched_to(model.vocabulary)
+    matched, _ = some.matched_to(model.registry)
     assert matched.perturbations == ("A", "A0", "B", "C")
     assert matched.conditions == ("none", "A+B", "B", "C")
     expected = np.insert(some.dosage.toarray(), 1, 0, axis=1)
@@ -282,18 +282,18 @@ def test_matched_by_perturbation_name(screen: Screen) -> None:
 
 def test_matched_where_the_model_lacks_only_absent_perturbations(adata: AnnData) -> None:
     known = (adata.obs["perturbation"] != "C").to_numpy()
-    model = Screen.from_anndata(adata[known]).vocabulary
+    model = Screen.from_anndata(adata[known]).registry
     matched, _ = Screen.from_anndata(adata)[known].matched_to(model)
     assert matched.perturbations == ("A", "B")
     np.testing.assert_array_equal(matched.cells_per_perturbation, [96, 96])
 
 
 def test_matched_by_batch_name(adata: AnnData) -> None:
-    model = Screen.from_anndata(adata, batch_key="batch").vocabulary
+    model = Screen.from_anndata(adata, batch_key="batch").registry
     second = adata[adata.obs["batch"] == "two"]
     matched, _ = Screen.from_anndata(second, batch_key="batch").matched_to(model)
     np.testing.assert_array_equal(matched.batch, np.ones(len(second)))
-    without, _ = matched.matched_to(Screen.from_anndata(adata).vocabulary)
+    without, _ = matched.matched_to(Screen.from_anndata(adata).registry)
     assert not without.batch.any()
 
 

@@ -100,7 +100,7 @@ def test_a_screen_in_a_file_is_the_same(kind: str, tmp_path: Path) -> None:
         assert found.is_in_memory
         np.testing.assert_array_equal(found.counts.toarray(), mine.counts.toarray())
         np.testing.assert_array_equal(other.counted, mine.counted)
-        np.testing.assert_array_equal(other.silent, mine.silent)
+        np.testing.assert_array_equal(other.unexpressed, mine.unexpressed)
         assert other.digest == mine.digest
     assert repr(file) == repr(memory)
     assert file.to_anndata().obs.equals(memory.to_anndata().obs)
@@ -128,7 +128,7 @@ def test_a_backed_file_is_read_where_it_lies(tmp_path: Path) -> None:
 def test_genes_are_matched_by_name(tmp_path: Path) -> None:
     memory, file = both(written(sparse(make_adata()), tmp_path / "screen.h5ad"))
     model = Screen.from_anndata(make_adata()[:, ["g7", "g0", "g11"]].copy())
-    (mine, lost), (other, same) = (x.matched_to(model.vocabulary) for x in (memory, file))
+    (mine, lost), (other, same) = (x.matched_to(model.registry) for x in (memory, file))
     assert lost == same == 9
     np.testing.assert_array_equal(other.to_memory().counts.toarray(), mine.counts.toarray())
     np.testing.assert_array_equal(other.library_size, mine.library_size)

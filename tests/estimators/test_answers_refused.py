@@ -56,14 +56,14 @@ def other_sizes(screen: Screen) -> Screen:
 
 def other_genes(screen: Screen) -> Screen:
     genes = ("other", *screen.genes[1:])
-    return replace(screen, vocabulary=replace(screen.vocabulary, genes=genes))
+    return replace(screen, registry=replace(screen.registry, genes=genes))
 
 
 def other_perturbations(screen: Screen) -> Screen:
     names = ("A", "B", "D")
     conditions = tuple(name.replace("C", "D") for name in screen.condition_names)
-    vocabulary = replace(screen.vocabulary, perturbations=names)
-    return replace(screen, vocabulary=vocabulary, condition_names=conditions)
+    registry = replace(screen.registry, perturbations=names)
+    return replace(screen, registry=registry, condition_names=conditions)
 
 
 def other_batches(screen: Screen) -> Screen:

@@ -242,7 +242,7 @@ def test_the_batch_is_drawn_or_held_fixed(fitted: Fitted) -> None:
         model.effects("A+B", batch=batch, progress=False, **options)
         for batch in ("one", "two", None)
     )
-    share = model.facts.batch_shares
+    share = model.metadata.batch_shares
     mixed = share @ np.concatenate([one.X, two.X])
     variances = [e.layers["mc_se"][0] ** 2 for e in (one, two, both)]
     se = np.sqrt(share[0] ** 2 * variances[0] + share[1] ** 2 * variances[1] + variances[2])

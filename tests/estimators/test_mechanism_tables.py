@@ -49,7 +49,7 @@ def test_dimensions_in_use(model: samsvae.SAMSVAE) -> None:
 def test_genes_are_those_that_moving_along_the_dimension_changes(model: samsvae.SAMSVAE) -> None:
     """With one more step along it, in the direction of its strongest perturbation."""
     table = model.mechanisms(n_genes=4)
-    module, genes = model.module, np.array(model.facts.vocabulary.genes)
+    module, genes = model.module, np.array(model.metadata.registry.genes)
     state = torch.tensor([[0.5 * 0.018, 1.0, 0.0, 0.2]])
     for name, axis, sign in (("z1", 1, 1.0), ("z0", 0, 1.0)):
         names = table.loc[name, "perturbations"]

@@ -68,7 +68,7 @@ def test_probabilities_are_bayes_rule_with_the_settled_rates(model: Estimator) -
     responders = model.module.mechanism.responders
     assert responders is not None
     logits = responders.logits.detach().numpy()[3:]
-    own = {name: logit for (name, _), logit in zip(model.facts.sgrnas, logits, strict=True)}
+    own = {name: logit for (name, _), logit in zip(model.metadata.sgrnas, logits, strict=True)}
     prior = np.array([own[name] for name in cells["sgrna"]])
     expected = 1 / (1 + np.exp(-(cells["log_odds"] + prior)))
     np.testing.assert_allclose(cells["probability"], expected, atol=1e-6)
@@ -120,7 +120,7 @@ def test_saving_and_resuming_give_the_same_numbers(kind: type[Estimator], tmp_pa
     whole = kind(screen, response="learned", **sizes).train(**QUICK)
     whole.save(tmp_path)
     loaded = samsvae.load(tmp_path)
-    assert loaded.facts.sgrnas == whole.facts.sgrnas
+    assert loaded.metadata.sgrnas == whole.metadata.sgrnas
     first, second = (m.responders(screen, progress=False) for m in (whole, loaded))
     pd.testing.assert_frame_equal(first.rates, second.rates)
     pd.testing.assert_frame_equal(first.cells, second.cells)

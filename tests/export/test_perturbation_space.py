@@ -27,7 +27,9 @@ def test_rows_are_conditions_with_the_effects_of_the_model(trained: samsvae.SAMS
     assert list(space.obs_names) == ["control", "A", "A+B", "B", "C"]
     assert list(space.obs["perturbation"]) == list(space.obs_names)
     assert space.obs["n_perturbations"].tolist() == [0, 1, 2, 1, 1]
-    cells = dict(zip(trained.facts.conditions, trained.facts.cells_per_condition, strict=True))
+    cells = dict(
+        zip(trained.metadata.conditions, trained.metadata.cells_per_condition, strict=True)
+    )
     assert space.obs["n_train_cells"].to_dict() == cells
     assert "group" not in space.obs
     effects = trained.effects(**QUICK)

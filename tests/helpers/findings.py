@@ -103,7 +103,7 @@ def cells(conditions: list[str] = CONDITIONS, n_cells: int = 100) -> pd.DataFram
             "test": 20,
             "total": n_cells,
             "library_size": 200.0,
-            "identified": True,
+            "estimable": True,
             "is_trained": True,
         },
         index=names,

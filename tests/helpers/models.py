@@ -52,9 +52,9 @@ class Stub:
 
     def __post_init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.facts = SimpleNamespace(
+        self.metadata = SimpleNamespace(
             conditions=("control", *self.table.index),
-            vocabulary=SimpleNamespace(genes=tuple(self.table.columns)),
+            registry=SimpleNamespace(genes=tuple(self.table.columns)),
         )
 
     def mask_probabilities(self) -> pd.DataFrame:

@@ -125,7 +125,7 @@ def test_batches_are_drawn_or_held_fixed() -> None:
     options = {"scale": "normalized", "n_particles": 4000, "n_draws": 0, "progress": False}
     one, two, both = (model.effects("A", batch=b, **options).X for b in ("one", "two", None))
     assert not np.allclose(one, two)
-    share = model.facts.batch_shares[0]
+    share = model.metadata.batch_shares[0]
     mixed = share * one + (1 - share) * two
     assert np.abs(both - mixed).max() < 0.2 * np.abs(one - two).max()
     with pytest.raises(samsvae.InputError, match="no batch 'tow': the nearest is 'two'"):

@@ -19,7 +19,7 @@ def test_simulated_cells_are_counts_at_the_asked_depth(trained: samsvae.SAMSVAE)
     again = trained.simulate(["A", "A+C"], n_cells=3000, library_size=500.0)
     assert (again.X != cells.X).nnz == 0
     observed = trained.simulate("A", n_cells=50).obs["library_size"]
-    assert set(observed) <= set(trained.facts.library_sizes("A"))
+    assert set(observed) <= set(trained.metadata.library_sizes("A"))
 
 
 def test_given_cells_keep_their_names_sizes_and_basal_states(

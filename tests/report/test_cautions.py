@@ -33,7 +33,7 @@ def few() -> pd.DataFrame:
 
 def confounded() -> pd.DataFrame:
     table = cells()
-    table.loc["C", "identified"] = False
+    table.loc["C", "estimable"] = False
     return table
 
 
@@ -48,7 +48,7 @@ def confounded() -> pd.DataFrame:
         ),
         ("Few cells", {"cells": few()}, "1 of 5 conditions (B) has fewer than 30 cells"),
         ("Not to be told from batches", {"cells": confounded()}, "1 of 5 conditions (C) has no"),
-        ("Silent genes", {"silent": ("g1", "g2")}, "2 genes have no count"),
+        ("Unexpressed genes", {"unexpressed": ("g1", "g2")}, "2 genes have no count"),
         ("Not evaluated", {"scores": None, "missing": {"evaluation": "do it"}}, "do it"),
         (
             "A baseline wins",

@@ -162,6 +162,6 @@ def test_the_papers_screens_are_had_from_a_file(norman: StandIn, tmp_path: Path)
     screen = datasets.norman(tmp_path / "raw.h5ad", n_genes=50)
     assert len(screen.genes) == 50
     assert screen.conditions[0] == "control"
-    assert not screen.vocabulary.batches  # the paper takes none
+    assert not screen.registry.batches  # the paper takes none
     with pytest.raises(InputError, match="n_genes is 0"):
         datasets.norman(tmp_path / "raw.h5ad", n_genes=0)

@@ -83,7 +83,7 @@ def test_a_report_has_the_numbers_of_python(tmp_path: Path) -> None:
     assert [seen["sgrnas"][0][i][:2] for i in (0, 1)] == [["A0", 24], ["A1", 24]]
     assert "takes perturbations to act in all cells" in text  # so that no responders are told
     for name, row in pd.crosstab(screen.batch, screen.is_control).iterrows():
-        batch = screen.vocabulary.batch_names[int(str(name))]
+        batch = screen.registry.batch_names[int(str(name))]
         assert re.search(rf">{batch}</th><td[^>]*>{row[True]}</td><td[^>]*>{row[False]}<", text)
 
 
@@ -169,7 +169,7 @@ def test_too_many_or_unknown_conditions_are_refused(
         asked_for(trained, screen, [f"A@{i}" for i in range(2, 503)])
     with pytest.raises(samsvae.InputError, match="no perturbation 'X'"):
         asked_for(trained, screen, ["A+X"])
-    assert asked_for(trained, None, []) == list(trained.facts.conditions[1:])
+    assert asked_for(trained, None, []) == list(trained.metadata.conditions[1:])
 
 
 def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
@@ -184,7 +184,7 @@ def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
     found = gathered(model, screen, effects, name="x", settings={"batch_size": 64})
     assert found.cells is not None
     assert found.batches is not None
-    assert found.cells.index[~found.cells["identified"]].tolist() == ["C"]
+    assert found.cells.index[~found.cells["estimable"]].tolist() == ["C"]
     assert found.batches.loc["alone"].tolist() == [0, 48, 1]
     assert found.batches["perturbed"].sum() == (~screen.is_control).sum()
 

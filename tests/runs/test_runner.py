@@ -86,9 +86,9 @@ def test_an_engine_that_is_not_installed_is_told(
 def test_a_cluster_that_does_not_answer_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent() -> None:
+    def unexpressed() -> None:
         raise ConnectionError("nobody there")
 
-    monkeypatch.setattr(runner, "_connect_ray", silent)
+    monkeypatch.setattr(runner, "_connect_ray", unexpressed)
     with pytest.raises(InputError, match=r"no ray cluster answers .*ray start --head"):
         run_jobs([Small(tmp_path, "a")], engine="ray", progress=False)

@@ -93,24 +93,24 @@ def combinations(
     """
     check_count("n_particles", n_particles, low=2)
     check_count("seed", seed, low=0)
-    facts = model.facts
+    metadata = model.metadata
     if not model.is_trained:
         raise InputError("the model is not trained: call train first")
     names: Iterator[str] | list[str]
     if conditions is None:
-        write = facts.vocabulary.notation.write
-        names = (write({a: 1.0, b: 1.0}) for a, b in pairs_of(facts.seen, 2))
-        n_names = len(facts.seen) * (len(facts.seen) - 1) // 2
+        write = metadata.registry.parser.write
+        names = (write({a: 1.0, b: 1.0}) for a, b in pairs_of(metadata.seen, 2))
+        n_names = len(metadata.seen) * (len(metadata.seen) - 1) // 2
     else:
-        names = facts.asked(conditions)
+        names = metadata.asked(conditions)
         n_names = len(names)
         for name in names:
-            if len(model.vocabulary.singles(name)) < 2:
+            if len(model.registry.singles(name)) < 2:
                 raise InputError(
                     f"{name!r} is not a combination: expected at least two perturbations, such as "
-                    f"{facts.vocabulary.notation.separator.join(facts.seen[:2])!r}"
+                    f"{metadata.registry.parser.separator.join(metadata.seen[:2])!r}"
                 )
-        facts.received(names)  # refuses what was never seen
+        metadata.received(names)  # refuses what was never seen
     observed = None if screen is None else _observed(model, screen, conditions, scale, seed)
     given = {
         "scale": scale,
@@ -132,13 +132,13 @@ def _tables(
     *,
     progress: bool,
 ) -> Iterator[pd.DataFrame]:
-    genes = list(model.vocabulary.genes)
+    genes = list(model.registry.genes)
     together = max(1, _ROWS // len(genes))
     singles: dict[str, np.ndarray] = {}
     with Progress(disable=not progress) as bar:
         task = bar.add_task("combinations", total=n_names)
         while some := list(islice(names, together)):
-            parts = [model.vocabulary.singles(name) for name in some]
+            parts = [model.registry.singles(name) for name in some]
             new = [p for p in dict.fromkeys(chain.from_iterable(parts)) if p not in singles]
             if new:
                 alone = model.effects(new, **given)
@@ -152,7 +152,7 @@ def _tables(
                 "additive": additive,
                 "deviation": predicted - additive,
             }
-            stored = [model.facts.stored(name) for name in some]
+            stored = [model.metadata.stored(name) for name in some]
             if observed is not None:
                 columns |= observed.columns(stored, len(genes))
             yield pd.DataFrame(
@@ -211,12 +211,12 @@ def _observed(
         raise InputError("no control cells to compare with in these cells")
     wanted = None
     if conditions is not None:
-        wanted = {model.facts.stored(name) for name in model.facts.asked(conditions)}
+        wanted = {model.metadata.stored(name) for name in model.metadata.asked(conditions)}
     present = screen.conditions
-    several = [name for name in present if len(model.vocabulary.singles(name)) > 1]
+    several = [name for name in present if len(model.registry.singles(name)) > 1]
     names = [name for name in several if wanted is None or name in wanted]
     every = list(
-        dict.fromkeys([*names, *(p for name in names for p in model.vocabulary.singles(name))])
+        dict.fromkeys([*names, *(p for name in names for p in model.registry.singles(name))])
     )
     place = {name: i for i, name in enumerate(every)}
     position = np.array([place.get(name, -1) for name in screen.condition_names])
@@ -236,7 +236,7 @@ def _observed(
     shares = np.nan_to_num(shares_of_batches(usable, screen.batch, len(every)))
     deviation, error = np.full((2, len(names), len(screen.genes)), np.nan)
     for i, name in enumerate(names):
-        rows = [place[part] for part in model.vocabulary.singles(name)]
+        rows = [place[part] for part in model.registry.singles(name)]
         deviation[i] = difference[i] - difference[rows].sum(0)
         weight = shares[rows].sum(0) - shares[i]
         inverse = (weight**2 / np.maximum(of_control, 1)).sum()

@@ -94,14 +94,14 @@ def discoveries(
     >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
     >>> model = model.train(max_steps=5, progress=False)
     >>> table = samsvae.discoveries(model, screen, n_particles=50, progress=False)
-    >>> len(table) == len(model.facts.conditions[1:]) * len(screen.genes)
+    >>> len(table) == len(model.metadata.conditions[1:]) * len(screen.genes)
     True
     """
     if by not in ("condition", "sgrna"):
         raise unknown("rows by", by, ["condition", "sgrna"])
     posterior = EffectPosterior(model, screen, cells=cells, progress=progress)
     given = EffectSettings(scale=scale, n_particles=n_particles, seed=seed, progress=progress)
-    asked = model.facts.asked(conditions)
+    asked = model.metadata.asked(conditions)
     names = [(name, "") for name in asked]
     if by == "sgrna":
         answer, names = posterior.answer_by_sgrna(asked, given)
@@ -109,14 +109,14 @@ def discoveries(
         answer = posterior.answer(asked, given, np.ones(len(posterior.screen), bool))
     n_genes = len(screen.genes)
     found = answer.posterior
-    silent = np.broadcast_to(model.facts.silent, found.mean.shape)
-    known = ~silent & answer.identified[:, None]
+    unexpressed = np.broadcast_to(model.metadata.unexpressed, found.mean.shape)
+    known = ~unexpressed & answer.estimable[:, None]
     rows = {
         "condition": _labels([name for name, _ in names], n_genes),
         "gene": pd.Categorical.from_codes(
-            np.tile(np.arange(n_genes), len(names)), list(model.vocabulary.genes)
+            np.tile(np.arange(n_genes), len(names)), list(model.registry.genes)
         ),
-        "estimate": np.where(silent, 0, found.mean),
+        "estimate": np.where(unexpressed, 0, found.mean),
         "sd": np.where(known, found.sd, np.nan),
         "lower": np.where(known, found.lower, np.nan),
         "upper": np.where(known, found.upper, np.nan),
@@ -207,11 +207,11 @@ def control_calibration(
 
 def _pretending(screen: Screen, sgrna: str) -> Screen:
     """Return a screen in which the control cells of an sgRNA are those of a perturbation."""
-    vocabulary = screen.vocabulary
-    names = tuple(sorted((*vocabulary.perturbations, sgrna)))
+    registry = screen.registry
+    names = tuple(sorted((*registry.perturbations, sgrna)))
     column = names.index(sgrna)
     place = {name: i for i, name in enumerate(names)}
-    old = [place[name] for name in vocabulary.perturbations]
+    old = [place[name] for name in registry.perturbations]
     received = sp.lil_matrix((len(screen), len(names)), dtype=screen.dosage.dtype)
     received[:, old] = screen.dosage
     rows = np.flatnonzero(screen.is_control & np.asarray(screen.sgrna == sgrna))
@@ -220,7 +220,7 @@ def _pretending(screen: Screen, sgrna: str) -> Screen:
     condition[rows] = len(screen.condition_names)
     return replace(
         screen,
-        vocabulary=replace(vocabulary, perturbations=names),
+        registry=replace(registry, perturbations=names),
         dosage=received.tocsr(),
         condition_names=(*screen.condition_names, sgrna),
         condition=condition,

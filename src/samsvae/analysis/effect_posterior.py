@@ -13,7 +13,7 @@ from samsvae.analysis.shrinkage import EffectPrior, Posterior, Predicted, Shown,
 from samsvae.benchmark.metrics.moments import within_batches
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import Expression, expression
-from samsvae.data.names import Vocabulary
+from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators import Estimator
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
     shown: Shown
     predicted: Predicted
     prior: EffectPrior
-    identified: np.ndarray
+    estimable: np.ndarray
     """`condition`."""
 
 
@@ -47,7 +47,7 @@ class _Learned(NamedTuple):
     """By condition, its row."""
     predicted: Predicted
     prior: EffectPrior
-    identified: np.ndarray
+    estimable: np.ndarray
     """`condition`."""
     values: Expression
     """Of all cells."""
@@ -57,7 +57,7 @@ class _Learned(NamedTuple):
         """Return what is known, row by row, of the conditions of some rows."""
         prior, predicted = self.prior.of(rows), self.predicted.of(rows)
         posterior = prior.posterior(shown, predicted)
-        return Answer(posterior, shown, predicted, self.prior, self.identified[rows])
+        return Answer(posterior, shown, predicted, self.prior, self.estimable[rows])
 
 
 class EffectPosterior:
@@ -136,9 +136,9 @@ class EffectPosterior:
         return bool(enough.any())
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def registry(self) -> NameRegistry:
         """The names that it knows."""
-        return self.model.vocabulary
+        return self.model.registry
 
     @property
     def remembered(self) -> pd.Index:
@@ -169,10 +169,10 @@ class EffectPosterior:
             Of the models' `effects`.
         """
         given = EffectSettings(**settings)
-        asked = self.model.facts.asked(conditions)
+        asked = self.model.metadata.asked(conditions)
         answer = self.answer(asked, given, self._used)
-        silent = self.model.facts.silent
-        known = answer.identified[:, None] & ~silent
+        unexpressed = self.model.metadata.unexpressed
+        known = answer.estimable[:, None] & ~unexpressed
         found = answer.posterior
         ends = {
             "lower": found.lower,
@@ -181,16 +181,16 @@ class EffectPosterior:
             "upper_50": found.upper_50,
         }
         return AnnData(
-            np.where(silent, 0, found.mean),
+            np.where(unexpressed, 0, found.mean),
             obs=pd.DataFrame(
                 {
-                    "condition": [self.model.facts.stored(name) for name in asked],
+                    "condition": [self.model.metadata.stored(name) for name in asked],
                     "n_cells": answer.shown.n_cells,
-                    "identified": answer.identified,
+                    "estimable": answer.estimable,
                 },
                 index=pd.Index(asked, dtype=str),
             ),
-            var=pd.DataFrame({"silent": silent}, index=list(self.vocabulary.genes)),
+            var=pd.DataFrame({"unexpressed": unexpressed}, index=list(self.registry.genes)),
             layers={
                 "lfsr": np.where(known, found.lfsr, 1),
                 **{name: np.where(known, end, np.nan) for name, end in ends.items()},
@@ -220,7 +220,7 @@ class EffectPosterior:
         observed
             `cell`: whose counts are observations.
         """
-        stored = [self.model.facts.stored(name) for name in asked]
+        stored = [self.model.metadata.stored(name) for name in asked]
         learned = self._learned(stored, given)
         place = learned.place
         rows = np.array([place[name] for name in stored], int)
@@ -247,7 +247,7 @@ class EffectPosterior:
             raise InputError(
                 "the sgRNAs of the cells are not known: read the screen with sgrna_key"
             )
-        stored = [self.model.facts.stored(name) for name in asked]
+        stored = [self.model.metadata.stored(name) for name in asked]
         learned = self._learned(stored, given)
         place = {name: i for i, name in enumerate(stored)}
         condition = self._rows_of(place)
@@ -283,7 +283,7 @@ class EffectPosterior:
             n_particles=given.n_particles,
             n_draws=_DRAWS,
             basal=given.basal,
-            batch="observed" if self.vocabulary.batches else None,
+            batch="observed" if self.registry.batches else None,
             seed=given.seed,
             progress=given.progress,
         )
@@ -299,8 +299,8 @@ class EffectPosterior:
             for cells in self._of_split.values()
         )
         prior = fitted_prior(train, valid, predicted, seed=given.seed)
-        identified = np.asarray(effects.obs["identified"], bool)
-        return _Learned(place, predicted, prior, identified, values, scale)
+        estimable = np.asarray(effects.obs["estimable"], bool)
+        return _Learned(place, predicted, prior, estimable, values, scale)
 
     def _shown(
         self, values: Expression, row: np.ndarray, cells: np.ndarray, scale: Scale, *, n: int
@@ -339,6 +339,6 @@ def _responding(model: Estimator, screen: Screen, progress: bool) -> np.ndarray:
 def _single_count(screen: Screen, scale: Scale) -> float:
     """Return the expression of a gene of which a typical cell has one count."""
     if scale == "mean":
-        return 0.0 if not screen.vocabulary.counts else 1.0
+        return 0.0 if not screen.registry.counts else 1.0
     share = SCALE_SIZE / max(1.0, float(np.median(screen.counted)))
     return float(np.log2(1 + share)) if scale == "log" else share

@@ -95,7 +95,7 @@ def recovery(model: Recovering, screen: SimulatedScreen, *, seed: int = 0) -> Re
     singles = list(screen.perturbations)
     combinations = sorted(set(screen.conditions) - seen)
     observed = differential_expression(screen.train, singles, scale="normalized")
-    parts = screen.vocabulary.notation.parts
+    parts = screen.registry.parser.parts
     sums = [observed.loc[parts(name)].sum().rename(name) for name in combinations]
     names = np.array(screen.condition_names)[screen.condition]
     held_out = screen[(np.asarray(screen.split) == "test") & np.isin(names, list(seen))]

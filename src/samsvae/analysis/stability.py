@@ -20,7 +20,7 @@ from samsvae.benchmark.metrics.masks import (
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, got
-from samsvae.estimators.metadata import Facts
+from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
@@ -33,7 +33,7 @@ _MOVES = 0.1
 class Comparable(Protocol):
     """What is asked of the models."""
 
-    facts: Facts
+    metadata: TrainingMetadata
     is_trained: bool
 
     def mask_probabilities(self) -> pd.DataFrame: ...
@@ -179,7 +179,7 @@ class _View(NamedTuple):
             mask = shift = None
         table = effects.to_df().set_index(effects.obs["condition"].astype(str))
         table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
-        control = model.facts.conditions[0]
+        control = model.metadata.conditions[0]
         return cls(mask, shift, table.drop(index=control, errors="ignore"), effects.uns["scale"])
 
 
@@ -195,9 +195,9 @@ def _check(models: Mapping[Any, Comparable]) -> None:
         if not model.is_trained:
             raise InputError(f"model {name!r} is not trained: call train first")
     (start, first), *others = models.items()
-    genes = set(first.facts.vocabulary.genes)
+    genes = set(first.metadata.registry.genes)
     for name, model in others:
-        known = set(model.facts.vocabulary.genes)
+        known = set(model.metadata.registry.genes)
         if known != genes:
             raise InputError(
                 f"models {start!r} and {name!r} have different genes ({len(genes)} and "

@@ -69,7 +69,7 @@ def ate_pearson(
     1.0
     """
     observed = set(reference.conditions) - {reference.condition_names[0]}
-    stored = reference.vocabulary.stored
+    stored = reference.registry.stored
     names = [name for name in effects.index if stored(name) in observed]
     if not names:
         raise InputError("no condition to score: none of the effects has cells to compare with")

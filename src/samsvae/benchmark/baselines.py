@@ -29,7 +29,7 @@ from anndata import AnnData
 
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import differences_from_control, expression, rows_of, training_cells
-from samsvae.data.names import Vocabulary
+from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, note, unknown
@@ -61,7 +61,7 @@ class Means:
         delta = differences_from_control(
             values.blocks(), train.condition, train.batch, n_conditions
         )
-        self.silent = train.silent
+        self.unexpressed = train.unexpressed
         kinds, n_cells = np.unique(train.condition[~train.is_control], return_counts=True)
         known = ~np.isnan(delta[kinds]).any(1)  # in a batch with control cells
         self.conditions = [train.condition_names[i] for i in kinds[known]]
@@ -70,7 +70,7 @@ class Means:
         self.mean = self.delta.mean(0)
         self._position = {name: i for i, name in enumerate(self.conditions)}
 
-    def is_identified(self, condition: str) -> bool:
+    def is_estimable(self, condition: str) -> bool:
         """Whether a condition's cells, if it has any, can be compared with control."""
         return condition not in self.not_identified
 
@@ -85,9 +85,9 @@ class Means:
         return 0 if position is None else int(self.cells[position])
 
 
-def scales_of(vocabulary: Vocabulary) -> tuple[Scale, ...]:
+def scales_of(registry: NameRegistry) -> tuple[Scale, ...]:
     """Return the scales that means can be taken on, the usual one first."""
-    return _SCALES if vocabulary.counts else _SCALES[2:]
+    return _SCALES if registry.counts else _SCALES[2:]
 
 
 class Baseline(ABC):
@@ -126,9 +126,9 @@ class Baseline(ABC):
         return self
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def registry(self) -> NameRegistry:
         """The names that it knows."""
-        return self.screen.vocabulary
+        return self.screen.registry
 
     @property
     def remembered(self) -> pd.Index:
@@ -143,8 +143,8 @@ class Baseline(ABC):
     def answers_for(self, condition: str) -> bool:
         """Whether the baseline has a prediction for a condition."""
         try:
-            stored = self.vocabulary.stored(condition)
-            if stored != self.vocabulary.notation.control:
+            stored = self.registry.stored(condition)
+            if stored != self.registry.parser.control:
                 self._predict(stored, self._means_on(None))
         except InputError:
             return False
@@ -175,15 +175,13 @@ class Baseline(ABC):
             If a name is unknown, or the baseline has no prediction for a condition.
         """
         means = self._means_on(EffectSettings(**settings).scale)
-        vocabulary = self.vocabulary
-        asked = vocabulary.notation.asked(means.conditions if conditions is None else conditions)
-        stored = [vocabulary.stored(name) for name in asked]
+        registry = self.registry
+        asked = registry.parser.asked(means.conditions if conditions is None else conditions)
+        stored = [registry.stored(name) for name in asked]
         predicted, fell_back = [], []
         for name in stored:
             effect = (
-                self._predict(name, means)
-                if name != vocabulary.notation.control
-                else 0 * means.mean
+                self._predict(name, means) if name != registry.parser.control else 0 * means.mean
             )
             fell_back.append(effect is None)
             predicted.append(means.mean if effect is None else effect)
@@ -195,11 +193,11 @@ class Baseline(ABC):
                     "condition": stored,
                     "n_train_cells": [means.n_cells(name) for name in stored],
                     "fell_back": fell_back,
-                    "identified": [means.is_identified(name) for name in stored],
+                    "estimable": [means.is_estimable(name) for name in stored],
                 },
                 index=pd.Index(asked, dtype=str),
             ),
-            var=pd.DataFrame({"silent": means.silent}, index=list(self.screen.genes)),
+            var=pd.DataFrame({"unexpressed": means.unexpressed}, index=list(self.screen.genes)),
             layers={"lower": nothing, "upper": nothing.copy()},
             uns={"scale": means.scale, "n_fell_back": int(sum(fell_back))},
         )
@@ -241,7 +239,7 @@ class Baseline(ABC):
         """Return a condition's effect, `gene`; None: fall back on the mean of all conditions."""
 
     def _means_on(self, scale: Scale | None) -> Means:
-        known = scales_of(self.screen.vocabulary)
+        known = scales_of(self.screen.registry)
         scale = scale or known[0]
         if scale not in known:
             raise unknown("scale", scale, known)
@@ -303,7 +301,7 @@ class ConditionMean(Baseline):
         return delta * (n / (n + 50))
 
     def _alike(self, condition: str) -> np.ndarray:
-        return self._own[self._train.position_of_condition[self.vocabulary.stored(condition)]]
+        return self._own[self._train.position_of_condition[self.registry.stored(condition)]]
 
     @cached_property
     def _own(self) -> list[np.ndarray]:
@@ -326,7 +324,7 @@ class Additive(Baseline):
     name = "additive"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
-        deltas = [means.of(part) for part in self.vocabulary.singles(condition)]
+        deltas = [means.of(part) for part in self.registry.singles(condition)]
         return np.sum([means.mean if delta is None else delta for delta in deltas], axis=0)
 
 
@@ -336,7 +334,7 @@ class MatchingMean(Baseline):
     name = "matching-mean"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
-        deltas = [means.of(part) for part in self.vocabulary.singles(condition)]
+        deltas = [means.of(part) for part in self.registry.singles(condition)]
         seen = [delta for delta in deltas if delta is not None]
         return np.mean(seen, axis=0) if seen else means.mean
 
@@ -357,7 +355,7 @@ class LinearPCA(Baseline):
 
     def __init__(self, screen: Screen) -> None:
         super().__init__(screen)
-        self._gene = screen.vocabulary.position_of_target
+        self._gene = screen.registry.position_of_target
         if not self._gene.keys() & set(screen.perturbations):
             note(
                 "no perturbation is named after a gene: linear-pca predicts the mean of all "
@@ -366,7 +364,7 @@ class LinearPCA(Baseline):
         self._fits: dict[Scale, tuple[np.ndarray, np.ndarray, np.ndarray] | None] = {}
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
-        received = self.vocabulary.read(condition)
+        received = self.registry.read(condition)
         if means.scale not in self._fits:
             self._fits[means.scale] = self._fit(means)
         fitted = self._fits[means.scale]
@@ -378,8 +376,8 @@ class LinearPCA(Baseline):
 
     def _fit(self, means: Means) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Return G, W and b; None without a single condition whose target is among the genes."""
-        singles = [name for name in means.conditions if len(self.vocabulary.singles(name)) == 1]
-        targets = [next(iter(self.vocabulary.read(name))) for name in singles]
+        singles = [name for name in means.conditions if len(self.registry.singles(name)) == 1]
+        targets = [next(iter(self.registry.read(name))) for name in singles]
         known = [i for i, target in enumerate(targets) if target in self._gene]
         if not known:
             return None

@@ -220,7 +220,7 @@ def evaluated(
 def _left_out(named: Mapping[str, Predictor], found: Sequence[Subject]) -> dict[str, Any]:
     """Count, and name in warnings, the conditions that cannot be scored.
 
-    `n_not_identified`: those that share no batch with control cells; `n_left_out`, by predictor
+    `n_not_estimable`: those that share no batch with control cells; `n_left_out`, by predictor
     and split: those that it has no answer for.
     """
     confounded = [name for subject in found for name in subject.not_identified]
@@ -239,7 +239,7 @@ def _left_out(named: Mapping[str, Predictor], found: Sequence[Subject]) -> dict[
                     f"{subject.label} cells, which are left out: {listed(unanswered)}"
                 )
             counted[predictor, subject.label] = len(unanswered)
-    return {"n_not_identified": len(confounded), "n_left_out": counted}
+    return {"n_not_estimable": len(confounded), "n_left_out": counted}
 
 
 def _named(
@@ -271,7 +271,7 @@ def _named(
 
 def _matched(screen: Screen, predictors: Mapping[str, Predictor]) -> Screen:
     """Return the screen with the genes of the predictors, which must share them."""
-    vocabularies = {name: one.vocabulary for name, one in predictors.items()}
+    vocabularies = {name: one.registry for name, one in predictors.items()}
     (first, known), *others = vocabularies.items()
     for name, other in others:
         differ = set(other.genes) ^ set(known.genes)
@@ -281,7 +281,7 @@ def _matched(screen: Screen, predictors: Mapping[str, Predictor]) -> Screen:
                 f"the predictors {first!r} and {name!r} differ in {what}: evaluate predictors that "
                 "were trained on the same screen"
             )
-    return screen.matched_to(replace(screen.vocabulary, genes=known.genes))[0]
+    return screen.matched_to(replace(screen.registry, genes=known.genes))[0]
 
 
 def _check_unseen(predictors: Mapping[str, Predictor], subject: Subject) -> None:

@@ -71,8 +71,8 @@ class Subject:
         parts = [name for names in self.combinations.values() for name in names]
         self.parts = tuple(dict.fromkeys(parts))
         self.part = _positions(screen, self.parts)
-        genes = screen.vocabulary.position_of_target
-        received = list(map(screen.vocabulary.read, self.conditions))
+        genes = screen.registry.position_of_target
+        received = list(map(screen.registry.read, self.conditions))
         self.targets = [[genes[name] for name in names if name in genes] for names in received]
         # What is summed, over and over: the cells that are compared.
         self._rows = np.flatnonzero((self.group >= 0) | (self.part >= 0) | self.control)
@@ -202,7 +202,7 @@ def subjects(
     """
     trained = len(screen.train) > 0
     training = set(training_cells(screen).conditions) if trained else set(seen)
-    scales = scales_of(screen.vocabulary)
+    scales = scales_of(screen.registry)
     if scale not in scales:
         raise unknown("scale", scale, scales)
     if not splits:
@@ -258,7 +258,7 @@ def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:
     known = set(screen.conditions)
     found = {}
     for name in conditions:
-        parts = screen.vocabulary.singles(name)
+        parts = screen.registry.singles(name)
         if len(parts) > 1 and known.issuperset(parts):
             found[name] = parts
     return found

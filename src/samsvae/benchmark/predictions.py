@@ -65,13 +65,13 @@ class Answers(NamedTuple):
     ) -> pd.DataFrame:
         """Return effects, or a layer of them, `condition gene`.
 
-        NaN where there is no answer, or one that is not identified.
+        NaN where there is no answer, or one that is not estimable.
         """
         if not self.effects:
             return pd.DataFrame(np.full((len(conditions), n_genes), np.nan), list(conditions))
         adata = self.effects[size]
         values = adata.X if layer is None else adata.layers[layer]
-        known = np.asarray(adata.obs.get("identified", True), bool).reshape(-1, 1)
+        known = np.asarray(adata.obs.get("estimable", True), bool).reshape(-1, 1)
         frame = pd.DataFrame(np.where(known, np.asarray(values, float), np.nan), adata.obs_names)
         return frame.reindex(list(conditions))
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae.data.conditions import Conditions
-from samsvae.data.names import Vocabulary
+from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 
 
@@ -31,7 +31,7 @@ class Predictor(Protocol):
         """Whether it can be asked."""
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def registry(self) -> NameRegistry:
         """The names that it knows."""
 
     @property

@@ -21,10 +21,10 @@ def tidy(effects: AnnData) -> pd.DataFrame:
     )
     columns = {"ate": effects.X, **effects.layers}
     values = {name: np.asarray(table).ravel() for name, table in columns.items()}
-    if "identified" in effects.obs:
-        values["identified"] = np.repeat(effects.obs["identified"].to_numpy(), effects.n_vars)
-    if "silent" in effects.var:
-        values["silent"] = np.tile(effects.var["silent"].to_numpy(), effects.n_obs)
+    if "estimable" in effects.obs:
+        values["estimable"] = np.repeat(effects.obs["estimable"].to_numpy(), effects.n_vars)
+    if "unexpressed" in effects.var:
+        values["unexpressed"] = np.tile(effects.var["unexpressed"].to_numpy(), effects.n_obs)
     return pd.DataFrame(values, index).reset_index()
 
 
@@ -33,7 +33,7 @@ def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
     table = tidy(effect).sort_values("ate", key=np.abs, ascending=False).head(n_genes)
     n_cells = int(effect.obs["n_train_cells"].iloc[0])
     seen = f"{n_cells:,} training cells" if n_cells else "never seen in training"
-    confounded = "" if effect.obs["identified"].iloc[0] else ", not to be told from its batches"
+    confounded = "" if effect.obs["estimable"].iloc[0] else ", not to be told from its batches"
     title = (
         f"{shown(effect.obs_names[0])} ({seen}{confounded}): ATE on scale {effect.uns['scale']!r}"
     )

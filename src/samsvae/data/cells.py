@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.names import SPLITS, UNUSED, Vocabulary
+from samsvae.data.names import SPLITS, UNUSED, NameRegistry
 from samsvae.data.source import MemorySource, Source, StoredCounts, StoredSource
 
 
@@ -24,7 +24,7 @@ class Cells:
     Counts are in memory, or left in their file; all else takes a few bytes per cell.
     """
 
-    vocabulary: Vocabulary
+    registry: NameRegistry
     cells: pd.Index
     """Names of the cells."""
     counts: sp.csr_matrix | StoredCounts
@@ -39,7 +39,7 @@ class Cells:
     condition: np.ndarray
     """`cell`: index into `condition_names`."""
     batch: np.ndarray
-    """`cell`: index into `vocabulary.batches`; zeros where there are none."""
+    """`cell`: index into `registry.batches`; zeros where there are none."""
     split: np.ndarray | None = None
     """`cell`: "train", "valid", "test" (or "unused"); None before `with_split`."""
     sgrna: pd.Categorical | None = None
@@ -90,12 +90,12 @@ class Cells:
     @property
     def genes(self) -> tuple[str, ...]:
         """Names of the genes."""
-        return self.vocabulary.genes
+        return self.registry.genes
 
     @property
     def perturbations(self) -> tuple[str, ...]:
         """Names of the perturbations: the columns of dosage."""
-        return self.vocabulary.perturbations
+        return self.registry.perturbations
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:
@@ -115,9 +115,9 @@ class Cells:
     def covariates_of(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return the covariates of some cells, by position."""
         batch = self.batch[rows]
-        if not self.vocabulary.batches:
+        if not self.registry.batches:
             return np.zeros((len(batch), 0), np.float32)
-        return self.vocabulary.design[batch]
+        return self.registry.design[batch]
 
     @property
     def control(self) -> Self:
@@ -137,7 +137,7 @@ class Cells:
     @cached_property
     def counted(self) -> np.ndarray:
         """`cell`: sum of the cell's counts of these genes; library sizes may count more."""
-        return self.library_size if self.vocabulary.own_library_size else self.recounted()
+        return self.library_size if self.registry.own_library_size else self.recounted()
 
     def recounted(self) -> np.ndarray:
         """Return the sum of each cell's counts of these genes, `cell`."""
@@ -145,7 +145,7 @@ class Cells:
         return np.concatenate(sums)
 
     @cached_property
-    def silent(self) -> np.ndarray:
+    def unexpressed(self) -> np.ndarray:
         """`gene`: whether none of the cells has anything of it."""
         found = np.zeros(len(self.genes), np.int64)
         for _, block in self.blocks():
@@ -162,7 +162,7 @@ class Cells:
             kinds = np.uint32 if block.dtype.kind == "u" else np.float32, np.int32, np.int32
             for part, array, kind in zip(parts, arrays, kinds, strict=True):
                 part.update(array.astype(kind, copy=False).tobytes())
-        digest = hashlib.blake2b(repr(self.vocabulary).encode(), digest_size=16)
+        digest = hashlib.blake2b(repr(self.registry).encode(), digest_size=16)
         received = self.dosage.data, self.dosage.indices, self.dosage.indptr
         for array in (self.library_size, self.batch, *received):
             digest.update(array.tobytes())
@@ -175,9 +175,9 @@ class Cells:
 
         Doses, where they are not all 1, stand in a column of their own, in the labels' order.
         """
-        notation = self.vocabulary.notation
-        read = list(map(self.vocabulary.read, self.condition_names))
-        labels = [notation.write(dict.fromkeys(condition, 1.0)) for condition in read]
+        parser = self.registry.parser
+        read = list(map(self.registry.read, self.condition_names))
+        labels = [parser.write(dict.fromkeys(condition, 1.0)) for condition in read]
         obs = pd.DataFrame(
             {
                 "perturbation": np.asarray(labels)[self.condition],
@@ -186,10 +186,10 @@ class Cells:
             index=self.cells,
         )
         if (self.dosage.data != 1).any():
-            doses = [notation.write_doses(condition) for condition in read]
+            doses = [parser.write_doses(condition) for condition in read]
             obs["dosage"] = np.asarray(doses)[self.condition]
-        levels = np.array(self.vocabulary.batches, object)
-        for i in range(len(self.vocabulary.batch_levels)):
+        levels = np.array(self.registry.batches, object)
+        for i in range(len(self.registry.batch_levels)):
             obs["batch" if i == 0 else f"batch_{i + 1}"] = levels[self.batch, i].astype(str)
         if self.sgrna is not None:
             obs["sgrna"] = self.sgrna

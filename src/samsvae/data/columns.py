@@ -13,9 +13,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from samsvae.data import labels
-from samsvae.data.conditions import Notation
+from samsvae.data.conditions import ConditionParser
 from samsvae.data.files.anndata_files import Frame, Table
-from samsvae.data.names import Vocabulary
+from samsvae.data.names import NameRegistry
 from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, listed, note, unknown
 from samsvae.settings.conventions import CONVENTIONS
@@ -100,7 +100,7 @@ def check_perturbation_key(table: Table, key: str) -> None:
         raise InputError(f"{missing}{_convention_hint(table)}")
 
 
-def has_control(table: Table, key: str, label: np.ndarray, notation: Notation) -> bool:
+def has_control(table: Table, key: str, label: np.ndarray, parser: ConditionParser) -> bool:
     """Return whether there are control cells.
 
     Raises
@@ -109,9 +109,9 @@ def has_control(table: Table, key: str, label: np.ndarray, notation: Notation) -
         If there are none, but labels that may be control, or the columns of a convention.
     """
     present = [str(name) for name in pd.unique(label)]
-    if any(notation.is_control(part) for name in present for part in notation.split(name)):
-        return any(not notation.parts(name) for name in present)
-    missing = unknown(f"control label in obs[{key!r}]:", notation.control, sorted(present))
+    if any(parser.is_control(part) for name in present for part in parser.split(name)):
+        return any(not parser.parts(name) for name in present)
+    missing = unknown(f"control label in obs[{key!r}]:", parser.control, sorted(present))
     alike = sorted(name for name in present if labels.looks_like_control(name))
     hint = _convention_hint(table)
     if alike and not hint:
@@ -128,21 +128,21 @@ def _convention_hint(table: Table) -> str:
 
 
 def conditions(
-    notation: Notation, label: np.ndarray, doses: np.ndarray | None
+    parser: ConditionParser, label: np.ndarray, doses: np.ndarray | None
 ) -> tuple[list[dict[str, float]], np.ndarray]:
     """Return the conditions, control first, and which of them each cell received."""
     given = doses is not None
     keyed: dict[tuple[str, object], str] = {}
-    found: dict[str, dict[str, float]] = {notation.control: {}}
+    found: dict[str, dict[str, float]] = {parser.control: {}}
     names = []
     each = [None] * len(label) if doses is None else map(_hashable, doses)
     for key in zip(label, each, strict=True):
         if key not in keyed:
-            condition = _condition(notation, *key, given=given)
-            keyed[key] = notation.write(condition)
+            condition = _condition(parser, *key, given=given)
+            keyed[key] = parser.write(condition)
             found[keyed[key]] = condition
         names.append(keyed[key])
-    order = [notation.control, *sorted(found.keys() - {notation.control})]
+    order = [parser.control, *sorted(found.keys() - {parser.control})]
     position = {name: i for i, name in enumerate(order)}
     return [found[name] for name in order], np.array([position[n] for n in names], np.int32)
 
@@ -159,12 +159,14 @@ def _hashable(dose: object) -> object:
     return None if pd.isna(dose) else dose
 
 
-def _condition(notation: Notation, label: str, dose: object, *, given: bool) -> dict[str, float]:
-    if not given or not notation.condition(label):
-        return notation.condition(label)
+def _condition(
+    parser: ConditionParser, label: str, dose: object, *, given: bool
+) -> dict[str, float]:
+    if not given or not parser.condition(label):
+        return parser.condition(label)
     if dose is None:
         raise InputError(f"a cell with the label {label!r} has no dosage")
-    return notation.condition(label, notation.doses(dose))
+    return parser.condition(label, parser.doses(dose))
 
 
 def library_size(table: Table, key: str, counted: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -210,7 +212,7 @@ def batches(columns: Sequence[np.ndarray]) -> tuple[tuple[tuple[str, ...], ...],
     return found, batch.ravel().astype(np.int32)
 
 
-def check_kinds(data: Vocabulary, model: Vocabulary) -> None:
+def check_kinds(data: NameRegistry, model: NameRegistry) -> None:
     """Raise if data are not of the kind that a model was trained on."""
     if model.counts != data.counts:
         kinds = ("real values", "counts")
@@ -246,8 +248,8 @@ def matched_columns(
 
 
 def recoded(
-    codes: np.ndarray, ours: Vocabulary, theirs: Vocabulary
-) -> tuple[Vocabulary, np.ndarray]:
+    codes: np.ndarray, ours: NameRegistry, theirs: NameRegistry
+) -> tuple[NameRegistry, np.ndarray]:
     """Return batch codes of our vocabulary in those of theirs.
 
     Theirs gets combinations of levels that it does not have: the levels are what a model knows.

@@ -27,7 +27,7 @@ _SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 @dataclass(frozen=True)
-class Notation:
+class ConditionParser:
     """How conditions are written.
 
     A condition is the set of perturbations a cell received, joined by `separator` and sorted, so
@@ -46,13 +46,13 @@ class Notation:
 
     Examples
     --------
-    >>> notation = Notation()
-    >>> notation.read("B@2+A", ["A", "B"])
+    >>> parser = ConditionParser()
+    >>> parser.read("B@2+A", ["A", "B"])
     {'B': 2.0, 'A': 1.0}
-    >>> notation.write({"B": 2.0, "A": 1.0})
+    >>> parser.write({"B": 2.0, "A": 1.0})
     'A+B@2'
-    >>> notation = Notation.of(["NT", "safe*"])
-    >>> [notation.write(notation.condition(text)) for text in ("A+NT", "NT+safe-1", "B")]
+    >>> parser = ConditionParser.of(["NT", "safe*"])
+    >>> [parser.write(parser.condition(text)) for text in ("A+NT", "NT+safe-1", "B")]
     ['A', 'NT', 'B']
     """
 
@@ -69,7 +69,7 @@ class Notation:
             )
 
     @classmethod
-    def of(cls, control: Sequence[object], separator: str = "+") -> Notation:
+    def of(cls, control: Sequence[object], separator: str = "+") -> ConditionParser:
         """Return how conditions are written where all these are control.
 
         Control is written as the first of them that is no pattern; as "control" if all are.
@@ -190,7 +190,7 @@ class Notation:
 
         Examples
         --------
-        >>> Notation().asked(["B", ("A", "B"), 7, "B"])
+        >>> ConditionParser().asked(["B", ("A", "B"), 7, "B"])
         ['B', 'A+B', '7']
         """
         one = isinstance(conditions, str) or not isinstance(conditions, Iterable)

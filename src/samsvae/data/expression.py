@@ -237,7 +237,7 @@ def training_cells(screen: Screen) -> Screen:
     if not train.is_control.any():
         raise InputError(
             "no control cells in training: expected cells labelled "
-            f"{screen.vocabulary.notation.control!r} whose split is 'train'"
+            f"{screen.registry.parser.control!r} whose split is 'train'"
         )
     if train.is_control.all():
         raise InputError("no perturbed cells in training: all of them are controls")
@@ -317,7 +317,7 @@ def position_of(screen: Screen, condition: object) -> int:
     InputError
         If there is no such condition in the whole screen.
     """
-    stored = screen.vocabulary.stored(condition)
+    stored = screen.registry.stored(condition)
     position = screen.position_of_condition.get(stored)
     if position is None:
         raise unknown("condition", stored, screen.condition_names)

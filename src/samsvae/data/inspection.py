@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from samsvae.data import columns
-from samsvae.data.conditions import Notation
+from samsvae.data.conditions import ConditionParser
 from samsvae.data.counts import looks_like_counts
 from samsvae.data.files.anndata_files import Table, by_rows
 from samsvae.data.labels import SEPARATORS, joined, looks_like_control, text_of
@@ -146,9 +146,9 @@ def _notation(table: Table, key: str) -> dict[str, Any]:
     alike = sorted(name for name in named if looks_like_control(name) and "+" not in name)
     if alike and alike != ["control"]:
         chosen["control"] = tuple(alike)
-    notation = Notation.of(alike or ["control"])
+    parser = ConditionParser.of(alike or ["control"])
     if not any("+" in text for text in label):
-        by = {one: len(joined(label, notation, one)) for one in SEPARATORS if one != "+"}
+        by = {one: len(joined(label, parser, one)) for one in SEPARATORS if one != "+"}
         best = max(by, key=lambda one: by[one])
         if by[best]:
             chosen["separator"] = best

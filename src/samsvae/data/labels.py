@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from samsvae.data.conditions import Notation, written
+from samsvae.data.conditions import ConditionParser, written
 from samsvae.errors import InputError, listed, note
 
 MISSING = frozenset(("", "nan", "NaN", "None", "NA", "<NA>", "null"))
@@ -99,18 +99,18 @@ def labelled(columns: Mapping[tuple[str, str], np.ndarray], *, drop: bool) -> np
     return complete
 
 
-def note_controls(perturbations: Iterable[str], notation: Notation) -> None:
+def note_controls(perturbations: Iterable[str], parser: ConditionParser) -> None:
     """Tell perturbations that look like further controls."""
     found = [name for name in perturbations if looks_like_control(name)]
     if found:
-        these = [notation.control, *notation.also, *found[:3], *(["..."] if found[3:] else [])]
+        these = [parser.control, *parser.also, *found[:3], *(["..."] if found[3:] else [])]
         note(
             f"perturbations that look like control: {listed(found)}; if they are, give "
             f"control={these} (--control, once for each)"
         )
 
 
-def check_separator(labels: Collection[str], notation: Notation) -> None:
+def check_separator(labels: Collection[str], parser: ConditionParser) -> None:
     """Raise, or tell, where the separator takes names apart, or another one joins them.
 
     Raises
@@ -118,9 +118,9 @@ def check_separator(labels: Collection[str], notation: Notation) -> None:
     InputError
         If parts have brackets without their counterparts, or are empty.
     """
-    if not notation.separator:
+    if not parser.separator:
         return
-    split = {label: notation.split(label) for label in labels}
+    split = {label: parser.split(label) for label in labels}
     several = {label: parts for label, parts in split.items() if len(parts) > 1}
     torn = [
         label
@@ -130,32 +130,32 @@ def check_separator(labels: Collection[str], notation: Notation) -> None:
     ]
     if torn:
         raise InputError(
-            f"the separator {notation.separator!r} stands inside names: {listed(torn, 3)}; give "
+            f"the separator {parser.separator!r} stands inside names: {listed(torn, 3)}; give "
             "another separator (--separator), or separator=None (--separator '') if every label is "
             "a single name"
         )
     alone = {label.strip() for label, parts in split.items() if len(parts) == 1}
     alone |= {
         names[0]
-        for names in (_perturbations(p, notation) for p in several.values())
+        for names in (_perturbations(p, parser) for p in several.values())
         if len(names) == 1
     }
-    _note_strangers(several, alone, notation)
-    _note_joined(alone, notation)
+    _note_strangers(several, alone, parser)
+    _note_joined(alone, parser)
 
 
-def _perturbations(parts: Sequence[str], notation: Notation) -> list[str]:
-    return [part.strip() for part in parts if not notation.is_control(part.strip())]
+def _perturbations(parts: Sequence[str], parser: ConditionParser) -> list[str]:
+    return [part.strip() for part in parts if not parser.is_control(part.strip())]
 
 
 def _note_strangers(
-    several: Mapping[str, Sequence[str]], alone: Collection[str], notation: Notation
+    several: Mapping[str, Sequence[str]], alone: Collection[str], parser: ConditionParser
 ) -> None:
     """Tell labels of which no part occurs alone, where the parts of most others do."""
     combinations = {
-        label: _perturbations(parts, notation)
+        label: _perturbations(parts, parser)
         for label, parts in several.items()
-        if len(_perturbations(parts, notation)) > 1
+        if len(_perturbations(parts, parser)) > 1
     }
     often = Counter(name for names in combinations.values() for name in names)
     strange = [
@@ -163,33 +163,33 @@ def _note_strangers(
         for label, names in combinations.items()
         if not any(name in alone or often[name] > 1 for name in names)
     ]
-    perturbed = sum(not notation.is_control(label) for label in alone)
+    perturbed = sum(not parser.is_control(label) for label in alone)
     if strange and 2 * len(strange) <= perturbed + len(combinations):
         note(
             f"{listed(strange, 3)} {'are' if len(strange) > 1 else 'is'} read as combinations of "
             "perturbations that occur nowhere else: whose effect is whose, the data do not tell; "
-            f"if the separator {notation.separator!r} stands inside names, give another one, or "
+            f"if the separator {parser.separator!r} stands inside names, give another one, or "
             "separator=None (--separator '')"
         )
 
 
-def joined(alone: Collection[str], notation: Notation, separator: str) -> list[str]:
+def joined(alone: Collection[str], parser: ConditionParser, separator: str) -> list[str]:
     """Return labels that a separator takes apart into others, or control; sorted."""
     return sorted(
         label
         for label in alone
         if separator in label
         and all(
-            part in alone or notation.is_control(part) or looks_like_control(part)
+            part in alone or parser.is_control(part) or looks_like_control(part)
             for part in label.split(separator)
         )
     )
 
 
-def _note_joined(alone: Collection[str], notation: Notation) -> None:
+def _note_joined(alone: Collection[str], parser: ConditionParser) -> None:
     """Tell labels that another separator takes apart into names that occur alone."""
     for separator in SEPARATORS:
-        found = joined(alone, notation, separator) if separator != notation.separator else []
+        found = joined(alone, parser, separator) if separator != parser.separator else []
         if found:
             note(
                 f"{listed(found, 3)} look like combinations joined by {separator!r}, and are read "

@@ -43,7 +43,7 @@ class Loader:
         self.screen = screen
         self.source = screen.source
         self.device = torch.device(device)
-        encoding = encoding or Separate(screen.vocabulary)
+        encoding = encoding or Separate(screen.registry)
         self.dosage = encoding(screen.dosage)
         self.cells_per_column = np.bincount(
             self.dosage.indices, minlength=self.dosage.shape[1]

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from samsvae.data.conditions import Notation
+from samsvae.data.conditions import ConditionParser
 from samsvae.errors import InputError, listed
 
 SPLITS = ("train", "valid", "test")
@@ -23,14 +23,14 @@ UNUSED = "unused"
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class NameRegistry:
     """The names that give a screen's columns their meaning; saved with every model."""
 
     genes: tuple[str, ...]
     perturbations: tuple[str, ...]
     batches: tuple[tuple[str, ...], ...] = ()
     """Those that occur: a level of each batch column. None without such a column."""
-    notation: Notation = field(default_factory=Notation)
+    parser: ConditionParser = field(default_factory=ConditionParser)
     counts: bool = True
     """Whether the data are counts (or real values)."""
     own_library_size: bool = True
@@ -51,25 +51,25 @@ class Vocabulary:
         InputError
             If a perturbation is not known.
         """
-        return self.notation.read(condition, self.column.keys())
+        return self.parser.read(condition, self.column.keys())
 
     def stored(self, condition: object) -> str:
         """Return a condition as it is stored: sorted."""
-        return self.notation.write(self.read(condition))
+        return self.parser.write(self.read(condition))
 
     def singles(self, condition: object) -> list[str]:
         """Return the single conditions that a condition is made of, as they are stored.
 
-        >>> Vocabulary(("g",), ("A", "B")).singles("B+A")
+        >>> NameRegistry(("g",), ("A", "B")).singles("B+A")
         ['B', 'A']
         """
-        return [self.notation.write({name: dose}) for name, dose in self.read(condition).items()]
+        return [self.parser.write({name: dose}) for name, dose in self.read(condition).items()]
 
     @cached_property
     def batch_names(self) -> tuple[str, ...]:
         """The batches as text.
 
-        >>> Vocabulary(("g",), ("A",), (("day 1", "lane 2"),)).batch_names
+        >>> NameRegistry(("g",), ("A",), (("day 1", "lane 2"),)).batch_names
         ('day 1, lane 2',)
         """
         return tuple(", ".join(levels) for levels in self.batches)
@@ -83,7 +83,7 @@ class Vocabulary:
     def design(self) -> np.ndarray:
         """`batch covariate`: the batches as covariates, one-hot in each batch column.
 
-        >>> Vocabulary(("g",), ("A",), (("x", "1"), ("x", "2"), ("y", "1"))).design
+        >>> NameRegistry(("g",), ("A",), (("x", "1"), ("x", "2"), ("y", "1"))).design
         array([[1., 0., 1., 0.],
                [1., 0., 0., 1.],
                [0., 1., 1., 0.]], dtype=float32)
@@ -114,16 +114,19 @@ class Vocabulary:
         return by_symbol | {name: i for i, name in enumerate(self.genes)}
 
     def header(self) -> dict[str, Any]:
-        """Return the names, for saving as JSON."""
-        return asdict(self)
+        """Return the names, for saving as JSON, by the keys of the file's format."""
+        header = asdict(self)
+        header["notation"] = header.pop("parser")
+        return header
 
     @classmethod
     def restored(cls, header: Mapping[str, Any]) -> Self:
         """Return the names that `header` returned."""
-        notation = {**header["notation"], "also": tuple(header["notation"]["also"])}
+        parser = {**header["notation"], "also": tuple(header["notation"]["also"])}
         names = {key: tuple(header[key]) for key in ("genes", "perturbations", "symbols")}
         batches = tuple(map(tuple, header["batches"]))
-        return cls(**{**header, **names, "batches": batches, "notation": Notation(**notation)})
+        others = {key: value for key, value in header.items() if key != "notation"}
+        return cls(**{**others, **names, "batches": batches, "parser": ConditionParser(**parser)})
 
 
 class Encoding(ABC):
@@ -140,8 +143,8 @@ class Encoding(ABC):
 class Separate(Encoding):
     """A column per perturbation: combinations are made of their parts."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.columns = vocabulary.perturbations
+    def __init__(self, registry: NameRegistry) -> None:
+        self.columns = registry.perturbations
 
     def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
         return dosage
@@ -161,16 +164,16 @@ class Joint(Encoding):
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, conditions: Sequence[str], *, unseen_as_control: bool
+        self, registry: NameRegistry, conditions: Sequence[str], *, unseen_as_control: bool
     ) -> None:
         self.columns = tuple(conditions)
-        self.vocabulary = vocabulary
+        self.registry = registry
         self.unseen_as_control = unseen_as_control
         self._column_of: dict[tuple[int, ...], int] = {}
         for column, name in enumerate(conditions):
-            received = vocabulary.read(name)
+            received = registry.read(name)
             _check_doses(np.array(list(received.values())))
-            self._column_of[tuple(sorted(vocabulary.column[part] for part in received))] = column
+            self._column_of[tuple(sorted(registry.column[part] for part in received))] = column
 
     def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
         """Return the rows, `cell column`.
@@ -199,8 +202,8 @@ class Joint(Encoding):
         return sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=shape)
 
     def _name(self, row: tuple[int, ...]) -> str:
-        names = self.vocabulary.perturbations
-        return self.vocabulary.notation.write({names[t]: 1.0 for t in row})
+        names = self.registry.perturbations
+        return self.registry.parser.write({names[t]: 1.0 for t in row})
 
 
 def _check_doses(doses: np.ndarray) -> None:

@@ -14,10 +14,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from samsvae.data import columns, labels
-from samsvae.data.conditions import Notation, dosage_rows, written
+from samsvae.data.conditions import ConditionParser, dosage_rows, written
 from samsvae.data.counts import looks_like_counts, to_counts
 from samsvae.data.files.anndata_files import Table
-from samsvae.data.names import Vocabulary
+from samsvae.data.names import NameRegistry
 from samsvae.data.normalised import looks_normalised
 from samsvae.data.source import StoredCounts, left_in_file, rows_in_file
 from samsvae.errors import InputError, listed, note, unknown
@@ -122,7 +122,7 @@ def _named(table: Table) -> str:
 class Parts(NamedTuple):
     """The parts of a screen, as `samsvae.Screen` holds them."""
 
-    vocabulary: Vocabulary
+    registry: NameRegistry
     cells: pd.Index
     counts: sp.csr_matrix | StoredCounts
     library_size: np.ndarray
@@ -156,9 +156,9 @@ def take(table: Table, given: ScreenSettings) -> Taken:
     layout = None if given.convention is None else convention(given.convention)
     columns.genes(table)  # empty data and repeated names are told first
     columns.check_perturbation_key(table, given.perturbation_key)
-    notation = Notation.of(given.controls, given.separator or "")
+    parser = ConditionParser.of(given.controls, given.separator or "")
     label = columns.column(table, given.perturbation_key, "perturbation")
-    label = _known(label, notation)
+    label = _known(label, parser)
     batch_columns = {
         (key, "batch"): columns.column(table, key, "batch") for key in given.batch_keys
     }
@@ -172,26 +172,26 @@ def take(table: Table, given: ScreenSettings) -> Taken:
         split = None if split is None else _renamed(split, layout.splits)
 
     present = [str(text) for text in pd.unique(label[labelled])]
-    if not columns.has_control(table, given.perturbation_key, label[labelled], notation):
+    if not columns.has_control(table, given.perturbation_key, label[labelled], parser):
         note(
-            f"no cell is control ({notation.control!r}): a trained model can score these cells; "
+            f"no cell is control ({parser.control!r}): a trained model can score these cells; "
             "nothing else can be asked of them"
         )
     asked = [written(name) for name in given.controls]
-    if notation.control not in asked and any(
-        notation.control in notation.split(text) for text in present
+    if parser.control not in asked and any(
+        parser.control in parser.split(text) for text in present
     ):
         raise InputError(
-            f"{notation.control!r} is what control is written as here, and a label that is not "
+            f"{parser.control!r} is what control is written as here, and a label that is not "
             f"among control={asked}: add it (--control, once for each)"
         )
-    labels.check_separator(present, notation)
-    label[~labelled] = notation.control
+    labels.check_separator(present, parser)
+    label[~labelled] = parser.control
     conditions, condition = columns.conditions(
-        notation, label, columns.doses(table, given.dosage_key)
+        parser, label, columns.doses(table, given.dosage_key)
     )
     perturbations = sorted({name for received in conditions for name in received})
-    labels.note_controls(perturbations, notation)
+    labels.note_controls(perturbations, parser)
 
     held, matrix, where = chosen(table, given.layer, real=not given.counts)
     counts, total = counts_of(
@@ -213,22 +213,22 @@ def take(table: Table, given: ScreenSettings) -> Taken:
     code[labelled] = batch if batch_columns else 0
     if given.gene_key is None:
         columns.note_symbols(held, genes, perturbations)
-    vocabulary = Vocabulary(
+    registry = NameRegistry(
         genes,
         tuple(perturbations),
         batches,
-        notation,
+        parser,
         counts=given.counts,
         own_library_size=given.library_size_key is None,
         symbols=columns.symbols(held, given.gene_key),
     )
     parts = Parts(
-        vocabulary,
+        registry,
         pd.Index(table.cells.names.astype(str)),
         counts,
         total,
         dosage_rows(conditions, perturbations)[condition],
-        tuple(notation.write(received) for received in conditions),
+        tuple(parser.write(received) for received in conditions),
         condition,
         code,
         _sgrna(table, given.sgrna_key),
@@ -236,9 +236,9 @@ def take(table: Table, given: ScreenSettings) -> Taken:
     return Taken(parts, split, kept)
 
 
-def _known(label: np.ndarray, notation: Notation) -> np.ndarray:
+def _known(label: np.ndarray, parser: ConditionParser) -> np.ndarray:
     """Return labels; where control goes by a text for missing ones, these are control."""
-    given = notation.control if notation.control in labels.MISSING else None
+    given = parser.control if parser.control in labels.MISSING else None
     return np.array([given if text is None else text for text in label], object)
 
 

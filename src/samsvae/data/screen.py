@@ -17,7 +17,7 @@ from samsvae.data.columns import check_kinds, matched_columns, recoded
 from samsvae.data.conditions import dosage_rows
 from samsvae.data.files.anndata_files import Table
 from samsvae.data.files.opening import opened
-from samsvae.data.names import SPLITS, UNUSED, Vocabulary
+from samsvae.data.names import SPLITS, UNUSED, NameRegistry
 from samsvae.data.reader import take
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.arguments import checked
@@ -159,7 +159,7 @@ class Screen(Cells):
         >>> len(screen.of("G01")), len(screen.of("G02+G01"))
         (150, 0)
         """
-        position = self.position_of_condition.get(self.vocabulary.stored(condition))
+        position = self.position_of_condition.get(self.registry.stored(condition))
         return self[:0] if position is None else self[self.condition == position]
 
     @checked
@@ -191,7 +191,7 @@ class Screen(Cells):
                 raise unknown("split", value, SPLITS)
         return replace(self, split=values)
 
-    def matched_to(self, vocabulary: Vocabulary) -> tuple[Screen, int]:
+    def matched_to(self, registry: NameRegistry) -> tuple[Screen, int]:
         """Return the screen with a model's genes and perturbations, and how many genes it lost.
 
         Genes and perturbations are matched by name, whatever their order; other genes are left
@@ -203,38 +203,36 @@ class Screen(Cells):
             If a gene of the model is missing, a cell received a perturbation the model does not
             know, or a batch is one it has never seen.
         """
-        if vocabulary == self.vocabulary:
+        if registry == self.registry:
             return self, 0
-        check_kinds(self.vocabulary, vocabulary)
-        counts = matched_columns(self.counts, self.genes, vocabulary.genes)
-        extended, batch = recoded(self.batch, self.vocabulary, vocabulary)
-        conditions = list(map(self.vocabulary.read, self.condition_names))
+        check_kinds(self.registry, registry)
+        counts = matched_columns(self.counts, self.genes, registry.genes)
+        extended, batch = recoded(self.batch, self.registry, registry)
+        conditions = list(map(self.registry.read, self.condition_names))
         present = np.unique(self.condition)
-        received = dosage_rows([conditions[i] for i in present], vocabulary.column)
+        received = dosage_rows([conditions[i] for i in present], registry.column)
         named_alike = replace(
             self,
-            vocabulary=extended,
+            registry=extended,
             counts=counts,
             dosage=received[np.searchsorted(present, self.condition)],
-            condition_names=tuple(map(vocabulary.notation.write, conditions)),
+            condition_names=tuple(map(registry.parser.write, conditions)),
             batch=batch,
         )
-        counted = self.vocabulary.own_library_size and self.genes == vocabulary.genes
-        if vocabulary.own_library_size and not counted:
+        counted = self.registry.own_library_size and self.genes == registry.genes
+        if registry.own_library_size and not counted:
             named_alike = replace(named_alike, library_size=named_alike.recounted())
-        return named_alike, len(self.genes) - len(vocabulary.genes)
+        return named_alike, len(self.genes) - len(registry.genes)
 
     def __repr__(self) -> str:
-        combinations = sum(
-            len(self.vocabulary.notation.parts(name)) > 1 for name in self.conditions
-        )
+        combinations = sum(len(self.registry.parser.parts(name)) > 1 for name in self.conditions)
         lines = [
             f"Screen: {len(self):,} cells x {len(self.genes):,} genes",
             f"  {len(self.perturbations):,} perturbations, {len(self.conditions):,} conditions "
             f"({combinations:,} combinations), {int(self.is_control.sum()):,} control cells",
         ]
-        if self.vocabulary.batches:
-            lines.append(f"  {len(self.vocabulary.batches):,} batches")
+        if self.registry.batches:
+            lines.append(f"  {len(self.registry.batches):,} batches")
         if self.split is not None:
             sizes = pd.Series(self.split).value_counts()
             lines.append("  " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()) + " cells")

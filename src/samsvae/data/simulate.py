@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.data.conditions import Notation, dosage_rows
-from samsvae.data.names import Vocabulary
+from samsvae.data.conditions import ConditionParser, dosage_rows
+from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, check_range, unknown
 from samsvae.settings.arguments import checked
@@ -64,7 +64,7 @@ class Truth:
         control = self.proportions(basal).mean(0)
         rows = []
         for condition in conditions:
-            shift = self.shift.loc[Notation().parts(condition)].to_numpy().sum(0)
+            shift = self.shift.loc[ConditionParser().parts(condition)].to_numpy().sum(0)
             rows.append(1e4 * (self.proportions(basal + shift).mean(0) - control))
         return pd.DataFrame(rows, pd.Index(conditions, name="condition"), list(self.genes))
 
@@ -207,12 +207,12 @@ def simulated_screen(
     is_double = np.diff(received.indptr) > 1
     at_random = rng.choice(["train", "valid", "test"], len(condition), p=[0.64, 0.16, 0.2])
     screen = SimulatedScreen(
-        Vocabulary(truth.genes, tuple(names)),
+        NameRegistry(truth.genes, tuple(names)),
         pd.Index([f"cell{i:06d}" for i in range(len(condition))]),
         counts,
         np.asarray(counts.sum(1), np.float64).ravel(),
         received,
-        tuple(Notation().write(c) for c in conditions),
+        tuple(ConditionParser().write(c) for c in conditions),
         condition,
         np.zeros(len(condition), np.int32),
         np.where(is_double, "test", at_random).astype(object),

@@ -25,7 +25,7 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.estimators import saving
 from samsvae.estimators.mechanisms import Mechanisms
-from samsvae.estimators.metadata import Facts
+from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.estimators.predictions import Predictions
 from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
@@ -72,10 +72,10 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
         If a hyperparameter is out of range, or there are no training or control cells.
     """
 
-    screen: InitVar[Screen | Facts] = field(kw_only=False)
+    screen: InitVar[Screen | TrainingMetadata] = field(kw_only=False)
 
-    def __post_init__(self, screen: Screen | Facts) -> None:
-        if not isinstance(screen, Facts):
+    def __post_init__(self, screen: Screen | TrainingMetadata) -> None:
+        if not isinstance(screen, TrainingMetadata):
             check("screen", screen, Screen)
         hints = get_type_hints(type(self))
         for name, value in self.hyperparameters.items():
@@ -85,7 +85,9 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
                 check_count(name, value)
             check(name, value, hints[name])
         self._screen = screen if isinstance(screen, Screen) else None
-        self.facts = screen if isinstance(screen, Facts) else Facts.of(screen)
+        self.metadata = (
+            screen if isinstance(screen, TrainingMetadata) else TrainingMetadata.of(screen)
+        )
         self.encoding = self._encoding()
         self.history = pd.DataFrame()
         """One row per evaluation of the validation cells, see `train`."""
@@ -108,7 +110,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
 
     def _encoding(self) -> Encoding:
         """Return which columns of dosage the model has parameters for."""
-        return Separate(self.facts.vocabulary)
+        return Separate(self.metadata.registry)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -259,7 +261,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
             estimator=self.name,
             hyperparameters=self.hyperparameters,
             history=self.history.to_dict("list"),
-            facts=self.facts,
+            metadata=self.metadata,
             state=self.module.state_dict(),
             control_basal=self.control_basal,
         )
@@ -277,21 +279,21 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
             mechanism = self._mechanism()
             encoder = self._encoder(mechanism)
             width = self.n_hidden_decoder or self.n_hidden
-            parts = (*mechanism.state_widths, OneHot(self.facts.vocabulary.n_covariates))
+            parts = (*mechanism.state_widths, OneHot(self.metadata.registry.n_covariates))
             decoder = MLP(parts, width, self.n_layers_decoder or self.n_layers)
             return PerturbationVAE(mechanism, encoder, decoder, self._likelihood(width))
 
     def _amortised(self, *, n_context: int, kind: type[Encoder] = Encoder) -> Encoder:
         """Return an encoder that sees a context of some width."""
-        vocabulary = self.facts.vocabulary
+        registry = self.metadata.registry
         return kind(
-            len(vocabulary.genes),
-            vocabulary.n_covariates,
+            len(registry.genes),
+            registry.n_covariates,
             self.n_latent,
             n_context=n_context,
             width=self.n_hidden,
             n_layers=self.n_layers,
-            log1p=vocabulary.counts,
+            log1p=registry.counts,
             unobserved=self._unobserved,
         )
 
@@ -302,18 +304,18 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
     @property
     def _unobserved(self) -> bool:
         """Whether library sizes count more than the screen's genes, and enter the density."""
-        return self.facts.unobserved and "log" in self._chosen.scales
+        return self.metadata.unobserved and "log" in self._chosen.scales
 
     def _likelihood(self, width: int) -> Likelihood:
-        vocabulary, chosen = self.facts.vocabulary, self._chosen
-        if chosen.counts != vocabulary.counts:
+        registry, chosen = self.metadata.registry, self._chosen
+        if chosen.counts != registry.counts:
             kinds = ("real values", "counts")
             raise InputError(
                 f"the {chosen.name} likelihood needs {kinds[chosen.counts]}, not "
-                f"{kinds[vocabulary.counts]}: read the data with counts={chosen.counts}, or take "
+                f"{kinds[registry.counts]}: read the data with counts={chosen.counts}, or take "
                 "another likelihood"
             )
-        likelihood = chosen(width, len(vocabulary.genes), unobserved=self._unobserved)
+        likelihood = chosen(width, len(registry.genes), unobserved=self._unobserved)
         if self._unobserved and self._screen is not None:  # a loaded model starts from what it is
             likelihood.start_at(library_shares(self._screen.train))
         return likelihood
@@ -323,11 +325,12 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
-        facts = self.facts
+        metadata = self.metadata
         state = "trained" if self.is_trained else "not trained"
         return (
-            f"{type(self).__name__}({settings})\n  {state}; {len(facts.vocabulary.genes):,} genes, "
-            f"{len(facts.seen):,} perturbations, {len(facts.library_size):,} training cells"
+            f"{type(self).__name__}({settings})\n  {state}; "
+            f"{len(metadata.registry.genes):,} genes, {len(metadata.seen):,} perturbations, "
+            f"{len(metadata.library_size):,} training cells"
         )
 
 

@@ -183,8 +183,8 @@ class Shifts(Trained):
 
     def _n_train_cells(self) -> pd.Series:
         """Return how many training cells received each perturbation (as the model encodes them)."""
-        received = self.encoding(self.facts.received(self.facts.conditions)) != 0
-        n_cells = received.T @ self.facts.cells_per_condition
+        received = self.encoding(self.metadata.received(self.metadata.conditions)) != 0
+        n_cells = received.T @ self.metadata.cells_per_condition
         return pd.Series(n_cells, pd.Index(self.encoding.columns))
 
     def _by_perturbation(
@@ -195,7 +195,7 @@ class Shifts(Trained):
             columns = pd.Index([f"z{i}" for i in range(values.shape[1])], name="latent")
         index = pd.Index(self.encoding.columns, name="perturbation")
         table = pd.DataFrame(values.double().cpu().numpy(), index, columns)
-        unseen = set(self.facts.vocabulary.perturbations) - set(self.facts.seen)
+        unseen = set(self.metadata.registry.perturbations) - set(self.metadata.seen)
         table.loc[table.index.isin(unseen)] = np.nan
         return table
 
@@ -319,8 +319,8 @@ class Mechanisms(Shifts):
         if table.empty:
             nothing = pd.DataFrame(columns=["dimension", "gene", *_LOADING])
             return nothing.astype(dict.fromkeys(_LOADING, float))
-        facts, genes = self.facts, np.array(self.facts.vocabulary.genes, object)
-        batches = Batches(facts.shares_of(None), facts.vocabulary.design)
+        metadata, genes = self.metadata, np.array(self.metadata.registry.genes, object)
+        batches = Batches(metadata.shares_of(None), metadata.registry.design)
         moving = pd.Index(sorted({name for names in table["perturbations"] for name in names}))
         column = torch.from_numpy(pd.Index(self.encoding.columns).get_indexer(moving))
         generator = self._generator(seed)
@@ -350,7 +350,7 @@ class Mechanisms(Shifts):
                 generator=self._generator(seed),
             )
             interval = np.sort([other.mean for other in others], axis=0)
-            heard = np.flatnonzero(~facts.silent)
+            heard = np.flatnonzero(~metadata.unexpressed)
             order = heard[np.argsort(-np.abs(found.mean[heard]), kind="stable")]
             columns = (found.mean, *interval, found.mc_se, found.sd)
             parts.append(
@@ -373,10 +373,10 @@ class Mechanisms(Shifts):
             torch.from_numpy(shifts.to_numpy()),
             int(entries["dimension"].iloc[0][1:]),
             sign=float(np.sign(entries["shift"].iloc[0])),
-            covariates=self.facts.vocabulary.even,
+            covariates=self.metadata.registry.even,
         )
-        genes = np.array(self.facts.vocabulary.genes)
-        heard = np.flatnonzero(~self.facts.silent)
+        genes = np.array(self.metadata.registry.genes)
+        heard = np.flatnonzero(~self.metadata.unexpressed)
         order = heard[np.argsort(-program[heard], kind="stable")]
         return {
             "n_perturbations": len(names),

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from samsvae.data.conditions import Conditions, dosage_rows
 from samsvae.data.expression import training_cells
-from samsvae.data.names import Vocabulary
+from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, note, unknown
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
+class TrainingMetadata:
     """Facts of the training cells."""
 
-    vocabulary: Vocabulary
+    registry: NameRegistry
     conditions: tuple[str, ...]
     """Conditions of the training cells, control first."""
     cells_per_condition: np.ndarray
@@ -39,7 +39,7 @@ class Facts:
     cells_per_batch: np.ndarray
     """`condition batch`: how many training cells each has in each batch; all of them in the one
     there is, where there are no batches."""
-    silent: np.ndarray
+    unexpressed: np.ndarray
     """`gene`: whether no training cell has a count of it."""
     unobserved: bool
     """Whether library sizes count more than the screen's genes."""
@@ -47,7 +47,7 @@ class Facts:
     """sgRNA and perturbation of the training cells, where sgRNAs are known: sorted."""
 
     @classmethod
-    def of(cls, screen: Screen) -> Facts:
+    def of(cls, screen: Screen) -> TrainingMetadata:
         """Take the facts of a screen's training cells.
 
         Raises
@@ -56,20 +56,20 @@ class Facts:
             If there are no training cells, no control cells or no perturbed cells among them.
         """
         train = training_cells(screen)
-        silent = train.silent
-        if silent.any():
+        unexpressed = train.unexpressed
+        if unexpressed.any():
             note(
-                f"{silent.sum()} of {len(silent)} genes are zero in all training cells: "
+                f"{unexpressed.sum()} of {len(unexpressed)} genes are zero in all training cells: "
                 "the model learns nothing about them"
             )
         _note_untrained(screen, train)
         order = np.argsort(train.condition, kind="stable")
-        n_batches = len(screen.vocabulary.batches)
+        n_batches = len(screen.registry.batches)
         kinds, place, n_cells = np.unique(train.condition, return_inverse=True, return_counts=True)
         per_batch = np.zeros((len(kinds), max(1, n_batches)), np.int64)
         np.add.at(per_batch, (place, train.batch), 1)
-        facts = cls(
-            screen.vocabulary,
+        metadata = cls(
+            screen.registry,
             train.conditions,
             n_cells,
             train.cells_per_perturbation,
@@ -77,29 +77,29 @@ class Facts:
             train.library_size[order],
             np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
             per_batch,
-            silent,
+            unexpressed,
             unobserved=bool((train.library_size > train.counted + 0.5).any()),
             sgrnas=_sgrnas(train),
         )
-        strange = [name for name in facts.seen if name not in facts.identified]
+        strange = [name for name in metadata.seen if name not in metadata.estimable]
         if strange:
             note(
                 f"the effects of {listed(strange)} cannot be told from those of their batches: no "
                 "batch of theirs has control cells, or conditions that link it to control; their "
-                "effects are marked as not identified"
+                "effects are marked as not estimable"
             )
-        return facts
+        return metadata
 
     @cached_property
     def seen(self) -> tuple[str, ...]:
         """Perturbations that training cells received."""
-        names = self.vocabulary.perturbations
+        names = self.registry.perturbations
         return tuple(
             n for n, cells in zip(names, self.cells_per_perturbation, strict=True) if cells
         )
 
     @cached_property
-    def identified(self) -> frozenset[str]:
+    def estimable(self) -> frozenset[str]:
         """Perturbations whose effects can be told from those of batches.
 
         Those with cells in a batch that is linked to control: one that has control cells, or cells
@@ -111,12 +111,12 @@ class Facts:
             linked = more
         found = zip(self.conditions, (present & linked).any(1), strict=True)
         return frozenset(
-            part for name, known in found if known for part in self.vocabulary.read(name)
+            part for name, known in found if known for part in self.registry.read(name)
         )
 
-    def is_identified(self, condition: str) -> bool:
+    def is_estimable(self, condition: str) -> bool:
         """Whether the effect of a condition can be told from those of batches."""
-        return self.identified.issuperset(self.vocabulary.read(condition))
+        return self.estimable.issuperset(self.registry.read(condition))
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -138,7 +138,7 @@ class Facts:
 
     def check_seen(self, perturbations: np.ndarray) -> None:
         """Raise if no training cell received one of these perturbations (columns of dosage)."""
-        names = self.vocabulary.perturbations
+        names = self.registry.perturbations
         strange = [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
         if strange:
             raise InputError(
@@ -148,7 +148,7 @@ class Facts:
 
     def check_batches(self, batches: Iterable[tuple[str, ...]]) -> None:
         """Raise if no training cell has a level that one of these batches has."""
-        shares = zip(self.vocabulary.batches, self.batch_shares, strict=True)
+        shares = zip(self.registry.batches, self.batch_shares, strict=True)
         seen = [levels for levels, share in shares if share]
         for i, known in enumerate(map(set, zip(*seen, strict=True))):
             strange = sorted({levels[i] for levels in batches} - known)
@@ -161,15 +161,15 @@ class Facts:
     def asked(self, conditions: Conditions | None) -> list[str]:
         """Return the conditions that were asked for, once each; by default the training cells'."""
         wanted = self.conditions[1:] if conditions is None else conditions
-        return self.vocabulary.notation.asked(wanted)
+        return self.registry.parser.asked(wanted)
 
     def stored(self, condition: object) -> str:
         """Return a condition as it is stored: sorted."""
-        return self.vocabulary.stored(condition)
+        return self.registry.stored(condition)
 
     def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
         """Return conditions, refusing perturbations never seen in training."""
-        rows = dosage_rows(list(map(self.vocabulary.read, conditions)), self.vocabulary.column)
+        rows = dosage_rows(list(map(self.registry.read, conditions)), self.registry.column)
         self.check_seen(np.unique(rows.indices))
         return rows
 
@@ -185,10 +185,10 @@ class Facts:
         """Return the share of each batch: as in the training cells, or all in one."""
         if batch is None:
             return self.batch_shares
-        names = self.vocabulary.batch_names
+        names = self.registry.batch_names
         if batch not in names:
             raise unknown("batch", batch, names)
-        self.check_batches([self.vocabulary.batches[names.index(batch)]])
+        self.check_batches([self.registry.batches[names.index(batch)]])
         return np.array([float(name == batch) for name in names])
 
     def drawn_batches(self, n_cells: int, rng: np.random.Generator) -> np.ndarray:
@@ -196,7 +196,7 @@ class Facts:
         shares = self.batch_shares
         if not len(shares):
             return np.zeros((n_cells, 0))
-        return self.vocabulary.design[rng.choice(len(shares), n_cells, p=shares)]
+        return self.registry.design[rng.choice(len(shares), n_cells, p=shares)]
 
     def drawn_library_sizes(
         self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
@@ -209,23 +209,25 @@ class Facts:
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays, for saving."""
         arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}
+        arrays["silent"] = arrays.pop("unexpressed")  # its name in the file's format
         return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in arrays.items()}
 
     def header(self) -> dict[str, Any]:
         """Return the names and flags, for saving as JSON."""
         return {
-            "vocabulary": self.vocabulary.header(),
+            "vocabulary": self.registry.header(),
             "conditions": list(self.conditions),
             "unobserved": self.unobserved,
             "sgrnas": [list(pair) for pair in self.sgrnas],
         }
 
     @classmethod
-    def restored(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Facts:
+    def restored(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TrainingMetadata:
         """Return the facts that `header` and `tensors` returned."""
         arrays = {name: value.numpy() for name, value in tensors.items()}
+        arrays["unexpressed"] = arrays.pop("silent")
         return cls(
-            vocabulary=Vocabulary.restored(header["vocabulary"]),
+            registry=NameRegistry.restored(header["vocabulary"]),
             conditions=tuple(header["conditions"]),
             unobserved=header["unobserved"],
             sgrnas=tuple((str(a), str(b)) for a, b in header.get("sgrnas", ())),
@@ -249,7 +251,7 @@ def _note_untrained(screen: Screen, train: Screen) -> None:
     names = screen.perturbations
     found = (scored.cells_per_perturbation > 0) & (train.cells_per_perturbation == 0)
     strange = {"perturbations": [names[t] for t in np.flatnonzero(found)]}
-    levels = screen.vocabulary.batches
+    levels = screen.registry.batches
     if levels:
         of_scored, of_train = (
             [

@@ -51,7 +51,7 @@ class AdditiveEstimator(ShiftSettings, Estimator):
     def _additive(self, mask: Mask, embedding: Embedding) -> AdditiveShift:
         response = None
         if self.saturating_dose:
-            response = HillResponse(torch.from_numpy(self.facts.median_dose).float())
+            response = HillResponse(torch.from_numpy(self.metadata.median_dose).float())
         return AdditiveShift(mask, embedding, response=response, responders=self._responders())
 
     def _responders(self) -> Responders | None:
@@ -59,9 +59,9 @@ class AdditiveEstimator(ShiftSettings, Estimator):
             raise unknown("response", self.response, ["all", "learned"])
         if self.response == "all":
             return None
-        notation = self.facts.vocabulary.notation
-        check_slots(max(len(notation.parts(name)) for name in self.facts.conditions))
-        return Responders(len(self.facts.vocabulary.perturbations) + len(self.facts.sgrnas))
+        parser = self.metadata.registry.parser
+        check_slots(max(len(parser.parts(name)) for name in self.metadata.conditions))
+        return Responders(len(self.metadata.registry.perturbations) + len(self.metadata.sgrnas))
 
     def _free_embedding(self) -> Embedding:
         check_range("embedding_scale", self.embedding_scale, low=0, high=float("inf"), open_=True)
@@ -160,8 +160,8 @@ class SVAEPlus(SVAEPlusSettings, Estimator):
     name = "svae-plus"
 
     def _encoding(self) -> Encoding:
-        conditions = self.facts.conditions[1:]
-        return Joint(self.facts.vocabulary, conditions, unseen_as_control=self.unseen_as_control)
+        conditions = self.metadata.conditions[1:]
+        return Joint(self.metadata.registry, conditions, unseen_as_control=self.unseen_as_control)
 
     def _mechanism(self) -> AdditiveShift:
         prior = MaskPrior(a=self.beta_a, b=self.beta_b)
@@ -253,16 +253,16 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     """
     saved, resolved = saving.read(folder), resolve_device(device)
     with saving.of_file(Path(folder) / saving.NAMES):
-        saving.check_conditions(saved.facts.conditions, saved.facts.vocabulary)
+        saving.check_conditions(saved.metadata.conditions, saved.metadata.registry)
         kind = estimator(saved.estimator)
         hints = {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
         saving.check_hyperparameters(saved.hyperparameters, hints)
         with torch.device("meta"):  # takes no memory, whatever sizes are asked for
-            outline = kind(saved.facts, **saved.hyperparameters)
+            outline = kind(saved.metadata, **saved.hyperparameters)
         saving.check_state(outline.module, saved.state)
-        n_covariates = saved.facts.vocabulary.n_covariates
+        n_covariates = saved.metadata.registry.n_covariates
         saving.check_control(saved.control_basal.tensors(), outline.n_latent, n_covariates)
-    model = kind(saved.facts, **saved.hyperparameters)
+    model = kind(saved.metadata, **saved.hyperparameters)
     model.module.load_state_dict(saved.state)
     model.module.to(resolved)
     model.control_basal = BasalPosterior(
@@ -278,7 +278,7 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
 def _check_answers(model: Estimator) -> None:
     """Raise if control cells cannot be drawn: parameters may be numbers, and lead to none."""
     try:
-        drawn = model.simulate([model.facts.conditions[0]], n_cells=4)
+        drawn = model.simulate([model.metadata.conditions[0]], n_cells=4)
     except RuntimeError as error:  # of torch's sampler
         raise InputError(f"its parameters lead to no counts ({error})") from error
     values = drawn.X.data if sp.issparse(drawn.X) else drawn.X

@@ -104,8 +104,8 @@ class Predictions(Trained):
         error, "lower" and "upper", the 90 % posterior interval (the uncertainty of the effect,
         not the spread of cells), and "lower_50" and "upper_50", that of 50 %. `obs` holds each
         condition as it is stored (sorted), its number of training cells (0 for an unseen
-        combination), and whether its effect is `identified`: whether it can be told from those of
-        batches; if not, it has no interval. `var["silent"]` marks genes without a count in
+        combination), and whether its effect is `estimable`: whether it can be told from those of
+        batches; if not, it has no interval. `var["unexpressed"]` marks genes without a count in
         training: their effect is 0, without an interval.
 
         Raises
@@ -133,27 +133,29 @@ class Predictions(Trained):
         if scale not in scales:
             raise unknown(f"scale for a {self.module.likelihood.name} likelihood:", scale, scales)
         self._check_answers(given.seed)
-        asked = self.facts.asked(conditions)
-        received = self.encoding(self.facts.received(asked))
-        stored = [self.facts.stored(name) for name in asked]
+        asked = self.metadata.asked(conditions)
+        received = self.encoding(self.metadata.received(asked))
+        stored = [self.metadata.stored(name) for name in asked]
         results = self._average_effects(stored, received, replace(given, scale=scale))
-        identified = np.array([self.facts.is_identified(name) for name in stored])
-        silent = self.facts.silent
-        known = identified[:, None] & ~silent  # of nothing else there is an interval
+        estimable = np.array([self.metadata.is_estimable(name) for name in stored])
+        unexpressed = self.metadata.unexpressed
+        known = estimable[:, None] & ~unexpressed  # of nothing else there is an interval
         ends = {name: np.where(known, end, np.nan) for name, end in _ends(results).items()}
         mc_se = np.array([result.mc_se for result in results])
         return AnnData(
-            np.where(silent, 0, [result.ate for result in results]),
+            np.where(unexpressed, 0, [result.ate for result in results]),
             obs=pd.DataFrame(
                 {
                     "condition": stored,
-                    "n_train_cells": [self.facts.n_cells(name) for name in stored],
-                    "identified": identified,
+                    "n_train_cells": [self.metadata.n_cells(name) for name in stored],
+                    "estimable": estimable,
                 },
                 index=pd.Index(asked, dtype=str),
             ),
-            var=pd.DataFrame({"silent": silent}, index=list(self.facts.vocabulary.genes)),
-            layers={"mc_se": np.where(silent, 0, mc_se), **ends},
+            var=pd.DataFrame(
+                {"unexpressed": unexpressed}, index=list(self.metadata.registry.genes)
+            ),
+            layers={"mc_se": np.where(unexpressed, 0, mc_se), **ends},
             uns={
                 "scale": scale,
                 "library_size": str(given.library_size),
@@ -166,19 +168,19 @@ class Predictions(Trained):
         self, stored: Sequence[str], received: sp.csr_matrix, given: EffectSettings
     ) -> list[Effect]:
         """Return the effects of conditions, in the batches that are asked for."""
-        facts = self.facts
-        control_sizes = facts.library_sizes(facts.conditions[0])
-        sizes = [facts.library_sizes(name) for name in stored]
-        batches = facts.vocabulary.batch_names
+        metadata = self.metadata
+        control_sizes = metadata.library_sizes(metadata.conditions[0])
+        sizes = [metadata.library_sizes(name) for name in stored]
+        batches = metadata.registry.batch_names
         batch = given.batch if batches or given.batch != "observed" else None
         basal = self.control_basal if given.basal == "control" else None
         if batch != "observed" or "observed" in batches:
-            drawn = Batches(facts.shares_of(batch), facts.vocabulary.design)
+            drawn = Batches(metadata.shares_of(batch), metadata.registry.design)
             cells = ArmCells(sizes, control_sizes, drawn, basal, own_batches=batch is None)
             return average_effects(self.module, received, given, cells)
 
         def alone(i: int) -> Effect:
-            drawn = Batches(facts.observed_shares(stored[i]), facts.vocabulary.design)
+            drawn = Batches(metadata.observed_shares(stored[i]), metadata.registry.design)
             cells = ArmCells([sizes[i]], control_sizes, drawn, basal)
             quiet = replace(given, progress=False)
             return average_effects(self.module, received[i], quiet, cells)[0]
@@ -232,16 +234,16 @@ class Predictions(Trained):
         >>> list(curve.obs["dose"])
         [0.0, 0.5, 1.0]
         """
-        vocabulary = self.facts.vocabulary
-        notation, names = vocabulary.notation, vocabulary.perturbations
+        registry = self.metadata.registry
+        parser, names = registry.parser, registry.perturbations
         if perturbation not in names:
             raise unknown("perturbation", perturbation, names)
-        besides = {} if background is None else vocabulary.read(background)
+        besides = {} if background is None else registry.read(background)
         if perturbation in besides:
             raise InputError(f"the background {background!r} holds {perturbation!r} itself")
-        ascending = sorted({dose for given in doses for dose in notation.doses(given)})
+        ascending = sorted({dose for given in doses for dose in parser.doses(given)})
         received = [besides | ({perturbation: dose} if dose else {}) for dose in ascending]
-        adata = self.effects([notation.write(condition) for condition in received], **settings)
+        adata = self.effects([parser.write(condition) for condition in received], **settings)
         adata.obs["dose"] = ascending
         return adata
 
@@ -281,8 +283,8 @@ class Predictions(Trained):
         ((10, 20), ['G01', 'control'])
         """
         given = SimulationSettings(**settings)
-        asked = self.facts.asked(conditions)
-        received = self.encoding(self.facts.received(asked))
+        asked = self.metadata.asked(conditions)
+        received = self.encoding(self.metadata.received(asked))
         has_library_size = self.module.likelihood.has_library_size
         generator = self._generator(given.seed)
         rng = np.random.default_rng(given.seed)
@@ -301,7 +303,7 @@ class Predictions(Trained):
             if loader is not None:
                 table["cell"] = loader.screen.cells.to_numpy()
             obs.append(table.set_index(name + ":" + table.index.astype(str)))
-        var = pd.DataFrame(index=list(self.facts.vocabulary.genes))
+        var = pd.DataFrame(index=list(self.metadata.registry.genes))
         stacked = sp.vstack(drawn, "csr") if sp.issparse(drawn[0]) else np.concatenate(drawn)
         return AnnData(stacked, obs=pd.concat(obs), var=var)
 
@@ -315,8 +317,8 @@ class Predictions(Trained):
     ) -> tuple[simulation.Cells, np.ndarray]:
         """Return counts of new cells, and their library sizes."""
         n, size = given.n_cells, given.library_size
-        sizes = self.facts.drawn_library_sizes(condition, size, n, rng)
-        batches = self.facts.drawn_batches(n, rng)
+        sizes = self.metadata.drawn_library_sizes(condition, size, n, rng)
+        batches = self.metadata.drawn_batches(n, rng)
         panel = size != "observed"
         drawn = simulation.new_cells(self.module, received, sizes, batches, generator, panel=panel)
         return drawn, sizes
@@ -331,7 +333,7 @@ class Predictions(Trained):
         """
         given, asked = SimulationSettings(n_cells=n_cells, seed=seed), list(conditions)
         generator = self._generator(seed)
-        for name, row in zip(asked, self.encoding(self.facts.received(asked)), strict=True):
+        for name, row in zip(asked, self.encoding(self.metadata.received(asked)), strict=True):
             rng = np.random.default_rng(seed)
             yield self._new_cells(name, row, given, rng, generator.manual_seed(seed))[0]
 

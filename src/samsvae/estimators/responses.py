@@ -118,10 +118,10 @@ class Responses(Trained):
         names = self.encoding.columns
         pooled = evidence.rates(prior, evidence.perturbation, len(names))
         tables = [_table(pooled, [(ALL, name) for name in names])]
-        if self.facts.sgrnas:
+        if self.metadata.sgrnas:
             own = evidence.rates(prior, evidence.reagent, len(prior))
             known = slice(len(names), None)
-            tables.append(_table(Rates(*(v[known] for v in own)), self.facts.sgrnas))
+            tables.append(_table(Rates(*(v[known] for v in own)), self.metadata.sgrnas))
         table = pd.concat(tables, ignore_index=True)
         table = table[table["n_cells"] > 0]
         place = {name: i for i, name in enumerate(names)}

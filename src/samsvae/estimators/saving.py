@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from samsvae._version import __version__
-from samsvae.data.names import Vocabulary
+from samsvae.data.names import NameRegistry
 from samsvae.errors import InputError, got, listed
-from samsvae.estimators.metadata import Facts
+from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
 from samsvae.settings.arguments import check
 from samsvae.storage import tensors
@@ -143,26 +143,26 @@ def check_names(names: Any) -> None:
         value = _at(names, path)
         if not holds(value):
             raise InputError(f"{path} is {got(value)}: expected {expected}")
-    vocabulary = names["facts"]["vocabulary"]
-    n_genes, n_symbols = len(vocabulary["genes"]), len(vocabulary["symbols"])
+    registry = names["facts"]["vocabulary"]
+    n_genes, n_symbols = len(registry["genes"]), len(registry["symbols"])
     if n_symbols not in (0, n_genes):
         raise InputError(f"there are {n_symbols} symbols for {n_genes} genes")
     received = {name for _, name in names["facts"]["sgrnas"]}
-    strange = sorted(received.difference(vocabulary["perturbations"]))
+    strange = sorted(received.difference(registry["perturbations"]))
     if strange:
         raise InputError(f"facts.sgrnas name {listed(strange)}, which are no perturbations")
 
 
-def check_facts(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+def check_metadata(metadata: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
     """Raise unless the arrays of facts go with their names, and with each other."""
-    vocabulary = facts["vocabulary"]
-    n_batches = len(vocabulary["batches"])
+    registry = metadata["vocabulary"]
+    n_batches = len(registry["batches"])
     sizes = {
-        "condition": len(facts["conditions"]),
-        "perturbation": len(vocabulary["perturbations"]),
+        "condition": len(metadata["conditions"]),
+        "perturbation": len(registry["perturbations"]),
         "batch": n_batches,
         "batch or one": max(1, n_batches),
-        "gene": len(vocabulary["genes"]),
+        "gene": len(registry["genes"]),
     }
     _same_names("facts", arrays, FACTS)
     for name, array in FACTS.items():
@@ -180,19 +180,19 @@ def check_facts(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
     shares = float(arrays["batch_shares"].sum())
     if held[0] != held[1] or not bool((of_batches == n_cells).all()):
         raise InputError(f"facts count {held[0]} training cells, and hold {held[1]}")
-    if vocabulary["counts"] and not (arrays["library_size"] > 0).all():
+    if registry["counts"] and not (arrays["library_size"] > 0).all():
         raise InputError("facts.library_size holds values that are not positive")
     if n_batches and not math.isclose(shares, 1, abs_tol=1e-6):
         raise InputError(f"facts.batch_shares sum to {shares:g}")
 
 
-def check_conditions(conditions: Sequence[str], vocabulary: Vocabulary) -> None:
+def check_conditions(conditions: Sequence[str], registry: NameRegistry) -> None:
     """Raise unless conditions are of the perturbations, as these are written, control first."""
-    notation = vocabulary.notation
-    if not conditions or conditions[0] != notation.control:
-        raise InputError(f"the first of facts.conditions is not {got(notation.control)}")
+    parser = registry.parser
+    if not conditions or conditions[0] != parser.control:
+        raise InputError(f"the first of facts.conditions is not {got(parser.control)}")
     for name in conditions:
-        if vocabulary.stored(name) != name:
+        if registry.stored(name) != name:
             raise InputError(f"facts.conditions hold {got(name)}, written in another way")
 
 
@@ -283,7 +283,7 @@ class Saved(NamedTuple):
     """Its name in the family."""
     hyperparameters: dict[str, Any]
     history: dict[str, list[float]]
-    facts: Facts
+    metadata: TrainingMetadata
     state: dict[str, Tensor]
     """Of the module."""
     control_basal: BasalPosterior
@@ -294,7 +294,7 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     parts = {
         **tensors.prefixed("model", saved.state),
-        **tensors.prefixed("facts", saved.facts.tensors()),
+        **tensors.prefixed("facts", saved.metadata.tensors()),
         **tensors.prefixed("control_basal", saved.control_basal.tensors()),
     }
     names = {
@@ -302,7 +302,7 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
         "samsvae_version": __version__,
         "estimator": saved.estimator,
         "hyperparameters": saved.hyperparameters,
-        "facts": saved.facts.header(),
+        "facts": saved.metadata.header(),
         "history": saved.history,
     }
     names["digest"] = tensors.digest(parts, names)
@@ -330,12 +330,12 @@ def read(folder: str | os.PathLike[str]) -> Saved:
         digest = names.pop("digest")
         with of_file(path):
             check_names(names)
-            check_facts(names["facts"], tensors.unprefixed("facts", parts))
+            check_metadata(names["facts"], tensors.unprefixed("facts", parts))
         saved = Saved(
             names["estimator"],
             names["hyperparameters"],
             names["history"],
-            Facts.restored(names["facts"], tensors.unprefixed("facts", parts)),
+            TrainingMetadata.restored(names["facts"], tensors.unprefixed("facts", parts)),
             tensors.unprefixed("model", parts),
             BasalPosterior(**tensors.unprefixed("control_basal", parts)),
         )

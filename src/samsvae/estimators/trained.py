@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 
 from samsvae.data.loader import Loader
-from samsvae.data.names import Encoding, Vocabulary
+from samsvae.data.names import Encoding, NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, listed, note
-from samsvae.estimators.metadata import Facts
+from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
 from samsvae.model.mechanism import MOST
 from samsvae.model.vae import PerturbationVAE
@@ -23,7 +23,7 @@ class Trained:
 
     module: PerturbationVAE
     """The model itself."""
-    facts: Facts
+    metadata: TrainingMetadata
     """Names, and facts of the training cells."""
     encoding: Encoding
     """From what a cell received to the model's own columns of dosage."""
@@ -35,9 +35,9 @@ class Trained:
     """Of control training cells, once trained."""
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def registry(self) -> NameRegistry:
         """The names that it knows."""
-        return self.facts.vocabulary
+        return self.metadata.registry
 
     @property
     def remembered(self) -> pd.Index:
@@ -47,7 +47,7 @@ class Trained:
     @property
     def seen(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
-        return self.facts.conditions
+        return self.metadata.conditions
 
     def _check_answers(self, seed: int) -> None:
         """Raise unless the model is trained, its parameters are numbers, and the seed is one."""
@@ -68,14 +68,14 @@ class Trained:
     def answers_for(self, condition: str) -> bool:
         """Whether the model has an answer for a condition."""
         try:
-            self.encoding(self.facts.received([condition]))
+            self.encoding(self.metadata.received([condition]))
         except InputError:
             return False
         return True
 
     def matched(self, screen: Screen) -> Screen:
         """Return a screen matched to the model's names; genes that it ignores are counted."""
-        matched, n_ignored = screen.matched_to(self.facts.vocabulary)
+        matched, n_ignored = screen.matched_to(self.metadata.registry)
         if n_ignored:
             note(f"{n_ignored} genes that the model does not know are ignored")
         return matched
@@ -85,9 +85,9 @@ class Trained:
         matched = self.matched(screen)
         if not len(matched):
             raise InputError("the screen has no cells")
-        self.facts.check_seen(np.flatnonzero(matched.cells_per_perturbation))
-        present = np.unique(matched.batch) if matched.vocabulary.batches else ()
-        self.facts.check_batches([matched.vocabulary.batches[i] for i in present])
+        self.metadata.check_seen(np.flatnonzero(matched.cells_per_perturbation))
+        present = np.unique(matched.batch) if matched.registry.batches else ()
+        self.metadata.check_batches([matched.registry.batches[i] for i in present])
         device = next(self.module.parameters()).device
         loader = Loader(matched, device, encoding=self.encoding, sgrnas=self._sgrnas)
         if self._sgrnas is not None:
@@ -97,7 +97,7 @@ class Trained:
     @property
     def _sgrnas(self) -> tuple[tuple[str, str], ...] | None:
         """The sgRNAs with a probability of response of their own; None: all cells respond."""
-        return None if self.module.mechanism.responders is None else self.facts.sgrnas
+        return None if self.module.mechanism.responders is None else self.metadata.sgrnas
 
 
 def check_slots(n_slots: int) -> None:

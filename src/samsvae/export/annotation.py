@@ -117,11 +117,11 @@ def perturbation_space(
     -------
     Conditions (as they are stored) x genes: `X` the effects, layers "mc_se", "lower" and
     "upper", all as `effects` returns them. `obs`: perturbation (the condition, for pertpy's
-    `groupby` and `target_col`), n_train_cells, n_perturbations, identified, and group, where
+    `groupby` and `target_col`), n_train_cells, n_perturbations, estimable, and group, where
     groups are given. `obsm`, of a model that displaces cells in latent space: "X_samsvae", the
     shift, sum of dose * probability * embedding; "X_samsvae_embedding", the same without the
     probability; "X_samsvae_mask", the probability that any of its perturbations shifts the
-    dimension. `var`: silent, and symbol where the genes have symbols.
+    dimension. `var`: unexpressed, and symbol where the genes have symbols.
 
     Raises
     ------
@@ -139,25 +139,25 @@ def perturbation_space(
     >>> list(space.obs_names), space.obsm["X_samsvae"].shape
     (['control', 'G01', 'G01+G02'], (3, 4))
     """
-    facts, control = model.facts, model.facts.conditions[0]
-    stored = dict.fromkeys(facts.stored(name) for name in facts.asked(conditions))
+    metadata, control = model.metadata, model.metadata.conditions[0]
+    stored = dict.fromkeys(metadata.stored(name) for name in metadata.asked(conditions))
     names = [name for name in stored if name != control]
     effects = model.effects(names, **settings)
     rows = [control, *names]
     obs = pd.DataFrame(
         {
             "perturbation": pd.Categorical(rows, rows),
-            "n_train_cells": [facts.n_cells(name) for name in rows],
+            "n_train_cells": [metadata.n_cells(name) for name in rows],
             "n_perturbations": [len(_parts(model, name)) for name in rows],
-            "identified": [facts.is_identified(name) for name in rows],
+            "estimable": [metadata.is_estimable(name) for name in rows],
         },
         index=pd.Index(rows, dtype=str),
     )
     if groups is not None:
         obs["group"] = pd.Categorical([_group_of(model, name, groups) for name in rows])
     var = effects.var.copy()
-    if facts.vocabulary.symbols:
-        var["symbol"] = list(facts.vocabulary.symbols)
+    if metadata.registry.symbols:
+        var["symbol"] = list(metadata.registry.symbols)
     space = AnnData(
         _below_control(effects.X),
         obs=obs,
@@ -171,7 +171,7 @@ def perturbation_space(
 
 
 def _parts(model: Estimator, condition: str) -> Mapping[str, float]:
-    return model.facts.vocabulary.read(condition)
+    return model.metadata.registry.read(condition)
 
 
 def _group_of(
@@ -188,7 +188,7 @@ def _displacements(model: Estimator, conditions: Sequence[str]) -> dict[str, np.
     """Return shifts, embeddings and masks of conditions; none, without displacements."""
     if not isinstance(model.module.mechanism, AdditiveShift):
         return {}
-    received = model.encoding(model.facts.received(conditions))
+    received = model.encoding(model.metadata.received(conditions))
     doses = received.astype(float)  # sparse: conditions x perturbations may be many
     if model.module.mechanism.response is not None:
         curve = model.dose_parameters().fillna(1.0)

@@ -121,8 +121,8 @@ def cell_eval(
 
 def _matched(predictor: Predictor, screen: Screen) -> Screen:
     """Return the screen with the predictor's names."""
-    matched, n_ignored = screen.matched_to(predictor.vocabulary)
-    if not matched.vocabulary.counts:
+    matched, n_ignored = screen.matched_to(predictor.registry)
+    if not matched.registry.counts:
         raise InputError("the screen holds real values: cell-eval scores log-normalised counts")
     if n_ignored:
         note(f"{n_ignored} genes that the predictor lacks are left out")
@@ -134,8 +134,8 @@ def _scored(screen: Screen, split: str, conditions: Conditions | None) -> tuple[
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     seen = getattr(screen, split).conditions
-    asked = seen if conditions is None else screen.vocabulary.notation.asked(conditions)
-    stored = dict.fromkeys(screen.vocabulary.stored(name) for name in asked)
+    asked = seen if conditions is None else screen.registry.parser.asked(conditions)
+    stored = dict.fromkeys(screen.registry.stored(name) for name in asked)
     names = [name for name in stored if name != screen.condition_names[0]]
     lacking = [name for name in names if name not in seen]
     if lacking:

@@ -97,10 +97,10 @@ def cellxgene(
     if model.module.mechanism.responders is not None:
         adata.obs["response_probability"] = _responses(model, matched, n_particles, seed)
     adata.obs = pd.DataFrame({name: _plain(adata.obs[name]) for name in adata.obs})
-    if matched.vocabulary.symbols:
-        adata.var["feature_name"] = pd.Categorical(matched.vocabulary.symbols)
+    if matched.registry.symbols:
+        adata.var["feature_name"] = pd.Categorical(matched.registry.symbols)
     adata.X = sp.csr_matrix(adata.X, dtype=np.float32)
-    if matched.vocabulary.counts:
+    if matched.registry.counts:
         adata.raw = AnnData(adata.X, obs=adata.obs[[]], var=adata.var)
         adata.X = normalised(adata.X, "normalized").log1p().astype(np.float32)
     states = model.latent(matched, n_particles=n_particles, seed=seed)

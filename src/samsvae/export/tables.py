@@ -86,12 +86,12 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
     layers = {
         name: _matrix(table[name], row, column, shape, sparse=key == "cell") for name in numbers
     }
-    facts = _facts(table.drop(columns=[other, *numbers]), row, shape[0])
+    metadata = _facts(table.drop(columns=[other, *numbers]), row, shape[0])
     if key == "cell":
-        facts |= _of_single_pairs(table[numbers], row, shape[0])
+        metadata |= _of_single_pairs(table[numbers], row, shape[0])
     found = AnnData(
         layers.pop(main),
-        obs=pd.DataFrame(facts, index=pd.Index(names, dtype=str)),
+        obs=pd.DataFrame(metadata, index=pd.Index(names, dtype=str)),
         var=pd.DataFrame(index=pd.Index(genes, dtype=str)),
         layers=layers,
         uns={"samsvae": {"X": main, **{k: str(v) for k, v in table.attrs.items()}}},

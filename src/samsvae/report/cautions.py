@@ -70,7 +70,7 @@ def _of_cells(findings: Findings) -> Iterator[Caution]:
                 "said of them is mostly what the model makes of the others.",
                 is_serious=len(few) > 0.2 * len(cells),
             )
-        confounded = cells.index[~cells["identified"]]
+        confounded = cells.index[~cells["estimable"]]
         if len(confounded):
             yield Caution(
                 "Not to be told from batches",
@@ -78,12 +78,12 @@ def _of_cells(findings: Findings) -> Iterator[Caution]:
                 "cells, nor a link to one: their effects may be those of their batches, and have "
                 "no interval.",
             )
-    if findings.silent:
-        share = len(findings.silent) / max(1, int(findings.overview.get("n_genes", 0)))
+    if findings.unexpressed:
+        share = len(findings.unexpressed) / max(1, int(findings.overview.get("n_genes", 0)))
         yield Caution(
-            "Silent genes",
-            f"{len(findings.silent):,} genes have no count in any training cell: their effects are "
-            f"given as 0, which is not known ({_named(findings.silent)}).",
+            "Unexpressed genes",
+            f"{len(findings.unexpressed):,} genes have no count in any training cell: their "
+            f"effects are given as 0, which is not known ({_named(findings.unexpressed)}).",
             is_serious=share > 0.5,
         )
 

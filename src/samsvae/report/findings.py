@@ -27,14 +27,14 @@ class Findings:
     library_size (quantiles 0, 25, 50, 75, 100 %; NaN for real values, which have none)."""
     cells: pd.DataFrame | None = None
     """By condition, control first: cells in each split, in `total`; `library_size` (median),
-    `identified` (or not to be told from batches), `is_trained`."""
+    `estimable` (or not to be told from batches), `is_trained`."""
     sgrnas: pd.DataFrame | None = None
     """As `samsvae.sgrnas` returns them."""
     responders: pd.DataFrame | None = None
     """The `rates` of `model.responders`."""
     batches: pd.DataFrame | None = None
     """By batch: control, perturbed (cells), n_conditions."""
-    silent: tuple[str, ...] = ()
+    unexpressed: tuple[str, ...] = ()
     """Genes without a count in training."""
     scores: pd.DataFrame | None = None
     """Of all conditions together: predictor, kind ("model", "baseline" or "duplicate"), split,

@@ -70,23 +70,23 @@ def _conditions(findings: Findings) -> list[dict[str, Any]]:
     groups = told.groupby("condition", observed=True, sort=False)
     each = groups.agg({"n_cells": "first", "up": "sum", "down": "sum", "square": "mean"})
     has_cells = each["n_cells"].astype(bool)
-    trained, identified = has_cells, pd.Series(True, each.index)
+    trained, estimable = has_cells, pd.Series(True, each.index)
     if findings.cells is not None:
         seen = findings.cells.reindex(each.index.astype(object))
         trained = seen["is_trained"].where(seen["is_trained"].notna(), has_cells.to_numpy())
-        identified = seen["identified"].where(seen["identified"].notna(), True)
-    columns = (each.index, *(each[name] for name in each), trained, identified)
+        estimable = seen["estimable"].where(seen["estimable"].notna(), True)
+    columns = (each.index, *(each[name] for name in each), trained, estimable)
     return [
         {
             "name": str(name),
             "nCells": int(n_cells),
             "isTrained": bool(is_trained),
-            "isIdentified": bool(is_identified),
+            "isIdentified": bool(is_estimable),
             "nUp": int(up),
             "nDown": int(down),
             "size": _short(float(np.sqrt(square))),
         }
-        for name, n_cells, up, down, square, is_trained, is_identified in zip(*columns, strict=True)
+        for name, n_cells, up, down, square, is_trained, is_estimable in zip(*columns, strict=True)
     ]
 
 

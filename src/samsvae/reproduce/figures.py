@@ -97,11 +97,11 @@ def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.D
     control = np.asarray(screen.is_control)
     test = np.asarray(screen.split) == "test"
     train = np.asarray(screen.split) == "train"
-    notation = screen.vocabulary.notation
+    parser = screen.registry.parser
     parts = {
-        name: notation.parts(name)
+        name: parser.parts(name)
         for name in screen[test].conditions
-        if name in ate.index and len(notation.parts(name)) > 1
+        if name in ate.index and len(parser.parts(name)) > 1
     }
     trained = set(screen[train].conditions)
     parts = {name: some for name, some in parts.items() if trained.issuperset(some)}
@@ -218,7 +218,7 @@ def single_figures(
         assert drawn is not None
         figures["figure6"] = drawn
     screen = score.cell.screen(score.place)
-    symbols = dict(zip(screen.genes, screen.vocabulary.symbols or screen.genes, strict=True))
+    symbols = dict(zip(screen.genes, screen.registry.symbols or screen.genes, strict=True))
     ate, de = (t.rename(columns=symbols) for t in (effects_of(score), observed(score, scale)))
     figures["figure3"] = plotting.gene_projection(ate, de, kinds)
     return figures

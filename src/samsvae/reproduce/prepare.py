@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from samsvae.benchmark.metrics.moments import discovered, group_moments, welch, within_batches
-from samsvae.data.conditions import Notation
+from samsvae.data.conditions import ConditionParser
 from samsvae.data.expression import expression
-from samsvae.data.names import Vocabulary
+from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, listed
@@ -122,17 +122,17 @@ def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
 
 def with_genes(screen: Screen, genes: np.ndarray) -> Screen:
     """Return the screen with some of its genes; library sizes are those of these genes."""
-    vocabulary = screen.vocabulary
-    symbols = vocabulary.symbols
+    registry = screen.registry
+    symbols = registry.symbols
     fewer = replace(
-        vocabulary,
-        genes=tuple(vocabulary.genes[i] for i in genes),
+        registry,
+        genes=tuple(registry.genes[i] for i in genes),
         symbols=tuple(symbols[i] for i in genes) if symbols else (),
     )
     counts = screen.counts
     some = counts.genes(genes) if isinstance(counts, StoredCounts) else counts[:, genes]
-    kept = replace(screen, vocabulary=fewer, counts=some)
-    if not vocabulary.own_library_size:
+    kept = replace(screen, registry=fewer, counts=some)
+    if not registry.own_library_size:
         return kept
     return replace(kept, library_size=kept.recounted())
 
@@ -142,10 +142,10 @@ def without_unused(screen: Screen) -> Screen:
     used = np.flatnonzero(screen.cells_per_perturbation > 0)
     names = tuple(screen.perturbations[i] for i in used)
     present = np.unique(np.append(screen.condition, 0))
-    vocabulary: Vocabulary = replace(screen.vocabulary, perturbations=names)
+    registry: NameRegistry = replace(screen.registry, perturbations=names)
     return replace(
         screen,
-        vocabulary=vocabulary,
+        registry=registry,
         dosage=screen.dosage[:, used],
         condition_names=tuple(screen.condition_names[i] for i in present),
         condition=np.searchsorted(present, screen.condition).astype(screen.condition.dtype),
@@ -154,18 +154,18 @@ def without_unused(screen: Screen) -> Screen:
 
 def plain(screen: Screen) -> Screen:
     """Return the screen with its conditions written as "control", "A", "A+B"."""
-    notation = Notation()
-    odd = [name for name in screen.perturbations if notation.separator in name]
+    parser = ConditionParser()
+    odd = [name for name in screen.perturbations if parser.separator in name]
     if odd:
         raise InputError(
-            f"names of perturbations hold {notation.separator!r}: {listed(odd)}; the experiments "
+            f"names of perturbations hold {parser.separator!r}: {listed(odd)}; the experiments "
             "join combinations by it, rename them"
         )
-    read = list(map(screen.vocabulary.read, screen.condition_names))
+    read = list(map(screen.registry.read, screen.condition_names))
     return replace(
         screen,
-        vocabulary=replace(screen.vocabulary, notation=notation),
-        condition_names=tuple(map(notation.write, read)),
+        registry=replace(screen.registry, parser=parser),
+        condition_names=tuple(map(parser.write, read)),
     )
 
 

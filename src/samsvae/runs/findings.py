@@ -42,17 +42,17 @@ def asked_for(model: Estimator, screen: Screen | None, listed: Conditions) -> li
     InputError
         If more than 500 are listed, or one has a perturbation never seen in training.
     """
-    extra = [] if not listed else model.vocabulary.notation.asked(listed)
+    extra = [] if not listed else model.registry.parser.asked(listed)
     if len(extra) > MOST_LISTED:
         raise InputError(
             f"{len(extra)} conditions are listed: expected at most {MOST_LISTED}; samsvae effects "
             "writes any number of them to a file"
         )
     if extra:
-        model.facts.received(extra)  # refuses what was never seen
+        model.metadata.received(extra)  # refuses what was never seen
     others = [] if screen is None else [n for n in screen.conditions if model.answers_for(n)]
-    wanted = [*model.facts.conditions, *others, *map(model.facts.stored, extra)]
-    return [name for name in dict.fromkeys(wanted) if name != model.facts.conditions[0]]
+    wanted = [*model.metadata.conditions, *others, *map(model.metadata.stored, extra)]
+    return [name for name in dict.fromkeys(wanted) if name != model.metadata.conditions[0]]
 
 
 def effects_of(
@@ -78,7 +78,7 @@ def effects_of(
         except InputError as error:
             why = f"There are no error rates: {error}."
     size: dict[str, Any] = {"library_size": "observed"} if scale != "mean" else {}
-    size |= {"batch": "observed"} if model.vocabulary.batches else {}
+    size |= {"batch": "observed"} if model.registry.batches else {}
     effects = model.effects(conditions, scale=scale, **size, **asked)
     n_genes = effects.n_vars
     observed, n_cells = np.full(effects.shape, np.nan), np.asarray(effects.obs["n_train_cells"])
@@ -170,14 +170,14 @@ def gathered(
             why["responders"] = f"Not asked: {error}."
     else:
         why["data"] = "The cells are not at hand: samsvae report RUN DATA shows them."
-    silent = model.facts.silent
+    unexpressed = model.metadata.unexpressed
     return Findings(
         name=name,
         model=model.name,
         card=_card(model, settings),
         settings=settings,
         history=model.history,
-        silent=tuple(np.array(model.vocabulary.genes)[silent]),
+        unexpressed=tuple(np.array(model.registry.genes)[unexpressed]),
         scores=scores,
         fits=fits,
         stability=stability,
@@ -224,8 +224,8 @@ def scores_of(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
 
 
 def _overview(screen: Screen) -> dict[str, Any]:
-    several = [name for name in screen.conditions if len(screen.vocabulary.read(name)) > 1]
-    sizes = screen.library_size if screen.vocabulary.counts else np.full(1, np.nan)
+    several = [name for name in screen.conditions if len(screen.registry.read(name)) > 1]
+    sizes = screen.library_size if screen.registry.counts else np.full(1, np.nan)
     return {
         "n_cells": len(screen),
         "n_control_cells": int(screen.is_control.sum()),
@@ -240,18 +240,18 @@ def _cells(model: Estimator, screen: Screen) -> pd.DataFrame:
     table = screen.summary()
     if "total" not in table:
         table = table.rename(columns={"cells": "total"})
-    own = screen.library_size if screen.vocabulary.counts else np.full(len(screen), np.nan)
+    own = screen.library_size if screen.registry.counts else np.full(len(screen), np.nan)
     sizes = pd.Series(own).groupby(screen.condition).median()
     sizes.index = [screen.condition_names[i] for i in sizes.index]
     table["library_size"] = sizes.reindex(table.index)
-    table["identified"] = [model.facts.is_identified(name) for name in table.index]
-    trained = set(model.facts.conditions)
+    table["estimable"] = [model.metadata.is_estimable(name) for name in table.index]
+    trained = set(model.metadata.conditions)
     table["is_trained"] = [name in trained for name in table.index]
     return table
 
 
 def _batches(screen: Screen) -> pd.DataFrame | None:
-    names = screen.vocabulary.batch_names
+    names = screen.registry.batch_names
     if not names:
         return None
     control, n = screen.is_control, len(names)
@@ -268,7 +268,7 @@ def _batches(screen: Screen) -> pd.DataFrame | None:
 
 def _combinations(model: Estimator, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the combinations among conditions, with what each is made of."""
-    parts = {name: tuple(model.vocabulary.singles(name)) for name in names}
+    parts = {name: tuple(model.registry.singles(name)) for name in names}
     return {name: some for name, some in parts.items() if len(some) > 1}
 
 
@@ -278,10 +278,10 @@ def _card(model: Estimator, settings: Mapping[str, Any]) -> dict[str, Any]:
         "samsvae": __version__,
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "seed": settings.get("seed", "not known"),
-        "training cells": f"{int(model.facts.cells_per_condition.sum()):,}",
+        "training cells": f"{int(model.metadata.cells_per_condition.sum()):,}",
         "parameters": f"{sum(one.numel() for one in model.module.parameters()):,}",
     }
-    seconds = _training_time(model.history, settings, int(model.facts.cells_per_condition.sum()))
+    seconds = _training_time(model.history, settings, int(model.metadata.cells_per_condition.sum()))
     if np.isfinite(seconds):
         card["training time"] = f"some {max(1, round(seconds)):,} seconds of steps"
     return card | {

@@ -90,22 +90,22 @@ def write_material(folder: Path, screen: Screen) -> None:
     """
     counts = screen.counts
     stored = isinstance(counts, StoredCounts)
-    empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if screen.vocabulary.counts else np.float32)
+    empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if screen.registry.counts else np.float32)
     adata = (replace(screen, counts=empty) if stored else screen).to_anndata()
-    vocabulary = screen.vocabulary
-    if vocabulary.symbols:
-        adata.var["symbol"] = list(vocabulary.symbols)
+    registry = screen.registry
+    if registry.symbols:
+        adata.var["symbol"] = list(registry.symbols)
     batches = [name for name in adata.obs if name.split("_")[0] == "batch"]
     settings = {
-        "control": [vocabulary.notation.control],
-        "separator": vocabulary.notation.separator,
+        "control": [registry.parser.control],
+        "separator": registry.parser.separator,
         "dosage_key": "dosage" if "dosage" in adata.obs else None,
         "batch_key": batches,
-        "library_size_key": None if vocabulary.own_library_size else "library_size",
+        "library_size_key": None if registry.own_library_size else "library_size",
         "split_key": "split" if "split" in adata.obs else None,
-        "gene_key": "symbol" if vocabulary.symbols else None,
+        "gene_key": "symbol" if registry.symbols else None,
         "sgrna_key": "sgrna" if "sgrna" in adata.obs else None,
-        "counts": vocabulary.counts,
+        "counts": registry.counts,
         "in_memory": screen.is_in_memory,
     }
     write_json(folder / SETTINGS, settings)
@@ -341,7 +341,7 @@ def pooled(result: Evaluation, screen: Screen, scale: Scale) -> pd.DataFrame:
     test = np.asarray(screen.split) == "test"
     control = screen.is_control if not screen.is_control[test].any() else screen.is_control & test
     reference = screen[test | control]
-    stored = screen.vocabulary.stored
+    stored = screen.registry.stored
     rows = []
     for name in dict.fromkeys(result.effects):
         scores = result.scores[result.scores["predictor"] == name]

@@ -160,7 +160,7 @@ def regulators(
         check_writable(out, overwrite=overwrite, h5ad=True)
     directory = Run(run)
     model = directory.model(device)
-    known = model.vocabulary.genes
+    known = model.registry.genes
     for gene in genes:
         if gene not in known:  # before minutes of work
             raise unknown("gene", gene, known)

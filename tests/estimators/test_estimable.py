@@ -19,7 +19,7 @@ BASE, OTHER = np.random.default_rng(0).dirichlet(np.full(20, 4.0), 2)
 ASKED: dict[str, Any] = {"n_particles": 40, "n_draws": 5, "progress": False}
 
 
-def screen_of(*groups: tuple[str, str, int], silent: int = 0) -> Screen:
+def screen_of(*groups: tuple[str, str, int], unexpressed: int = 0) -> Screen:
     """Return cells of conditions in batches: condition, batch, number."""
     rng, counts, labels, batches = np.random.default_rng(0), [], [], []
     for name, batch, n in groups:
@@ -27,7 +27,7 @@ def screen_of(*groups: tuple[str, str, int], silent: int = 0) -> Screen:
         labels += [name] * n
         batches += [batch] * n
     values = np.vstack(counts)
-    values[:, 20 - silent :] = 0
+    values[:, 20 - unexpressed :] = 0
     split = np.where(np.arange(len(labels)) % 3 == 0, "test", "train")
     obs = pd.DataFrame({"perturbation": labels, "batch": batches, "split": split})
     obs.index = [f"c{i}" for i in range(len(obs))]
@@ -53,7 +53,7 @@ def test_a_batch_is_linked_through_conditions_that_are_in_several() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = samsvae.SAMSVAE(linked, **SMALL)
-    assert model.facts.identified == {"A", "B"}
+    assert model.metadata.estimable == {"A", "B"}
 
 
 @pytest.mark.filterwarnings("ignore:the effects of")
@@ -62,7 +62,7 @@ def test_effects_that_are_not_identified_have_no_interval(tmp_path: Path) -> Non
     model = fitted(screen)
     for one in (model, (model.save(tmp_path), samsvae.load(tmp_path))[1]):
         effects = one.effects(["A", "B", "A+B", "control"], **ASKED)
-        assert effects.obs["identified"].tolist() == [False, True, False, True]
+        assert effects.obs["estimable"].tolist() == [False, True, False, True]
         for name in ("lower", "upper", "lower_50", "upper_50"):
             assert np.isnan(effects.layers[name]).all(1).tolist() == [True, False, True, False]
 
@@ -74,7 +74,7 @@ def test_what_is_not_identified_is_left_out_and_counted() -> None:
     predictors = [fitted(screen), samsvae.baselines.ConditionMean(screen)]
     with pytest.warns(UserWarning, match="1 conditions share no batch with control.*'A'"):
         table = samsvae.evaluate(predictors, screen, effect_particles=20, **settings)
-    assert table.attrs["n_not_identified"] == 1
+    assert table.attrs["n_not_estimable"] == 1
     scores = table[table["metric"] == "mae"].set_index(["predictor", "condition"])["value"]
     for name in ("sams-vae", "condition-mean"):
         assert np.isnan(scores[name, "A"])
@@ -84,13 +84,13 @@ def test_what_is_not_identified_is_left_out_and_counted() -> None:
 
 @pytest.mark.filterwarnings("ignore:5 of 20 genes are zero")
 def test_genes_without_a_count_have_no_effect_and_no_interval() -> None:
-    screen = screen_of(("control", "b1", 60), ("A", "b1", 60), silent=5)
+    screen = screen_of(("control", "b1", 60), ("A", "b1", 60), unexpressed=5)
     effects = fitted(screen).effects(["A"], **ASKED)
-    assert effects.var["silent"].tolist() == [False] * 15 + [True] * 5
+    assert effects.var["unexpressed"].tolist() == [False] * 15 + [True] * 5
     assert (effects.X[:, 15:] == 0).all()
     assert np.isnan(effects.layers["lower"][:, 15:]).all()
     assert np.isfinite(effects.layers["lower"][:, :15]).all()
-    assert samsvae.baselines.Additive(screen).effects(["A"]).var["silent"].sum() == 5
+    assert samsvae.baselines.Additive(screen).effects(["A"]).var["unexpressed"].sum() == 5
 
 
 # Batches.
