@@ -23,7 +23,7 @@ def measured_elbo(model: samsvae.SAMSVAE, screen: samsvae.Screen, n_particles: i
     with torch.no_grad():
         for batch in Loader(screen.valid).in_order(512):
             noise = draw_noise(model.module, batch, n_particles, generator)
-            shifts = model.module.mechanism.draw(batch.dosage.perturbations, noise[0])
+            shifts = model.module.mechanism.draw(batch.dosage.columns, noise[0])
             weights = model.module(batch, shifts, noise[1])
             total += objective.elbo(weights, batch).double().sum().item()
     return total / len(screen.valid)

@@ -15,7 +15,7 @@ def screen(shape: Shape, n_cells: int) -> samsvae.Screen:
     """Return a screen of simulated cells, all for training; the first perturbation is control."""
     batch = shape.batch(n_cells)
     label = np.array(["control", *(f"p{t}" for t in range(1, shape.n_perturbations))])
-    given = batch.dosage.perturbations[batch.dosage.position[:, 0]].numpy()
+    given = batch.dosage.columns[batch.dosage.position[:, 0]].numpy()
     counts = batch.counts.numpy()
     counts[:, 0] += 1
     obs = pd.DataFrame({"perturbation": label[given]}, [f"cell{i}" for i in range(n_cells)])

@@ -15,6 +15,7 @@ from helpers.screens import SMALL, make_adata
 from helpers.statistics import errors
 from samsvae import objective
 from samsvae.data.loader import Loader
+from samsvae.model.mechanism import Mechanism
 from samsvae.model.vae import PerturbationVAE
 from samsvae.train.step import draw_noise
 from samsvae.types import Batch, Draw, Shifts
@@ -50,12 +51,12 @@ class LinearGaussian(nn.Module):
         return Normal(hidden @ self.weight.T, SD).log_prob(batch.counts).sum(-1)
 
 
-class GivenShift(nn.Module):
+class GivenShift(Mechanism):
     """A mechanism whose shifts are fixed, so that the evidence has a closed form."""
 
-    responders = None
+    noise = draw = None
 
-    def context(self, dosage: object, shifts: Shifts) -> Tensor:
+    def context(self, batch: Batch, shifts: Shifts) -> Tensor:
         return shifts.value
 
     def apply_to(self, basal: Tensor, context: Tensor) -> tuple[Tensor]:
@@ -141,7 +142,7 @@ def test_one_epoch_of_minibatches_sums_to_the_full_elbo(
     basal_noise = model.encoder.noise(len(screen.train), 4, rng)
     total, start = torch.zeros((), dtype=torch.float64), 0
     for batch in loader.in_order(batch_size):
-        present = batch.dosage.perturbations
+        present = batch.dosage.columns
         own = type(shift_noise)(*(noise[:, present] for noise in shift_noise))
         rows = slice(start, start := start + len(batch.counts))
         shifts = model.mechanism.draw(present, own)
@@ -161,7 +162,7 @@ def test_a_perturbation_absent_from_the_batch_costs_nothing(screen: samsvae.Scre
     batch = Loader(screen.train).batch(rows)
     model = fitted(screen).float()
     noise = draw_noise(model, batch, 2, torch.Generator().manual_seed(0))
-    shifts = model.mechanism.draw(batch.dosage.perturbations, noise[0])
+    shifts = model.mechanism.draw(batch.dosage.columns, noise[0])
     values = model(batch, shifts, noise[1])
     torch.testing.assert_close(
         objective.log_weights(values, batch), values.likelihood + values.basal, rtol=0, atol=0
@@ -172,7 +173,7 @@ def test_terms_sum_to_the_elbo(screen: samsvae.Screen) -> None:
     batch = Loader(screen.train).batch(slice(0, 50))
     model = fitted(screen).float()
     noise = draw_noise(model, batch, 3, torch.Generator().manual_seed(0))
-    shifts = model.mechanism.draw(batch.dosage.perturbations, noise[0])
+    shifts = model.mechanism.draw(batch.dosage.columns, noise[0])
     values = model(batch, shifts, noise[1])
     terms = objective.elbo_terms(values, batch)
     assert set(terms) == {"likelihood", "basal", "mask", "embedding"}
@@ -182,13 +183,13 @@ def test_terms_sum_to_the_elbo(screen: samsvae.Screen) -> None:
 def test_zero_dosage_gives_the_basal_state(screen: samsvae.Screen) -> None:
     model = fitted(screen).float()
     batch = Loader(screen.train).batch(slice(0, 20))
-    noise = model.mechanism.noise(batch.dosage.perturbations, 2, torch.Generator().manual_seed(0))
-    shifts = model.mechanism.draw(batch.dosage.perturbations, noise)
+    noise = model.mechanism.noise(batch.dosage.columns, 2, torch.Generator().manual_seed(0))
+    shifts = model.mechanism.draw(batch.dosage.columns, noise)
     nothing = batch.dosage._replace(dose=torch.zeros_like(batch.dosage.dose))
     basal = torch.randn(2, 20, SMALL["n_latent"])
-    context = model.mechanism.context(nothing, shifts)
+    context = model.mechanism.context(batch._replace(dosage=nothing), shifts)
     assert torch.equal(*model.mechanism.apply_to(basal, context), basal)
-    context = model.mechanism.context(batch.dosage, shifts)
+    context = model.mechanism.context(batch, shifts)
     assert not torch.equal(*model.mechanism.apply_to(basal, context), basal)
 
 
@@ -196,14 +197,15 @@ def test_doses_scale_the_shift_and_shifts_add_up(screen: samsvae.Screen) -> None
     model = fitted(screen)
     rng = torch.Generator().manual_seed(0)
     shifts = model.mechanism.draw(torch.arange(3), model.mechanism.noise(torch.arange(3), 2, rng))
-    dosage = double(Loader(screen.train).batch(slice(0, 30))).dosage
+    batch = double(Loader(screen.train).batch(slice(0, 30)))
+    dosage = batch.dosage
     dense = torch.zeros(30, 3, dtype=torch.float64)
     doses = dosage.dose * torch.arange(1, 31)[:, None]
     for cell in range(30):
         for slot in range(dosage.dose.shape[1]):
-            dense[cell, dosage.perturbations[dosage.position[cell, slot]]] += doses[cell, slot]
-    expected = dense @ shifts.value[:, dosage.perturbations.argsort()]
-    context = model.mechanism.context(dosage._replace(dose=doses), shifts)
+            dense[cell, dosage.columns[dosage.position[cell, slot]]] += doses[cell, slot]
+    expected = dense @ shifts.value[:, dosage.columns.argsort()]
+    context = model.mechanism.context(batch._replace(dosage=dosage._replace(dose=doses)), shifts)
     torch.testing.assert_close(context, expected)
 
 
@@ -217,7 +219,7 @@ def test_permuting_genes_perturbations_and_cells_permutes_the_weights(
     batch = double(Loader(screen.train).batch(slice(0, 40)))
     rng = torch.Generator().manual_seed(0)
     noise = draw_noise(model, batch, 3, rng)
-    shifts = model.mechanism.draw(batch.dosage.perturbations, noise[0])
+    shifts = model.mechanism.draw(batch.dosage.columns, noise[0])
     before = objective.log_weights(model(batch, shifts, noise[1]), batch)
     cells, genes = torch.randperm(40, generator=rng), torch.randperm(12, generator=rng)
     names = torch.randperm(3, generator=rng)
@@ -234,14 +236,14 @@ def test_permuting_genes_perturbations_and_cells_permutes_the_weights(
         batch.library_size[cells],
         batch.covariates[cells],
         dosage._replace(
-            perturbations=dosage.perturbations[names],
+            columns=dosage.columns[names],
             position=names.argsort()[dosage.position[cells]],
             dose=dosage.dose[cells],
         ),
-        batch.cells_per_perturbation[names],
+        batch.cells_per_column[names],
     )
     own = type(noise[0])(*(values[:, names] for values in noise[0]))
-    shifts = model.mechanism.draw(permuted.dosage.perturbations, own)
+    shifts = model.mechanism.draw(permuted.dosage.columns, own)
     after = objective.log_weights(model(permuted, shifts, noise[1][:, cells]), permuted)
     torch.testing.assert_close(after, before[:, cells], rtol=1e-10, atol=1e-10)
 

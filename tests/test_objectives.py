@@ -153,7 +153,7 @@ def test_basal_weight_0_leaves_the_basal_state_free(screen: Screen) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     PlainStep(model, optimizer)(batch, *noise, {"basal": 0.0})
     taken: dict[str, Any] = {name: p.grad for name, p in model.encoder.named_parameters()}
-    shifts = model.mechanism.draw(batch.dosage.perturbations, noise[0])
+    shifts = model.mechanism.draw(batch.dosage.columns, noise[0])
     value = model(batch, shifts, noise[1]).likelihood.mean()  # the KL is absent
     model.zero_grad()
     (-value).backward()
@@ -167,7 +167,7 @@ def test_basal_weight_0_leaves_the_basal_state_free(screen: Screen) -> None:
 def paid(model: PerturbationVAE, batch: Batch, n: int, *, closed_form: bool) -> dict[str, Tensor]:
     """Return the mean over cells of each latent variable's term, `particle`."""
     shift_noise, basal_noise = draw_noise(model, batch, n, torch.Generator().manual_seed(0))
-    present = batch.dosage.perturbations
+    present = batch.dosage.columns
     with torch.no_grad():
         shifts = model.mechanism.draw(present, shift_noise, closed_form=closed_form)
         weights = model(batch, shifts, basal_noise, closed_form=closed_form)
@@ -203,7 +203,7 @@ def test_a_closed_form_is_the_kl(screen: Screen) -> None:
     model.mechanism.embedding.loc.data.fill_(0.5)
     batch = Loader(screen.train).batch(slice(0, 20))
     terms = paid(model, batch, 1, closed_form=True)  # logits and log sd start at 0
-    shares = (batch.dosage.dose != 0) / batch.cells_per_perturbation[batch.dosage.position]
+    shares = (batch.dosage.dose != 0) / batch.cells_per_column[batch.dosage.position]
     share = shares.sum(1).mean().item()  # perturbations that a cell pays for
     mask = 3 * (0.5 * math.log(0.5 / 0.1) + 0.5 * math.log(0.5 / 0.9))
     assert terms["mask"].item() == pytest.approx(-share * mask, rel=1e-5)
@@ -223,7 +223,7 @@ def test_validation_takes_only_the_terms_of_globals_in_closed_form(
     batch, rng = valid.batch(slice(None)), torch.Generator().manual_seed(0)
     shift_noise, basal_noise = draw_noise(module, batch, 6, rng)
     with torch.no_grad():
-        perturbations = batch.dosage.perturbations
+        perturbations = batch.dosage.columns
         shifts = module.mechanism.draw(perturbations, shift_noise, closed_form=True)
         elbo = objectives.elbo(module(batch, shifts, basal_noise), batch).mean()
     told = valid_elbo(module, valid, TrainSettings())

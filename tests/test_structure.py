@@ -13,8 +13,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "samsvae"
 
 ORDER = [
-    ["types", "errors", "_version", "_threads", "_deprecated"],
-    ["ops", "storage"],
+    ["types", "errors", "_version", "_threads"],
+    ["ops", "storage", "_deprecated"],
     ["settings", "model", "objective"],
     ["data"],
     ["train", "inference"],

@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 from cyclopts import CycloptsError
 
+from samsvae._deprecated import renamed_options
 from samsvae.cli.app import app, check_processes
 from samsvae.errors import FailedJobsError, InputError, LostProcessError, NonFiniteError, shown
-from samsvae.ops.ranks import rank
+from samsvae.ops.device import rank
 
 
 def main() -> None:
@@ -20,6 +21,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _note if rank() == 0 else lambda *_, **__: None
     try:
+        arguments = renamed_options(arguments)
         check_processes(arguments)
         app(arguments, exit_on_error=False, print_error=False)
     except (InputError, CycloptsError) as error:

@@ -1,11 +1,17 @@
-"""Public names that have moved: they keep working for this release, with a DeprecationWarning."""
+"""Public names that have changed: they keep working for this release, with a DeprecationWarning."""
 
 from __future__ import annotations
 
 import warnings
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from importlib import import_module
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+from samsvae.errors import note
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 METHODS = {
     "annotate": "samsvae.export.annotate",
@@ -13,6 +19,10 @@ METHODS = {
 }
 """By former method of a model, the function that took its place: the model is its first argument.
 """
+SETTINGS: Mapping[str, tuple[str, Mapping[Any, Any]]] = {
+    "response": ("learn_responders", {"all": False, "learned": True}),
+}
+"""By former name of a setting, its name, and its values by the former ones."""
 
 
 def renamed_method(owner: object, name: str) -> Any:
@@ -26,7 +36,80 @@ def renamed_method(owner: object, name: str) -> Any:
     if name not in METHODS:
         raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
     module, _, function = METHODS[name].rpartition(".")
-    warnings.warn(
-        f"model.{name}(...) is now {METHODS[name]}(model, ...)", DeprecationWarning, stacklevel=3
-    )
+    _warn(f"model.{name}(...) is now {METHODS[name]}(model, ...)", stacklevel=4)
     return partial(getattr(import_module(module), function), owner)
+
+
+def renamed_settings(settings: Mapping[str, Any], *, stacklevel: int = 3) -> dict[str, Any]:
+    """Return settings by their names of today.
+
+    With a `stacklevel` of 0 there is no warning: for files that were written before.
+    """
+    current: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in SETTINGS:
+            new, values = SETTINGS[name]
+            if stacklevel:
+                _warn(f"{name}={value!r} is now {new}={values.get(value, value)!r}", stacklevel + 1)
+            name, value = new, values.get(value, value)
+        current[name] = value
+    return current
+
+
+def renamed_options(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line with options by their names of today.
+
+    >>> warnings.simplefilter("ignore")
+    >>> renamed_options(["train", "x.h5ad", "--response", "learned", "--n-latent=3"])
+    ['train', 'x.h5ad', '--learn-responders', '--n-latent=3']
+    """
+    current: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        option, equals, value = argument.partition("=")
+        former = option.removeprefix("--").replace("-", "_")
+        if not option.startswith("--") or former not in SETTINGS:
+            current.append(argument)
+            continue
+        given = {former: value if equals else next(rest, "")}
+        ((name, now),) = renamed_settings(given, stacklevel=0).items()
+        words = [("--" if now is not False else "--no-") + name.replace("_", "-")]
+        words += [] if isinstance(now, bool) else [str(now)]
+        note(f"the option {option} is now {words[0]}")
+        current += words
+    return current
+
+
+def takes_former_settings(kind: type[Result]) -> type[Result]:
+    """Let a class be made with settings by their former names."""
+    plain: Callable[..., None] = kind.__init__
+
+    @wraps(plain)
+    def init(self: Any, *args: Any, **settings: Any) -> None:
+        plain(self, *args, **renamed_settings(settings))
+
+    kind.__init__ = init  # type: ignore[method-assign]
+    return kind
+
+
+def renamed_arguments(
+    **names: str,
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Let a function be called with keyword arguments by their former names: former=current."""
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @wraps(function)
+        def call(*args: Parameters.args, **arguments: Parameters.kwargs) -> Result:
+            for former, current in names.items():
+                if former in arguments:
+                    _warn(f"the argument {former} is now {current}", stacklevel=3)
+                    arguments[current] = arguments.pop(former)
+            return function(*args, **arguments)
+
+        return call
+
+    return decorate
+
+
+def _warn(message: str, stacklevel: int) -> None:
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)

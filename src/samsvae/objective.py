@@ -20,7 +20,7 @@ def per_cell(values: Tensor, batch: Batch) -> Tensor:
     Parameters
     ----------
     values
-        `particle perturbation`, nats, of `batch.dosage.perturbations`.
+        `particle column`, nats, of `batch.dosage.columns`.
     batch
         The cells.
 
@@ -29,7 +29,7 @@ def per_cell(values: Tensor, batch: Batch) -> Tensor:
     `particle cell`, nats.
     """
     dosage = batch.dosage
-    shares = (values / batch.cells_per_perturbation).index_select(1, dosage.position.flatten())
+    shares = (values / batch.cells_per_column).index_select(1, dosage.position.flatten())
     received = (dosage.dose != 0).to(shares.dtype)
     return (shares.unflatten(1, tuple(dosage.position.shape)) * received).sum(2)
 

@@ -8,33 +8,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:  # settings name a scale, and are told without torch, which is slow to import
+if TYPE_CHECKING:  # settings name a scale, and must not wait for torch to be imported
     from torch import Tensor
 
 Scale = Literal["log", "normalized", "mean"]
-"""On which effects are given: log2(1 + 1e4 x / sum x), 1e4 x / sum x, or x as it is."""
+"""The scale of effects: log2(1 + 1e4 x / sum x); 1e4 x / sum x (counts per 10,000); x itself."""
 
 SCALE_SIZE = 1e4
 """Counts that a cell's expression is scaled to, on scales "log" and "normalized"."""
 
+ALL_CONDITIONS = "(all)"
+"""Stands for all conditions (or sgRNAs) together in a column that names one."""
+
 
 class Dosage(NamedTuple):
-    """What each cell received, as lists: never a dense cells x perturbations matrix.
+    """What each cell received, as lists: never a dense cells x columns matrix.
 
-    Only the perturbations that occur are named, each once, so the cost of a batch does not grow
-    with the number of perturbations in the screen.
+    A column of dosage is a perturbation of the screen, or whatever else the model has parameters
+    for (a combination, for SVAE+). Only columns that occur are listed, each once, so the cost of a
+    batch does not grow with the number of perturbations in the screen.
     """
 
-    perturbations: Tensor
-    """`perturbation`, int64: which of the screen's perturbations occur here."""
+    columns: Tensor
+    """`column`, int64: which columns of dosage occur in these cells."""
     position: Tensor
-    """`cell slot`, int64: place in `perturbations` of each perturbation a cell received."""
+    """`cell slot`, int64: place in `columns` of everything that a cell received."""
     dose: Tensor
     """`cell slot`: its dose; an empty slot has dose 0 (and position 0)."""
     reagent: Tensor | None = None
-    """`cell slot`, int64: which reagent gave it; None: that is of no account."""
+    """`cell slot`, int64: the reagent (sgRNA) that delivered it; None: not used."""
     acting: Tensor | None = None
-    """`cell slot`: whether it acts there, or with what probability; None: it does."""
+    """`cell slot`: whether it acts in the cell, or with what probability; None: it does."""
 
 
 Context: TypeAlias = "Tensor | Dosage"
@@ -50,30 +54,36 @@ class Batch(NamedTuple):
     library_size: Tensor
     """`cell`, counts: total counts of the cell."""
     covariates: Tensor
-    """`cell covariate`: one-hot batch covariates; width 0 where there are none."""
+    """`... cell covariate`: one-hot batch covariates; width 0 where there are none."""
     dosage: Dosage
     """What the cells received."""
-    cells_per_perturbation: Tensor
-    """`perturbation`: n_t, the cells of the whole split that received `dosage.perturbations`."""
+    cells_per_column: Tensor
+    """`column`: n_t, the cells of the whole split that received each of `dosage.columns`."""
+
+    @classmethod
+    def without_data(cls, dosage: Dosage, covariates: Tensor) -> Batch:
+        """Return cells of which only the dosage and the covariates are known: to predict them."""
+        nothing = covariates.new_empty(0)
+        return cls(nothing, nothing, covariates, dosage, nothing)
 
 
 class Draw(NamedTuple):
     """Draws of one latent variable from its posterior."""
 
     value: Tensor
-    """`particle cell latent`, or `particle perturbation latent`."""
+    """`particle cell latent`, or `particle column latent`."""
     log_ratio: Tensor
-    """`particle cell`, or `particle perturbation`, nats: log prior - log posterior of the draw."""
+    """`particle cell`, or `particle column`, nats: log prior - log posterior of the draw."""
 
 
 class Shifts(NamedTuple):
-    """Draws of everything that is shared by all cells: how each perturbation acts."""
+    """Draws of everything that is shared by all cells: how each column of dosage acts."""
 
     value: Tensor
-    """`particle perturbation latent`: mask * embedding, the displacement of the state (of width 0
-    for a mechanism that displaces nothing)."""
+    """`particle column latent`: mask * embedding, the displacement of the state (of width 0 for a
+    mechanism that displaces nothing)."""
     log_ratios: dict[str, Tensor]
-    """By global variable, `particle perturbation`, nats: log prior - log posterior."""
+    """By global variable, `particle column`, nats: log prior - log posterior."""
 
 
 class LogWeights(NamedTuple):
@@ -84,14 +94,14 @@ class LogWeights(NamedTuple):
     basal: Tensor
     """`particle cell`, nats: log p(z_basal) - log q(z_basal)."""
     shifts: dict[str, Tensor]
-    """By global variable, `particle perturbation`, nats: log prior - log posterior."""
+    """By global variable, `particle column`, nats: log prior - log posterior."""
     response: Tensor | None = None
-    """`particle cell`, nats: log p(w) - log q(w), whether perturbations act in a cell; None: they
-    do."""
+    """`particle cell`, nats: log p(w) - log q(w) of whether perturbations act in a cell; None: they
+    act in every cell."""
 
 
 class Branches(NamedTuple):
-    """Cells, with each set of perturbations that may be the one that acts in them."""
+    """Likelihoods of cells, given each subset of their perturbations that may act in them."""
 
     acting: Tensor
     """w in {0, 1}, `branch slot`."""
@@ -122,6 +132,6 @@ class ShiftNoise(NamedTuple):
     """
 
     mask: Tensor
-    """`particle perturbation ...`: what the mask's `noise` gives."""
+    """`particle column ...`: what the mask's `noise` gives."""
     embedding: Tensor
-    """`particle perturbation ...`: what the embedding's `noise` gives."""
+    """`particle column ...`: what the embedding's `noise` gives."""

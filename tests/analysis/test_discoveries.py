@@ -185,7 +185,7 @@ def test_calls_on_a_simulated_screen(decoder: str) -> None:
 def test_cells_that_do_not_respond_do_not_dilute_the_effect() -> None:
     """Of A, whose second sgRNA is dead, the effect is that of its first sgRNA alone."""
     screen = half_dead()
-    model = samsvae.CPAVAE(screen, n_latent=4, n_hidden=16, response="learned")
+    model = samsvae.CPAVAE(screen, n_latent=4, n_hidden=16, learn_responders=True)
     model.train(max_steps=300, batch_size=128, learning_rate=0.01, progress=False)
     diluted, own = (
         samsvae.discoveries(model, screen, ["A", "B"], cells=cells, **QUICK).set_index(

@@ -36,7 +36,7 @@ def screen(request: pytest.FixtureRequest) -> SimulatedScreen:
 
 @pytest.fixture(scope="module")
 def model(screen: SimulatedScreen) -> samsvae.SAMSVAE:
-    model = samsvae.SAMSVAE(screen, n_latent=12, n_hidden=32, response="learned")
+    model = samsvae.SAMSVAE(screen, n_latent=12, n_hidden=32, learn_responders=True)
     return model.train(max_steps=600, learning_rate=0.006, progress=False)
 
 

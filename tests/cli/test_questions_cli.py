@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, call: Call) -> Path:
     """Return a finished run, made once, that knows its sgRNAs."""
     if not (folder / "run").exists():
-        keys = "--split-key split --sgrna-key sgrna --response learned --mask-prob 0.5"
+        keys = "--split-key split --sgrna-key sgrna --learn-responders --mask-prob 0.5"
         done = call(f"train data.h5ad --out run {keys} {SMALL}")
         assert (done.code, done.errors) == (0, [])
     return folder / "run"
@@ -53,6 +53,15 @@ def test_responders(run: Path, call: Call, tmp_path: Path) -> None:
     again = call(f"responders {run} data.h5ad --out {out} {QUICK}")
     assert again.code == 2
     assert "exists" in again.errors[0]
+
+
+@pytest.mark.parametrize("option", ["--response learned", "--response=learned"])
+def test_a_former_option_is_understood(run: Path, call: Call, tmp_path: Path, option: str) -> None:
+    del run  # it makes the data
+    done = call(f"train data.h5ad --out {tmp_path / 'run'} --split-key split {option} {SMALL}")
+    assert (done.code, done.errors) == (0, [])
+    assert "the option --response is now --learn-responders" in done.notes[0]
+    assert samsvae.load(tmp_path / "run").learn_responders
 
 
 def test_regulators(run: Path, call: Call, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_batch_is_the_rows_of_the_screen(rows: np.ndarray | slice) -> None:
     np.testing.assert_array_equal(received, SCREEN.dosage.toarray()[rows])
     floats = (batch.counts, batch.library_size, batch.covariates, batch.dosage.dose)
     assert {values.dtype for values in floats} == {torch.float32}
-    assert batch.dosage.perturbations.dtype == batch.dosage.position.dtype == torch.int64
+    assert batch.dosage.columns.dtype == batch.dosage.position.dtype == torch.int64
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_batch_is_the_rows_of_the_screen(rows: np.ndarray | slice) -> None:
 def test_only_perturbations_present_are_listed(conditions: list[str], listed: list[str]) -> None:
     positions = [SCREEN.condition_names.index(name) for name in conditions]
     batch = Loader(SCREEN).batch(np.flatnonzero(np.isin(SCREEN.condition, positions)))
-    assert [SCREEN.perturbations[i] for i in batch.dosage.perturbations] == listed
-    n_t = SCREEN.cells_per_perturbation[batch.dosage.perturbations]
-    np.testing.assert_array_equal(batch.cells_per_perturbation, n_t)
+    assert [SCREEN.perturbations[i] for i in batch.dosage.columns] == listed
+    n_t = SCREEN.cells_per_perturbation[batch.dosage.columns]
+    np.testing.assert_array_equal(batch.cells_per_column, n_t)
 
 
 def test_batch_of_controls_alone() -> None:
@@ -50,21 +50,21 @@ def test_batch_of_controls_alone() -> None:
     assert batch.dosage.dose.shape == (12, 2)
     assert not batch.dosage.dose.any()
     assert not batch.dosage.position.any()
-    assert len(batch.dosage.perturbations) == 1  # an empty slot still points at something
+    assert len(batch.dosage.columns) == 1  # an empty slot still points at something
 
 
 def test_screen_of_controls_alone() -> None:
     batch = Loader(SCREEN.control).batch(slice(None))
     assert batch.dosage.dose.shape == (12, 0)
-    assert (batch.cells_per_perturbation > 0).all()  # it is divided by
+    assert (batch.cells_per_column > 0).all()  # it is divided by
 
 
 def test_cells_per_perturbation_are_those_of_the_split() -> None:
     for part in (SCREEN, SCREEN.train, SCREEN.valid):
         batch = Loader(part).batch(slice(0, 5))
         n_t = (part.dosage.toarray() > 0).sum(0)
-        assert list(batch.dosage.perturbations) == [0, 1, 2]
-        np.testing.assert_array_equal(batch.cells_per_perturbation, n_t)
+        assert list(batch.dosage.columns) == [0, 1, 2]
+        np.testing.assert_array_equal(batch.cells_per_column, n_t)
     assert not np.array_equal(
         SCREEN.train.cells_per_perturbation, SCREEN.valid.cells_per_perturbation
     )

@@ -16,7 +16,7 @@ import samsvae
 from helpers.screens import SMALL, make_adata
 from samsvae import InputError, Screen
 from samsvae.storage import tensors as files
-from samsvae.train import loop
+from samsvae.train import validator
 from samsvae.train.validator import ValidElbo
 
 QUICK: dict[str, Any] = {
@@ -103,7 +103,7 @@ def test_a_checkpoint_from_before_a_setting_was_known_goes_on(
 def test_a_validation_elbo_that_is_no_number_ends_training(
     screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "valid_elbo", lambda *_: ValidElbo(math.nan, math.nan))
+    monkeypatch.setattr(validator, "valid_elbo", lambda *_: ValidElbo(math.nan, math.nan))
     with pytest.raises(samsvae.NonFiniteError, match=r"step 3 .*validation ELBO nan"):
         samsvae.SAMSVAE(screen, **SMALL).train(**QUICK)
 
@@ -118,7 +118,7 @@ def test_an_error_in_training_is_told_whatever_cleaning_up_says(
         raise ZeroDivisionError("in training")
 
     monkeypatch.setattr(samsvae.SAMSVAE, "_keep_control", fails)
-    monkeypatch.setattr(loop, "valid_elbo", breaks)
+    monkeypatch.setattr(validator, "valid_elbo", breaks)
     with pytest.raises(ZeroDivisionError, match="in training"):
         samsvae.SAMSVAE(screen, **SMALL).train(**QUICK)
 
@@ -127,7 +127,7 @@ def test_the_history_tells_which_evaluation_is_the_best(
     screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = iter([-3.0, -2.0, -4.0, -1.0])
-    monkeypatch.setattr(loop, "valid_elbo", lambda *_: ValidElbo(next(told), 0.01))
+    monkeypatch.setattr(validator, "valid_elbo", lambda *_: ValidElbo(next(told), 0.01))
     model = samsvae.SAMSVAE(screen, **SMALL).train(**{**QUICK, "max_steps": 12})
     assert model.history["is_best"].tolist() == [True, True, False, True]
 

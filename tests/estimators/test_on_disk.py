@@ -23,7 +23,7 @@ from samsvae.data.order import BlockOrder
 from samsvae.estimators.base import Estimator
 from samsvae.reproduce.prepare import prepare
 from samsvae.settings.preparation import PreparationSettings
-from samsvae.train import batches, loop
+from samsvae.train import batches, loop, validator
 from samsvae.train.validator import ValidElbo
 
 TRAINING: dict[str, Any] = {"batch_size": 40, "validate_every": 10, "progress": False}
@@ -131,7 +131,9 @@ def test_reading_ends_with_training(path: Path, monkeypatch: pytest.MonkeyPatch)
         model_of(screen)
     assert not readers(), error
     monkeypatch.undo()
-    monkeypatch.setattr(loop, "valid_elbo", lambda *_: signal.raise_signal(signal.SIGINT) or FLAT)
+    monkeypatch.setattr(
+        validator, "valid_elbo", lambda *_: signal.raise_signal(signal.SIGINT) or FLAT
+    )
     with pytest.raises(TrainingInterrupted) as stop:
         model_of(screen, steps=200)
     assert not readers(), stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import samsvae
 from helpers.models import replicated
 from helpers.screens import SMALL, half_dead, make_adata, read
 from samsvae import CPAVAE, SAMSVAE, InputError, Screen, SVAEPlus
+from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator
+from samsvae.model.mechanism import Responding
+from samsvae.storage import tensors
 
 TRAINING: dict[str, Any] = {
     "max_steps": 300,
@@ -27,7 +31,7 @@ QUICK = TRAINING | {"max_steps": 6, "checkpoint_every": 3, "validate_every": 3}
 
 @pytest.fixture(scope="module")
 def model() -> Estimator:
-    return CPAVAE(half_dead(), n_latent=4, n_hidden=16, response="learned").train(**TRAINING)
+    return CPAVAE(half_dead(), n_latent=4, n_hidden=16, learn_responders=True).train(**TRAINING)
 
 
 def test_a_dead_sgrna_is_told_from_one_that_works(model: Estimator) -> None:
@@ -63,11 +67,11 @@ def test_the_table_of_cells_is_labelled(model: Estimator) -> None:
     assert list(again["cell"]) == list(perturbed.cells[::-1])
 
 
-def test_probabilities_are_bayes_rule_with_the_settled_rates(model: Estimator) -> None:
+def test_probabilities_are_bayes_rule_with_the_updated_rates(model: Estimator) -> None:
     cells = model.responders(half_dead(), progress=False).cells
-    responders = model.module.mechanism.responders
-    assert responders is not None
-    logits = responders.logits.detach().numpy()[3:]
+    mechanism = model.module.mechanism
+    assert isinstance(mechanism, Responding)
+    logits = mechanism.logits.detach().numpy()[3:]
     own = {name: logit for (name, _), logit in zip(model.metadata.sgrnas, logits, strict=True)}
     prior = np.array([own[name] for name in cells["sgrna"]])
     expected = 1 / (1 + np.exp(-(cells["log_odds"] + prior)))
@@ -117,7 +121,7 @@ def test_cells_are_drawn_as_they_respond(model: Estimator) -> None:
 @pytest.mark.parametrize("kind", [SAMSVAE, CPAVAE])
 def test_saving_and_resuming_give_the_same_numbers(kind: type[Estimator], tmp_path: Path) -> None:
     screen, sizes = half_dead(n_cells=240), SMALL if kind is SAMSVAE else {"n_latent": 4}
-    whole = kind(screen, response="learned", **sizes).train(**QUICK)
+    whole = kind(screen, learn_responders=True, **sizes).train(**QUICK)
     whole.save(tmp_path)
     loaded = samsvae.load(tmp_path)
     assert loaded.metadata.sgrnas == whole.metadata.sgrnas
@@ -125,7 +129,7 @@ def test_saving_and_resuming_give_the_same_numbers(kind: type[Estimator], tmp_pa
     pd.testing.assert_frame_equal(first.rates, second.rates)
     pd.testing.assert_frame_equal(first.cells, second.cells)
     state = {"checkpoint": tmp_path / "c.safetensors"}
-    half = kind(screen, response="learned", **sizes)
+    half = kind(screen, learn_responders=True, **sizes)
     half.train(**QUICK | {"max_steps": 3} | state)
     half.train(**QUICK | state, resume=True)
     assert "response" in half.history
@@ -135,21 +139,19 @@ def test_saving_and_resuming_give_the_same_numbers(kind: type[Estimator], tmp_pa
 
 
 def test_checkpoints_of_before_there_was_a_choice_go_on(tmp_path: Path) -> None:
-    from samsvae.storage import tensors
-
     path = tmp_path / "c.safetensors"
     model = CPAVAE(half_dead(n_cells=240), n_latent=4)
     model.train(**QUICK | {"max_steps": 3}, checkpoint=path)
     _, header = tensors.read(path)
-    assert "response" not in header["model"]
-    learned = CPAVAE(half_dead(n_cells=240), n_latent=4, response="learned")
+    assert "learn_responders" not in header["model"]
+    learned = CPAVAE(half_dead(n_cells=240), n_latent=4, learn_responders=True)
     with pytest.raises(InputError, match="another model"):
         learned.train(**QUICK, checkpoint=path, resume=True)
 
 
 def test_pairs_are_looked_at_one_by_one() -> None:
     screen = read(make_adata())
-    model = CPAVAE(screen, n_latent=3, n_hidden=8, response="learned").train(**QUICK)
+    model = CPAVAE(screen, n_latent=3, n_hidden=8, learn_responders=True).train(**QUICK)
     found = model.responders(screen, progress=False)
     n = np.diff(screen.dosage.indptr)
     assert n.max() == 2
@@ -161,17 +163,57 @@ def test_pairs_are_looked_at_one_by_one() -> None:
 
 def test_what_it_refuses(model: Estimator) -> None:
     screen = half_dead(n_cells=240)
-    with pytest.raises(InputError, match="response='learned'"):
+    with pytest.raises(InputError, match="learn_responders=True"):
         CPAVAE(screen, n_latent=3, n_hidden=8).train(**QUICK).responders(screen)
     with pytest.raises(InputError, match="not trained"):
-        CPAVAE(screen, n_latent=3, response="learned").responders(screen)
-    with pytest.raises(InputError, match="no response 'some'"):
-        CPAVAE(screen, response="some")
+        CPAVAE(screen, n_latent=3, learn_responders=True).responders(screen)
+    with pytest.raises(InputError, match="learn_responders is 'some': expected True or False"):
+        CPAVAE(screen, learn_responders="some")
     with pytest.raises(TypeError):
-        SVAEPlus(screen, response="learned")
+        SVAEPlus(screen, learn_responders=True)
     four = make_adata(labels=("control", "A", "B", "C", "D", "A+B+C+D"))
     with pytest.raises(InputError, match=r"a cell has 4 perturbations: .* at most 3"):
-        CPAVAE(read(four), response="learned")
+        CPAVAE(read(four), learn_responders=True)
+
+
+@pytest.mark.parametrize("kind", [SAMSVAE, CPAVAE])
+def test_the_former_name_of_the_setting_is_understood(kind: type[Estimator]) -> None:
+    screen = half_dead(n_cells=240)
+    with pytest.warns(DeprecationWarning, match=r"response='learned' is now learn_responders=True"):
+        assert kind(screen, n_latent=3, response="learned").learn_responders
+    with pytest.warns(DeprecationWarning, match=r"response='all' is now learn_responders=False"):
+        assert not kind(screen, n_latent=3, response="all").learn_responders
+
+
+def test_models_that_earlier_versions_saved_are_read(tmp_path: Path) -> None:
+    """Parameters of responders and of dose curves had other names."""
+    screen = half_dead(n_cells=240)
+    model = CPAVAE(screen, n_latent=3, learn_responders=True, saturating_dose=True).train(**QUICK)
+    model.save(tmp_path / "model")
+    rewritten(tmp_path / "model")
+    again = samsvae.load(tmp_path / "model")
+    assert again.learn_responders
+    for name, value in model.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[name], value), name
+
+
+def rewritten(folder: Path) -> None:
+    """Rewrite a saved model as earlier versions wrote it."""
+    header = json.loads((folder / saving.NAMES).read_text())
+    parts, _ = tensors.read(folder / saving.TENSORS)
+    former = {
+        name.replace("mechanism.logits", "mechanism.responders.logits")
+        .replace("mechanism.inner.", "mechanism.")
+        .replace("mechanism.dose_response.", "mechanism.response."): value
+        for name, value in parts.items()
+    }
+    assert former.keys() != parts.keys()
+    del header["digest"]
+    del header["hyperparameters"]["learn_responders"]
+    header["hyperparameters"]["response"] = "learned"
+    header["digest"] = tensors.digest(former, header)
+    (folder / saving.NAMES).write_text(json.dumps(header))
+    (folder / saving.TENSORS).write_bytes(tensors.to_bytes(former, {}))
 
 
 def test_simulated_screens_tell_what_acts() -> None:

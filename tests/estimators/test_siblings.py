@@ -70,7 +70,7 @@ def test_sams_vae_with_a_mask_of_ones_is_cpa_vae(screen: Screen, basal_given_shi
     sams.mechanism.mask.logits.data.fill_(60.0)
     batch = double(Loader(screen.train).batch(slice(0, 50)))
     shift_noise, basal_noise = draw_noise(sams, batch, 4, torch.Generator().manual_seed(0))
-    present = batch.dosage.perturbations
+    present = batch.dosage.columns
     ours, theirs = (
         model(batch, model.mechanism.draw(present, shift_noise), basal_noise)
         for model in (sams, cpa)
@@ -112,9 +112,9 @@ def test_svae_plus_is_its_textbook_form(screen: Screen) -> None:
     conditions = [screen.condition_names[i] for i in screen.train.condition]
     table = pd.get_dummies(pd.Series(conditions))[["A", "A+B", "B", "C"]]
     received = torch.from_numpy(table.to_numpy(np.float64))
-    assert batch.dosage.perturbations.tolist() == [0, 1, 2, 3]
+    assert batch.dosage.columns.tolist() == [0, 1, 2, 3]
     shift_noise, noise = draw_noise(model.module, batch, 5, torch.Generator().manual_seed(0))
-    shifts = model.module.mechanism.draw(batch.dosage.perturbations, shift_noise)
+    shifts = model.module.mechanism.draw(batch.dosage.columns, shift_noise)
     values = model.module(batch, shifts, noise)
     expected = textbook_svae_plus(model, batch, received, shift_noise.mask, noise)
     torch.testing.assert_close(objective.log_weights(values, batch), expected)
@@ -148,7 +148,7 @@ def test_one_epoch_of_minibatches_sums_to_the_full_elbo(
     basal_noise = module.encoder.noise(len(screen.train), 4, rng)
 
     def values(batch: Batch, start: int) -> LogWeights:
-        present = batch.dosage.perturbations
+        present = batch.dosage.columns
         own_noise = type(shift_noise)(*(noise[:, present] for noise in shift_noise))
         rows = slice(start, start + len(batch.counts))
         return module(batch, module.mechanism.draw(present, own_noise), basal_noise[:, rows])
@@ -186,7 +186,7 @@ def test_svae_plus_takes_a_combination_as_a_perturbation_of_its_own(
     loader = Loader(screen.train, encoding=plus.encoding)
     cells = [len(screen.train.of(name)) for name in ("A", "A+B", "B", "C")]
     assert loader.cells_per_column.tolist() == cells == [30] * 4
-    assert loader.batch(slice(None)).cells_per_perturbation.tolist() == cells
+    assert loader.batch(slice(None)).cells_per_column.tolist() == cells
     assert Loader(screen.train).cells_per_column.tolist() == [60, 60, 30]
     shift = plus.embeddings()
     assert np.abs(shift.loc["A"] + shift.loc["B"] - shift.loc["A+B"]).max() > 0.01

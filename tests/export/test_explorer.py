@@ -107,7 +107,7 @@ def test_real_values_are_written_as_they_are(tmp_path: Path) -> None:
 
 def test_who_responds_is_a_column(tmp_path: Path) -> None:
     screen = half_dead(n_cells=200)
-    model = samsvae.SAMSVAE(screen, n_latent=3, n_hidden=6, response="learned").train(**TRAINING)
+    model = samsvae.SAMSVAE(screen, n_latent=3, n_hidden=6, learn_responders=True).train(**TRAINING)
     adata = written(model, screen, tmp_path)
     table = model.responders(screen, n_particles=10, progress=False).cells.set_index("cell")
     told = adata.obs["response_probability"]

@@ -38,6 +38,6 @@ ROWS = [
 
 def dense(dosage: Dosage, n_perturbations: int) -> np.ndarray:
     matrix = np.zeros((len(dosage.dose), n_perturbations), np.float32)
-    columns = dosage.perturbations[dosage.position].numpy()
+    columns = dosage.columns[dosage.position].numpy()
     np.add.at(matrix, (np.arange(len(matrix))[:, None], columns), dosage.dose.numpy())
     return matrix

@@ -226,11 +226,11 @@ class Recorded:
             ),
             a["input.cells_per_perturbation"],
         )
-        self.everyone = self.batch.dosage.perturbations
+        self.everyone = self.batch.dosage.columns
         mechanism, basal = self.model.mechanism, self.basal_name
         self.noise = self._noise()
         self.shifts = mechanism.draw(self.everyone, self.noise)
-        context = mechanism.context(self.batch.dosage, self.shifts)
+        context = mechanism.context(self.batch, self.shifts)
         self.basal = self.model.encoder.posterior(self.batch, context)
         self.moved: Any = 0  # from basal to what the file records
         if basal == "state" and isinstance(mechanism, AdditiveShift):

@@ -19,7 +19,7 @@ from samsvae.data.loader import Loader
 from samsvae.estimators import ESTIMATORS
 from samsvae.settings.train import TrainSettings
 from samsvae.train import loop
-from samsvae.train.processes import Alone, Processes, processes
+from samsvae.train.processes import Processes, SingleProcess, processes
 from samsvae.types import Batch
 
 TESTS = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def run(*arguments: object, n_processes: int = 2) -> subprocess.CompletedProcess
 
 
 def double(batch: Batch) -> Batch:
-    floats = ("counts", "library_size", "covariates", "cells_per_perturbation")
+    floats = ("counts", "library_size", "covariates", "cells_per_column")
     dosage = batch.dosage._replace(dose=batch.dosage.dose.double())
     return batch._replace(dosage=dosage, **{n: getattr(batch, n).double() for n in floats})
 
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def alone(kind: str) -> dict[str, torch.Tensor]:
-    return steps(kind, Alone())
+    return steps(kind, SingleProcess())
 
 
 if __name__ == "__main__":

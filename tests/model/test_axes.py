@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from helpers.screens import make_adata, read
 from samsvae.data.loader import Loader
 from samsvae.estimators.base import Estimator
 from samsvae.model.mechanism import AdditiveShift
-from samsvae.model.vae import PerturbationVAE, rotated
+from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Batch, Shifts
 
 CASES: dict[str, tuple[type[Estimator], dict[str, Any]]] = {
@@ -43,7 +44,7 @@ class Problem:
         estimator = kind(screen, n_latent=5, n_hidden=8, **own)
         self.model: PerturbationVAE = estimator.module.double()
         assert isinstance(self.model.mechanism, AdditiveShift)
-        self.model.mechanism.dense = True
+        self.model.mechanism.masks_fixed = True
         rng = torch.Generator().manual_seed(0)
         for parameter in self.model.parameters():  # none of them is 0
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng).double()
@@ -57,8 +58,8 @@ class Problem:
         self.turn = torch.from_numpy(np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0])
 
     def shifts(self, model: PerturbationVAE) -> Tensor:
-        """Return the means of the embeddings, `1 perturbation latent`."""
-        mechanism, asked = model.mechanism, self.batch.dosage.perturbations
+        """Return the means of the embeddings, `1 column latent`."""
+        mechanism, asked = model.mechanism, self.batch.dosage.columns
         assert isinstance(mechanism, AdditiveShift)
         ones = torch.ones(len(asked), 5, dtype=torch.float64)
         return mechanism.embedding.mean(asked, ones)[None].detach()
@@ -66,14 +67,18 @@ class Problem:
     def densities(self, model: PerturbationVAE, basal: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(x | z) at the means of the shifts, and log p(z_basal), `cell`."""
         shifts = Shifts(self.shifts(model), {})
-        context = model.mechanism.context(self.batch.dosage, shifts)
-        hidden = model.decoded(basal, context, self.batch.covariates)
+        hidden = model.hidden(self.batch, shifts, basal)
         prior = model.encoder.prior().log_prob(basal).sum(-1)
         return model.likelihood.log_prob(hidden, self.batch), prior
 
     def posterior(self, model: PerturbationVAE) -> torch.distributions.Normal:
-        context = model.mechanism.context(self.batch.dosage, Shifts(self.shifts(model), {}))
-        return model.encoder.posterior(self.batch, context)
+        return model.posterior(self.batch, Shifts(self.shifts(model), {}))
+
+
+def rotated(model: PerturbationVAE, matrix: Tensor) -> PerturbationVAE:
+    copy = deepcopy(model)
+    copy.rotate(matrix)
+    return copy
 
 
 @pytest.fixture
@@ -119,7 +124,7 @@ def test_moving_the_origin_leaves_single_perturbations_as_likely(name: str, basa
     given = Problem(name, combinations=False)
     offset = torch.tensor([0.5, -1.0, 0.0, 2.0, 0.3], dtype=torch.float64)
     before, posterior = given.densities(given.model, basal)[0], given.posterior(given.model).loc
-    given.model.move(offset)
+    given.model.translate(offset)
     after = given.densities(given.model, basal)[0]
     perturbed = (given.batch.dosage.dose != 0).any(1)
     assert 0 < int(perturbed.sum()) < len(perturbed)

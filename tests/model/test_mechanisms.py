@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from helpers.tensors import normal, seeded
 from samsvae.model.embedding import Embedding, FreeEmbedding, MaskedEmbedding, PointEmbedding
 from samsvae.model.mask import MASKS, FullMask, Mask, MaskPrior
-from samsvae.model.mechanism import AdditiveShift, Concatenate, HillResponse, Mechanism
+from samsvae.model.mechanism import AdditiveShift, Concatenate, HillCurve, Mechanism
 from samsvae.model.networks import MLP, JointLinear
-from samsvae.types import Dosage, Shifts
+from samsvae.types import Batch, Dosage, Shifts
 
 N_PERTURBATIONS, N_LATENT, N_CELLS, N_PARTICLES = 5, 3, 4, 2
 SIZE = (N_PERTURBATIONS, N_LATENT)
 
 
 DOSAGE = Dosage(
-    perturbations=torch.tensor([3, 0, 4]),
+    columns=torch.tensor([3, 0, 4]),
     position=torch.tensor([[0, 1], [2, 0], [1, 0], [0, 0]]),
     dose=torch.tensor([[1.0, 0.4], [2.5, 0.0], [0.7, 1.3], [0.0, 0.0]], dtype=torch.float64),
 )
@@ -36,7 +36,7 @@ def dense(dosage: Dosage, doses: Tensor | None = None) -> Tensor:
     rows = torch.zeros(len(dosage.dose), N_PERTURBATIONS, dtype=torch.float64)
     values = dosage.dose if doses is None else doses
     for cell, slot in np.ndindex(*dosage.dose.shape):
-        rows[cell, dosage.perturbations[dosage.position[cell, slot]]] += values[cell, slot]
+        rows[cell, dosage.columns[dosage.position[cell, slot]]] += values[cell, slot]
     return rows
 
 
@@ -47,15 +47,15 @@ def shaken(mechanism: nn.Module) -> None:
             parameter.copy_(0.5 * normal(*parameter.shape, seed=seed))
 
 
-def hill() -> HillResponse:
-    return HillResponse(torch.ones(N_PERTURBATIONS))
+def hill() -> HillCurve:
+    return HillCurve(torch.ones(N_PERTURBATIONS))
 
 
 def additive(
-    mask: type[Mask], embedding: str = "point", response: Callable[[], HillResponse | None] = hill
+    mask: type[Mask], embedding: str = "point", curve: Callable[[], HillCurve | None] = hill
 ) -> AdditiveShift:
     own_mask = FullMask(*SIZE) if mask is FullMask else mask(*SIZE, MaskPrior())
-    mechanism = AdditiveShift(own_mask, EMBEDDINGS[embedding](), response=response())
+    mechanism = AdditiveShift(own_mask, EMBEDDINGS[embedding](), dose_response=curve())
     shaken(mechanism)
     return mechanism
 
@@ -66,7 +66,7 @@ EMBEDDINGS: dict[str, Callable[[], Embedding]] = {
     "point": lambda: PointEmbedding(*SIZE),
 }
 EVERY_MASK: list[type[Mask]] = [*MASKS, FullMask]
-RESPONSES: dict[str, Callable[[], HillResponse | None]] = {"plain": lambda: None, "hill": hill}
+RESPONSES: dict[str, Callable[[], HillCurve | None]] = {"plain": lambda: None, "hill": hill}
 ADDITIVE: dict[str, Callable[[], AdditiveShift]] = {
     f"{mask.name}-{embedding}-{name}": partial(additive, mask, embedding, response)
     for mask in EVERY_MASK
@@ -90,9 +90,13 @@ def shift(request: pytest.FixtureRequest) -> AdditiveShift:
     return ADDITIVE[request.param]()
 
 
+def cells(dosage: Dosage) -> Batch:
+    return Batch.without_data(dosage, torch.zeros(N_CELLS, 0))
+
+
 def drawn(mechanism: Mechanism, *, closed_form: bool = False) -> Shifts:
-    noise = mechanism.noise(DOSAGE.perturbations, N_PARTICLES, seeded(0))
-    return mechanism.draw(DOSAGE.perturbations, noise, closed_form=closed_form)
+    noise = mechanism.noise(DOSAGE.columns, N_PARTICLES, seeded(0))
+    return mechanism.draw(DOSAGE.columns, noise, closed_form=closed_form)
 
 
 @pytest.mark.parametrize("closed_form", [False, True])
@@ -106,7 +110,7 @@ def test_draws_pay_for_every_variable(mechanism: Mechanism, closed_form: bool) -
 
 
 def test_the_parts_have_the_widths_that_are_said(mechanism: Mechanism) -> None:
-    context = mechanism.context(DOSAGE, drawn(mechanism))
+    context = mechanism.context(cells(DOSAGE), drawn(mechanism))
     encoder = MLP((mechanism.n_context,), 6, 1).double()
     decoder = MLP(mechanism.state_widths, 6, 1).double()
     assert encoder(context).shape[-2:] == (N_CELLS, 6)
@@ -114,7 +118,7 @@ def test_the_parts_have_the_widths_that_are_said(mechanism: Mechanism) -> None:
 
 
 def state_of(mechanism: Mechanism, dosage: Dosage) -> Tensor:
-    state, *_ = mechanism.apply_to(BASAL, mechanism.context(dosage, drawn(mechanism)))
+    state, *_ = mechanism.apply_to(BASAL, mechanism.context(cells(dosage), drawn(mechanism)))
     assert isinstance(state, Tensor)
     return state
 
@@ -131,9 +135,9 @@ def test_metrics_are_numbers(mechanism: Mechanism) -> None:
 
 
 def test_a_shift_is_the_mask_times_the_embedding_given_the_mask(shift: AdditiveShift) -> None:
-    noise = shift.noise(DOSAGE.perturbations, N_PARTICLES, seeded(0))
-    mask = shift.mask.draw(DOSAGE.perturbations, noise.mask)
-    embedding = shift.embedding.draw(DOSAGE.perturbations, mask.value, noise.embedding)
+    noise = shift.noise(DOSAGE.columns, N_PARTICLES, seeded(0))
+    mask = shift.mask.draw(DOSAGE.columns, noise.mask)
+    embedding = shift.embedding.draw(DOSAGE.columns, mask.value, noise.embedding)
     found, (value, paid) = drawn(shift), (mask.value * embedding.value, {})
     for part, draw in ((shift.mask, mask), (shift.embedding, embedding)):
         if part.variable is not None:
@@ -148,15 +152,15 @@ def test_a_shift_is_the_mask_times_the_embedding_given_the_mask(shift: AdditiveS
 
 
 def test_shifts_add_up_by_their_doses(shift: AdditiveShift) -> None:
-    shifts, response = drawn(shift), shift.response
+    shifts, response = drawn(shift), shift.dose_response
     rows = dense(DOSAGE, None if response is None else response(DOSAGE))
-    expected = rows[:, DOSAGE.perturbations] @ shifts.value
-    (state,) = shift.apply_to(BASAL, shift.context(DOSAGE, shifts))
+    expected = rows[:, DOSAGE.columns] @ shifts.value
+    (state,) = shift.apply_to(BASAL, shift.context(cells(DOSAGE), shifts))
     torch.testing.assert_close(state - BASAL, expected)
 
 
 def test_a_gradient_reaches_every_parameter_of_the_shifts(shift: AdditiveShift) -> None:
-    context = shift.context(DOSAGE, drawn(shift))
+    context = shift.context(cells(DOSAGE), drawn(shift))
     parameters = list(shift.parameters())
     for gradient in torch.autograd.grad((context**2).sum(), parameters):
         assert torch.all(torch.isfinite(gradient))
@@ -179,13 +183,13 @@ def test_concatenate_leaves_the_dosage_to_the_decoder() -> None:
     state = decoder.state_dict()
     parts_of_first = [state.pop(f"first.weights.{part}") for part in range(2)]
     side_by_side.load_state_dict(state | {"first.weights.0": torch.cat(parts_of_first)})
-    parts = mechanism.apply_to(BASAL, mechanism.context(DOSAGE, drawn(mechanism)))
+    parts = mechanism.apply_to(BASAL, mechanism.context(cells(DOSAGE), drawn(mechanism)))
     whole = torch.cat([BASAL, dense(DOSAGE).expand(N_PARTICLES, -1, -1)], -1)
     torch.testing.assert_close(decoder(*parts), side_by_side(whole))
 
 
 REPEATED = Dosage(
-    perturbations=torch.tensor([2, 1]),
+    columns=torch.tensor([2, 1]),
     position=torch.tensor([[0, 0, 1], [1, 1, 0], [0, 0, 0], [0, 0, 0]]),
     dose=torch.tensor(
         [[1.0, 2.0, 0.5], [0.3, 0.3, 0.0], [0.0, 1.5, 0.0], [0.0, 0.0, 0.0]]
@@ -224,9 +228,9 @@ def of_doses(*doses: float) -> Dosage:
     return Dosage(torch.tensor([1]), position, torch.tensor(doses, dtype=torch.float64)[:, None])
 
 
-def fixed_hill(half_dose: float, slope: float) -> HillResponse:
+def fixed_hill(half_dose: float, slope: float) -> HillCurve:
     """Return a response of which only the second perturbation is this."""
-    response = HillResponse(torch.tensor([7.0, half_dose, 9.0], dtype=torch.float64))
+    response = HillCurve(torch.tensor([7.0, half_dose, 9.0], dtype=torch.float64))
     response.log_slope.data[1] = np.log(slope)
     return response
 
@@ -260,7 +264,7 @@ def test_the_hill_response_is_zero_without_a_dose_with_a_finite_gradient(
 
 def test_a_hill_response_starts_at_one_half_at_the_given_doses_with_slope_one() -> None:
     start = torch.tensor([0.1, 5.0, 30.0], dtype=torch.float64)
-    response, every = HillResponse(start), torch.arange(3)
+    response, every = HillCurve(start), torch.arange(3)
     torch.testing.assert_close(response.log_slope.exp(), torch.ones_like(start))
     values = response(Dosage(every, every[:, None], start[:, None]))
     torch.testing.assert_close(values, torch.full_like(values, 0.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from samsvae import CPAVAE, SAMSVAE, objective
 from samsvae.data.loader import Loader
 from samsvae.estimators.base import Estimator
 from samsvae.inference.latent import draw_shifts
-from samsvae.model.mechanism import Responders, every_pattern
+from samsvae.model.mechanism import Responding, all_patterns
 from samsvae.types import Batch, Shifts
 
 KINDS = [SAMSVAE, CPAVAE]
@@ -23,7 +24,7 @@ def moved(kind: type[Estimator]) -> tuple[Estimator, Batch, Shifts, Tensor]:
     """Return a model away from its start, all cells, and what is drawn of them."""
     screen = read(make_adata(n_cells=60))
     sizes = SMALL if kind is SAMSVAE else {"n_latent": 4, "n_hidden": 8}
-    model = kind(screen, response="learned", **sizes)
+    model = kind(screen, learn_responders=True, **sizes)
     torch.manual_seed(0)
     module = model.module.double()
     with torch.no_grad():
@@ -31,14 +32,19 @@ def moved(kind: type[Estimator]) -> tuple[Estimator, Batch, Shifts, Tensor]:
             parameter.add_(0.3 * torch.randn_like(parameter))
     batch = _double(Loader(screen, sgrnas=()).batch(slice(None)))
     generator = torch.Generator().manual_seed(0)
-    shifts = draw_shifts(module, batch.dosage.perturbations, 3, generator)
+    shifts = draw_shifts(module, batch.dosage.columns, 3, generator)
     return model, batch, shifts, module.encoder.noise(60, 3, generator).double()
+
+
+def responding(model: Estimator) -> Responding:
+    assert isinstance(model.module.mechanism, Responding)
+    return model.module.mechanism
 
 
 def _double(batch: Batch) -> Batch:
     dosage = batch.dosage._replace(dose=batch.dosage.dose.double())
     rest = (batch.counts, batch.library_size, batch.covariates)
-    return Batch(*(x.double() for x in rest), dosage, batch.cells_per_perturbation.double())
+    return Batch(*(x.double() for x in rest), dosage, batch.cells_per_column.double())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,16 +52,15 @@ def test_the_weight_is_the_sum_over_all_that_may_act(kind: type[Estimator]) -> N
     model, batch, shifts, noise = moved(kind)
     module, dosage = model.module, batch.dosage
     weights = module(batch, shifts, noise)
-    assert module.mechanism.responders is not None
-    pi = module.mechanism.responders.probability()
+    mechanism = responding(model)
+    pi = mechanism.probability()
     total = torch.full((3, 60), -math.inf, dtype=torch.float64)
     for w in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)):
         given = torch.tensor(w, dtype=torch.float64)
-        context = module.mechanism.context(
-            dosage._replace(dose=dosage.dose * given, acting=None), shifts
-        )
-        likelihood, basal = module.given(context, batch, noise)
-        own = pi[dosage.perturbations[dosage.position]]
+        received = dosage._replace(dose=dosage.dose * given, acting=None)
+        context = mechanism.context(batch._replace(dosage=received), shifts)
+        likelihood, basal = module.cell_terms(context, batch, noise)
+        own = pi[dosage.columns[dosage.position]]
         prior = torch.where(given == 1, own, 1 - own)
         prior = torch.where(dosage.dose != 0, prior, 0.5)  # both alike: it sums to 1
         total = torch.logaddexp(total, prior.log().sum(-1) + likelihood + basal)
@@ -72,9 +77,8 @@ def test_control_cells_are_untouched(kind: type[Estimator]) -> None:
     model, batch, shifts, noise = moved(kind)
     control = (batch.dosage.dose == 0).all(1)
     learned = model.module(batch, shifts, noise)
-    responders, model.module.mechanism.responders = model.module.mechanism.responders, None
+    model.module.mechanism = responding(model).inner
     plain = model.module(batch, shifts, noise)
-    assert isinstance(responders, Responders)
     assert control.any()
     both = (objective.predictive_log_weights(w)[:, control] for w in (learned, plain))
     torch.testing.assert_close(*both)
@@ -86,12 +90,10 @@ def test_control_cells_are_untouched(kind: type[Estimator]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_where_all_respond_it_is_the_model_without(kind: type[Estimator]) -> None:
     model, batch, shifts, noise = moved(kind)
-    responders = model.module.mechanism.responders
-    assert responders is not None
     with torch.no_grad():
-        responders.logits.fill_(1e4)
+        responding(model).logits.fill_(1e4)
     learned = model.module(batch, shifts, noise, closed_form=True)
-    model.module.mechanism.responders = None
+    model.module.mechanism = responding(model).inner
     plain = model.module(batch, shifts, noise, closed_form=True)
     for name in ("likelihood", "basal"):
         torch.testing.assert_close(getattr(learned, name), getattr(plain, name))
@@ -99,8 +101,9 @@ def test_where_all_respond_it_is_the_model_without(kind: type[Estimator]) -> Non
 
 def test_responding_weighs_the_branches() -> None:
     model, batch, shifts, noise = moved(CPAVAE)
-    found = model.module.responding(batch, shifts, noise)
-    branches = model.module.branches(batch, shifts, noise, closed_form=True)
+    found = model.module.with_responses(batch, shifts, noise).dosage.acting
+    terms = partial(model.module.cell_terms, closed_form=True)
+    branches = responding(model).branches(terms, batch, shifts, noise)
     value = (branches.likelihood + branches.basal).mean(1) + branches.log_prior
     cell = int(torch.nonzero(batch.dosage.dose.ne(0).sum(1) == 2)[0])
     p = (value[:, cell] - value[:, cell].max()).exp()
@@ -112,30 +115,31 @@ def test_only_reagents_of_the_cells_get_a_gradient() -> None:
     model, batch, shifts, noise = moved(CPAVAE)
     single = batch.dosage._replace(dose=batch.dosage.dose * (batch.dosage.position == 1))
     model.module(batch._replace(dosage=single), shifts, noise).likelihood.sum().backward()
-    responders = model.module.mechanism.responders
-    assert responders is not None
-    assert responders.logits.grad is not None
-    nonzero = responders.logits.grad.nonzero().flatten().tolist()
-    assert nonzero == [int(batch.dosage.perturbations[1])]
+    logits = responding(model).logits
+    assert logits.grad is not None
+    nonzero = logits.grad.nonzero().flatten().tolist()
+    assert nonzero == [int(batch.dosage.columns[1])]
 
 
 def test_patterns() -> None:
-    found = every_pattern(3, torch.zeros(1, dtype=torch.float64))
+    found = all_patterns(3, torch.zeros(1, dtype=torch.float64))
     assert found.dtype == torch.float64
     assert len({tuple(row) for row in found.tolist()}) == 8
     assert found[0].sum() == 0
     assert found[-1].sum() == 3
-    assert every_pattern(0, torch.zeros(1)).shape == (1, 0)
+    assert all_patterns(0, torch.zeros(1)).shape == (1, 0)
 
 
 def test_the_prior_of_a_set_is_a_product() -> None:
-    _, batch, _, _ = moved(CPAVAE)
-    responders = Responders(3).double()
+    model, batch, _, _ = moved(CPAVAE)
+    inner = model.module.mechanism.additive
+    assert inner is not None
+    responders = Responding(inner, 3).double()
     with torch.no_grad():
         responders.logits.copy_(torch.tensor([0.3, -1.0, 2.0]))
-    acting = every_pattern(2, responders.logits)
+    acting = all_patterns(2, responders.logits)
     log_prior = responders.log_prior(batch.dosage, acting)
     torch.testing.assert_close(log_prior.exp().sum(0), torch.ones(60, dtype=torch.float64))
     pair = int(torch.nonzero(batch.dosage.dose.ne(0).sum(1) == 2)[0])
-    pi = responders.probability().detach()[batch.dosage.perturbations[batch.dosage.position[pair]]]
+    pi = responders.probability().detach()[batch.dosage.columns[batch.dosage.position[pair]]]
     assert log_prior[1, pair].item() == pytest.approx(math.log(pi[0] * (1 - pi[1])))

@@ -34,7 +34,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     screen = read(make_adata(), batch_key="batch")
     kinds: dict[str, Callable[[], Any]] = {
         "sams-vae": lambda: samsvae.SAMSVAE(screen, **SMALL),
-        "cpa-vae learned": lambda: samsvae.CPAVAE(screen, n_latent=4, response="learned"),
+        "cpa-vae learned": lambda: samsvae.CPAVAE(screen, n_latent=4, learn_responders=True),
         "svae-plus": lambda: samsvae.SVAEPlus(screen, n_latent=4, n_hidden=8),
     }
     model = kinds[request.param]()

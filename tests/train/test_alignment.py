@@ -50,7 +50,7 @@ def test_the_phases_are_told(screen: samsvae.Screen) -> None:
     assert history["mask_sparsity"].isna().tolist() == 3 * [True] + 3 * [False]
     assert (history["mask"][:3] == 0).all()  # open masks cost nothing
     assert history["is_best"].iloc[3]  # whatever was before: those were models of another kind
-    assert not mechanism_of(model).dense
+    assert not mechanism_of(model).masks_fixed
     alone = fitted(screen, alignment="none").history
     assert "is_aligned" not in alone
     assert (alone["mask"] != 0).all()
@@ -65,7 +65,7 @@ def test_some_perturbations_tell_the_axes_of_all(monkeypatch: pytest.MonkeyPatch
     turned = (planted + 0.01 * rng.normal(size=planted.shape)) @ np.linalg.qr(
         rng.normal(size=(4, 4))
     )[0]
-    monkeypatch.setattr(alignment, "_PERTURBATIONS", 60)
+    monkeypatch.setattr(alignment, "_MAX_COLUMNS", 60)
     offset, matrix = alignment._sparsest_axes(turned, scale, 0)
     found = (turned - offset) @ matrix
     assert (np.abs(found) > 0.3).sum() == (planted != 0).sum()
@@ -145,7 +145,7 @@ def test_an_interrupted_model_answers_with_masks(
     monkeypatch.setattr(PlainStep, "__call__", interrupting)
     with pytest.raises(samsvae.TrainingInterrupted):
         model.train(**QUICK, checkpoint=tmp_path / "checkpoint")
-    assert not mechanism_of(model).dense
+    assert not mechanism_of(model).masks_fixed
     asked: dict[str, Any] = {"n_particles": 50, "n_draws": 0, "progress": False}
     effects = model.effects(["A"], **asked)
     model.save(tmp_path / "model")
@@ -158,7 +158,7 @@ def test_an_interrupted_model_answers_with_masks(
 def test_masks_start_from_evidence(kind: type) -> None:
     mask = kind(3, 4, MaskPrior(prob=0.1, a=1.0, b=9.0))
     evidence = torch.tensor([[4.0, -1.0, 0.0, 90.0]] * 3)
-    mask.update(evidence, torch.tensor([True, True, False]), farthest=8.0)
+    mask.update(evidence, torch.tensor([True, True, False]), logit_bound=8.0)
     expected = (mask.prior_logit() + evidence).clamp(-8, 8)
     torch.testing.assert_close(mask.logit().detach(), expected, rtol=1e-5, atol=1e-5)
 

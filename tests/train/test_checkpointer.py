@@ -20,8 +20,8 @@ from helpers.screens import SMALL, make_adata, read
 from samsvae.errors import LostProcessError
 from samsvae.estimators import base
 from samsvae.storage import tensors as files
-from samsvae.train import loop
-from samsvae.train.processes import Alone
+from samsvae.train import loop, validator
+from samsvae.train.processes import SingleProcess
 from samsvae.train.step import PlainStep
 from samsvae.train.validator import ValidElbo, valid_elbo
 
@@ -126,7 +126,7 @@ def test_the_best_model_and_patience_go_on(
         elbo, mc_se = valid_elbo(*args)
         return ValidElbo(-elbo, mc_se)
 
-    monkeypatch.setattr(loop, "valid_elbo", worse)
+    monkeypatch.setattr(validator, "valid_elbo", worse)
     whole = fitted(screen, tmp_path / "whole", patience=4)
     assert whole.history["valid_elbo"].idxmax() == 0
     assert whole.history["step"].iloc[-1] == 50
@@ -193,7 +193,7 @@ def test_checkpoint_of_another_run(
         fitted(other, tmp_path / "checkpoint", resume=True, **settings)
 
 
-class Lost(Alone):
+class Lost(SingleProcess):
     """One of several processes, of which another dies over an evaluation of validation cells."""
 
     def __init__(self, evaluation: int) -> None:

@@ -42,8 +42,8 @@ def test_resident_batches_are_the_loaders(rows: np.ndarray | slice) -> None:
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
     n = len(SCREEN.perturbations)
     np.testing.assert_array_equal(dense(ours.dosage, n), dense(theirs.dosage, n))
-    assert len(ours.dosage.perturbations) == min(position.numel() * loader.n_slots, n)
-    shares = [x.cells_per_perturbation[x.dosage.position] for x in (ours, theirs)]
+    assert len(ours.dosage.columns) == min(position.numel() * loader.n_slots, n)
+    shares = [x.cells_per_column[x.dosage.position] for x in (ours, theirs)]
     received = theirs.dosage.dose != 0
     assert torch.equal(shares[0][received], shares[1][received])
 
@@ -110,7 +110,7 @@ def steps_of(
 
 
 def double(batch: Any) -> Any:
-    floats = ("counts", "library_size", "covariates", "cells_per_perturbation")
+    floats = ("counts", "library_size", "covariates", "cells_per_column")
     dosage = batch.dosage._replace(dose=batch.dosage.dose.double())
     return batch._replace(dosage=dosage, **{n: getattr(batch, n).double() for n in floats})
 

@@ -22,7 +22,7 @@ from samsvae.model.mask import BernoulliMask
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native
 from samsvae.storage import tensors as files
-from samsvae.train import loop, phases
+from samsvae.train import phases, validator
 from samsvae.train.phases import parameter_groups
 from samsvae.train.step import PlainStep, draw_noise
 from samsvae.train.validator import ValidElbo, valid_elbo
@@ -159,7 +159,7 @@ def test_patience(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> No
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         return ValidElbo(next(told), 0.01)
 
-    monkeypatch.setattr(loop, "valid_elbo", elbo)
+    monkeypatch.setattr(validator, "valid_elbo", elbo)
     model = fitted(screen, max_steps=100, patience=2)
     assert model.history["valid_elbo"].tolist() == [-3.0, -4.0, -2.0, -2.0, -2.5]
     kept = model.module.state_dict()

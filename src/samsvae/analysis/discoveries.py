@@ -60,7 +60,7 @@ def discoveries(
     cells
         "all": the effect on the cells that received a condition; "responders": on those in which it
         acts, each cell counting as much as is probable that it responds (`model.responders`; for
-        models with `response="learned"`). `n_cells` is then how many are expected to.
+        models with `learn_responders=True`). `n_cells` is then how many are expected to.
     scale
         "log", "normalized" or "mean", as in `model.effects`; at the cells' own library sizes.
     n_particles

@@ -74,7 +74,7 @@ class EffectPosterior:
     cells
         "all", or "responders": each cell counts as much as is probable that what it received acts
         in it (all of it, of a combination), so that the effect is not diluted by cells that do not
-        respond; for models with `response="learned"`. A condition has then as many cells as are
+        respond; for models with `learn_responders=True`. A condition has then as many cells as are
         expected to respond.
     progress
         Show a progress bar over these cells.

@@ -13,7 +13,7 @@ from samsvae.cli.commands.reproduce import reproduce
 from samsvae.cli.commands.scoring import compare, evaluate, report
 from samsvae.cli.commands.training import demo, train
 from samsvae.errors import InputError
-from samsvae.ops.ranks import started_together
+from samsvae.ops.device import started_together
 
 app = App(
     name="samsvae",

@@ -58,7 +58,7 @@ class Loader:
         """Return some cells, by position; their counts from another source, if it is given."""
         screen = self.screen
         received = self._named(rows)
-        n_t = self.cells_per_column[received.perturbations.numpy()]
+        n_t = self.cells_per_column[received.columns.numpy()]
         return Batch(
             (source or self.source).rows(rows).to(self.device, non_blocking=True),
             self._tensor(screen.library_size[rows]),
@@ -87,9 +87,9 @@ class Loader:
             return received
         return received._replace(reagent=torch.from_numpy(self._reagent[rows]))
 
-    def perturbations(self, rows: np.ndarray | slice) -> torch.Tensor:
+    def columns_of(self, rows: np.ndarray | slice) -> torch.Tensor:
         """Return the columns of dosage that some cells received, as `batch` lists them."""
-        return self._named(rows).perturbations.to(self.device)
+        return self._named(rows).columns.to(self.device)
 
     @property
     def present(self) -> torch.Tensor:
@@ -106,14 +106,14 @@ class Loader:
 
 
 def encode(dosage: sp.csr_matrix, n_slots: int) -> Dosage:
-    """Return rows of dosage as lists of the perturbations that occur in them.
+    """Return rows of dosage as lists of the columns that occur in them.
 
     Parameters
     ----------
     dosage
-        `cell perturbation`, sparse.
+        `cell column`, sparse.
     n_slots
-        Most perturbations of a cell: the width of the lists.
+        Largest number of perturbations of a cell: the width of the lists.
     """
     return _named(*_slots(dosage, n_slots))
 
@@ -129,14 +129,14 @@ def _slots(dosage: sp.csr_matrix, n_slots: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _named(received: np.ndarray, dose: np.ndarray) -> Dosage:
-    """Return the slots of some cells, as lists of the perturbations that occur in them."""
-    perturbations, position = np.unique(received, return_inverse=True)
-    if len(perturbations) > 0 and perturbations[0] < 0:  # empty slots still point at something
-        perturbations, position = perturbations[1:], np.maximum(position - 1, 0)
-    if len(perturbations) == 0:  # controls only: so do they
-        perturbations = np.zeros(1, np.int64)
+    """Return the slots of some cells, as lists of the columns that occur in them."""
+    columns, position = np.unique(received, return_inverse=True)
+    if len(columns) > 0 and columns[0] < 0:  # empty slots still point at something
+        columns, position = columns[1:], np.maximum(position - 1, 0)
+    if len(columns) == 0:  # controls only: so do they
+        columns = np.zeros(1, np.int64)
     return Dosage(
-        torch.from_numpy(perturbations),
+        torch.from_numpy(columns),
         torch.from_numpy(position.reshape(received.shape)),
         torch.from_numpy(dose),
     )

@@ -77,8 +77,8 @@ class ResidentCells:
         `cell covariate`.
     dosage
         Of all cells: what each received.
-    cells_per_perturbation
-        n_t of every perturbation of the model, `perturbation`.
+    cells_per_column
+        n_t of every perturbation of the model, `column`.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class ResidentCells:
         library_size: Tensor,
         covariates: Tensor,
         dosage: Dosage,
-        cells_per_perturbation: Tensor,
+        cells_per_column: Tensor,
     ) -> None:
         self.counts = counts
         self.library_size, self.covariates = library_size, covariates
-        self.received = dosage.perturbations[dosage.position]  # cell slot
+        self.received = dosage.columns[dosage.position]  # cell slot
         self.dose, self.reagent = dosage.dose, dosage.reagent
-        self.cells_per_perturbation = cells_per_perturbation.clamp(min=1)
+        self.cells_per_column = cells_per_column.clamp(min=1)
 
     def batch(self, rows: Tensor) -> Batch:
         """Return some cells, by position.
@@ -102,19 +102,19 @@ class ResidentCells:
         batch does not need stands there as perturbation 0: drawn, but received by no cell.
         """
         received = self.received[rows]
-        n_perturbations = max(1, min(received.numel(), len(self.cells_per_perturbation)))
-        perturbations, position = distinct(received, n_perturbations)
+        n_columns = max(1, min(received.numel(), len(self.cells_per_column)))
+        columns, position = distinct(received, n_columns)
         return Batch(
             self.counts.rows(rows),
             self.library_size[rows],
             self.covariates[rows],
             Dosage(
-                perturbations,
+                columns,
                 position,
                 self.dose[rows],
                 None if self.reagent is None else self.reagent[rows],
             ),
-            self.cells_per_perturbation[perturbations],
+            self.cells_per_column[columns],
         )
 
 

@@ -1,8 +1,4 @@
-"""What the members of the family share: hyperparameters, training, saving.
-
-What they answer is in `predictions`, `mechanisms` and `annotation`; each member has a file of
-its own.
-"""
+"""The base of the family: hyperparameters, training, saving; what it answers is in other files."""
 
 from __future__ import annotations
 
@@ -24,13 +20,14 @@ from samsvae.data.names import Encoding, Separate
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
 from samsvae.estimators import saving
-from samsvae.estimators.mechanisms import Mechanisms
+from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
 from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.estimators.predictions import Predictions
 from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
+from samsvae.estimators.trained import TrainedModel, delegated
 from samsvae.inference.latent import control_posterior
-from samsvae.inference.responders import settle_responders
+from samsvae.inference.responders import update_response_rates
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import LIKELIHOODS, Likelihood
 from samsvae.model.mechanism import Mechanism
@@ -57,7 +54,7 @@ class HasName(Protocol):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
+class Estimator(NetworkSettings, TrainedModel, ABC):
     """A model of a screen: its fields are its hyperparameters.
 
     Parameters
@@ -73,6 +70,20 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
     """
 
     screen: InitVar[Screen | TrainingMetadata] = field(kw_only=False)
+
+    iwelbo = delegated(Predictions, Predictions.iwelbo)
+    effects = delegated(Predictions, Predictions.effects)
+    dose_response = delegated(Predictions, Predictions.dose_response)
+    simulate = delegated(Predictions, Predictions.simulate)
+    cells = delegated(Predictions, Predictions.cells)
+    mask_probabilities = delegated(LatentSpace, LatentSpace.mask_probabilities)
+    embeddings = delegated(LatentSpace, LatentSpace.embeddings)
+    inclusion = delegated(LatentSpace, LatentSpace.inclusion)
+    dose_parameters = delegated(LatentSpace, LatentSpace.dose_parameters)
+    latent = delegated(LatentSpace, LatentSpace.latent)
+    mechanisms = delegated(Mechanisms, Mechanisms.mechanisms)
+    programs = delegated(Mechanisms, Mechanisms.programs)
+    responders = delegated(Responses, Responses.responders)
 
     def __post_init__(self, screen: Screen | TrainingMetadata) -> None:
         if not isinstance(screen, TrainingMetadata):
@@ -177,16 +188,13 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
         saved: Callable[[], None],
     ) -> Self:
         screen = self._trainable(chosen)
-        train, valid = (
-            Loader(cells, device, encoding=self.encoding, sgrnas=self._sgrnas)
-            for cells in (screen.train, screen.valid)
-        )
+        train, valid = (self._loader(cells, device) for cells in (screen.train, screen.valid))
         standard = self.module.encoder  # holds the input statistics, whatever it has learned
         self.module = self._built(chosen.seed).to(device)
         self.module.encoder.standardise_with(standard.center, standard.scale)
         identity = {"name": self.name, **self.hyperparameters}
-        if identity.get("response") == "all":
-            del identity["response"]  # as in checkpoints of before there was a choice
+        if not identity.get("learn_responders"):  # as in checkpoints of before there was a choice
+            identity.pop("learn_responders", None)
         history: list[dict[str, float]] = []
         training = Training(
             self.module,
@@ -201,18 +209,17 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
         try:
             training.run()
         except BaseException:
-            with suppress(Exception):  # the error that ended training is the one to be told
-                self._take(history, train)
+            with suppress(Exception):  # report the error that ended training, not a later one
+                self._finish(history, train)
             raise
-        self._take(history, train)
+        self._finish(history, train)
         return self
 
-    def _take(self, history: list[dict[str, float]], train: Loader) -> None:
-        """Take what training left: training that ends early leaves the best parameters so far."""
+    def _finish(self, history: list[dict[str, float]], train: Loader) -> None:
+        """Take over the history and the best parameters so far, even if training ended early."""
         self.history = pd.DataFrame(history)
         self.is_trained = bool(history)
-        if self.module.mechanism.responders is not None:
-            settle_responders(self.module, train)
+        update_response_rates(self.module, train)
         self._keep_control(train)
 
     def _keep_control(self, train: Loader) -> None:
@@ -220,9 +227,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
         control = np.flatnonzero(train.screen.is_control)
         if len(control) > _N_CONTROL:
             control = np.sort(np.random.default_rng(0).choice(control, _N_CONTROL, replace=False))
-        cells = Loader(
-            train.screen[control], train.device, encoding=self.encoding, sgrnas=self._sgrnas
-        )
+        cells = self._loader(train.screen[control], train.device)
         self.control_basal = control_posterior(self.module, cells)
 
     @takes(TrainSettings)
@@ -269,7 +274,7 @@ class Estimator(NetworkSettings, Predictions, Mechanisms, Responses, ABC):
 
     @property
     def _sizes(self) -> tuple[int, int]:
-        """Perturbations (as the model encodes them) and latent dimensions: T and L."""
+        """Columns of dosage, as the model encodes them, and latent dimensions L."""
         return len(self.encoding.columns), self.n_latent
 
     def _built(self, seed: int) -> PerturbationVAE:

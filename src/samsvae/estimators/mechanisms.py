@@ -14,15 +14,18 @@ from rich.progress import track
 
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, note
-from samsvae.estimators.trained import Trained
+from samsvae.estimators.trained import TrainedModel
 from samsvae.inference.latent import Batches, latent_means
 from samsvae.inference.mechanisms import loadings, movements, program_of
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.settings.arguments import checked
 
 
-class Shifts(Trained):
-    """Where perturbations move cells in latent space."""
+class LatentSpace:
+    """Where a trained model places cells, and how perturbations shift them."""
+
+    def __init__(self, model: TrainedModel) -> None:
+        self.model, self.module, self.metadata = model, model.module, model.metadata
 
     def mask_probabilities(self) -> pd.DataFrame:
         """Return the posterior probability that a perturbation shifts a latent dimension.
@@ -98,12 +101,12 @@ class Shifts(Trained):
         >>> list(model.inclusion().columns)[:5]
         ['perturbation', 'dimension', 'probability', 'prior', 'log_bayes_factor']
         """
-        self._check_answers(seed=0)
+        self.model.check_can_answer()
         mask = self._shift("masks").mask
         if mask.variable is None:
             raise InputError(
-                f"the mask of a {type(self).__name__} is all ones, not inferred, so there is no "
-                "evidence for it: embeddings() has its shifts, a SAMSVAE infers a mask"
+                f"the mask of a {type(self.model).__name__} is all ones, not inferred, so there "
+                "is no evidence for it: embeddings() has its shifts, a SAMSVAE infers a mask"
             )
         logit, prior_logit = mask.logit().detach().double(), mask.prior_logit().detach().double()
         probability = self.mask_probabilities()
@@ -136,10 +139,10 @@ class Shifts(Trained):
         InputError
             If the displacement is in proportion to the dose.
         """
-        response = self._shift("dose curves").response
-        if response is None:
+        curve = self._shift("dose curves").dose_response
+        if curve is None:
             raise InputError("displacements are in proportion to the dose: no saturating_dose")
-        both = torch.stack([response.log_half_dose, response.log_slope], 1).detach().exp()
+        both = torch.stack([curve.log_half_dose, curve.log_slope], 1).detach().exp()
         return self._by_perturbation(both, pd.Index(["half_dose", "slope"]))
 
     @checked
@@ -172,20 +175,23 @@ class Shifts(Trained):
         {'basal': 4, 'state': 4}
         """
         check_count("n_particles", n_particles)
-        return latent_means(self.module, self.loader(screen), n_particles, self._generator(seed))
+        return latent_means(
+            self.module, self.model.loader(screen), n_particles, self.model.generator(seed)
+        )
 
     def _shift(self, what: str) -> AdditiveShift:
-        if not isinstance(self.module.mechanism, AdditiveShift):
+        additive = self.module.mechanism.additive
+        if additive is None:
             raise InputError(
-                f"a {type(self).__name__} has no {what}: it displaces nothing in latent space"
+                f"a {type(self.model).__name__} has no {what}: it displaces nothing in latent space"
             )
-        return self.module.mechanism
+        return additive
 
     def _n_train_cells(self) -> pd.Series:
         """Return how many training cells received each perturbation (as the model encodes them)."""
-        received = self.encoding(self.metadata.received(self.metadata.conditions)) != 0
+        received = self.model.encoding(self.metadata.received(self.metadata.conditions)) != 0
         n_cells = received.T @ self.metadata.cells_per_condition
-        return pd.Series(n_cells, pd.Index(self.encoding.columns))
+        return pd.Series(n_cells, pd.Index(self.model.encoding.columns))
 
     def _by_perturbation(
         self, values: torch.Tensor, columns: pd.Index | None = None
@@ -193,7 +199,7 @@ class Shifts(Trained):
         """Return values by perturbation (as the model encodes them), unseen ones as NaN."""
         if columns is None:
             columns = pd.Index([f"z{i}" for i in range(values.shape[1])], name="latent")
-        index = pd.Index(self.encoding.columns, name="perturbation")
+        index = pd.Index(self.model.encoding.columns, name="perturbation")
         table = pd.DataFrame(values.double().cpu().numpy(), index, columns)
         unseen = set(self.metadata.registry.perturbations) - set(self.metadata.seen)
         table.loc[table.index.isin(unseen)] = np.nan
@@ -205,8 +211,8 @@ _DRAWS = 1000
 """Of masks and embeddings, by which a program's interval is told."""
 
 
-class Mechanisms(Shifts):
-    """What the latent dimensions stand for."""
+class Mechanisms(LatentSpace):
+    """What the latent dimensions of a trained model stand for."""
 
     @checked
     def mechanisms(self, *, n_genes: int = 10) -> pd.DataFrame:
@@ -322,8 +328,8 @@ class Mechanisms(Shifts):
         metadata, genes = self.metadata, np.array(self.metadata.registry.genes, object)
         batches = Batches(metadata.shares_of(None), metadata.registry.design)
         moving = pd.Index(sorted({name for names in table["perturbations"] for name in names}))
-        column = torch.from_numpy(pd.Index(self.encoding.columns).get_indexer(moving))
-        generator = self._generator(seed)
+        column = torch.from_numpy(pd.Index(self.model.encoding.columns).get_indexer(moving))
+        generator = self.model.generator(seed)
         dimensions = [int(str(name)[1:]) for name in table.index]
         moves = np.zeros((len(moving), len(table)), bool)
         for i, names in enumerate(table["perturbations"]):
@@ -347,7 +353,7 @@ class Mechanisms(Shifts):
                 steps=[sign, *(sign * ends)],
                 n_particles=n_particles,
                 batches=batches,
-                generator=self._generator(seed),
+                generator=self.model.generator(seed),
             )
             interval = np.sort([other.mean for other in others], axis=0)
             heard = np.flatnonzero(~metadata.unexpressed)

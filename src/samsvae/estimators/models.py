@@ -1,15 +1,4 @@
-"""What the models share that add up shifts with a prior.
-
-SAMS-VAE.
-
-CPA-VAE.
-
-SVAE+.
-
-The conditional VAE.
-
-The members of the family: chosen by name, loaded from where they were saved.
-"""
+"""The members of the family: SAMS-VAE, CPA-VAE, SVAE+ and the conditional VAE."""
 
 from __future__ import annotations
 
@@ -23,8 +12,9 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from samsvae._deprecated import takes_former_settings
 from samsvae.data.names import Encoding, Joint
-from samsvae.errors import InputError, check_range, unknown
+from samsvae.errors import InputError, check_range
 from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator, by_name
 from samsvae.estimators.trained import check_slots
@@ -32,7 +22,13 @@ from samsvae.inference.latent import BasalPosterior
 from samsvae.model.embedding import Embedding, FreeEmbedding, MaskedEmbedding, PointEmbedding
 from samsvae.model.encoder import Encoder, StateEncoder
 from samsvae.model.mask import MASKS, FullMask, Mask, MaskPrior, PointBetaBernoulliMask
-from samsvae.model.mechanism import AdditiveShift, Concatenate, HillResponse, Mechanism, Responders
+from samsvae.model.mechanism import (
+    AdditiveShift,
+    Concatenate,
+    HillCurve,
+    Mechanism,
+    Responding,
+)
 from samsvae.ops.device import resolve_device
 from samsvae.settings.arguments import checked
 from samsvae.settings.model import (
@@ -48,20 +44,17 @@ from samsvae.settings.model import (
 class AdditiveEstimator(ShiftSettings, Estimator):
     """A model whose perturbations add up to a shift of the state, each with a prior."""
 
-    def _additive(self, mask: Mask, embedding: Embedding) -> AdditiveShift:
-        response = None
+    def _additive(self, mask: Mask, embedding: Embedding) -> Mechanism:
+        curve = None
         if self.saturating_dose:
-            response = HillResponse(torch.from_numpy(self.metadata.median_dose).float())
-        return AdditiveShift(mask, embedding, response=response, responders=self._responders())
-
-    def _responders(self) -> Responders | None:
-        if self.response not in ("all", "learned"):
-            raise unknown("response", self.response, ["all", "learned"])
-        if self.response == "all":
-            return None
-        parser = self.metadata.registry.parser
-        check_slots(max(len(parser.parts(name)) for name in self.metadata.conditions))
-        return Responders(len(self.metadata.registry.perturbations) + len(self.metadata.sgrnas))
+            curve = HillCurve(torch.from_numpy(self.metadata.median_dose).float())
+        shift = AdditiveShift(mask, embedding, dose_response=curve)
+        if not self.learn_responders:
+            return shift
+        metadata = self.metadata
+        parser = metadata.registry.parser
+        check_slots(max(len(parser.parts(name)) for name in metadata.conditions))
+        return Responding(shift, len(metadata.registry.perturbations) + len(metadata.sgrnas))
 
     def _free_embedding(self) -> Embedding:
         check_range("embedding_scale", self.embedding_scale, low=0, high=float("inf"), open_=True)
@@ -71,6 +64,7 @@ class AdditiveEstimator(ShiftSettings, Estimator):
         return self._amortised(n_context=mechanism.n_context if self.basal_given_shift else 0)
 
 
+@takes_former_settings
 @dataclass(kw_only=True, eq=False, repr=False)
 class SAMSVAE(SAMSVAESettings, AdditiveEstimator):
     """Sparse Additive Mechanism Shift VAE: each perturbation shifts few latent dimensions.
@@ -94,7 +88,7 @@ class SAMSVAE(SAMSVAESettings, AdditiveEstimator):
 
     name = "sams-vae"
 
-    def _mechanism(self) -> AdditiveShift:
+    def _mechanism(self) -> Mechanism:
         prior = MaskPrior(self.mask_prob, self.beta_a, self.beta_b)
         mask = by_name("mask", self.mask, MASKS)(*self._sizes, prior)
         embedding = self._free_embedding()
@@ -108,6 +102,7 @@ class SAMSVAE(SAMSVAESettings, AdditiveEstimator):
         return self._additive(mask, embedding)
 
 
+@takes_former_settings
 @dataclass(kw_only=True, eq=False, repr=False)
 class CPAVAE(CPAVAESettings, AdditiveEstimator):
     """CPA-VAE: SAMS-VAE with a mask of ones, every perturbation shifts every latent dimension.
@@ -131,7 +126,7 @@ class CPAVAE(CPAVAESettings, AdditiveEstimator):
 
     name = "cpa-vae"
 
-    def _mechanism(self) -> AdditiveShift:
+    def _mechanism(self) -> Mechanism:
         return self._additive(FullMask(*self._sizes), self._free_embedding())
 
 

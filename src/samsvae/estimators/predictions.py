@@ -16,7 +16,7 @@ from rich.progress import track
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, unknown
-from samsvae.estimators.trained import Trained
+from samsvae.estimators.trained import TrainedModel
 from samsvae.inference import simulation
 from samsvae.inference.effects import LEVELS, ArmCells, Effect, average_effects
 from samsvae.inference.iwelbo import predictive_iwelbo
@@ -27,8 +27,11 @@ from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings, SimulationSettings
 
 
-class Predictions(Trained):
-    """What conditions do to cells."""
+class Predictions:
+    """What conditions do to cells, by a trained model."""
+
+    def __init__(self, model: TrainedModel) -> None:
+        self.model, self.module, self.metadata = model, model.module, model.metadata
 
     @checked
     def iwelbo(
@@ -70,8 +73,8 @@ class Predictions(Trained):
         (['iwelbo', 'mc_se'], True)
         """
         check_count("n_particles", n_particles)
-        loader = self.loader(screen)
-        generator = self._generator(seed)
+        loader = self.model.loader(screen)
+        generator = self.model.generator(seed)
         result = predictive_iwelbo(
             self.module, loader, n_particles=n_particles, generator=generator, progress=progress
         )
@@ -132,9 +135,9 @@ class Predictions(Trained):
         scale = given.scale or scales[0]
         if scale not in scales:
             raise unknown(f"scale for a {self.module.likelihood.name} likelihood:", scale, scales)
-        self._check_answers(given.seed)
+        self.model.generator(given.seed)  # raises unless the model can answer
         asked = self.metadata.asked(conditions)
-        received = self.encoding(self.metadata.received(asked))
+        received = self.model.encoding(self.metadata.received(asked))
         stored = [self.metadata.stored(name) for name in asked]
         results = self._average_effects(stored, received, replace(given, scale=scale))
         estimable = np.array([self.metadata.is_estimable(name) for name in stored])
@@ -173,7 +176,7 @@ class Predictions(Trained):
         sizes = [metadata.library_sizes(name) for name in stored]
         batches = metadata.registry.batch_names
         batch = given.batch if batches or given.batch != "observed" else None
-        basal = self.control_basal if given.basal == "control" else None
+        basal = self.model.control_basal if given.basal == "control" else None
         if batch != "observed" or "observed" in batches:
             drawn = Batches(metadata.shares_of(batch), metadata.registry.design)
             cells = ArmCells(sizes, control_sizes, drawn, basal, own_batches=batch is None)
@@ -284,11 +287,11 @@ class Predictions(Trained):
         """
         given = SimulationSettings(**settings)
         asked = self.metadata.asked(conditions)
-        received = self.encoding(self.metadata.received(asked))
+        received = self.model.encoding(self.metadata.received(asked))
         has_library_size = self.module.likelihood.has_library_size
-        generator = self._generator(given.seed)
+        generator = self.model.generator(given.seed)
         rng = np.random.default_rng(given.seed)
-        loader = None if cells is None else self.loader(cells)
+        loader = None if cells is None else self.model.loader(cells)
         drawn, obs = [], []
         for name, row in zip(asked, received, strict=True):
             if loader is not None:
@@ -332,8 +335,10 @@ class Predictions(Trained):
         Those of a condition do not depend on the others.
         """
         given, asked = SimulationSettings(n_cells=n_cells, seed=seed), list(conditions)
-        generator = self._generator(seed)
-        for name, row in zip(asked, self.encoding(self.metadata.received(asked)), strict=True):
+        generator = self.model.generator(seed)
+        for name, row in zip(
+            asked, self.model.encoding(self.metadata.received(asked)), strict=True
+        ):
             rng = np.random.default_rng(seed)
             yield self._new_cells(name, row, given, rng, generator.manual_seed(seed))[0]
 

@@ -10,16 +10,15 @@ import pandas as pd
 
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
-from samsvae.estimators.trained import Trained
-from samsvae.inference.responders import Evidence, branch_evidence
+from samsvae.estimators.trained import TrainedModel
+from samsvae.inference.responders import BranchLikelihoods, branch_likelihoods
+from samsvae.model.mechanism import Responding
 from samsvae.ops.response_rates import Rates
 from samsvae.settings.arguments import checked
-
-ALL = "(all)"
-"""In the place of an sgRNA: all cells of the perturbation."""
+from samsvae.types import ALL_CONDITIONS
 
 
-class Responding(NamedTuple):
+class Responders(NamedTuple):
     """Which cells respond to what they received."""
 
     cells: pd.DataFrame
@@ -34,16 +33,19 @@ class Responding(NamedTuple):
     about 0 or less, the perturbation does nothing that is seen, and the rate is its prior's)."""
 
 
-class Responses(Trained):
-    """In which cells perturbations act."""
+class Responses:
+    """In which cells perturbations act, by a trained model."""
+
+    def __init__(self, model: TrainedModel) -> None:
+        self.model = model
 
     @checked
     def responders(
         self, screen: Screen, *, n_particles: int = 25, seed: int = 0, progress: bool = True
-    ) -> Responding:
+    ) -> Responders:
         """Return in which cells perturbations act, and how often each reagent works.
 
-        For models with `response="learned"`. A cell's Bayes factor compares its likelihood with
+        For models with `learn_responders=True`. A cell's Bayes factor compares its likelihood with
         and without the displacement (each an importance weighted mean over draws); of a cell with
         several perturbations each is looked at on its own, the sets of the others summed over.
         The share of responders is given by these cells and Beta(1, 1); a cell's probability, by the
@@ -62,7 +64,7 @@ class Responses(Trained):
 
         Returns
         -------
-        Two tables, `cells` and `rates`: see `samsvae.estimators.responses.Responding`.
+        Two tables, `cells` and `rates`: see `samsvae.estimators.responses.Responders`.
 
         Raises
         ------
@@ -74,38 +76,44 @@ class Responses(Trained):
         >>> import samsvae
         >>> sizes = {"n_perturbations": 3, "n_combinations": 0, "n_genes": 20}
         >>> screen = samsvae.datasets.simulated_screen(response_prob=0.5, **sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8, response="learned")
+        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8, learn_responders=True)
         >>> model = model.train(max_steps=5, progress=False)
-        >>> found = model.responders(screen.test, progress=False)
-        >>> list(found.rates["perturbation"]), bool(found.cells["probability"].between(0, 1).all())
+        >>> table = model.responders(screen.test, progress=False)
+        >>> list(table.rates["perturbation"]), bool(table.cells["probability"].between(0, 1).all())
         (['G01', 'G02', 'G03'], True)
         """
         check_count("n_particles", n_particles)
-        responders = self.module.mechanism.responders
-        if responders is None:
+        model, mechanism = self.model, self.model.module.mechanism
+        if not isinstance(mechanism, Responding):
             raise InputError(
-                f"this {type(self).__name__} takes perturbations to act in all cells: train one "
-                "with response='learned' (SAMSVAE, CPAVAE)"
+                f"this {type(model).__name__} takes perturbations to act in all cells: train one "
+                "with learn_responders=True (SAMSVAE, CPAVAE)"
             )
-        generator, loader = self._generator(seed), self.loader(screen)
-        evidence = branch_evidence(
-            self.module, loader, n_particles=n_particles, generator=generator, progress=progress
+        generator, loader = model.generator(seed), model.loader(screen)
+        likelihoods = branch_likelihoods(
+            model.module, loader, n_particles=n_particles, generator=generator, progress=progress
         )
-        prior = responders.logits.detach().double().cpu().numpy()
-        return Responding(self._cells(loader.screen, evidence, prior), self._rates(evidence, prior))
+        prior = mechanism.logits.detach().double().cpu().numpy()
+        return Responders(
+            self._cells(loader.screen, likelihoods, prior), self._rates(likelihoods, prior)
+        )
 
-    def _cells(self, screen: Screen, evidence: Evidence, prior: np.ndarray) -> pd.DataFrame:
-        cell, slot = np.nonzero(evidence.received)
-        log_odds = evidence.log_odds(prior)[cell, slot]
-        log_posterior = log_odds + prior[evidence.reagent[cell, slot]]
-        names = list(self.encoding.columns)
+    def _cells(
+        self, screen: Screen, likelihoods: BranchLikelihoods, prior: np.ndarray
+    ) -> pd.DataFrame:
+        cell, slot = np.nonzero(likelihoods.received)
+        log_odds = likelihoods.log_bayes_factors(prior)[cell, slot]
+        log_posterior = log_odds + prior[likelihoods.reagent[cell, slot]]
+        names = list(self.model.encoding.columns)
         table = pd.DataFrame(
             {
                 "cell": screen.cells[cell],
                 "condition": pd.Categorical.from_codes(
                     screen.condition[cell], list(screen.condition_names)
                 ),
-                "perturbation": pd.Categorical.from_codes(evidence.perturbation[cell, slot], names),
+                "perturbation": pd.Categorical.from_codes(
+                    likelihoods.perturbation[cell, slot], names
+                ),
                 "log_odds": log_odds,
                 "probability": np.exp(-np.logaddexp(0, -log_posterior)),
             }
@@ -114,14 +122,14 @@ class Responses(Trained):
             table.insert(3, "sgrna", screen.sgrna[cell])
         return table
 
-    def _rates(self, evidence: Evidence, prior: np.ndarray) -> pd.DataFrame:
-        names = self.encoding.columns
-        pooled = evidence.rates(prior, evidence.perturbation, len(names))
-        tables = [_table(pooled, [(ALL, name) for name in names])]
-        if self.metadata.sgrnas:
-            own = evidence.rates(prior, evidence.reagent, len(prior))
+    def _rates(self, likelihoods: BranchLikelihoods, prior: np.ndarray) -> pd.DataFrame:
+        names = self.model.encoding.columns
+        pooled = likelihoods.rates(prior, likelihoods.perturbation, len(names))
+        tables = [_table(pooled, [(ALL_CONDITIONS, name) for name in names])]
+        if self.model.metadata.sgrnas:
+            own = likelihoods.rates(prior, likelihoods.reagent, len(prior))
             known = slice(len(names), None)
-            tables.append(_table(Rates(*(v[known] for v in own)), self.metadata.sgrnas))
+            tables.append(_table(Rates(*(v[known] for v in own)), self.model.metadata.sgrnas))
         table = pd.concat(tables, ignore_index=True)
         table = table[table["n_cells"] > 0]
         place = {name: i for i, name in enumerate(names)}

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from samsvae._deprecated import renamed_settings
 from samsvae._version import __version__
 from samsvae.data.names import NameRegistry
 from samsvae.errors import InputError, got, listed
@@ -333,10 +334,10 @@ def read(folder: str | os.PathLike[str]) -> Saved:
             check_metadata(names["facts"], tensors.unprefixed("facts", parts))
         saved = Saved(
             names["estimator"],
-            names["hyperparameters"],
+            renamed_settings(names["hyperparameters"], stacklevel=0),
             names["history"],
             TrainingMetadata.restored(names["facts"], tensors.unprefixed("facts", parts)),
-            tensors.unprefixed("model", parts),
+            _current_parameters(tensors.unprefixed("model", parts)),
             BasalPosterior(**tensors.unprefixed("control_basal", parts)),
         )
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
@@ -350,3 +351,17 @@ def read(folder: str | os.PathLike[str]) -> Saved:
         )
     tensors.check_finite(Path(folder) / TENSORS, parts)
     return saved
+
+
+def _current_parameters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return parameters by their names of today, of models that earlier versions saved."""
+    responding = "mechanism.responders.logits" in state
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        name = name.replace("mechanism.response.", "mechanism.dose_response.")
+        if name == "mechanism.responders.logits":
+            name = "mechanism.logits"
+        elif responding:
+            name = name.replace("mechanism.", "mechanism.inner.")
+        renamed[name] = value
+    return renamed

@@ -1,8 +1,10 @@
-"""A trained model, as its answers need it."""
+"""A trained model with the names that its numbers stand for, as its answers need it."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,34 +16,38 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, listed, note
 from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
-from samsvae.model.mechanism import MOST
+from samsvae.model.mechanism import MAX_SLOTS, Responding
 from samsvae.model.vae import PerturbationVAE
 
+Answers = TypeVar("Answers")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
-class Trained:
+
+class TrainedModel:
     """A trained model, with the names that its numbers stand for."""
 
+    name: ClassVar[str]
+    """The name by which it is chosen at the command line, and under which it is saved."""
+    has_likelihood: ClassVar[bool] = True
     module: PerturbationVAE
     """The model itself."""
     metadata: TrainingMetadata
-    """Names, and facts of the training cells."""
+    """Names and numbers of the training cells."""
     encoding: Encoding
     """From what a cell received to the model's own columns of dosage."""
-    name: ClassVar[str]
-    """By which it is chosen at the command line and saved."""
     is_trained: bool
-    has_likelihood: ClassVar[bool] = True
     control_basal: BasalPosterior
-    """Of control training cells, once trained."""
+    """Posterior of control training cells' basal states, once trained."""
 
     @property
     def registry(self) -> NameRegistry:
-        """The names that it knows."""
+        """The names that the model knows."""
         return self.metadata.registry
 
     @property
     def remembered(self) -> pd.Index:
-        """Names of the cells that it was made from: a model keeps none."""
+        """Names of the cells that it was fitted on: a model keeps none."""
         return pd.Index([])
 
     @property
@@ -49,21 +55,32 @@ class Trained:
         """Conditions of the training cells, as they are stored."""
         return self.metadata.conditions
 
-    def _check_answers(self, seed: int) -> None:
-        """Raise unless the model is trained, its parameters are numbers, and the seed is one."""
-        check_count("seed", seed, low=0)
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def has_responders(self) -> bool:
+        """Whether perturbations act in a share of the cells only, which the model has learned."""
+        return isinstance(self.module.mechanism, Responding)
+
+    def check_can_answer(self) -> None:
+        """Raise unless the model is trained and its parameters are finite."""
         if not self.is_trained:
             raise InputError("the model is not trained: call train first")
         wrong = self.module.not_finite()
         if wrong:
             raise InputError(
-                f"the model holds parameters that are not finite, in {listed(wrong)}: it has no "
-                "answer; train it anew"
+                f"the model has parameters that are not finite, in {listed(wrong)}, and cannot "
+                "answer: train it again"
             )
 
-    def _generator(self, seed: int) -> torch.Generator:
-        self._check_answers(seed)
-        return torch.Generator(next(self.module.parameters()).device).manual_seed(seed)
+    def generator(self, seed: int) -> torch.Generator:
+        """Return a random number generator on the model's device, if the model can answer."""
+        check_count("seed", seed, low=0)
+        self.check_can_answer()
+        return torch.Generator(self.device).manual_seed(seed)
 
     def answers_for(self, condition: str) -> bool:
         """Whether the model has an answer for a condition."""
@@ -88,23 +105,45 @@ class Trained:
         self.metadata.check_seen(np.flatnonzero(matched.cells_per_perturbation))
         present = np.unique(matched.batch) if matched.registry.batches else ()
         self.metadata.check_batches([matched.registry.batches[i] for i in present])
-        device = next(self.module.parameters()).device
-        loader = Loader(matched, device, encoding=self.encoding, sgrnas=self._sgrnas)
-        if self._sgrnas is not None:
+        loader = self._loader(matched, self.device)
+        if self.has_responders:
             check_slots(loader.n_slots)
         return loader
 
-    @property
-    def _sgrnas(self) -> tuple[tuple[str, str], ...] | None:
-        """The sgRNAs with a probability of response of their own; None: all cells respond."""
-        return None if self.module.mechanism.responders is None else self.metadata.sgrnas
+    def _loader(self, screen: Screen, device: torch.device) -> Loader:
+        """Return the loader of a screen that has the model's names already."""
+        sgrnas = self.metadata.sgrnas if self.has_responders else None
+        return Loader(screen, device, encoding=self.encoding, sgrnas=sgrnas)
+
+
+def delegated(
+    answers: Callable[[Any], Answers],
+    method: Callable[Concatenate[Answers, Parameters], Result],
+) -> Callable[Concatenate[Any, Parameters], Result]:
+    """Return a method of a model that an object made of the model answers.
+
+    Signature and docstring are those of the other method.
+
+    Parameters
+    ----------
+    answers
+        Makes the object: a class such as `Predictions`.
+    method
+        One of its methods.
+    """
+
+    @functools.wraps(method)
+    def answer(model: Any, /, *args: Parameters.args, **settings: Parameters.kwargs) -> Result:
+        return method(answers(model), *args, **settings)
+
+    return answer
 
 
 def check_slots(n_slots: int) -> None:
-    """Raise if cells have more perturbations than all sets of them can be summed over."""
-    if n_slots > MOST:
+    """Raise if a cell has more perturbations than all subsets of them can be summed over."""
+    if n_slots > MAX_SLOTS:
         raise InputError(
-            f"a cell has {n_slots} perturbations: with response='learned' all sets of those that "
-            f"may act are summed over, so at most {MOST} are possible; take response='all', or "
-            "leave out such cells"
+            f"a cell has {n_slots} perturbations: with learn_responders=True all subsets of those "
+            f"that may act are summed over, so at most {MAX_SLOTS} are possible; leave such cells "
+            "out, or take learn_responders=False"
         )

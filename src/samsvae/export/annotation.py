@@ -13,7 +13,6 @@ from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
-from samsvae.model.mechanism import AdditiveShift
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings
@@ -70,7 +69,7 @@ def annotate(
     >>> adata.obsm["X_samsvae"].shape == (adata.n_obs, 4)
     True
     """
-    model._check_answers(seed=seed)
+    model.generator(seed)  # raises unless the model can answer
     screen = Screen.from_anndata(adata, **settings)
     states = model.latent(screen, n_particles=n_particles, seed=seed)
     rows: Any = slice(None)
@@ -186,11 +185,12 @@ def _group_of(
 
 def _displacements(model: Estimator, conditions: Sequence[str]) -> dict[str, np.ndarray]:
     """Return shifts, embeddings and masks of conditions; none, without displacements."""
-    if not isinstance(model.module.mechanism, AdditiveShift):
+    additive = model.module.mechanism.additive
+    if additive is None:
         return {}
     received = model.encoding(model.metadata.received(conditions))
     doses = received.astype(float)  # sparse: conditions x perturbations may be many
-    if model.module.mechanism.response is not None:
+    if additive.dose_response is not None:
         curve = model.dose_parameters().fillna(1.0)
         half, slope = (curve[name].to_numpy()[doses.indices] for name in ("half_dose", "slope"))
         power = doses.data**slope

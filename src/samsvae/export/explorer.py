@@ -94,7 +94,7 @@ def cellxgene(
     adata = matched.to_anndata()
     if obs is not None:
         adata.obs = _joined(adata.obs, obs)
-    if model.module.mechanism.responders is not None:
+    if model.has_responders:
         adata.obs["response_probability"] = _responses(model, matched, n_particles, seed)
     adata.obs = pd.DataFrame({name: _plain(adata.obs[name]) for name in adata.obs})
     if matched.registry.symbols:

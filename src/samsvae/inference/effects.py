@@ -22,7 +22,7 @@ from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.arrays import difference_sums
 from samsvae.ops.parallel import side_by_side
 from samsvae.settings.questions import EffectSettings
-from samsvae.types import SCALE_SIZE, CountDraw, Dosage, Shifts
+from samsvae.types import SCALE_SIZE, Batch, CountDraw, Dosage, Shifts
 
 _ELEMENTS = 2**21
 """Largest number of (particle, gene) elements that are held at once."""
@@ -124,7 +124,7 @@ class Control:
         state, covariates = self._states(n)
         quantile = torch.rand(n, 1, generator=self.generator, device=self.generator.device)
         nothing = on_device(encode(sp.csr_matrix((1, 1)), 1), self.generator.device)
-        shifts = draw_shifts(self.model, nothing.perturbations, 1, self.generator)
+        shifts = draw_shifts(self.model, nothing.columns, 1, self.generator)
         hidden = self.hidden(nothing, shifts, state, covariates)
         likelihood = self.model.likelihood
         counts: list[CountDraw] = []
@@ -141,8 +141,7 @@ class Control:
 
     def hidden(self, dosage: Dosage, shifts: Shifts, basal: Tensor, covariates: Tensor) -> Tensor:
         """Return the decoder's last layer, `globals basal hidden`."""
-        context = self.model.mechanism.context(dosage, shifts)
-        return self.model.decoded(basal, context, covariates)
+        return self.model.hidden(Batch.without_data(dosage, covariates), shifts, basal)
 
     @property
     def panel(self) -> bool:
@@ -191,7 +190,7 @@ class Arm:
 
     def shifts(self, n: int) -> Shifts:
         """Draw the globals of the condition's perturbations."""
-        return draw_shifts(self.control.model, self.dosage.perturbations, n, self.generator)
+        return draw_shifts(self.control.model, self.dosage.columns, n, self.generator)
 
     @torch.no_grad()
     def expression(self, shifts: Shifts, shared: SharedDraws) -> Tensor:

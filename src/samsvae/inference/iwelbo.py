@@ -117,7 +117,7 @@ def predictive_iwelbo(
     )
 
 
-def _together(n_particles: int, n_perturbations: int) -> int:
+def _together(n_particles: int, n_columns: int) -> int:
     """Return how many particles are drawn at once: as many of each group, if not all."""
-    fitting = min(_PARTICLES, _PAIRS // max(1, n_perturbations))
+    fitting = min(_PARTICLES, _PAIRS // max(1, n_columns))
     return min(n_particles, max(1, fitting // _GROUPS) * _GROUPS)

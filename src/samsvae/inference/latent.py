@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samsvae.data.loader import Loader
 from samsvae.model.vae import PerturbationVAE
-from samsvae.types import Batch, Context, Dosage, Shifts
+from samsvae.types import Context, Dosage, Shifts
 
 _CELLS = 1024
 
@@ -58,35 +58,23 @@ class BasalPosterior(NamedTuple):
 
 @torch.no_grad()
 def draw_shifts(
-    model: PerturbationVAE, perturbations: Tensor, n_particles: int, generator: torch.Generator
+    model: PerturbationVAE, columns: Tensor, n_particles: int, generator: torch.Generator
 ) -> Shifts:
-    """Draw the shifts of some perturbations, in their order."""
-    noise = model.mechanism.noise(perturbations, n_particles, generator)
-    return model.mechanism.draw(perturbations, noise)
+    """Draw the shifts of some columns of dosage, in their order."""
+    noise = model.mechanism.noise(columns, n_particles, generator)
+    return model.mechanism.draw(columns, noise)
 
 
-def of_batch(shifts: Shifts, perturbations: Tensor, dosage: Dosage) -> Shifts:
-    """Return the shifts of a batch's perturbations out of those of many (sorted) ones.
+def of_batch(shifts: Shifts, columns: Tensor, dosage: Dosage) -> Shifts:
+    """Return the shifts of a batch's columns out of those of many (sorted) ones.
 
     Global terms are left out: predictions do not score them.
     """
-    if len(perturbations) == 0:  # control cells alone: their one slot is empty
+    if len(columns) == 0:  # control cells alone: their one slot is empty
         n_particles, _, n_latent = shifts.value.shape
         return Shifts(shifts.value.new_zeros(n_particles, 1, n_latent), {})
-    position = torch.searchsorted(perturbations, dosage.perturbations)
-    position = position.clamp(max=len(perturbations) - 1)
+    position = torch.searchsorted(columns, dosage.columns).clamp(max=len(columns) - 1)
     return Shifts(shifts.value.index_select(1, position), {})
-
-
-@torch.no_grad()
-def as_it_acts(
-    model: PerturbationVAE, batch: Batch, shifts: Shifts, generator: torch.Generator
-) -> Dosage:
-    """Return what cells received, each dose times the probability that it acts in the cell."""
-    if model.mechanism.responders is None:
-        return batch.dosage
-    noise = model.encoder.noise(len(batch.counts), shifts.value.shape[0], generator)
-    return batch.dosage._replace(acting=model.responding(batch, shifts, noise))
 
 
 @torch.no_grad()
@@ -96,8 +84,7 @@ def control_posterior(model: PerturbationVAE, loader: Loader) -> BasalPosterior:
     shifts = draw_shifts(model, present, 1, torch.Generator(loader.device))
     parts = []
     for batch in loader.in_order(_CELLS):
-        context = model.mechanism.context(batch.dosage, of_batch(shifts, present, batch.dosage))
-        q = model.encoder.posterior(batch, context)
+        q = model.posterior(batch, of_batch(shifts, present, batch.dosage))
         both = (values.reshape(len(batch.counts), -1) for values in (q.loc, q.scale))
         parts.append((*both, batch.covariates))
     return BasalPosterior(*(torch.cat(values) for values in zip(*parts, strict=True)))
@@ -113,7 +100,8 @@ def latent_means(
     basal, state = [], []
     for batch in loader.in_order(_CELLS):
         own = of_batch(shifts, present, batch.dosage)
-        context = model.mechanism.context(as_it_acts(model, batch, own, generator), own)
+        batch = model.with_responses(batch, own, generator)
+        context = model.mechanism.context(batch, own)
         mean = model.encoder.posterior(batch, context).loc
         basal.append(_over_particles(mean))
         state.append(_over_particles(model.mechanism.apply_to(mean, context)[0]))

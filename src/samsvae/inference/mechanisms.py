@@ -82,7 +82,7 @@ def loadings(
 
 def movements(
     model: PerturbationVAE,
-    perturbations: Tensor,
+    columns: Tensor,
     dimensions: Sequence[int],
     moves: np.ndarray,
     *,
@@ -98,18 +98,18 @@ def movements(
     ----------
     model
         In evaluation.
-    perturbations
-        By their columns.
+    columns
+        Columns of dosage.
     dimensions
         Which.
     moves
-        `perturbation dimension`: which perturbations move them.
+        `column dimension`: which columns move them.
     n_draws
         How many.
     generator
         Source of the draws.
     """
-    block = max(1, _ELEMENTS // (len(perturbations) * model.mechanism.n_context))
+    block = max(1, _ELEMENTS // (len(columns) * model.mechanism.n_context))
     sizes = [min(block, n_draws - start) for start in range(0, n_draws, block)]
     start, which = generator.get_state(), list(dimensions)
     moving = torch.from_numpy(moves).to(generator.device)
@@ -117,7 +117,7 @@ def movements(
     def drawn() -> Iterator[Tensor]:
         generator.set_state(start)
         for n in sizes:
-            yield draw_shifts(model, perturbations, n, generator).value[..., which].double()
+            yield draw_shifts(model, columns, n, generator).value[..., which].double()
 
     mean = torch.zeros(moving.shape, dtype=torch.float64, device=moving.device)
     for shifts in drawn():

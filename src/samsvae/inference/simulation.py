@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader, encode, on_device
-from samsvae.inference.latent import as_it_acts, draw_shifts, of_batch
+from samsvae.inference.latent import draw_shifts, of_batch
 from samsvae.model.vae import PerturbationVAE
-from samsvae.types import Dosage
+from samsvae.types import Batch, Dosage
 
 Cells: TypeAlias = sp.csr_matrix | np.ndarray
 """`cell gene`."""
@@ -55,11 +55,11 @@ def new_cells(
         size = torch.from_numpy(library_size[rows].astype(np.float32)).to(generator.device)
         n = len(size)
         # Every new cell is a particle of one cell.
-        shifts = draw_shifts(model, dosage.perturbations, n, generator)
+        shifts = draw_shifts(model, dosage.columns, n, generator)
         basal = model.encoder.draw_prior(1, n, generator)
-        context = model.mechanism.context(dosage, shifts)
         batches = torch.from_numpy(covariates[rows].astype(np.float32)).to(generator.device)
-        hidden = model.decoded(basal, context, batches.unsqueeze(1)).squeeze(1)
+        batch = Batch.without_data(dosage, batches.unsqueeze(1))
+        hidden = model.hidden(batch, shifts, basal).squeeze(1)
         blocks.append(model.likelihood.draw(hidden, size, generator, panel=panel).counts)
     return _stored(model, blocks)
 
@@ -74,19 +74,19 @@ def given_cells(
     the globals serves all cells and both conditions.
     """
     device = generator.device
-    everyone = torch.arange(received.shape[1], device=device)
-    shifts = draw_shifts(model, everyone, 1, generator)
+    columns = torch.arange(received.shape[1], device=device)
+    shifts = draw_shifts(model, columns, 1, generator)
     one = on_device(encode(received, max(1, received.nnz)), device)
     blocks = []
     for batch in loader.in_order(_CELLS):
         n = len(batch.counts)
-        own = of_batch(shifts, everyone, batch.dosage)
-        dosage = _drawn(as_it_acts(model, batch, own, generator), generator)
-        context = model.mechanism.context(dosage, own)
+        own = of_batch(shifts, columns, batch.dosage)
+        batch = _drawn(model.with_responses(batch, own, generator), generator)
+        context = model.mechanism.context(batch, own)
         basal = model.encoder.draw(batch, context, model.encoder.noise(n, 1, generator)).value
-        target = Dosage(one.perturbations, one.position.expand(n, -1), one.dose.expand(n, -1))
-        context = model.mechanism.context(target, of_batch(shifts, everyone, target))
-        hidden = model.decoded(basal, context, batch.covariates).squeeze(0)
+        target = Dosage(one.columns, one.position.expand(n, -1), one.dose.expand(n, -1))
+        given = Batch.without_data(target, batch.covariates)
+        hidden = model.hidden(given, of_batch(shifts, columns, target), basal).squeeze(0)
         size = batch.library_size
         blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)
     return _stored(model, blocks)
@@ -96,33 +96,29 @@ def given_cells(
 def replicated_cells(
     model: PerturbationVAE, loader: Loader, generator: torch.Generator
 ) -> Iterator[tuple[slice, Cells]]:
-    """Draw new cells in the place of given ones: the same but for their basal states and counts.
+    """Yield replicates of given cells, block by block in order: new basal states and counts.
 
-    What they received, their library sizes and batches stay; one draw of the globals serves all.
-    They are yielded some at a time, in order.
+    Dosage, library sizes and batches stay; all cells share one draw of the globals.
     """
     present = loader.present
     shifts = draw_shifts(model, present, 1, generator)
     start = 0
     for batch in loader.in_order(_CELLS):
-        dosage = batch.dosage
-        responders = model.mechanism.responders
-        if responders is not None:
-            acting = responders.probability()[responders.reagent(dosage)]
-            dosage = _drawn(dosage._replace(acting=acting), generator)
-        context = model.mechanism.context(dosage, of_batch(shifts, present, dosage))
+        batch = _drawn(model.mechanism.with_expected_responses(batch), generator)
         basal = model.encoder.draw_prior(len(batch.counts), 1, generator)
-        hidden = model.decoded(basal, context, batch.covariates).squeeze(0)
+        hidden = model.hidden(batch, of_batch(shifts, present, batch.dosage), basal).squeeze(0)
         size = batch.library_size
         drawn = model.likelihood.draw(hidden, size, generator, panel=False).counts
         yield slice(start, start := start + len(drawn)), _stored(model, [drawn])
 
 
-def _drawn(dosage: Dosage, generator: torch.Generator) -> Dosage:
-    """Draw in which cells what they received acts, where that is not sure."""
+def _drawn(batch: Batch, generator: torch.Generator) -> Batch:
+    """Draw whether what cells received acts in them, where that is uncertain."""
+    dosage = batch.dosage
     if dosage.acting is None:
-        return dosage
-    return dosage._replace(acting=torch.bernoulli(dosage.acting, generator=generator))
+        return batch
+    acting = torch.bernoulli(dosage.acting, generator=generator)
+    return batch._replace(dosage=dosage._replace(acting=acting))
 
 
 def _stored(model: PerturbationVAE, blocks: list[Tensor]) -> Cells:

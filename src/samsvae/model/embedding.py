@@ -1,6 +1,7 @@
-"""Embeddings E: how far a perturbation shifts each latent dimension that its mask lets through.
+"""Embeddings E: how far a column of dosage shifts each latent dimension that its mask opens.
 
-An embedding owns its prior and its posterior, and says in `variable` which latent variable pays.
+An embedding owns its prior and its posterior; `variable` names the latent variable whose KL term
+it contributes.
 """
 
 from __future__ import annotations
@@ -12,26 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from samsvae.model.latent import gaussian_draw, standard_normal
-from samsvae.model.networks import GaussianNetwork, OneHot
+from samsvae.model.networks import GaussianNetwork, OneHot, gaussian_draw, standard_normal
 from samsvae.ops.noise import normal
 from samsvae.types import Draw
 
 
-class Evidence(NamedTuple):
-    """What the data say of each entry of an embedding, `perturbation latent` each."""
+class BayesFactors(NamedTuple):
+    """Evidence that the entries of an embedding differ from 0, `column latent` each."""
 
     mean: Tensor
+    """Posterior mean."""
     scale: Tensor
-    """Standard deviation of the posterior."""
+    """Posterior standard deviation."""
     log_bayes_factor: Tensor
-    """Of an entry drawn from the prior against one that is 0, nats."""
+    """Log Bayes factor of an entry drawn from the prior against one that is 0, nats."""
     unit: Tensor
-    """Standard deviation of the prior, one for all."""
+    """Standard deviation of the prior, the same for all entries."""
 
     @classmethod
-    def of(cls, posterior: Normal, prior: Normal) -> Evidence:
-        """Return the evidence of a Gaussian posterior, given all other entries.
+    def of(cls, posterior: Normal, prior: Normal) -> BayesFactors:
+        """Return the Bayes factors that a Gaussian posterior implies, given all other entries.
 
         log p(e = 0) - log q(e = 0): the Savage-Dickey density ratio.
 
@@ -46,95 +47,95 @@ class Evidence(NamedTuple):
 
 
 class Embedding(nn.Module, ABC):
-    """An embedding of every perturbation in n_latent dimensions."""
+    """An embedding of every column of dosage in n_latent dimensions."""
 
     variable: ClassVar[str | None] = "embedding"
-    """The latent variable that `log_ratio` of its draws belongs to; None: nothing is inferred."""
+    """The latent variable whose log ratio its draws give; None: nothing is inferred."""
 
     def __init__(self, n_latent: int) -> None:
         super().__init__()
         self.n_latent = n_latent
 
     @abstractmethod
-    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw the noise of `draw`, `particle perturbation ...`."""
+    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw the noise of `draw`, `particle column ...`."""
 
     @abstractmethod
     def draw(
-        self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
+        self, columns: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
     ) -> Draw:
-        """Draw e of some perturbations, `particle perturbation latent`, given their mask."""
+        """Draw e of some columns, `particle column latent`, given their mask."""
 
     @abstractmethod
-    def mean(self, perturbations: Tensor, mask: Tensor) -> Tensor:
-        """Return the posterior mean given a mask, `perturbation latent`."""
+    def mean(self, columns: Tensor, mask: Tensor) -> Tensor:
+        """Return the posterior mean given a mask, `column latent`."""
 
     @abstractmethod
     def rotate(self, matrix: Tensor) -> None:
-        """Answer for e Q in place of e, given that all masks are open."""
+        """Represent e Q in place of e, given that all masks are one."""
 
     @abstractmethod
-    def move(self, offset: Tensor) -> None:
-        """Answer for e - c in place of e."""
+    def translate(self, offset: Tensor) -> None:
+        """Represent e - c in place of e."""
 
     @abstractmethod
-    def evidence(self, information: Tensor) -> Evidence:
-        """Return what a posterior given open masks says of each entry.
+    def bayes_factors(self, information: Tensor) -> BayesFactors:
+        """Return the Bayes factor of each entry, by its posterior given masks of ones.
 
         Parameters
         ----------
         information
-            `perturbation latent`: what the cells tell of an entry, as the precision of its
-            estimate; of account where the posterior is a point.
+            `column latent`: Fisher information of the cells about an entry; used where the
+            posterior is a point.
         """
 
 
 class GaussianEmbedding(Embedding):
-    """What Gaussian embeddings share: the prior N(0, scale^2 I) and reparametrised draws."""
+    """Base of Gaussian embeddings: the prior N(0, scale^2 I) and reparametrised draws."""
 
     def __init__(self, n_latent: int, *, scale: float) -> None:
         super().__init__(n_latent)
         self.scale = scale
 
     def prior(self) -> Normal:
-        """Return p(e_tl), one for all perturbations: `[latent]`."""
+        """Return p(e_tl), the same for all columns: `[latent]`."""
         zero = next(self.parameters()).new_zeros(())
         return Normal(zero, zero + self.scale, validate_args=False)
 
     @abstractmethod
-    def posterior(self, perturbations: Tensor, mask: Tensor) -> Normal:
-        """Return q(e_t | m_t), `[particle] perturbation latent`."""
+    def posterior(self, columns: Tensor, mask: Tensor) -> Normal:
+        """Return q(e_t | m_t), `[particle] column latent`."""
 
-    def evidence(self, information: Tensor) -> Evidence:
-        everyone = torch.arange(len(information), device=information.device)
-        return Evidence.of(self.posterior(everyone, torch.ones_like(information)), self.prior())
+    def bayes_factors(self, information: Tensor) -> BayesFactors:
+        columns = torch.arange(len(information), device=information.device)
+        return BayesFactors.of(self.posterior(columns, torch.ones_like(information)), self.prior())
 
-    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw standard normal noise, `particle perturbation latent`."""
-        shape = (n_particles, len(perturbations), self.n_latent)
+    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw standard normal noise, `particle column latent`."""
+        shape = (n_particles, len(columns), self.n_latent)
         return normal(shape, next(self.parameters()), generator)
 
     def draw(
-        self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
+        self, columns: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
     ) -> Draw:
-        posterior = self.posterior(perturbations, mask)
+        posterior = self.posterior(columns, mask)
         return gaussian_draw(posterior, noise, self.prior(), closed_form=closed_form)
 
-    def mean(self, perturbations: Tensor, mask: Tensor) -> Tensor:
-        return self.posterior(perturbations, mask).loc
+    def mean(self, columns: Tensor, mask: Tensor) -> Tensor:
+        return self.posterior(columns, mask).loc
 
 
 class FreeEmbedding(GaussianEmbedding):
     """q(e_t) = N(mu_t, sigma_t^2) with free parameters; sigma = exp(log_sigma) + 1e-4."""
 
-    def __init__(self, n_perturbations: int, n_latent: int, *, scale: float) -> None:
+    def __init__(self, n_columns: int, n_latent: int, *, scale: float) -> None:
         super().__init__(n_latent, scale=scale)
-        self.loc = nn.Parameter(torch.zeros(n_perturbations, n_latent))
-        self.log_scale = nn.Parameter(torch.zeros(n_perturbations, n_latent))
+        self.loc = nn.Parameter(torch.zeros(n_columns, n_latent))
+        self.log_scale = nn.Parameter(torch.zeros(n_columns, n_latent))
 
-    def posterior(self, perturbations: Tensor, mask: Tensor) -> Normal:
-        scale = self.log_scale[perturbations].exp() + 1e-4
-        return Normal(self.loc[perturbations], scale, validate_args=False)
+    def posterior(self, columns: Tensor, mask: Tensor) -> Normal:
+        scale = self.log_scale[columns].exp() + 1e-4
+        return Normal(self.loc[columns], scale, validate_args=False)
 
     @torch.no_grad()
     def rotate(self, matrix: Tensor) -> None:
@@ -147,7 +148,7 @@ class FreeEmbedding(GaussianEmbedding):
         self.log_scale.copy_((precision.rsqrt() - 1e-4).clamp(min=1e-4).log())
 
     @torch.no_grad()
-    def move(self, offset: Tensor) -> None:
+    def translate(self, offset: Tensor) -> None:
         self.loc.sub_(offset)
 
 
@@ -156,40 +157,38 @@ class MaskedEmbedding(GaussianEmbedding):
 
     Parameters
     ----------
-    n_perturbations, n_latent
-        T and L.
+    n_columns, n_latent
+        Columns of dosage, and latent dimensions L.
     scale
         Prior standard deviation s.
     width, n_layers
-        Of the network f_emb.
+        Sizes of the network f_emb.
     """
 
     def __init__(
-        self, n_perturbations: int, n_latent: int, *, scale: float, width: int, n_layers: int
+        self, n_columns: int, n_latent: int, *, scale: float, width: int, n_layers: int
     ) -> None:
         super().__init__(n_latent, scale=scale)
-        self.network = GaussianNetwork(
-            (n_latent, OneHot(n_perturbations)), width, n_layers, n_latent
-        )
+        self.network = GaussianNetwork((n_latent, OneHot(n_columns)), width, n_layers, n_latent)
 
-    def posterior(self, perturbations: Tensor, mask: Tensor) -> Normal:
-        return self.network(mask, perturbations)
+    def posterior(self, columns: Tensor, mask: Tensor) -> Normal:
+        return self.network(mask, columns)
 
     @torch.no_grad()
     def rotate(self, matrix: Tensor) -> None:
-        """Rotate the network's answer to open masks; make it the answer to all masks.
+        """Rotate the network's output for masks of ones, and make it the output for all masks.
 
-        How it is to answer to others it has not learned yet.
+        What it gives for others is not learned yet.
         """
         self.network.rotate(matrix)
         first = self.network.hidden.first
-        seen = first.part(0)
-        assert seen is not None
-        first.bias.add_(seen.sum(0))
-        seen.zero_()
+        weight = first.part(0)  # of the mask
+        assert weight is not None
+        first.bias.add_(weight.sum(0))
+        weight.zero_()
 
-    def move(self, offset: Tensor) -> None:
-        self.network.move(offset)
+    def translate(self, offset: Tensor) -> None:
+        self.network.translate(offset)
 
 
 class PointEmbedding(Embedding):
@@ -197,32 +196,32 @@ class PointEmbedding(Embedding):
 
     variable = None
 
-    def __init__(self, n_perturbations: int, n_latent: int) -> None:
+    def __init__(self, n_columns: int, n_latent: int) -> None:
         super().__init__(n_latent)
-        self.loc = nn.Parameter(0.1 * torch.randn(n_perturbations, n_latent))
+        self.loc = nn.Parameter(0.1 * torch.randn(n_columns, n_latent))
 
-    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Return no noise, `particle perturbation 0`."""
-        return self.loc.new_empty((n_particles, len(perturbations), 0))
+    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Return no noise, `particle column 0`."""
+        return self.loc.new_empty((n_particles, len(columns), 0))
 
     def draw(
-        self, perturbations: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
+        self, columns: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
     ) -> Draw:
-        value = self.loc[perturbations].expand(len(noise), -1, -1)
+        value = self.loc[columns].expand(len(noise), -1, -1)
         return Draw(value, value.new_zeros(value.shape[:-1]))
 
-    def mean(self, perturbations: Tensor, mask: Tensor) -> Tensor:
-        return self.loc[perturbations]
+    def mean(self, columns: Tensor, mask: Tensor) -> Tensor:
+        return self.loc[columns]
 
     @torch.no_grad()
     def rotate(self, matrix: Tensor) -> None:
         self.loc.copy_(self.loc @ matrix)
 
     @torch.no_grad()
-    def move(self, offset: Tensor) -> None:
+    def translate(self, offset: Tensor) -> None:
         self.loc.sub_(offset)
 
-    def evidence(self, information: Tensor) -> Evidence:
-        """Take the point for the mean of a posterior, and N(0, 1) for its prior."""
+    def bayes_factors(self, information: Tensor) -> BayesFactors:
+        """Treat the point as the mean of a posterior, with the prior N(0, 1)."""
         posterior = Normal(self.loc.detach(), (1 + information).rsqrt(), validate_args=False)
-        return Evidence.of(posterior, standard_normal(self.loc))
+        return BayesFactors.of(posterior, standard_normal(self.loc))

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from samsvae.model.latent import gaussian_draw, standard_normal
-from samsvae.model.networks import GaussianNetwork, OneHot
+from samsvae.model.networks import GaussianNetwork, OneHot, gaussian_draw, standard_normal
 from samsvae.ops.arrays import standardised
 from samsvae.ops.noise import normal
 from samsvae.types import Batch, Context, Draw
@@ -18,18 +17,18 @@ class Encoder(nn.Module):
 
     The network sees the counts as log1p(x), standardised per gene with the training cells' mean
     and standard deviation (real-valued data: standardised as it is). Where library sizes count more
-    than these genes, it sees the rest as it sees a gene: the panel's share of its library belongs
-    to the state, and the panel's counts alone do not tell it.
+    than these genes, the rest of the library is one more input, treated as a gene: the share of
+    the panel in the library is part of the state, and the panel's counts alone do not show it.
 
     Parameters
     ----------
     n_genes, n_covariates, n_latent
-        Widths of its inputs and of its result.
+        Widths of its inputs and of its output.
     n_context
         Width of the mechanism's context that the posterior sees; 0: the posterior does not see
         what the cell received (mean field).
     width, n_layers
-        Of the network.
+        Sizes of the network.
     log1p
         False for real-valued data.
     unobserved
@@ -55,49 +54,49 @@ class Encoder(nn.Module):
         self.n_latent = n_latent
         self.log1p = log1p
         self.unobserved = unobserved
-        n_seen = n_genes + unobserved
-        self.register_buffer("center", torch.zeros(n_seen))
-        self.register_buffer("scale", torch.ones(n_seen))
+        n_inputs = n_genes + unobserved
+        self.register_buffer("center", torch.zeros(n_inputs))
+        self.register_buffer("scale", torch.ones(n_inputs))
         self.network = GaussianNetwork(
-            (n_seen, n_context, OneHot(n_covariates)), width, n_layers, n_latent
+            (n_inputs, n_context, OneHot(n_covariates)), width, n_layers, n_latent
         )
 
     def standardise_with(self, center: Tensor, scale: Tensor) -> None:
-        """Take the statistics of the training cells' input, `gene` (and the rest) each."""
+        """Set the statistics of the training cells' input, `gene` (and the rest) each."""
         self.center.copy_(center)
         self.scale.copy_(scale)
 
     def prior(self) -> Normal:
-        """Return p(z_basal), one for all cells: `[latent]`."""
+        """Return p(z_basal), the same for all cells: `[latent]`."""
         return standard_normal(self.center)
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
         """Return q(z_basal | x, ...), `[particle] cell latent`."""
-        x = standardised(self._seen(batch), self.center, self.scale, log1p=self.log1p)
+        x = standardised(self._input(batch), self.center, self.scale, log1p=self.log1p)
         return self.network(x, context, batch.covariates)
 
-    def _seen(self, batch: Batch) -> Tensor:
-        """Return the data, and after them what a library holds besides, `cell gene`."""
+    def _input(self, batch: Batch) -> Tensor:
+        """Return the data, followed by the rest of the library where there is one, `cell gene`."""
         if not self.unobserved:
             return batch.counts
         rest = (batch.library_size - batch.counts.sum(-1)).clamp(min=0)
         return torch.cat([batch.counts, rest.unsqueeze(-1)], -1)
 
     def rotate(self, matrix: Tensor) -> None:
-        """Answer for basal states z Q in place of z, given contexts rotated alike.
+        """Represent basal states z Q in place of z, given contexts rotated alike.
 
-        A context of another width than the latent space (a dosage) is none to be rotated.
+        A context of another width than the latent space (a dosage) is not rotated.
         """
         first = self.network.hidden.first
         if first.in_features[1] == self.n_latent:
             first.rotate(1, matrix)
         self.network.rotate(matrix)
 
-    def move(self, offset: Tensor) -> None:
-        """Answer alike for contexts from which an offset was taken."""
+    def translate(self, offset: Tensor) -> None:
+        """Give the same posteriors for contexts from which an offset was subtracted."""
         first = self.network.hidden.first
         if first.in_features[1] == self.n_latent:
-            first.move(1, offset)
+            first.translate(1, offset)
 
     def noise(self, n_cells: int, n_particles: int, generator: torch.Generator) -> Tensor:
         """Draw standard normal noise, `particle cell latent`."""
@@ -123,9 +122,9 @@ class Encoder(nn.Module):
 
 
 class StateEncoder(Encoder):
-    """q(z | x) of the perturbed state z = basal + shift, given as that of the basal state (SVAE+).
+    """q(z | x) of the perturbed state z = basal + shift, as a posterior of the basal state (SVAE+).
 
-    z ~ N(shift, I) is basal ~ N(0, I), and q(basal | x, shift) = q(z | x) moved back by the shift.
+    z ~ N(shift, I) is basal ~ N(0, I), and q(basal | x, shift) is q(z | x) minus the shift.
     """
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
@@ -133,6 +132,6 @@ class StateEncoder(Encoder):
         state = super().posterior(batch, context)
         return Normal(state.loc - context, state.scale, validate_args=False)
 
-    def move(self, offset: Tensor) -> None:
-        """Answer for states z - c in place of z."""
-        self.network.move(offset)
+    def translate(self, offset: Tensor) -> None:
+        """Represent states z - c in place of z."""
+        self.network.translate(offset)

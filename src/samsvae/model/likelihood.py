@@ -14,7 +14,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from samsvae.ops import negative_binomial
-from samsvae.ops.precision import single
+from samsvae.ops.arrays import single
 from samsvae.types import SCALE_SIZE, Batch, CountDraw, Scale
 
 

@@ -1,7 +1,7 @@
-"""Masks M: which latent dimensions a perturbation shifts.
+"""Masks M: which latent dimensions a column of dosage shifts.
 
-A mask owns its prior and its posterior, and says in `variable` which latent variable pays for it.
-A new prior is a class here and an entry in `MASKS`.
+A mask owns its prior and its posterior; `variable` names the latent variable whose KL term it
+contributes. A new prior is a class here and an entry in `MASKS`.
 """
 
 from __future__ import annotations
@@ -23,91 +23,91 @@ from samsvae.types import Draw
 
 
 class MaskPrior(NamedTuple):
-    """Parameters of mask priors; each takes those it needs."""
+    """Parameters of mask priors; each prior uses some of them."""
 
     prob: float | None = 0.01
     """alpha of the Bernoulli: the smaller, the sparser; None: it is learned."""
     a: float = 1.0
     b: float = 2.0
-    """Of the Beta from which the probability is drawn: the larger b, the sparser."""
+    """Parameters of the Beta from which the probability is drawn: the larger b, the sparser."""
 
 
 class Mask(nn.Module, ABC):
-    """A mask of n_perturbations x n_latent.
+    """A mask of n_columns x n_latent.
 
     Parameters
     ----------
-    n_perturbations, n_latent
-        T and L.
+    n_columns, n_latent
+        Columns of dosage, and latent dimensions L.
     prior
         Its parameters.
     """
 
     name: ClassVar[str]
-    """By which an estimator chooses it."""
+    """The name by which users choose it."""
     variable: ClassVar[str | None] = "mask"
-    """The latent variable that `log_ratio` of its draws belongs to; None: nothing is inferred."""
+    """The latent variable whose log ratio its draws give; None: nothing is inferred."""
 
-    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
+    def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__()
-        self.shape = (n_perturbations, n_latent)
+        self.shape = (n_columns, n_latent)
 
     @abstractmethod
-    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw the noise of `draw`, `particle perturbation latent ...`."""
+    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw the noise of `draw`, `particle column latent ...`."""
 
     @abstractmethod
-    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
-        """Draw m in {0, 1} of some perturbations, `particle perturbation latent`."""
+    def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+        """Draw m in {0, 1} of some columns, `particle column latent`."""
 
     @abstractmethod
     def logit(self) -> Tensor:
-        """Return the logit of the posterior inclusion probability, `perturbation latent`."""
+        """Return the logit of the posterior inclusion probability, `column latent`."""
 
     @abstractmethod
     def prior_logit(self) -> Tensor:
-        """Return the logit of the prior inclusion probability, `perturbation latent`."""
+        """Return the logit of the prior inclusion probability, `column latent`."""
 
     def probability(self) -> Tensor:
-        """Return the posterior inclusion probability, `perturbation latent`."""
+        """Return the posterior inclusion probability, `column latent`."""
         return self.logit().sigmoid()
 
     @abstractmethod
-    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
-        """Take the posterior that evidence gives: prior log odds plus log Bayes factor.
+    def update(
+        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+    ) -> None:
+        """Set the posterior to prior log odds plus log Bayes factor.
 
         Parameters
         ----------
-        evidence
-            Log Bayes factor of each entry, nats, `perturbation latent`.
-        seen
-            `perturbation`: which have training cells.
-        farthest
-            Largest log odds, in either direction.
+        log_bayes_factors
+            `column latent`, nats.
+        has_cells
+            `column`: whether it has training cells.
+        logit_bound
+            Largest absolute log odds.
         """
 
-    def _updated(self, evidence: Tensor, farthest: float) -> Tensor:
-        return (self.prior_logit() + evidence).clamp(-farthest, farthest)
+    def _posterior_logit(self, log_bayes_factors: Tensor, bound: float) -> Tensor:
+        return (self.prior_logit() + log_bayes_factors).clamp(-bound, bound)
 
-    def _uniform(
-        self, perturbations: Tensor, n_particles: int, generator: torch.Generator
-    ) -> Tensor:
-        """Draw uniform noise strictly between 0 and 1, `particle perturbation latent`."""
-        shape = (n_particles, len(perturbations), self.shape[1])
+    def _uniform(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw uniform noise strictly between 0 and 1, `particle column latent`."""
+        shape = (n_particles, len(columns), self.shape[1])
         return uniform(shape, next(self.parameters()), generator)
 
 
 class BernoulliMask(Mask):
     """m_tl ~ Bernoulli(alpha), with posterior q(m_tl) = Bernoulli(sigmoid(logits_tl)).
 
-    Without a given alpha it is learned, one for all entries (empirical Bayes): then a screen in
-    which nothing acts makes it fall to nothing by itself.
+    If no alpha is given, one alpha for all entries is learned (empirical Bayes): a screen in which
+    nothing acts then drives it to 0.
     """
 
     name = "bernoulli"
 
-    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
-        super().__init__(n_perturbations, n_latent, prior)
+    def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
+        super().__init__(n_columns, n_latent, prior)
         if prior.prob is not None:
             check_range("mask_prob", prior.prob, low=0, high=1, open_=True)
         self.logits = nn.Parameter(torch.zeros(self.shape))
@@ -115,7 +115,7 @@ class BernoulliMask(Mask):
         self.log_odds = nn.Parameter(torch.tensor(logit(0.01))) if prior.prob is None else None
 
     def prior(self) -> Bernoulli:
-        """Return p(m_tl), `[perturbation] [latent]`."""
+        """Return p(m_tl), `[column] [latent]`."""
         # By its logit, which torch would bound for a small probability in single precision.
         if self.log_odds is not None:
             return Bernoulli(logits=self.log_odds, validate_args=False)
@@ -124,24 +124,26 @@ class BernoulliMask(Mask):
         return Bernoulli(logits=given, validate_args=False)
 
     @torch.no_grad()
-    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
+    def update(
+        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+    ) -> None:
         if self.log_odds is not None:
-            found = evidence[seen].double().cpu().numpy()
-            self.log_odds.fill_(logit(most_likely_share(found)))
-        self.logits.copy_(self._updated(evidence, farthest))
+            observed = log_bayes_factors[has_cells].double().cpu().numpy()
+            self.log_odds.fill_(logit(most_likely_share(observed)))
+        self.logits.copy_(self._posterior_logit(log_bayes_factors, logit_bound))
 
-    def posterior(self, perturbations: Tensor) -> Bernoulli:
-        return Bernoulli(logits=self.logits[perturbations], validate_args=False)
+    def posterior(self, columns: Tensor) -> Bernoulli:
+        return Bernoulli(logits=self.logits[columns], validate_args=False)
 
-    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise, `particle perturbation latent`."""
-        return self._uniform(perturbations, n_particles, generator)
+    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw uniform noise, `particle column latent`."""
+        return self._uniform(columns, n_particles, generator)
 
-    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+    def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         # log p(m) - log q(m) is linear in m: its expectation has the probability in m's place.
-        logits, prior = self.logits.index_select(0, perturbations), self.prior().logits
+        logits, prior = self.logits.index_select(0, columns), self.prior().logits
         if prior.ndim == 2:
-            prior = prior.index_select(0, perturbations)
+            prior = prior.index_select(0, columns)
         value = straight_through.bernoulli(logits, noise)
         weight = logits.sigmoid() if closed_form else value
         ratio = weight * (prior - logits) + F.softplus(logits) - F.softplus(prior)
@@ -155,15 +157,15 @@ class BernoulliMask(Mask):
 
 
 class _BetaMask(Mask):
-    """What masks with p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl) share.
+    """Base of masks with p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl).
 
-    Given p the mask's posterior is its prior, so only p pays.
+    Given p the mask's posterior is its prior, so only p contributes a KL term.
     """
 
     variable = "mask_prob"
 
-    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
-        super().__init__(n_perturbations, n_latent, prior)
+    def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
+        super().__init__(n_columns, n_latent, prior)
         check_range("beta_a", prior.a, low=0, high=float("inf"), open_=True)
         check_range("beta_b", prior.b, low=0, high=float("inf"), open_=True)
         self.a, self.b = prior.a, prior.b
@@ -180,8 +182,8 @@ class BetaBernoulliMask(_BetaMask):
 
     name = "beta_bernoulli"
 
-    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
-        super().__init__(n_perturbations, n_latent, prior)
+    def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
+        super().__init__(n_columns, n_latent, prior)
         self.log_a = nn.Parameter(torch.zeros(self.shape))
         self.log_b = nn.Parameter(torch.zeros(self.shape))
 
@@ -189,23 +191,23 @@ class BetaBernoulliMask(_BetaMask):
         a, b = self.log_a.new_tensor([self.a, self.b])
         return Beta(a, b, validate_args=False)
 
-    def posterior(self, perturbations: Tensor) -> Beta:
-        """Return q(p_tl), `perturbation latent`."""
-        a, b = self.log_a[perturbations].exp(), self.log_b[perturbations].exp()
+    def posterior(self, columns: Tensor) -> Beta:
+        """Return q(p_tl), `column latent`."""
+        a, b = self.log_a[columns].exp(), self.log_b[columns].exp()
         return Beta(a, b, validate_args=False)
 
-    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise, and that of the probabilities: `particle perturbation latent 5`.
+    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw uniform noise, and the noise of the probabilities: `particle column latent 5`.
 
-        The latter depends on their posterior, by rejection: `draw` adds the gradient.
+        The latter is drawn by rejection and depends on their posterior: `draw` adds the gradient.
         """
-        uniform = self._uniform(perturbations, n_particles, generator)
-        posterior = self.posterior(perturbations)
+        uniform = self._uniform(columns, n_particles, generator)
+        posterior = self.posterior(columns)
         a, b = (x.detach().expand_as(uniform).contiguous() for x in _parameters(posterior))
         return torch.stack([uniform, *beta.noise(a, b, generator)], -1)
 
-    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
-        posterior = self.posterior(perturbations)
+    def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+        posterior = self.posterior(columns)
         uniform, *drawn = noise.unbind(-1)
         logit = beta.logit(*_parameters(posterior), beta.Noise(*drawn))
         value = straight_through.bernoulli(logit, uniform)
@@ -223,9 +225,11 @@ class BetaBernoulliMask(_BetaMask):
         return self.log_a - self.log_b  # of a / (a + b)
 
     @torch.no_grad()
-    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
-        """Take Beta distributions with these means, as wide as those of a fresh mask."""
-        logits = self._updated(evidence, farthest)
+    def update(
+        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+    ) -> None:
+        """Set Beta distributions with these means, as wide as those of a new mask."""
+        logits = self._posterior_logit(log_bayes_factors, logit_bound)
         self.log_a.copy_(F.logsigmoid(logits) + math.log(2))
         self.log_b.copy_(F.logsigmoid(-logits) + math.log(2))
 
@@ -233,57 +237,59 @@ class BetaBernoulliMask(_BetaMask):
 class PointBetaBernoulliMask(_BetaMask):
     """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a point p_tl = sigmoid(logits_tl).
 
-    What pays is the log density of p itself, without a Jacobian: the objective is then a penalised
-    one, whose maximum over p is the mode of the Beta.
+    It contributes the log density of p itself, without a Jacobian: the objective is a penalised
+    likelihood, whose maximum over p without data is the mode of the Beta.
     """
 
     name = "beta_bernoulli_point"
 
-    def __init__(self, n_perturbations: int, n_latent: int, prior: MaskPrior) -> None:
-        super().__init__(n_perturbations, n_latent, prior)
+    def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
+        super().__init__(n_columns, n_latent, prior)
         self.logits = nn.Parameter(torch.zeros(self.shape))
 
-    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise, `particle perturbation latent`."""
-        return self._uniform(perturbations, n_particles, generator)
+    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Draw uniform noise, `particle column latent`."""
+        return self._uniform(columns, n_particles, generator)
 
-    def log_prior(self, perturbations: Tensor) -> Tensor:
-        """Return log Beta(p; a, b), `perturbation latent`."""
-        logits = self.logits[perturbations]
+    def log_prior(self, columns: Tensor) -> Tensor:
+        """Return log Beta(p; a, b), `column latent`."""
+        logits = self.logits[columns]
         prior = self.logits.new_tensor([self.a, self.b])
         return beta.log_prob(F.logsigmoid(logits), F.logsigmoid(-logits), *prior)
 
-    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
-        """Draw m; a point has no closed form of its own: its density is what it is."""
-        value = straight_through.bernoulli(self.logits[perturbations], noise)
-        return Draw(value, self.log_prior(perturbations).sum(-1).expand(len(value), -1))
+    def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+        """Draw m; the log ratio is the density at the point, with or without `closed_form`."""
+        value = straight_through.bernoulli(self.logits[columns], noise)
+        return Draw(value, self.log_prior(columns).sum(-1).expand(len(value), -1))
 
     def logit(self) -> Tensor:
         return self.logits
 
     @torch.no_grad()
-    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
-        self.logits.copy_(self._updated(evidence, farthest))
+    def update(
+        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+    ) -> None:
+        self.logits.copy_(self._posterior_logit(log_bayes_factors, logit_bound))
 
 
 class FullMask(Mask):
-    """m_tl = 1: every perturbation shifts every latent dimension (CPA-VAE)."""
+    """m_tl = 1: every column shifts every latent dimension (CPA-VAE)."""
 
     name = "full"
     variable = None
 
-    def __init__(self, n_perturbations: int, n_latent: int) -> None:
-        super().__init__(n_perturbations, n_latent, MaskPrior())
+    def __init__(self, n_columns: int, n_latent: int) -> None:
+        super().__init__(n_columns, n_latent, MaskPrior())
         self.register_buffer("ones", torch.ones(self.shape), persistent=False)
 
     ones: Tensor
 
-    def noise(self, perturbations: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Return no noise, `particle perturbation 0`."""
-        return self.ones.new_empty((n_particles, len(perturbations), 0))
+    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
+        """Return no noise, `particle column 0`."""
+        return self.ones.new_empty((n_particles, len(columns), 0))
 
-    def draw(self, perturbations: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
-        value = self.ones[perturbations].expand(len(noise), -1, -1)
+    def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
+        value = self.ones[columns].expand(len(noise), -1, -1)
         return Draw(value, value.new_zeros(value.shape[:-1]))
 
     def logit(self) -> Tensor:
@@ -291,12 +297,14 @@ class FullMask(Mask):
 
     prior_logit = logit
 
-    def update(self, evidence: Tensor, seen: Tensor, *, farthest: float = math.inf) -> None:
-        """Do nothing: it is not inferred."""
+    def update(
+        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+    ) -> None:
+        """Do nothing: the mask is not inferred."""
 
 
 MASKS: list[type[Mask]] = [BernoulliMask, BetaBernoulliMask, PointBetaBernoulliMask]
-"""Masks with a prior, that an estimator can be given by name."""
+"""Masks with a prior, which users choose by name."""
 
 
 def _parameters(distribution: Beta) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from samsvae.ops.precision import single
-from samsvae.types import Context, Dosage
+from samsvae.ops import gaussian
+from samsvae.ops.arrays import single
+from samsvae.types import Context, Dosage, Draw
 
 
 class OneHot(int):
-    """Width of an input of which one entry is not 0, or a few: one-hot, or a row of dosage."""
+    """Width of an input of which few entries are not 0: one-hot, or a row of dosage."""
 
 
 class JointLinear(nn.Module):
@@ -23,7 +24,7 @@ class JointLinear(nn.Module):
     The parts are never concatenated, so they may differ in their leading axes: counts (`cell
     gene`) are multiplied once, however many particles the shift (`particle cell latent`) has. A
     part of integers stands for its one-hot encoding, and a `Dosage` for its rows (`cell
-    perturbation`): both are looked up, not multiplied.
+    column`): both are looked up, not multiplied.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class JointLinear(nn.Module):
     """
 
     fan_in: tuple[int, ...]
-    """Inputs of each part present that are not 0 at once: what its units add up."""
+    """Number of inputs of each part that are not 0 at once: how many terms its units add up."""
 
     def __init__(self, in_features: Sequence[int], out_features: int) -> None:
         super().__init__()
@@ -60,14 +61,14 @@ class JointLinear(nn.Module):
 
     @torch.no_grad()
     def rotate(self, index: int, matrix: Tensor) -> None:
-        """Take a part x as x Q from now on: the result for the rotated part is what it was."""
+        """Expect x Q in place of part x: the output for the rotated part does not change."""
         weight = self.part(index)
         if weight is not None:
             weight.copy_(matrix.T @ weight)
 
     @torch.no_grad()
-    def move(self, index: int, offset: Tensor) -> None:
-        """Take a part x as x + c from now on."""
+    def translate(self, index: int, offset: Tensor) -> None:
+        """Expect x - c in place of part x: the output for the translated part does not change."""
         weight = self.part(index)
         if weight is not None:
             self.bias.add_(offset @ weight)
@@ -77,7 +78,7 @@ class JointLinear(nn.Module):
         out: Tensor = self.bias
         for part, weight in zip(present, self.weights, strict=True):
             if isinstance(part, Dosage):
-                received = F.embedding(part.perturbations[part.position], weight)
+                received = F.embedding(part.columns[part.position], weight)
                 term = (received * part.dose.unsqueeze(-1)).sum(-2)
             elif not part.is_floating_point():
                 term = F.embedding(part, weight)
@@ -90,9 +91,9 @@ class JointLinear(nn.Module):
         return out
 
 
-def _activated(fresh: Tensor) -> Tensor:
-    """Return leaky ReLU, written over its argument where no gradient will ask for that."""
-    return F.leaky_relu(fresh, inplace=not torch.is_grad_enabled())
+def _activated(values: Tensor) -> Tensor:
+    """Return leaky ReLU, in place where no gradient needs the argument."""
+    return F.leaky_relu(values, inplace=not torch.is_grad_enabled())
 
 
 class MLP(nn.Module):
@@ -124,7 +125,7 @@ class MLP(nn.Module):
 
 
 class GaussianNetwork(nn.Module):
-    """A network that answers with a Gaussian: sd = sqrt(exp(raw variance) + 1e-4)."""
+    """A network whose output is a Gaussian: sd = sqrt(exp(raw variance) + 1e-4)."""
 
     def __init__(
         self, in_features: Sequence[int], width: int, n_layers: int, out_features: int
@@ -135,21 +136,41 @@ class GaussianNetwork(nn.Module):
 
     @torch.no_grad()
     def rotate(self, matrix: Tensor) -> None:
-        """Answer for x Q in place of x.
+        """Represent x Q in place of x.
 
-        The mean is rotated; a variance that is diagonal is not so in other axes: it becomes
-        the geometric mean of the old ones, weighted by Q^2 (which a network's last layer can
-        give), between the variance along the new axis and that given all other axes.
+        The mean is rotated. A variance that is diagonal is not diagonal in other axes: it becomes
+        the geometric mean of the old variances, weighted by Q^2 (which a network's last layer can
+        give); it lies between the variance along the new axis and that given all other axes.
         """
         turns = matrix.T, matrix.square().T
         for values in (self.heads.weight, self.heads.bias):
             values.copy_(torch.cat([q @ v for q, v in zip(turns, values.chunk(2), strict=True)]))
 
     @torch.no_grad()
-    def move(self, offset: Tensor) -> None:
-        """Answer for x - c in place of x."""
+    def translate(self, offset: Tensor) -> None:
+        """Represent x - c in place of x."""
         self.heads.bias[: len(offset)].sub_(offset)
 
     def forward(self, *parts: Context) -> Normal:
         mean, raw_variance = single(self.heads(self.hidden(*parts))).chunk(2, -1)
         return Normal(mean, (raw_variance.exp() + 1e-4).sqrt(), validate_args=False)
+
+
+def gaussian_draw(
+    posterior: Normal, noise: Tensor, prior: Normal, *, closed_form: bool = False
+) -> Draw:
+    """Draw loc + scale * noise, weighed against the prior.
+
+    With `closed_form` the weight is its expectation, -KL(q || p): less noisy where only the mean
+    over draws is wanted (the ELBO); importance weights need the draws themselves.
+    """
+    value, ratio = gaussian.draw(
+        posterior.loc, posterior.scale, noise, prior.loc, prior.scale, closed_form=closed_form
+    )
+    return Draw(value, ratio)
+
+
+def standard_normal(like: Tensor) -> Normal:
+    """Return N(0, 1) of the type and on the device of a tensor."""
+    zero = like.new_zeros(())
+    return Normal(zero, zero + 1, validate_args=False)

@@ -97,3 +97,11 @@ def standardised(
         native.call("standardised", values, center, scale, out, *sizes)
         return out
     return ((values.log1p() if log1p else values) - center) / scale
+
+
+def single(values: Tensor) -> Tensor:
+    """Return bfloat16 values in single precision, and any others as they are.
+
+    Matrix products may be taken in bfloat16, densities may not.
+    """
+    return values.float() if values.dtype == torch.bfloat16 else values

@@ -1,15 +1,35 @@
-"""Devices by name."""
+"""Devices by name, and which of several processes this one is."""
 
 from __future__ import annotations
 
-import torch
+import os
+from typing import TYPE_CHECKING
 
 from samsvae.errors import InputError
-from samsvae.ops.ranks import local_rank, started_together
+
+if TYPE_CHECKING:
+    import torch
+
+
+def started_together() -> bool:
+    """Whether several processes were started to work together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
+
+
+def rank() -> int:
+    """Return which of them this one is; 0, too, where it is alone."""
+    return int(os.environ.get("RANK", "0")) if started_together() else 0
+
+
+def local_rank() -> int:
+    """Return which of those on this machine it is."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if started_together() else 0
 
 
 def resolve_device(device: str) -> torch.device:
     """Return a device by name; "auto" is a GPU where there is one."""
+    import torch  # slow: the command line asks for ranks alone
+
     if device == "auto":
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not gpus:

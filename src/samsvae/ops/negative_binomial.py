@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samsvae.ops import native
+from samsvae.ops.arrays import single
 from samsvae.ops.native.negative_binomial import LogProb
-from samsvae.ops.precision import single
 
 _DRAW = 8
 """A draw costs as much as so many elements of a density."""

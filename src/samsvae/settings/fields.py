@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from samsvae._deprecated import renamed_settings
 from samsvae.errors import InputError, listed, unknown
 
 
@@ -66,7 +67,8 @@ class Settings:
 
     def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return values converted to the types of the settings they name."""
-        return {name: self._checked(name, value, where) for name, value in values.items()}
+        current = renamed_settings(values)
+        return {name: self._checked(name, value, where) for name, value in current.items()}
 
     def _checked(self, name: str, value: Any, where: str) -> Any:
         import cyclopts  # the terminal's: those who work in Python do without

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +59,19 @@ class ShiftSettings:
         The posterior of a basal state sees the cell's shift, q(z_basal | x, shift) ("correlated
         z_basal"); False: it sees the counts alone.
     saturating_dose
-        Displacements follow a Hill curve of the dose, learned per perturbation, instead of growing
-        in proportion to it.
-    response
-        "all": what a cell received acts in it. "learned": it acts in a cell with a probability that
-        is learned, for each sgRNA where the screen was read with `sgrna_key`, otherwise for each
-        perturbation; effects are then those in the cells that respond. Each step answers for two
-        branches of every cell, for four where there are combinations of two: training takes longer.
+        Displacements follow a Hill curve of the dose, learned per column of dosage, instead of
+        growing in proportion to it.
+    learn_responders
+        Learn in which cells perturbations act, for each sgRNA where the screen was read with
+        `sgrna_key`, otherwise for each perturbation; effects are then those in the cells that
+        respond. Each step computes two branches of every cell, four where there are combinations of
+        two: training takes longer. False: what a cell received acts in it.
     """
 
     embedding_scale: float = 1.0
     basal_given_shift: bool = True
     saturating_dose: bool = False
-    response: Literal["all", "learned"] = "all"
+    learn_responders: bool = False
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -44,7 +44,7 @@ class ScreenSettings:
     split_key
         Column with each cell's split: "train", "valid" or "test".
     sgrna_key
-        Column with the reagent of each cell; training asks it only for `response="learned"`.
+        Column with the reagent of each cell; training asks it only for `learn_responders=True`.
     gene_key
         Column of `adata.var` with gene symbols, where `var_names` are identifiers; in Python also
         a mapping from identifier to symbol. Targets of perturbations are found by either.

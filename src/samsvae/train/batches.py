@@ -73,9 +73,9 @@ def noise_of_part(
     """
     if processes.size == 1:
         return draw_noise(model, batch, n_particles, generator)
-    everyone = loader.perturbations(rows.cpu().numpy())
-    shifts = model.mechanism.noise(everyone, n_particles, generator)
+    columns = loader.columns_of(rows.cpu().numpy())
+    shifts = model.mechanism.noise(columns, n_particles, generator)
     basal = model.encoder.noise(len(rows), n_particles, generator)
-    place = torch.searchsorted(everyone, batch.dosage.perturbations).clamp(max=len(everyone) - 1)
+    place = torch.searchsorted(columns, batch.dosage.columns).clamp(max=len(columns) - 1)
     part = ShiftNoise(*(noise.index_select(1, place) for noise in shifts))
     return part, basal[:, processes.part]

@@ -1,11 +1,11 @@
-"""Checkpoints: how they are found, and whether they are of the run that is to go on."""
+"""Checkpoints: written while a model is trained, read and checked when training is resumed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,63 +17,100 @@ from samsvae.storage.files import remove_half_written
 from samsvae.train.processes import Processes
 
 
-def read(
-    path: str | os.PathLike[str] | None, processes: Processes
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the tensors and the header of a checkpoint, None without one.
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds."""
 
-    The first process reads it for all.
-    """
-    found = None
-    if processes.writes and path is not None:
-        remove_half_written(path)
-        found = files.read(path) if Path(path).exists() else None
-    if processes.size > 1:
-        content = processes.from_first(None if found is None else files.to_bytes(*found))
-        found = None if content is None else files.from_bytes(content)
-    return found
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors of one part: "model", "optimizer" or "best"."""
+        return files.unprefixed(prefix, self.tensors)
 
 
-def check(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, Tensor],
-    header: Mapping[str, Any],
-    *,
-    ours: Mapping[str, Any],
-    model: nn.Module,
-) -> None:
-    """Raise unless a checkpoint is of this run.
+class Checkpointer:
+    """Writes and reads the checkpoint of one training run.
 
     Parameters
     ----------
     path
-        Where it is.
-    tensors, header
-        What it holds.
-    ours
-        The header that this run would write.
-    model
-        That is trained.
+        The file; None: nothing is written or read.
+    processes
+        The processes that train together; only the first one writes and reads.
+    saved
+        Called after every checkpoint.
     """
-    if not header.keys() >= ours.keys():
-        raise InputError(f"{str(path)!r} is not a checkpoint of training")
-    before = TrainSettings().decisive | header["settings"]  # older ones lack what is new
-    for name, value in ours["settings"].items():
-        if before[name] != value:
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        processes: Processes,
+        saved: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.path, self.processes, self.saved = path, processes, saved
+        self.exists = False
+        """Whether this run has written or read it."""
+
+    def write(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Write tensors by name, and a header of JSON, if this run and process write any."""
+        if self.path is None or not self.processes.writes:
+            return
+        files.write(self.path, tensors, header)
+        self.exists = True
+        self.saved()
+
+    def read(self) -> Checkpoint | None:
+        """Return the checkpoint, None where there is none: the first process reads it for all."""
+        content = None
+        if self.processes.writes and self.path is not None:
+            remove_half_written(self.path)
+            content = files.read(self.path) if Path(self.path).exists() else None
+        if self.processes.size > 1:
+            sent = self.processes.from_first(None if content is None else files.to_bytes(*content))
+            content = None if sent is None else files.from_bytes(sent)
+        self.exists = content is not None
+        return None if content is None else Checkpoint(*content)
+
+    def check(self, checkpoint: Checkpoint, *, header: Mapping[str, Any], model: nn.Module) -> None:
+        """Raise unless a checkpoint is of this run.
+
+        Parameters
+        ----------
+        checkpoint
+            As it was read.
+        header
+            The header that this run would write.
+        model
+            The model that is trained.
+        """
+        path, theirs = str(self.path), checkpoint.header
+        if not theirs.keys() >= header.keys():
+            raise InputError(f"{path!r} is not a checkpoint of training")
+        before = TrainSettings().decisive | theirs["settings"]  # older ones lack newer settings
+        for name, value in header["settings"].items():
+            if before[name] != value:
+                raise InputError(
+                    f"the checkpoint {path!r} was trained with {name} {before[name]}, not "
+                    f"{value}: resume with the settings it was started with"
+                )
+        finite = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("pending")}
+        files.check_finite(path, finite)
+        ours = {name: value.shape for name, value in model.state_dict().items()}
+        shapes = {name: value.shape for name, value in checkpoint.part("model").items()}
+        if shapes != ours or any(theirs[what] != header[what] for what in ("model", "data")):
+            raise InputError(f"the checkpoint {path!r} is of another model or other data")
+        if theirs["order"] != header["order"]:
             raise InputError(
-                f"the checkpoint {str(path)!r} was trained with {name} {before[name]}, not "
-                f"{value}: resume with the settings it was started with"
+                f"the checkpoint {path!r} took its cells in another order, counts in memory "
+                "or in a file: resume with in_memory as it was"
             )
-    files.check_finite(path, {k: v for k, v in tensors.items() if not k.startswith("pending")})
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    found = {name: value.shape for name, value in files.unprefixed("model", tensors).items()}
-    if found != shapes or any(header[what] != ours[what] for what in ("model", "data")):
-        raise InputError(f"the checkpoint {str(path)!r} is of another model or other data")
-    if header["order"] != ours["order"]:
-        raise InputError(
-            f"the checkpoint {str(path)!r} took its cells in another order, counts in memory "
-            "or in a file: resume with in_memory as it was"
-        )
+
+    @property
+    def how_to_resume(self) -> str:
+        """A sentence for an error: where the run is saved; empty where it is not."""
+        if not self.exists:
+            return ""
+        return f"it is saved in {self.path}: go on with resume=True, or --resume"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

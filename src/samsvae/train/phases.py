@@ -66,7 +66,7 @@ class Phases(NamedTuple):
     aligned_after: int | None
     """Steps with all masks open; None: there is one phase."""
 
-    def dense(self, step: int) -> bool:
+    def masks_fixed(self, step: int) -> bool:
         """Whether all masks are open at a step: the model is aligned later."""
         return self.aligned_after is not None and step < self.aligned_after
 
@@ -74,7 +74,7 @@ class Phases(NamedTuple):
         """Return the step at which a step's phase starts, and how many steps it has."""
         if self.aligned_after is None:
             return 0, self.n_steps
-        if self.dense(step):
+        if self.masks_fixed(step):
             return 0, self.aligned_after
         return self.aligned_after, max(1, self.n_steps - self.aligned_after)
 

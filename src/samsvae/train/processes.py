@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from samsvae.errors import InputError, LostProcessError, first_line
-from samsvae.ops.ranks import started_together
+from samsvae.ops.device import started_together
 
 _WAIT = timedelta(minutes=10)
 """How long a process waits for one that says nothing, and is not known to be gone."""
 
 
-class Alone:
-    """The one process that trains a model; what others would be asked is known."""
+class SingleProcess:
+    """The one process that trains a model: nothing has to be exchanged."""
 
     rank, size = 0, 1
 
@@ -66,7 +66,7 @@ class Alone:
         return content
 
 
-class Together(Alone):
+class ProcessGroup(SingleProcess):
     """One of several processes, in the default process group of torch.distributed.
 
     Parameters
@@ -86,7 +86,7 @@ class Together(Alone):
         for kind in dict.fromkeys(value.dtype for value in values):  # one message of each
             some = [value for value in values if value.dtype == kind]
             flat = torch.cat([value.flatten() for value in some]).mul_(share).to(self.device)
-            with _told():
+            with _lost_processes_named():
                 torch.distributed.all_reduce(flat)
             for value, summed in zip(some, flat.split([v.numel() for v in some]), strict=True):
                 value.copy_(summed.view_as(value))
@@ -101,7 +101,7 @@ class Together(Alone):
         """Give a model of all processes the parameters and buffers of the first one's."""
         for value in module.state_dict().values():
             sent = value.detach().to(self.device).contiguous()
-            with _told():
+            with _lost_processes_named():
                 torch.distributed.broadcast(sent, 0)
             value.copy_(sent)
 
@@ -109,7 +109,7 @@ class Together(Alone):
         """Return what the first process gives; the others may give anything."""
         size = -1 if content is None else len(content)
         length = torch.tensor([size], device=self.device)
-        with _told():
+        with _lost_processes_named():
             torch.distributed.broadcast(length, 0)
         if length < 0:
             return None
@@ -117,12 +117,12 @@ class Together(Alone):
         if self.rank == 0:
             assert content is not None
             sent.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        with _told():
+        with _lost_processes_named():
             torch.distributed.broadcast(sent, 0)
         return sent.cpu().numpy().tobytes()
 
 
-Processes: TypeAlias = Alone
+Processes: TypeAlias = SingleProcess
 """The processes that train a model, as one of them sees them."""
 
 
@@ -133,10 +133,10 @@ def processes(device: torch.device) -> Iterator[Processes]:
     A process group that is there already, such as Ray Train's, is taken as it is.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        yield Together(device) if torch.distributed.get_world_size() > 1 else Alone()
+        yield ProcessGroup(device) if torch.distributed.get_world_size() > 1 else SingleProcess()
         return
     if not started_together():
-        yield Alone()
+        yield SingleProcess()
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
@@ -147,13 +147,13 @@ def processes(device: torch.device) -> Iterator[Processes]:
             "start them by torchrun, see docs/large.md"
         ) from error
     try:
-        yield Together(device)
+        yield ProcessGroup(device)
     finally:
         torch.distributed.destroy_process_group()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _lost_processes_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:

@@ -122,7 +122,7 @@ def draw_noise(
 ) -> tuple[ShiftNoise, Tensor]:
     """Draw the noise of one evaluation: of the batch's perturbations, and of its cells."""
     return (
-        model.mechanism.noise(batch.dosage.perturbations, n_particles, generator),
+        model.mechanism.noise(batch.dosage.columns, n_particles, generator),
         model.encoder.noise(len(batch.counts), n_particles, generator),
     )
 
@@ -203,13 +203,13 @@ class PlainStep:
         model, closed_form = self.model, self.closed_form
         with torch.autocast(basal_noise.device.type, torch.bfloat16, enabled=self.bfloat16):
             shifts = model.mechanism.draw(
-                batch.dosage.perturbations, shift_noise, closed_form=closed_form
+                batch.dosage.columns, shift_noise, closed_form=closed_form
             )
             weights = model(batch, shifts, basal_noise, closed_form=closed_form)
-        paid = objective.weighted(weights, factors) if factors else weights
+        weighted = objective.weighted(weights, factors) if factors else weights
         with torch.no_grad():
             terms = objective.elbo_terms(weights, batch)
-        return self.per_cell(paid, batch).mean(), terms
+        return self.per_cell(weighted, batch).mean(), terms
 
     def _clipped(self, gradients: Sequence[Tensor]) -> Tensor:
         """Clip the gradient, where it is to be, and return its norm of before."""

@@ -1,9 +1,10 @@
-"""The validation ELBO."""
+"""The validation ELBO, and the model that has the best of it."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,17 +13,17 @@ from samsvae import objective
 from samsvae.data.loader import Loader
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import TrainSettings
-from samsvae.train.processes import Alone, Processes
+from samsvae.train.processes import Processes, SingleProcess
 
 PRECISE = 0.02
-"""Monte Carlo standard error, nats per cell, at which there are draws enough."""
+"""Monte Carlo standard error, nats per cell, at which there are enough draws."""
 _PAIRS = 2**14
-"""Most (particle, cell) pairs of an evaluation that needs more than the fewest draws: about what
-ten steps cost, however many cells there are."""
+"""Largest number of (particle, cell) pairs of an evaluation that takes more than the minimum of
+draws: it costs about as much as ten steps, however many cells there are."""
 _ROWS = 2**13
-"""Most (particle, cell) rows that are held at once."""
+"""Largest number of (particle, cell) rows that are held at once."""
 _FREEDOM = 5
-"""Least degrees of freedom of the spread between draws: with fewer it may be small by chance."""
+"""Minimum degrees of freedom of the variance between draws: with fewer it may be low by chance."""
 
 
 class ValidElbo(NamedTuple):
@@ -30,7 +31,7 @@ class ValidElbo(NamedTuple):
 
     elbo: float
     mc_se: float
-    """Monte Carlo standard error: of the draws, for these very cells."""
+    """Monte Carlo standard error, of the draws for these cells."""
 
 
 def valid_elbo(
@@ -39,7 +40,7 @@ def valid_elbo(
     settings: TrainSettings,
     processes: Processes | None = None,
 ) -> ValidElbo:
-    """Return the ELBO of a loader's cells, always from the same noise.
+    """Return the ELBO of a loader's cells, always with the same noise.
 
     Particles are drawn until the standard error is at most 0.02 nats: two on large screens, more
     where cells are few, up to 16,384 (particle, cell) pairs. The cells of a batch share the draws
@@ -48,27 +49,27 @@ def valid_elbo(
     ELBO = 1/N sum_b mean_k S_kb,    mc_se^2 = 1/N^2 sum_b var_k(S_kb) / K.
 
     KL terms of the globals are taken in closed form, where there is one: with a sparse prior of the
-    mask their draws would be most of the spread. Those of cells are drawn: their noise cancels
+    mask their draws would be most of the variance. Those of cells are drawn: their noise cancels
     much of the likelihood's.
 
-    Of several processes each takes some of the batches, with the noise that they have for one.
+    Each of several processes takes some of the batches, with the noise that one process would use.
     """
-    processes = processes or Alone()
+    processes = processes or SingleProcess()
     generator = torch.Generator(loader.device).manual_seed(settings.seed)
     n_cells = len(loader.screen)
     size = min(settings.batch_size, n_cells)
     n_batches = math.ceil(n_cells / size)
-    wanted = 1 + math.ceil(_FREEDOM / n_batches)
-    most, together = max(wanted, _PAIRS // n_cells), max(2, _ROWS // size)
+    n_draws = 1 + math.ceil(_FREEDOM / n_batches)
+    max_draws, chunk = max(n_draws, _PAIRS // n_cells), max(2, _ROWS // size)
     sums = torch.zeros(0, n_batches, dtype=torch.float64, device=loader.device)
     mc_se = math.nan
-    while len(sums) < wanted:
-        n_particles = min(wanted - len(sums), together)
+    while len(sums) < n_draws:
+        n_particles = min(n_draws - len(sums), chunk)
         more = _sums(model, loader, size, n_particles, generator, processes)
         sums = torch.cat([sums, more])
         mc_se = (sums.var(0).sum() / len(sums)).sqrt().item() / n_cells
         if mc_se > PRECISE:
-            wanted = min(most, max(wanted, math.ceil(len(sums) * (mc_se / PRECISE) ** 2)))
+            n_draws = min(max_draws, max(n_draws, math.ceil(len(sums) * (mc_se / PRECISE) ** 2)))
     return ValidElbo(sums.mean(0).sum().item() / n_cells, mc_se)
 
 
@@ -81,7 +82,7 @@ def _sums(
     generator: torch.Generator,
     processes: Processes,
 ) -> Tensor:
-    """Return the sum of the ELBO over the cells of every batch, `particle batch`, nats."""
+    """Return the sum of the ELBO over the cells of each batch, `particle batch`, nats."""
     n_cells = len(loader.screen)
     starts = range(0, n_cells, size)
     mine = set(range(len(starts))[processes.part])
@@ -89,12 +90,87 @@ def _sums(
     for i, start in enumerate(starts):
         rows = slice(start, min(start + size, n_cells))
         batch = loader.batch(rows) if i in mine else None
-        named = loader.perturbations(rows) if batch is None else batch.dosage.perturbations
-        shift_noise = model.mechanism.noise(named, n_particles, generator)
+        columns = loader.columns_of(rows) if batch is None else batch.dosage.columns
+        shift_noise = model.mechanism.noise(columns, n_particles, generator)
         basal_noise = model.encoder.noise(rows.stop - start, n_particles, generator)
         if batch is not None:
-            shifts = model.mechanism.draw(named, shift_noise, closed_form=True)
+            shifts = model.mechanism.draw(columns, shift_noise, closed_form=True)
             weights = model(batch, shifts, basal_noise)
             sums[:, i] = objective.log_weights(weights, batch).double().sum(1)
     processes.sum([sums])
     return sums
+
+
+class Validator:
+    """Evaluates the validation cells, and keeps the parameters of the best evaluation.
+
+    Parameters
+    ----------
+    model
+        The model that is trained.
+    loader
+        The validation cells. Without any the ELBO is NaN and there is no best model.
+    settings
+        How it is trained: seed, batch size and patience count.
+    processes
+        The processes that train it together.
+    """
+
+    def __init__(
+        self,
+        model: PerturbationVAE,
+        loader: Loader,
+        settings: TrainSettings,
+        processes: Processes,
+    ) -> None:
+        self.model, self.loader, self.settings = model, loader, settings
+        self.processes = processes
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew: models of before are not compared with those that follow."""
+        self.best: dict[str, Tensor] | None = None
+        self.best_elbo = -math.inf
+        self.since_best = 0
+        """Evaluations since the best one."""
+
+    def evaluate(self) -> ValidElbo:
+        """Return the validation ELBO of the model, and keep its parameters if it is the best."""
+        if not len(self.loader.screen):
+            return ValidElbo(math.nan, math.nan)
+        valid = valid_elbo(self.model, self.loader, self.settings, self.processes)
+        if valid.elbo > self.best_elbo:
+            self.best_elbo, self.since_best = valid.elbo, 0
+            state = self.model.state_dict()
+            self.best = {name: value.clone() for name, value in state.items()}
+        else:
+            self.since_best += 1
+        return valid
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the last evaluation is the best."""
+        return self.best is not None and self.since_best == 0
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether the best evaluation is too long ago for training to go on."""
+        patience = self.settings.patience
+        return patience is not None and self.since_best >= patience
+
+    def restore_best(self) -> None:
+        """Give the model the parameters of its best evaluation, if there is one."""
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+
+    def header(self) -> dict[str, Any]:
+        """Return what a checkpoint says of the best evaluation; its parameters are in `best`."""
+        best_elbo = self.best_elbo if self.best is not None else None
+        return {"best_elbo": best_elbo, "since_best": self.since_best}
+
+    def load(self, header: Mapping[str, Any], best: Mapping[str, Tensor]) -> None:
+        """Take what `header` returned, and the parameters that were in `best`."""
+        device = self.loader.device
+        self.best = {name: value.to(device) for name, value in best.items()} or None
+        self.best_elbo = -math.inf if header["best_elbo"] is None else header["best_elbo"]
+        self.since_best = header["since_best"]

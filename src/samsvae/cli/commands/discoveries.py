@@ -53,7 +53,7 @@ def discoveries(
         "condition", or "sgrna": a row for each sgRNA of a condition, by its own cells alone.
     cells
         "all", or "responders": the effect on the cells in which a condition acts, each counting as
-        much as that is probable; for a model that was trained with --response learned.
+        much as that is probable; for a model that was trained with --learn-responders.
     below
         Leave out rows with a larger q_value, such as 0.05.
     scale

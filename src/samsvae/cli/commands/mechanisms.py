@@ -101,7 +101,7 @@ def responders(
 ) -> None:
     """Tell in which cells perturbations act, and how often each sgRNA works.
 
-    For a model that was trained with --response learned; with --sgrna-key, sgRNA by sgRNA. Prints
+    For a model that was trained with --learn-responders; with --sgrna-key, sgRNA by sgRNA. Prints
     the share of cells that respond; --out writes the table of cells.
 
     Parameters

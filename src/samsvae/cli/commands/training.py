@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samsvae.cli.console import NOTHING, Assignments, given, say
-from samsvae.ops.ranks import rank
+from samsvae.ops.device import rank
 from samsvae.settings.fields import settings_of
 from samsvae.settings.run import RUN, gathered
 from samsvae.settings.train import TrainPlan

@@ -1,4 +1,4 @@
-"""Masks after training: what the evidence says with the networks fixed."""
+"""Masks after training: their posterior given the data, with the networks fixed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from samsvae.benchmark.metrics.masks import matched_truth
 from samsvae.data.loader import Loader
 from samsvae.data.simulate import simulated_screen
 from samsvae.model.mechanism import AdditiveShift
-from samsvae.train import inclusion as settling
-from samsvae.train.inclusion import settle, shift_scores
+from samsvae.train import inclusion
+from samsvae.train.inclusion import shift_scores, update_inclusion
 from samsvae.types import Shifts
 
 QUICK: dict[str, Any] = {"max_steps": 20, "batch_size": 64, "progress": False}
@@ -30,20 +30,19 @@ def mechanism_of(model: samsvae.SAMSVAE) -> AdditiveShift:
 
 def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cell by cell from the definition, combinations and doses included."""
-    monkeypatch.setattr(settling, "_CELLS", len(screen.train))  # one batch: the same noise
+    monkeypatch.setattr(inclusion, "_CELLS", len(screen.train))  # one batch: the same noise
     model = shaken(samsvae.SAMSVAE, screen)
     mechanism, train = mechanism_of(model), Loader(screen.train)
     z, n_cells = shift_scores(model.module, train)
     batch = train.batch(slice(0, len(screen.train)))
     mask = (model.mask_probabilities() > 0.5).to_numpy()
     shift = torch.from_numpy(mask * model.embeddings().to_numpy()).float()
-    given = Shifts(shift[None, batch.dosage.perturbations], {})
-    context = mechanism.context(batch.dosage, given).detach().requires_grad_()
+    given = Shifts(shift[None, batch.dosage.columns], {})
+    context = mechanism.context(batch, given).detach().requires_grad_()
     generator = torch.Generator().manual_seed(0)
     noise = model.module.encoder.noise(len(screen.train), 8, generator)
-    basal = model.module.encoder.draw(batch, context, noise, closed_form=True)
-    hidden = model.module.decoded(basal.value, context, batch.covariates)
-    elbo = model.module.likelihood.log_prob(hidden, batch).mean(0) + basal.log_ratio.mean(0)
+    likelihood, basal = model.module.cell_terms(context, batch, noise, closed_form=True)
+    elbo = likelihood.mean(0) + basal.mean(0)
     gradient = torch.autograd.grad(elbo.sum(), context)[0][0].double().numpy()
     variance = model.module.encoder.posterior(batch, context).scale[0].square()
     told = (1 - variance).clamp(min=1e-6).detach().double().numpy()
@@ -57,7 +56,7 @@ def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_training_ends_with_settled_masks(screen: samsvae.Screen) -> None:
+def test_training_ends_with_updated_masks(screen: samsvae.Screen) -> None:
     model = samsvae.SAMSVAE(screen, **{**SMALL, "mask_prob": None}).train(**QUICK)
     before = model.mask_probabilities()
     table = model.inclusion()
@@ -75,7 +74,7 @@ def test_a_perturbation_without_cells_keeps_its_prior() -> None:
     screen = read(adata)
     with pytest.warns(UserWarning, match="only validation or test cells have: 'B'"):
         model = shaken(samsvae.SAMSVAE, screen)
-    settle(model.module, Loader(screen.train))
+    update_inclusion(model.module, Loader(screen.train))
     logits = mechanism_of(model).mask.logit().detach()
     prior = mechanism_of(model).mask.prior_logit()
     position = screen.perturbations.index("B")
