@@ -208,7 +208,7 @@ def test_cells_that_do_not_respond_do_not_dilute_the_effect() -> None:
     np.testing.assert_allclose(own["observed"]["A"][list(screen.genes)], expected, atol=1e-9)
     np.testing.assert_allclose(own["n_cells"]["A"], weight.sum())
     plain = samsvae.CPAVAE(screen, n_latent=3, n_hidden=8).train(**TRAINING)
-    with pytest.raises(InputError, match="response='learned'"):
+    with pytest.raises(InputError, match="learn_responders=True"):
         samsvae.discoveries(plain, screen, cells="responders")
     with pytest.raises(InputError, match="no cells 'some'"):
         samsvae.discoveries(model, screen, cells="some")

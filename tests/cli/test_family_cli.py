@@ -165,7 +165,7 @@ MISTAKES = [
     ("--likelihood gaussian", "the gaussian likelihood needs real values, not counts"),
     ("--no-counts", "the negative_binomial likelihood needs counts, not real values"),
     ("--objective iwelbo --closed-form-kl", "closed_form_kl is for the ELBO"),
-    ("--objective elob", "no objective 'elob': the nearest is 'elbo'"),
+    ("--objective elob", '"elob" for --objective. .*mean "elbo"'),
     ("--basal-weight -1", "basal_weight is -1.0: expected a number at least 0"),
     ("--warmup-steps -1", "warmup_steps is -1: expected a whole number of at least 0"),
     ("--model svae-plus --beta-b 0", "beta_b is 0.0: expected a number above 0"),

@@ -154,7 +154,7 @@ def test_several_controls_and_batches_at_the_command_line(call: Call, folder: Pa
     small = "--n-latent 2 --n-hidden 4 --max-steps 2 --no-progress"
     assert call(f"train data.h5ad --out run {keys} {small}").errors == []
     text = (folder / "run" / "config.toml").read_text()
-    assert 'control = ["NT1", "NT2"]' in text
+    assert 'control = [\n    "NT1",\n    "NT2",\n]' in text
     assert call(f"train data.h5ad --out run {keys} {small} --resume").errors == []
     (folder / "keys.toml").write_text('control = ["NT1", "NT2"]\nbatch_key = "x"\n')
     assert call(f"train data.h5ad --out other --config keys.toml {small}").errors == []

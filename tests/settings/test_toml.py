@@ -47,8 +47,6 @@ def test_config_round_trip(tmp_path_factory: pytest.TempPathFactory, values: dic
     }
 
 
-def test_a_choice_that_is_none_is_told_the_choices() -> None:
-    with pytest.raises(
-        InputError, match="response = 'some' in x: expected one of 'all', 'learned'"
-    ):
-        RUN.checked({"response": "some"}, "in x")
+def test_a_choice_that_does_not_exist_is_an_error_with_the_choices() -> None:
+    with pytest.raises(InputError, match="step = 'some' in x: expected 'auto' or 'plain' or"):
+        RUN.checked({"step": "some"}, "in x")

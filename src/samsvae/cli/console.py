@@ -68,10 +68,11 @@ def given(settings: Settings, *, show_default: bool = True) -> Any:
     """
     members: dict[str, Any] = {
         "__dataclass_fields__": settings.fields,
-        "__annotations__": {
-            name: Annotated[settings.types[name], _WHOLE]
-            for name in settings.fields
-            if settings.types[name] in (int, int | None)
+        "__annotations__": settings.types  # without bounds, which the settings check themselves
+        | {
+            name: Annotated[kind, _WHOLE]
+            for name, kind in settings.types.items()
+            if kind in (int, int | None)
         }
         | {
             name: Annotated[bool, Parameter(negative=f"--{field.metadata['off']}")]
@@ -79,9 +80,16 @@ def given(settings: Settings, *, show_default: bool = True) -> Any:
             if "off" in field.metadata
         },
         "__new__": lambda _, **values: values,
+        "__get_pydantic_core_schema__": classmethod(_any),  # cyclopts would have pydantic check it
     }
     parameter = Parameter(name="*", show_default=show_default)
     return Annotated[type("Given", settings.sources, members), parameter]
+
+
+def _any(*_: Any) -> Any:
+    from pydantic_core import core_schema
+
+    return core_schema.any_schema()
 
 
 NOTHING: Any = {}

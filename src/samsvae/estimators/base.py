@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self, TypeVar, get_type_hints
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from samsvae.data.expression import input_statistics, library_shares
 from samsvae.data.loader import Loader
 from samsvae.data.names import Encoding, Separate
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, unknown
+from samsvae.errors import InputError, unknown
 from samsvae.estimators import saving
 from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
 from samsvae.estimators.metadata import TrainingMetadata
@@ -34,7 +34,7 @@ from samsvae.model.mechanism import Mechanism
 from samsvae.model.networks import MLP, OneHot
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.device import resolve_device
-from samsvae.settings.arguments import check, checked
+from samsvae.settings.arguments import check, check_fields, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.model import NetworkSettings
 from samsvae.settings.train import TrainSettings
@@ -88,13 +88,10 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     def __post_init__(self, screen: Screen | TrainingMetadata) -> None:
         if not isinstance(screen, TrainingMetadata):
             check("screen", screen, Screen)
-        hints = get_type_hints(type(self))
+        check_fields(self)
         for name, value in self.hyperparameters.items():
             if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy
                 setattr(self, name, value.item())
-            if name.startswith("n_") and value is not None:
-                check_count(name, value)
-            check(name, value, hints[name])
         self._screen = screen if isinstance(screen, Screen) else None
         self.metadata = (
             screen if isinstance(screen, TrainingMetadata) else TrainingMetadata.of(screen)

@@ -13,12 +13,14 @@ import torch
 from rich.progress import track
 
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, note
+from samsvae.errors import InputError, note
 from samsvae.estimators.trained import TrainedModel
 from samsvae.inference.latent import Batches, latent_means
 from samsvae.inference.mechanisms import loadings, movements, program_of
 from samsvae.model.mechanism import AdditiveShift
-from samsvae.settings.arguments import checked
+from samsvae.settings.arguments import Count, checked
+from samsvae.settings.fields import takes
+from samsvae.settings.questions import ProgramSettings
 
 
 class LatentSpace:
@@ -147,7 +149,7 @@ class LatentSpace:
 
     @checked
     def latent(
-        self, screen: Screen, *, n_particles: int = 10, seed: int = 0
+        self, screen: Screen, *, n_particles: Count = 10, seed: int = 0
     ) -> dict[str, np.ndarray]:
         """Return the posterior means of cells' basal states and states.
 
@@ -174,7 +176,6 @@ class LatentSpace:
         >>> {name: values.shape[1] for name, values in model.latent(screen.test).items()}
         {'basal': 4, 'state': 4}
         """
-        check_count("n_particles", n_particles)
         return latent_means(
             self.module, self.model.loader(screen), n_particles, self.model.generator(seed)
         )
@@ -215,7 +216,7 @@ class Mechanisms(LatentSpace):
     """What the latent dimensions of a trained model stand for."""
 
     @checked
-    def mechanisms(self, *, n_genes: int = 10) -> pd.DataFrame:
+    def mechanisms(self, *, n_genes: Count = 10) -> pd.DataFrame:
         """Return the latent dimensions in use, with what moves each and what each moves.
 
         A dimension is in use if a perturbation shifts it with a probability above 1/2. The genes
@@ -256,7 +257,6 @@ class Mechanisms(LatentSpace):
         >>> list(model.mechanisms().columns)[:3]
         ['n_perturbations', 'perturbations', 'shifts']
         """
-        check_count("n_genes", n_genes)
         pairs = self.inclusion()
         found = pairs[pairs["probability"] > 0.5]
         size = found["shift"].abs()
@@ -273,9 +273,8 @@ class Mechanisms(LatentSpace):
         return table
 
     @checked
-    def programs(
-        self, *, n_particles: int = 500, seed: int = 0, progress: bool = True
-    ) -> pd.DataFrame:
+    @takes(ProgramSettings)
+    def programs(self, **settings: Any) -> pd.DataFrame:
         """Return what each mechanism does to every gene: its program, signed.
 
         The loading of a gene is the mean change of its expression, log2(1 + 1e4 rho), when the
@@ -291,12 +290,9 @@ class Mechanisms(LatentSpace):
 
         Parameters
         ----------
-        n_particles
-            Basal states.
-        seed
-            Same seed, same numbers.
-        progress
-            Show a progress bar.
+        **settings
+            n_particles (500 basal states), seed (0), progress; see
+            `samsvae.settings.questions.ProgramSettings`.
 
         Returns
         -------
@@ -320,7 +316,7 @@ class Mechanisms(LatentSpace):
         >>> list(model.programs(n_particles=10, progress=False).columns)
         ['dimension', 'gene', 'loading', 'lower', 'upper', 'mc_se', 'sd']
         """
-        check_count("n_particles", n_particles, low=2)
+        chosen = ProgramSettings(**settings)
         table = self.mechanisms()
         if table.empty:
             nothing = pd.DataFrame(columns=["dimension", "gene", *_LOADING])
@@ -329,7 +325,7 @@ class Mechanisms(LatentSpace):
         batches = Batches(metadata.shares_of(None), metadata.registry.design)
         moving = pd.Index(sorted({name for names in table["perturbations"] for name in names}))
         column = torch.from_numpy(pd.Index(self.model.encoding.columns).get_indexer(moving))
-        generator = self.model.generator(seed)
+        generator = self.model.generator(chosen.seed)
         dimensions = [int(str(name)[1:]) for name in table.index]
         moves = np.zeros((len(moving), len(table)), bool)
         for i, names in enumerate(table["perturbations"]):
@@ -343,22 +339,22 @@ class Mechanisms(LatentSpace):
             generator=generator,
         )
         parts = []
-        rows = track(table.iterrows(), "programs", total=len(table), disable=not progress)
+        rows = track(table.iterrows(), "programs", total=len(table), disable=not chosen.progress)
         for i, (name, row) in enumerate(rows):
             sign = float(np.sign(row["shifts"][0]))
             ends = np.quantile(moved[:, i], [0.05, 0.95], method="weibull")
-            found, *others = loadings(
+            loading, *others = loadings(
                 self.module,
                 dimensions[i],
                 steps=[sign, *(sign * ends)],
-                n_particles=n_particles,
+                n_particles=chosen.n_particles,
                 batches=batches,
-                generator=self.model.generator(seed),
+                generator=self.model.generator(chosen.seed),
             )
             interval = np.sort([other.mean for other in others], axis=0)
-            heard = np.flatnonzero(~metadata.unexpressed)
-            order = heard[np.argsort(-np.abs(found.mean[heard]), kind="stable")]
-            columns = (found.mean, *interval, found.mc_se, found.sd)
+            expressed = np.flatnonzero(~metadata.unexpressed)
+            order = expressed[np.argsort(-np.abs(loading.mean[expressed]), kind="stable")]
+            columns = (loading.mean, *interval, loading.mc_se, loading.sd)
             parts.append(
                 pd.DataFrame(
                     {
@@ -382,8 +378,8 @@ class Mechanisms(LatentSpace):
             covariates=self.metadata.registry.even,
         )
         genes = np.array(self.metadata.registry.genes)
-        heard = np.flatnonzero(~self.metadata.unexpressed)
-        order = heard[np.argsort(-program[heard], kind="stable")]
+        expressed = np.flatnonzero(~self.metadata.unexpressed)
+        order = expressed[np.argsort(-program[expressed], kind="stable")]
         return {
             "n_perturbations": len(names),
             "perturbations": names,

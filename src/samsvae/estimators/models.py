@@ -14,7 +14,7 @@ import torch
 
 from samsvae._deprecated import takes_former_settings
 from samsvae.data.names import Encoding, Joint
-from samsvae.errors import InputError, check_range
+from samsvae.errors import InputError
 from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator, by_name
 from samsvae.estimators.trained import check_slots
@@ -57,7 +57,6 @@ class AdditiveEstimator(ShiftSettings, Estimator):
         return Responding(shift, len(metadata.registry.perturbations) + len(metadata.sgrnas))
 
     def _free_embedding(self) -> Embedding:
-        check_range("embedding_scale", self.embedding_scale, low=0, high=float("inf"), open_=True)
         return FreeEmbedding(*self._sizes, scale=self.embedding_scale)
 
     def _encoder(self, mechanism: Mechanism) -> Encoder:
@@ -250,7 +249,10 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     with saving.of_file(Path(folder) / saving.NAMES):
         saving.check_conditions(saved.metadata.conditions, saved.metadata.registry)
         kind = estimator(saved.estimator)
-        hints = {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
+        hints = {
+            field.name: get_type_hints(kind, include_extras=True)[field.name]
+            for field in fields(kind)
+        }
         saving.check_hyperparameters(saved.hyperparameters, hints)
         with torch.device("meta"):  # takes no memory, whatever sizes are asked for
             outline = kind(saved.metadata, **saved.hyperparameters)

@@ -15,14 +15,14 @@ from rich.progress import track
 
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, unknown
+from samsvae.errors import InputError, unknown
 from samsvae.estimators.trained import TrainedModel
 from samsvae.inference import simulation
 from samsvae.inference.effects import LEVELS, ArmCells, Effect, average_effects
 from samsvae.inference.iwelbo import predictive_iwelbo
 from samsvae.inference.latent import Batches
 from samsvae.ops.parallel import side_by_side
-from samsvae.settings.arguments import checked
+from samsvae.settings.arguments import Count, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings, SimulationSettings
 
@@ -35,7 +35,7 @@ class Predictions:
 
     @checked
     def iwelbo(
-        self, screen: Screen, *, n_particles: int = 1000, seed: int = 0, progress: bool = True
+        self, screen: Screen, *, n_particles: Count = 1000, seed: int = 0, progress: bool = True
     ) -> pd.DataFrame:
         """Return the predictive importance weighted likelihood of each cell.
 
@@ -72,7 +72,6 @@ class Predictions:
         >>> list(table.columns), len(table) == len(screen.test)
         (['iwelbo', 'mc_se'], True)
         """
-        check_count("n_particles", n_particles)
         loader = self.model.loader(screen)
         generator = self.model.generator(seed)
         result = predictive_iwelbo(

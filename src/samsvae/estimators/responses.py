@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count
+from samsvae.errors import InputError
 from samsvae.estimators.trained import TrainedModel
 from samsvae.inference.responders import BranchLikelihoods, branch_likelihoods
 from samsvae.model.mechanism import Responding
 from samsvae.ops.response_rates import Rates
 from samsvae.settings.arguments import checked
+from samsvae.settings.fields import takes
+from samsvae.settings.questions import ResponderSettings
 from samsvae.types import ALL_CONDITIONS
 
 
@@ -40,9 +42,8 @@ class Responses:
         self.model = model
 
     @checked
-    def responders(
-        self, screen: Screen, *, n_particles: int = 25, seed: int = 0, progress: bool = True
-    ) -> Responders:
+    @takes(ResponderSettings)
+    def responders(self, screen: Screen, **settings: Any) -> Responders:
         """Return in which cells perturbations act, and how often each reagent works.
 
         For models with `learn_responders=True`. A cell's Bayes factor compares its likelihood with
@@ -55,12 +56,9 @@ class Responses:
         ----------
         screen
             The cells; matched by gene and perturbation name. Control cells have no row.
-        n_particles
-            Draws per cell.
-        seed
-            Same seed, same numbers.
-        progress
-            Show a progress bar.
+        **settings
+            n_particles (25 draws per cell), seed (0), progress; see
+            `samsvae.settings.questions.ResponderSettings`.
 
         Returns
         -------
@@ -82,16 +80,20 @@ class Responses:
         >>> list(table.rates["perturbation"]), bool(table.cells["probability"].between(0, 1).all())
         (['G01', 'G02', 'G03'], True)
         """
-        check_count("n_particles", n_particles)
+        chosen = ResponderSettings(**settings)
         model, mechanism = self.model, self.model.module.mechanism
         if not isinstance(mechanism, Responding):
             raise InputError(
                 f"this {type(model).__name__} takes perturbations to act in all cells: train one "
                 "with learn_responders=True (SAMSVAE, CPAVAE)"
             )
-        generator, loader = model.generator(seed), model.loader(screen)
+        generator, loader = model.generator(chosen.seed), model.loader(screen)
         likelihoods = branch_likelihoods(
-            model.module, loader, n_particles=n_particles, generator=generator, progress=progress
+            model.module,
+            loader,
+            n_particles=chosen.n_particles,
+            generator=generator,
+            progress=chosen.progress,
         )
         prior = mechanism.logits.detach().double().cpu().numpy()
         return Responders(

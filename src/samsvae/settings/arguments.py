@@ -1,21 +1,47 @@
-"""Arguments of public functions, checked at the entrance: got, expected, do."""
+"""Arguments and settings, validated by their annotations.
+
+pydantic validates, with four choices of ours: values are checked, never converted or copied (a
+screen by `isinstance`); NumPy's numbers are numbers; any ordered collection is a list, a pandas
+Index among them; and each error is one line: what was got, what was expected, what to do.
+"""
 
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import functools
 import inspect
 import os
 import types
 from collections.abc import Callable
-from numbers import Integral, Real
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from numbers import Real
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import get_type_hints as type_hints
+
+from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
 
 from samsvae.errors import InputError, a, got, unknown
 
-__all__ = ["check", "checked"]
+if TYPE_CHECKING:  # imported when a value is checked: help and completion do without
+    from pydantic import TypeAdapter
+
+__all__ = ["Count", "Natural", "NonNegative", "Positive", "Probability", "Share"]
+__all__ += ["check", "check_fields", "checked", "in_words"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+Count = Annotated[int, Ge(1)]
+"""A whole number of at least 1."""
+Natural = Annotated[int, Ge(0)]
+"""A whole number of at least 0."""
+Share = Annotated[float, Ge(0), Le(1)]
+"""A number between 0 and 1."""
+Probability = Annotated[float, Gt(0), Lt(1)]
+"""A number strictly between 0 and 1."""
+Positive = Annotated[float, Gt(0)]
+"""A finite number above 0."""
+NonNegative = Annotated[float, Ge(0)]
+"""A finite number of at least 0."""
 
 _ADVICE = {
     ("str", "AnnData"): "read it with samsvae.Screen.open(path)",
@@ -35,112 +61,158 @@ _LISTS = (
     collections.abc.Collection,
     collections.abc.Iterable,
 )
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    None: "None",
+    type(None): "None",
+}
 
 
 def checked(function: Function) -> Function:
     """Make a function check its arguments against their annotations, before anything is done.
 
-    Only types are checked: ranges, and what values mean, are the function's own. A name that the
-    function does not have is an error that tells the nearest one.
+    An argument that the function does not have is an error that names the nearest one.
     """
-    shown = inspect.signature(function)  # with the settings that `takes` adds
-    known = [name for name, p in shown.parameters.items() if p.kind is not p.VAR_KEYWORD]
-    closed = len(known) == len(shown.parameters)
+    signature = inspect.signature(function)  # with the settings that `takes` adds
+    names = [name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
+    closed = len(names) == len(signature.parameters)
 
     @functools.wraps(function)
     def entered(*arguments: Any, **named: Any) -> Any:
         for name in named:
-            if closed and name not in known:
-                raise unknown(f"argument of {function.__name__}:", name, known[1:])
+            if closed and name not in names:
+                raise unknown(f"argument of {function.__name__}:", name, names[1:])
         hints = _hints(function)
-        for name, value in shown.bind(*arguments, **named).arguments.items():
-            check(name, value, hints.get(name, shown.parameters[name].annotation))
+        for name, value in signature.bind(*arguments, **named).arguments.items():
+            check(name, value, hints.get(name, signature.parameters[name].annotation))
         return function(*arguments, **named)
 
     return entered  # type: ignore[return-value]
 
 
+def check_fields(settings: Any) -> None:
+    """Check the fields of a dataclass against their annotations."""
+    kind: Any = type(settings)
+    hints = _hints(kind)
+    for name in (field.name for field in dataclasses.fields(settings)):
+        check(name, getattr(settings, name), hints[name])
+
+
 def check(name: str, value: Any, hint: Any) -> None:
-    """Raise unless a value is of the type that an annotation says."""
-    if _is(value, hint):
+    """Raise unless a value is as an annotation says."""
+    from pydantic import ValidationError
+
+    try:
+        _adapter(hint).validate_python(value)
+    except ValidationError as error:
+        inputs = [item["input"] for item in error.errors()]
+        wrong = next((one for one in inputs if one is not value), value)
+    else:
         return
-    expected = list(dict.fromkeys(_told(hint)))
+    choices = _choices(hint)
+    if choices and isinstance(value, str):
+        raise unknown(name, value, choices)
+    expected = list(dict.fromkeys(in_words(hint)))
+    if isinstance(value, Real) and "None" in expected:
+        expected.remove("None")
     pairs = [(type(value).__name__, words.split()[-1]) for words in expected]
     advice = [f"; {_ADVICE[pair]}" for pair in pairs if pair in _ADVICE]
-    verb, shown = "is", value
-    wrong = [one for one in value if not _fits_any(one, hint)] if _is(value, list[Any]) else []
-    if wrong:
-        verb, shown = "holds", wrong[0]
-    raise InputError(
-        f"{name} {verb} {got(shown)}: expected {' or '.join(expected)}{''.join(advice[:1])}"
-    )
+    is_item = wrong is not value and isinstance(value, list | tuple)
+    problem = f"holds {got(wrong)}" if is_item else f"is {got(value)}"
+    raise InputError(f"{name} {problem}: expected {' or '.join(expected)}{''.join(advice[:1])}")
 
 
-def _fits_any(value: Any, hint: Any) -> bool:
-    """Whether a value may stand in one of the lists that an annotation admits."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    items = [get_args(kind)[0] for kind in kinds if get_origin(kind) in _LISTS and get_args(kind)]
-    return any(_is(value, item) for item in items)
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_strict(hint))
 
 
-def _is(value: Any, hint: Any) -> bool:
-    origin, given = get_origin(hint), get_args(hint)
-    if hint is Any or hint is inspect.Parameter.empty or isinstance(hint, TypeVar):
-        return True
+def _strict(hint: Any) -> Any:
+    """Return an annotation as pydantic is to take it: nothing is converted, copied or consumed."""
+    from pydantic import AllowInfNan, BeforeValidator, PlainValidator, Strict
+
+    origin, args = get_origin(hint), get_args(hint)
+    if hint in (Any, inspect.Parameter.empty) or isinstance(hint, TypeVar):
+        return Any
+    if origin is Annotated:
+        finite = (AllowInfNan(False),) if args[0] is float else ()
+        return Annotated[(_strict(args[0]), *finite, *args[1:])]
     if origin in (Union, types.UnionType):
-        return any(_is(value, one) for one in given)
-    if origin is Literal:
-        return isinstance(value, str)  # which of them, the function tells
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
-    if hint in (int, float):
-        number = Integral if hint is int else Real
-        return isinstance(value, number) and not isinstance(value, bool)
+        return Union[tuple(map(_strict, args))]  # noqa: UP007  of a tuple
+    if hint is bool or hint is int or hint is float:
+        return Annotated[hint, Strict(), BeforeValidator(_number)]
     if hint is str:
-        return isinstance(value, str)
-    if origin is os.PathLike or hint is os.PathLike:
-        return isinstance(value, os.PathLike)
+        return Annotated[str, Strict()]
+    if hint is None or origin is Literal:
+        return hint
     if origin in _LISTS:
-        ordered = origin is collections.abc.Iterable or hasattr(value, "__getitem__")
-        return ordered and _is_several(value, given)
-    if origin is collections.abc.Mapping or origin is dict:
-        return isinstance(value, collections.abc.Mapping)
-    if origin is type or hint is type:
-        return isinstance(value, type)
+        item = args[0] if args and (len(args) == 1 or args[-1] is Ellipsis) else Any
+        items = Any if _is_protocol(item) else _strict(item)  # its users name what is missing
+        ordered = origin is not collections.abc.Iterable
+        return Annotated[list[items], BeforeValidator(functools.partial(_items, ordered=ordered))]  # type: ignore[valid-type]
     if _is_protocol(hint):
-        return all(hasattr(value, one) for one in _members(hint))
+        return Annotated[Any, PlainValidator(functools.partial(_having, _members(hint)))]
     kind = origin or hint
-    return not isinstance(kind, type) or isinstance(value, kind)
+    if not isinstance(kind, type):
+        return Any
+    return Annotated[Any, PlainValidator(functools.partial(_instance, kind))]
 
 
-def _is_several(value: Any, given: tuple[Any, ...]) -> bool:
-    """Whether a value is a list (or the like) of the given types, as far as it can be looked at."""
+def _number(value: Any) -> Any:
+    """Return a number of NumPy's as Python's."""
+    is_numpy = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if is_numpy else value
+
+
+def _items(value: Any, *, ordered: bool) -> list[Any]:
+    """Return the items of a list or tuple; of other collections none, which are not looked at."""
     if isinstance(value, str | bytes | collections.abc.Mapping) or not hasattr(value, "__iter__"):
-        return False
-    if getattr(value, "ndim", 1) != 1:
-        return False
-    if not isinstance(value, list | tuple) or not given:
-        return True
-    item = given[0] if len(given) == 1 or given[-1] is Ellipsis else Any
-    return _is_protocol(item) or all(_is(one, item) for one in value)  # told by what asks them
+        raise ValueError("not a list")
+    if getattr(value, "ndim", 1) != 1 or (ordered and not hasattr(value, "__getitem__")):
+        raise ValueError("not a list")
+    return list(value) if isinstance(value, list | tuple) else []
 
 
-def _told(hint: Any) -> list[str]:
+def _having(members: frozenset[str], value: Any) -> Any:
+    if not all(hasattr(value, member) for member in members):
+        raise ValueError("a member is missing")
+    return value
+
+
+def _instance(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError("of another type")
+    return value
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the texts that an annotation admits; none if it admits any text, or no text."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = get_args(hint)
+        return () if str in kinds else tuple(one for kind in kinds for one in _choices(kind))
+    return ()
+
+
+def in_words(hint: Any) -> list[str]:
     """Return what an annotation says, in words."""
-    origin, given = get_origin(hint), get_args(hint)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return [f"{in_words(args[0])[0]} {_range_in_words(args[1:], whole=args[0] is int)}"]
     if origin in (Union, types.UnionType):
-        return [name for one in given for name in _told(one)]
+        return [words for one in args for words in in_words(one)]
     if origin is Literal:
-        return [repr(one) for one in given]
-    words = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-    if hint in words:
-        return [words[hint]]
-    if hint is None or hint is type(None):
-        return ["None"]
+        return [repr(one) for one in args]
+    if hint in _WORDS:
+        return [_WORDS[hint]]
     if origin in _LISTS:
-        items = [words.split(maxsplit=1)[-1] for words in _told(given[0])] if given else []
+        items = [words.split(maxsplit=1)[-1] for words in in_words(args[0])] if args else []
         return [f"a list of {' or '.join(items)}" if items else "a list"]
     if origin in (collections.abc.Mapping, dict):
         return ["a mapping"]
@@ -151,15 +223,28 @@ def _told(hint: Any) -> list[str]:
     return [a(getattr(origin or hint, "__name__", str(hint)))]
 
 
+def _range_in_words(bounds: tuple[BaseMetadata, ...], *, whole: bool) -> str:
+    """Return the bounds of a number, such as "strictly between 0 and 1"."""
+    low = next((x.ge if isinstance(x, Ge) else x.gt for x in bounds if isinstance(x, Ge | Gt)), 0)
+    is_open = any(isinstance(x, Gt) for x in bounds)
+    for bound in bounds:
+        if isinstance(bound, Le | Lt):
+            high = bound.le if isinstance(bound, Le) else bound.lt
+            return f"{'strictly ' if is_open else ''}between {low:g} and {high:g}"
+    if is_open:
+        return f"above {low:g}"
+    return f"{'of ' if whole else ''}at least {low:g}"
+
+
 def _is_protocol(hint: Any) -> bool:
     return bool(getattr(hint, "_is_protocol", False))
 
 
-def _members(protocol: type) -> set[str]:
+def _members(protocol: type) -> frozenset[str]:
     own = {name for base in protocol.__mro__ for name in vars(base) if base is not object}
-    return {name for name in own if not name.startswith("_")}
+    return frozenset(name for name in own if not name.startswith("_"))
 
 
 @functools.cache
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    return get_type_hints(function)
+def _hints(annotated: Any) -> dict[str, Any]:
+    return type_hints(annotated, include_extras=True)

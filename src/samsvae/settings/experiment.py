@@ -6,18 +6,21 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from samsvae.errors import InputError, check_count, check_range, listed, unknown
+from annotated_types import Gt
+
+from samsvae.errors import InputError, listed, unknown
+from samsvae.settings.arguments import Count, Share, check
 from samsvae.settings.fields import Settings, read_toml, settings_of
-from samsvae.settings.questions import ScoreSettings
+from samsvae.settings.questions import Checked, ScoreSettings
 from samsvae.settings.run import RUN, gathered
 from samsvae.settings.train import TrainPlan
 from samsvae.types import Scale
 
-SPLITS = ("given", "random", "norman-ood", "norman-data-efficiency")
+Split = Literal["given", "random", "norman-ood", "norman-data-efficiency"]
 """How cells are split: "given" is the split that the screen comes with."""
-FRACTIONED = SPLITS[2:]
+FRACTIONED = ("norman-ood", "norman-data-efficiency")
 """Splits that train on several fractions of the combinations."""
 LEAST = {"steps": 50, "particles": 20, "cells": 20, "batch": 64, "draws": 1, "seeds": 2}
 """To which a scaled experiment is never brought down."""
@@ -53,7 +56,7 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(Checked):
     """What is trained and scored.
 
     Parameters
@@ -77,26 +80,21 @@ class Experiment:
     """
 
     variants: tuple[Variant, ...]
-    split: str = "given"
-    fractions: tuple[float, ...] = ()
-    seeds: int = 5
+    split: Split = "given"
+    fractions: tuple[Share, ...] = ()
+    seeds: Count = 5
     baselines: tuple[str, ...] = ()
     scoring: ScoreSettings = field(default_factory=ScoreSettings)
     scale: Scale = "log"
-    choice_particles: int = 100
+    choice_particles: Count = 100
 
     def __post_init__(self) -> None:
-        check_count("seeds", self.seeds)
-        check_count("choice_particles", self.choice_particles)
-        if self.split not in SPLITS:
-            raise unknown("split", self.split, SPLITS)
+        super().__post_init__()
         if bool(self.fractions) != (self.split in FRACTIONED):
             raise InputError(
                 f"fractions are {list(self.fractions)} for split {self.split!r}: they are expected "
                 f"for {listed(FRACTIONED)}, and for no other"
             )
-        for fraction in self.fractions:
-            check_range("a fraction", fraction, low=0, high=1)
         labels = [variant.label for variant in self.variants]
         twice = [label for label in labels if labels.count(label) > 1]
         if twice:
@@ -131,9 +129,8 @@ class Experiment:
         >>> small.variants[0].settings["max_steps"], small.seeds, small.scoring.n_particles
         (300, 2, 20)
         """
-        check_range("scale", scale, low=0, high=1)
-        if scale in (0, 1):
-            check_range("scale", scale, low=0.5, high=1)
+        check("scale", scale, Annotated[Share, Gt(0)])
+        if scale == 1:
             return self
 
         def share(what: str, number: int) -> int:

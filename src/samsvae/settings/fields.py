@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
+
+import tomli_w
 
 from samsvae._deprecated import renamed_settings
-from samsvae.errors import InputError, listed, unknown
+from samsvae.errors import InputError, unknown
+from samsvae.settings.arguments import in_words
+
+_SHARED = ("device", "seed", "progress")
 
 
 class Settings:
@@ -43,9 +47,9 @@ class Settings:
         self.types: dict[str, Any] = {}
         self.fields: dict[str, dataclasses.Field] = {}
         for source in sources:
-            for field in dataclasses.fields(source):
-                known = self.fields.setdefault(field.name, field)
-                if known is not field:  # a dataclass hands its fields on to those made of it
+            for field in _fields(source):
+                first = self.fields.setdefault(field.name, field)
+                if first is not field:  # a dataclass passes its fields on to its subclasses
                     raise TypeError(f"the setting {field.name!r} is defined more than once")
             self.types |= get_type_hints(source) | _as_text(source)
 
@@ -87,10 +91,8 @@ class Settings:
                 raise ValueError("one value is expected")
             return cyclopts.convert(self.types[name], texts, converter=converted)
         except (cyclopts.CycloptsError, ValueError, TypeError) as error:
-            kind = getattr(self.types[name], "__name__", str(self.types[name]))
-            if get_origin(self.types[name]) is Literal:
-                kind = f"one of {listed(get_args(self.types[name]))}"
-            raise InputError(f"{name} = {value!r} {where}: expected {kind}") from error
+            expected = " or ".join(in_words(self.types[name]))
+            raise InputError(f"{name} = {value!r} {where}: expected {expected}") from error
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings: the given values, and the defaults of the others."""
@@ -158,13 +160,18 @@ def takes(source: type) -> Callable[[Callable[..., Result]], Callable[..., Resul
 
 def _parameters(source: type) -> list[inspect.Parameter]:
     """Return the fields of a dataclass as keyword-only parameters, annotations resolved."""
-    types = get_type_hints(source)
+    types = get_type_hints(source, include_extras=True)
     return [
         inspect.Parameter(
             f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name]
         )
-        for f in dataclasses.fields(source)
+        for f in _fields(source)
     ]
+
+
+def _fields(source: type) -> list[dataclasses.Field]:
+    """Return the fields of a dataclass, those that many settings share at the end."""
+    return sorted(dataclasses.fields(source), key=lambda field: field.name in _SHARED)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -184,20 +191,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def toml(values: Mapping[str, Any]) -> str:
-    """Write settings as TOML. None is the absence of a setting, and is left out.
+    """Return settings as TOML. None is the absence of a setting, and is left out.
 
     >>> print(toml({"n_latent": 20, "batch_key": None, "mask": "bernoulli"}), end="")
     n_latent = 20
     mask = "bernoulli"
     """
-    lines = []
-    for name, value in values.items():
-        if value is None:
-            continue
-        if isinstance(value, float):
-            text = repr(value)
-        else:  # JSON's strings, integers and booleans are TOML's, but for one character
-            text = json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
-            text = text.replace("\x7f", "\\u007f")
-        lines.append(f"{name} = {text}")
-    return "\n".join(lines) + "\n"
+    given = {name: value for name, value in values.items() if value is not None}
+    return tomli_w.dumps({k: str(v) if isinstance(v, Path) else v for k, v in given.items()})

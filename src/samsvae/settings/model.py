@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from samsvae.settings.arguments import Count, Positive, Probability
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
@@ -39,11 +41,11 @@ class NetworkSettings:
         (real values, such as imaging features or normalised data).
     """
 
-    n_latent: int = 100
-    n_hidden: int = 400
-    n_layers: int = 1
-    n_hidden_decoder: int | None = None
-    n_layers_decoder: int | None = None
+    n_latent: Count = 100
+    n_hidden: Count = 400
+    n_layers: Count = 1
+    n_hidden_decoder: Count | None = None
+    n_layers_decoder: Count | None = None
     likelihood: str = "negative_binomial"
 
 
@@ -68,7 +70,7 @@ class ShiftSettings:
         two: training takes longer. False: what a cell received acts in it.
     """
 
-    embedding_scale: float = 1.0
+    embedding_scale: Positive = 1.0
     basal_given_shift: bool = True
     saturating_dose: bool = False
     learn_responders: bool = False
@@ -90,7 +92,7 @@ class MaskSettings:
     """
 
     mask: str = "bernoulli"
-    mask_prob: float | None = None
+    mask_prob: Probability | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -105,8 +107,8 @@ class BetaSettings:
         Second parameter of the Beta prior: the larger, the sparser the mask.
     """
 
-    beta_a: float = 1.0
-    beta_b: float = 2.0
+    beta_a: Positive = 1.0
+    beta_b: Positive = 2.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -125,8 +127,8 @@ class EmbeddingSettings:
     """
 
     embedding_given_mask: bool = False
-    n_hidden_embedding: int = 200
-    n_layers_embedding: int = 2
+    n_hidden_embedding: Count = 200
+    n_layers_embedding: Count = 2
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from samsvae.errors import check_count, check_range
+from samsvae.settings.arguments import Count, Share
+from samsvae.settings.questions import Checked
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparationSettings:
+class PreparationSettings(Checked):
     """What is kept of a published file.
 
     The published description (Lopez et al. 2022, for the filtered Replogle screen) says that
@@ -34,15 +35,9 @@ class PreparationSettings:
         20).
     """
 
-    min_cells: int = 25
-    min_de_share: float = 50 / 8248
-    rate: float = 0.05
-    min_perturbation_share: float = 0.02
-    n_genes: int = 5000
-    n_bins: int = 20
-
-    def __post_init__(self) -> None:
-        for name in ("min_cells", "n_genes", "n_bins"):
-            check_count(name, getattr(self, name))
-        for name in ("min_de_share", "rate", "min_perturbation_share"):
-            check_range(name, getattr(self, name), low=0, high=1)
+    min_cells: Count = 25
+    min_de_share: Share = 50 / 8248
+    rate: Share = 0.05
+    min_perturbation_share: Share = 0.02
+    n_genes: Count = 5000
+    n_bins: Count = 20

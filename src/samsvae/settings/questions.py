@@ -1,28 +1,82 @@
-"""How a trained model is asked: effects and simulated cells.
+"""The settings of questions to a trained model, and of how predictors are scored.
 
-How predictors are scored.
+Each is defined once: a field is an argument in Python and an option of the command line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from samsvae.errors import check_count, check_range, unknown
+from annotated_types import Ge, Lt
+
+from samsvae.settings.arguments import Count, Natural, Positive, Share, check_fields
 from samsvae.types import Scale
+
+LibrarySize = Annotated[Positive, Lt(2.0**31)]
+"""Expected counts of a cell."""
+Draws = Annotated[int, Ge(2)]
+"""A number of draws that have a standard error: at least 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EffectSettings:
+class Checked:
+    """Settings whose fields are checked against their annotations when they are made."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedSettings(Checked):
+    """The random numbers.
+
+    Parameters
+    ----------
+    seed
+        The same seed gives the same numbers on the same machine.
+    """
+
+    seed: Natural = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressSettings(Checked):
+    """What is shown of long work.
+
+    Parameters
+    ----------
+    progress
+        Show a progress bar.
+    """
+
+    progress: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSettings(Checked):
+    """Where tensors are.
+
+    Parameters
+    ----------
+    device
+        Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+    """
+
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectSettings(ProgressSettings, SeedSettings):
     """How effects are estimated.
 
     Parameters
     ----------
     scale
-        "log": drawn counts as log2(1 + 1e4 x / sum x), what the paper scores; "normalized":
-        1e4 times the expected share of a gene, without drawing counts; "mean": the mean of the
-        data, for likelihoods without a library size (Poisson, Gaussian). By default "log", or
-        "mean" for those.
+        "log": drawn counts as log2(1 + 1e4 x / sum x), what the paper scores; "normalized": 1e4
+        times the expected share of a gene (counts per 10,000), without drawing counts; "mean": the
+        mean of the data, for likelihoods without a library size (Poisson, Gaussian). By default
+        "log", or "mean" for those.
     library_size
         Expected counts of both arms over the screen's genes; "observed" draws library sizes from
         the training cells of the condition (of all conditions, for one without cells) and of
@@ -32,42 +86,27 @@ class EffectSettings:
     n_count_draws
         Draws of counts per particle, for scale "log".
     n_draws
-        Draws of mask and embedding behind the posterior interval, each averaged over the
-        same basal draws; 0: no interval.
+        Draws of mask and embedding for the posterior interval, each averaged over the same basal
+        draws; 0: no interval.
     basal
         Where basal states come from: their "prior" N(0, I) (the paper), or the posterior of
         the "control" training cells (at most 2,000 of them), in their own batches.
     batch
         Batch of both arms; by default drawn as in the training cells, for "observed" as in those of
         the condition.
-    seed
-        Same seed, same numbers.
-    progress
-        Show a progress bar.
     """
 
     scale: Scale | None = None
-    library_size: float | Literal["observed"] = 1e4
-    n_particles: int = 2500
-    n_count_draws: int = 1
-    n_draws: int = 100
+    library_size: LibrarySize | Literal["observed"] = 1e4
+    n_particles: Draws = 2500
+    n_count_draws: Count = 1
+    n_draws: Natural = 100
     basal: Literal["prior", "control"] = "prior"
     batch: str | None = None
-    seed: int = 0
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        check_count("n_particles", self.n_particles, low=2)
-        check_count("n_count_draws", self.n_count_draws)
-        check_count("n_draws", self.n_draws, low=0)
-        check_count("seed", self.seed, low=0)
-        _check_library_size(self.library_size)
-        if self.basal not in ("prior", "control"):
-            raise unknown("basal", self.basal, ["prior", "control"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulationSettings:
+class SimulationSettings(SeedSettings):
     """How cells are drawn.
 
     Parameters
@@ -76,32 +115,95 @@ class SimulationSettings:
         New cells per condition: each draws its own basal state, mask and embedding.
     library_size
         Of new cells: expected counts over the screen's genes, or drawn from those "observed"
-        in the condition's training cells (of all conditions, for one without cells). Of no
-        account for likelihoods without a library size.
-    seed
-        Same seed, same counts.
+        in the condition's training cells (of all conditions, for one without cells). Not used for
+        likelihoods without a library size.
     """
 
-    n_cells: int = 1000
-    library_size: float | Literal["observed"] = "observed"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_count("n_cells", self.n_cells)
-        check_count("seed", self.seed, low=0)
-        _check_library_size(self.library_size)
-
-
-def _check_library_size(library_size: float | str) -> None:
-    if isinstance(library_size, str):
-        if library_size != "observed":
-            raise unknown("library_size", library_size, ["observed"])
-    else:
-        check_range("library_size", library_size, low=0, high=2.0**31, open_=True)
+    n_cells: Count = 1000
+    library_size: LibrarySize | Literal["observed"] = "observed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings:
+class DiscoverySettings(ProgressSettings, SeedSettings):
+    """How effects and their error rates are estimated from the model and the data together.
+
+    Parameters
+    ----------
+    scale
+        "log", "normalized" or "mean", as for effects.
+    by
+        "condition", or "sgrna": one row for each sgRNA of a condition, from its own cells.
+    cells
+        "all", or "responders": effects on the cells in which a condition acts, each weighted by the
+        probability of that; for a model trained with `learn_responders=True`.
+    n_particles
+        Draws of basal state, mask and embedding for the model's effects.
+    """
+
+    scale: Scale = "log"
+    by: Literal["condition", "sgrna"] = "condition"
+    cells: Literal["all", "responders"] = "all"
+    n_particles: Draws = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRateSettings(Checked):
+    """Which rows of a table of discoveries are kept.
+
+    Parameters
+    ----------
+    fdr
+        Largest error rate of a row, such as 0.05: its false discovery rate, or the local false sign
+        rate of a gene's regulator.
+    """
+
+    fdr: Share = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombinationSettings(ProgressSettings, SeedSettings):
+    """How combinations are compared with the sum of their parts.
+
+    Parameters
+    ----------
+    scale
+        "log", "normalized" or "mean", as for effects.
+    n_particles
+        Draws of basal state, mask and embedding for the model's effects.
+    """
+
+    scale: Scale = "log"
+    n_particles: Draws = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponderSettings(ProgressSettings, SeedSettings):
+    """How responders are inferred.
+
+    Parameters
+    ----------
+    n_particles
+        Draws per cell.
+    """
+
+    n_particles: Count = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramSettings(ProgressSettings, SeedSettings):
+    """How programs are estimated.
+
+    Parameters
+    ----------
+    n_particles
+        Basal states that loadings are averaged over.
+    """
+
+    n_particles: Draws = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings(ProgressSettings, SeedSettings):
     """How predictors are scored on held-out cells.
 
     Parameters
@@ -109,35 +211,22 @@ class ScoreSettings:
     n_particles
         Particles of the IWELBO.
     effect_particles
-        Particles of the models' effects. Each is asked at library size 1e4, for correlations, and
-        at the observed ones, for errors and coverage.
+        Particles of the models' effects. They are predicted at library size 1e4 for correlations,
+        and at the observed library sizes for errors and coverage.
     n_draws
-        Draws of mask and embedding behind the intervals of effects; 0: no coverage.
+        Draws of mask and embedding for the intervals of effects; 0: no coverage.
     basal
         Basal states of the models' effects: from their "prior" or of "control" cells.
     n_halvings
-        How often the cells are halved for the technical duplicate; 0: none, and no dynamic range.
+        How often the cells are halved for the technical replicate; 0: none, and no dynamic range.
     n_cells
-        Most cells of a condition whose distribution is compared (E-distance, MMD); 0: neither.
-    seed
-        Same seed, same numbers.
-    progress
-        Show progress bars.
+        Largest number of cells of a condition whose distribution is compared (E-distance, MMD); 0:
+        neither.
     """
 
-    n_particles: int = 100
-    effect_particles: int = 2500
-    n_draws: int = 100
+    n_particles: Count = 100
+    effect_particles: Draws = 2500
+    n_draws: Natural = 100
     basal: Literal["prior", "control"] = "prior"
-    n_halvings: int = 20
-    n_cells: int = 200
-    seed: int = 0
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        check_count("n_particles", self.n_particles)
-        check_count("effect_particles", self.effect_particles, low=2)
-        for name in ("n_draws", "n_halvings", "n_cells", "seed"):
-            check_count(name, getattr(self, name), low=0)
-        if self.basal not in ("prior", "control"):
-            raise unknown("basal", self.basal, ["prior", "control"])
+    n_halvings: Natural = 20
+    n_cells: Natural = 200

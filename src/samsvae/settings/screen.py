@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias
 
 from samsvae.settings.conventions import completed, convention
@@ -129,7 +129,3 @@ def _several(value: Any) -> tuple[Any, ...]:
     if value is None or value == "":
         return ()
     return tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
-
-
-NAMES = tuple(one.name for one in fields(ScreenSettings))
-"""Of the settings."""
