@@ -44,7 +44,7 @@ def confounded() -> Screen:
 
 
 def test_a_perturbation_that_goes_with_its_batch_is_named(confounded: Screen) -> None:
-    with pytest.warns(UserWarning, match="the effects of 'A' cannot be told from those of"):
+    with pytest.warns(UserWarning, match="the effects of 'A' are confounded with those of"):
         samsvae.SAMSVAE(screen_of(("control", "b1", 60), ("A", "b2", 60), ("B", "b1", 60)), **SMALL)
 
 

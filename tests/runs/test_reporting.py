@@ -177,7 +177,7 @@ def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
     label = adata.obs["perturbation"].to_numpy().astype(object)
     adata.obs["batch"] = np.where(label == "C", "alone", "shared")
     screen = read(adata, batch_key="batch")
-    with pytest.warns(UserWarning, match="cannot be told from those of their batches"):
+    with pytest.warns(UserWarning, match="are confounded with those of their batches"):
         model = samsvae.SAMSVAE(screen, **SMALL)
     model.train(**TRAINING)
     effects, _ = effects_of(model, screen, ["A", "C"], **QUICK)

@@ -1,4 +1,4 @@
-"""What a model remembers of the cells it was trained on, so that it needs no data to answer."""
+"""Training metadata: what a model needs to know of its training cells to answer without data."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from samsvae.errors import InputError, listed, note, unknown
 
 @dataclass(frozen=True, eq=False)
 class TrainingMetadata:
-    """Facts of the training cells."""
+    """Names and numbers of the training cells."""
 
     registry: NameRegistry
     conditions: tuple[str, ...]
     """Conditions of the training cells, control first."""
     cells_per_condition: np.ndarray
-    """`condition`: how many training cells each has."""
+    """`condition`: number of training cells."""
     cells_per_perturbation: np.ndarray
-    """n_t, `perturbation`."""
+    """`perturbation`: n_t, number of training cells that received it."""
     median_dose: np.ndarray
     """`perturbation`: median dose of the training cells that received it; 1 if none did."""
     library_size: np.ndarray
@@ -37,18 +37,17 @@ class TrainingMetadata:
     batch_shares: np.ndarray
     """`batch`: share of the training cells in each; empty where there are none."""
     cells_per_batch: np.ndarray
-    """`condition batch`: how many training cells each has in each batch; all of them in the one
-    there is, where there are no batches."""
+    """`condition batch`: number of training cells; without batches, one column holds all."""
     unexpressed: np.ndarray
-    """`gene`: whether no training cell has a count of it."""
+    """`gene`: whether all training cells have zero counts of it."""
     unobserved: bool
     """Whether library sizes count more than the screen's genes."""
     sgrnas: tuple[tuple[str, str], ...] = ()
-    """sgRNA and perturbation of the training cells, where sgRNAs are known: sorted."""
+    """Pairs of sgRNA and perturbation in the training cells, where sgRNAs are known: sorted."""
 
     @classmethod
     def of(cls, screen: Screen) -> TrainingMetadata:
-        """Take the facts of a screen's training cells.
+        """Return the metadata of a screen's training cells.
 
         Raises
         ------
@@ -84,9 +83,9 @@ class TrainingMetadata:
         strange = [name for name in metadata.seen if name not in metadata.estimable]
         if strange:
             note(
-                f"the effects of {listed(strange)} cannot be told from those of their batches: no "
-                "batch of theirs has control cells, or conditions that link it to control; their "
-                "effects are marked as not estimable"
+                f"the effects of {listed(strange)} are confounded with those of their batches: none "
+                "of these has control cells, or conditions that link it to control; the effects are "
+                "marked as not estimable"
             )
         return metadata
 
@@ -100,10 +99,10 @@ class TrainingMetadata:
 
     @cached_property
     def estimable(self) -> frozenset[str]:
-        """Perturbations whose effects can be told from those of batches.
+        """Perturbations whose effects are not confounded with batches.
 
-        Those with cells in a batch that is linked to control: one that has control cells, or cells
-        of a condition that has others in a linked batch.
+        They have cells in a batch that is linked to control: one with control cells, or with cells
+        of a condition that also has cells in a linked batch.
         """
         present = self.cells_per_batch > 0
         linked = present[0]  # control comes first
@@ -115,7 +114,7 @@ class TrainingMetadata:
         )
 
     def is_estimable(self, condition: str) -> bool:
-        """Whether the effect of a condition can be told from those of batches."""
+        """Whether the effect of a condition is not confounded with batches."""
         return self.estimable.issuperset(self.registry.read(condition))
 
     @cached_property
@@ -124,7 +123,7 @@ class TrainingMetadata:
         return {name: i for i, name in enumerate(self.conditions)}
 
     def n_cells(self, condition: str) -> int:
-        """Return how many training cells a condition (as it is stored) has."""
+        """Return the number of training cells of a condition (as it is stored)."""
         place = self._places.get(condition)
         return 0 if place is None else int(self.cells_per_condition[place])
 
@@ -147,7 +146,7 @@ class TrainingMetadata:
             )
 
     def check_batches(self, batches: Iterable[tuple[str, ...]]) -> None:
-        """Raise if no training cell has a level that one of these batches has."""
+        """Raise if a level of one of these batches is not in the training cells."""
         shares = zip(self.registry.batches, self.batch_shares, strict=True)
         seen = [levels for levels, share in shares if share]
         for i, known in enumerate(map(set, zip(*seen, strict=True))):
@@ -159,7 +158,7 @@ class TrainingMetadata:
                 )
 
     def asked(self, conditions: Conditions | None) -> list[str]:
-        """Return the conditions that were asked for, once each; by default the training cells'."""
+        """Return the requested conditions, once each; by default those of the training cells."""
         wanted = self.conditions[1:] if conditions is None else conditions
         return self.registry.parser.asked(wanted)
 
@@ -174,7 +173,7 @@ class TrainingMetadata:
         return rows
 
     def observed_shares(self, condition: str) -> np.ndarray:
-        """Return the share of each batch in a condition's training cells; of all, without any."""
+        """Return the share of each batch in a condition's training cells (in all, without any)."""
         n_cells = self.n_cells(condition)
         if not (n_cells and len(self.batch_shares)):
             return self.batch_shares
@@ -182,7 +181,7 @@ class TrainingMetadata:
         return shares
 
     def shares_of(self, batch: str | None) -> np.ndarray:
-        """Return the share of each batch: as in the training cells, or all in one."""
+        """Return the share of each batch: that of the training cells, or 1 for a given batch."""
         if batch is None:
             return self.batch_shares
         names = self.registry.batch_names
@@ -201,7 +200,7 @@ class TrainingMetadata:
     def drawn_library_sizes(
         self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Return library sizes of new cells: as asked, or drawn from those "observed"."""
+        """Return library sizes of new cells: as given, or drawn from those "observed"."""
         if library_size == "observed":
             return rng.choice(self.library_sizes(self.stored(condition)), n)
         return np.full(n, float(library_size))
@@ -223,7 +222,7 @@ class TrainingMetadata:
 
     @classmethod
     def restored(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TrainingMetadata:
-        """Return the facts that `header` and `tensors` returned."""
+        """Return the metadata that `header` and `tensors` returned."""
         arrays = {name: value.numpy() for name, value in tensors.items()}
         arrays["unexpressed"] = arrays.pop("silent")
         return cls(
@@ -246,7 +245,7 @@ def _sgrnas(train: Screen) -> tuple[tuple[str, str], ...]:
 
 
 def _note_untrained(screen: Screen, train: Screen) -> None:
-    """Tell perturbations and batches that only validation and test cells have."""
+    """Warn of perturbations and batches that only validation and test cells have."""
     scored = screen[np.isin(np.asarray(screen.split), ["valid", "test"])]
     names = screen.perturbations
     found = (scored.cells_per_perturbation > 0) & (train.cells_per_perturbation == 0)

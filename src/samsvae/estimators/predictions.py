@@ -97,7 +97,7 @@ class Predictions:
             not; by default all conditions of the training cells but control. "@" gives a dose:
             "drugA@0.5".
         **settings
-            How: scale, library_size (1e4), n_particles (2500), n_count_draws, n_draws (100), basal
+            scale, library_size (1e4), n_particles (2500), n_count_draws, n_draws (100), basal
             ("prior"), batch, seed (0), progress; see `samsvae.settings.questions.EffectSettings`.
 
         Returns
@@ -106,8 +106,8 @@ class Predictions:
         error, "lower" and "upper", the 90 % posterior interval (the uncertainty of the effect,
         not the spread of cells), and "lower_50" and "upper_50", that of 50 %. `obs` holds each
         condition as it is stored (sorted), its number of training cells (0 for an unseen
-        combination), and whether its effect is `estimable`: whether it can be told from those of
-        batches; if not, it has no interval. `var["unexpressed"]` marks genes without a count in
+        combination), and whether its effect is `estimable`: not confounded with batches; if it is
+        confounded, there is no interval. `var["unexpressed"]` marks genes without a count in
         training: their effect is 0, without an interval.
 
         Raises
@@ -129,20 +129,20 @@ class Predictions:
         >>> list(effects.obs["n_train_cells"] > 0)  # the combination was never seen
         [True, False]
         """
-        given = EffectSettings(**settings)
+        chosen = EffectSettings(**settings)
         scales = self.module.likelihood.scales
-        scale = given.scale or scales[0]
+        scale = chosen.scale or scales[0]
         if scale not in scales:
             raise unknown(f"scale for a {self.module.likelihood.name} likelihood:", scale, scales)
-        self.model.generator(given.seed)  # raises unless the model can answer
-        asked = self.metadata.asked(conditions)
-        received = self.model.encoding(self.metadata.received(asked))
-        stored = [self.metadata.stored(name) for name in asked]
-        results = self._average_effects(stored, received, replace(given, scale=scale))
+        self.model.generator(chosen.seed)  # raises unless the model can answer
+        names = self.metadata.asked(conditions)
+        received = self.model.encoding(self.metadata.received(names))
+        stored = [self.metadata.stored(name) for name in names]
+        results = self._average_effects(stored, received, replace(chosen, scale=scale))
         estimable = np.array([self.metadata.is_estimable(name) for name in stored])
         unexpressed = self.metadata.unexpressed
-        known = estimable[:, None] & ~unexpressed  # of nothing else there is an interval
-        ends = {name: np.where(known, end, np.nan) for name, end in _ends(results).items()}
+        has_interval = estimable[:, None] & ~unexpressed
+        ends = {name: np.where(has_interval, end, np.nan) for name, end in _ends(results).items()}
         mc_se = np.array([result.mc_se for result in results])
         return AnnData(
             np.where(unexpressed, 0, [result.ate for result in results]),
@@ -152,7 +152,7 @@ class Predictions:
                     "n_train_cells": [self.metadata.n_cells(name) for name in stored],
                     "estimable": estimable,
                 },
-                index=pd.Index(asked, dtype=str),
+                index=pd.Index(names, dtype=str),
             ),
             var=pd.DataFrame(
                 {"unexpressed": unexpressed}, index=list(self.metadata.registry.genes)
@@ -160,36 +160,36 @@ class Predictions:
             layers={"mc_se": np.where(unexpressed, 0, mc_se), **ends},
             uns={
                 "scale": scale,
-                "library_size": str(given.library_size),
-                "basal": given.basal,
-                "n_particles": given.n_particles,
+                "library_size": str(chosen.library_size),
+                "basal": chosen.basal,
+                "n_particles": chosen.n_particles,
             },
         )
 
     def _average_effects(
-        self, stored: Sequence[str], received: sp.csr_matrix, given: EffectSettings
+        self, stored: Sequence[str], received: sp.csr_matrix, settings: EffectSettings
     ) -> list[Effect]:
-        """Return the effects of conditions, in the batches that are asked for."""
+        """Return the effects of conditions, in the batches that the settings name."""
         metadata = self.metadata
         control_sizes = metadata.library_sizes(metadata.conditions[0])
         sizes = [metadata.library_sizes(name) for name in stored]
         batches = metadata.registry.batch_names
-        batch = given.batch if batches or given.batch != "observed" else None
-        basal = self.model.control_basal if given.basal == "control" else None
+        batch = settings.batch if batches or settings.batch != "observed" else None
+        basal = self.model.control_basal if settings.basal == "control" else None
         if batch != "observed" or "observed" in batches:
             drawn = Batches(metadata.shares_of(batch), metadata.registry.design)
             cells = ArmCells(sizes, control_sizes, drawn, basal, own_batches=batch is None)
-            return average_effects(self.module, received, given, cells)
+            return average_effects(self.module, received, settings, cells)
 
         def alone(i: int) -> Effect:
             drawn = Batches(metadata.observed_shares(stored[i]), metadata.registry.design)
             cells = ArmCells([sizes[i]], control_sizes, drawn, basal)
-            quiet = replace(given, progress=False)
+            quiet = replace(settings, progress=False)
             return average_effects(self.module, received[i], quiet, cells)[0]
 
-        # Control's arm lies in the batches of the condition, so each has one to itself.
+        # The control arm is in the batches of the condition, so each condition has its own.
         work = side_by_side(alone, range(len(stored)))
-        return list(track(work, "effects", total=len(stored), disable=not given.progress))
+        return list(track(work, "effects", total=len(stored), disable=not settings.progress))
 
     @checked
     @takes(EffectSettings)
@@ -203,7 +203,7 @@ class Predictions:
     ) -> AnnData:
         """Return the effect of a perturbation on every gene, dose by dose.
 
-        All doses share their draws, so the curve is smoother than its Monte Carlo errors say.
+        All doses share their draws, so the curve is smoother than its Monte Carlo errors suggest.
 
         Parameters
         ----------
@@ -212,7 +212,7 @@ class Predictions:
         doses
             In the units of the screen, each at least 0.
         background
-            Condition that the cells receive besides, such as "drugB@2".
+            A condition that the cells also receive, such as "drugB@2".
         **settings
             As in `effects`.
 
@@ -240,11 +240,11 @@ class Predictions:
         parser, names = registry.parser, registry.perturbations
         if perturbation not in names:
             raise unknown("perturbation", perturbation, names)
-        besides = {} if background is None else registry.read(background)
-        if perturbation in besides:
+        fixed = {} if background is None else registry.read(background)
+        if perturbation in fixed:
             raise InputError(f"the background {background!r} holds {perturbation!r} itself")
-        ascending = sorted({dose for given in doses for dose in parser.doses(given)})
-        received = [besides | ({perturbation: dose} if dose else {}) for dose in ascending]
+        ascending = sorted({dose for text in doses for dose in parser.doses(text)})
+        received = [fixed | ({perturbation: dose} if dose else {}) for dose in ascending]
         adata = self.effects([parser.write(condition) for condition in received], **settings)
         adata.obs["dose"] = ascending
         return adata
@@ -261,11 +261,11 @@ class Predictions:
         conditions
             As in `effects`.
         cells
-            Instead of new cells: what these very cells would have shown under each condition,
-            at their own basal state (drawn from its posterior), library size and batch. One draw
-            of masks and embeddings is shared by all of them.
+            Instead of new cells: what these cells would have shown under each condition, at their
+            own basal state (drawn from its posterior), library size and batch. All of them share
+            one draw of masks and embeddings.
         **settings
-            How: n_cells (1000 new cells per condition), library_size ("observed"), seed (0); see
+            n_cells (1000 new cells per condition), library_size ("observed"), seed (0); see
             `samsvae.settings.questions.SimulationSettings`.
 
         Returns
@@ -284,20 +284,20 @@ class Predictions:
         >>> cells.shape, list(cells.obs["condition"].unique())
         ((10, 20), ['G01', 'control'])
         """
-        given = SimulationSettings(**settings)
-        asked = self.metadata.asked(conditions)
-        received = self.model.encoding(self.metadata.received(asked))
+        chosen = SimulationSettings(**settings)
+        names = self.metadata.asked(conditions)
+        received = self.model.encoding(self.metadata.received(names))
         has_library_size = self.module.likelihood.has_library_size
-        generator = self.model.generator(given.seed)
-        rng = np.random.default_rng(given.seed)
+        generator = self.model.generator(chosen.seed)
+        rng = np.random.default_rng(chosen.seed)
         loader = None if cells is None else self.model.loader(cells)
         drawn, obs = [], []
-        for name, row in zip(asked, received, strict=True):
+        for name, row in zip(names, received, strict=True):
             if loader is not None:
                 sizes = loader.screen.library_size
                 drawn.append(simulation.given_cells(self.module, row, loader, generator))
             else:
-                counts, sizes = self._new_cells(name, row, given, rng, generator)
+                counts, sizes = self._new_cells(name, row, chosen, rng, generator)
                 drawn.append(counts)
             table = pd.DataFrame({"condition": name}, index=pd.RangeIndex(drawn[-1].shape[0]))
             if has_library_size:
@@ -313,12 +313,12 @@ class Predictions:
         self,
         condition: str,
         received: sp.csr_matrix,
-        given: SimulationSettings,
+        settings: SimulationSettings,
         rng: np.random.Generator,
         generator: torch.Generator,
     ) -> tuple[simulation.Cells, np.ndarray]:
         """Return counts of new cells, and their library sizes."""
-        n, size = given.n_cells, given.library_size
+        n, size = settings.n_cells, settings.library_size
         sizes = self.metadata.drawn_library_sizes(condition, size, n, rng)
         batches = self.metadata.drawn_batches(n, rng)
         panel = size != "observed"
@@ -329,17 +329,16 @@ class Predictions:
     def cells(
         self, conditions: Iterable[str], *, n_cells: int, seed: int
     ) -> Iterator[simulation.Cells]:
-        """Yield counts of so many simulated cells under each condition, at observed library sizes.
+        """Yield counts of simulated cells under each condition, at observed library sizes.
 
-        Those of a condition do not depend on the others.
+        The cells of a condition do not depend on the other conditions.
         """
-        given, asked = SimulationSettings(n_cells=n_cells, seed=seed), list(conditions)
+        settings, names = SimulationSettings(n_cells=n_cells, seed=seed), list(conditions)
         generator = self.model.generator(seed)
-        for name, row in zip(
-            asked, self.model.encoding(self.metadata.received(asked)), strict=True
-        ):
+        received = self.model.encoding(self.metadata.received(names))
+        for name, row in zip(names, received, strict=True):
             rng = np.random.default_rng(seed)
-            yield self._new_cells(name, row, given, rng, generator.manual_seed(seed))[0]
+            yield self._new_cells(name, row, settings, rng, generator.manual_seed(seed))[0]
 
 
 def _ends(results: Sequence[Effect]) -> dict[str, np.ndarray]:

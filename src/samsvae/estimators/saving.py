@@ -1,6 +1,6 @@
-"""What a saved model may hold, stated once and checked before anything is built from it.
+"""Saved models: `model.safetensors` beside `model.json`, never pickle.
 
-Saved models: `model.safetensors` beside `model.json`, never pickle.
+What they may hold is stated once, and checked before anything is built from it.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from annotated_types import Len, MinLen
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from torch import Tensor, nn
 
 from samsvae._deprecated import renamed_settings
@@ -27,84 +29,100 @@ from samsvae.settings.arguments import check
 from samsvae.storage import tensors
 from samsvae.storage.files import written_together
 
+TENSORS, NAMES = "model.safetensors", "model.json"
 _LAYERS, _WIDTH = 1_000, 2**28
-"""More than any model has: a size takes nothing, as long as tensors of it are not made, and the
-product of two is a number of bytes that torch can count."""
-Check = Callable[[Any], bool]
+"""More than any model has. A size costs nothing as long as no tensor of it is made, and the product
+of two is a number of bytes that torch can count."""
 
 
-def _is_name(value: Any) -> bool:
-    """Whether a value is text that can be written: half of a character cannot."""
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+def _unique(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands twice")
+    return names
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_name, value))
+def _rectangular(rows: list[list[str]]) -> list[list[str]]:
+    if len({len(row) for row in rows}) > 1 or [] in rows or len(set(map(tuple, rows))) < len(rows):
+        raise ValueError("rows are empty, of several lengths, or stand twice")
+    return rows
 
 
-def _are_unique(value: Any) -> bool:
-    return _are_names(value) and len(set(value)) == len(value)
+def _table(history: dict[str, list[float]]) -> dict[str, list[float]]:
+    if len({len(column) for column in history.values()}) > 1:
+        raise ValueError("columns are of several lengths")
+    if any(abs(number) >= 2**63 for column in history.values() for number in column):
+        raise ValueError("a number is too large")
+    return history
 
 
-def _are_rows(value: Any) -> bool:
-    """Whether a value is a list of lists of names, as long as each other."""
-    return (
-        isinstance(value, list)
-        and all(map(_are_names, value))
-        and len(set(map(len, value))) <= 1
-        and [] not in value
-        and len(set(map(tuple, value))) == len(value)
-    )
+UniqueNames = Annotated[list[str], AfterValidator(_unique)]
+Pair = Annotated[list[str], Len(2, 2)]
 
 
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
+class _Record(BaseModel):
+    """A part of model.json: what is not named here is an error, and nothing is converted."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
-def _is_record(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_name, value))
+class _Parser(_Record):
+    control: str
+    separator: str
+    also: list[str]
 
 
-def _is_history(value: Any) -> bool:
-    """Whether a value is a table of numbers by column."""
-    return (
-        _is_record(value)
-        and len({len(column) if isinstance(column, list) else -1 for column in value.values()}) <= 1
-        and all(isinstance(column, list) for column in value.values())
-        and all(isinstance(one, int | float) for column in value.values() for one in column)
-        and all(abs(one) < 2**63 for column in value.values() for one in column if one == one)
-    )
+class _Registry(_Record):
+    genes: Annotated[UniqueNames, MinLen(1)]
+    perturbations: UniqueNames
+    batches: Annotated[list[list[str]], AfterValidator(_rectangular)]
+    symbols: list[str]
+    counts: bool
+    own_library_size: bool
+    notation: _Parser
+
+    @model_validator(mode="after")
+    def _symbols_are_of_genes(self) -> Self:
+        if len(self.symbols) not in (0, len(self.genes)):
+            raise ValueError(f"there are {len(self.symbols)} symbols for {len(self.genes)} genes")
+        return self
 
 
-HEADER: dict[str, tuple[str, Check]] = {
-    "estimator": ("a name", _is_name),
-    "hyperparameters": ("a record", _is_record),
-    "history": ("columns of numbers, as long as each other", _is_history),
-    "facts.conditions": ("names, each once", _are_unique),
-    "facts.unobserved": ("true or false", _is_flag),
-    "facts.sgrnas": ("pairs of names", lambda v: _are_rows(v) and all(len(x) == 2 for x in v)),
-    "facts.vocabulary.genes": ("names, each once", lambda v: _are_unique(v) and v != []),
-    "facts.vocabulary.perturbations": ("names, each once", _are_unique),
-    "facts.vocabulary.batches": ("lists of names, as long as each other", _are_rows),
-    "facts.vocabulary.symbols": ("names", _are_names),
-    "facts.vocabulary.counts": ("true or false", _is_flag),
-    "facts.vocabulary.own_library_size": ("true or false", _is_flag),
-    "facts.vocabulary.notation.control": ("a name", _is_name),
-    "facts.vocabulary.notation.separator": ("a name", _is_name),
-    "facts.vocabulary.notation.also": ("names", _are_names),
-}
-"""What model.json holds by path, beside its versions and its digest."""
+class _Metadata(_Record):
+    vocabulary: _Registry
+    conditions: UniqueNames
+    unobserved: bool
+    sgrnas: Annotated[list[Pair], AfterValidator(_rectangular)]
+
+    @model_validator(mode="after")
+    def _sgrnas_are_of_perturbations(self) -> Self:
+        others = {name for _, name in self.sgrnas}.difference(self.vocabulary.perturbations)
+        if others:
+            raise ValueError(
+                f"facts.sgrnas name {listed(sorted(others))}, which are no perturbations"
+            )
+        return self
+
+
+class _Header(_Record):
+    """What model.json holds, besides its digest."""
+
+    schema_version: int
+    samsvae_version: str
+    estimator: str
+    hyperparameters: dict[str, Any]
+    history: Annotated[dict[str, list[bool | float]], AfterValidator(_table)]
+    facts: _Metadata
 
 
 class Array(NamedTuple):
-    """What an array of facts is."""
+    """An array of the training metadata."""
 
     kind: str
-    """Of numpy's dtype: "i" whole numbers, "f" real ones, "b" true or false."""
+    """Kind of its dtype: "i" for integers, "f" for floating point numbers, "b" for booleans."""
     shape: tuple[str, ...]
-    """By axis."""
+    """Name of each axis."""
     low: float = 0.0
-    """No value is below it."""
+    """Lower bound of its values."""
 
 
 FACTS: dict[str, Array] = {
@@ -116,12 +134,12 @@ FACTS: dict[str, Array] = {
     "cells_per_batch": Array("i", ("condition", "batch or one")),
     "silent": Array("b", ("gene",)),
 }
-"""The arrays of facts."""
+"""The arrays of the training metadata, by their names in the file."""
 
 
 @contextmanager
 def of_file(path: Path) -> Iterator[None]:
-    """Say which file it is that holds what it should not."""
+    """Name the file in errors about what it holds."""
     try:
         yield
     except InputError as error:
@@ -134,28 +152,19 @@ def check_names(names: Any) -> None:
     Raises
     ------
     InputError
-        With where it is, what was got and what was expected.
+        With where it is, what was got and what is wrong with it.
     """
-    known = {*HEADER, "schema_version", "samsvae_version", "digest"}
-    for path in _paths(names, known):
-        if not any(one == path or one.startswith(f"{path}.") for one in known):
-            raise InputError(f"{path!r} is not known")
-    for path, (expected, holds) in HEADER.items():
-        value = _at(names, path)
-        if not holds(value):
-            raise InputError(f"{path} is {got(value)}: expected {expected}")
-    registry = names["facts"]["vocabulary"]
-    n_genes, n_symbols = len(registry["genes"]), len(registry["symbols"])
-    if n_symbols not in (0, n_genes):
-        raise InputError(f"there are {n_symbols} symbols for {n_genes} genes")
-    received = {name for _, name in names["facts"]["sgrnas"]}
-    strange = sorted(received.difference(registry["perturbations"]))
-    if strange:
-        raise InputError(f"facts.sgrnas name {listed(strange)}, which are no perturbations")
+    try:
+        _Header.model_validate(names)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        message = f"{where} is {got(first['input'])}: {first['msg']}"
+        raise InputError(" ".join(message.split())) from error
 
 
 def check_metadata(metadata: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
-    """Raise unless the arrays of facts go with their names, and with each other."""
+    """Raise unless the arrays of the training metadata fit its names and each other."""
     registry = metadata["vocabulary"]
     n_batches = len(registry["batches"])
     sizes = {
@@ -188,7 +197,7 @@ def check_metadata(metadata: Mapping[str, Any], arrays: Mapping[str, Tensor]) ->
 
 
 def check_conditions(conditions: Sequence[str], registry: NameRegistry) -> None:
-    """Raise unless conditions are of the perturbations, as these are written, control first."""
+    """Raise unless conditions are written in the standard form, control first."""
     parser = registry.parser
     if not conditions or conditions[0] != parser.control:
         raise InputError(f"the first of facts.conditions is not {got(parser.control)}")
@@ -198,14 +207,14 @@ def check_conditions(conditions: Sequence[str], registry: NameRegistry) -> None:
 
 
 def check_hyperparameters(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Raise if hyperparameters are of another model, or ask for more layers than are ever built.
+    """Raise if hyperparameters are of another model, or larger than any model's.
 
     Parameters
     ----------
     values
-        By name.
+        Hyperparameters by name.
     hints
-        The types of those that the model has.
+        Annotations of the model's hyperparameters.
     """
     strange = [name for name in values if name not in hints]
     if strange:
@@ -217,7 +226,7 @@ def check_hyperparameters(values: Mapping[str, Any], hints: Mapping[str, Any]) -
 
 
 def check_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Raise unless tensors are those of a model, by name, shape and type."""
+    """Raise unless tensors are the parameters of a model, by name, shape and type."""
     wanted = module.state_dict()
     _same_names("model", state, wanted)
     for name, value in wanted.items():
@@ -230,7 +239,7 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def check_control(state: Mapping[str, Tensor], n_latent: int, n_covariates: int) -> None:
-    """Raise unless tensors are basal states of control cells, with a scale."""
+    """Raise unless tensors are posteriors of control cells' basal states."""
     widths = {"loc": n_latent, "scale": n_latent, "covariates": n_covariates}
     _same_names("control_basal", state, widths)
     n_cells = len(state["loc"]) if state["loc"].ndim else 0
@@ -245,36 +254,16 @@ def check_control(state: Mapping[str, Tensor], n_latent: int, n_covariates: int)
         raise InputError("control_basal.scale holds values that are not positive")
 
 
-def _same_names(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    missing = [name for name in wanted if name not in found]
-    strange = [name for name in found if name not in wanted]
-    if missing or strange:
-        told = f"lacks {listed(missing)}" if missing else f"has {listed(strange)} besides"
-        raise InputError(f"{what} {told}")
-
-
-def _paths(record: Any, known: set[str], at: str = "") -> list[str]:
-    """Return the paths of what a record holds, as deep as it is known."""
-    if at in known or not isinstance(record, dict):
-        return [at] if at else []
-    found: list[str] = []
-    for name, value in record.items():
-        found += _paths(value, known, f"{at}.{name}" if at else str(name))
-    return found
-
-
-def _at(record: Any, path: str) -> Any:
-    """Return what stands at a path; None without it."""
-    for name in path.split("."):
-        record = record.get(name) if isinstance(record, dict) else None
-    return record
+def _same_names(what: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    missing = [name for name in expected if name not in given]
+    extra = [name for name in given if name not in expected]
+    if missing or extra:
+        problem = f"lacks {listed(missing)}" if missing else f"has {listed(extra)} besides"
+        raise InputError(f"{what} {problem}")
 
 
 def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "a single value"
-
-
-TENSORS, NAMES = "model.safetensors", "model.json"
 
 
 class Saved(NamedTuple):
