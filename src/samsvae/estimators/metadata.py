@@ -83,9 +83,9 @@ class TrainingMetadata:
         strange = [name for name in metadata.seen if name not in metadata.estimable]
         if strange:
             note(
-                f"the effects of {listed(strange)} are confounded with those of their batches: none "
-                "of these has control cells, or conditions that link it to control; the effects are "
-                "marked as not estimable"
+                f"the effects of {listed(strange)} are confounded with those of their batches: "
+                "none of these has control cells, or conditions that link it to control; the "
+                "effects are marked as not estimable"
             )
         return metadata
 
