@@ -93,17 +93,17 @@ def reading(path: Path, n_batches: int = 320) -> pd.DataFrame:
     """Return how fast batches of 512 are read: by us, and by scdataset, where it is installed."""
     import torch
 
-    from samsvae.data.files.anndata_files import StoredRows
+    from samsvae.data.files.anndata_files import StoredMatrix
     from samsvae.data.order import BLOCK, WINDOW, BlockOrder
-    from samsvae.data.source import AheadSource, StoredCounts
+    from samsvae.data.source import PrefetchedSource, StoredCounts
 
     torch.set_num_threads(1)
     ways = {}
     with h5py.File(path) as file:
         n_cells, n_genes = (int(n) for n in file["X"].attrs["shape"])
-        counts = StoredCounts(StoredRows(file["X"], (n_cells, n_genes), "X"), "X", counts=True)
+        counts = StoredCounts(StoredMatrix(file["X"], (n_cells, n_genes), "X"), counts=True)
     order = BlockOrder(n_cells, 0)
-    source = AheadSource(counts, order.windows(0, 512))
+    source = PrefetchedSource(counts, order.windows(0, 512))
     ways["samsvae"] = (source.rows(order.of_step(i, 512)) for i in range(n_batches))
     try:
         from scdataset import BlockShuffling, scDataset

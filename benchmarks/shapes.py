@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import bare  # noqa: F401  before samsvae
-from samsvae.data.resident import ResidentCells, ResidentCounts
+from samsvae.data.loader import ResidentCells, ResidentCounts
 from samsvae.model.embedding import MaskedEmbedding
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import NegativeBinomialLikelihood

@@ -10,8 +10,8 @@ from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 if TYPE_CHECKING:
     from samsvae import baselines, datasets, export
     from samsvae.data import splits
-    from samsvae.data.normalised import counts_from_normalised
-    from samsvae.data.reading import read_h5ad
+    from samsvae.data.counts import counts_from_normalised
+    from samsvae.data.screen import read_h5ad
     from samsvae.data.screen import Screen
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
     from samsvae.benchmark.ate_pearson import ate_pearson
@@ -40,8 +40,8 @@ _HOMES = {
     "SVAEPlus": "estimators",
     "load": "estimators",
     "Screen": "data.screen",
-    "counts_from_normalised": "data.normalised",
-    "read_h5ad": "data.reading",
+    "counts_from_normalised": "data.counts",
+    "read_h5ad": "data.screen",
     "TrainSettings": "settings.train",
     "ate_pearson": "benchmark.ate_pearson",
     "differential_expression": "analysis.differential_expression",

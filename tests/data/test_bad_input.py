@@ -312,9 +312,9 @@ def file_without_the_label(path: Path) -> None:
     [
         (no_file, r"no file '.*screen.h5ad': expected one of \.h5ad"),
         (Path.mkdir, "screen.h5ad' is a directory, and holds no zarr store and no matrix.mtx"),
-        (other_file, r"screen.h5ad' cannot be read as h5ad \(is it whole, .*file signature"),
-        (other_hdf5, r"screen.h5ad' cannot be read as h5ad \(is it whole, "),
-        (truncated_file, r"screen.h5ad' cannot be read as h5ad \(is it whole, .*truncated file"),
+        (other_file, r"screen.h5ad' cannot be read as h5ad \(is it complete, .*file signature"),
+        (other_hdf5, r"screen.h5ad' cannot be read as h5ad \(is it complete, "),
+        (truncated_file, r"screen.h5ad' cannot be read as h5ad \(is it complete, .*truncated file"),
         (file_without_the_label, "^no control label .* 'control': the nearest is 'ctrl'"),
     ],
 )

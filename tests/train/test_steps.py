@@ -17,8 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import samsvae
 from helpers.doses import ROWS, SCREEN, dense
 from helpers.screens import SMALL, make_adata
-from samsvae.data.loader import Loader
-from samsvae.data.resident import ResidentCounts, distinct
+from samsvae.data.loader import Loader, ResidentCounts, distinct
 from samsvae.estimators import ESTIMATORS
 from samsvae.estimators.base import Estimator
 from samsvae.settings.train import TrainSettings

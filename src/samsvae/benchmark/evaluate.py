@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -281,7 +280,7 @@ def _matched(screen: Screen, predictors: Mapping[str, Predictor]) -> Screen:
                 f"the predictors {first!r} and {name!r} differ in {what}: evaluate predictors that "
                 "were trained on the same screen"
             )
-    return screen.matched_to(replace(screen.registry, genes=known.genes))[0]
+    return screen.matched_to(screen.registry.with_genes(known.genes))[0]
 
 
 def _check_unseen(predictors: Mapping[str, Predictor], subject: Subject) -> None:

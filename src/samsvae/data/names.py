@@ -1,17 +1,15 @@
-"""The names that give a screen's columns their meaning.
-
-From what cells received to the columns that a model has parameters for.
-"""
+"""Names of genes, perturbations and batches, and the columns of dosage that models have."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from samsvae.data.conditions import ConditionParser
@@ -24,32 +22,61 @@ UNUSED = "unused"
 
 @dataclass(frozen=True)
 class NameRegistry:
-    """The names that give a screen's columns their meaning; saved with every model."""
+    """The names that give a screen's columns their meaning; saved with every model.
+
+    Raises
+    ------
+    InputError
+        If there are symbols, but not one for each gene.
+    """
 
     genes: tuple[str, ...]
     perturbations: tuple[str, ...]
     batches: tuple[tuple[str, ...], ...] = ()
-    """Those that occur: a level of each batch column. None without such a column."""
+    """The batches that occur: a level of each batch column. Empty without such a column."""
     parser: ConditionParser = field(default_factory=ConditionParser)
     counts: bool = True
     """Whether the data are counts (or real values)."""
     own_library_size: bool = True
     """Whether a cell's library size is the sum of its counts of these genes."""
     symbols: tuple[str, ...] = ()
-    """Of the genes, where they have others than their names."""
+    """Symbols of the genes, in their order; empty where they have only their names."""
+
+    def __post_init__(self) -> None:
+        if len(self.symbols) not in (0, len(self.genes)):
+            raise InputError(f"there are {len(self.symbols)} symbols for {len(self.genes)} genes")
+
+    @cached_property
+    def var(self) -> pd.DataFrame:
+        """The genes as a frame, with their symbols as the column "symbol" where they have any."""
+        columns = {"symbol": list(self.symbols)} if self.symbols else None
+        return pd.DataFrame(columns, index=list(self.genes))
+
+    def with_genes(self, genes: Sequence[str]) -> NameRegistry:
+        """Return the names with other genes, by name: the symbols go along.
+
+        A gene that is new here has its name as its symbol.
+
+        >>> registry = NameRegistry(("g1", "g2"), ("A",), symbols=("KLF1", "SPI1"))
+        >>> registry.with_genes(["g2"]).symbols
+        ('SPI1',)
+        """
+        symbol = dict(zip(self.genes, self.symbols, strict=False))
+        symbols = tuple(symbol.get(gene, gene) for gene in genes) if symbol else ()
+        return replace(self, genes=tuple(genes), symbols=symbols)
 
     @cached_property
     def column(self) -> Mapping[str, int]:
-        """By perturbation, its column of dosage."""
+        """The column of dosage of each perturbation."""
         return {name: i for i, name in enumerate(self.perturbations)}
 
     def read(self, condition: object) -> dict[str, float]:
-        """Return what a condition, named in any way, is made of: dose by perturbation.
+        """Return the dose of each perturbation in a condition, however that is named.
 
         Raises
         ------
         InputError
-            If a perturbation is not known.
+            If a perturbation is unknown.
         """
         return self.parser.read(condition, self.column.keys())
 
@@ -58,7 +85,7 @@ class NameRegistry:
         return self.parser.write(self.read(condition))
 
     def singles(self, condition: object) -> list[str]:
-        """Return the single conditions that a condition is made of, as they are stored.
+        """Return the single conditions that a condition consists of, as they are stored.
 
         >>> NameRegistry(("g",), ("A", "B")).singles("B+A")
         ['B', 'A']
@@ -76,7 +103,7 @@ class NameRegistry:
 
     @cached_property
     def batch_levels(self) -> tuple[tuple[str, ...], ...]:
-        """Of each batch column, sorted."""
+        """Levels of each batch column, sorted."""
         return tuple(tuple(sorted(set(column))) for column in zip(*self.batches, strict=True))
 
     @cached_property
@@ -88,13 +115,11 @@ class NameRegistry:
                [1., 0., 0., 1.],
                [0., 1., 1., 0.]], dtype=float32)
         """
-        parts = [
-            np.array([[float(level == name) for name in names] for level in column], np.float32)
-            for column, names in zip(
-                zip(*self.batches, strict=True), self.batch_levels, strict=True
-            )
-        ]
-        return np.concatenate(parts, 1) if parts else np.zeros((0, 0), np.float32)
+        columns = zip(zip(*self.batches, strict=True), self.batch_levels, strict=True)
+        blocks = [np.array(column)[:, None] == np.array(levels) for column, levels in columns]
+        if not blocks:
+            return np.zeros((0, 0), np.float32)
+        return np.concatenate(blocks, 1).astype(np.float32)
 
     @property
     def even(self) -> np.ndarray:
@@ -104,7 +129,7 @@ class NameRegistry:
 
     @cached_property
     def n_covariates(self) -> int:
-        """Width of a batch as covariates."""
+        """Number of covariates: levels of all batch columns."""
         return sum(map(len, self.batch_levels))
 
     @cached_property
@@ -141,7 +166,7 @@ class Encoding(ABC):
 
 
 class Separate(Encoding):
-    """A column per perturbation: combinations are made of their parts."""
+    """A column per perturbation: combinations are the sums of their parts."""
 
     def __init__(self, registry: NameRegistry) -> None:
         self.columns = registry.perturbations
@@ -155,12 +180,12 @@ class Joint(Encoding):
 
     Parameters
     ----------
-    vocabulary
+    registry
         Names of the screen.
     conditions
-        Those of the training cells but control.
+        Conditions of the training cells, without control.
     unseen_as_control
-        Encode a combination that is not among them as control; it is an error otherwise.
+        Encode a combination that is not among them as control; otherwise it is an error.
     """
 
     def __init__(

@@ -13,7 +13,6 @@ from samsvae.data.conditions import ConditionParser
 from samsvae.data.expression import expression
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
-from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, listed
 from samsvae.settings.preparation import PreparationSettings
 
@@ -57,7 +56,7 @@ def prepare(name: str, screen: Screen, given: PreparationSettings) -> Prepared:
     else:
         n_genes = min(given.n_genes, len(screen.genes))
         best = np.sort(np.argsort(-_dispersions(screen, given.n_bins), kind="stable")[:n_genes])
-        steps.append((f"{n_genes:,} highly variable genes", with_genes(screen, best)))
+        steps.append((f"{n_genes:,} highly variable genes", screen.with_genes(best)))
     final = steps[-1][1]
     empty = final.library_size == 0
     if empty.any():
@@ -97,7 +96,7 @@ def _strong(screen: Screen, given: PreparationSettings) -> _Kept:
             "perturbations: lower --min-perturbation-share"
         )
     cells = strong[screen.condition] | screen.is_control
-    return _Kept(cells, with_genes(screen[cells], genes))
+    return _Kept(cells, screen[cells].with_genes(genes))
 
 
 def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
@@ -118,23 +117,6 @@ def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
     spread = grouped.transform("std").fillna(1.0).replace(0.0, 1.0)
     found = (table["dispersion"] - grouped.transform("mean")) / spread
     return found.replace([np.inf, -np.inf], np.nan).fillna(-np.inf).to_numpy()
-
-
-def with_genes(screen: Screen, genes: np.ndarray) -> Screen:
-    """Return the screen with some of its genes; library sizes are those of these genes."""
-    registry = screen.registry
-    symbols = registry.symbols
-    fewer = replace(
-        registry,
-        genes=tuple(registry.genes[i] for i in genes),
-        symbols=tuple(symbols[i] for i in genes) if symbols else (),
-    )
-    counts = screen.counts
-    some = counts.genes(genes) if isinstance(counts, StoredCounts) else counts[:, genes]
-    kept = replace(screen, registry=fewer, counts=some)
-    if not registry.own_library_size:
-        return kept
-    return replace(kept, library_size=kept.recounted())
 
 
 def without_unused(screen: Screen) -> Screen:

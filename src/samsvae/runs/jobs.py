@@ -93,8 +93,6 @@ def write_material(folder: Path, screen: Screen) -> None:
     empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if screen.registry.counts else np.float32)
     adata = (replace(screen, counts=empty) if stored else screen).to_anndata()
     registry = screen.registry
-    if registry.symbols:
-        adata.var["symbol"] = list(registry.symbols)
     batches = [name for name in adata.obs if name.split("_")[0] == "batch"]
     settings = {
         "control": [registry.parser.control],
