@@ -1,14 +1,16 @@
 """Tables of cells, genes and matrices: in memory, or in a file of anndata (HDF5 or zarr).
 
-anndata reads the elements of a file: a column with `read_elem`, rows of a sparse matrix with
-`sparse_dataset`. What stands around these calls is what anndata 0.12 does not do:
+anndata reads the elements of a file (`read_elem`). What stands around it here is what anndata 0.12
+does not do:
 
 - It trusts the sizes and the structure that a file declares. A damaged file then allocates
   terabytes, or makes compiled code read and write outside its arrays. Here both are checked first.
 - It reads a data frame as a whole (`read_elem`), or with dask and xarray (`read_lazy`). Here one
   column is read at a time, so a damaged column that is not needed does no harm.
-- Its sparse matrices belong to an open file. Here a matrix opens its file for each pass over it, in
-  any process.
+- A slice of its `sparse_dataset` takes 5 ms before anything is read, which makes windows of many
+  short runs of rows three times slower (`benchmarks/on_disk.py`). Here rows are read directly.
+- Its matrices belong to an open file. Here a matrix opens its file for each pass over it, in any
+  process.
 - It does not notice that a file changes while it is being read. Here every pass ends with a check.
 """
 
@@ -27,7 +29,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from anndata.io import read_elem, sparse_dataset
+from anndata.io import read_elem
 
 from samsvae.errors import InputError
 
@@ -262,7 +264,7 @@ class StoredMatrix:
         try:
             with self._file() as file:
                 node = file[self._name.lstrip("/")]
-                yield self._reader(sparse_dataset(node)) if self._is_sparse else node.__getitem__
+                yield partial(self._lines, node) if self._is_sparse else node.__getitem__
         finally:
             self._check_unchanged()
 
@@ -273,18 +275,21 @@ class StoredMatrix:
 
         return nullcontext(zarr.open_group(self.path, mode="r"))
 
-    def _reader(self, stored: Any) -> Callable[[slice], Any]:
+    def _lines(self, group: Any, lines: slice) -> sp.csr_matrix | sp.csc_matrix:
+        """Return some rows (columns, if stored by columns) of a sparse matrix."""
+        start, stop, _ = lines.indices(self.shape[self.by_column])
         n_across = self.shape[not self.by_column]
-
-        def read(lines: slice) -> Any:
-            block = stored[:, lines] if self.by_column else stored[lines]
-            indices = block.indices  # scipy's compiled code trusts them
-            if len(indices) and not (indices.min() >= 0 and indices.max() < n_across):
-                wrong = indices[(indices < 0) | (indices >= n_across)][0]
-                raise self._error(f"the index {wrong} is not between 0 and {n_across - 1}")
-            return block
-
-        return read
+        first, last = self._starts[start], self._starts[stop]
+        indices = group["indices"][first:last]
+        if len(indices) and not (indices.min() >= 0 and indices.max() < n_across):
+            wrong = indices[(indices < 0) | (indices >= n_across)][0]
+            raise self._error(f"the index {wrong} is not between 0 and {n_across - 1}")
+        index_type = np.int32 if max(n_across, last - first) < 2**31 else np.int64
+        starts = (self._starts[start : stop + 1] - first).astype(index_type)
+        parts = group["data"][first:last], indices.astype(index_type), starts
+        if self.by_column:
+            return sp.csc_matrix(parts, shape=(n_across, stop - start))
+        return sp.csr_matrix(parts, shape=(stop - start, n_across))
 
     def _check_unchanged(self) -> None:
         if self._file_state() != self._state:
@@ -346,6 +351,7 @@ class StoredMatrix:
             raise self._error(f"indptr goes from {starts[0]} to {starts[-1]}, not 0 to {data.size}")
         if (np.diff(starts) < 0).any():
             raise self._error("indptr falls")
+        self._starts = starts
         return np.dtype(data.dtype)
 
     def _part(self, group: Any, name: str) -> Any:
