@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from samsvae.benchmark.heldout import DUPLICATE, MEAN, Halved, Subject, halved, 
 from samsvae.benchmark.metrics.registry import Scored, bootstrap, scored
 from samsvae.benchmark.predictions import Answers, Likelihood
 from samsvae.benchmark.predictor import Predictor
+from samsvae.data.alignment import align_genes
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, note
 from samsvae.settings.arguments import checked
@@ -281,7 +281,7 @@ def _matched(screen: Screen, predictors: Mapping[str, Predictor]) -> Screen:
                 f"the predictors {first!r} and {name!r} differ in {what}: evaluate predictors that "
                 "were trained on the same screen"
             )
-    return screen.matched_to(replace(screen.registry, genes=known.genes))[0]
+    return align_genes(screen, known.genes)
 
 
 def _check_unseen(predictors: Mapping[str, Predictor], subject: Subject) -> None:

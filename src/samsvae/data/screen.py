@@ -13,11 +13,9 @@ import pandas as pd
 from anndata import AnnData
 
 from samsvae.data.cells import Cells
-from samsvae.data.columns import check_kinds, matched_columns, recoded
-from samsvae.data.conditions import dosage_rows
 from samsvae.data.files.anndata_files import Table
 from samsvae.data.files.opening import opened
-from samsvae.data.names import SPLITS, UNUSED, NameRegistry
+from samsvae.data.names import SPLITS, UNUSED
 from samsvae.data.reader import take
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.arguments import checked
@@ -190,39 +188,6 @@ class Screen(Cells):
             if value not in (*SPLITS, UNUSED):
                 raise unknown("split", value, SPLITS)
         return replace(self, split=values)
-
-    def matched_to(self, registry: NameRegistry) -> tuple[Screen, int]:
-        """Return the screen with a model's genes and perturbations, and how many genes it lost.
-
-        Genes and perturbations are matched by name, whatever their order; other genes are left
-        out.
-
-        Raises
-        ------
-        InputError
-            If a gene of the model is missing, a cell received a perturbation the model does not
-            know, or a batch is one it has never seen.
-        """
-        if registry == self.registry:
-            return self, 0
-        check_kinds(self.registry, registry)
-        counts = matched_columns(self.counts, self.genes, registry.genes)
-        extended, batch = recoded(self.batch, self.registry, registry)
-        conditions = list(map(self.registry.read, self.condition_names))
-        present = np.unique(self.condition)
-        received = dosage_rows([conditions[i] for i in present], registry.column)
-        named_alike = replace(
-            self,
-            registry=extended,
-            counts=counts,
-            dosage=received[np.searchsorted(present, self.condition)],
-            condition_names=tuple(map(registry.parser.write, conditions)),
-            batch=batch,
-        )
-        counted = self.registry.own_library_size and self.genes == registry.genes
-        if registry.own_library_size and not counted:
-            named_alike = replace(named_alike, library_size=named_alike.recounted())
-        return named_alike, len(self.genes) - len(registry.genes)
 
     def __repr__(self) -> str:
         combinations = sum(len(self.registry.parser.parts(name)) > 1 for name in self.conditions)
