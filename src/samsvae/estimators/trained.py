@@ -41,12 +41,12 @@ class Trained:
         return self.metadata.registry
 
     @property
-    def remembered(self) -> pd.Index:
-        """Names of the cells that it was made from: a model keeps none."""
+    def fitted_on(self) -> pd.Index:
+        """Names of the training cells: a model keeps none."""
         return pd.Index([])
 
     @property
-    def seen(self) -> tuple[str, ...]:
+    def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self.metadata.conditions
 

@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.benchmark.predictor import Predictor
+from samsvae.benchmark.predictions import Predictor
 from samsvae.data.alignment import align_screen
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import Block, control_cells, expression, sums_of
