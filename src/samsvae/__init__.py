@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from samsvae.analysis.enrichment import enrichment, regulators, similar
     from samsvae.benchmark.evaluate import evaluate
     from samsvae.analysis.pathways import pathway_score
-    from samsvae.benchmark.predictive_check import predictive_check
+    from samsvae.benchmark.ate_pearson import predictive_check
     from samsvae.analysis.recovery import recovery
     from samsvae.analysis.sgrnas import sgrnas
     from samsvae.analysis.combinations import combinations
@@ -55,7 +55,7 @@ _HOMES = {
     "combinations": "analysis.combinations",
     "evaluate": "benchmark.evaluate",
     "pathway_score": "analysis.pathways",
-    "predictive_check": "benchmark.predictive_check",
+    "predictive_check": "benchmark.ate_pearson",
     "projection": "analysis.projection",
     "recovery": "analysis.recovery",
     "stability": "analysis.stability",

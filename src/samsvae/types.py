@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # settings name a scale, and are told without torch, which is
 Scale = Literal["log", "normalized", "mean"]
 """On which effects are given: log2(1 + 1e4 x / sum x), 1e4 x / sum x, or x as it is."""
 
+ALL_CONDITIONS = "(all)"
+"""In a column of conditions (or of sgRNAs): all of them together."""
+
 SCALE_SIZE = 1e4
 """Counts that a cell's expression is scaled to, on scales "log" and "normalized"."""
 

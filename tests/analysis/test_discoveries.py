@@ -121,7 +121,7 @@ def test_it_stands_in_the_table_of_evaluation(
         assert np.isfinite(pooled["sams-vae, with data", metric]), metric
     assert "iwelbo" not in pooled["sams-vae, with data"].dropna()
     held = screen.cells[screen.split == "test"]
-    assert not posterior.remembered.isin(held).any()
+    assert not posterior.fitted_on.isin(held).any()
 
 
 def test_test_cells_do_not_enter_the_predictor(

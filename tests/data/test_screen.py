@@ -244,59 +244,6 @@ def test_doses_to_anndata_and_back(adata: AnnData) -> None:
     assert Screen.from_anndata(screen.to_anndata()).perturbations == screen.perturbations
 
 
-def test_matched_to_its_own_names_is_itself(screen: Screen) -> None:
-    matched, n_ignored = screen.matched_to(screen.registry)
-    assert matched is screen
-    assert n_ignored == 0
-
-
-def test_matched_by_gene_name(adata: AnnData, screen: Screen) -> None:
-    genes = ["g11", "g5", "g0"]
-    model = Screen.from_anndata(adata[:, genes]).registry
-    matched, n_ignored = screen.matched_to(model)
-    assert n_ignored == 9
-    assert matched.registry is model
-    np.testing.assert_array_equal(matched.counts.toarray(), adata[:, genes].X)
-    np.testing.assert_array_equal(matched.library_size, adata[:, genes].X.sum(1))
-    np.testing.assert_array_equal(matched.split, screen.split)
-    assert matched.counts.has_sorted_indices
-
-
-def test_matched_library_sizes_of_a_larger_library_are_kept(adata: AnnData) -> None:
-    adata.obs["total"] = adata.X.sum(1) * 2
-    screen = Screen.from_anndata(adata, library_size_key="total")
-    model = Screen.from_anndata(adata[:, 6:], library_size_key="total").registry
-    np.testing.assert_array_equal(screen.matched_to(model)[0].library_size, adata.obs["total"])
-
-
-def test_matched_by_perturbation_name(screen: Screen) -> None:
-    model = Screen.from_anndata(make_adata(labels=("none", "A0", "C", "B", "A")), control="none")
-    some = screen[screen.condition != screen.condition_names.index("A")]
-    matched, _ = some.matched_to(model.registry)
-    assert matched.perturbations == ("A", "A0", "B", "C")
-    assert matched.conditions == ("none", "A+B", "B", "C")
-    expected = np.insert(some.dosage.toarray(), 1, 0, axis=1)
-    np.testing.assert_array_equal(matched.dosage.toarray(), expected)
-    assert list(matched.of("B+A").cells) == list(screen.of("A+B").cells)
-
-
-def test_matched_where_the_model_lacks_only_absent_perturbations(adata: AnnData) -> None:
-    known = (adata.obs["perturbation"] != "C").to_numpy()
-    model = Screen.from_anndata(adata[known]).registry
-    matched, _ = Screen.from_anndata(adata)[known].matched_to(model)
-    assert matched.perturbations == ("A", "B")
-    np.testing.assert_array_equal(matched.cells_per_perturbation, [96, 96])
-
-
-def test_matched_by_batch_name(adata: AnnData) -> None:
-    model = Screen.from_anndata(adata, batch_key="batch").registry
-    second = adata[adata.obs["batch"] == "two"]
-    matched, _ = Screen.from_anndata(second, batch_key="batch").matched_to(model)
-    np.testing.assert_array_equal(matched.batch, np.ones(len(second)))
-    without, _ = matched.matched_to(Screen.from_anndata(adata).registry)
-    assert not without.batch.any()
-
-
 def test_the_data_are_left_as_they_were(adata: AnnData) -> None:
     stored = sp.csr_matrix(adata.X)
     stored.data[::7] = 0

@@ -26,7 +26,7 @@ Answer = Callable[..., object]
         (lambda m: m.effects([]), "no conditions"),
         (
             lambda m: m.effects("A", scale="lgo"),
-            "no scale for a negative_binomial likelihood: 'lgo': the nearest is 'log'",
+            "no scale 'lgo': the nearest is 'log'",
         ),
         (lambda m: m.effects("A", library_size=0), "library_size"),
         (lambda m: m.effects("A", library_size="observd"), "the nearest is 'observed'"),

@@ -115,7 +115,7 @@ def test_the_predictors_genes_are_scored_in_its_order(tmp_path: Path) -> None:
     adata = make_adata()
     own = Screen.from_anndata(adata[:, ["g3", "g1", "g11"]].copy(), split_key="split")
     wide = Screen.from_anndata(adata, split_key="split")
-    with pytest.warns(UserWarning, match="9 genes that the predictor lacks are left out"):
+    with pytest.warns(UserWarning, match="9 genes of the data are ignored"):
         export.cell_eval(ConditionMean(own), wide, tmp_path / "wide")
     export.cell_eval(ConditionMean(own), own, tmp_path / "own")
     for one, other in zip(files(tmp_path / "wide"), files(tmp_path / "own"), strict=True):

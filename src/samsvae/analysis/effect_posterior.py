@@ -141,14 +141,14 @@ class EffectPosterior:
         return self.model.registry
 
     @property
-    def remembered(self) -> pd.Index:
-        """Names of the cells that it was made from."""
+    def fitted_on(self) -> pd.Index:
+        """Names of the training and validation cells."""
         return self.screen.cells[self._used]
 
     @property
-    def seen(self) -> tuple[str, ...]:
+    def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
-        return self.model.seen
+        return self.model.training_conditions
 
     def answers_for(self, condition: str) -> bool:
         """Whether there is an answer for a condition: whether the model has one."""
@@ -275,7 +275,7 @@ class EffectPosterior:
     def _learned(self, stored: Sequence[str], given: EffectSettings) -> _Learned:
         """Return what training and validation cells say of effects, and what the model does."""
         scale = given.scale or self.model.module.likelihood.scales[0]
-        every = list(dict.fromkeys((*self.seen[1:], *stored)))
+        every = list(dict.fromkeys((*self.training_conditions[1:], *stored)))
         effects = self.model.effects(
             every,
             scale=scale,

@@ -255,6 +255,6 @@ def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> di
         )
     a, b = a.loc[both], b.loc[both, a.columns]
     return {
-        "effect_pearson": pearson(a.to_numpy(), b.to_numpy()),
+        "effect_pearson": float(pearson(a.to_numpy().ravel(), b.to_numpy().ravel())),
         "effect_pearson_median": float(correlation_per_condition(a, b).median()),
     }

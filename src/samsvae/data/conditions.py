@@ -286,3 +286,39 @@ def dosage_rows(
     shape = (len(conditions), len(position))
     data = np.asarray(doses, np.float32)
     return sp.csr_matrix((data, np.asarray(indices, np.int64), indptr), shape=shape)
+
+
+def parts_matrix(
+    conditions: Sequence[str], columns: Sequence[str], parser: ConditionParser
+) -> sp.csr_matrix:
+    """Return which single conditions each condition is made of, sparse `condition column`.
+
+    So that `parts_matrix(...) @ values` sums values of single conditions, `column gene`, over the
+    parts of each condition.
+
+    Parameters
+    ----------
+    conditions
+        Such as "A+B"; control has no part.
+    columns
+        Single conditions, such as "A", or "A@0.5" at a dose.
+    parser
+        How conditions are written.
+
+    Raises
+    ------
+    InputError
+        If a part of a condition is not among the columns.
+
+    Examples
+    --------
+    >>> parts_matrix(["A+B", "B"], ["A", "B"], ConditionParser()).toarray()
+    array([[1., 1.],
+           [0., 1.]])
+    """
+    position = {name: i for i, name in enumerate(columns)}
+    parts = [parser.read(name, position.keys()) for name in conditions]
+    written_parts = [[parser.write({name: dose}) for name, dose in one.items()] for one in parts]
+    indices = np.array([position[name] for one in written_parts for name in one], np.int64)
+    indptr = np.cumsum([0, *map(len, written_parts)])
+    return sp.csr_matrix((np.ones(len(indices)), indices, indptr), (len(parts), len(columns)))

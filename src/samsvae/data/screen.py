@@ -16,8 +16,6 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae.data.builder import check_split, screen_fields
-from samsvae.data.columns import check_kinds, matched_columns, recoded
-from samsvae.data.conditions import dosage_rows
 from samsvae.data.files.anndata_files import Table
 from samsvae.data.files.opening import opened
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
@@ -339,53 +337,21 @@ class Screen:
         check_split(values)
         return replace(self, split=values)
 
-    def matched_to(self, registry: NameRegistry) -> tuple[Screen, int]:
-        """Return the screen with a model's genes and perturbations, and how many genes it lost.
-
-        Genes and perturbations are matched by name, whatever their order; other genes are left
-        out.
-
-        Raises
-        ------
-        InputError
-            If a gene of the model is missing, a cell received a perturbation the model does not
-            know, or a batch is one it has never seen.
-        """
-        if registry == self.registry:
-            return self, 0
-        check_kinds(self.registry, registry)
-        counts = matched_columns(self.counts, self.genes, registry.genes)
-        extended, batch = recoded(self.batch, self.registry, registry)
-        conditions = list(map(self.registry.read, self.condition_names))
-        present = np.unique(self.condition)
-        received = dosage_rows([conditions[i] for i in present], registry.column)
-        named_alike = replace(
-            self,
-            registry=extended,
-            counts=counts,
-            dosage=received[np.searchsorted(present, self.condition)],
-            condition_names=tuple(map(registry.parser.write, conditions)),
-            batch=batch,
-        )
-        counted = self.registry.own_library_size and self.genes == registry.genes
-        if registry.own_library_size and not counted:
-            named_alike = replace(named_alike, library_size=named_alike.recounted())
-        return named_alike, len(self.genes) - len(registry.genes)
-
     def with_genes(self, positions: np.ndarray) -> Self:
         """Return the screen with some of its genes, by position, with their symbols.
 
         Library sizes become the sums of these genes' counts, unless they come from a column.
         """
-        stored = isinstance(self.counts, StoredCounts)
-        fewer = replace(
-            self,
-            registry=self.registry.with_genes([self.genes[i] for i in positions]),
-            counts=self.counts.genes(positions) if stored else self.counts[:, positions],
-        )
-        if not self.registry.own_library_size:
-            return fewer
-        return replace(fewer, library_size=fewer.recounted())
+        if isinstance(self.counts, StoredCounts):
+            counts = self.counts.genes(positions)
+        else:
+            counts = self.counts[:, positions].tocsr()
+            counts.sort_indices()
+        registry = self.registry.with_genes([self.genes[i] for i in positions])
+        screen = replace(self, registry=registry, counts=counts)
+        if not registry.own_library_size:
+            return screen
+        return replace(screen, library_size=screen.recounted())
 
     def to_anndata(self) -> AnnData:
         """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits.

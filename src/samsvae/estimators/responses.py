@@ -14,8 +14,8 @@ from samsvae.estimators.trained import Trained
 from samsvae.inference.responders import Evidence, branch_evidence
 from samsvae.ops.response_rates import Rates
 from samsvae.settings.arguments import checked
+from samsvae.types import ALL_CONDITIONS
 
-ALL = "(all)"
 """In the place of an sgRNA: all cells of the perturbation."""
 
 
@@ -117,7 +117,7 @@ class Responses(Trained):
     def _rates(self, evidence: Evidence, prior: np.ndarray) -> pd.DataFrame:
         names = self.encoding.columns
         pooled = evidence.rates(prior, evidence.perturbation, len(names))
-        tables = [_table(pooled, [(ALL, name) for name in names])]
+        tables = [_table(pooled, [(ALL_CONDITIONS, name) for name in names])]
         if self.metadata.sgrnas:
             own = evidence.rates(prior, evidence.reagent, len(prior))
             known = slice(len(names), None)

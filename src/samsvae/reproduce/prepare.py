@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from samsvae.benchmark.metrics.moments import discovered, group_moments, welch, within_batches
+from samsvae.benchmark.metrics.moments import group_moments, welch, within_batches
+from samsvae.benchmark.metrics.observed import significant
 from samsvae.data.conditions import ConditionParser
 from samsvae.data.expression import expression
 from samsvae.data.names import NameRegistry
@@ -81,7 +82,7 @@ def _strong(screen: Screen, given: PreparationSettings) -> _Kept:
         values, group, screen.is_control, np.zeros(len(screen), int), n
     )
     _, p_values = welch(of_each, control)
-    changed = np.nan_to_num(discovered(np.nan_to_num(p_values, nan=1.0), given.rate))
+    changed = np.nan_to_num(significant(np.nan_to_num(p_values, nan=1.0), given.rate))
     strong = (changed.mean(1) > given.min_de_share) & (n_cells >= given.min_cells)
     strong[0] = False
     if not strong.any():

@@ -19,8 +19,8 @@ from samsvae.benchmark.baselines import BASELINES
 from samsvae.analysis.differential_expression import differential_expression
 from samsvae.analysis.discoveries import discoveries
 from samsvae.analysis.enrichment import most_similar
-from samsvae.benchmark.evaluate import POOLED
-from samsvae.benchmark.heldout import DUPLICATE
+from samsvae.types import ALL_CONDITIONS
+from samsvae.benchmark.tasks import DUPLICATE
 from samsvae.analysis.sgrnas import sgrnas
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
 from samsvae.report.findings import Findings
@@ -203,7 +203,7 @@ def scores_of(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
     models
         Those that come first, in this order. What bears no baseline's name is a model.
     """
-    pooled = table[table["condition"] == POOLED] if "condition" in table else table
+    pooled = table[table["condition"] == ALL_CONDITIONS] if "condition" in table else table
     order = [name for name in SHOWN if name in set(pooled["metric"])]
     shown = pooled[pooled["metric"].isin(order)].copy()
     own = list(models)

@@ -40,8 +40,8 @@ _LISTS = (
 def checked(function: Function) -> Function:
     """Make a function check its arguments against their annotations, before anything is done.
 
-    Only types are checked: ranges, and what values mean, are the function's own. A name that the
-    function does not have is an error that tells the nearest one.
+    Types are checked, and the values of a `Literal`; ranges are the function's own. An argument
+    that the function does not have is an error that names the nearest one.
     """
     shown = inspect.signature(function)  # with the settings that `takes` adds
     known = [name for name, p in shown.parameters.items() if p.kind is not p.VAR_KEYWORD]
@@ -64,6 +64,8 @@ def check(name: str, value: Any, hint: Any) -> None:
     """Raise unless a value is of the type that an annotation says."""
     if _is(value, hint):
         return
+    if isinstance(value, str) and (choices := _choices(hint)):
+        raise unknown(name, value, choices)
     expected = list(dict.fromkeys(_told(hint)))
     pairs = [(type(value).__name__, words.split()[-1]) for words in expected]
     advice = [f"; {_ADVICE[pair]}" for pair in pairs if pair in _ADVICE]
@@ -74,6 +76,16 @@ def check(name: str, value: Any, hint: Any) -> None:
     raise InputError(
         f"{name} {verb} {got(shown)}: expected {' or '.join(expected)}{''.join(advice[:1])}"
     )
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the texts that an annotation admits; none if it admits others, or no text."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = get_args(hint)
+        return () if str in kinds else tuple(one for kind in kinds for one in _choices(kind))
+    return ()
 
 
 def _fits_any(value: Any, hint: Any) -> bool:
@@ -90,7 +102,7 @@ def _is(value: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(_is(value, one) for one in given)
     if origin is Literal:
-        return isinstance(value, str)  # which of them, the function tells
+        return isinstance(value, str) and value in given
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:

@@ -12,13 +12,13 @@ from helpers.statistics import errors
 from samsvae.benchmark.metrics.moments import (
     Control,
     Moments,
-    Observed,
     error_within,
     group_moments,
     pooled_error,
     welch,
     within_batches,
 )
+from samsvae.benchmark.metrics.observed import Observed
 from samsvae.data.expression import Expression, control_cells, expression
 
 SIZES = [5, 2, 30, 1, 0]
