@@ -173,7 +173,7 @@ REFUSED: list[tuple[Callable[[Screen], Screen], dict[str, Any], str]] = [
     (without_split, {}, "the screen has no split"),
     (nothing_to_score, {}, "no condition to score: expected perturbed test cells"),
     (same, {"conditions": "control"}, "no condition to score: expected perturbed test cells"),
-    (same, {"conditions": []}, "no conditions are asked for"),
+    (same, {"conditions": []}, "no conditions are given"),
     (same, {"conditions": ["A", "Z"]}, "no perturbation 'Z'"),
     (same, {"conditions": ["A", "A+C"]}, "no test cells to compare with for 'A[+]C'"),
     (no_test_cells_of_b, {"conditions": ["B", "A"]}, "no test cells to compare with for 'B'"),

@@ -113,7 +113,7 @@ def sgrnas(
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
     labels = screen.conditions[1:] if conditions is None else conditions
-    asked = {name: position_of(screen, name) for name in screen.registry.parser.asked(labels)}
+    asked = {name: position_of(screen, name) for name in screen.registry.parser.labels(labels)}
     values = expression(screen, scale)
     halves = _control_halves(screen, values, seed)
     usable = (screen.sgrna.codes >= 0) & halves.with_control[screen.batch]

@@ -166,7 +166,7 @@ class Baseline(ABC):
         """
         means = self._means_on(EffectSettings(**settings).scale)
         registry = self.registry
-        names = registry.parser.asked(means.conditions if conditions is None else conditions)
+        names = registry.parser.labels(means.conditions if conditions is None else conditions)
         stored = [registry.stored(name) for name in names]
         control = registry.parser.control
         predicted = [

@@ -1,7 +1,4 @@
-"""Conditions as text: "B@2+A" <-> {A: 1, B: 2}.
-
-Conditions as rows of dosage: {A: 1, B: 2} -> a sparse row.
-"""
+"""Conditions as text, "B@2+A", as doses, {A: 1, B: 2}, and as sparse rows of dosage."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ Condition = Mapping[str, float]
 """Dose by perturbation; control is empty."""
 Name: TypeAlias = str | float
 Conditions: TypeAlias = Name | Iterable[Name | Sequence[Name]]
-"""Conditions as they are asked for: one, or several; a tuple names the parts of one."""
+"""One condition or several; a tuple names the parts of one."""
 
-_SMALLEST, _LARGEST = 1e-30, 1e30
-"""Doses other than 0 lie between them: they are kept in single precision."""
+_MIN_DOSE, _MAX_DOSE = 1e-30, 1e30
+"""Range of doses other than 0, which are kept in single precision."""
 
 
 @dataclass(frozen=True)
 class ConditionParser:
-    """How conditions are written.
+    """Reads and writes conditions.
 
     A condition is the set of perturbations a cell received, joined by `separator` and sorted, so
     that "B+A" is "A+B". A dose other than 1 follows an "@": "drugA@0.5". The empty set is written
@@ -41,8 +38,8 @@ class ConditionParser:
     separator
         What joins perturbations; "": a label is a single name.
     also
-        What is read as control besides: names, or patterns in which "*" stands for any text and "?"
-        for any character.
+        Other names of control, or patterns in which "*" stands for any text and "?" for any
+        character.
 
     Examples
     --------
@@ -70,9 +67,9 @@ class ConditionParser:
 
     @classmethod
     def of(cls, control: Sequence[object], separator: str = "+") -> ConditionParser:
-        """Return how conditions are written where all these are control.
+        """Return the parser for which all these names are control.
 
-        Control is written as the first of them that is no pattern; as "control" if all are.
+        Control is written as the first of them that is not a pattern, or as "control".
         """
         names = [written(name) for name in control]
         plain = [name for name in names if not _is_pattern(name)]
@@ -80,18 +77,18 @@ class ConditionParser:
         return cls(first, separator, tuple(name for name in names if name != first))
 
     def is_control(self, name: str) -> bool:
-        """Whether a part of a label is control; or a whole label, where these are its parts.
+        """Whether a part of a label, or a whole label, is control.
 
-        What a pattern stands for does not reach over a separator that is not in the pattern.
+        A pattern does not match across a separator, unless it contains one.
         """
-        return name == self.control or any(self._alike(name, one) for one in self.also)
+        return name == self.control or any(self._matches(name, one) for one in self.also)
 
-    def _alike(self, name: str, pattern: str) -> bool:
+    def _matches(self, name: str, pattern: str) -> bool:
         joined = bool(self.separator) and self.separator in name and self.separator not in pattern
-        return not joined and _alike(name, pattern)
+        return not joined and _matches(name, pattern)
 
     def parts(self, label: str) -> list[str]:
-        """Split a label into its parts, those that are control among them; none for control alone.
+        """Split a label into its parts, including those that are control; none if all are control.
 
         Raises
         ------
@@ -116,13 +113,13 @@ class ConditionParser:
         return parts if perturbations else []
 
     def split(self, text: str) -> list[str]:
-        """Take a label apart where the separator stands."""
+        """Split a label at the separator."""
         return text.split(self.separator) if self.separator else [text]
 
     def condition(self, label: str, doses: Sequence[float] | None = None) -> dict[str, float]:
-        """Read a label, each part at its dose (default 1). A part at dose 0 was not received.
+        """Read a label, each part at its dose (default 1); a part at dose 0 was not received.
 
-        There is a dose for each part, or one for each that is not control.
+        There is one dose for each part, or for each part that is not control.
         """
         parts = self.parts(label)
         received = [part for part in parts if not self.is_control(part)]
@@ -153,17 +150,17 @@ class ConditionParser:
                 dose = float(field)
             except ValueError:
                 dose = float("nan")
-            if dose != 0 and not _SMALLEST <= dose <= _LARGEST:  # nan is not between them either
+            if dose != 0 and not _MIN_DOSE <= dose <= _MAX_DOSE:  # nan is not between them either
                 raise InputError(
                     f"the dosage {str(text)!r} is not a number of at least 0, nor several joined "
-                    f"by {self.separator!r} (one above 0 lies between {_SMALLEST:g} and "
-                    f"{_LARGEST:g})"
+                    f"by {self.separator!r} (one above 0 lies between {_MIN_DOSE:g} and "
+                    f"{_MAX_DOSE:g})"
                 )
             doses.append(dose)
         return doses
 
     def write(self, condition: Condition) -> str:
-        """Write a condition: sorted, doses other than 1 behind an "@"."""
+        """Write a condition: sorted, with doses other than 1 after an "@"."""
         parts = [
             name if dose == 1 else f"{name}@{_positional(dose)}"
             for name, dose in sorted(condition.items())
@@ -171,17 +168,17 @@ class ConditionParser:
         return self.separator.join(parts) or self.control
 
     def write_doses(self, condition: Condition) -> str:
-        """Write the doses alone, in the order in which `write` names the perturbations."""
+        """Write the doses alone, in the order of `write`."""
         return self.separator.join(_positional(dose) for _, dose in sorted(condition.items()))
 
     def label(self, condition: object) -> str:
-        """Return a condition as text, however it is named: text, a number, a tuple of parts."""
+        """Return a condition, which is text, a number or a tuple of parts, as text."""
         if isinstance(condition, tuple | list):
             return self.separator.join(map(written, condition))
         return written(condition)
 
-    def asked(self, conditions: Conditions) -> list[str]:
-        """Return the conditions that are asked for as text, once each.
+    def labels(self, conditions: Conditions) -> list[str]:
+        """Return conditions as text, once each.
 
         Raises
         ------
@@ -190,18 +187,18 @@ class ConditionParser:
 
         Examples
         --------
-        >>> ConditionParser().asked(["B", ("A", "B"), 7, "B"])
+        >>> ConditionParser().labels(["B", ("A", "B"), 7, "B"])
         ['B', 'A+B', '7']
         """
-        one = isinstance(conditions, str) or not isinstance(conditions, Iterable)
-        several: Iterable[object] = [conditions] if one else conditions  # type: ignore[assignment]
+        is_one = isinstance(conditions, str) or not isinstance(conditions, Iterable)
+        several: Iterable[object] = [conditions] if is_one else conditions  # type: ignore[assignment]
         labels = list(dict.fromkeys(map(self.label, several)))
         if not labels:
-            raise InputError("no conditions are asked for: give one or more")
+            raise InputError("no conditions are given: give one or more")
         return labels
 
     def read(self, condition: object, perturbations: Collection[str]) -> dict[str, float]:
-        """Read a condition of known perturbations, with doses behind "@".
+        """Read a condition of some perturbations, with doses after "@".
 
         Raises
         ------
@@ -209,18 +206,18 @@ class ConditionParser:
             If a perturbation is not among `perturbations`.
         """
         text = self.label(condition)
-        known = perturbations if isinstance(perturbations, Set) else set(perturbations)
-        if text in known:  # a name may hold the separator
+        names = perturbations if isinstance(perturbations, Set) else set(perturbations)
+        if text in names:  # a name may contain the separator
             return {text: 1.0}
         received: dict[str, float] = {}
         for part in self.parts(text):
             name, dose = part, 1.0
-            if part not in known and "@" in part:
+            if part not in names and "@" in part:
                 name, _, number = part.rpartition("@")
                 (dose,) = self.doses(number)
             if self.is_control(name):
                 continue
-            if name not in known:
+            if name not in names:
                 raise unknown("perturbation", name, perturbations)
             if name in received:
                 raise InputError(f"the condition {text!r} names {name!r} twice")
@@ -230,7 +227,7 @@ class ConditionParser:
 
 
 def written(name: object) -> str:
-    """Return a name as text; a whole number without a fraction.
+    """Return a name as text; an integer without a fraction.
 
     >>> written(2.0), written("2.0"), written(True)
     ('2', '2.0', 'True')
@@ -244,8 +241,8 @@ def _is_pattern(name: str) -> bool:
     return "*" in name or "?" in name
 
 
-def _alike(name: str, pattern: str) -> bool:
-    """Whether a name is what a pattern stands for; brackets stand for themselves."""
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a name matches a pattern, in which brackets stand for themselves."""
     if name == pattern or not _is_pattern(pattern):
         return name == pattern
     regular = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
@@ -262,24 +259,19 @@ def dosage_rows(
 ) -> sp.csr_matrix:
     """Return conditions as a sparse dosage matrix, `condition perturbation`.
 
-    Parameters
-    ----------
-    conditions
-        Dose by perturbation.
-    perturbations
-        In the order of the columns, or the column of each.
+    `perturbations` are in the order of the columns, or map to their column.
 
     Raises
     ------
     InputError
-        If a condition holds a perturbation that is not among `perturbations`.
+        If a condition contains a perturbation that is not among `perturbations`.
     """
     position = perturbations
     if not isinstance(position, Mapping):
         position = {name: i for i, name in enumerate(position)}
-    strange = sorted({name for c in conditions for name in c if name not in position})
-    if strange:
-        raise InputError(f"perturbations never seen in training: {listed(strange)}")
+    unseen = sorted({name for c in conditions for name in c if name not in position})
+    if unseen:
+        raise InputError(f"perturbations never seen in training: {listed(unseen)}")
     indptr = np.cumsum([0, *map(len, conditions)])
     indices = [position[name] for c in conditions for name in sorted(c)]
     doses = [c[name] for c in conditions for name in sorted(c)]

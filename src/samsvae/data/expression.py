@@ -1,7 +1,4 @@
-"""Expression of cells on a scale, and its means over groups of them.
-
-The training cells of a screen, and the statistics of their counts.
-"""
+"""Expression of cells on a scale, its means over groups of cells, and statistics of counts."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from samsvae.errors import InputError, unknown
 from samsvae.types import SCALE_SIZE, Scale
 
 Block: TypeAlias = tuple[slice, sp.csr_matrix]
-"""Which cells, in a row, and their values, `cell gene`."""
+"""Consecutive cells, and their values, `cell gene`."""
 
 
 class Expression:
@@ -30,11 +27,11 @@ class Expression:
     Parameters
     ----------
     values
-        In memory, as they are; or counts in a file, read and put on the scale at each use.
+        In memory, on their scale; or counts in a file, read and put on the scale at each use.
     scale
-        Of the latter, see `normalised`.
+        The scale for counts in a file, see `normalised`.
     weight
-        `cell`: as how many cells each counts in sums; None: as one.
+        `cell`: weight of each cell in sums; None: 1.
     """
 
     def __init__(
@@ -54,7 +51,7 @@ class Expression:
         return self._values[rows]
 
     def at(self, rows: np.ndarray) -> Expression:
-        """Return those of some cells, by position, to be read when they are used."""
+        """Return the expression of some cells, by position, without reading it yet."""
         weight = None if self.weight is None else self.weight[rows]
         return Expression(self._values[rows], self._scale, weight=weight)
 
@@ -67,14 +64,9 @@ class Expression:
             yield slice(0, self.shape[0]), self._values
 
     def sums(self, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return sums over the cells of groups, of values and of their squares, `group gene`.
+        """Return the sums of values and of their squares over the cells of groups, `group gene`.
 
-        Parameters
-        ----------
-        group
-            `cell`: which group; -1: none.
-        n_groups
-            Number of groups.
+        `group` is the group of each cell, -1 for none.
         """
         total, square = np.zeros((2, n_groups, self.shape[1]))
         for cells, values in self.blocks():
@@ -102,8 +94,8 @@ def expression(
 def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     """Return counts on a scale, `cell gene`, sparse.
 
-    "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + that); "mean": x as it
-    is.
+    "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + 1e4 x / sum x); "mean":
+    x as it is.
 
     Examples
     --------
@@ -127,13 +119,13 @@ def squared(values: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return how the cells of each group are spread over batches, `group batch`; rows sum to 1.
+    """Return the share of each batch in the cells of each group, `group batch`; rows sum to 1.
 
-    A cell of group -1 counts nowhere; a group without cells is a row of NaN.
+    A cell of group -1 is in no group; a group without cells is a row of NaN.
     """
     n_cells = np.zeros((n_groups, int(batch.max(initial=0)) + 1))
-    known = group >= 0
-    np.add.at(n_cells, (group[known], batch[known]), 1)
+    in_group = group >= 0
+    np.add.at(n_cells, (group[in_group], batch[in_group]), 1)
     with np.errstate(invalid="ignore"):  # 0 / 0
         shares: np.ndarray = n_cells / n_cells.sum(1, keepdims=True)
     return shares
@@ -142,22 +134,21 @@ def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np
 def differences_from_control(
     blocks: Iterable[Block], condition: np.ndarray, batch: np.ndarray, n_conditions: int
 ) -> np.ndarray:
-    """Return the mean of each condition's cells - that of control, `condition gene`.
+    """Return the mean of each condition's cells minus control's within batches, `condition gene`.
 
-    Within batches: the control of a condition are the means of control cells in its batches,
-    weighted as its cells are. Cells in batches without control cells cannot be compared, and are
-    left out; NaN for a condition without others.
+    The means of control cells in the batches of a condition are weighted by its cells in them.
+    Cells in batches without control cells are left out; NaN for a condition that has no others.
 
     Parameters
     ----------
     blocks
-        The cells' values, in order: they are seen once.
+        The cells' values, in order, read once.
     condition
         `cell`: 0 for control.
     batch
         `cell`.
     n_conditions
-        Number of conditions, control among them.
+        Number of conditions, including control.
     """
     n_batches = int(batch.max(initial=0)) + 1
     control = condition == 0
@@ -181,16 +172,10 @@ def differences_from_control(
 def sums_of(
     blocks: Iterable[Block], group: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum over the cells of each group, `group gene`, and how many these are.
+    """Return the sums over the cells of groups, `group gene`, and the numbers of cells.
 
-    Parameters
-    ----------
-    blocks
-        The cells' values, in order: they are seen once.
-    group
-        `cell`: which group; -1: none.
-    n_groups
-        Number of groups.
+    `blocks` are the cells' values, in order, read once; `group` is the group of each cell, -1 for
+    none.
     """
     total: np.ndarray | float = 0.0
     for cells, values in blocks:
@@ -199,7 +184,7 @@ def sums_of(
 
 
 def rows_of(group: np.ndarray, n_groups: int) -> list[np.ndarray]:
-    """Return the positions of the cells of each group, ascending; -1: of none.
+    """Return the positions of the cells of each group, ascending; group -1 is none.
 
     >>> [rows.tolist() for rows in rows_of(np.array([1, -1, 0, 1]), 3)]
     [[2], [0, 3], []]
@@ -210,17 +195,17 @@ def rows_of(group: np.ndarray, n_groups: int) -> list[np.ndarray]:
 
 
 def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> sp.csr_matrix:
-    """Return the matrix that sums over the cells of each group, `group cell`; -1: of none.
+    """Return the matrix that sums over the cells of each group, `group cell`; group -1 is none.
 
-    A cell counts as one, or as its weight.
+    Its entries are the cells' weights, 1 by default.
 
     >>> membership(np.array([1, -1, 0, 1]), 2).toarray()
     array([[0., 0., 1., 0.],
            [1., 0., 0., 1.]])
     """
     rows = np.flatnonzero(group >= 0)
-    counted = np.ones(len(rows)) if weight is None else weight[rows]
-    return sp.csr_matrix((counted, (group[rows], rows)), (n_groups, len(group)))
+    weights = np.ones(len(rows)) if weight is None else weight[rows]
+    return sp.csr_matrix((weights, (group[rows], rows)), (n_groups, len(group)))
 
 
 def training_cells(screen: Screen) -> Screen:
@@ -247,10 +232,10 @@ def training_cells(screen: Screen) -> Screen:
 def input_statistics(
     screen: Screen, *, log1p: bool, unobserved: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (n - 1) of the encoder's input, `gene` each.
+    """Return the mean and standard deviation (n - 1) of the encoder's input, `gene` each.
 
-    With `unobserved` those of the rest of the library sizes follow. A gene of zero variance gets
-    scale 1.
+    With `unobserved`, the counts of library sizes that are not of these genes are one more column.
+    A gene of zero variance gets scale 1.
     """
     n, width = len(screen), len(screen.genes) + unobserved
     total, square = np.zeros((2, width))
@@ -269,9 +254,9 @@ def input_statistics(
 
 
 def library_shares(screen: Screen) -> Tensor:
-    """Return the share of each gene, and of what is not among them, in the library sizes.
+    """Return the share of each gene, and of all other genes, in the library sizes.
 
-    `gene + 1`, sums to 1. Each of them gets one count more: none is 0.
+    `gene + 1`, sums to 1. Each gets a pseudocount of 1, so that none is 0.
     """
     counted = np.zeros(len(screen.genes))
     for _, block in screen.blocks():
@@ -281,21 +266,14 @@ def library_shares(screen: Screen) -> Tensor:
 
 
 def _rest(screen: Screen) -> np.ndarray:
-    """Return what library sizes count besides the screen's genes, `cell`."""
+    """Return the counts of library sizes that are not of the screen's genes, `cell`."""
     return np.maximum(screen.library_size - screen.counted, 0)
 
 
 def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale) -> np.ndarray:
-    """Return the differential expression of conditions, `condition gene`, within batches.
+    """Return the differential expression of conditions within batches, `condition gene`.
 
-    Parameters
-    ----------
-    screen
-        The cells.
-    positions
-        Which conditions, as places in `screen.condition_names`.
-    scale
-        On which expression is compared.
+    Conditions are positions in `screen.condition_names`.
 
     Raises
     ------
@@ -310,7 +288,7 @@ def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale
 
 
 def position_of(screen: Screen, condition: object) -> int:
-    """Return which of a screen's conditions is asked for; control is 0.
+    """Return the position of a condition in `screen.condition_names`; control is 0.
 
     Raises
     ------
@@ -325,10 +303,10 @@ def position_of(screen: Screen, condition: object) -> int:
 
 
 def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
-    """Return which control cells conditions are compared with, `cell`.
+    """Return `cell`: whether it is a control cell that conditions are compared with.
 
-    Those among the scored cells; all of the screen's where there are none, as on a split that holds
-    combinations out.
+    These are the control cells among the scored cells, or all of the screen where no scored cell is
+    control, as in a split that holds out combinations.
 
     Raises
     ------

@@ -133,7 +133,7 @@ def _scored(screen: Screen, split: str, conditions: Conditions | None) -> tuple[
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     seen = getattr(screen, split).conditions
-    asked = seen if conditions is None else screen.registry.parser.asked(conditions)
+    asked = seen if conditions is None else screen.registry.parser.labels(conditions)
     stored = dict.fromkeys(screen.registry.stored(name) for name in asked)
     names = [name for name in stored if name != screen.condition_names[0]]
     lacking = [name for name in names if name not in seen]

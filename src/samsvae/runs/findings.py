@@ -42,7 +42,7 @@ def asked_for(model: Estimator, screen: Screen | None, listed: Conditions) -> li
     InputError
         If more than 500 are listed, or one has a perturbation never seen in training.
     """
-    extra = [] if not listed else model.registry.parser.asked(listed)
+    extra = [] if not listed else model.registry.parser.labels(listed)
     if len(extra) > MOST_LISTED:
         raise InputError(
             f"{len(extra)} conditions are listed: expected at most {MOST_LISTED}; samsvae effects "
