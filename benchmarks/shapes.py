@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 import bare  # noqa: F401  before samsvae
@@ -73,10 +74,7 @@ class Shape(NamedTuple):
         """Return cells whose data lie on a device."""
         batch = self.batch(n_cells)
         counts = batch.counts.numpy().astype(np.uint8)
-        starts = np.concatenate([[0], np.count_nonzero(counts, 1).cumsum()])
-        values = ResidentCounts(
-            counts[counts > 0], np.nonzero(counts)[1], starts, self.n_genes, device
-        )
+        values = ResidentCounts(sp.csr_matrix(counts), device)
         dosage = Dosage(*(part if part is None else part.to(device) for part in batch.dosage))
         n_t = torch.full((self.n_perturbations,), 150.0, device=device)
         return ResidentCells(

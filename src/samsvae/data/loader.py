@@ -1,4 +1,8 @@
-"""Minibatches of a screen, as tensors on a device."""
+"""Minibatches of a screen, as tensors on a device.
+
+`Loader` makes them on the host. `ResidentCells` makes them on a device that holds all data, with
+sizes that do not depend on the data, so that a step can be recorded as one CUDA graph.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from samsvae.types import Batch, Dosage
 
 
 class Loader:
-    """Makes batches of the cells of one split, each scored with this split's own n_t.
+    """Makes batches of the cells of one split, with this split's own n_t.
 
     Parameters
     ----------
@@ -27,9 +31,8 @@ class Loader:
     encoding
         The columns of dosage that batches have; by default the screen's perturbations.
     sgrnas
-        Those that are told apart, each with its perturbation: batches then say which reagent gave
-        what a cell received. Perturbations come first, for cells of other sgRNAs; None: nothing is
-        said.
+        sgRNAs that are distinguished, with their perturbations: `Dosage.reagent` is then the
+        position in the perturbations (for cells of other sgRNAs) followed by these.
     """
 
     def __init__(
@@ -55,9 +58,9 @@ class Loader:
             self._reagent = _reagents(self._received, screen, encoding.columns, sgrnas)
 
     def batch(self, rows: np.ndarray | slice, source: Source | None = None) -> Batch:
-        """Return some cells, by position; their counts from another source, if it is given."""
+        """Return some cells, by position; with their counts from another source, if given."""
         screen = self.screen
-        received = self._named(rows)
+        received = self._dosage(rows)
         n_t = self.cells_per_column[received.perturbations.numpy()]
         return Batch(
             (source or self.source).rows(rows).to(self.device, non_blocking=True),
@@ -68,28 +71,26 @@ class Loader:
         )
 
     def resident(self) -> ResidentCells:
-        """Return the cells with all their data on the device, to take batches from there."""
+        """Return the cells with all their data on the device."""
         counts, size = self.screen.to_memory().counts, self.screen.library_size
         assert isinstance(counts, sp.csr_matrix)
         return ResidentCells(
-            ResidentCounts(
-                counts.data, counts.indices, counts.indptr, counts.shape[1], self.device
-            ),
+            ResidentCounts(counts, self.device),
             self._tensor(size),
             self._tensor(self.screen.covariates),
-            on_device(self._named(slice(None)), self.device),
+            on_device(self._dosage(slice(None)), self.device),
             self._tensor(self.cells_per_column),
         )
 
-    def _named(self, rows: np.ndarray | slice) -> Dosage:
-        received = _named(self._received[rows], self._dose[rows])
+    def _dosage(self, rows: np.ndarray | slice) -> Dosage:
+        received = _as_lists(self._received[rows], self._dose[rows])
         if self._reagent is None:
             return received
         return received._replace(reagent=torch.from_numpy(self._reagent[rows]))
 
     def perturbations(self, rows: np.ndarray | slice) -> Tensor:
         """Return the columns of dosage that some cells received, as `batch` lists them."""
-        return self._named(rows).perturbations.to(self.device)
+        return self._dosage(rows).perturbations.to(self.device)
 
     @property
     def present(self) -> Tensor:
@@ -108,18 +109,13 @@ class Loader:
 def encode(dosage: sp.csr_matrix, n_slots: int) -> Dosage:
     """Return rows of dosage as lists of the perturbations that occur in them.
 
-    Parameters
-    ----------
-    dosage
-        `cell perturbation`, sparse.
-    n_slots
-        Most perturbations of a cell: the width of the lists.
+    `n_slots`, the width of the lists, is the largest number of perturbations of a cell.
     """
-    return _named(*_slots(dosage, n_slots))
+    return _as_lists(*_slots(dosage, n_slots))
 
 
 def _slots(dosage: sp.csr_matrix, n_slots: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what each cell received and its dose, `cell slot`; -1 and 0 where a slot is empty."""
+    """Return the perturbations of each cell and their doses, `cell slot`; -1 and 0 if empty."""
     filled = np.arange(n_slots) < np.diff(dosage.indptr)[:, None]
     received = np.full(filled.shape, -1, np.int64)
     dose = np.zeros(filled.shape, np.float32)
@@ -128,12 +124,12 @@ def _slots(dosage: sp.csr_matrix, n_slots: int) -> tuple[np.ndarray, np.ndarray]
     return received, dose
 
 
-def _named(received: np.ndarray, dose: np.ndarray) -> Dosage:
+def _as_lists(received: np.ndarray, dose: np.ndarray) -> Dosage:
     """Return the slots of some cells, as lists of the perturbations that occur in them."""
     perturbations, position = np.unique(received, return_inverse=True)
-    if len(perturbations) > 0 and perturbations[0] < 0:  # empty slots still point at something
+    if len(perturbations) > 0 and perturbations[0] < 0:  # empty slots point at any perturbation
         perturbations, position = perturbations[1:], np.maximum(position - 1, 0)
-    if len(perturbations) == 0:  # controls only: so do they
+    if len(perturbations) == 0:  # also where there are only controls
         perturbations = np.zeros(1, np.int64)
     return Dosage(
         torch.from_numpy(perturbations),
@@ -154,17 +150,19 @@ def _reagents(
     columns: Sequence[str],
     sgrnas: Sequence[tuple[str, str]],
 ) -> np.ndarray:
-    """Return which reagent gave what each cell received, `cell slot`; 0 where a slot is empty."""
+    """Return the reagent of each perturbation of a cell, `cell slot`; 0 where a slot is empty."""
     reagent = np.maximum(received, 0)
     if screen.sgrna is None or not len(sgrnas):
         return reagent
     place = {pair: len(columns) + i for i, pair in enumerate(sgrnas)}
     codes = np.broadcast_to(screen.sgrna.codes.astype(np.int64)[:, None], received.shape)
-    known = (codes >= 0) & (received >= 0)
-    pairs, inverse = np.unique(np.stack([codes, received])[:, known], axis=1, return_inverse=True)
+    has_sgrna = (codes >= 0) & (received >= 0)
+    pairs, inverse = np.unique(
+        np.stack([codes, received])[:, has_sgrna], axis=1, return_inverse=True
+    )
     names = screen.sgrna.categories
     rows = [place.get((str(names[a]), columns[b]), b) for a, b in pairs.T]
-    reagent[known] = np.asarray(rows, np.int64)[inverse.ravel()]
+    reagent[has_sgrna] = np.asarray(rows, np.int64)[inverse.ravel()]
     return reagent
 
 
@@ -173,41 +171,31 @@ class ResidentCounts:
 
     Parameters
     ----------
-    values, columns, starts
-        A CSR matrix: its data, indices and indptr.
-    n_columns
-        Its width.
+    counts
+        `cell gene`.
     device
-        Where it is to lie.
+        Where they go.
     """
 
-    def __init__(
-        self,
-        values: np.ndarray,
-        columns: np.ndarray,
-        starts: np.ndarray,
-        n_columns: int,
-        device: torch.device,
-    ) -> None:
-        self.n_columns = n_columns
-        self.values = _smallest(values).to(device)
-        self.columns = _smallest(columns).to(device)
-        self.starts = torch.from_numpy(np.asarray(starts, np.int64)).to(device)
-        self.widest = max(1, int(np.diff(starts).max(initial=0)))
+    def __init__(self, counts: sp.csr_matrix, device: torch.device) -> None:
+        self.n_columns = counts.shape[1]
+        self.values = _in_smallest_type(counts.data).to(device)
+        self.columns = _in_smallest_type(counts.indices).to(device)
+        self.starts = torch.from_numpy(np.asarray(counts.indptr, np.int64)).to(device)
+        self.max_width = max(1, int(np.diff(counts.indptr).max(initial=0)))
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the data take."""
-        parts = (self.values, self.columns, self.starts)
-        return sum(part.numel() * part.element_size() for part in parts)
+        """Memory that the counts take."""
+        return sum(one.nbytes for one in (self.values, self.columns, self.starts))
 
     def rows(self, rows: Tensor) -> Tensor:
         """Return some rows, dense, `row column`, float32.
 
-        As many entries are read of every row as the fullest row has, so that no size depends on
-        the data; those beyond a row's end count 0.
+        Of every row as many entries are read as the longest row has, so that no size depends on the
+        rows; entries beyond the end of a row count as 0.
         """
-        place = torch.arange(self.widest, device=rows.device)
+        place = torch.arange(self.max_width, device=rows.device)
         start, end = self.starts[rows].unsqueeze(1), self.starts[rows + 1].unsqueeze(1)
         at = start + place
         inside = at < end
@@ -220,18 +208,12 @@ class ResidentCounts:
 
 
 class ResidentCells:
-    """The cells of a split, on a device, with the interface of a loader's `batch`.
+    """The cells of a split, on a device.
 
     Parameters
     ----------
-    counts
-        `cell gene`.
-    library_size
-        `cell`, counts.
-    covariates
-        `cell covariate`.
-    dosage
-        Of all cells: what each received.
+    counts, library_size, covariates, dosage
+        As in `Batch`, of all cells.
     cells_per_perturbation
         n_t of every perturbation of the model, `perturbation`.
     """
@@ -253,8 +235,8 @@ class ResidentCells:
     def batch(self, rows: Tensor) -> Batch:
         """Return some cells, by position.
 
-        Its list of perturbations has the length that the most varied batch would need. What the
-        batch does not need stands there as perturbation 0: drawn, but received by no cell.
+        The list of perturbations has the largest length that any batch needs. It is padded with
+        perturbation 0, which is then drawn but received by no cell.
         """
         received = self.received[rows]
         n_perturbations = max(1, min(received.numel(), len(self.cells_per_perturbation)))
@@ -274,9 +256,9 @@ class ResidentCells:
 
 
 def distinct(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the distinct values, sorted and filled up with 0, and where each value stands there.
+    """Return the distinct values, sorted and padded with 0, and the position of each value there.
 
-    `torch.unique` with a size that does not depend on the data: it would wait for the device.
+    `torch.unique` would wait for the device, because its size depends on the data.
     """
     ordered, order = values.flatten().sort()
     differs = torch.zeros_like(ordered)
@@ -287,8 +269,8 @@ def distinct(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return filled, place.view_as(values)
 
 
-def _smallest(values: np.ndarray) -> Tensor:
-    """Return whole numbers in the smallest type that torch gathers on any device."""
+def _in_smallest_type(values: np.ndarray) -> Tensor:
+    """Return integers in the smallest type that torch gathers on any device."""
     if values.dtype.kind == "f":
         return torch.from_numpy(np.asarray(values, np.float32))
     largest = int(values.max(initial=0))

@@ -51,14 +51,8 @@ class Truth:
     ) -> pd.DataFrame:
         """Return the true ATE on scale "normalized" (1e4 rho), conditions x genes.
 
-        Parameters
-        ----------
-        conditions
-            Names joined by "+".
-        n_particles
-            Basal states to average over; the Monte Carlo error is small relative to the effects.
-        seed
-            Same seed, same numbers.
+        Conditions are names joined by "+". The expectation is a mean over `n_particles` basal
+        states, whose Monte Carlo error is small relative to the effects.
         """
         basal = np.random.default_rng(seed).standard_normal((n_particles, self.mask.shape[1]))
         control = self.proportions(basal).mean(0)
