@@ -22,13 +22,7 @@ from samsvae.settings.screen import ScreenSettings
 
 
 def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the fields of a `samsvae.Screen` of all cells, and `cell`: whether to keep it.
-
-    Raises
-    ------
-    InputError
-        If anything cannot be used.
-    """
+    """Return the fields of a `samsvae.Screen` of all cells, and `cell`: whether to keep it."""
     settings = replace(settings, **settings.found(list(table.cells.columns), table.layers))
     _gene_names(table.genes, table)  # empty data and repeated names are reported first
     _check_perturbation_key(table, settings.perturbation_key)
@@ -191,13 +185,7 @@ def _check_perturbation_key(table: Table, key: str) -> None:
 
 
 def _has_control(table: Table, key: str, present: Sequence[str], parser: ConditionParser) -> bool:
-    """Return whether there are control cells.
-
-    Raises
-    ------
-    InputError
-        If there are none, but labels that may be control, or the columns of a convention.
-    """
+    """Return whether there are control cells; raise if there are none, but labels that may be."""
     if any(parser.is_control(part) for name in present for part in parser.split(name)):
         return any(not parser.parts(name) for name in present)
     missing = unknown(f"control label in obs[{key!r}]:", parser.control, sorted(present))
@@ -316,11 +304,6 @@ def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:
     """Return the name of the matrix to read, as in `Table.matrices`.
 
     Without X it is the one layer that holds counts, with a note.
-
-    Raises
-    ------
-    InputError
-        If there is no such layer, or no matrix.
     """
     if layer == "raw" and layer not in table.layers and RAW in table.matrices:
         return RAW
@@ -350,13 +333,7 @@ def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:
 def _counts(
     table: Table, where: str, settings: ScreenSettings
 ) -> tuple[sp.csr_matrix | StoredCounts, np.ndarray]:
-    """Return a matrix as counts, `cell gene`, and their sums, `cell`.
-
-    Raises
-    ------
-    InputError
-        If it does not hold counts, with where they may be instead.
-    """
+    """Return a matrix as counts, `cell gene`, and their sums, `cell`; raise if it holds others."""
     matrix = table.matrices[where]()
     if not settings.in_memory:
         matrix = rows_in_file(matrix, where)

@@ -88,13 +88,7 @@ class ConditionParser:
         return not joined and _matches(name, pattern)
 
     def parts(self, label: str) -> list[str]:
-        """Split a label into its parts, including those that are control; none if all are control.
-
-        Raises
-        ------
-        InputError
-            If a part is empty ("A+") or a perturbation is repeated ("A+A").
-        """
+        """Split a label into its parts, control among them; none if all are control."""
         if self.is_control(label.strip()):
             return []
         parts = [part.strip() for part in self.split(label)]
@@ -136,13 +130,7 @@ class ConditionParser:
         return {part: dose for part, dose in zip(received, doses, strict=True) if dose != 0}
 
     def doses(self, text: object) -> list[float]:
-        """Read doses: one number, or one per part of the label, like "0.5+2".
-
-        Raises
-        ------
-        InputError
-            If a dose is not a finite number of at least 0.
-        """
+        """Read doses: one number, or one per part of the label, like "0.5+2"."""
         fields = [text] if isinstance(text, int | float) else self.split(str(text))
         doses = []
         for field in fields:
@@ -180,11 +168,6 @@ class ConditionParser:
     def labels(self, conditions: Conditions) -> list[str]:
         """Return conditions as text, once each.
 
-        Raises
-        ------
-        InputError
-            If there are none.
-
         Examples
         --------
         >>> ConditionParser().labels(["B", ("A", "B"), 7, "B"])
@@ -198,13 +181,7 @@ class ConditionParser:
         return labels
 
     def read(self, condition: object, perturbations: Collection[str]) -> dict[str, float]:
-        """Read a condition of some perturbations, with doses after "@".
-
-        Raises
-        ------
-        InputError
-            If a perturbation is not among `perturbations`.
-        """
+        """Read a condition of some perturbations, with doses after "@"."""
         text = self.label(condition)
         names = perturbations if isinstance(perturbations, Set) else set(perturbations)
         if text in names:  # a name may contain the separator
@@ -260,11 +237,6 @@ def dosage_rows(
     """Return conditions as a sparse dosage matrix, `condition perturbation`.
 
     `perturbations` are in the order of the columns, or map to their column.
-
-    Raises
-    ------
-    InputError
-        If a condition contains a perturbation that is not among `perturbations`.
     """
     position = perturbations
     if not isinstance(position, Mapping):
@@ -296,11 +268,6 @@ def parts_matrix(
         Single conditions, such as "A", or "A@0.5" at a dose.
     parser
         How conditions are written.
-
-    Raises
-    ------
-    InputError
-        If a part of a condition is not among the columns.
 
     Examples
     --------

@@ -39,11 +39,6 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
     counts
         False admits any finite real values, kept as float32. Counts within 0.001 of an integer are
         rounded, with a note.
-
-    Raises
-    ------
-    InputError
-        If a value is not finite or, for counts, negative, not an integer or above 2^31.
     """
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         try:

@@ -209,13 +209,7 @@ def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = Non
 
 
 def training_cells(screen: Screen) -> Screen:
-    """Return a screen's training cells.
-
-    Raises
-    ------
-    InputError
-        If there are none, or no control cells or no perturbed cells among them.
-    """
+    """Return a screen's training cells; raise unless there are control and perturbed cells."""
     train = screen.train
     if not len(train):
         raise InputError("the split leaves no training cells")
@@ -274,11 +268,6 @@ def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale
     """Return the differential expression of conditions within batches, `condition gene`.
 
     Conditions are positions in `screen.condition_names`.
-
-    Raises
-    ------
-    InputError
-        If none of the cells is control.
     """
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
@@ -288,13 +277,7 @@ def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale
 
 
 def position_of(screen: Screen, condition: object) -> int:
-    """Return the position of a condition in `screen.condition_names`; control is 0.
-
-    Raises
-    ------
-    InputError
-        If there is no such condition in the whole screen.
-    """
+    """Return the position of a condition in `screen.condition_names`; control is 0."""
     stored = screen.registry.stored(condition)
     position = screen.position_of_condition.get(stored)
     if position is None:
@@ -307,11 +290,6 @@ def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
 
     These are the control cells among the scored cells, or all of the screen where no scored cell is
     control, as in a split that holds out combinations.
-
-    Raises
-    ------
-    InputError
-        If the screen has no control cells.
     """
     control = screen.is_control
     if not control.any():

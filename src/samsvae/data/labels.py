@@ -98,13 +98,7 @@ def note_controls(perturbations: Iterable[str], parser: ConditionParser) -> None
 
 
 def check_separator(labels: Collection[str], parser: ConditionParser) -> None:
-    """Raise, or warn, if the separator splits names, or another one joins them.
-
-    Raises
-    ------
-    InputError
-        If parts have brackets without their counterparts, or are empty.
-    """
+    """Raise, or warn, if the separator splits names, or another one joins them."""
     if not parser.separator:
         return
     parts_of = {label: parser.split(label) for label in labels}

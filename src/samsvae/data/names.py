@@ -22,13 +22,7 @@ UNUSED = "unused"
 
 @dataclass(frozen=True)
 class NameRegistry:
-    """The names that give a screen's columns their meaning; saved with every model.
-
-    Raises
-    ------
-    InputError
-        If there are symbols, but not one for each gene.
-    """
+    """The names that give a screen's columns their meaning; saved with every model."""
 
     genes: tuple[str, ...]
     perturbations: tuple[str, ...]
@@ -71,13 +65,7 @@ class NameRegistry:
         return {name: i for i, name in enumerate(self.perturbations)}
 
     def read(self, condition: object) -> dict[str, float]:
-        """Return the dose of each perturbation in a condition, however that is named.
-
-        Raises
-        ------
-        InputError
-            If a perturbation is unknown.
-        """
+        """Return the dose of each perturbation in a condition, however that is named."""
         return self.parser.read(condition, self.column.keys())
 
     def stored(self, condition: object) -> str:
@@ -201,13 +189,7 @@ class Joint(Encoding):
             self._column_of[tuple(sorted(registry.column[part] for part in received))] = column
 
     def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
-        """Return the rows, `cell column`.
-
-        Raises
-        ------
-        InputError
-            If a dose is neither 0 nor 1, or a combination is unseen and not encoded as control.
-        """
+        """Return the rows, `cell column`."""
         _check_doses(dosage.data)
         received = [
             tuple(sorted(row)) for row in np.split(dosage.indices, dosage.indptr[1:-1].tolist())

@@ -32,9 +32,7 @@ class EpochOrder:
 
     def __init__(self, n_cells: int, seed: int) -> None:
         self.n_cells, self.seed = n_cells, seed
-        self._epoch: int | None = (
-            None  # of the permutation that is kept: most steps are in one epoch
-        )
+        self._epoch: int | None = None  # whose permutation is kept
 
     def of_step(self, step: int, batch_size: int) -> np.ndarray:
         """Return the positions of the cells of a step (all cells, if there are fewer)."""

@@ -73,13 +73,7 @@ class StoredCounts:
 
     @classmethod
     def checked(cls, matrix: StoredMatrix, *, counts: bool) -> tuple[StoredCounts, np.ndarray]:
-        """Read a matrix once to check it, and return its counts and the sum of each cell.
-
-        Raises
-        ------
-        InputError
-            If it does not hold counts.
-        """
+        """Read a matrix once to check it, and return its counts and the sum of each cell."""
         total, residue = np.zeros(matrix.shape[0]), 0.0
         starts = range(0, matrix.shape[0], ROWS)
         for start, rows in prefetch((start, matrix[start : start + ROWS]) for start in starts):
@@ -131,13 +125,7 @@ class StoredCounts:
 
 
 def rows_in_file(matrix: Any, where: str) -> StoredMatrix:
-    """Return a matrix in a file whose rows can be read one by one.
-
-    Raises
-    ------
-    InputError
-        If it is in memory, or stored by columns.
-    """
+    """Return a matrix in a file whose rows can be read one by one."""
     if hasattr(matrix, "group"):  # of a backed AnnData object
         matrix = StoredMatrix(matrix.group, tuple(matrix.shape), where)
     if not isinstance(matrix, StoredMatrix):

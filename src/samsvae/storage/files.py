@@ -26,25 +26,16 @@ class CannotWriteError(InputError):
 
 @contextmanager
 def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path to write to; on success it becomes `path`, on failure nothing has changed.
-
-    Raises
-    ------
-    CannotWriteError
-        If the file cannot be written, say because the disk is full. The old file survives.
-    """
+    """Give a path to write to; on success it becomes `path`, on failure nothing has changed."""
     with written_together(path) as (aside,):
         yield aside
 
 
 @contextmanager
 def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
-    """Give paths to write to; when all are on the disk they take their names, one after the other.
+    """Give temporary paths to write to; at the end they are renamed, if all were written.
 
-    Raises
-    ------
-    CannotWriteError
-        If one of them cannot be written. The old files survive.
+    Otherwise the old files are unchanged.
     """
     places = [Path(path) for path in paths]
     asides = [path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for path in places]
@@ -116,13 +107,7 @@ def check_new_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> N
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the record that a JSON file holds.
-
-    Raises
-    ------
-    InputError
-        If it is not JSON, or holds no record.
-    """
+    """Return the record that a JSON file holds."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -110,11 +110,6 @@ def check_writable(path: Path, *, overwrite: bool, h5ad: bool = False) -> None:
         Whether it may exist.
     h5ad
         Whether it may be an h5ad file.
-
-    Raises
-    ------
-    InputError
-        If the suffix is not that of a table, the file exists, or pyarrow is missing.
     """
     check_new_file(path, (*SUFFIXES, ".h5ad") if h5ad else SUFFIXES, overwrite=overwrite)
     if path.suffix == ".parquet":

@@ -69,13 +69,7 @@ def write(
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the header of a file.
-
-    Raises
-    ------
-    InputError
-        If the file is not there, not whole, not what was written, or of another schema.
-    """
+    """Return the tensors and the header of a file."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}")

@@ -224,11 +224,6 @@ class StoredMatrix:
         Numbers of cells and genes that it must have.
     where
         What it is called in messages.
-
-    Raises
-    ------
-    InputError
-        If the file holds no matrix of that shape there.
     """
 
     def __init__(self, node: Any, shape: tuple[int, int], where: str) -> None:
