@@ -69,16 +69,15 @@ class Screen:
         adata
             Cells x genes. Dense, CSR, CSC, a view or a backed file.
         **settings
-            Where it holds what: convention, perturbation_key ("perturbation"), control
-            ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
+            What its columns and layers hold: convention, perturbation_key ("perturbation"),
+            control ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
             split_key, sgrna_key, gene_key, drop_empty_cells, drop_unlabelled, counts; see
             `samsvae.settings.screen.ScreenSettings`.
 
         Raises
         ------
         InputError
-            If anything cannot be used: the message says what was got, what was expected and what
-            to do.
+            If anything cannot be used: what was got, what was expected and what to do.
 
         Examples
         --------
@@ -115,20 +114,17 @@ class Screen:
         Raises
         ------
         InputError
-            If there is no such file, it is of another kind, truncated or damaged, or its content
-            cannot be used.
+            If there is no such file, it is of another kind or damaged, or cannot be used.
 
         Examples
         --------
-        >>> import numpy as np, tempfile
-        >>> labels = ["control", "A", "B+A", "control"]
-        >>> obs = pd.DataFrame({"perturbation": labels}, index=["c1", "c2", "c3", "c4"])
-        >>> adata = AnnData(np.array([[1, 2], [3, 0], [2, 2], [0, 1]]), obs=obs)
+        >>> import tempfile
+        >>> from samsvae.datasets import simulated_screen
+        >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     adata.write_h5ad(f"{folder}/screen.h5ad")
-        ...     screen = Screen.open(f"{folder}/screen.h5ad")
-        >>> len(screen), screen.perturbations
-        (4, ('A', 'B'))
+        ...     screen.to_anndata().write_h5ad(f"{folder}/screen.h5ad")
+        ...     Screen.open(f"{folder}/screen.h5ad").perturbations
+        ('G01', 'G02', 'G03')
         """
         read = ScreenSettings.of(settings)
         with opened(path, modality=read.modality, labels=read.labels) as table:
@@ -312,13 +308,10 @@ class Screen:
 
     @checked
     def with_split(self, split: pd.Series | Sequence[str]) -> Screen:
-        """Return the screen with another split.
+        """Return the screen with another split: "train", "valid", "test" or "unused" per cell.
 
-        Parameters
-        ----------
-        split
-            One of "train", "valid", "test" (or "unused") per cell: a Series by cell name, such as
-            the functions of `samsvae.splits` return, or a sequence in the order of the cells.
+        Either a Series by cell name, as the functions of `samsvae.splits` return, or a sequence in
+        the order of the cells.
         """
         if isinstance(split, pd.Series):
             if not split.index.equals(self.cells):
@@ -384,15 +377,11 @@ class Screen:
         """Return the number of cells per condition and split (or in all, without a split)."""
         condition = pd.Categorical.from_codes(self.condition, list(self.condition_names))
         split = np.full(len(self), "cells", object) if self.split is None else self.split
-        table = pd.crosstab(
-            pd.Series(condition, name="condition"), pd.Series(split, name="split"), dropna=True
-        )
+        table = pd.crosstab(pd.Series(condition), pd.Series(split))
         order = [name for name in (*SPLITS, UNUSED, "cells") if name in table.columns]
         table = table.reindex(index=list(self.conditions), columns=order, fill_value=0)
-        table.index.name, table.columns.name = "condition", None
-        if self.split is not None:
-            table["total"] = table.sum(axis=1)
-        return table
+        table = table.rename_axis(index="condition", columns=None)
+        return table if self.split is None else table.assign(total=table.sum(axis=1))
 
     def __repr__(self) -> str:
         combinations = sum(len(self.registry.parser.parts(name)) > 1 for name in self.conditions)
@@ -414,13 +403,5 @@ class Screen:
 @checked
 @takes(ScreenSettings)
 def read_h5ad(path: str | os.PathLike[str], **settings: Any) -> Screen:
-    """Read a screen from an h5ad file: `Screen.open`, which also reads other kinds.
-
-    Parameters
-    ----------
-    path
-        The file.
-    **settings
-        As in `Screen.from_anndata`.
-    """
+    """Read a screen from a file, as `Screen.open` does, under the name of scverse packages."""
     return Screen.open(path, **settings)

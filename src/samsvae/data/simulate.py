@@ -86,12 +86,8 @@ class SimulationSettings:
 
     Parameters
     ----------
-    n_perturbations, n_combinations
-        Numbers of single perturbations and of combinations of two.
-    n_latent
-        True latent dimensions.
-    n_genes
-        Genes.
+    n_perturbations, n_combinations, n_latent, n_genes
+        Numbers of single perturbations, combinations of two, true latent dimensions and genes.
     cells_per_condition, n_control
         Cells of each condition, and of control.
     mask_prob
@@ -169,19 +165,12 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     perturbation; e ~ N(0, shift_scale^2), redrawn where |e| < 1; rho = softmax of a network with
     four tanh units per latent dimension (see `decoder`); x ~ NegativeBinomial(l rho, theta).
 
-    Its realism is fitted to the control cells of Papalexi et al. 2021 (299 genes, ECCITE-seq): the
-    log library size has standard deviation 0.55 around a median of 190 counts, the log of the
-    genes' baseline shares standard deviation 1.86, log theta mean 0.55 and standard deviation 1.
+    Three distributions are those of the control cells of Papalexi et al. 2021 (299 genes): the log
+    library size has standard deviation 0.55 around a median of 190 counts, the log of the genes'
+    baseline shares standard deviation 1.86, log theta mean 0.55 and standard deviation 1.
 
     All combinations are test cells, so none is seen in training; the cells of single perturbations
-    and control are split 64/16/20 at random.
-
-    Parameters
-    ----------
-    **settings
-        n_perturbations, n_combinations, n_latent, n_genes, cells_per_condition, n_control,
-        mask_prob, shift_scale, library_size, decoder ("programs" or "mixed"), response_prob,
-        n_sgrnas, seed; see `samsvae.data.simulate.SimulationSettings`.
+    and control are split 64/16/20 at random. The settings are those of `SimulationSettings`.
 
     Examples
     --------

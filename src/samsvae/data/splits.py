@@ -1,9 +1,8 @@
-"""Splits of a screen's cells: each function returns a label per cell, for `Screen.with_split`.
+"""Splits of a screen's cells, for `Screen.with_split`.
 
-All take the screen and a seed (same seed, same split), and return "train", "valid", "test" or
-"unused" by cell name. What is trained on at a smaller fraction is trained on at a larger one, too,
-and the test cells do not depend on the fraction (of `heldout_combinations` it is the test that
-grows).
+Each function takes the screen and a seed (same seed, same split), and returns "train", "valid",
+"test" or "unused" by cell name. What is trained on (in `heldout_combinations`: tested) at a smaller
+fraction is so at a larger one, too.
 """
 
 from __future__ import annotations
@@ -37,14 +36,7 @@ def random(
 ) -> pd.Series:
     """Split the cells at random.
 
-    Parameters
-    ----------
-    screen
-        The cells.
-    seed
-        Same seed, same split.
-    fractions
-        Fractions of training, validation and test cells, which sum to 1 (default: the paper's).
+    `fractions` of training, validation and test cells sum to 1; the defaults are the paper's.
 
     Examples
     --------
@@ -63,12 +55,7 @@ def stratified(
 ) -> pd.Series:
     """Split the cells of each condition at random, so that every split has its share of each.
 
-    A condition with one cell goes to training: a condition that is held out was also seen.
-
-    Parameters
-    ----------
-    screen, seed, fractions
-        As in `random`.
+    The training cells of a condition are at least one: every condition of the test was seen.
 
     Examples
     --------
@@ -90,19 +77,13 @@ def heldout_combinations(
     Parameters
     ----------
     screen
-        The cells.
+        The cells; it is an error if there are no combinations.
     fraction
-        Fraction of the combinations whose cells become test cells. Combinations held out at a
-        smaller fraction are held out at a larger one, too.
+        Fraction of the combinations whose cells become test cells.
     valid
         Fraction of the other cells that become validation cells, at random.
     seed
         Same seed, same split.
-
-    Raises
-    ------
-    InputError
-        If the screen has no combinations.
 
     Examples
     --------
@@ -126,7 +107,7 @@ def heldout_combinations(
 def data_efficiency(
     screen: Screen, *, fraction: float, test: float = 0.3, valid: float = 0.2, seed: int = 0
 ) -> pd.Series:
-    """Train on a growing fraction of the combinations, and always test on the same others.
+    """Train on a fraction of the combinations, and always test on the same others.
 
     Parameters
     ----------
@@ -162,32 +143,15 @@ def data_efficiency(
 
 @checked
 def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
-    """Train on a growing fraction of the combinations, tested on others, as the paper does.
+    """Train on a fraction of the combinations and test on others, as the paper does (section 5.2).
 
     Cells with at most one perturbation are split 80/20 into training and validation, cells of
     combinations 64/16/20. The combinations come in a random order: the first `fraction` of them
     keep their training and validation cells, the last quarter keep their test cells; all other
     cells of combinations are "unused". Up to a fraction of 0.75 no tested combination was seen; at
     1 all were (the paper's reference). Combinations with a perturbation that no training cell has
-    alone come first and are not tested, because nothing is learned of it at fraction 0.
-
-    Parameters
-    ----------
-    screen
-        The cells.
-    fraction
-        Fraction of the combinations that are trained on (the paper: 0, 0.25, 0.5, 0.75, 1).
-    seed
-        Same seed, same split.
-
-    Raises
-    ------
-    InputError
-        If the screen has fewer than two combinations, or none that can be tested.
-
-    References
-    ----------
-    Bereket, Karaletsos, NeurIPS 2023, section 5.2.
+    alone come first and are not tested, because nothing is learned of it at fraction 0. It is an
+    error if there are fewer than two combinations, or none that can be tested.
 
     Examples
     --------
@@ -216,30 +180,12 @@ def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
 
 @checked
 def norman_data_efficiency(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
-    """Train on a growing fraction of the cells of combinations, as the paper does.
+    """Train on a fraction of the cells of combinations, as the paper does (section 5.2).
 
     The cells are split as in `norman_ood`. A random `fraction` of the training cells of
     combinations, and of their validation cells, are kept; the others are "unused". The test cells
     are the same 20 % of the cells of combinations at every fraction, without combinations with a
-    perturbation that no training cell has alone.
-
-    Parameters
-    ----------
-    screen
-        The cells.
-    fraction
-        Fraction of the combinations' cells that are trained on (the paper: 0, 0.25, 0.5, 0.75, 1).
-    seed
-        Same seed, same split.
-
-    Raises
-    ------
-    InputError
-        If the screen has no combinations, or none that can be tested.
-
-    References
-    ----------
-    Bereket, Karaletsos, NeurIPS 2023, section 5.2.
+    perturbation that no training cell has alone. It is an error if none can be tested.
 
     Examples
     --------
