@@ -25,7 +25,10 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     """Return the fields of a `samsvae.Screen` of all cells, and `cell`: whether to keep it."""
     settings = replace(settings, **settings.found(list(table.cells.columns), table.layers))
     _gene_names(table.genes, table)  # empty data and repeated names are reported first
-    _check_perturbation_key(table, settings.perturbation_key)
+    key, columns = settings.perturbation_key, table.cells.columns
+    if key not in columns:
+        missing = unknown("column for the perturbation in adata.obs:", key, columns)
+        raise InputError(f"{missing}{_convention_hint(table)}")
     parser = ConditionParser.of(settings.controls, settings.separator or "")
     obs = _labels(table, settings, parser)
     conditions, condition = _conditions(
@@ -40,14 +43,7 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     if where == RAW and table.raw_genes is not None:
         var = table.raw_genes()
     genes = _gene_names(var, table)
-    has_counts = total > 0 if settings.counts else np.ones(len(total), bool)
-    if not (has_counts.all() or settings.drop_empty_cells):
-        raise InputError(
-            f"{(~has_counts).sum()} of {len(total)} cells have no counts: leave them out with "
-            "drop_empty_cells=True (--drop-empty-cells), or filter the data"
-        )
-    is_kept = has_counts & obs.is_labelled
-    _note_dropped(obs.is_labelled, has_counts)
+    is_kept = _kept(obs.is_labelled, total, settings)
     if settings.library_size_key is not None:
         total[is_kept] = _library_size(table, settings.library_size_key, total, is_kept)
     batches, batch = _batches(obs.batches, obs.is_labelled)
@@ -66,7 +62,7 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     if obs.split is not None:
         split = np.where(is_kept, obs.split, UNUSED)
         check_split(split)
-    key = settings.sgrna_key
+    sgrna = settings.sgrna_key
     fields = {
         "registry": registry,
         "cells": pd.Index(table.cells.names.astype(str)),
@@ -77,7 +73,7 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         "condition": condition,
         "batch": batch,
         "split": split,
-        "sgrna": None if key is None else pd.Categorical(_text(table, key, "sgRNA")),
+        "sgrna": None if sgrna is None else pd.Categorical(_text(table, sgrna, "sgRNA")),
     }
     return fields, is_kept
 
@@ -109,7 +105,8 @@ def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> 
     if settings.convention is not None:
         layout = convention(settings.convention)
         label = np.array([None if text is None else layout.label(text) for text in label], object)
-        split = None if split is None else _renamed(split, layout.splits)
+        if split is not None and set(layout.splits) <= set(pd.unique(split)):
+            split = np.array([layout.splits.get(name, name) for name in split], object)
     present = [str(text) for text in pd.unique(label[is_labelled])]
     if not _has_control(table, key, present, parser):
         note(
@@ -127,13 +124,6 @@ def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> 
     labels.check_separator(present, parser)
     label[~is_labelled] = parser.control
     return _Labels(label, list(batches.values()), split, is_labelled)
-
-
-def _renamed(split: np.ndarray, names: Mapping[str, str]) -> np.ndarray:
-    """Return splits by other names, if all that have one occur."""
-    if not set(names) <= set(pd.unique(split)):
-        return split
-    return np.array([names.get(name, name) for name in split], object)
 
 
 def check_split(split: np.ndarray) -> None:
@@ -159,7 +149,7 @@ def _column(frame: Frame, key: str, what: str) -> pd.Series:
 
 
 def fitting(table: Table) -> str | None:
-    """Return the convention of which the columns and labels show most signs, if any."""
+    """Return the convention that the columns and labels look most like, if any."""
     signs = {}
     for name, layout in CONVENTIONS.items():
         key = layout.perturbation_key(table.cells.columns)
@@ -173,15 +163,6 @@ def fitting(table: Table) -> str | None:
 def _convention_hint(table: Table) -> str:
     fits = fitting(table)
     return "" if fits is None else f"; the columns look like convention={fits!r} (--convention)"
-
-
-def _check_perturbation_key(table: Table, key: str) -> None:
-    """Raise if there is no such column, with the convention that the columns look like."""
-    if key not in table.cells.columns:
-        missing = unknown(
-            "column for the perturbation in adata.obs:", key, list(table.cells.columns)
-        )
-        raise InputError(f"{missing}{_convention_hint(table)}")
 
 
 def _has_control(table: Table, key: str, present: Sequence[str], parser: ConditionParser) -> bool:
@@ -301,10 +282,7 @@ def _note_symbols(var: Frame, genes: Sequence[str], perturbations: Sequence[str]
 
 
 def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:
-    """Return the name of the matrix to read, as in `Table.matrices`.
-
-    Without X it is the one layer that holds counts, with a note.
-    """
+    """Return the name of the matrix to read; without X the one layer that holds counts."""
     if layer == "raw" and layer not in table.layers and RAW in table.matrices:
         return RAW
     if layer is not None:
@@ -369,6 +347,22 @@ def _hint(table: Table, matrix: Any, where: str) -> str:
     return "no layer looks like counts (counts=False takes real values as they are)"
 
 
+def _kept(is_labelled: np.ndarray, total: np.ndarray, settings: ScreenSettings) -> np.ndarray:
+    """Return `cell`: whether it has a label, and counts; report how many have not."""
+    has_counts = total > 0 if settings.counts else np.ones(len(total), bool)
+    if not (has_counts.all() or settings.drop_empty_cells):
+        raise InputError(
+            f"{(~has_counts).sum()} of {len(total)} cells have no counts: leave them out with "
+            "drop_empty_cells=True (--drop-empty-cells), or filter the data"
+        )
+    n_dropped = {"without counts": (~has_counts).sum(), "without a label": (~is_labelled).sum()}
+    dropped = " and ".join(f"{n:,} {what}" for what, n in n_dropped.items() if n)
+    is_kept = has_counts & is_labelled
+    if dropped:
+        note(f"{dropped} of {len(total):,} cells are left out, {is_kept.sum():,} are kept")
+    return is_kept
+
+
 def _library_size(table: Table, key: str, counted: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
     """Return the total counts of the kept cells, at least those `counted` in the file."""
     text, counted = _text(table, key, "library size")[is_kept], counted[is_kept]
@@ -393,17 +387,3 @@ def _library_size(table: Table, key: str, counted: np.ndarray, is_kept: np.ndarr
             "counts, not size factors"
         )
     return size
-
-
-def _note_dropped(is_labelled: np.ndarray, has_counts: np.ndarray) -> None:
-    n_dropped = {
-        "without counts": int((~has_counts).sum()),
-        "without a label": int((~is_labelled).sum()),
-    }
-    dropped = [f"{n:,} {what}" for what, n in n_dropped.items() if n]
-    if dropped:
-        n_kept = int((has_counts & is_labelled).sum())
-        note(
-            f"{' and '.join(dropped)} of {len(has_counts):,} cells are left out, {n_kept:,} are "
-            "kept"
-        )

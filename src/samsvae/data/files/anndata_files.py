@@ -56,10 +56,9 @@ class Frame:
     @classmethod
     def of(cls, frame: pd.DataFrame, what: str) -> Frame:
         """Take a data frame; reading one of several columns with the same name is an error."""
-        repeated = frame.columns[frame.columns.duplicated()].unique()
 
         def read(key: str) -> pd.Series:
-            if key in repeated:
+            if frame[key].ndim > 1:
                 raise InputError(f"{what} has several columns {key!r}: remove all but one")
             return frame[key]
 
@@ -67,11 +66,9 @@ class Frame:
 
     def with_columns(self, other: Frame) -> Frame:
         """Return these columns, and those of another frame of the same rows that are not here."""
-        more = [name for name in other.columns if name not in self.columns]
+        columns = list(dict.fromkeys([*self.columns, *other.columns]))
         return Frame(
-            self.names,
-            [*self.columns, *more],
-            lambda key: (other if key in more else self).read(key),
+            self.names, columns, lambda key: (self if key in self.columns else other).read(key)
         )
 
 
@@ -91,43 +88,36 @@ class Table:
     @classmethod
     def of(cls, adata: AnnData) -> Table:
         """Take the content of an AnnData object."""
+        layers, raw = adata.layers, adata.raw
         matrices: dict[str, Callable[[], Any]] = {X: lambda: adata.X}
-        for name in adata.layers:
-            matrices[layer_name(name)] = partial(adata.layers.__getitem__, name)
-        raw = adata.raw
-        if raw is not None:
-            matrices[RAW] = lambda: raw.X
-        return cls(
-            Frame.of(adata.obs, "adata.obs"),
-            Frame.of(adata.var, "adata.var"),
-            matrices,
-            list(adata.layers),
-            None if raw is None else lambda: Frame.of(raw.var, "raw.var"),
-        )
+        matrices |= {layer_name(name): partial(layers.__getitem__, name) for name in layers}
+        obs, var = Frame.of(adata.obs, "adata.obs"), Frame.of(adata.var, "adata.var")
+        if raw is None:
+            return cls(obs, var, matrices, list(layers))
+        matrices[RAW] = lambda: raw.X
+        return cls(obs, var, matrices, list(layers), lambda: Frame.of(raw.var, "raw.var"))
 
     @classmethod
     def stored(cls, group: Any) -> Table:
         """Take the content of a group of a file, laid out as anndata does."""
-        cells, genes = stored_frame(group, "obs"), stored_frame(group, "var")
-        shape = len(cells.names), len(genes.names)
+        obs, var = stored_frame(group, "obs"), stored_frame(group, "var")
+
+        def matrix(group: Any, name: str, genes: Frame, where: str) -> Any:
+            return _stored_matrix(group, name, (len(obs.names), len(genes.names)), where)
+
         layers = member(group, "layers") if "layers" in group else {}
-        matrices: dict[str, Callable[[], Any]] = {
-            layer_name(name): partial(_stored_matrix, layers, name, shape, layer_name(name))
-            for name in layers
-        }
-        x = _stored_matrix(group, "X", shape, X) if "X" in group else None
-        raw_genes = None
-        if "raw" in group and "raw/X" in group:
+        x = matrix(group, "X", var, X) if "X" in group else None
+        matrices: dict[str, Callable[[], Any]] = {X: lambda: x}
+        for name in layers:
+            matrices[layer_name(name)] = partial(matrix, layers, name, var, layer_name(name))
+        if "raw" not in group or "raw/X" not in group:
+            return cls(obs, var, matrices, list(layers))
 
-            def raw_genes() -> Frame:
-                return stored_frame(member(group, "raw"), "var")
+        def raw_genes() -> Frame:
+            return stored_frame(member(group, "raw"), "var")
 
-            def raw_matrix() -> Any:
-                size = len(cells.names), len(raw_genes().names)
-                return _stored_matrix(member(group, "raw"), "X", size, RAW)
-
-            matrices[RAW] = raw_matrix
-        return cls(cells, genes, {X: lambda: x, **matrices}, list(layers), raw_genes)
+        matrices[RAW] = lambda: matrix(member(group, "raw"), "X", raw_genes(), RAW)
+        return cls(obs, var, matrices, list(layers), raw_genes)
 
     def with_columns(self, more: Frame) -> Table:
         """Return the table with further columns of the cells."""
@@ -214,16 +204,9 @@ def check_declared_size(node: Any, where: str) -> None:
 class StoredMatrix:
     """A matrix in a file, `cell gene`: checked once, and read from the file at each pass over it.
 
-    The file is opened for each pass, so that a matrix can be pickled, or used after a fork.
-
-    Parameters
-    ----------
-    node
-        The array, or the group with the parts of a sparse matrix, of the open file.
-    shape
-        Numbers of cells and genes that it must have.
-    where
-        What it is called in messages.
+    The file is opened for each pass, so that a matrix can be pickled, or used after a fork. `node`
+    is the array, or the group with the parts of a sparse matrix, of the open file; `where` is what
+    it is called in messages.
     """
 
     def __init__(self, node: Any, shape: tuple[int, int], where: str) -> None:
@@ -241,19 +224,11 @@ class StoredMatrix:
         with self.opened() as read:
             return read(rows)
 
-    def to_memory(self) -> Any:
-        """Return the whole matrix."""
-        return self[:]
-
     @contextmanager
     def opened(self) -> Iterator[Callable[[slice], Any]]:
         """Open the file, and give a function that reads rows (columns, if stored by columns).
 
-        Raises
-        ------
-        InputError
-            If the file is gone, or was written since the matrix was checked: looked at before and
-            after the pass.
+        Before and after the pass the file must be there, and as it was when it was checked.
         """
         self._check_unchanged()
         try:
@@ -371,7 +346,7 @@ def by_rows(matrix: Any, where: str = X) -> Any:
     if hasattr(matrix, "group"):  # of a backed AnnData object
         matrix = StoredMatrix(matrix.group, tuple(matrix.shape), where)
     if getattr(matrix, "by_column", False):
-        matrix = matrix.to_memory()
+        matrix = matrix[:]
     return matrix.tocsr() if sp.issparse(matrix) and matrix.format != "csr" else matrix
 
 
