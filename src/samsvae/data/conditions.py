@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from numbers import Real
 from typing import TypeAlias
 
@@ -81,11 +81,14 @@ class ConditionParser:
 
         A pattern does not match across a separator, unless it contains one.
         """
-        return name == self.control or any(self._matches(name, one) for one in self.also)
-
-    def _matches(self, name: str, pattern: str) -> bool:
-        joined = bool(self.separator) and self.separator in name and self.separator not in pattern
-        return not joined and _matches(name, pattern)
+        if name == self.control or name in self.also:
+            return True
+        is_joined = bool(self.separator) and self.separator in name
+        return any(
+            fnmatchcase(name, pattern.replace("[", "[[]"))  # brackets are not special
+            for pattern in self.also
+            if _is_pattern(pattern) and not (is_joined and self.separator not in pattern)
+        )
 
     def parts(self, label: str) -> list[str]:
         """Split a label into its parts, control among them; none if all are control."""
@@ -131,20 +134,16 @@ class ConditionParser:
 
     def doses(self, text: object) -> list[float]:
         """Read doses: one number, or one per part of the label, like "0.5+2"."""
-        fields = [text] if isinstance(text, int | float) else self.split(str(text))
-        doses = []
-        for field in fields:
-            try:
-                dose = float(field)
-            except ValueError:
-                dose = float("nan")
-            if dose != 0 and not _MIN_DOSE <= dose <= _MAX_DOSE:  # nan is not between them either
-                raise InputError(
-                    f"the dosage {str(text)!r} is not a number of at least 0, nor several joined "
-                    f"by {self.separator!r} (one above 0 lies between {_MIN_DOSE:g} and "
-                    f"{_MAX_DOSE:g})"
-                )
-            doses.append(dose)
+        parts = [text] if isinstance(text, int | float) else self.split(str(text))
+        try:
+            doses = list(map(float, parts))
+        except ValueError:
+            doses = [float("nan")]
+        if any(dose != 0 and not _MIN_DOSE <= dose <= _MAX_DOSE for dose in doses):  # also nan
+            raise InputError(
+                f"the dosage {str(text)!r} is not a number of at least 0, nor several joined by "
+                f"{self.separator!r} (one above 0 lies between {_MIN_DOSE:g} and {_MAX_DOSE:g})"
+            )
         return doses
 
     def write(self, condition: Condition) -> str:
@@ -218,14 +217,6 @@ def _is_pattern(name: str) -> bool:
     return "*" in name or "?" in name
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a name matches a pattern, in which brackets stand for themselves."""
-    if name == pattern or not _is_pattern(pattern):
-        return name == pattern
-    regular = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(regular, name, re.DOTALL) is not None
-
-
 def _positional(dose: float) -> str:
     """Write a number without an exponent, whose sign could be taken for a separator."""
     return np.format_float_positional(dose, trim="-")
@@ -255,19 +246,10 @@ def dosage_rows(
 def parts_matrix(
     conditions: Sequence[str], columns: Sequence[str], parser: ConditionParser
 ) -> sp.csr_matrix:
-    """Return which single conditions each condition is made of, sparse `condition column`.
+    """Return which single conditions each condition consists of, sparse `condition column`.
 
-    So that `parts_matrix(...) @ values` sums values of single conditions, `column gene`, over the
-    parts of each condition.
-
-    Parameters
-    ----------
-    conditions
-        Such as "A+B"; control has no part.
-    columns
-        Single conditions, such as "A", or "A@0.5" at a dose.
-    parser
-        How conditions are written.
+    `parts_matrix(...) @ values` sums values of single conditions, `column gene`, over the parts of
+    each condition. Columns are single conditions such as "A", or "A@0.5" at a dose.
 
     Examples
     --------

@@ -28,17 +28,10 @@ _ZERO_ROUNDING = 1e-6
 
 
 def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
-    """Return a matrix as CSR, checked: counts in the smallest unsigned type that holds them.
+    """Return a matrix, `cell gene`, as CSR, checked: counts in the smallest unsigned type.
 
-    Parameters
-    ----------
-    matrix
-        Dense, CSR, CSC, or a backed array of an open file; `cell gene`.
-    where
-        What the matrix is called in messages.
-    counts
-        False admits any finite real values, kept as float32. Counts within 0.001 of an integer are
-        rounded, with a note.
+    Counts within 0.001 of an integer are rounded, with a note. Without `counts` any finite values
+    are admitted, and kept as float32. `where` is what the matrix is called in messages.
     """
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         try:
@@ -46,12 +39,10 @@ def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
         except ValueError as error:
             raise InputError(f"{where} is no sparse matrix: {error}") from error
     matrix = by_rows(matrix, where)
-    blocks, residue = [], 0.0
-    for start in range(0, matrix.shape[0], ROWS):
-        block, deviation = as_counts(matrix[start : start + ROWS], where, counts=counts)
-        blocks.append(block)
-        residue = max(residue, deviation)
-    note_rounded(where, residue)
+    starts = range(0, matrix.shape[0], ROWS)
+    rows = (matrix[start : start + ROWS] for start in starts)
+    blocks, deviations = zip(*(as_counts(one, where, counts=counts) for one in rows), strict=True)
+    note_rounded(where, max(deviations))
     return sp.vstack(blocks, format="csr")
 
 
@@ -82,15 +73,10 @@ def looks_like_counts(matrix: Any) -> bool:
     """Whether the first rows of a matrix hold counts, not all 0."""
     block = sp.csr_matrix(by_rows(matrix)[:_FIRST_ROWS])
     values = block.data[block.data != 0]
-    return (
-        len(values) > 0
-        and values.dtype.kind in "fiub"
-        and bool(
-            values.min() > -_ZERO_ROUNDING
-            and _is_whole(values).all()
-            and values.max() <= _MAX_COUNT
-        )
-    )
+    if not len(values) or values.dtype.kind not in "fiub":
+        return False
+    in_range = values.min() > -_ZERO_ROUNDING and values.max() <= _MAX_COUNT
+    return bool(in_range and _is_whole(values).all())
 
 
 def _is_whole(values: np.ndarray) -> np.ndarray:
@@ -188,19 +174,14 @@ def counts_from_normalised(adata: AnnData, *, layer: str | None = None) -> AnnDa
         )
     blocks = []
     for start in range(0, matrix.shape[0], ROWS):
-        block = _recovered(_rows(matrix, start, start + ROWS), transform)
-        if block is None:
+        blocks.append(_recovered(_rows(matrix, start, start + ROWS), transform))
+        if blocks[-1] is None:
             raise InputError(
                 f"{where} cannot be turned back into counts: the first cells are {transform} of "
                 f"counts over a size, but some of cells {start} to {start + ROWS - 1} are not"
             )
-        blocks.append(block)
-    return AnnData(
-        sp.vstack(blocks, "csr"),
-        obs=adata.obs.copy(),
-        var=adata.var.copy(),
-        uns={"turned_back": transform},
-    )
+    obs, var, uns = adata.obs.copy(), adata.var.copy(), {"turned_back": transform}
+    return AnnData(sp.vstack(blocks, "csr"), obs=obs, var=var, uns=uns)
 
 
 def looks_normalised(matrix: Any) -> bool:

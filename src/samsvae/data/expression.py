@@ -24,14 +24,8 @@ Block: TypeAlias = tuple[slice, sp.csr_matrix]
 class Expression:
     """Values of cells, `cell gene`, of which rows and sums are taken.
 
-    Parameters
-    ----------
-    values
-        In memory, on their scale; or counts in a file, read and put on the scale at each use.
-    scale
-        The scale for counts in a file, see `normalised`.
-    weight
-        `cell`: weight of each cell in sums; None: 1.
+    `values` are in memory, on their scale; or counts in a file, which are read and put on `scale`
+    at each use. `weight` is the weight of each cell in sums, by default 1.
     """
 
     def __init__(
@@ -138,17 +132,7 @@ def differences_from_control(
 
     The means of control cells in the batches of a condition are weighted by its cells in them.
     Cells in batches without control cells are left out; NaN for a condition that has no others.
-
-    Parameters
-    ----------
-    blocks
-        The cells' values, in order, read once.
-    condition
-        `cell`: 0 for control.
-    batch
-        `cell`.
-    n_conditions
-        Number of conditions, including control.
+    `blocks` are the cells' values, in order, read once; `condition` is 0 for control.
     """
     n_batches = int(batch.max(initial=0)) + 1
     control = condition == 0

@@ -64,14 +64,9 @@ def text_of(values: pd.Series, where: str, what: str) -> np.ndarray:
 
 
 def labelled(columns: Mapping[tuple[str, str], np.ndarray], *, drop: bool) -> np.ndarray:
-    """Return `cell`: whether no label is missing.
+    """Return `cell`: whether no label is missing; a missing one is an error unless `drop`.
 
-    Parameters
-    ----------
-    columns
-        Labels as `text_of` returns them, by column name and what they are.
-    drop
-        Admit missing labels, because their cells are dropped; otherwise they are an error.
+    `columns` are labels as `text_of` returns them, by the name of their column and what they are.
     """
     is_labelled = np.ones(len(next(iter(columns.values()))), bool)
     for (key, what), labels in columns.items():

@@ -167,15 +167,7 @@ def _reagents(
 
 
 class ResidentCounts:
-    """Counts as sparse rows of small integers, on a device.
-
-    Parameters
-    ----------
-    counts
-        `cell gene`.
-    device
-        Where they go.
-    """
+    """Counts, `cell gene`, as sparse rows of small integers, on a device."""
 
     def __init__(self, counts: sp.csr_matrix, device: torch.device) -> None:
         self.n_columns = counts.shape[1]
@@ -208,15 +200,7 @@ class ResidentCounts:
 
 
 class ResidentCells:
-    """The cells of a split, on a device.
-
-    Parameters
-    ----------
-    counts, library_size, covariates, dosage
-        As in `Batch`, of all cells.
-    cells_per_perturbation
-        n_t of every perturbation of the model, `perturbation`.
-    """
+    """The cells of a split, on a device: what `Batch` has, of all cells and perturbations."""
 
     def __init__(
         self,

@@ -166,14 +166,7 @@ class Separate(Encoding):
 class Joint(Encoding):
     """A column per condition of the training cells: each combination is a perturbation of its own.
 
-    Parameters
-    ----------
-    registry
-        Names of the screen.
-    conditions
-        Conditions of the training cells, without control.
-    unseen_as_control
-        Encode a combination that is not among them as control; otherwise it is an error.
+    A combination that is not among these conditions is an error, or encoded as control.
     """
 
     def __init__(
@@ -191,9 +184,8 @@ class Joint(Encoding):
     def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
         """Return the rows, `cell column`."""
         _check_doses(dosage.data)
-        received = [
-            tuple(sorted(row)) for row in np.split(dosage.indices, dosage.indptr[1:-1].tolist())
-        ]
+        rows = np.split(dosage.indices, dosage.indptr[1:-1].tolist())
+        received = [tuple(sorted(row)) for row in rows]
         unseen = {row for row in received if row and row not in self._column_of}
         if unseen and not self.unseen_as_control:
             raise InputError(
@@ -202,11 +194,10 @@ class Joint(Encoding):
                 "conditions it has seen (one made with unseen_as_control=True predicts the others "
                 "as control)"
             )
-        columns = [[self._column_of[row]] if row in self._column_of else [] for row in received]
-        indptr = np.cumsum([0, *map(len, columns)])
-        indices = np.array([column for row in columns for column in row], np.int64)
-        shape = (dosage.shape[0], len(self.columns))
-        return sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=shape)
+        indptr = np.cumsum([0, *(row in self._column_of for row in received)])
+        columns = [self._column_of[row] for row in received if row in self._column_of]
+        ones, shape = np.ones(len(columns), np.float32), (len(received), len(self.columns))
+        return sp.csr_matrix((ones, np.array(columns, np.int64), indptr), shape=shape)
 
     def _name(self, row: tuple[int, ...]) -> str:
         names = self.registry.perturbations

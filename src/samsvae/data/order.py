@@ -18,13 +18,6 @@ class EpochOrder:
     The cells of a step depend on the step alone, so training can be resumed anywhere; every epoch
     takes each cell once.
 
-    Parameters
-    ----------
-    n_cells
-        Number of cells.
-    seed
-        Same seed, same order.
-
     >>> order = EpochOrder(5, seed=0)
     >>> sorted(np.concatenate([order.of_step(step, 1) for step in range(5)]).tolist())
     [0, 1, 2, 3, 4]
@@ -59,14 +52,7 @@ class BlockOrder(EpochOrder):
     Blocks of neighbouring cells come in random order; the blocks of a window are read together, and
     their cells are shuffled.
 
-    Parameters
-    ----------
-    n_cells, seed
-        As in `EpochOrder`.
-    block
-        Cells of a block.
-    window
-        Cells that are shuffled together, a multiple of `block`.
+    `block` and `window` are numbers of cells, `window` a multiple of `block`.
 
     >>> order = BlockOrder(10, seed=0, block=2, window=4)
     >>> sorted(order.of_step(0, 10).tolist())

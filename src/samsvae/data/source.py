@@ -43,16 +43,9 @@ def prefetch(items: Iterable[Item]) -> Generator[Item, None, None]:
 class StoredCounts:
     """Counts in a file, `cell gene`: some of its cells and genes, in any order, by position.
 
-    Indexing gives another view of the file; `read` gives counts.
-
-    Parameters
-    ----------
-    matrix
-        All cells and genes of the file.
-    counts
-        False: real values, see `samsvae.data.counts.to_counts`.
-    rows, columns
-        Positions in the file of these cells and genes; None: all of them.
+    Indexing gives another view of the file; `read` gives counts. `rows` and `columns` are the
+    positions of these cells and genes in the matrix, None for all of them; without `counts` values
+    are real, see `samsvae.data.counts.to_counts`.
     """
 
     def __init__(
@@ -142,12 +135,7 @@ def rows_in_file(matrix: Any, where: str) -> StoredMatrix:
 
 
 class Source:
-    """Rows of counts, in memory or in a file, as dense tensors.
-
-    Parameters
-    ----------
-    counts
-        `cell gene`.
+    """Rows of counts, `cell gene`, in memory or in a file, as dense tensors.
 
     >>> Source(sp.csr_matrix([[0, 2], [1, 0]], dtype=np.uint8)).rows(np.array([1]))
     tensor([[1., 0.]])
@@ -164,14 +152,9 @@ class Source:
 
 
 class PrefetchedSource(Source):
-    """Rows of counts in a file, read before they are needed, in an order known beforehand.
+    """Rows of counts in a file, read before they are needed.
 
-    Parameters
-    ----------
-    counts
-        `cell gene`.
-    windows
-        Positions of the cells in that order, in runs that are read at once, without end.
+    `windows` are the positions of the cells in their order, a window at a time, without end.
     """
 
     def __init__(self, counts: StoredCounts, windows: Iterable[np.ndarray]) -> None:
@@ -206,17 +189,9 @@ _COMPILED_TYPES = ("uint8", "uint16", "uint32", "float32")
 
 
 def dense(matrix: sp.csr_matrix, rows: np.ndarray | slice, *, fast: bool = True) -> Tensor:
-    """Return some rows of a CSR matrix, `row column`, dense in float32.
+    """Return some rows of a CSR matrix, by position from 0, dense in float32.
 
-    Parameters
-    ----------
-    matrix
-        The matrix.
-    rows
-        Their positions, none negative.
-    fast
-        Use the C code where it can be used; otherwise scipy, which makes a sparse matrix of the
-        rows first.
+    `fast` uses the C code where it can; scipy makes a sparse matrix of the rows first.
     """
     if isinstance(rows, slice):
         rows = np.arange(matrix.shape[0])[rows]
