@@ -100,17 +100,7 @@ def _unguarded(text: Any) -> Any:
 
 
 def check_writable(path: Path, *, overwrite: bool, h5ad: bool = False) -> None:
-    """Raise if a table cannot be written to a file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    overwrite
-        Whether it may exist.
-    h5ad
-        Whether it may be an h5ad file.
-    """
+    """Raise if a table cannot be written to a file: its suffix, it exists, pyarrow is missing."""
     check_new_file(path, (*SUFFIXES, ".h5ad") if h5ad else SUFFIXES, overwrite=overwrite)
     if path.suffix == ".parquet":
         _pyarrow()
@@ -194,17 +184,10 @@ def h5ad_bytes(adata: AnnData) -> bytes:
 def write_h5ad(
     path: str | os.PathLike[str], adata: AnnData, rows: Callable[[], Rows] | None = None
 ) -> None:
-    """Write an AnnData object to a temporary file, then rename it.
+    """Write an AnnData object as an h5ad file.
 
-    Parameters
-    ----------
-    path
-        The file.
-    adata
-        Its content.
-    rows
-        Returns the rows of X, some at a time, where they must not be in memory together: X of
-        `adata` is then an empty sparse matrix of the same shape. Called twice.
+    `rows` returns the rows of X, some at a time, where they must not be in memory together: X of
+    `adata` is then an empty sparse matrix of the same shape. It is called twice.
     """
     with written_aside(path) as aside:
         put_h5ad(aside, adata, rows)
