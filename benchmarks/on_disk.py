@@ -94,8 +94,8 @@ def reading(path: Path, n_batches: int = 320) -> pd.DataFrame:
     import torch
 
     from samsvae.data.files.anndata_files import StoredMatrix
-    from samsvae.data.order import BLOCK, WINDOW, BlockOrder
     from samsvae.data.source import PrefetchedSource, StoredCounts
+    from samsvae.train.order import BLOCK, WINDOW, BlockOrder
 
     torch.set_num_threads(1)
     ways = {}
@@ -175,8 +175,8 @@ def ordered(path: Path, out: Path) -> None:
 def mixing(path: Path, seeds: range, n_steps: int) -> pd.DataFrame:
     """Return the validation ELBO after the same steps, by how cells are mixed."""
     import samsvae
-    from samsvae.data.order import BlockOrder, EpochOrder
     from samsvae.train import loop
+    from samsvae.train.order import BlockOrder, EpochOrder
 
     screen = samsvae.Screen.open(path, split_key="split")
     n = len(screen.train)

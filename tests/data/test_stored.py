@@ -24,8 +24,8 @@ from helpers.screens import make_adata
 from samsvae import InputError, Screen
 from samsvae.data import source as stored
 from samsvae.data.alignment import align_screen
-from samsvae.data.order import BlockOrder
 from samsvae.data.source import PrefetchedSource, StoredCounts
+from samsvae.train.order import BlockOrder
 
 
 def sparse(adata: AnnData) -> AnnData:

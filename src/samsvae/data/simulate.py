@@ -152,8 +152,8 @@ class SimulationSettings:
     @property
     def response_range(self) -> tuple[float, float]:
         """Lowest and highest probability to respond."""
-        given = self.response_prob
-        return given if isinstance(given, tuple) else (given, given)
+        one = self.response_prob
+        return one if isinstance(one, tuple) else (one, one)
 
 
 @checked
@@ -180,30 +180,30 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     >>> screen.truth.effects(["G01"]).shape
     (1, 20)
     """
-    given = SimulationSettings(**settings)
-    rng = np.random.default_rng(given.seed)
-    names = [f"G{i + 1:02d}" for i in range(given.n_perturbations)]
+    chosen = SimulationSettings(**settings)
+    rng = np.random.default_rng(chosen.seed)
+    names = [f"G{i + 1:02d}" for i in range(chosen.n_perturbations)]
     truth = drawn_truth(
-        rng, names, given.n_latent, given.n_genes, given.mask_prob, given.shift_scale
+        rng, names, chosen.n_latent, chosen.n_genes, chosen.mask_prob, chosen.shift_scale
     )
-    if given.decoder == "mixed":
-        mixed = _mixed(rng, given.n_latent, given.n_genes)
+    if chosen.decoder == "mixed":
+        mixed = _mixed(rng, chosen.n_latent, chosen.n_genes)
         truth = replace(truth, weights=(*mixed, truth.weights[3]))
     conditions: list[dict[str, float]] = [{}, *({name: 1.0} for name in names)]
-    conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in _pairs(rng, given)]
-    n_cells = np.repeat(given.cells_per_condition, len(conditions))
-    n_cells[0] = given.n_control
+    conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in _pairs(rng, chosen)]
+    n_cells = np.repeat(chosen.cells_per_condition, len(conditions))
+    n_cells[0] = chosen.n_control
     condition = np.repeat(np.arange(len(conditions), dtype=np.int32), n_cells)
     received = dosage_rows(conditions, names)[condition]
 
-    basal = rng.standard_normal((len(condition), given.n_latent))
+    basal = rng.standard_normal((len(condition), chosen.n_latent))
     # From a stream of their own, so that a screen without them does not change.
     responds, response, sgrna = _responses(
-        np.random.default_rng([given.seed, 1]), received, names, given
+        np.random.default_rng([chosen.seed, 1]), received, names, chosen
     )
     truth = replace(truth, response=response)
     state = basal + responds @ truth.shift.to_numpy()
-    counts = _drawn_counts(rng, truth, state, given.library_size)
+    counts = _drawn_counts(rng, truth, state, chosen.library_size)
     at_random = rng.choice(["train", "valid", "test"], len(condition), p=[0.64, 0.16, 0.2])
     is_combination = np.diff(received.indptr) > 1
     screen = SimulatedScreen(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader
-from samsvae.data.order import BlockOrder, EpochOrder
 from samsvae.data.source import PrefetchedSource, StoredCounts
 from samsvae.model.vae import PerturbationVAE
+from samsvae.train.order import BlockOrder, EpochOrder
 from samsvae.train.processes import Processes
 from samsvae.train.step import draw_noise
 from samsvae.types import Batch, ShiftNoise
