@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 import bare  # noqa: F401  before samsvae
-from samsvae.data.loader import ResidentCells, ResidentCounts
+from samsvae.data.resident import ResidentCells, ResidentCounts
 from samsvae.model.embedding import MaskedEmbedding
 from samsvae.model.encoder import Encoder
 from samsvae.model.likelihood import NegativeBinomialLikelihood
@@ -74,7 +73,10 @@ class Shape(NamedTuple):
         """Return cells whose data lie on a device."""
         batch = self.batch(n_cells)
         counts = batch.counts.numpy().astype(np.uint8)
-        values = ResidentCounts(sp.csr_matrix(counts), device)
+        starts = np.concatenate([[0], np.count_nonzero(counts, 1).cumsum()])
+        values = ResidentCounts(
+            counts[counts > 0], np.nonzero(counts)[1], starts, self.n_genes, device
+        )
         dosage = Dosage(*(part if part is None else part.to(device) for part in batch.dosage))
         n_t = torch.full((self.n_perturbations,), 150.0, device=device)
         return ResidentCells(

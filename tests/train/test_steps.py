@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import samsvae
 from helpers.doses import ROWS, SCREEN, dense
 from helpers.screens import SMALL, make_adata
-from samsvae.data.loader import Loader, ResidentCounts, distinct
+from samsvae.data.loader import Loader
+from samsvae.data.resident import ResidentCounts, distinct
 from samsvae.estimators import ESTIMATORS
 from samsvae.estimators.base import Estimator
 from samsvae.settings.train import TrainSettings
@@ -64,17 +65,17 @@ def test_resident_counts_are_small_and_exact(largest: int) -> None:
     dense_counts = rng.poisson(0.3, (20, 31))
     dense_counts[3], dense_counts[4, 7] = 0, largest
     x = sp.csr_matrix(dense_counts.astype(np.min_scalar_type(largest)))
-    counts = ResidentCounts(x, torch.device("cpu"))
+    counts = ResidentCounts(x.data, x.indices, x.indptr, 31, torch.device("cpu"))
     rows = torch.tensor([4, 3, 3, 19, 0])
     assert torch.equal(counts.rows(rows), torch.from_numpy(dense_counts[rows]).float())
-    empty = ResidentCounts(sp.csr_matrix(x.shape, dtype=x.dtype), torch.device("cpu"))
+    empty = ResidentCounts(x.data[:0], x.indices[:0], 0 * x.indptr, 31, torch.device("cpu"))
     assert not empty.rows(rows).any()
 
 
 def test_resident_data_take_at_most_a_quarter_of_dense_ones() -> None:
     x = sp.random(2000, 5000, 0.19, "csr", np.float32, np.random.default_rng(0))
     x.data = np.random.default_rng(0).integers(1, 200, x.nnz).astype(np.uint8)
-    counts = ResidentCounts(x, torch.device("cpu"))
+    counts = ResidentCounts(x.data, x.indices, x.indptr, 5000, torch.device("cpu"))
     assert counts.n_bytes <= 2000 * 5000 * 4 / 4
 
 
