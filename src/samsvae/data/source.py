@@ -6,9 +6,8 @@ is kept by `samsvae.data.screen.Screen`. `samsvae.train.order` decides which cel
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,26 +17,8 @@ from torch import Tensor
 from samsvae.data.counts import ROWS, as_counts, note_rounded
 from samsvae.data.files.anndata_files import StoredMatrix, selected_rows
 from samsvae.errors import InputError
-from samsvae.ops import native
-
-Item = TypeVar("Item")
-
-
-def prefetch(items: Iterable[Item]) -> Generator[Item, None, None]:
-    """Yield items in order; a thread prepares the next one while the current one is in use.
-
-    An error in preparing an item is raised when its turn comes. The thread ends with the last item,
-    or when the generator is closed.
-
-    >>> list(prefetch(i * i for i in range(3)))
-    [0, 1, 4]
-    """
-    source, end = iter(items), object()
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-        following = pool.submit(next, source, end)
-        while (item := following.result()) is not end:
-            following = pool.submit(next, source, end)
-            yield item  # type: ignore[misc]  # it is not the end
+from samsvae.ops.arrays import dense_rows
+from samsvae.ops.parallel import prefetch
 
 
 class StoredCounts:
@@ -147,8 +128,8 @@ class Source:
     def rows(self, positions: np.ndarray | slice) -> Tensor:
         """Return the counts of some cells, `cell gene`, float32, on the host."""
         if isinstance(self.counts, StoredCounts):
-            return dense(self.counts.read(positions), slice(None))
-        return dense(self.counts, positions)
+            return dense_rows(self.counts.read(positions), slice(None))
+        return dense_rows(self.counts, positions)
 
 
 class PrefetchedSource(Source):
@@ -175,36 +156,10 @@ class PrefetchedSource(Source):
             if not np.array_equal(self._window[:n], positions[:n]):
                 raise ValueError("cells are taken out of turn")
             start = self._block.shape[0] - len(self._window)
-            parts.append(dense(self._block, slice(start, start + n)))
+            parts.append(dense_rows(self._block, slice(start, start + n)))
             self._window, positions = self._window[n:], positions[n:]
         return torch.cat(parts)
 
     def close(self) -> None:
         """End the thread that reads."""
         self._windows.close()
-
-
-_COMPILED_TYPES = ("uint8", "uint16", "uint32", "float32")
-"""Types of values that the C code reads; columns are int32 or int64."""
-
-
-def dense(matrix: sp.csr_matrix, rows: np.ndarray | slice, *, fast: bool = True) -> Tensor:
-    """Return some rows of a CSR matrix, by position from 0, dense in float32.
-
-    `fast` uses the C code where it can; scipy makes a sparse matrix of the rows first.
-    """
-    if isinstance(rows, slice):
-        rows = np.arange(matrix.shape[0])[rows]
-    if not fast or matrix.dtype.name not in _COMPILED_TYPES or native.library() is None:
-        return torch.from_numpy(matrix[rows].toarray().astype(np.float32, copy=False))
-    if len(rows) > 0 and not 0 <= rows.min() <= rows.max() < matrix.shape[0]:
-        raise IndexError(f"rows {rows.min()} to {rows.max()} of {matrix.shape[0]}")
-    out = torch.empty(len(rows), matrix.shape[1])
-    starts = matrix.indptr.astype(matrix.indices.dtype, copy=False)
-    parts = matrix.data, matrix.indices, starts, rows.astype(np.int64, copy=False)
-    native.call(
-        f"rows_{matrix.dtype.name}_{matrix.indices.dtype.name}",
-        *(np.ascontiguousarray(part) for part in parts),
-        *(out, *out.shape, native.threads(out.numel())),
-    )
-    return out
