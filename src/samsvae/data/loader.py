@@ -144,10 +144,7 @@ def on_device(dosage: Dosage, device: torch.device) -> Dosage:
 
 
 def _reagents(
-    received: np.ndarray,
-    screen: Screen,
-    columns: Sequence[str],
-    sgrnas: Sequence[tuple[str, str]],
+    received: np.ndarray, screen: Screen, columns: Sequence[str], sgrnas: Sequence[tuple[str, str]]
 ) -> np.ndarray:
     """Return the reagent of each perturbation of a cell, `cell slot`; 0 where a slot is empty."""
     reagent = np.maximum(received, 0)

@@ -355,10 +355,7 @@ class Screen:
         conditions = list(map(self.registry.read, self.condition_names))
         labels = [parser.write(dict.fromkeys(condition, 1.0)) for condition in conditions]
         obs = pd.DataFrame(
-            {
-                "perturbation": np.asarray(labels)[self.condition],
-                "library_size": self.library_size,
-            },
+            {"perturbation": np.asarray(labels)[self.condition], "library_size": self.library_size},
             index=self.cells,
         )
         if (self.dosage.data != 1).any():
