@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -252,3 +253,35 @@ def test_the_data_are_left_as_they_were(adata: AnnData) -> None:
     Screen.from_anndata(adata)
     assert np.array_equal(adata.X.toarray(), before)
     assert adata.X.nnz == stored.nnz
+
+
+@pytest.fixture
+def with_symbols(adata: AnnData) -> Screen:
+    adata.var["symbol"] = [f"symbol {name}" for name in adata.var_names]
+    return Screen.from_anndata(adata, gene_key="symbol")
+
+
+@pytest.mark.parametrize("positions", [[7, 0, 11], list(range(12))[::-1]], ids=["some", "permuted"])
+def test_symbols_stay_with_their_genes(with_symbols: Screen, positions: list[int]) -> None:
+    counts = with_symbols.counts.toarray()
+    some = with_symbols.with_genes(np.array(positions))
+    assert some.genes == tuple(f"g{i}" for i in positions)
+    assert some.registry.symbols == tuple(f"symbol {gene}" for gene in some.genes)
+    assert list(some.registry.var["symbol"]) == list(some.registry.symbols)
+    assert list(some.registry.var.index) == list(some.genes)
+    for symbol, position in some.registry.position_of_target.items():
+        assert symbol.removeprefix("symbol ") == some.genes[position]
+    np.testing.assert_array_equal(some.counts.toarray(), counts[:, positions])
+    np.testing.assert_array_equal(some.library_size, counts[:, positions].sum(1))
+
+
+def test_symbols_cannot_be_left_behind(with_symbols: Screen) -> None:
+    with pytest.raises(InputError, match="there are 12 symbols for 3 genes"):
+        dataclasses.replace(with_symbols.registry, genes=("g0", "g1", "g2"))
+
+
+def test_symbols_are_written_and_read(with_symbols: Screen) -> None:
+    again = Screen.from_anndata(with_symbols.to_anndata(), gene_key="symbol")
+    assert again.registry.symbols == with_symbols.registry.symbols
+    bare = dataclasses.replace(with_symbols.registry, symbols=())
+    assert list(bare.var.columns) == []
