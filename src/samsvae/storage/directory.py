@@ -61,19 +61,19 @@ class Directory:
     def check_links(self) -> None:
         """Raise if a file is a link out of the directory, which may come from somebody else."""
         inside = self.folder.resolve()
-        for pattern in self.files:
-            for path in self.folder.glob(pattern):
-                if not path.resolve().is_relative_to(inside):
-                    raise InputError(
-                        f"{str(path)!r} is a link that leads out of {self.shown}: put the file "
-                        "there in its place"
-                    )
+        for path in (path for pattern in self.files for path in self.folder.glob(pattern)):
+            if not path.resolve().is_relative_to(inside):
+                raise InputError(
+                    f"{str(path)!r} is a link that leads out of {self.shown}: put the file there "
+                    "in its place"
+                )
 
     def check_new(self, *, overwrite: bool, resume: bool) -> None:
         """Raise if the directory exists and may not be written to."""
-        if self.place.exists() and not self.place.is_dir():
+        exists = self.place.exists()
+        if exists and not self.place.is_dir():
             raise InputError(f"{self.shown} is a file: expected a directory for the run")
-        if not (self.place.exists() or self._old.exists()):
+        if not (exists or self._old.exists()):
             return
         if not (overwrite or resume):
             raise InputError(
@@ -84,7 +84,7 @@ class Directory:
             raise InputError(
                 f"{self.shown} is the working directory, or holds it: give another --out"
             )
-        if self.place.exists() and not os.access(self.place, os.W_OK | os.X_OK):
+        if exists and not os.access(self.place, os.W_OK | os.X_OK):
             raise InputError(f"{self.shown} is read-only: give another --out")
 
     @contextmanager
@@ -107,7 +107,12 @@ class Directory:
             self._recover()
             self._remove_left_over()
             if not (resume and self.place.is_dir()):
-                self._make_aside()
+                new = self._beside(f"{os.getpid()}.new")
+                try:
+                    new.mkdir()
+                except OSError as error:
+                    raise InputError(f"cannot make {self.shown}: {error.strerror}") from error
+                self.aside = new
             try:
                 yield
                 self.settle()
@@ -148,25 +153,16 @@ class Directory:
         place = Path(os.path.realpath(self.place))
         return place.with_name(f".{place.name}.{kind}")
 
-    def _make_aside(self) -> None:
-        aside = self._beside(f"{os.getpid()}.new")
-        try:
-            aside.mkdir()
-        except OSError as error:
-            raise InputError(f"cannot make {self.shown}: {error.strerror}") from error
-        self.aside = aside
-
     def _remove_left_over(self) -> None:
         """Remove what killed processes left of directories and files that they were writing."""
         here = self._beside("lock")
-        half_made = re.compile(rf"{re.escape(here.stem)}\.\d+\.new")
+        temporary = re.compile(rf"{re.escape(here.stem)}\.\d+\.new")
         for path in here.parent.glob(".*.new"):
-            if half_made.fullmatch(path.name):
+            if temporary.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
-        if self.place.is_dir():
-            for path in self.place.glob(".*"):
-                if half_written(path, self.files):
-                    path.unlink(missing_ok=True)
+        for path in self.place.glob(".*"):
+            if half_written(path, self.files):
+                path.unlink(missing_ok=True)
 
     def restore(self) -> None:
         """Put the old directory back if a process was killed while it replaced it."""
