@@ -79,14 +79,12 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
 
 
 class _Labels(NamedTuple):
-    """Columns of the cells as text, `cell` each."""
+    """Columns of the cells as text, `cell` each; unlabelled cells are control."""
 
     perturbation: np.ndarray
-    """Control for unlabelled cells."""
     batches: list[np.ndarray]
     split: np.ndarray | None
     is_labelled: np.ndarray
-    """Whether no label is missing."""
 
 
 def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> _Labels:
@@ -114,9 +112,8 @@ def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> 
             "nothing else can be asked of them"
         )
     controls = [written(name) for name in settings.controls]
-    if parser.control not in controls and any(
-        parser.control in parser.split(text) for text in present
-    ):
+    parts = {part for text in present for part in parser.split(text)}
+    if parser.control not in controls and parser.control in parts:
         raise InputError(
             f"{parser.control!r} is what control is written as here, and a label that is not "
             f"among control={controls}: add it (--control, once for each)"
@@ -143,9 +140,6 @@ def _column(frame: Frame, key: str, what: str) -> pd.Series:
     if key not in frame.columns:
         raise unknown(f"column for {what}:", key, list(frame.columns))
     return frame.read(key)
-
-
-# Conditions
 
 
 def fitting(table: Table) -> str | None:
@@ -229,9 +223,6 @@ def _batches(
     return tuple(batches), batch
 
 
-# Genes
-
-
 def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:
     """Return the names of the genes, refusing empty data and repeated names."""
     n_cells, n_genes = len(table.cells.names), len(genes.names)
@@ -278,9 +269,6 @@ def _note_symbols(var: Frame, genes: Sequence[str], perturbations: Sequence[str]
             return
 
 
-# Counts
-
-
 def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:
     """Return the name of the matrix to read; without X the one layer that holds counts."""
     if layer == "raw" and layer not in table.layers and RAW in table.matrices:
@@ -291,11 +279,8 @@ def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:
         return layer_name(layer)
     if table.matrices[X]() is not None:
         return X
-    usable = [
-        name
-        for name in table.layers
-        if not counts or looks_like_counts(table.matrices[layer_name(name)]())
-    ]
+    layers = {name: table.matrices[layer_name(name)]() for name in table.layers}
+    usable = [name for name, one in layers.items() if not counts or looks_like_counts(one)]
     if len(usable) == 1:
         note(f"adata.X is empty: layer {usable[0]!r} is taken")
         return layer_name(usable[0])
@@ -304,8 +289,8 @@ def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:
             "adata.X is empty, and several layers hold counts: give a layer, one of "
             f"{listed(usable)}"
         )
-    layers = f"the layers {listed(table.layers)}" if table.layers else "no layers"
-    raise InputError(f"adata.X is empty: expected counts there or in a layer; there are {layers}")
+    present = f"the layers {listed(layers)}" if layers else "no layers"
+    raise InputError(f"adata.X is empty: expected counts there or in a layer; there are {present}")
 
 
 def _counts(

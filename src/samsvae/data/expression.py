@@ -80,9 +80,9 @@ def expression(
     screen: Screen, scale: Scale = "log", *, weight: np.ndarray | None = None
 ) -> Expression:
     """Return the expression of a screen's cells on a scale, see `normalised`."""
-    counts = screen.counts
-    stored = isinstance(counts, StoredCounts)
-    return Expression(counts if stored else normalised(counts, scale), scale, weight=weight)
+    is_stored = isinstance(screen.counts, StoredCounts)
+    values = screen.counts if is_stored else normalised(screen.counts, scale)
+    return Expression(values, scale, weight=weight)
 
 
 def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:

@@ -22,12 +22,8 @@ from samsvae.errors import InputError
 from samsvae.settings.conventions import convention
 from samsvae.settings.screen import ScreenSettings
 
-COUNTS, NORMALISED, OTHER, EMPTY = (
-    "counts",
-    "normalised counts (samsvae.counts_from_normalised turns them back)",
-    "real values",
-    "empty",
-)
+COUNTS, OTHER, EMPTY = "counts", "real values", "empty"
+NORMALISED = "normalised counts (samsvae.counts_from_normalised turns them back)"
 _COLUMN_NAMES = {
     "perturbation": (
         *("perturbation", "condition", "gene_target", "target_gene", "target", "gene"),
@@ -53,17 +49,17 @@ class Inspection:
     n_cells: int
     n_genes: int
     matrices: Mapping[str, str]
-    """What each matrix holds."""
+    """Content by name."""
     columns: Mapping[str, str]
-    """Column of the cells by the role that it seems to have."""
+    """Columns of the cells by the role that they seem to have."""
     convention: str | None
     """The convention that the columns look like."""
     settings: Mapping[str, Any]
     """How to read the file, where that differs from the defaults."""
     cells: pd.Series | None
-    """Cells per condition, control first; None if the file cannot be read with these settings."""
+    """Cells per condition, control first; None if the file cannot be read so."""
     remarks: tuple[str, ...]
-    """Warnings when it is read with these settings, or the error."""
+    """Warnings when it is read so, or the error."""
 
 
 def inspected(table: Table) -> Inspection:

@@ -136,10 +136,10 @@ class NameRegistry:
     def restored(cls, header: Mapping[str, Any]) -> Self:
         """Return the names that `header` returned."""
         parser = {**header["notation"], "also": tuple(header["notation"]["also"])}
-        names = {key: tuple(header[key]) for key in ("genes", "perturbations", "symbols")}
-        batches = tuple(map(tuple, header["batches"]))
-        others = {key: value for key, value in header.items() if key != "notation"}
-        return cls(**{**others, **names, "batches": batches, "parser": ConditionParser(**parser)})
+        fields = {key: value for key, value in header.items() if key != "notation"}
+        fields |= {key: tuple(header[key]) for key in ("genes", "perturbations", "symbols")}
+        fields["batches"] = tuple(map(tuple, header["batches"]))
+        return cls(**fields, parser=ConditionParser(**parser))
 
 
 class Encoding(ABC):

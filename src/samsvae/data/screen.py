@@ -258,8 +258,8 @@ class Screen:
             for part, array, kind in zip(parts, arrays, kinds, strict=True):
                 part.update(array.astype(kind, copy=False).tobytes())
         digest = hashlib.blake2b(repr(self.registry).encode(), digest_size=16)
-        received = self.dosage.data, self.dosage.indices, self.dosage.indptr
-        for array in (self.library_size, self.batch, *received):
+        dosage = self.dosage.data, self.dosage.indices, self.dosage.indptr
+        for array in (self.library_size, self.batch, *dosage):
             digest.update(array.tobytes())
         for part in parts:
             digest.update(part.digest())

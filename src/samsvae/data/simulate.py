@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
@@ -125,29 +126,26 @@ class SimulationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_perturbations", "n_latent", "n_genes"):
-            check_count(name, getattr(self, name), low=2)
-        for name in ("cells_per_condition", "n_control"):
-            check_count(name, getattr(self, name))
-        for name in ("n_combinations", "n_sgrnas"):
-            check_count(name, getattr(self, name), low=0)
+        lowest = {"n_perturbations": 2, "n_latent": 2, "n_genes": 2, "cells_per_condition": 1}
+        lowest |= {"n_control": 1, "n_combinations": 0, "n_sgrnas": 0}
+        for name, low in lowest.items():
+            check_count(name, getattr(self, name), low=low)
         check_range("n_combinations", self.n_combinations, low=0, high=self.n_pairs)
         check_range("mask_prob", self.mask_prob, low=0, high=1, open_=True)
         for name in ("shift_scale", "library_size"):
             check_range(name, getattr(self, name), low=0, high=np.inf, open_=True)
         for probability in self.response_range:
             check_range("response_prob", probability, low=0, high=1)
-        if self.response_range[0] > self.response_range[1]:
-            raise InputError(
-                f"response_prob is {self.response_prob}: expected the smaller number first"
-            )
+        first, second = self.response_range
+        if first > second:
+            raise InputError(f"response_prob is {first, second}: expected the smaller number first")
         if self.decoder not in ("programs", "mixed"):
             raise unknown("decoder", self.decoder, ["programs", "mixed"])
 
     @property
     def n_pairs(self) -> int:
         """Number of pairs of perturbations."""
-        return self.n_perturbations * (self.n_perturbations - 1) // 2
+        return math.comb(self.n_perturbations, 2)
 
     @property
     def response_range(self) -> tuple[float, float]:
@@ -316,8 +314,6 @@ def _mixed(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw W1, b1 and W2 of a decoder in which every latent dimension drives every gene."""
     n_units = 4 * n_latent
-    return (
-        rng.normal(0, n_latent**-0.5, (n_units, n_latent)),
-        rng.normal(0, 0.7, n_units),
-        rng.normal(0, 1.4 * n_units**-0.5, (n_genes, n_units)),
-    )
+    w1 = rng.normal(0, n_latent**-0.5, (n_units, n_latent))
+    b1 = rng.normal(0, 0.7, n_units)
+    return w1, b1, rng.normal(0, 1.4 * n_units**-0.5, (n_genes, n_units))

@@ -30,19 +30,9 @@ def opened(
 ) -> Iterator[Table]:
     """Open a file, or a folder, as a table; columns and matrices are read on request.
 
-    Parameters
-    ----------
-    path
-        The file; "~" and environment variables are expanded.
-    modality
-        The modality to read, from a file with several.
-    labels
-        CSV or TSV file of further columns of the cells, with the cells' names in the first.
-
-    Raises
-    ------
-    InputError
-        If the file does not exist, is of an unknown kind or cannot be read as its kind.
+    `modality` is the one to read, from a file with several; `labels` is a CSV or TSV file of more
+    columns of the cells, with the cells' names in the first. It is an error if the file does not
+    exist, is of an unknown kind or cannot be read as its kind.
     """
     file = local(path)
     kind = _kind(file)

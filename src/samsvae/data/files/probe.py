@@ -33,19 +33,14 @@ _LOCK = threading.Lock()
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 """The child process by the process that started it: after a fork each has its own."""
 _PASSED: set[str] = set()
-"""Files that passed in this process, as `_identity` names them."""
+"""Identities of files that passed in this process."""
 
 
 def check_walkable(path: Path) -> None:
     """Raise if the HDF5 library hangs or crashes on a file; reading reports all other damage.
 
-    Files that passed before and have not changed are not checked again. Where no child process can
+    A file that passed before and has not changed is not checked again. Where no child process can
     be started, nothing is checked.
-
-    Raises
-    ------
-    InputError
-        If the library hangs or crashes.
     """
     name = os.fsencode(path.absolute())
     if os.name != "posix" or b"\n" in name:
@@ -119,14 +114,10 @@ def _child() -> subprocess.Popen[bytes] | None:
 def _end() -> None:
     """End the child process, if there is one."""
     child = _CHILDREN.pop(os.getpid(), None)
-    if child is None:
-        return
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with suppress(BrokenPipeError):
-                pipe.close()
+    if child is not None:
+        child.kill()
+        with suppress(BrokenPipeError), child:  # closes its pipes, and waits for it
+            pass
 
 
 def walk(path: str) -> None:
