@@ -41,8 +41,6 @@ class ConditionParser:
         Other names of control, or patterns in which "*" stands for any text and "?" for any
         character.
 
-    Examples
-    --------
     >>> parser = ConditionParser()
     >>> parser.read("B@2+A", ["A", "B"])
     {'B': 2.0, 'A': 1.0}
@@ -167,8 +165,6 @@ class ConditionParser:
     def labels(self, conditions: Conditions) -> list[str]:
         """Return conditions as text, once each.
 
-        Examples
-        --------
         >>> ConditionParser().labels(["B", ("A", "B"), 7, "B"])
         ['B', 'A+B', '7']
         """
@@ -251,8 +247,6 @@ def parts_matrix(
     `parts_matrix(...) @ values` sums values of single conditions, `column gene`, over the parts of
     each condition. Columns are single conditions such as "A", or "A@0.5" at a dose.
 
-    Examples
-    --------
     >>> parts_matrix(["A+B", "B"], ["A", "B"], ConditionParser()).toarray()
     array([[1., 1.],
            [0., 1.]])

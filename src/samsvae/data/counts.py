@@ -143,8 +143,8 @@ def counts_from_normalised(adata: AnnData, *, layer: str | None = None) -> AnnDa
 
     Returns
     -------
-    A copy with the counts in `X`, sparse; layers and `.raw` are left out. `uns["turned_back"]`
-    says which transformation was undone.
+    A copy without layers and `.raw`, with sparse counts in `X`; `uns["turned_back"]` says which
+    transformation was undone.
 
     Raises
     ------

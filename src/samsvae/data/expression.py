@@ -91,8 +91,6 @@ def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + 1e4 x / sum x); "mean":
     x as it is.
 
-    Examples
-    --------
     >>> counts = sp.csr_matrix([[1, 3]])
     >>> normalised(counts, "normalized").toarray()
     array([[2500., 7500.]])

@@ -19,17 +19,9 @@ from samsvae.types import Batch, Dosage
 class Loader:
     """Makes batches of the cells of one split, with this split's own n_t.
 
-    Parameters
-    ----------
-    screen
-        The cells, say `screen.train`.
-    device
-        Where the tensors go.
-    encoding
-        The columns of dosage that batches have; by default the screen's perturbations.
-    sgrnas
-        sgRNAs that are distinguished, with their perturbations: `Dosage.reagent` is then the
-        position in the perturbations (for cells of other sgRNAs) followed by these.
+    `encoding` gives the columns of dosage that batches have, by default the screen's perturbations.
+    `sgrnas` are distinguished, each with its perturbation: `Dosage.reagent` is then a position in
+    the perturbations (for cells of other sgRNAs) followed by these.
     """
 
     def __init__(
@@ -45,9 +37,8 @@ class Loader:
         self.device = torch.device(device)
         encoding = encoding or Separate(screen.registry)
         self.dosage = encoding(screen.dosage)
-        self.cells_per_column = np.bincount(
-            self.dosage.indices, minlength=self.dosage.shape[1]
-        )  # n_t
+        n_columns = self.dosage.shape[1]
+        self.cells_per_column = np.bincount(self.dosage.indices, minlength=n_columns)  # n_t
         self.n_slots = int(np.diff(self.dosage.indptr).max(initial=0))
         self._received, self._dose = _slots(self.dosage, self.n_slots)
         self._reagent: np.ndarray | None = None

@@ -113,7 +113,7 @@ class NameRegistry:
     def even(self) -> np.ndarray:
         """`covariate`: the levels of each batch column in equal parts."""
         parts = [np.full(len(names), 1 / len(names), np.float32) for names in self.batch_levels]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return np.concatenate([np.zeros(0, np.float32), *parts])
 
     @cached_property
     def n_covariates(self) -> int:

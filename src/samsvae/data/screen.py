@@ -296,8 +296,6 @@ class Screen:
     def of(self, condition: str | float | Sequence[str | float]) -> Screen:
         """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur.
 
-        Examples
-        --------
         >>> from samsvae.datasets import simulated_screen
         >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
         >>> len(screen.of("G01")), len(screen.of("G02+G01"))

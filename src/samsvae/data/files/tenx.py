@@ -49,10 +49,7 @@ def matrix_in(folder: Path) -> Path | None:
 
 
 def read_folder(folder: Path) -> Table:
-    """Return the genes of a folder with matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv).
-
-    Each may be compressed with gzip.
-    """
+    """Return the genes of a folder with matrix.mtx, barcodes.tsv and features.tsv, or *.gz."""
     barcodes = _lines(folder, "barcodes.tsv")[0].to_numpy(str)
     features = _lines(folder, "features.tsv", "genes.tsv")
     features = features.rename(columns={0: "id", 1: "name", 2: "feature_type"})
@@ -108,6 +105,4 @@ def _table(counts: sp.csr_matrix, barcodes: np.ndarray, features: pd.DataFrame) 
 
 
 def _texts(dataset: h5py.Dataset) -> np.ndarray:
-    return np.array(
-        [text.decode() if isinstance(text, bytes) else str(text) for text in dataset[:]]
-    )
+    return np.array([text.decode() if isinstance(text, bytes) else text for text in dataset[:]])
