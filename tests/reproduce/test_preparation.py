@@ -194,6 +194,6 @@ def test_dispersions_are_those_of_scanpy() -> None:
 
 
 def test_an_experiment_at_scale_0_is_one_clear_error() -> None:
-    with pytest.raises(InputError, match="^scale is 0, which leaves nothing of"):
+    with pytest.raises(InputError, match=r"^scale is 0, which leaves nothing of"):
         experiment_of("replogle", 0.0, {})
     assert experiment_of("replogle", 1.0, {}).seeds == 5
