@@ -13,9 +13,8 @@ from rich.progress import Progress
 
 from samsvae.analysis.mixture import ObservedEffects, Posterior
 from samsvae.analysis.shrinkage import zero_centred
-from samsvae.benchmark.metrics.moments import within_batches
 from samsvae.data.conditions import Conditions, parts_matrix
-from samsvae.data.expression import expression, shares_of_batches
+from samsvae.data.expression import expression, shares_of_batches, within_batches
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
 from samsvae.estimators import Estimator

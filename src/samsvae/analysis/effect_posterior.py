@@ -11,9 +11,8 @@ from anndata import AnnData
 
 from samsvae.analysis.mixture import EffectPrior, ObservedEffects, Posterior, PredictedEffects
 from samsvae.analysis.shrinkage import fitted_prior
-from samsvae.benchmark.metrics.moments import within_batches
 from samsvae.data.conditions import Conditions
-from samsvae.data.expression import Expression, expression
+from samsvae.data.expression import Expression, expression, within_batches
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from samsvae.benchmark.metrics.moments import group_moments, welch, within_batches
-from samsvae.benchmark.metrics.observed import significant
+from samsvae.benchmark.metrics.observed import significant, welch
 from samsvae.data.conditions import ConditionParser
-from samsvae.data.expression import expression
+from samsvae.data.expression import expression, group_moments, within_batches
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
