@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from samsvae.data.screen import read_h5ad
     from samsvae.data.screen import Screen
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
-    from samsvae.benchmark.ate_pearson import ate_pearson
+    from samsvae.benchmark.ate_pearson import ate_pearson, predictive_check
     from samsvae.analysis.differential_expression import differential_expression
-    from samsvae.analysis.discoveries import control_calibration
-    from samsvae.analysis.discoveries import discoveries
+    from samsvae.analysis.discoveries import (
+        control_calibration,
+        discoveries,
+        regulators,
+        similar,
+    )
     from samsvae.analysis.effect_posterior import EffectPosterior
-    from samsvae.analysis.enrichment import enrichment, regulators, similar
+    from samsvae.analysis.gene_sets import enrichment, pathway_score
     from samsvae.benchmark.evaluate import evaluate
-    from samsvae.analysis.pathways import pathway_score
-    from samsvae.benchmark.ate_pearson import predictive_check
-    from samsvae.analysis.recovery import recovery
+    from samsvae.analysis.agreement import recovery, stability
     from samsvae.analysis.sgrnas import sgrnas
     from samsvae.analysis.combinations import combinations
-    from samsvae.analysis.stability import stability
     from samsvae.runs.reporting import write_report
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
@@ -48,17 +49,17 @@ _HOMES = {
     "EffectPosterior": "analysis.effect_posterior",
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",
-    "enrichment": "analysis.enrichment",
-    "regulators": "analysis.enrichment",
-    "similar": "analysis.enrichment",
+    "enrichment": "analysis.gene_sets",
+    "regulators": "analysis.discoveries",
+    "similar": "analysis.discoveries",
     "sgrnas": "analysis.sgrnas",
     "combinations": "analysis.combinations",
     "evaluate": "benchmark.evaluate",
-    "pathway_score": "analysis.pathways",
+    "pathway_score": "analysis.gene_sets",
     "predictive_check": "benchmark.ate_pearson",
     "projection": "analysis.projection",
-    "recovery": "analysis.recovery",
-    "stability": "analysis.stability",
+    "recovery": "analysis.agreement",
+    "stability": "analysis.agreement",
     "write_report": "runs.reporting",
 }
 _MODULES = {

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 METHODS = {
     "annotate": "samsvae.export.annotate",
@@ -30,3 +33,29 @@ def renamed_method(owner: object, name: str) -> Any:
         f"model.{name}(...) is now {METHODS[name]}(model, ...)", DeprecationWarning, stacklevel=3
     )
     return partial(getattr(import_module(module), function), owner)
+
+
+def renamed_arguments(**names: str) -> Callable[[Function], Function]:
+    """Let a function take keyword arguments by their former names, too, given as `former="new"`.
+
+    >>> @renamed_arguments(rate="fdr")
+    ... def called(*, fdr):
+    ...     return fdr
+    >>> with warnings.catch_warnings(record=True, action="always") as notes:
+    ...     called(rate=0.1), str(notes[0].message)
+    (0.1, 'the argument rate of called is now fdr')
+    """
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def entered(*arguments: Any, **named: Any) -> Any:
+            for former, new in names.items():
+                if former in named and new not in named:
+                    named[new] = named.pop(former)
+                    message = f"the argument {former} of {function.__name__} is now {new}"
+                    warnings.warn(message, DeprecationWarning, stacklevel=2)
+            return function(*arguments, **named)
+
+        return entered  # type: ignore[return-value]
+
+    return decorate

@@ -28,10 +28,9 @@ from samsvae.benchmark.baselines import (
     NoChange,
     PerturbationMean,
 )
-from samsvae.benchmark.metrics.moments import within_batches
 from samsvae.benchmark.metrics.observed import Observed
 from samsvae.benchmark.metrics.registry import METRICS
-from samsvae.data.expression import expression
+from samsvae.data.expression import expression, within_batches
 
 PEARSON, MAE, DISCRIMINATION = "pearson_delta", "mae", "discrimination_score_l1"
 Scores = Callable[[Path], pd.DataFrame]

@@ -16,11 +16,18 @@ from rich.progress import track
 from samsvae.benchmark.baselines import means_of, scales_of
 from samsvae.benchmark.metrics.distances import CellPopulations
 from samsvae.benchmark.metrics.effects import interaction
-from samsvae.benchmark.metrics.moments import Control, Moments, within_batches
 from samsvae.benchmark.metrics.observed import Observation, Observed, Prediction
 from samsvae.benchmark.metrics.registry import Scored, scored
 from samsvae.benchmark.populations import PrincipalComponents
-from samsvae.data.expression import Expression, control_cells, expression, training_cells
+from samsvae.data.expression import (
+    Control,
+    Expression,
+    Moments,
+    control_cells,
+    expression,
+    training_cells,
+    within_batches,
+)
 from samsvae.data.names import SPLITS
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, unknown

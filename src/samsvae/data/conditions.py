@@ -252,8 +252,12 @@ def parts_matrix(
            [0., 1.]])
     """
     position = {name: i for i, name in enumerate(columns)}
-    parts = [parser.read(name, position.keys()) for name in conditions]
-    written_parts = [[parser.write({name: dose}) for name, dose in one.items()] for one in parts]
-    indices = np.array([position[name] for one in written_parts for name in one], np.int64)
-    indptr = np.cumsum([0, *map(len, written_parts)])
+    names = {*columns, *(name.rpartition("@")[0] for name in columns if "@" in name)}
+    received = [parser.read(condition, names) for condition in conditions]
+    parts = [[parser.write({name: dose}) for name, dose in one.items()] for one in received]
+    missing = [part for some in parts for part in some if part not in position]
+    if missing:
+        raise unknown("single condition", missing[0], columns)
+    indices = np.array([position[part] for some in parts for part in some], np.int64)
+    indptr = np.cumsum([0, *map(len, parts)])
     return sp.csr_matrix((np.ones(len(indices)), indices, indptr), (len(parts), len(columns)))

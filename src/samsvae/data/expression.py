@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -278,3 +278,147 @@ def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
         raise InputError("the screen has no control cells to compare with")
     in_split = control & scored
     return in_split if in_split.any() else control
+
+
+_MAX_SUMS = 2**25
+"""Sums (of a group in a batch, and a gene) that are held in memory at once."""
+
+
+class Moments(NamedTuple):
+    """Sums over the cells of groups, from which means, variances and tests are computed."""
+
+    n_cells: np.ndarray
+    """`group`; where cells have weights, the sum of these."""
+    total: np.ndarray
+    """`group gene`: sum over the cells."""
+    square: np.ndarray
+    """`group gene`: sum of squares."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """`group gene`; NaN for an empty group."""
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            mean: np.ndarray = self.total / self.n_cells[:, None]
+        return mean
+
+    @property
+    def variance(self) -> np.ndarray:
+        """`group gene`, with n - 1; NaN for a group of fewer than two cells."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variance: np.ndarray = self.squares / (self.n_cells[:, None] - 1)
+        return variance
+
+    @property
+    def squares(self) -> np.ndarray:
+        """`group gene`: sum of squared deviations from the mean; NaN for an empty group."""
+        with np.errstate(invalid="ignore"):
+            squares = self.square - self.total**2 / self.n_cells[:, None]
+        # What cancels to less than rounding is 0: a gene that is the same in all cells.
+        return np.where(squares <= 1e-12 * self.square, 0 * squares, squares)
+
+
+def group_moments(values: Expression, group: np.ndarray, n_groups: int) -> Moments:
+    """Return the sums over the cells of each group; of group -1, over none."""
+    return Moments(_n_cells(values, group, shape=(n_groups,)), *values.sums(group, n_groups))
+
+
+def _n_cells(values: Expression, *groups: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the number (or weight) of cells in each group, or in each crossing of groups."""
+    in_group = np.all([group >= 0 for group in groups], axis=0)
+    at = np.ravel_multi_index([group[in_group] for group in groups], shape)
+    weight = None if values.weight is None else values.weight[in_group]
+    n_cells: np.ndarray = np.bincount(at, weight, minlength=int(np.prod(shape)))
+    return n_cells.reshape(shape)
+
+
+class Control(NamedTuple):
+    """Control cells as each group is compared with them: in its batches, weighted as its cells are.
+
+    Means and sums are over batches with control cells alone.
+    """
+
+    n_batches: np.ndarray
+    """`group`: batches that it has cells in."""
+    n_cells: np.ndarray
+    """`group`: control cells in these."""
+    mean: np.ndarray
+    """`group gene`: mean over batches of control's mean, weighted by the group's cells."""
+    squares: np.ndarray
+    """`group gene`: sum of squared deviations of control cells from the mean of their batch."""
+    inverse: np.ndarray
+    """`group`: sum over batches of weight^2 / control cells: 1 / n, were there one batch."""
+
+
+def within_batches(
+    values: Expression, group: np.ndarray, control: np.ndarray, batch: np.ndarray, n_groups: int
+) -> tuple[Moments, Control, Moments]:
+    """Return the sums over the cells of each group, their control, and sums over all other cells.
+
+    As `differences_from_control`, with variances: cells in batches without control cells are left
+    out, and the squares of the first sums are about the group's means by batch.
+
+    Parameters
+    ----------
+    values
+        Of the cells.
+    group
+        `cell`: which group; -1: none.
+    control
+        `cell`: which are control.
+    batch
+        `cell`.
+    n_groups
+        Number of groups.
+    """
+    n_batches = int(batch.max(initial=0)) + 1
+    of_batch = group_moments(values, np.where(control, batch, -1), n_batches)
+    if n_batches == 1:
+        sums = group_moments(values, group, n_groups)
+        same = np.zeros(n_groups, int)
+        with np.errstate(divide="ignore"):
+            inverse = 1 / of_batch.n_cells[same]
+        n_cells, mean, squares = of_batch.n_cells[same], of_batch.mean[same], of_batch.squares[same]
+        compared = Control(np.ones(n_groups, int), n_cells, mean, squares, inverse)
+        return sums, compared, _all_others(sums, of_batch)
+    group = np.where(of_batch.n_cells[batch] > 0, group, -1)
+    n_cells = _n_cells(values, group, batch, shape=(n_groups, n_batches))
+    sums, present = group_moments(values, group, n_groups), n_cells > 0
+    squares = np.zeros_like(sums.total)
+    for batches in _batches_at_once(present, max(1, _MAX_SUMS // sums.total.shape[1])):
+        rows = np.flatnonzero(np.isin(batch, batches) & (group >= 0))
+        pairs, place = np.unique(group[rows] * n_batches + batch[rows], return_inverse=True)
+        of_pair = group_moments(values.at(rows), place, len(pairs)).squares
+        np.add.at(squares, pairs // n_batches, of_pair)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weight = n_cells / n_cells.sum(1, keepdims=True)
+        inverse = np.where(present, weight**2 / of_batch.n_cells, 0).sum(1)
+        about_mean = sums.total**2 / sums.n_cells[:, None]
+    compared = Control(
+        present.sum(1),
+        present @ of_batch.n_cells,
+        weight @ np.nan_to_num(of_batch.mean),
+        present @ np.nan_to_num(of_batch.squares),
+        inverse,
+    )
+    within = sums._replace(square=squares + np.nan_to_num(about_mean))
+    return within, compared, _all_others(sums, of_batch)
+
+
+def _batches_at_once(present: np.ndarray, n_max: int) -> Iterator[np.ndarray]:
+    """Yield batches with at most so many groups in all, or one batch: each is one pass over cells.
+
+    `present` says which groups have cells in them, `group batch`.
+    """
+    ends = np.cumsum(present.sum(0))
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + n_max, side="right")))
+        yield np.arange(first, last)
+        first = last
+
+
+def _all_others(sums: Moments, control: Moments) -> Moments:
+    """Return, for each group, the sums over the cells of all others and of control."""
+    pairs = zip(sums, control, strict=True)
+    return Moments(*(a.sum(0, keepdims=True) + b.sum(0, keepdims=True) - a for a, b in pairs))

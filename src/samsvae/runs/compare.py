@@ -31,7 +31,7 @@ import numpy as np
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator
-from samsvae.analysis.stability import stability as agreement_of
+from samsvae.analysis.agreement import stability as agreement_of
 from samsvae.runs.findings import SHOWN, scores_of
 from samsvae.runs.jobs import Fit
 from samsvae.runs.reporting import write

@@ -18,7 +18,7 @@ from samsvae.estimators import Estimator
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.analysis.differential_expression import differential_expression
 from samsvae.analysis.discoveries import discoveries
-from samsvae.analysis.enrichment import most_similar
+from samsvae.analysis.discoveries import most_similar
 from samsvae.types import ALL_CONDITIONS
 from samsvae.benchmark.tasks import DUPLICATE
 from samsvae.analysis.sgrnas import sgrnas

@@ -132,8 +132,12 @@ class Experiment:
         (300, 2, 20)
         """
         check_range("scale", scale, low=0, high=1)
-        if scale in (0, 1):
-            check_range("scale", scale, low=0.5, high=1)
+        if scale == 0:
+            raise InputError(
+                "scale is 0, which leaves nothing of the experiment: expected a share above 0, at "
+                "most 1"
+            )
+        if scale == 1:
             return self
 
         def share(what: str, number: int) -> int:

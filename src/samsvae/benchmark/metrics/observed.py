@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtr
 from scipy.stats import false_discovery_control
 
 from samsvae.benchmark.metrics.distances import CellPopulations
-from samsvae.benchmark.metrics.moments import Control, Moments, error_within, pooled_error, welch
+from samsvae.data.expression import Control, Moments
 
 N_TOP = 20
 """Genes of a condition with the largest observed effects, which the `top20` metrics score."""
@@ -126,6 +127,50 @@ def significant(p_values: np.ndarray, fdr: float = 0.05) -> np.ndarray:
         return np.zeros(p_values.shape, bool)
     passing: np.ndarray = false_discovery_control(p_values, axis=1) <= fdr
     return passing
+
+
+def error_within(sums: Moments, control: Control) -> np.ndarray:
+    """Return the standard error of a difference from control, `group gene`; see `pooled_error`."""
+    n, m = sums.n_cells, control.n_cells
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = (sums.squares + control.squares) / (n + m - 2 * control.n_batches)[:, None]
+        error: np.ndarray = np.sqrt(variance * (1 / n + control.inverse)[:, None])
+    return error
+
+
+def pooled_error(a: Moments, b: Moments) -> np.ndarray:
+    """Return the standard error of a difference of means, `group gene`, one variance for both.
+
+    Counts are sparse: a gene may well be 0 in all cells of a small group. By that group's own
+    variance it would be known without error; the other group's cells tell better.
+    """
+    n, m = a.n_cells[:, None], b.n_cells[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = (a.squares + b.squares) / (n + m - 2)
+        error: np.ndarray = np.sqrt(variance * (1 / n + 1 / m))
+    return error
+
+
+def welch(a: Moments, b: Control) -> tuple[np.ndarray, np.ndarray]:
+    """Return Welch's t of a difference from control, and its two-sided p value, `group gene`.
+
+    The variance of a is taken to be at least that of b, the larger group, control: else every gene
+    that is 0 in all of few cells is significant (of 20 control cells of Papalexi et al. against the
+    others, 84 of 299 genes at a false discovery rate of 5 %; so, none). A gene that varies in
+    neither group has t 0 and p 1; so has a group of fewer than two cells.
+    """
+    free_a, free_b = ((x.n_cells - b.n_batches)[:, None] for x in (a, b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance_a, variance_b = a.squares / free_a, b.squares / free_b
+        part_a = np.maximum(variance_a, variance_b) / a.n_cells[:, None]
+        part_b = variance_b * b.inverse[:, None]
+        square = part_a + part_b
+        t = (a.mean - b.mean) / np.sqrt(square)
+        freedom = square**2 / (part_a**2 / free_a + part_b**2 / free_b)
+    usable = np.isfinite(t) & np.isfinite(freedom)
+    t = np.where(usable, t, 0.0)
+    p = np.where(usable, 2 * stdtr(np.where(usable, freedom, 1.0), -np.abs(t)), 1.0)
+    return t, p
 
 
 class Intervals(NamedTuple):
