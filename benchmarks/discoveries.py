@@ -30,7 +30,7 @@ from scipy.stats import false_discovery_control, mannwhitneyu, ttest_ind
 
 import samsvae
 from misspecified import Case, screen
-from samsvae.benchmark.predictor import Predictor
+from samsvae.benchmark.predictions import Predictor
 from samsvae.data.expression import expression
 
 KINDS = ("mixed", "programs")

@@ -93,17 +93,17 @@ def reading(path: Path, n_batches: int = 320) -> pd.DataFrame:
     """Return how fast batches of 512 are read: by us, and by scdataset, where it is installed."""
     import torch
 
-    from samsvae.data.files.anndata_files import StoredRows
-    from samsvae.data.order import BLOCK, WINDOW, BlockOrder
-    from samsvae.data.source import AheadSource, StoredCounts
+    from samsvae.data.files.anndata_files import StoredMatrix
+    from samsvae.data.source import PrefetchedSource, StoredCounts
+    from samsvae.train.order import BLOCK, WINDOW, BlockOrder
 
     torch.set_num_threads(1)
     ways = {}
     with h5py.File(path) as file:
         n_cells, n_genes = (int(n) for n in file["X"].attrs["shape"])
-        counts = StoredCounts(StoredRows(file["X"], (n_cells, n_genes), "X"), "X", counts=True)
+        counts = StoredCounts(StoredMatrix(file["X"], (n_cells, n_genes), "X"), counts=True)
     order = BlockOrder(n_cells, 0)
-    source = AheadSource(counts, order.windows(0, 512))
+    source = PrefetchedSource(counts, order.windows(0, 512))
     ways["samsvae"] = (source.rows(order.of_step(i, 512)) for i in range(n_batches))
     try:
         from scdataset import BlockShuffling, scDataset
@@ -175,8 +175,8 @@ def ordered(path: Path, out: Path) -> None:
 def mixing(path: Path, seeds: range, n_steps: int) -> pd.DataFrame:
     """Return the validation ELBO after the same steps, by how cells are mixed."""
     import samsvae
-    from samsvae.data.order import BlockOrder, EpochOrder
     from samsvae.train import loop
+    from samsvae.train.order import BlockOrder, EpochOrder
 
     screen = samsvae.Screen.open(path, split_key="split")
     n = len(screen.train)

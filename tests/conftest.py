@@ -16,8 +16,16 @@ import samsvae
 from helpers.command_line import Call, Done
 from helpers.screens import SMALL, make_adata, read
 from samsvae import __main__ as command_line
+from samsvae.data.files import probe
 
 torch.set_num_threads(1)  # the shapes here are tiny: more threads only wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_note_in_the_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Note the files of tests in a folder of theirs, not in the user's cache."""
+    folder = tmp_path_factory.mktemp("hdf5")
+    probe._note_of = lambda identity: folder / identity
 
 
 @pytest.fixture

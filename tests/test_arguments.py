@@ -161,3 +161,20 @@ def test_a_column_twice() -> None:
     adata.obs = pd.concat([adata.obs, adata.obs], axis=1)
     with pytest.raises(InputError, match=r"adata\.obs has several columns 'perturbation'"):
         Screen.from_anndata(adata)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: samsvae.differential_expression(s, scale="logg"), "no scale 'logg'.*'log'"),
+        (lambda s: samsvae.sgrnas(s, scale="Log"), "no scale 'Log'.*'log'"),
+        (lambda _: datasets.simulated_screen(decoder="x"), "no decoder 'x': .*'programs'"),
+        (lambda s: samsvae.ate_pearson(pd.DataFrame(), s, scale="lgo"), "no scale 'lgo'"),
+        (lambda s: samsvae.evaluate([], s, scale="log", basal="contrl"), "'control'"),
+    ],
+)
+def test_a_value_that_is_not_among_the_choices_names_the_nearest(
+    call: Callable[[Screen], Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        call(read(make_adata()))

@@ -17,10 +17,10 @@ from anndata import AnnData
 import samsvae
 from helpers.findings import findings
 from samsvae import Screen
-from samsvae.analysis.enrichment import most_similar
-from samsvae.benchmark.heldout import subjects
+from samsvae.analysis.discoveries import most_similar
 from samsvae.benchmark.metrics.registry import Scored, scored
-from samsvae.benchmark.predictions import Answers
+from samsvae.benchmark.predictions import PredictedTables
+from samsvae.benchmark.tasks import evaluation_tasks
 from samsvae.export.annotation import _displacements
 from samsvae.report.findings import Findings
 from samsvae.report.page import page
@@ -78,11 +78,11 @@ def told(model: samsvae.SAMSVAE, table: pd.DataFrame) -> Findings:
 
 def scored_on_train(screen: Screen) -> dict[str, Scored]:
     """Score a baseline, and cells, as `samsvae.evaluate` does; it would draw conditions anew."""
-    (subject,) = subjects(screen, "log", ["train"], n_cells=3, seed=0)
+    (task,) = evaluation_tasks(screen, "log", ["train"], n_cells=3, seed=0)
     predictor = samsvae.baselines.ConditionMean(screen)
-    answers = Answers.of(predictor, subject.asked, n_draws=0, scale="log")
-    assert scored(subject.repeated(subject.cells), subject.seen())
-    return scored(answers.on(subject, predictor), subject.seen())
+    answers = PredictedTables.of(predictor, task.all_conditions, n_draws=0, scale="log")
+    assert scored(task.replicate(task.cells), task.observation())
+    return scored(answers.on(task, predictor), task.observation())
 
 
 ASKED: dict[str, Callable[[Screen, samsvae.SAMSVAE, pd.DataFrame], Any]] = {

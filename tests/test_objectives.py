@@ -19,7 +19,7 @@ from samsvae.data.loader import Loader
 from samsvae.estimators.base import Estimator
 from samsvae.model.mask import MASKS, PointBetaBernoulliMask
 from samsvae.model.vae import PerturbationVAE
-from samsvae.settings.train import OBJECTIVES, VARIABLES
+from samsvae.settings.train import VARIABLES
 from samsvae.train import validator as validation
 from samsvae.train.step import PlainStep, draw_noise
 from samsvae.train.validator import valid_elbo
@@ -244,14 +244,14 @@ def test_with_one_particle_the_importance_weighted_step_is_the_elbos(
     screen: Screen, kind: type[Estimator]
 ) -> None:
     options: dict[str, Any] = {"n_particles": 1, "closed_form_kl": False}
-    first, second = (fitted(screen, kind, objective=o, **options) for o in OBJECTIVES)
+    first, second = (fitted(screen, kind, objective=o, **options) for o in ("elbo", "iwelbo"))
     pd.testing.assert_frame_equal(numbers(first), numbers(second), check_exact=True)
     assert same(first, second)
 
 
 @pytest.mark.parametrize("kind", [SAMSVAE, CPAVAE, SVAEPlus, ConditionalVAE])
 def test_with_several_particles_it_is_above_the_elbo(screen: Screen, kind: type[Estimator]) -> None:
-    first, second = (fitted(screen, kind, objective=o, n_particles=4) for o in OBJECTIVES)
+    first, second = (fitted(screen, kind, objective=o, n_particles=4) for o in ("elbo", "iwelbo"))
     assert (second.history["objective"] > second.history["elbo"]).all()
     np.testing.assert_allclose(first.history["objective"], first.history["elbo"], rtol=1e-5)
     assert not same(first, second)

@@ -10,23 +10,24 @@ from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 if TYPE_CHECKING:
     from samsvae import baselines, datasets, export
     from samsvae.data import splits
-    from samsvae.data.normalised import counts_from_normalised
-    from samsvae.data.reading import read_h5ad
+    from samsvae.data.counts import counts_from_normalised
+    from samsvae.data.screen import read_h5ad
     from samsvae.data.screen import Screen
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
-    from samsvae.benchmark.ate_pearson import ate_pearson
+    from samsvae.benchmark.ate_pearson import ate_pearson, predictive_check
     from samsvae.analysis.differential_expression import differential_expression
-    from samsvae.analysis.discoveries import control_calibration
-    from samsvae.analysis.discoveries import discoveries
+    from samsvae.analysis.discoveries import (
+        control_calibration,
+        discoveries,
+        regulators,
+        similar,
+    )
     from samsvae.analysis.effect_posterior import EffectPosterior
-    from samsvae.analysis.enrichment import enrichment, regulators, similar
+    from samsvae.analysis.gene_sets import enrichment, pathway_score
     from samsvae.benchmark.evaluate import evaluate
-    from samsvae.analysis.pathways import pathway_score
-    from samsvae.benchmark.predictive_check import predictive_check
-    from samsvae.analysis.recovery import recovery
+    from samsvae.analysis.agreement import recovery, stability
     from samsvae.analysis.sgrnas import sgrnas
     from samsvae.analysis.combinations import combinations
-    from samsvae.analysis.stability import stability
     from samsvae.runs.reporting import write_report
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
@@ -40,25 +41,25 @@ _HOMES = {
     "SVAEPlus": "estimators",
     "load": "estimators",
     "Screen": "data.screen",
-    "counts_from_normalised": "data.normalised",
-    "read_h5ad": "data.reading",
+    "counts_from_normalised": "data.counts",
+    "read_h5ad": "data.screen",
     "TrainSettings": "settings.train",
     "ate_pearson": "benchmark.ate_pearson",
     "differential_expression": "analysis.differential_expression",
     "EffectPosterior": "analysis.effect_posterior",
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",
-    "enrichment": "analysis.enrichment",
-    "regulators": "analysis.enrichment",
-    "similar": "analysis.enrichment",
+    "enrichment": "analysis.gene_sets",
+    "regulators": "analysis.discoveries",
+    "similar": "analysis.discoveries",
     "sgrnas": "analysis.sgrnas",
     "combinations": "analysis.combinations",
     "evaluate": "benchmark.evaluate",
-    "pathway_score": "analysis.pathways",
-    "predictive_check": "benchmark.predictive_check",
+    "pathway_score": "analysis.gene_sets",
+    "predictive_check": "benchmark.ate_pearson",
     "projection": "analysis.projection",
-    "recovery": "analysis.recovery",
-    "stability": "analysis.stability",
+    "recovery": "analysis.agreement",
+    "stability": "analysis.agreement",
     "write_report": "runs.reporting",
 }
 _MODULES = {

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from importlib import import_module
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from samsvae.errors import note
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., Any])
+Kind = TypeVar("Kind")
 
 METHODS = {
     "annotate": "samsvae.export.annotate",
@@ -80,7 +80,7 @@ def renamed_options(arguments: Sequence[str]) -> list[str]:
     return current
 
 
-def takes_former_settings(kind: type[Result]) -> type[Result]:
+def takes_former_settings(kind: type[Kind]) -> type[Kind]:
     """Let a class be made with settings by their former names."""
     plain: Callable[..., None] = kind.__init__
 
@@ -92,21 +92,27 @@ def takes_former_settings(kind: type[Result]) -> type[Result]:
     return kind
 
 
-def renamed_arguments(
-    **names: str,
-) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Let a function be called with keyword arguments by their former names: former=current."""
+def renamed_arguments(**names: str) -> Callable[[Function], Function]:
+    """Let a function take keyword arguments by their former names, too, given as `former="new"`.
 
-    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    >>> @renamed_arguments(rate="fdr")
+    ... def called(*, fdr):
+    ...     return fdr
+    >>> with warnings.catch_warnings(record=True, action="always") as notes:
+    ...     called(rate=0.1), str(notes[0].message)
+    (0.1, 'the argument rate of called is now fdr')
+    """
+
+    def decorate(function: Function) -> Function:
         @wraps(function)
-        def call(*args: Parameters.args, **arguments: Parameters.kwargs) -> Result:
-            for former, current in names.items():
-                if former in arguments:
-                    _warn(f"the argument {former} is now {current}", stacklevel=3)
-                    arguments[current] = arguments.pop(former)
-            return function(*args, **arguments)
+        def entered(*arguments: Any, **named: Any) -> Any:
+            for former, new in names.items():
+                if former in named and new not in named:
+                    named[new] = named.pop(former)
+                    _warn(f"the argument {former} of {function.__name__} is now {new}", 3)
+            return function(*arguments, **named)
 
-        return call
+        return entered  # type: ignore[return-value]
 
     return decorate
 

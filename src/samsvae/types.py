@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # settings name a scale, and must not wait for torch to be im
 Scale = Literal["log", "normalized", "mean"]
 """The scale of effects: log2(1 + 1e4 x / sum x); 1e4 x / sum x (counts per 10,000); x itself."""
 
+ALL_CONDITIONS = "(all)"
+"""In a column of conditions (or of sgRNAs): all of them together."""
+
 SCALE_SIZE = 1e4
 """Counts that a cell's expression is scaled to, on scales "log" and "normalized"."""
 

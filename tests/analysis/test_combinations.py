@@ -14,7 +14,8 @@ from helpers.models import shaken
 from helpers.screens import make_adata, read
 from samsvae import CPAVAE, InputError, Screen
 from samsvae.analysis import combinations as module
-from samsvae.analysis.shrinkage import Shown, zero_centred
+from samsvae.analysis.mixture import ObservedEffects
+from samsvae.analysis.shrinkage import zero_centred
 from samsvae.estimators.base import Estimator
 
 GIVEN: dict[str, Any] = {"n_particles": 40, "progress": False}
@@ -44,7 +45,7 @@ def test_all_pairs_and_their_deviation(model: Estimator) -> None:
 
 def test_tables_come_one_by_one(model: Estimator, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pd.concat(samsvae.combinations(model, **GIVEN), ignore_index=True)
-    monkeypatch.setattr(module, "_ROWS", 12)
+    monkeypatch.setattr(module, "_MAX_ROWS", 12)
     asked: list[int] = []
     effects = model.effects
 
@@ -101,8 +102,8 @@ def test_the_standard_error_is_that_of_repeated_screens() -> None:
         screen = read(adata)
         model = model or shaken(CPAVAE, screen)
         one = module._observed(model, screen, ["A+B"], "log", 0)
-        found.append(one.shown.difference[0])
-        errors.append(np.sqrt(one.shown.variance[0]))
+        found.append(one.deviation.difference[0])
+        errors.append(np.sqrt(one.deviation.variance[0]))
     ratio = np.mean(errors, 0) / np.std(found, 0)
     assert np.median(ratio) == pytest.approx(1, abs=0.15)
 
@@ -124,7 +125,7 @@ def test_zero_centred_is_the_posterior_of_its_mixture() -> None:
     rng = np.random.default_rng(0)
     effect = np.where(rng.random((40, 250)) < 0.5, 0, rng.normal(0, 2, (40, 250)))
     seen = effect + rng.normal(0, 1, effect.shape)
-    found = zero_centred(Shown(seen, np.ones_like(seen), np.full(40, 50), np.zeros(40)))
+    found = zero_centred(ObservedEffects(seen, np.ones_like(seen), np.full(40, 50), np.zeros(40)))
     density = 0.5 * norm.pdf(seen, 0, np.sqrt(5))
     about = density / (density + 0.5 * norm.pdf(seen, 0, 1))
     away = np.abs(found.mean - about * 0.8 * seen)
@@ -141,7 +142,9 @@ def test_one_that_acts_among_many_whose_errors_are_taken_to_be_too_large() -> No
     effect = np.zeros((60, 200))
     effect[3, :100] = rng.normal(0, 3, 100)
     seen = effect + rng.normal(0, 1, effect.shape)
-    found = zero_centred(Shown(seen, np.full(seen.shape, 1.2), np.full(60, 50), np.zeros(60)))
+    found = zero_centred(
+        ObservedEffects(seen, np.full(seen.shape, 1.2), np.full(60, 50), np.zeros(60))
+    )
     call = found.lfsr < 0.05
     assert call[3].sum() > 15
     assert not np.delete(call, 3, 0).any()
@@ -149,7 +152,7 @@ def test_one_that_acts_among_many_whose_errors_are_taken_to_be_too_large() -> No
 
 def test_nothing_is_called_where_nothing_is() -> None:
     seen = np.random.default_rng(1).normal(0, 1, (30, 200))
-    found = zero_centred(Shown(seen, np.ones_like(seen), np.full(30, 50), np.zeros(30)))
+    found = zero_centred(ObservedEffects(seen, np.ones_like(seen), np.full(30, 50), np.zeros(30)))
     assert (found.lfsr < 0.05).mean() < 1e-3
 
 

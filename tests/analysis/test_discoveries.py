@@ -34,7 +34,7 @@ def table(model: samsvae.SAMSVAE, screen: samsvae.Screen) -> pd.DataFrame:
 def test_one_row_per_condition_and_gene(table: pd.DataFrame, screen: samsvae.Screen) -> None:
     assert list(table.columns) == [
         *("condition", "gene", "estimate", "sd", "lower", "upper", "lfsr", "q_value"),
-        *("model", "observed", "n_cells"),
+        *("model", "observed", "n_cells", "scale"),
     ]
     assert len(table) == 4 * len(screen.genes)
     assert table["lfsr"].between(0, 1).all()
@@ -121,7 +121,7 @@ def test_it_stands_in_the_table_of_evaluation(
         assert np.isfinite(pooled["sams-vae, with data", metric]), metric
     assert "iwelbo" not in pooled["sams-vae, with data"].dropna()
     held = screen.cells[screen.split == "test"]
-    assert not posterior.remembered.isin(held).any()
+    assert not posterior.fitted_on.isin(held).any()
 
 
 def test_test_cells_do_not_enter_the_predictor(

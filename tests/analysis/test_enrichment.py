@@ -11,7 +11,7 @@ import pytest
 
 import samsvae
 from samsvae import InputError
-from samsvae.analysis.enrichment import most_similar
+from samsvae.analysis.discoveries import most_similar
 
 GENES = [f"g{i}" for i in range(30)]
 
@@ -82,7 +82,7 @@ def test_regulators_of_a_gene() -> None:
     both = pd.concat([table("A"), table("B", 1).assign(lfsr=0.001), table("C").assign(lfsr=0.4)])
     found = samsvae.regulators(both, "g3")
     assert list(found["condition"]) == ["B", "A", "C"]
-    assert list(samsvae.regulators(both, "g3", rate=0.05)["condition"]) == ["B", "A"]
+    assert list(samsvae.regulators(both, "g3", lfsr=0.05)["condition"]) == ["B", "A"]
     with pytest.raises(InputError, match="no gene 'g99'"):
         samsvae.regulators(both, "g99")
 
@@ -115,7 +115,7 @@ def test_the_most_similar_of_all_conditions_are_those_of_each() -> None:
     tables = [table(name, seed) for seed, name in enumerate("ABC")]
     tables.append(table("flat").assign(condition="flat", estimate=0.0))
     together = pd.concat(tables, ignore_index=True)
-    found = most_similar(together, n_most=2)
+    found = most_similar(together, n_max=2)
     for name in "ABC":
         own = samsvae.similar(together, name)
         own = own[own["condition"] != "flat"]

@@ -63,7 +63,7 @@ def test_hardly_an_effect_of_an_sgrna_is_called(
 
 def test_no_gene_has_a_regulator(table: pd.DataFrame, screen: SimulatedScreen) -> None:
     for gene in screen.genes:
-        assert samsvae.regulators(table, gene, rate=0.05).empty, gene
+        assert samsvae.regulators(table, gene, lfsr=0.05).empty, gene
 
 
 def test_no_perturbations_share_genes(table: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ from helpers.messages import fails
 from helpers.models import TINY, Kind, Stub
 from helpers.screens import make_adata, read
 from samsvae import CPAVAE, ConditionalVAE
-from samsvae.analysis.pathways import pathway_score, read_gmt
+from samsvae.analysis.gene_sets import pathway_score, read_gmt
 from samsvae.estimators import ESTIMATORS
 
 PERTURBATIONS = [f"P{i:02d}" for i in range(40)]

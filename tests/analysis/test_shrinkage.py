@@ -9,38 +9,38 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from samsvae.analysis.shrinkage import (
+from samsvae.analysis.mixture import (
     GRID,
     EffectPrior,
-    Predicted,
-    Shown,
-    Trust,
+    ObservedEffects,
+    PredictedEffects,
+    Reliability,
     below,
-    fitted_prior,
     quantile,
-    rank_one,
-    slopes,
 )
+from samsvae.analysis.shrinkage import fitted_prior, rank_one, slopes
 
 N_COMPONENTS = 1 + 2 * len(GRID)
 
 
-def alone(component: int, *, slope: float = 1.0, inflation: float = 1.0) -> EffectPrior:
+def alone(component: int, *, slope: float = 1.0, noise_inflation: float = 1.0) -> EffectPrior:
     """Return a prior of one component, for one condition of three genes."""
     weight = np.full(N_COMPONENTS, -60.0)
     weight[component] = 0
-    trust = Trust(np.ones(1), np.ones(1), np.zeros(1), np.full((1, 3), 0.5))
-    return EffectPrior(weight, slope, inflation, 0.0, 1.0, np.full((1, 3), 2.0), trust)
+    reliability = Reliability(np.ones(1), np.ones(1), np.zeros(1), np.full((1, 3), 0.5))
+    return EffectPrior(weight, slope, noise_inflation, 0.0, 1.0, np.full((1, 3), 2.0), reliability)
 
 
-def shown(difference: list[float], variance: float, n: int = 10, trained_on: float = 1.0) -> Shown:
+def shown(
+    difference: list[float], variance: float, n: int = 10, trained_on: float = 1.0
+) -> ObservedEffects:
     d = np.array([difference])
-    return Shown(d, np.full(d.shape, variance), np.array([n]), np.array([trained_on]))
+    return ObservedEffects(d, np.full(d.shape, variance), np.array([n]), np.array([trained_on]))
 
 
-def predicted(effect: list[float], variance: float = 0.0) -> Predicted:
+def predicted(effect: list[float], variance: float = 0.0) -> PredictedEffects:
     m = np.array([effect])
-    return Predicted(m, np.full(m.shape, variance))
+    return PredictedEffects(m, np.full(m.shape, variance))
 
 
 D, M = [1.0, -0.5, 0.2], [2.0, 0.0, -1.0]
@@ -60,7 +60,7 @@ def test_about_zero_it_is_the_normal_posterior() -> None:
 
 def test_about_the_model_it_is_centred_there() -> None:
     """Prior N(1.5 m, 0.5 + 1.5^2 0.2) of effects, seen with variance 1.25 x 1."""
-    found = alone(8, slope=1.5, inflation=1.25).posterior(shown(D, 1.0), predicted(M, 0.2))
+    found = alone(8, slope=1.5, noise_inflation=1.25).posterior(shown(D, 1.0), predicted(M, 0.2))
     prior, noise, center = 0.5 + 1.5**2 * 0.2, 1.25, 1.5 * np.array(M)
     gain = prior / (prior + noise)
     np.testing.assert_allclose(found.mean[0], center + gain * (np.array(D) - center), atol=1e-9)
@@ -69,10 +69,10 @@ def test_about_the_model_it_is_centred_there() -> None:
 
 def test_without_cells_the_model_speaks_alone() -> None:
     none = np.full((1, 3), np.nan)
-    nothing = Shown(none, none, np.array([0]), np.array([0.0]))
+    nothing = ObservedEffects(none, none, np.array([0]), np.array([0.0]))
     weight = np.log(np.full(N_COMPONENTS, 1 / N_COMPONENTS))
     prior = alone(8)
-    mixed = EffectPrior(weight, 1.0, 1.0, -1.0, 1.0, prior.spread, prior.trust)
+    mixed = EffectPrior(weight, 1.0, 1.0, -1.0, 1.0, prior.spread, prior.reliability)
     found = mixed.posterior(nothing, predicted(M))
     np.testing.assert_allclose(found.mean[0], M, atol=1e-9)
     np.testing.assert_allclose(found.sd, np.sqrt(0.5 * np.mean(GRID)), atol=1e-9)
@@ -90,8 +90,8 @@ def test_nothing_is_sure_where_all_is_negligible() -> None:
 
 def test_an_effect_that_is_0_has_an_interval_that_is_0() -> None:
     prior = alone(0)
-    trust = prior.trust._replace(spread=np.zeros((1, 3)))
-    found = replace(prior, trust=trust).posterior(shown(D, 1.0), predicted(M))
+    reliability = prior.reliability._replace(spread=np.zeros((1, 3)))
+    found = replace(prior, reliability=reliability).posterior(shown(D, 1.0), predicted(M))
     for values in (found.lower, found.upper):
         np.testing.assert_array_equal(values, 0)
     np.testing.assert_allclose(found.mean, 0, atol=1e-9)
@@ -109,8 +109,10 @@ def test_the_mixture_by_numerical_integration() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=N_COMPONENTS)
     weight = logits - np.log(np.exp(logits).sum())
-    trust = Trust(np.array([0.7]), np.array([0.8]), np.array([0.1]), np.full((1, 1), 0.5))
-    prior = EffectPrior(weight, 1.1, 1.3, -0.8, 0.4, np.full((1, 1), 0.3), trust)
+    reliability = Reliability(
+        np.array([0.7]), np.array([0.8]), np.array([0.1]), np.full((1, 1), 0.5)
+    )
+    prior = EffectPrior(weight, 1.1, 1.3, -0.8, 0.4, np.full((1, 1), 0.3), reliability)
     found = prior.posterior(shown([0.6], 0.2, trained_on=0.6), predicted([0.9], 0.05))
     theta = np.linspace(-6, 6, 240_001)
     w = np.exp(weight)
@@ -169,14 +171,16 @@ def test_one_condition_acts_among_many_whose_errors_are_taken_to_be_too_large() 
 def test_slopes_of_conditions_in_which_the_model_is_wrong() -> None:
     rng = np.random.default_rng(0)
     truth = np.r_[np.zeros(10), rng.normal(0.9, 0.1, 20)]
-    right, slope, doubt = slopes(truth + rng.normal(0, 0.1, 30), np.full(30, 0.01))
-    assert (right[:10] < 0.01).all()
-    assert (right[10:] > 0.99).all()
+    prob, slope, variance = slopes(truth + rng.normal(0, 0.1, 30), np.full(30, 0.01))
+    assert (prob[:10] < 0.01).all()
+    assert (prob[10:] > 0.99).all()
     np.testing.assert_allclose(slope[10:], truth[10:], atol=0.35)
-    assert (doubt[10:] < 0.01).all()
+    assert (variance[10:] < 0.01).all()
 
 
-def planted(seed: int, *, slope: float) -> tuple[Shown, Shown, Shown, Predicted, np.ndarray]:
+def planted(
+    seed: int, *, slope: float
+) -> tuple[ObservedEffects, ObservedEffects, ObservedEffects, PredictedEffects, np.ndarray]:
     """Return what two sets of cells show of planted effects, both together, and a model's word."""
     rng = np.random.default_rng(seed)
     shape = (24, 300)
@@ -186,10 +190,10 @@ def planted(seed: int, *, slope: float) -> tuple[Shown, Shown, Shown, Predicted,
     sets = []
     for variance in (0.05, 0.2):
         d = theta + rng.normal(0, variance**0.5, shape)
-        sets.append(Shown(d, np.full(shape, variance), np.full(24, 50), np.ones(24)))
+        sets.append(ObservedEffects(d, np.full(shape, variance), np.full(24, 50), np.ones(24)))
     joint = (sets[0].difference * 4 + sets[1].difference) / 5
-    both = Shown(joint, np.full(shape, 0.04), np.full(24, 62), np.full(24, 0.8))
-    return *sets, both, Predicted(model, np.zeros(shape)), theta
+    both = ObservedEffects(joint, np.full(shape, 0.04), np.full(24, 62), np.full(24, 0.8))
+    return *sets, both, PredictedEffects(model, np.zeros(shape)), theta
 
 
 @pytest.mark.parametrize("slope", [1.0, 2.0])
@@ -207,7 +211,7 @@ def test_a_bad_model_loses_its_weight() -> None:
     train, valid, both, model, theta = planted(1, slope=0.0)
     prior = fitted_prior(train, valid, model)
     found = prior.posterior(both, model)
-    nothing = Predicted(np.zeros_like(theta), np.zeros_like(theta))
+    nothing = PredictedEffects(np.zeros_like(theta), np.zeros_like(theta))
     without = fitted_prior(train, valid, nothing).posterior(both, nothing)
     own, other = (np.sqrt(((one.mean - theta) ** 2).mean()) for one in (found, without))
     assert own < 1.03 * other
@@ -242,15 +246,16 @@ def test_where_the_model_says_nothing_none_is_expected() -> None:
     rng = np.random.default_rng(1)
     signs = model.effect * rng.choice([-1.0, 1.0], theta.shape)
     shuffled = rng.permutation(signs.ravel()).reshape(theta.shape)
-    told, untold = (
-        fitted_prior(train, valid, Predicted(m, model.variance)).lean for m in (signs, shuffled)
+    informed, uninformed = (
+        fitted_prior(train, valid, PredictedEffects(m, model.variance)).log_odds_slope
+        for m in (signs, shuffled)
     )
-    assert told < -0.5
-    assert untold == pytest.approx(0, abs=0.2)
+    assert informed < -0.5
+    assert uninformed == pytest.approx(0, abs=0.2)
 
 
 def test_cells_that_the_model_has_not_seen_tell_all() -> None:
-    prior = alone(8, inflation=4.0)
+    prior = alone(8, noise_inflation=4.0)
     seen, unseen, half = (
         prior.posterior(shown(D, 1.0, trained_on=share), predicted(M)).sd for share in (1, 0, 0.5)
     )

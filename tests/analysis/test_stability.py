@@ -13,8 +13,7 @@ from helpers.masks import over_orders
 from helpers.messages import fails
 from helpers.models import Kind, Stub, shaken
 from helpers.screens import make_adata, read
-from samsvae import CPAVAE, ConditionalVAE
-from samsvae.analysis import stability
+from samsvae import CPAVAE, ConditionalVAE, stability
 from samsvae.estimators import ESTIMATORS
 from samsvae.estimators.base import Estimator
 
@@ -50,7 +49,7 @@ def test_a_model_in_another_order_is_the_same_model() -> None:
     sign = rng.choice([-1, 1], 4)
     embedding = first.embedding.loc[rows, latent] * sign
     second = Stub(first.probabilities.loc[rows, latent], table, embedding=embedding)
-    result = stability.stability([first, second]).iloc[0]
+    result = stability([first, second]).iloc[0]
     assert result[["first", "second"]].tolist() == [0, 1]
     assert result["n_first"] == result["n_second"] == (first.probabilities.to_numpy() > 0.5).sum()
     assert result["mask_jaccard"] == 1 > result["mask_jaccard_chance"] > 0
@@ -60,14 +59,14 @@ def test_a_model_in_another_order_is_the_same_model() -> None:
     assert result["effect_pearson_median"] == pytest.approx(1)
     third = stub(3)
     for pair, same in (([third, second], [third, first]), ([second, third], [first, third])):
-        pd.testing.assert_frame_equal(stability.stability(pair), stability.stability(same))
+        pd.testing.assert_frame_equal(stability(pair), stability(same))
 
 
 def test_models_are_compared_over_what_both_have_seen() -> None:
     first, second = stub(0), stub(1, names=[*NAMES[4:], "Q"], n_latent=5)
     second.probabilities.loc["P5"] = np.nan  # never seen in training
     second.table = second.table.drop(index=["P5", "P0+P1"])
-    result = stability.stability({"a": first, "b": second}, scale="log", n_particles=9, seed=4)
+    result = stability({"a": first, "b": second}, scale="log", n_particles=9, seed=4)
     row, both = result.iloc[0], ["P4", *NAMES[6:]]
     a, b = (one.probabilities.loc[both].to_numpy() > 0.5 for one in (first, second))
     assert row[["first", "second"]].tolist() == ["a", "b"]
@@ -83,8 +82,8 @@ def test_models_are_compared_over_what_both_have_seen() -> None:
 
 def test_conditions_are_compared_once_each_and_control_is_not() -> None:
     models = [stub(0), stub(1)]
-    once = stability.stability(models, conditions=["P0+P1", "P3"])
-    more = stability.stability(models, conditions=["control", "P1+P0", "P3", "P0+P1"])
+    once = stability(models, conditions=["P0+P1", "P3"])
+    more = stability(models, conditions=["control", "P1+P0", "P3", "P0+P1"])
     pd.testing.assert_frame_equal(once, more)
     x, y = (one.table.loc[["P0+P1", "P3"]].to_numpy().ravel() for one in models)
     assert once["effect_pearson"][0] == pytest.approx(np.corrcoef(x, y)[0, 1])
@@ -92,10 +91,10 @@ def test_conditions_are_compared_once_each_and_control_is_not() -> None:
 
 def test_every_pair_of_models_has_a_row() -> None:
     models = [stub(seed) for seed in range(4)]
-    result = stability.stability(models)
+    result = stability(models)
     pairs = result[["first", "second"]].to_numpy().tolist()
     assert pairs == [[i, j] for i in range(4) for j in range(i + 1, 4)]
-    pair = stability.stability([models[1], models[3]])
+    pair = stability([models[1], models[3]])
     pd.testing.assert_series_equal(pair.iloc[0, 2:], result.iloc[4, 2:], check_names=False)
 
 
@@ -103,14 +102,14 @@ def test_chance_permutes_perturbations() -> None:
     first, second = stub(0), stub(1)
     for one in (first, second):  # the same mask for all of them: no order can matter
         one.probabilities[:] = one.probabilities.iloc[0].to_numpy()
-    row = stability.stability([first, second]).iloc[0]
+    row = stability([first, second]).iloc[0]
     assert row["mask_jaccard_chance"] == pytest.approx(row["mask_jaccard"])
     many = [f"P{i}" for i in range(200)]
-    independent = stability.stability([stub(0, names=many), stub(1, names=many)]).iloc[0]
+    independent = stability([stub(0, names=many), stub(1, names=many)]).iloc[0]
     assert independent["mask_jaccard_chance"] == pytest.approx(
         independent["mask_jaccard"], abs=0.03
     )
-    lone = stability.stability([stub(2, names=["P0"]), stub(3, names=["P0"])]).iloc[0]
+    lone = stability([stub(2, names=["P0"]), stub(3, names=["P0"])]).iloc[0]
     assert lone["mask_jaccard_chance"] == lone["mask_jaccard"]
 
 
@@ -118,7 +117,7 @@ def test_chance_permutes_perturbations() -> None:
 def test_stability_of_the_family(family: dict[Kind, list[Estimator]], kind: Kind) -> None:
     models = family[kind]
     options = {"n_particles": 20, "seed": 2, "progress": False}
-    row = stability.stability(models, **options).iloc[0]
+    row = stability(models, **options).iloc[0]
     x, y = (model.effects(n_draws=0, **options).X for model in models)
     assert row["effect_pearson"] == pytest.approx(np.corrcoef(x.ravel(), y.ravel())[0, 1], rel=1e-4)
     if kind is ConditionalVAE:
@@ -132,7 +131,7 @@ def test_stability_of_the_family(family: dict[Kind, list[Estimator]], kind: Kind
 
 
 def test_what_cannot_be_compared() -> None:
-    first, ask = stub(0), stability.stability
+    first, ask = stub(0), stability
     fails(lambda: ask([first]), "^got 1 models to compare, expected at least two: train another")
     fails(lambda: ask({}), "^got 0 models to compare")
     other = stub(1)
@@ -174,7 +173,7 @@ def test_states_are_compared_axis_by_axis_and_rotated() -> None:
     permuted.states = np.hstack([unused, -states[:, [2, 0, 1]] + 5])
     turned.states = states @ q
     screen = read(make_adata())
-    table = stability.stability([first, permuted, turned], screen=screen)
+    table = stability([first, permuted, turned], screen=screen)
     same, other = table.iloc[0], table.iloc[1]
     assert same["state_agreement"] == pytest.approx(1)
     assert same["state_agreement_rotated"] == pytest.approx(1)
@@ -184,4 +183,4 @@ def test_states_are_compared_axis_by_axis_and_rotated() -> None:
     assert other["state_agreement"] == pytest.approx(best)
     assert other["state_agreement"] < 0.95
     assert other["state_agreement_rotated"] == pytest.approx(1)
-    assert "state_agreement" not in stability.stability([first, permuted])
+    assert "state_agreement" not in stability([first, permuted])

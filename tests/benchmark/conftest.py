@@ -13,7 +13,7 @@ from helpers.scores import TINY, TRAINING, Halves, clear_adata, scored
 from helpers.screens import make_adata, read
 from samsvae import Screen
 from samsvae.benchmark.baselines import BASELINES
-from samsvae.benchmark.heldout import Subject
+from samsvae.benchmark.tasks import EvaluationTask
 from samsvae.estimators.base import Estimator
 
 
@@ -42,12 +42,12 @@ def without_posterior(whole: Screen) -> samsvae.ConditionalVAE:
 def halves(monkeypatch: pytest.MonkeyPatch) -> Iterator[Halves]:
     """Return the halves that are dealt from now on."""
     dealt: Halves = []
-    plain = Subject.halves
+    plain = EvaluationTask.halves
 
-    def kept(subject: Subject, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        dealt.append(plain(subject, rng))
+    def kept(task: EvaluationTask, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        dealt.append(plain(task, rng))
         return dealt[-1]
 
-    monkeypatch.setattr(Subject, "halves", kept)
+    monkeypatch.setattr(EvaluationTask, "halves", kept)
     yield dealt
     assert dealt

@@ -139,7 +139,7 @@ def test_what_cannot_be_answered_is_an_error(screen: Screen) -> None:
         ConditionMean(screen).effects(["A+C"])
     with pytest.raises(InputError, match="no perturbation 'Z'"):
         NoChange(screen).effects("Z")
-    with pytest.raises(InputError, match="no conditions are asked for"):
+    with pytest.raises(InputError, match="no conditions are given"):
         NoChange(screen).effects([])
     with pytest.raises(InputError, match="no scale 'lgo': the nearest is 'log'"):
         NoChange(screen).effects("A", scale="lgo")  # type: ignore[arg-type]

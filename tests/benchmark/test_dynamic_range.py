@@ -140,7 +140,7 @@ class Choosy(ConditionMean):
         return delta
 
 
-@pytest.mark.filterwarnings("ignore:choosy has no answer for")
+@pytest.mark.filterwarnings("ignore:choosy has no prediction for")
 def test_what_is_left_out_of_one_score_is_left_out_of_all_three(
     clear: Screen, halves: Halves
 ) -> None:

@@ -26,8 +26,8 @@ from samsvae.benchmark.baselines import (
     PerturbationMean,
 )
 from samsvae.benchmark.metrics.distances import median_distance, mmd
-from samsvae.benchmark.populations import Space
-from samsvae.benchmark.predictor import Predictor
+from samsvae.benchmark.populations import PrincipalComponents
+from samsvae.benchmark.predictions import Predictor, predicted_populations
 from samsvae.data.expression import expression
 from samsvae.estimators.base import Estimator
 
@@ -49,8 +49,8 @@ def wide() -> Screen:
     return screen_of()
 
 
-def space_of(screen: Screen, *, n_cells: int = 1000, seed: int = 0) -> Space:
-    return Space(screen, expression(screen), scale="log", n_cells=n_cells, seed=seed)
+def space_of(screen: Screen, *, n_cells: int = 1000, seed: int = 0) -> PrincipalComponents:
+    return PrincipalComponents(screen, expression(screen), scale="log", n_cells=n_cells, seed=seed)
 
 
 class Plain:
@@ -63,7 +63,7 @@ class Plain:
         self.center = self.logs[self.train].mean(0)
         rows = self.logs[self.train] - self.center
         self.axes = np.linalg.svd(rows, full_matrices=False)[2][:n_components].T
-        self.kernel = median_distance(self.of(self.train & (self.label == "control")))
+        self.bandwidth = median_distance(self.of(self.train & (self.label == "control")))
 
     def of(self, cells: np.ndarray) -> np.ndarray:
         projected: np.ndarray = (self.logs[cells] - self.center) @ self.axes
@@ -78,7 +78,7 @@ class Plain:
     def distances(self, ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
         return {
             "e_distance": plain_energy(ours, theirs),
-            "mmd": plain_mmd(ours, theirs, self.kernel),
+            "mmd": plain_mmd(ours, theirs, self.bandwidth),
         }
 
 
@@ -94,16 +94,18 @@ def up_to_sign(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 def test_the_components_are_those_of_training_cells(wide: Screen, plain: Plain) -> None:
     space = space_of(wide)
-    everyone = space.of(np.arange(len(wide)))
+    everyone = space.points(np.ones(len(wide), bool))
     assert everyone.shape == (len(wide), 30)
     up_to_sign(everyone, plain.of(np.ones(len(wide), bool)))
     some = np.array([7, 3, 100])
-    np.testing.assert_allclose(space.of(some), everyone[some], atol=1e-9)
+    np.testing.assert_allclose(
+        space.points(np.isin(np.arange(len(wide)), some))[some], everyone[some], atol=1e-9
+    )
 
 
 def test_components_of_few_genes() -> None:
     screen = screen_of(n_genes=6)
-    everyone = space_of(screen).of(np.arange(len(screen)))
+    everyone = space_of(screen).points(np.ones(len(screen), bool))
     assert everyone.shape == (len(screen), 5)
     up_to_sign(everyone, Plain(screen, 5).of(np.ones(len(screen), bool)))
 
@@ -123,24 +125,26 @@ def test_components_are_found_from_some_of_many_training_cells() -> None:
 
 
 def test_the_kernel_is_as_wide_as_control_cells_are_apart(wide: Screen, plain: Plain) -> None:
-    assert space_of(wide).kernel == pytest.approx(plain.kernel)
+    assert space_of(wide).bandwidth == pytest.approx(plain.bandwidth)
     few = space_of(wide, n_cells=10)
-    cells = few.some(np.flatnonzero((np.asarray(wide.split) == "train") & wide.is_control))
+    cells = few.subsample(np.flatnonzero((np.asarray(wide.split) == "train") & wide.is_control))
     assert len(cells) == 10
-    assert few.kernel == pytest.approx(median_distance(few.of(cells)))
+    assert few.bandwidth == pytest.approx(
+        median_distance(few.points(np.isin(np.arange(len(wide)), cells))[cells])
+    )
 
 
 def test_some_of_the_cells(wide: Screen) -> None:
     space = space_of(wide, n_cells=15)
     which = np.flatnonzero(np.random.default_rng(0).random(len(wide)) < 0.5)
-    chosen = space.some(which)
+    chosen = space.subsample(which)
     assert len(set(chosen)) == len(chosen) == 15
     assert set(which).issuperset(chosen)
     assert (np.diff(chosen) > 0).all()
-    np.testing.assert_array_equal(space.some(which), chosen)
-    assert set(space_of(wide, n_cells=15, seed=1).some(which)) != set(chosen)
-    assert len(space.some(which, 20)) == 20
-    for all_ in (space.some(which, 1000), space_of(wide).some(which)):
+    np.testing.assert_array_equal(space.subsample(which), chosen)
+    assert set(space_of(wide, n_cells=15, seed=1).subsample(which)) != set(chosen)
+    assert len(space.subsample(which, 20)) == 20
+    for all_ in (space.subsample(which, 1000), space_of(wide).subsample(which)):
         np.testing.assert_array_equal(all_, which)
 
 
@@ -150,7 +154,7 @@ def test_every_cell_may_be_chosen(wide: Screen) -> None:
     often = np.zeros(30)
     for seed in range(60):
         space.seed = seed
-        often[space.some(which)] += 1
+        often[space.subsample(which)] += 1
     allowed = errors(30) * np.sqrt(60 * 0.25)
     assert np.abs(often - 30).max() <= allowed
     assert often.max() < 60
@@ -205,8 +209,8 @@ def test_cells_that_a_model_simulates(wide: Screen) -> None:
         model, wide, effect_particles=50, n_draws=10, n_particles=20, **QUICK | settings
     )
     space, plain = space_of(wide, **settings), Plain(wide)
-    control = space.some(np.flatnonzero(space.train & wide.is_control))
-    plain.kernel = median_distance(plain.of(np.isin(np.arange(len(wide)), control)))
+    control = space.subsample(np.flatnonzero((np.asarray(wide.split) == "train") & wide.is_control))
+    plain.bandwidth = median_distance(plain.of(np.isin(np.arange(len(wide)), control)))
     for name in SCORED:
         drawn = dense_logs(model.simulate([name], n_cells=25, seed=3).X)
         ours = (drawn - plain.center) @ plain.axes
@@ -217,8 +221,10 @@ def test_cells_that_a_model_simulates(wide: Screen) -> None:
             assert own[name] == pytest.approx(expected, abs=1e-6)
 
 
-def predicted(space: Space, predictor: Predictor, condition: str) -> np.ndarray | None:
-    return space.predicted(predictor, [condition]).cells[0]
+def predicted(
+    space: PrincipalComponents, predictor: Predictor, condition: str
+) -> np.ndarray | None:
+    return predicted_populations(space, predictor, [condition]).cells[0]
 
 
 def norms(cells: np.ndarray | None) -> np.ndarray:
@@ -283,7 +289,7 @@ def test_real_values_of_a_model() -> None:
     model = samsvae.SAMSVAE(screen, **SMALL, likelihood="gaussian").train(
         max_steps=20, batch_size=64, progress=False
     )
-    space = Space(screen, expression(screen, "mean"), scale="mean", n_cells=9, seed=0)
+    space = PrincipalComponents(screen, expression(screen, "mean"), scale="mean", n_cells=9, seed=0)
     drawn = sp.csr_matrix(model.simulate(["A"], n_cells=9, seed=0).X)
     expected = space.components.transform(drawn)
     np.testing.assert_allclose(predicted(space, model, "A"), expected, atol=1e-6)

@@ -10,12 +10,12 @@ import pytest
 
 from helpers.scores import (
     BARE,
-    CLOUDS,
     COVERAGES,
     EFFECTS,
     INTERACTIONS,
     KEYS,
     NUMBERS,
+    POPULATIONS,
     SCORED,
     found,
     same,
@@ -36,7 +36,7 @@ from samsvae.estimators.base import Estimator
 
 
 def test_columns_and_types(table: pd.DataFrame) -> None:
-    assert table.columns.tolist() == [*KEYS, *NUMBERS]
+    assert table.columns.tolist() == [*KEYS, *NUMBERS, "scale"]
     for name in KEYS:
         assert all(isinstance(entry, str) for entry in table[name])
     assert [table[name].dtype.kind for name in NUMBERS] == ["f", "f", "f", "f", "f", "i"]
@@ -53,7 +53,7 @@ def test_one_row_per_predictor_split_condition_and_metric(table: pd.DataFrame) -
     expected = set()
     for predictor in asked:
         own = [*COVERAGES, "iwelbo"] if predictor == "sams-vae" else []
-        for metric in [*EFFECTS, *INTERACTIONS, *CLOUDS, *own]:
+        for metric in [*EFFECTS, *INTERACTIONS, *POPULATIONS, *own]:
             control = ["control"] if metric == "iwelbo" else []
             for condition in [*SCORED, *control, "(all)"]:
                 expected.add((predictor, "test", condition, metric))

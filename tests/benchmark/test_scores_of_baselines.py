@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import pearsonr
 
 import samsvae
+from helpers.observed import of_part
 from helpers.scores import (
     BARE,
     BY_HAND,
@@ -34,7 +35,6 @@ from samsvae.benchmark.baselines import (
     NoChange,
     PerturbationMean,
 )
-from samsvae.benchmark.metrics.registry import of_part
 
 # Values of baselines.
 

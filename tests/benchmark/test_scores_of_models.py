@@ -121,7 +121,8 @@ def test_a_model_meets_its_genes_by_name(trained: Estimator, whole: Screen) -> N
         var=pd.DataFrame(index=[*adata.var_names, "x", "y"]),
     )
     mixed = read(more[:, np.random.default_rng(0).permutation(14)].copy())
-    ours = scored([trained, Additive(whole)], mixed)
+    with pytest.warns(UserWarning, match="^2 genes of the data are ignored"):
+        ours = scored([trained, Additive(whole)], mixed)
     same(ours, scored([trained, Additive(whole)], whole), rtol=1e-7, atol=1e-12)
 
 

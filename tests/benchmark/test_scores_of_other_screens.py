@@ -12,10 +12,10 @@ import scipy.sparse as sp
 import samsvae
 from helpers.scores import (
     BARE,
-    CLOUDS,
     COVERAGES,
     EFFECTS,
     INTERACTIONS,
+    POPULATIONS,
     SCORED,
     TRAINING,
     Cells,
@@ -23,7 +23,7 @@ from helpers.scores import (
     in_split,
     same,
     scored,
-    subject_of,
+    task_of,
     values,
 )
 from helpers.screens import SMALL, make_adata, read
@@ -106,8 +106,8 @@ def test_a_screen_with_doses() -> None:
 
 def test_parts_are_at_the_doses_of_their_combination() -> None:
     screen = dosed(("A", "A", "B", "B+A"), "1", "0.5", "3", "3+0.5")
-    subject = subject_of(screen)
-    assert subject.combinations == {"A@0.5+B@3": ["A@0.5", "B@3"]}
+    task = task_of(screen)
+    assert task.combinations == {"A@0.5+B@3": ["A@0.5", "B@3"]}
     rows = scored(Additive(screen), screen, **BARE)
     assert values(rows, "additive", "interaction_pearson")["(all)"] == 0
 
@@ -118,7 +118,7 @@ def test_a_screen_of_real_values() -> None:
     screen = read(adata, counts=False)
     model = samsvae.SAMSVAE(screen, **SMALL, likelihood="gaussian").train(**TRAINING)
     rows = scored([model, Additive(screen)], screen, scale="mean")
-    assert {*EFFECTS, *INTERACTIONS, *CLOUDS, *COVERAGES, "iwelbo"} == set(rows["metric"])
+    assert {*EFFECTS, *INTERACTIONS, *POPULATIONS, *COVERAGES, "iwelbo"} == set(rows["metric"])
     dense, test = np.asarray(adata.X, float), in_split(screen, "test")
     cells = Cells(screen, test, dense)
     effects = Additive(screen).effects(SCORED, scale="mean").to_df()
@@ -145,7 +145,7 @@ def test_real_values_have_one_scale(n_cells: int, scale: str) -> None:
 def test_a_likelihood_without_a_library_size(whole: Screen) -> None:
     model = samsvae.SAMSVAE(whole, **SMALL, likelihood="poisson").train(**TRAINING)
     rows = scored([model, Additive(whole)], whole, scale="mean")
-    assert rows.loc[rows["metric"].isin(["mae", *CLOUDS[:1]]), "value"].notna().sum() > 10
+    assert rows.loc[rows["metric"].isin(["mae", *POPULATIONS[:1]]), "value"].notna().sum() > 10
     with pytest.raises(InputError, match="no scale for a poisson likelihood"):
         scored(model, whole)
 

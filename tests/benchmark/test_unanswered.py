@@ -23,10 +23,10 @@ from helpers.scores import (
 from helpers.screens import SMALL, make_adata, read
 from samsvae import InputError, Screen
 from samsvae.benchmark.baselines import Additive, ConditionMean, NoChange
-from samsvae.benchmark.predictions import Answers
+from samsvae.benchmark.predictions import PredictedTables
 from samsvae.estimators.base import Estimator
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* has no answer for")
+pytestmark = pytest.mark.filterwarnings("ignore:.* has no prediction for")
 
 # Conditions without an answer.
 
@@ -97,15 +97,15 @@ def test_the_iwelbo_of_conditions_that_a_model_knows_is_kept() -> None:
 
 def test_answers_are_of_the_conditions_that_a_predictor_knows(whole: Screen) -> None:
     predictor = ConditionMean(whole)
-    answers = Answers.of(predictor, ["A+C", "B", "B+C", "A"], scale="log", n_draws=0)
+    answers = PredictedTables.of(predictor, ["A+C", "B", "B+C", "A"], scale="log", n_draws=0)
     known = predictor.effects(["B", "A"])
     table = answers.table("fixed", None, ["A+C", "B", "B+C", "A"], 12).to_numpy()
     assert np.isnan(table[[0, 2]]).all()
     np.testing.assert_array_equal(table[[1, 3]], known.X)
     assert answers.effects["fixed"] is answers.effects["observed"]  # does not depend on the size
-    assert not Answers.of(predictor, ["A+C"], scale="log", n_draws=0).effects
+    assert not PredictedTables.of(predictor, ["A+C"], scale="log", n_draws=0).effects
     with pytest.raises(InputError, match="no scale 'lgo'"):
-        Answers.of(predictor, ["A"], scale="lgo", n_draws=0)
+        PredictedTables.of(predictor, ["A"], scale="lgo", n_draws=0)
 
 
 @pytest.mark.filterwarnings("default")
@@ -113,7 +113,7 @@ def test_what_has_no_answer_is_named_and_counted() -> None:
     screen = heldout("B+A", "C")
     with pytest.warns(match="perturbations that only validation or test cells have: 'C'"):
         model = samsvae.SVAEPlus(screen, **TINY).train(**TRAINING)
-    with pytest.warns(UserWarning, match="svae-plus has no answer for 2 conditions of the unseen"):
+    with pytest.warns(UserWarning, match="svae-plus has no prediction for 2 conditions"):
         table = scored([model, ConditionMean(screen), Additive(screen)], screen, **BARE)
     counts = table.attrs["n_left_out"]
     assert counts["svae-plus", "unseen"] == counts["condition-mean", "unseen"] == 2

@@ -109,7 +109,7 @@ def test_programs(run: Path, call: Call, tmp_path: Path) -> None:
 def test_combinations_are_written_part_by_part(
     run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("samsvae.analysis.combinations._ROWS", 12)
+    monkeypatch.setattr("samsvae.analysis.combinations._MAX_ROWS", 12)
     out = tmp_path / "c.csv"
     done = call(f"combinations {run} --out {out} --n-particles 20 {QUICK}")
     assert (done.code, done.errors) == (0, [])

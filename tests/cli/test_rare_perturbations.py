@@ -50,7 +50,7 @@ def test_what_a_model_cannot_answer_is_left_out_and_named(folder: Path, call: Ca
     assert call(f"train heldout.h5ad --out out --split-key split {TRAIN}").errors == []
     done = call(f"evaluate out heldout.h5ad --no-baselines {QUICK}")
     assert (done.code, done.errors) == (0, [])
-    assert any("sams-vae has no answer for 1 conditions" in note for note in done.notes)
+    assert any("sams-vae has no prediction for 1 conditions" in note for note in done.notes)
     assert any("'twice'" in note for note in done.notes)
     metrics = json.loads((folder / "out" / "metrics.json").read_text())
     assert {split: one["n_left_out"] for split, one in metrics.items()} == {"test": 0, "unseen": 1}

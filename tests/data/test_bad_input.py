@@ -16,6 +16,7 @@ from anndata import AnnData
 import samsvae
 from helpers.screens import SMALL, make_adata
 from samsvae import InputError, Screen
+from samsvae.data.alignment import align_screen
 
 Spoil = Callable[[AnnData], dict[str, Any]]
 """Spoils the data, or returns arguments: `adata`, keys of the screen, hyperparameters."""
@@ -281,7 +282,7 @@ def test_data_that_do_not_fit_a_model(adata: AnnData, spoil: Spoil, message: str
     model = Screen.from_anndata(adata, batch_key="batch").registry
     screen = screen_of({"adata": adata} | spoil(adata))
     with pytest.raises(InputError, match=message) as caught:
-        screen.matched_to(model)
+        align_screen(screen, model)
     assert "\n" not in str(caught.value)
 
 
@@ -312,9 +313,9 @@ def file_without_the_label(path: Path) -> None:
     [
         (no_file, r"no file '.*screen.h5ad': expected one of \.h5ad"),
         (Path.mkdir, "screen.h5ad' is a directory, and holds no zarr store and no matrix.mtx"),
-        (other_file, r"screen.h5ad' cannot be read as h5ad \(is it whole, .*file signature"),
-        (other_hdf5, r"screen.h5ad' cannot be read as h5ad \(is it whole, "),
-        (truncated_file, r"screen.h5ad' cannot be read as h5ad \(is it whole, .*truncated file"),
+        (other_file, r"screen.h5ad' cannot be read as h5ad \(is it complete, .*file signature"),
+        (other_hdf5, r"screen.h5ad' cannot be read as h5ad \(is it complete, "),
+        (truncated_file, r"screen.h5ad' cannot be read as h5ad \(is it complete, .*truncated file"),
         (file_without_the_label, "^no control label .* 'control': the nearest is 'ctrl'"),
     ],
 )
@@ -336,7 +337,7 @@ def test_library_sizes_are_not_guessed(adata: AnnData) -> None:
     adata.obs["total"] = np.asarray(adata.X.sum(1)).ravel() * 3
     model = Screen.from_anndata(adata, library_size_key="total").registry
     with pytest.raises(InputError, match="give library_size_key for the new data"):
-        Screen.from_anndata(adata).matched_to(model)
+        align_screen(Screen.from_anndata(adata), model)
 
 
 @pytest.mark.parametrize("kind", ["object", "complex64"])

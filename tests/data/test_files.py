@@ -99,7 +99,7 @@ def test_10x_h5(adata: AnnData, expected: Screen, tmp_path: Path, sep: str) -> N
     write_10x_h5(tmp_path / "filtered.h5", adata)
     write_labels(tmp_path / "labels.csv", adata, sep)
     given = {"labels": str(tmp_path / "labels.csv"), "split_key": "split"}
-    with pytest.warns(match="features that are no genes are left out: 2 of Antibody Capture"):
+    with pytest.warns(match="features that are not genes are left out: 2 of Antibody Capture"):
         same(Screen.open(tmp_path / "filtered.h5", **given), expected)
     write_10x_h5(tmp_path / "old.h5", adata, old=True)
     same(Screen.open(tmp_path / "old.h5", **given), expected)

@@ -1,12 +1,13 @@
-"""Files over which the HDF5 library hangs or dies: another process finds out."""
+"""Files on which the HDF5 library hangs or crashes: a child process finds out."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -32,11 +33,11 @@ def path(tmp_path: Path) -> Path:
 def walker(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Put another program in the place of the one that walks through files."""
+    """Replace the program that walks through files."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAMS[request.param])
     probe._end()
-    monkeypatch.setattr(probe, "walker", SimpleNamespace(__file__=program))
+    monkeypatch.setattr(probe, "_COMMAND", [sys.executable, str(program)])
     monkeypatch.setattr(probe, "SECONDS", 1.0)
     yield
     probe._end()
@@ -45,7 +46,7 @@ def walker(
 @pytest.mark.usefixtures("walker")
 @pytest.mark.parametrize(
     ("walker", "message"),
-    [("hangs", "did not come to an end in 1 s"), ("dies", "the HDF5 library crashes over it")],
+    [("hangs", "did not finish in 1 s"), ("dies", "the HDF5 library crashes on it")],
     indirect=["walker"],
 )
 def test_a_file_that_hangs_or_kills_is_told(message: str, path: Path) -> None:
@@ -59,15 +60,55 @@ def test_without_another_process_files_are_read(path: Path) -> None:
     assert len(samsvae.read_h5ad(path)) == 240
 
 
-def test_one_process_walks_through_all_files(path: Path) -> None:
-    for _ in range(2):
-        samsvae.read_h5ad(path)
+def test_one_process_walks_through_all_files(path: Path, tmp_path: Path) -> None:
+    paths = [shutil.copy(path, tmp_path / f"{i}.h5ad") for i in range(3)]
+    for one in paths[:2]:
+        samsvae.read_h5ad(one)
     child = probe._CHILDREN[os.getpid()]
     assert child.poll() is None
-    os.kill(child.pid, signal.SIGKILL)  # by whomever: the next file has another
+    os.kill(child.pid, signal.SIGKILL)  # by whomever: the next file gets another
     child.wait()
-    assert len(samsvae.read_h5ad(path)) == 240
+    assert len(samsvae.read_h5ad(paths[2])) == 240
     assert probe._CHILDREN[os.getpid()].pid != child.pid
+
+
+@pytest.fixture
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return the files that are walked through from now on."""
+    names: list[bytes] = []
+
+    def answer(child: object, name: bytes, seconds: float) -> bytes:
+        names.append(name)
+        return b"ok\n"
+
+    monkeypatch.setattr(probe, "_answer", answer)
+    return names
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+def test_a_file_is_walked_through_once(path: Path, walked: list, same_process: bool) -> None:
+    for _ in range(3):
+        samsvae.read_h5ad(path)
+        if not same_process:
+            probe._PASSED.clear()
+    assert walked == [os.fsencode(path)]
+
+
+def test_a_file_that_changed_is_walked_through_again(path: Path, walked: list) -> None:
+    samsvae.read_h5ad(path)
+    os.utime(path, (1, 1))
+    samsvae.read_h5ad(path)
+    assert len(walked) == 2
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(
+    path: Path, walked: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(probe, "_note_of", lambda identity: tmp_path / "file" / identity)
+    for _ in range(2):
+        assert len(samsvae.read_h5ad(path)) == 240
+    assert len(walked) == 1
 
 
 def test_what_is_only_damaged_is_told_as_before(path: Path) -> None:

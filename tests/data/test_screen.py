@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,59 +245,6 @@ def test_doses_to_anndata_and_back(adata: AnnData) -> None:
     assert Screen.from_anndata(screen.to_anndata()).perturbations == screen.perturbations
 
 
-def test_matched_to_its_own_names_is_itself(screen: Screen) -> None:
-    matched, n_ignored = screen.matched_to(screen.registry)
-    assert matched is screen
-    assert n_ignored == 0
-
-
-def test_matched_by_gene_name(adata: AnnData, screen: Screen) -> None:
-    genes = ["g11", "g5", "g0"]
-    model = Screen.from_anndata(adata[:, genes]).registry
-    matched, n_ignored = screen.matched_to(model)
-    assert n_ignored == 9
-    assert matched.registry is model
-    np.testing.assert_array_equal(matched.counts.toarray(), adata[:, genes].X)
-    np.testing.assert_array_equal(matched.library_size, adata[:, genes].X.sum(1))
-    np.testing.assert_array_equal(matched.split, screen.split)
-    assert matched.counts.has_sorted_indices
-
-
-def test_matched_library_sizes_of_a_larger_library_are_kept(adata: AnnData) -> None:
-    adata.obs["total"] = adata.X.sum(1) * 2
-    screen = Screen.from_anndata(adata, library_size_key="total")
-    model = Screen.from_anndata(adata[:, 6:], library_size_key="total").registry
-    np.testing.assert_array_equal(screen.matched_to(model)[0].library_size, adata.obs["total"])
-
-
-def test_matched_by_perturbation_name(screen: Screen) -> None:
-    model = Screen.from_anndata(make_adata(labels=("none", "A0", "C", "B", "A")), control="none")
-    some = screen[screen.condition != screen.condition_names.index("A")]
-    matched, _ = some.matched_to(model.registry)
-    assert matched.perturbations == ("A", "A0", "B", "C")
-    assert matched.conditions == ("none", "A+B", "B", "C")
-    expected = np.insert(some.dosage.toarray(), 1, 0, axis=1)
-    np.testing.assert_array_equal(matched.dosage.toarray(), expected)
-    assert list(matched.of("B+A").cells) == list(screen.of("A+B").cells)
-
-
-def test_matched_where_the_model_lacks_only_absent_perturbations(adata: AnnData) -> None:
-    known = (adata.obs["perturbation"] != "C").to_numpy()
-    model = Screen.from_anndata(adata[known]).registry
-    matched, _ = Screen.from_anndata(adata)[known].matched_to(model)
-    assert matched.perturbations == ("A", "B")
-    np.testing.assert_array_equal(matched.cells_per_perturbation, [96, 96])
-
-
-def test_matched_by_batch_name(adata: AnnData) -> None:
-    model = Screen.from_anndata(adata, batch_key="batch").registry
-    second = adata[adata.obs["batch"] == "two"]
-    matched, _ = Screen.from_anndata(second, batch_key="batch").matched_to(model)
-    np.testing.assert_array_equal(matched.batch, np.ones(len(second)))
-    without, _ = matched.matched_to(Screen.from_anndata(adata).registry)
-    assert not without.batch.any()
-
-
 def test_the_data_are_left_as_they_were(adata: AnnData) -> None:
     stored = sp.csr_matrix(adata.X)
     stored.data[::7] = 0
@@ -305,3 +253,35 @@ def test_the_data_are_left_as_they_were(adata: AnnData) -> None:
     Screen.from_anndata(adata)
     assert np.array_equal(adata.X.toarray(), before)
     assert adata.X.nnz == stored.nnz
+
+
+@pytest.fixture
+def with_symbols(adata: AnnData) -> Screen:
+    adata.var["symbol"] = [f"symbol {name}" for name in adata.var_names]
+    return Screen.from_anndata(adata, gene_key="symbol")
+
+
+@pytest.mark.parametrize("positions", [[7, 0, 11], list(range(12))[::-1]], ids=["some", "permuted"])
+def test_symbols_stay_with_their_genes(with_symbols: Screen, positions: list[int]) -> None:
+    counts = with_symbols.counts.toarray()
+    some = with_symbols.with_genes(np.array(positions))
+    assert some.genes == tuple(f"g{i}" for i in positions)
+    assert some.registry.symbols == tuple(f"symbol {gene}" for gene in some.genes)
+    assert list(some.registry.var["symbol"]) == list(some.registry.symbols)
+    assert list(some.registry.var.index) == list(some.genes)
+    for symbol, position in some.registry.position_of_target.items():
+        assert symbol.removeprefix("symbol ") == some.genes[position]
+    np.testing.assert_array_equal(some.counts.toarray(), counts[:, positions])
+    np.testing.assert_array_equal(some.library_size, counts[:, positions].sum(1))
+
+
+def test_symbols_cannot_be_left_behind(with_symbols: Screen) -> None:
+    with pytest.raises(InputError, match="there are 12 symbols for 3 genes"):
+        dataclasses.replace(with_symbols.registry, genes=("g0", "g1", "g2"))
+
+
+def test_symbols_are_written_and_read(with_symbols: Screen) -> None:
+    again = Screen.from_anndata(with_symbols.to_anndata(), gene_key="symbol")
+    assert again.registry.symbols == with_symbols.registry.symbols
+    bare = dataclasses.replace(with_symbols.registry, symbols=())
+    assert list(bare.var.columns) == []

@@ -210,7 +210,7 @@ def test_a_batch_of_the_screen_without_training_cells() -> None:
         (lambda m: m.effects(["A", "A@-1"]), "^the dosage '-1' is not a number of at least 0"),
         (lambda m: m.effects("A@high"), "^the dosage 'high' is not a number of at least 0"),
         (lambda m: m.dose_response("Z", [1]), "^no perturbation 'Z': "),
-        (lambda m: m.dose_response("A", []), "^no conditions are asked for: give one or more$"),
+        (lambda m: m.dose_response("A", []), "^no conditions are given: give one or more$"),
         (lambda m: m.dose_response("A", [-1]), "^the dosage '-1' is not a number of at least 0"),
         (lambda m: m.dose_response("A", [np.nan]), "^the dosage 'nan' is not a number"),
         (lambda m: m.dose_response("A", ["x"]), "^doses holds 'x': expected a list of number"),

@@ -16,6 +16,7 @@ import pytest
 
 import samsvae
 from helpers.exported import LN2
+from helpers.observed import per_condition
 from helpers.real_data import real_data
 from helpers.screens import make_adata
 from samsvae import Screen, export
@@ -27,9 +28,9 @@ from samsvae.benchmark.baselines import (
     NoChange,
     PerturbationMean,
 )
-from samsvae.benchmark.metrics.moments import Observed, within_batches
-from samsvae.benchmark.metrics.registry import METRICS, per_condition
-from samsvae.data.expression import expression
+from samsvae.benchmark.metrics.observed import Observed
+from samsvae.benchmark.metrics.registry import METRICS
+from samsvae.data.expression import expression, within_batches
 
 PEARSON, MAE, DISCRIMINATION = "pearson_delta", "mae", "discrimination_score_l1"
 Scores = Callable[[Path], pd.DataFrame]

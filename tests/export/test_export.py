@@ -115,7 +115,7 @@ def test_the_predictors_genes_are_scored_in_its_order(tmp_path: Path) -> None:
     adata = make_adata()
     own = Screen.from_anndata(adata[:, ["g3", "g1", "g11"]].copy(), split_key="split")
     wide = Screen.from_anndata(adata, split_key="split")
-    with pytest.warns(UserWarning, match="9 genes that the predictor lacks are left out"):
+    with pytest.warns(UserWarning, match="9 genes of the data are ignored"):
         export.cell_eval(ConditionMean(own), wide, tmp_path / "wide")
     export.cell_eval(ConditionMean(own), own, tmp_path / "own")
     for one, other in zip(files(tmp_path / "wide"), files(tmp_path / "own"), strict=True):
@@ -173,7 +173,7 @@ REFUSED: list[tuple[Callable[[Screen], Screen], dict[str, Any], str]] = [
     (without_split, {}, "the screen has no split"),
     (nothing_to_score, {}, "no condition to score: expected perturbed test cells"),
     (same, {"conditions": "control"}, "no condition to score: expected perturbed test cells"),
-    (same, {"conditions": []}, "no conditions are asked for"),
+    (same, {"conditions": []}, "no conditions are given"),
     (same, {"conditions": ["A", "Z"]}, "no perturbation 'Z'"),
     (same, {"conditions": ["A", "A+C"]}, "no test cells to compare with for 'A[+]C'"),
     (no_test_cells_of_b, {"conditions": ["B", "A"]}, "no test cells to compare with for 'B'"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
-from samsvae.benchmark.metrics.moments import Observed
+from samsvae.benchmark.metrics.observed import Observed
+from samsvae.benchmark.metrics.registry import METRICS, Metric
 
 
 def observed_of(
@@ -87,3 +89,13 @@ def of_genes(observed: Observed, genes: Sequence[int]) -> Observed:
         targets=tuple(tuple(columns.index(g) for g in targets) for targets in observed.targets),
         **arrays,
     )
+
+
+def of_part(part: str) -> list[Metric]:
+    """Return the metrics that score one part of a prediction."""
+    return [metric for metric in METRICS if metric.part == part]
+
+
+def per_condition(metric: Metric, predicted: np.ndarray, observed: Any) -> np.ndarray:
+    """Return the score of each condition, NaN where there is none."""
+    return metric.finish(metric.statistics(predicted, observed))

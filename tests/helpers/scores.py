@@ -9,10 +9,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import pearsonr
 
+from helpers.observed import of_part
 from helpers.screens import make_adata, read
 from samsvae import Screen, evaluate
-from samsvae.benchmark.heldout import Subject, subjects
-from samsvae.benchmark.metrics.registry import of_part
+from samsvae.benchmark.tasks import EvaluationTask, evaluation_tasks
 
 QUICK: dict[str, Any] = {
     "scale": "log",
@@ -24,7 +24,7 @@ QUICK: dict[str, Any] = {
     "progress": False,
 }
 BARE: dict[str, Any] = {"n_halvings": 0, "n_cells": 0}
-"""Neither a technical duplicate nor clouds."""
+"""Neither a technical replicate nor populations of cells."""
 TRAINING: dict[str, Any] = {
     "max_steps": 20,
     "batch_size": 64,
@@ -39,7 +39,7 @@ NUMBERS = ["value", "lower", "upper", "mc_se", "dynamic_range", "n_cells"]
 SINGLES, SCORED = ["A", "B", "C"], ["A", "A+B", "B", "C"]
 EFFECTS = [metric.name for metric in of_part("effects")]
 INTERACTIONS = [metric.name for metric in of_part("interactions")]
-CLOUDS = ["e_distance", "mmd"]
+POPULATIONS = ["e_distance", "mmd"]
 COVERAGES = ["coverage_50", "coverage_90"]
 CORRELATIONS = {
     "ate_pearson",
@@ -131,9 +131,9 @@ def by_hand(metric: str, predicted: Any, observed: Any) -> dict[str, float]:
 BY_HAND = ["mae", "rmse", "ate_pearson", "ate_r2"]
 
 
-def subject_of(screen: Screen, label: str = "test", *, n_cells: int = 0) -> Subject:
-    (subject,) = subjects(screen, "log", [label], n_cells=n_cells, seed=0)
-    return subject
+def task_of(screen: Screen, label: str = "test", *, n_cells: int = 0) -> EvaluationTask:
+    (task,) = evaluation_tasks(screen, "log", [label], n_cells=n_cells, seed=0)
+    return task
 
 
 Halves = list[tuple[np.ndarray, np.ndarray]]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from samsvae.data.source import dense
 from samsvae.ops import gaussian, native
-from samsvae.ops.arrays import difference_sums, standardised
+from samsvae.ops.arrays import dense_rows, difference_sums, standardised
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
@@ -122,7 +121,7 @@ def test_rows_of_a_sparse_matrix(kind: type, index: type) -> None:
     matrix.indptr = matrix.indptr.astype(np.int64)
     for rows in (rng.permutation(50)[:20], np.array([3, 3]), slice(5, 40), slice(45, 99), []):
         asked = np.asarray(rows, np.int64) if isinstance(rows, list) else rows
-        found, plain = (dense(matrix, asked, fast=fast) for fast in (True, False))
+        found, plain = (dense_rows(matrix, asked, fast=fast) for fast in (True, False))
         assert found.dtype == torch.float32
         assert torch.equal(found, plain)
         assert torch.equal(found, torch.from_numpy(matrix.toarray().astype(np.float32)[asked]))
@@ -132,7 +131,7 @@ def test_rows_that_are_not_there_are_refused() -> None:
     matrix = sp.csr_matrix(np.ones((3, 2), np.uint8))
     for rows in ([0, 3], [-1]):
         with pytest.raises(IndexError, match="of 3"):
-            dense(matrix, np.array(rows))
+            dense_rows(matrix, np.array(rows))
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (40, 1, 600)])

@@ -11,10 +11,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from samsvae.data.source import dense
 from samsvae.ops import gaussian, native
 from samsvae.ops import negative_binomial as nb
-from samsvae.ops.arrays import difference_sums, standardised
+from samsvae.ops.arrays import dense_rows, difference_sums, standardised
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="there is no C code here")
 
@@ -57,7 +56,7 @@ def draws(closed_form: bool, backward: bool) -> Callable[..., list[Tensor]]:
 
 def rows(fast: bool, values: Tensor) -> list[Tensor]:
     matrix = sp.csr_matrix(values.numpy())
-    return [dense(matrix, np.arange(len(values)), fast=fast)]
+    return [dense_rows(matrix, np.arange(len(values)), fast=fast)]
 
 
 DENSITY: Arguments = {

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from helpers.findings import GENES, HOSTILE, cells, effects, findings, inclusion, mechanisms, scores
+from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
 from samsvae.report import payload
 from samsvae.report.page import embedded, page
-from samsvae.report.payload import N_GENES, clustered
+from samsvae.report.payload import N_GENES
 from samsvae.report.scoreboard import MEANINGS, scoreboards
 from samsvae.runs.findings import SHOWN
 
@@ -131,7 +132,7 @@ def test_responders_are_told_by_perturbation_and_sgrna() -> None:
 
 
 def test_alike_rows_stand_side_by_side() -> None:
-    order = clustered(np.array([[0.0], [5.0], [0.1], [5.1]])).tolist()
+    order = average_linkage_order(np.array([[0.0], [5.0], [0.1], [5.1]])).tolist()
     assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
 
 

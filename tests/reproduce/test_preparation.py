@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from samsvae import InputError, Screen, datasets
+from samsvae.reproduce.experiments import experiment_of
 from samsvae.reproduce.figures import one_each, read_groups
-from samsvae.reproduce.prepare import PAPER, prepare
+from samsvae.reproduce.prepare import PAPER, _dispersions, prepare
 from samsvae.reproduce.standin import SHAPES, Shape, StandIn, stand_in
 from samsvae.runs.jobs import fewer_cells, read_material, write_material
 from samsvae.settings.preparation import PreparationSettings
@@ -94,11 +96,11 @@ def test_thresholds_that_leave_nothing_are_told(replogle: StandIn) -> None:
 
 def test_highly_variable_genes_are_kept_with_their_counts(norman: StandIn) -> None:
     screen = read(norman, "norman")
-    # A gene that is the same in all cells but for noise is not among them, one in two halves is.
+    # A gene with the same counts in all cells is not among them, one of a few cells is.
     counts = screen.counts.tolil()
     counts[:, 3] = 5
-    counts[: len(screen) // 2, 7] = 0
-    counts[len(screen) // 2 :, 7] = 40
+    counts[:, 7] = 0
+    counts[::100, 7] = 40
     changed = replace(screen, counts=counts.tocsr())
     prepared = prepare("norman", changed, PreparationSettings(n_genes=60))
     kept = prepared.screen
@@ -165,3 +167,33 @@ def test_the_papers_screens_are_had_from_a_file(norman: StandIn, tmp_path: Path)
     assert not screen.registry.batches  # the paper takes none
     with pytest.raises(InputError, match="n_genes is 0"):
         datasets.norman(tmp_path / "raw.h5ad", n_genes=0)
+
+
+def test_dispersions_are_those_of_scanpy() -> None:
+    """Its formula (flavor "seurat"), on counts per 10,000; the last gene has no counts."""
+    screen = datasets.simulated_screen(
+        n_perturbations=5, n_combinations=0, n_genes=400, library_size=3000, seed=0
+    )
+    counts = screen.counts.tolil()
+    counts[:, -1] = 0
+    screen = replace(screen, counts=counts.tocsr())
+    values = screen.counts.toarray().astype(float)
+    values *= 1e4 / values.sum(1, keepdims=True)
+    mean, variance = values.mean(0), values.var(0, ddof=1)
+    mean[mean == 0] = 1e-12
+    dispersion = variance / mean
+    dispersion[dispersion == 0] = np.nan
+    table = pd.DataFrame({"mean": np.log1p(mean), "dispersion": np.log(dispersion)})
+    bins = table.groupby(pd.cut(table["mean"], 20), observed=True)["dispersion"]
+    center, sd = bins.transform("mean"), bins.transform("std")
+    alone = sd.isna()
+    sd[alone], center[alone] = center[alone], 0
+    assert alone.any()
+    expected = ((table["dispersion"] - center) / sd).fillna(-np.inf)
+    np.testing.assert_allclose(_dispersions(screen, 20), expected, atol=1e-9)
+
+
+def test_an_experiment_at_scale_0_is_one_clear_error() -> None:
+    with pytest.raises(InputError, match=r"^scale is 0, which leaves nothing of"):
+        experiment_of("replogle", 0.0, {})
+    assert experiment_of("replogle", 1.0, {}).seeds == 5

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samsvae.storage.tables import read_csv, to_csv, write_csv
+from samsvae import InputError
+from samsvae.storage.tables import read_csv, to_csv, write_csv, write_table
 
 HOSTILE = [
     "NA",
@@ -75,3 +76,46 @@ def test_no_text_is_a_formula(name: str) -> None:
 def test_plain_tables_are_as_pandas_writes_them() -> None:
     table = pd.DataFrame({"gene": ["A", "B,C"], "ate": [0.25, np.nan]})
     assert to_csv(table) == table.to_csv(index=False)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("kind", [object, "string", "category"])
+def test_a_formula_beside_a_missing_value_is_guarded(
+    missing: object, kind: object, tmp_path: Path
+) -> None:
+    table = pd.DataFrame({"gene": pd.Series(["=A1", missing, "B"], dtype=kind)})
+    assert to_csv(table).splitlines()[1] == "'=A1"
+    write_csv(tmp_path / "table.csv", table)
+    back = read_csv(tmp_path / "table.csv")["gene"]
+    assert back.tolist()[::2] == ["=A1", "B"]
+    assert pd.isna(back[1])
+
+
+def test_a_formula_among_other_values_is_guarded() -> None:
+    assert to_csv(pd.DataFrame({"dose": [1.5, "=A1"]})).splitlines()[2] == "'=A1"
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@A", "\tA", "a\nb", "a\rb", "'=A"])
+def test_names_of_columns_are_guarded(name: str, tmp_path: Path) -> None:
+    table = pd.DataFrame({name: [1.5], "gene": ["A"]})
+    assert not to_csv(table).startswith(("=", "@", "\t"))
+    same(table, tmp_path / "table.csv")
+    write_table(tmp_path / "several.csv", [table, table])
+    assert read_csv(tmp_path / "several.csv").columns.tolist() == [name, "gene"]
+
+
+def test_several_tables_are_one(tmp_path: Path) -> None:
+    table = pd.DataFrame({"gene": ["=A", None], "ate": [1.0, 2.0]})
+    for suffix in (".csv", ".parquet"):
+        path = tmp_path / f"table{suffix}"
+        assert write_table(path, iter([table, table])) == 4
+        back = read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+        assert back["gene"].fillna("").tolist() == ["=A", "", "=A", ""]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_without_a_table_no_file_is_written(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"table{suffix}"
+    with pytest.raises(InputError, match="there is no table to write"):
+        write_table(path, [])
+    assert list(tmp_path.iterdir()) == []

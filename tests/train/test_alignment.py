@@ -14,7 +14,7 @@ import torch
 
 import samsvae
 from helpers.screens import SMALL, make_adata, read
-from samsvae.analysis.recovery import recovery
+from samsvae.analysis.agreement import recovery
 from samsvae.data.simulate import simulated_screen
 from samsvae.estimators.base import Estimator
 from samsvae.model.mask import MASKS, BernoulliMask, MaskPrior

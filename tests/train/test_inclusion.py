@@ -11,7 +11,7 @@ import torch
 import samsvae
 from helpers.models import shaken
 from helpers.screens import SMALL, make_adata, read
-from samsvae.analysis.recovery import recovery
+from samsvae.analysis.agreement import recovery
 from samsvae.benchmark.metrics.masks import matched_truth
 from samsvae.data.loader import Loader
 from samsvae.data.simulate import simulated_screen

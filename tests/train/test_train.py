@@ -17,12 +17,12 @@ from torch import Tensor
 import samsvae
 from helpers.screens import SMALL, make_adata
 from samsvae.data.loader import Loader
-from samsvae.data.order import EpochOrder
 from samsvae.model.mask import BernoulliMask
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native
 from samsvae.storage import tensors as files
 from samsvae.train import phases, validator
+from samsvae.train.order import EpochOrder
 from samsvae.train.phases import parameter_groups
 from samsvae.train.step import PlainStep, draw_noise
 from samsvae.train.validator import ValidElbo, valid_elbo

@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from samsvae.analysis.shrinkage import Posterior, Shown, zero_centred
-from samsvae.benchmark.metrics.moments import within_batches
-from samsvae.data.conditions import Conditions
-from samsvae.data.expression import expression, shares_of_batches
+from samsvae.analysis.mixture import ObservedEffects, Posterior
+from samsvae.analysis.shrinkage import zero_centred
+from samsvae.data.conditions import Conditions, parts_matrix
+from samsvae.data.expression import expression, shares_of_batches, within_batches
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count
 from samsvae.estimators import Estimator
 from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
-_ROWS = 500_000
-"""Of a table, about."""
+_MAX_ROWS = 500_000
+"""Of a table, approximately."""
 
 
 @checked
@@ -49,14 +49,15 @@ def combinations(
     model
         Trained.
     screen
-        Whose cells show what combinations do; by default nothing is compared.
+        Whose cells predictions are compared with, matched by gene and perturbation name; by default
+        there is no comparison.
     conditions
         Combinations such as "KLF1+CEBPA"; by default all pairs of the perturbations of the training
         cells.
     scale
-        "log", "normalized" or "mean", as in `model.effects`.
+        "log", "normalized" (counts per 10,000) or "mean", as in `model.effects`.
     library_size
-        As in `model.effects`: on scale "log" expression depends on it, and what is observed is at
+        As in `model.effects`: on scale "log" expression depends on it, and observed effects are at
         the cells' own.
     n_particles
         Of the model's effects.
@@ -68,11 +69,11 @@ def combinations(
     Returns
     -------
     Tables of a row per combination and gene: `condition`, `gene`, `predicted` (the model's ATE),
-    `mc_se` (its Monte Carlo standard error), `additive` (sum of its ATE of the parts), `deviation`.
-    With a screen besides: `n_cells`; `observed` (DE within batches) and `observed_deviation` (minus
-    the sum of the parts' DE); `interaction` and `interaction_sd` (the deviation given the
-    cells alone, see `samsvae.analysis.shrinkage`) and its `lfsr` (local false sign rate); NaN
-    where the combination, or one of its parts, has no cells.
+    `mc_se` (its Monte Carlo standard error), `additive` (sum of its ATE of the parts), `deviation`,
+    `scale`. With a screen also: `n_cells`; `observed` (DE within batches) and `observed_deviation`
+    (minus the sum of the parts' DE); `interaction` and `interaction_sd` (posterior of the deviation
+    given the cells alone, see `samsvae.analysis.shrinkage`) and its `lfsr` (local false sign rate);
+    NaN where the combination, or one of its parts, has no cells.
 
     Raises
     ------
@@ -89,30 +90,15 @@ def combinations(
     >>> tables = samsvae.combinations(model, n_particles=20, progress=False)
     >>> table = next(tables)
     >>> table["condition"].nunique(), list(table.columns)[2:]
-    (6, ['predicted', 'mc_se', 'additive', 'deviation'])
+    (6, ['predicted', 'mc_se', 'additive', 'deviation', 'scale'])
     """
     check_count("n_particles", n_particles, low=2)
     check_count("seed", seed, low=0)
-    metadata = model.metadata
     if not model.is_trained:
         raise InputError("the model is not trained: call train first")
-    names: Iterator[str] | list[str]
-    if conditions is None:
-        write = metadata.registry.parser.write
-        names = (write({a: 1.0, b: 1.0}) for a, b in pairs_of(metadata.seen, 2))
-        n_names = len(metadata.seen) * (len(metadata.seen) - 1) // 2
-    else:
-        names = metadata.asked(conditions)
-        n_names = len(names)
-        for name in names:
-            if len(model.registry.singles(name)) < 2:
-                raise InputError(
-                    f"{name!r} is not a combination: expected at least two perturbations, such as "
-                    f"{metadata.registry.parser.separator.join(metadata.seen[:2])!r}"
-                )
-        metadata.received(names)  # refuses what was never seen
+    names, n_names = _names(model, conditions)
     observed = None if screen is None else _observed(model, screen, conditions, scale, seed)
-    given = {
+    settings = {
         "scale": scale,
         "library_size": library_size,
         "n_particles": n_particles,
@@ -120,128 +106,139 @@ def combinations(
         "seed": seed,
         "progress": False,
     }
-    return _tables(model, iter(names), n_names, observed, given, progress=progress)
+    bar = Progress(disable=not progress)
+    return _tables(model, names, observed, settings, bar=bar, n_names=n_names)
+
+
+def _names(model: Estimator, conditions: Conditions | None) -> tuple[Iterator[str], int]:
+    """Return the combinations, by default all pairs, and how many these are."""
+    metadata = model.metadata
+    if conditions is None:
+        n, write = len(metadata.seen), metadata.registry.parser.write
+        pairs = (write({a: 1.0, b: 1.0}) for a, b in pairs_of(metadata.seen, 2))
+        return pairs, n * (n - 1) // 2
+    names = metadata.asked(conditions)
+    for name in names:
+        if len(model.registry.singles(name)) < 2:
+            raise InputError(
+                f"{name!r} is not a combination: expected at least two perturbations, such as "
+                f"{metadata.registry.parser.separator.join(metadata.seen[:2])!r}"
+            )
+    metadata.received(names)  # an error for perturbations never seen in training
+    return iter(names), len(names)
 
 
 def _tables(
     model: Estimator,
     names: Iterator[str],
-    n_names: int,
     observed: _Observed | None,
-    given: Mapping[str, Any],
+    settings: Mapping[str, Any],
     *,
-    progress: bool,
+    bar: Progress,
+    n_names: int,
 ) -> Iterator[pd.DataFrame]:
     genes = list(model.registry.genes)
-    together = max(1, _ROWS // len(genes))
+    n_at_once = max(1, _MAX_ROWS // len(genes))
     singles: dict[str, np.ndarray] = {}
-    with Progress(disable=not progress) as bar:
+    with bar:
         task = bar.add_task("combinations", total=n_names)
-        while some := list(islice(names, together)):
-            parts = [model.registry.singles(name) for name in some]
-            new = [p for p in dict.fromkeys(chain.from_iterable(parts)) if p not in singles]
+        while some := list(islice(names, n_at_once)):
+            parts = list(dict.fromkeys(chain.from_iterable(map(model.registry.singles, some))))
+            new = [name for name in parts if name not in singles]
             if new:
-                alone = model.effects(new, **given)
+                alone = model.effects(new, **settings)
                 singles |= dict(zip(new, np.asarray(alone.X, float), strict=True))
-            effects = model.effects(some, **given)
+            effects = model.effects(some, **settings)
             predicted = np.asarray(effects.X, float)
-            additive = np.array([sum(singles[p] for p in own) for own in parts])
+            of_parts = np.array([singles[name] for name in parts])
+            additive = parts_matrix(some, parts, model.registry.parser) @ of_parts
             columns = {
                 "predicted": predicted,
                 "mc_se": np.asarray(effects.layers["mc_se"], float),
                 "additive": additive,
                 "deviation": predicted - additive,
             }
-            stored = [model.metadata.stored(name) for name in some]
             if observed is not None:
-                columns |= observed.columns(stored, len(genes))
+                columns |= observed.columns([model.metadata.stored(name) for name in some])
+            n, n_genes = len(some), len(genes)
+            condition, gene = np.repeat(np.arange(n), n_genes), np.tile(np.arange(n_genes), n)
             yield pd.DataFrame(
                 {
-                    "condition": pd.Categorical.from_codes(
-                        np.repeat(np.arange(len(some)), len(genes)), some
-                    ),
-                    "gene": pd.Categorical.from_codes(
-                        np.tile(np.arange(len(genes)), len(some)), genes
-                    ),
+                    "condition": pd.Categorical.from_codes(condition, some),
+                    "gene": pd.Categorical.from_codes(gene, genes),
                     **{name: values.ravel() for name, values in columns.items()},
+                    "scale": pd.Categorical.from_codes(0 * gene, [settings["scale"]]),
                 }
             )
             bar.advance(task, len(some))
 
 
 class _Observed(NamedTuple):
-    """What the cells show of combinations."""
+    """Effects of combinations in the cells."""
 
     row: dict[str, int]
-    """Of each combination that has cells."""
+    """By combination that has cells."""
     effect: np.ndarray
     """`combination gene`."""
-    shown: Shown
-    """Of the deviation from the sum."""
+    deviation: ObservedEffects
+    """From the sum of the parts."""
     posterior: Posterior
+    """Of the deviation."""
 
-    def columns(self, conditions: Sequence[str], n_genes: int) -> dict[str, np.ndarray]:
-        """Return what is to stand in the table, `condition gene` each."""
+    def columns(self, conditions: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the columns of the table, `condition gene` each."""
         row = np.array([self.row.get(name, -1) for name in conditions])
-        has, known = row >= 0, self.shown.known
+        has_cells, is_observed = row >= 0, self.deviation.is_observed
 
-        def of(values: np.ndarray, *, where: np.ndarray | None = None) -> np.ndarray:
-            found = np.full((len(row), n_genes), np.nan)
-            found[has] = (values if where is None else np.where(where, values, np.nan))[row[has]]
-            return found
+        def of(values: np.ndarray) -> np.ndarray:
+            placed = np.full((len(row), values.shape[1]), np.nan)
+            placed[has_cells] = values[row[has_cells]]
+            return placed
 
-        n_cells = np.zeros((len(row), n_genes), int)
-        n_cells[has] = self.shown.n_cells[row[has], None]
+        n_cells = np.zeros((len(row), self.effect.shape[1]), int)
+        n_cells[has_cells] = self.deviation.n_cells[row[has_cells], None]
         return {
             "n_cells": n_cells,
             "observed": of(self.effect),
-            "observed_deviation": of(self.shown.difference),
-            "interaction": of(self.posterior.mean, where=known),
-            "interaction_sd": of(self.posterior.sd, where=known),
-            "lfsr": of(self.posterior.lfsr, where=known),
+            "observed_deviation": of(self.deviation.difference),
+            "interaction": of(np.where(is_observed, self.posterior.mean, np.nan)),
+            "interaction_sd": of(np.where(is_observed, self.posterior.sd, np.nan)),
+            "lfsr": of(np.where(is_observed, self.posterior.lfsr, np.nan)),
         }
 
 
 def _observed(
     model: Estimator, screen: Screen, conditions: Conditions | None, scale: Scale, seed: int
 ) -> _Observed:
-    """Return what all cells of a screen show of combinations."""
+    """Return the effects of combinations in all cells of a screen."""
     screen = model.matched(screen)
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
-    wanted = None
+    singles_of = {name: model.registry.singles(name) for name in screen.conditions}
+    names = [name for name, parts in singles_of.items() if len(parts) > 1]
     if conditions is not None:
         wanted = {model.metadata.stored(name) for name in model.metadata.asked(conditions)}
-    present = screen.conditions
-    several = [name for name in present if len(model.registry.singles(name)) > 1]
-    names = [name for name in several if wanted is None or name in wanted]
-    every = list(
-        dict.fromkeys([*names, *(p for name in names for p in model.registry.singles(name))])
-    )
-    place = {name: i for i, name in enumerate(every)}
-    position = np.array([place.get(name, -1) for name in screen.condition_names])
-    group = position[screen.condition]
-    control = screen.is_control
-    values = expression(screen, scale)
-    sums, compared, _ = within_batches(values, group, control, screen.batch, len(every))
+        names = [name for name in names if name in wanted]
+    singles = list(dict.fromkeys(part for name in names for part in singles_of[name]))
+    n, groups = len(names), [*names, *singles]
+    place = {name: i for i, name in enumerate(groups)}
+    group = np.array([place.get(name, -1) for name in screen.condition_names])[screen.condition]
+    values, control, batch = expression(screen, scale), screen.is_control, screen.batch
+    sums, compared, _ = within_batches(values, group, control, batch, len(groups))
     difference = sums.mean - compared.mean
     free = np.maximum(sums.n_cells + compared.n_cells - 2 * compared.n_batches, 1)
     variance = (sums.squares + compared.squares) / free[:, None]
     with np.errstate(divide="ignore"):
         own = variance / sums.n_cells[:, None]
-    # Control counts with what is left of its weights: once, where there is one batch.
-    n_batches = int(screen.batch.max(initial=0)) + 1
-    of_control = np.bincount(screen.batch[control], minlength=n_batches)
-    usable = np.where(of_control[screen.batch] > 0, group, -1)
-    shares = np.nan_to_num(shares_of_batches(usable, screen.batch, len(every)))
-    deviation, error = np.full((2, len(names), len(screen.genes)), np.nan)
-    for i, name in enumerate(names):
-        rows = [place[part] for part in model.registry.singles(name)]
-        deviation[i] = difference[i] - difference[rows].sum(0)
-        weight = shares[rows].sum(0) - shares[i]
-        inverse = (weight**2 / np.maximum(of_control, 1)).sum()
-        error[i] = own[i] + own[rows].sum(0) + inverse * variance[i]
-    n_cells = sums.n_cells[: len(names)]
-    shown = Shown(deviation, error, n_cells, np.zeros(len(names)))
+    # Control's weights in a combination and in its parts partly cancel: all but one, in one batch.
+    of_control = np.bincount(batch[control], minlength=int(batch.max(initial=0)) + 1)
+    usable = np.where(of_control[batch] > 0, group, -1)
+    shares = np.nan_to_num(shares_of_batches(usable, batch, len(groups)))
+    parts = parts_matrix(names, singles, model.registry.parser)
+    weight = parts @ shares[n:] - shares[:n]
+    inverse = (weight**2 / np.maximum(of_control, 1)).sum(1)
+    deviation = difference[:n] - parts @ difference[n:]
+    error = own[:n] + parts @ own[n:] + inverse[:, None] * variance[:n]
+    effects = ObservedEffects(deviation, error, sums.n_cells[:n], np.zeros(n))
     row = {name: i for i, name in enumerate(names)}
-    return _Observed(row, difference[: len(names)], shown, zero_centred(shown, seed=seed))
+    return _Observed(row, difference[:n], effects, zero_centred(effects, seed=seed))

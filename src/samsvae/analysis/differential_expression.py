@@ -52,7 +52,7 @@ def differential_expression(
     >>> table.shape, list(table.index)
     ((2, 20), ['G01', 'G02+G03'])
     """
-    asked = screen.registry.parser.asked(screen.conditions if conditions is None else conditions)
+    asked = screen.registry.parser.labels(screen.conditions if conditions is None else conditions)
     positions = {name: position_of(screen, name) for name in asked}
     names = [name for name, position in positions.items() if position > 0]  # without control
     return pd.DataFrame(

@@ -1,6 +1,7 @@
-"""Which genes each condition changes, at what error rate: the model and the data together.
+"""The table of discoveries: which genes each condition changes, at what error rate.
 
-Are error rates what they say? Control sgRNAs in the place of perturbations tell.
+And what it answers: what changes a gene, which conditions are similar, whether error rates hold for
+control sgRNAs in the place of perturbations.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import pandas as pd
 import scipy.sparse as sp
 from rich.progress import track
 
-from samsvae.analysis.effect_posterior import EffectPosterior
+from samsvae._deprecated import renamed_arguments
+from samsvae.analysis.effect_posterior import CellChoice, EffectPosterior
+from samsvae.benchmark.metrics.effects import standardised
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
@@ -32,7 +35,7 @@ def discoveries(
     conditions: Conditions | None = None,
     *,
     by: Literal["condition", "sgrna"] = "condition",
-    cells: Literal["all", "responders"] = "all",
+    cells: CellChoice = "all",
     scale: Scale = "log",
     n_particles: int = 1000,
     seed: int = 0,
@@ -40,31 +43,33 @@ def discoveries(
 ) -> pd.DataFrame:
     """Return the effect of every condition on every gene, with its local false sign rate.
 
-    The estimate is the posterior mean of the effect given both the model's prediction and what the
-    cells show, see `samsvae.analysis.shrinkage`: for weak effects the data answer, for few cells
-    the model, and for unseen combinations the model alone. How far the model is to be trusted is
-    learned on validation cells.
+    The estimate is the posterior mean of the effect given both the model's prediction and the
+    cells, see `samsvae.analysis.mixture`: close to the data where there are many cells, to the
+    model where there are few, and the model's alone for unseen combinations. Predictions are
+    weighted by how well they match validation cells.
 
     Parameters
     ----------
     model
         Trained on the screen's training cells.
     screen
-        With training and validation cells; all of its cells are observations.
+        With training and validation cells; all of its cells are observations. Matched by gene and
+        perturbation name.
     conditions
-        As `model.effects` takes them; by default all that the model has seen, but control.
+        As in `model.effects`; by default all training conditions but control.
     by
-        "condition", or "sgrna": a row for each sgRNA of a condition, by the cells of that sgRNA
-        alone (the screen is to be read with `sgrna_key`); what is learned of a condition holds for
-        each of its sgRNAs. Do they agree? `samsvae.sgrnas` tells.
+        "condition", or "sgrna": a row for each sgRNA of a condition, from the cells of that sgRNA
+        alone (read the screen with `sgrna_key`), with the prior of the condition.
+        `samsvae.sgrnas` tests whether they agree.
     cells
         "all": the effect on the cells that received a condition; "responders": on those in which it
-        acts, each cell counting as much as is probable that it responds (`model.responders`; for
-        models with `learn_responders=True`). `n_cells` is then how many are expected to.
+        acts, each cell weighted by the probability that it responds (`model.responders`; for
+        models with `learn_responders=True`). `n_cells` is then the expected number of responders.
     scale
-        "log", "normalized" or "mean", as in `model.effects`; at the cells' own library sizes.
+        "log", "normalized" (counts per 10,000) or "mean", as in `model.effects`; at the cells' own
+        library sizes.
     n_particles
-        Of the model's effects. Their Monte Carlo error is part of what the model does not know, and
+        Of the model's effects. Their Monte Carlo error is part of the model's uncertainty, and
         small beside the standard errors of cells.
     seed
         Same seed, same numbers.
@@ -73,18 +78,21 @@ def discoveries(
 
     Returns
     -------
-    One row per condition (and sgRNA: `sgrna`) and gene: `estimate`, `sd`, `lower` and `upper`
-    (90 %), `lfsr` (local false sign rate: the probability that there is no effect, or one of the
-    other sign), `q_value` (the share of such rows among all with an lfsr as small: its cumulative
-    mean), `model` (ATE),
-    `observed` (DE within batches; NaN without cells), `n_cells`. Where the model has no answer, or
-    an effect cannot be told from that of batches, the row is NaN, with an lfsr of 1.
+    One row per condition (and `sgrna`) and `gene`:
+
+    - estimate, sd, lower and upper: posterior mean, standard deviation and 90 % interval;
+    - lfsr: local false sign rate, the probability that the effect is null or of the other sign;
+    - q_value: the expected share of such errors among all rows with an lfsr as small;
+    - model: ATE; observed: DE within batches (NaN without cells); n_cells; scale.
+
+    NaN, with an lfsr of 1, where the model has no prediction or the effect is not estimable
+    (confounded with batches).
 
     Raises
     ------
     InputError
-        If the model is not trained, or there are no validation cells to learn from; if responders
-        are asked for of a model that takes all cells to respond.
+        If the model is not trained, or there are no validation cells; or if `cells` is "responders"
+        and the model has none.
 
     Examples
     --------
@@ -97,57 +105,189 @@ def discoveries(
     >>> len(table) == len(model.metadata.conditions[1:]) * len(screen.genes)
     True
     """
-    if by not in ("condition", "sgrna"):
-        raise unknown("rows by", by, ["condition", "sgrna"])
-    posterior = EffectPosterior(model, screen, cells=cells, progress=progress)
-    given = EffectSettings(scale=scale, n_particles=n_particles, seed=seed, progress=progress)
-    asked = model.metadata.asked(conditions)
-    names = [(name, "") for name in asked]
+    predictor = EffectPosterior(model, screen, cells=cells, progress=progress)
+    settings = EffectSettings(scale=scale, n_particles=n_particles, seed=seed, progress=progress)
+    names = model.metadata.asked(conditions)
+    labels = {"condition": names}
     if by == "sgrna":
-        answer, names = posterior.answer_by_sgrna(asked, given)
+        answer, pairs = predictor.answer_by_sgrna(names, settings)
+        labels = {"condition": [c for c, _ in pairs], "sgrna": [sgrna for _, sgrna in pairs]}
     else:
-        answer = posterior.answer(asked, given, np.ones(len(posterior.screen), bool))
-    n_genes = len(screen.genes)
-    found = answer.posterior
-    unexpressed = np.broadcast_to(model.metadata.unexpressed, found.mean.shape)
-    known = ~unexpressed & answer.estimable[:, None]
-    rows = {
-        "condition": _labels([name for name, _ in names], n_genes),
-        "gene": pd.Categorical.from_codes(
-            np.tile(np.arange(n_genes), len(names)), list(model.registry.genes)
-        ),
-        "estimate": np.where(unexpressed, 0, found.mean),
-        "sd": np.where(known, found.sd, np.nan),
-        "lower": np.where(known, found.lower, np.nan),
-        "upper": np.where(known, found.upper, np.nan),
-        "lfsr": np.where(known, found.lfsr, 1),
+        answer = predictor.answer(names, settings, np.ones(len(predictor.screen), bool))
+    posterior, genes = answer.posterior, list(model.registry.genes)
+    n_rows, n_genes = posterior.mean.shape
+    unexpressed = np.broadcast_to(model.metadata.unexpressed, posterior.mean.shape)
+    has_answer = ~unexpressed & answer.estimable[:, None]
+    lfsr = np.where(has_answer, posterior.lfsr, 1).ravel()
+    values = {
+        "estimate": np.where(unexpressed, 0, posterior.mean),
+        "sd": np.where(has_answer, posterior.sd, np.nan),
+        "lower": np.where(has_answer, posterior.lower, np.nan),
+        "upper": np.where(has_answer, posterior.upper, np.nan),
+        "lfsr": lfsr,
+        "q_value": _q_values(lfsr),
         "model": answer.predicted.effect,
-        "observed": answer.shown.difference,
-        "n_cells": np.repeat(answer.shown.n_cells, n_genes),
+        "observed": answer.observed.difference,
+        "n_cells": np.repeat(answer.observed.n_cells, n_genes),
     }
     table = pd.DataFrame(
-        {name: np.ravel(v) if isinstance(v, np.ndarray) else v for name, v in rows.items()}
+        {
+            **{name: _repeated(some, n_genes) for name, some in labels.items()},
+            "gene": pd.Categorical.from_codes(np.tile(np.arange(n_genes), n_rows), genes),
+            **{name: np.ravel(column) for name, column in values.items()},
+            "scale": pd.Categorical.from_codes(np.zeros(n_rows * n_genes, int), [scale]),
+        }
     )
-    order = np.argsort(table["lfsr"].to_numpy(), kind="stable")
-    q_value = np.empty(len(table))
-    q_value[order] = np.cumsum(table["lfsr"].to_numpy()[order]) / np.arange(1, len(table) + 1)
-    table.insert(7, "q_value", q_value)
     prior = answer.prior
-    if by == "sgrna":
-        table.insert(1, "sgrna", _labels([sgrna for _, sgrna in names], n_genes))
-    table.attrs |= {
-        "model_share": prior.model_share,
-        "slope": prior.slope,
-        "scale": scale,
-        "cells": cells,
-    }
+    table.attrs |= {"model_share": prior.model_share, "slope": prior.slope}
+    table.attrs |= {"scale": scale, "cells": cells}
     return table
 
 
-def _labels(names: list[str], n_genes: int) -> pd.Categorical:
-    """Return names as they stand in rows, each for all genes."""
+def _q_values(lfsr: np.ndarray) -> np.ndarray:
+    """Return the cumulative mean of local false sign rates, smallest first."""
+    order = np.argsort(lfsr, kind="stable")
+    q_value = np.empty(len(lfsr))
+    q_value[order] = np.cumsum(lfsr[order]) / np.arange(1, len(lfsr) + 1)
+    return q_value
+
+
+def _repeated(names: list[str], n_genes: int) -> pd.Categorical:
+    """Return names of rows, each for all genes."""
     codes, categories = pd.factorize(np.array(names, object))
     return pd.Categorical.from_codes(np.repeat(codes, n_genes), list(categories))
+
+
+@renamed_arguments(rate="lfsr")
+@checked
+def regulators(table: pd.DataFrame, gene: str, *, lfsr: float = 1.0) -> pd.DataFrame:
+    """Return which conditions change a gene: its rows of `samsvae.discoveries`, the surest first.
+
+    Parameters
+    ----------
+    table
+        From `samsvae.discoveries`.
+    gene
+        Its name.
+    lfsr
+        Leave out rows with a larger local false sign rate.
+
+    Raises
+    ------
+    InputError
+        If there is no such gene, or a column is missing.
+    """
+    _need(table, "gene", "estimate", "lfsr")
+    genes = table["gene"].astype(str)
+    if gene not in set(genes):
+        raise unknown("gene", gene, list(pd.unique(genes)))
+    own = table[(genes == gene) & (table["lfsr"] <= lfsr)]
+    size = own["estimate"].abs().rank(ascending=False)
+    order = own.assign(_size=size).sort_values(["lfsr", "_size"])
+    return order.drop(columns="_size").reset_index(drop=True)
+
+
+@checked
+def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """Return the correlation of other conditions' effects with those of one, the largest first.
+
+    Over genes, of the estimates of `samsvae.discoveries` in units of their posterior standard
+    deviation (as sign times log(1 + |z|), so that no single gene decides): uncertain effects count
+    little.
+
+    Parameters
+    ----------
+    table
+        From `samsvae.discoveries`, one row per condition and gene.
+    condition
+        Compared with all others.
+
+    Returns
+    -------
+    By condition: `correlation` (NaN without any effect), its standard error `se` by leaving out
+    tenths of the genes in turn (jackknife), and `n_shared`, the genes that both change (lfsr below
+    0.05) in the same direction.
+
+    Raises
+    ------
+    InputError
+        If there is no such condition, a column is missing, or the table has rows by sgRNA.
+    """
+    names, values, calls = _profiles(table)
+    if condition not in names:
+        raise unknown("condition", condition, names)
+    own = names.index(condition)
+    block = np.arange(values.shape[1]) % 10
+    parts = np.stack([_correlations(values[:, block != b], own) for b in range(10)])
+    correlations = pd.DataFrame(
+        {
+            "condition": names,
+            "correlation": _correlations(values, own),
+            "se": np.sqrt(0.9 * np.square(parts - parts.mean(0)).sum(0)),
+            "n_shared": ((calls == calls[own]) & (calls[own] != 0)).sum(1),
+        }
+    )
+    others = correlations.drop(index=own)
+    return others.sort_values("correlation", ascending=False, ignore_index=True)
+
+
+def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
+    """Return, by condition, those with the most similar effects, and their correlation.
+
+    As `similar`, of all conditions at once and without standard errors. A condition without any
+    effect is similar to none.
+
+    Parameters
+    ----------
+    table
+        From `samsvae.discoveries`.
+    n_max
+        Similar conditions of each, at most.
+    """
+    names, values, _ = _profiles(table)
+    unit = np.nan_to_num(standardised(values))
+    varies = unit.any(1)
+    neighbours = {}
+    for i, name in enumerate(names):  # never all pairs at once
+        correlation = unit @ unit[i]
+        correlation[i] = -np.inf
+        order = np.argsort(-correlation, kind="stable")[: min(n_max, len(names) - 1)]
+        neighbours[name] = [
+            (names[j], float(correlation[j])) for j in order if varies[i] and varies[j]
+        ]
+    return neighbours
+
+
+def _correlations(values: np.ndarray, own: int) -> np.ndarray:
+    """Return the correlation of each row with one of them; NaN where either is constant."""
+    unit = standardised(values)
+    correlation: np.ndarray = unit @ unit[own]
+    return correlation
+
+
+def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return conditions, and `condition gene`: log-scaled z values of effects, and signed calls."""
+    _need(table, "condition", "gene", "estimate", "sd", "lfsr")
+    if "sgrna" in table.columns:
+        raise InputError(
+            "the table has rows by sgRNA: conditions are compared in that of "
+            'samsvae.discoveries(..., by="condition")'
+        )
+    estimate, sd, lfsr = (
+        table.pivot(index="condition", columns="gene", values=name).astype(float)
+        for name in ("estimate", "sd", "lfsr")
+    )
+    z = (estimate / np.maximum(sd.fillna(np.inf), 1e-9)).fillna(0).to_numpy()
+    sign = np.sign(np.nan_to_num(estimate.to_numpy()))
+    calls = (lfsr < 0.05).to_numpy() * sign
+    return list(map(str, estimate.index)), sign * np.log1p(np.abs(z)), calls
+
+
+def _need(table: pd.DataFrame, *names: str) -> None:
+    """Raise unless a table has some columns."""
+    for name in names:
+        if name not in table.columns:
+            raise unknown("column of the table:", name, list(table.columns))
 
 
 @checked
@@ -155,19 +295,19 @@ def _labels(names: list[str], n_genes: int) -> pd.Categorical:
 def control_calibration(
     model: Estimator, screen: Screen, *, n_particles: int = 1000, **training: Any
 ) -> pd.DataFrame:
-    """Return the lfsr of effects that are known to be none: of control sgRNAs.
+    """Return the lfsr of effects that are known to be null: of control sgRNAs.
 
-    The control cells of each sgRNA in turn are taken for cells of a perturbation of its own, a
-    model with the same hyperparameters is trained on that screen, and its discoveries are asked
-    for: each call is a false one.
+    In turn, the control cells of each sgRNA are relabelled as cells of a perturbation of their own,
+    a model with the same hyperparameters is trained on that screen, and its discoveries are
+    computed: each call is a false one.
 
     Parameters
     ----------
     model
-        Whose hyperparameters are taken, trained or not.
+        With the hyperparameters, trained or not.
     screen
         Read with `sgrna_key`, with several sgRNAs among the control cells, and with training and
-        validation cells.
+        validation cells; matched by gene and perturbation name.
     n_particles
         Of the models' effects.
     **training
@@ -175,47 +315,46 @@ def control_calibration(
 
     Returns
     -------
-    One row per control sgRNA (the `condition`) and gene, as `discoveries` gives it. `share` is that
-    of these rows with an lfsr at most as small: how often a call at that rate is made of nothing.
-    A calibrated table has shares below the lfsr.
+    One row per control sgRNA (the `condition`) and gene, as in `discoveries`. `share` is the share
+    of these rows with an lfsr at most as small: the false positive rate of calls at that lfsr. In a
+    calibrated table it is below the lfsr.
 
     Raises
     ------
     InputError
         If no sgRNA is known, or the control cells have fewer than two.
     """
+    screen = model.matched(screen)
     if screen.sgrna is None:
         raise InputError("the sgRNAs of the cells are not known: read the screen with sgrna_key")
     names = sorted(set(screen.sgrna[screen.is_control].dropna()))
     if len(names) < 2:
         raise InputError(f"control cells have {len(names)} sgRNAs: expected at least two")
-    given = dict(training)
-    if model.is_trained and not {"max_steps", "max_epochs"} & given.keys():
-        given["max_steps"] = max(1, int(model.history["step"].max()))
-    shown = bool(given.get("progress", True))
+    settings = dict(training)
+    if model.is_trained and not {"max_steps", "max_epochs"} & settings.keys():
+        settings["max_steps"] = max(1, int(model.history["step"].max()))
+    progress, seed = bool(settings.get("progress", True)), int(settings.get("seed", 0))
     tables = []
-    for name in track(names, "control sgRNAs", disable=not shown):
-        pretended = _pretending(screen, name)
-        own = type(model)(pretended, **model.hyperparameters).train(**{**given, "progress": False})
-        seed = int(given.get("seed", 0))
+    for name in track(names, "control sgRNAs", disable=not progress):
+        relabelled = _relabelled(screen, name)
+        own = type(model)(relabelled, **model.hyperparameters)
+        own = own.train(**{**settings, "progress": False})
         tables.append(
-            discoveries(own, pretended, [name], n_particles=n_particles, seed=seed, progress=False)
+            discoveries(own, relabelled, [name], n_particles=n_particles, seed=seed, progress=False)
         )
     table = pd.concat(tables, ignore_index=True)
     return table.assign(share=table["lfsr"].rank(method="max") / len(table))
 
 
-def _pretending(screen: Screen, sgrna: str) -> Screen:
+def _relabelled(screen: Screen, sgrna: str) -> Screen:
     """Return a screen in which the control cells of an sgRNA are those of a perturbation."""
     registry = screen.registry
     names = tuple(sorted((*registry.perturbations, sgrna)))
-    column = names.index(sgrna)
     place = {name: i for i, name in enumerate(names)}
-    old = [place[name] for name in registry.perturbations]
     received = sp.lil_matrix((len(screen), len(names)), dtype=screen.dosage.dtype)
-    received[:, old] = screen.dosage
+    received[:, [place[name] for name in registry.perturbations]] = screen.dosage
     rows = np.flatnonzero(screen.is_control & np.asarray(screen.sgrna == sgrna))
-    received[rows, column] = 1
+    received[rows, place[sgrna]] = 1
     condition = screen.condition.copy()
     condition[rows] = len(screen.condition_names)
     return replace(

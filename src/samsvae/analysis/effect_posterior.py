@@ -1,51 +1,52 @@
-"""A predictor of effects made of a model and of what cells show."""
+"""Effects given both a model and the training and validation cells, as a predictor."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from samsvae.analysis.shrinkage import EffectPrior, Posterior, Predicted, Shown, fitted_prior
-from samsvae.benchmark.metrics.moments import within_batches
+from samsvae.analysis.mixture import EffectPrior, ObservedEffects, Posterior, PredictedEffects
+from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import Conditions
-from samsvae.data.expression import Expression, expression
+from samsvae.data.expression import Expression, expression, within_batches
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, unknown
+from samsvae.errors import InputError
 from samsvae.estimators import Estimator
 from samsvae.settings.arguments import check, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings
 from samsvae.types import SCALE_SIZE, Scale
 
-_HALF_WIDTH = 1.6448536269514722
-"""Of a central 90 % interval, in standard deviations of a normal."""
+CellChoice: TypeAlias = Literal["all", "responders"]
+_Z_90 = 1.6448536269514722
+"""Half the width of a central 90 % interval, in standard deviations of a normal."""
 _DRAWS = 40
-"""Of mask and embedding: each costs an average over basal states, and what is sought of them is but
-a variance."""
+"""Of mask and embedding: few, since each costs an average over basal states, and only a variance is
+estimated from them."""
 
 
-class Answer(NamedTuple):
-    """What is known of conditions."""
+class EffectAnswer(NamedTuple):
+    """Effects of conditions, and what they were estimated from."""
 
     posterior: Posterior
-    shown: Shown
-    predicted: Predicted
+    observed: ObservedEffects
+    predicted: PredictedEffects
     prior: EffectPrior
     estimable: np.ndarray
     """`condition`."""
 
 
-class _Learned(NamedTuple):
-    """What is learned of conditions, and what they are looked at with."""
+class _Fitted(NamedTuple):
+    """The prior of all conditions, and the data it is updated with."""
 
     place: dict[str, int]
     """By condition, its row."""
-    predicted: Predicted
+    predicted: PredictedEffects
     prior: EffectPrior
     estimable: np.ndarray
     """`condition`."""
@@ -53,15 +54,15 @@ class _Learned(NamedTuple):
     """Of all cells."""
     scale: Scale
 
-    def answer(self, rows: np.ndarray, shown: Shown) -> Answer:
-        """Return what is known, row by row, of the conditions of some rows."""
+    def answer(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
+        """Return the effects of the conditions of some rows, in their order."""
         prior, predicted = self.prior.of(rows), self.predicted.of(rows)
-        posterior = prior.posterior(shown, predicted)
-        return Answer(posterior, shown, predicted, self.prior, self.estimable[rows])
+        posterior = prior.posterior(observed, predicted)
+        return EffectAnswer(posterior, observed, predicted, self.prior, self.estimable[rows])
 
 
 class EffectPosterior:
-    """Predicts effects from a model and from what training and validation cells show.
+    """Predicts effects from a model and from the training and validation cells.
 
     A predictor as models and baselines are: `samsvae.evaluate` takes it. See `discoveries`.
 
@@ -70,20 +71,20 @@ class EffectPosterior:
     model
         Trained on the screen's training cells.
     screen
-        With training and validation cells.
+        With training and validation cells; matched by gene and perturbation name.
     cells
-        "all", or "responders": each cell counts as much as is probable that what it received acts
-        in it (all of it, of a combination), so that the effect is not diluted by cells that do not
-        respond; for models with `learn_responders=True`. A condition has then as many cells as are
-        expected to respond.
+        "all", or "responders": each cell is weighted by the probability that its perturbation acts
+        in it (all of them, for a combination), so that cells that do not respond do not dilute the
+        effect; for models with `learn_responders=True`. The number of cells of a condition is then
+        the expected number of responders.
     progress
         Show a progress bar over these cells.
 
     Raises
     ------
     InputError
-        If the model is not trained, or takes all cells to respond while these are asked for, or
-        the screen has too few validation cells.
+        If the model is not trained, or has no responders although `cells` is "responders", or the
+        screen has too few validation cells.
     """
 
     is_trained: ClassVar[bool] = True
@@ -94,13 +95,12 @@ class EffectPosterior:
         model: Estimator,
         screen: Screen,
         *,
-        cells: Literal["all", "responders"] = "all",
+        cells: CellChoice = "all",
         progress: bool = False,
     ) -> None:
         check("model", model, Estimator)
         check("screen", screen, Screen)
-        if cells not in ("all", "responders"):
-            raise unknown("cells", cells, ["all", "responders"])
+        check("cells", cells, CellChoice)
         if not model.is_trained:
             raise InputError("the model is not trained: call train first")
         self.model, self.screen = model, model.matched(screen)
@@ -116,42 +116,42 @@ class EffectPosterior:
             name: np.asarray(self.screen.split == name) for name in ("train", "valid")
         }
         self._used = self._of_split["train"] | self._of_split["valid"]
-        self._weight = _responding(model, self.screen, progress) if cells != "all" else None
+        self._weight = _response_weights(model, self.screen, progress) if cells != "all" else None
 
     @staticmethod
     def learns_from(screen: Screen) -> bool:
-        """Whether a screen has what is needed.
+        """Whether a screen has enough training and validation cells.
 
-        That is a condition with two training and two validation cells, each beside control cells
-        of their batches: of one cell the standard error is not known.
+        That is a condition with two of each, in batches with control cells: the standard error of
+        one cell cannot be estimated.
         """
         if screen.split is None:
             return False
-        enough = np.ones(len(screen.condition_names), bool)
+        is_enough = np.ones(len(screen.condition_names), bool)
         for name in ("train", "valid"):
             cells = np.asarray(screen.split == name)
-            beside = np.isin(screen.batch, screen.batch[cells & screen.is_control])
-            compared = cells & beside & ~screen.is_control
-            enough &= np.bincount(screen.condition[compared], minlength=len(enough)) > 1
-        return bool(enough.any())
+            has_control = np.isin(screen.batch, screen.batch[cells & screen.is_control])
+            compared = cells & has_control & ~screen.is_control
+            is_enough &= np.bincount(screen.condition[compared], minlength=len(is_enough)) > 1
+        return bool(is_enough.any())
 
     @property
     def registry(self) -> NameRegistry:
-        """The names that it knows."""
+        """Names of the model's genes and perturbations."""
         return self.model.registry
 
     @property
-    def remembered(self) -> pd.Index:
-        """Names of the cells that it was made from."""
+    def fitted_on(self) -> pd.Index:
+        """Names of the training and validation cells."""
         return self.screen.cells[self._used]
 
     @property
-    def seen(self) -> tuple[str, ...]:
+    def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
-        return self.model.seen
+        return self.model.training_conditions
 
     def answers_for(self, condition: str) -> bool:
-        """Whether there is an answer for a condition: whether the model has one."""
+        """Whether the model has a prediction for a condition."""
         return self.model.answers_for(condition)
 
     @checked
@@ -164,38 +164,34 @@ class EffectPosterior:
         Parameters
         ----------
         conditions
-            As the models' `effects` take them; by default all of the training cells but control.
+            As in the models' `effects`; by default all of the training cells but control.
         **settings
             Of the models' `effects`.
         """
-        given = EffectSettings(**settings)
-        asked = self.model.metadata.asked(conditions)
-        answer = self.answer(asked, given, self._used)
-        unexpressed = self.model.metadata.unexpressed
-        known = answer.estimable[:, None] & ~unexpressed
-        found = answer.posterior
-        ends = {
-            "lower": found.lower,
-            "upper": found.upper,
-            "lower_50": found.lower_50,
-            "upper_50": found.upper_50,
-        }
+        chosen = EffectSettings(**settings)
+        metadata = self.model.metadata
+        names = metadata.asked(conditions)
+        answer = self.answer(names, chosen, self._used)
+        posterior, unexpressed = answer.posterior, metadata.unexpressed
+        has_answer = answer.estimable[:, None] & ~unexpressed
+        ends = ("lower", "upper", "lower_50", "upper_50")
+        layers = posterior._asdict()
         return AnnData(
-            np.where(unexpressed, 0, found.mean),
+            np.where(unexpressed, 0, posterior.mean),
             obs=pd.DataFrame(
                 {
-                    "condition": [self.model.metadata.stored(name) for name in asked],
-                    "n_cells": answer.shown.n_cells,
+                    "condition": [metadata.stored(name) for name in names],
+                    "n_cells": answer.observed.n_cells,
                     "estimable": answer.estimable,
                 },
-                index=pd.Index(asked, dtype=str),
+                index=pd.Index(names, dtype=str),
             ),
             var=pd.DataFrame({"unexpressed": unexpressed}, index=list(self.registry.genes)),
             layers={
-                "lfsr": np.where(known, found.lfsr, 1),
-                **{name: np.where(known, end, np.nan) for name, end in ends.items()},
+                "lfsr": np.where(has_answer, posterior.lfsr, 1),
+                **{name: np.where(has_answer, layers[name], np.nan) for name in ends},
             },
-            uns={"scale": given.scale or self.model.module.likelihood.scales[0]},
+            uns={"scale": self._scale(chosen)},
         )
 
     def cells(self, conditions: Iterable[str], *, n_cells: int, seed: int) -> Iterator[None]:
@@ -208,107 +204,94 @@ class EffectPosterior:
         """Raise: it predicts effects, not cells."""
         raise InputError(f"{self.name!r} has no likelihood: it predicts effects")
 
-    def answer(self, asked: Sequence[str], given: EffectSettings, observed: np.ndarray) -> Answer:
-        """Return what is known of conditions.
-
-        Parameters
-        ----------
-        asked
-            The conditions.
-        given
-            How the model is asked.
-        observed
-            `cell`: whose counts are observations.
-        """
-        stored = [self.model.metadata.stored(name) for name in asked]
-        learned = self._learned(stored, given)
-        place = learned.place
-        rows = np.array([place[name] for name in stored], int)
-        shown = self._shown(
-            learned.values, self._rows_of(place), observed, learned.scale, n=len(place)
-        )
-        return learned.answer(rows, shown.of(rows))
+    def answer(
+        self, conditions: Sequence[str], settings: EffectSettings, cells: np.ndarray
+    ) -> EffectAnswer:
+        """Return the effects of conditions, given some cells (a boolean per cell)."""
+        stored = [self.model.metadata.stored(name) for name in conditions]
+        fitted = self._fitted(stored, settings)
+        rows = np.array([fitted.place[name] for name in stored], int)
+        row = self._row_of_cells(fitted.place)
+        observed = self._observed(fitted.values, row, cells, fitted.scale, n=len(fitted.place))
+        return fitted.answer(rows, observed.of(rows))
 
     def answer_by_sgrna(
-        self, asked: Sequence[str], given: EffectSettings
-    ) -> tuple[Answer, list[tuple[str, str]]]:
-        """Return what is known of conditions by the cells of each of their sgRNAs alone.
+        self, conditions: Sequence[str], settings: EffectSettings
+    ) -> tuple[EffectAnswer, list[tuple[str, str]]]:
+        """Return the effects of conditions given the cells of each of their sgRNAs alone.
 
-        What is learned of a condition (how large effects are, how far the model is right) holds for
-        each of its sgRNAs. Returned beside the answer: condition (as asked) and sgRNA of its rows.
-
-        Parameters
-        ----------
-        asked, given
-            As in `answer`; all cells are observations.
+        All sgRNAs of a condition share its prior. The second value names condition and sgRNA of
+        each row.
         """
         screen = self.screen
         if screen.sgrna is None:
             raise InputError(
                 "the sgRNAs of the cells are not known: read the screen with sgrna_key"
             )
-        stored = [self.model.metadata.stored(name) for name in asked]
-        learned = self._learned(stored, given)
-        place = {name: i for i, name in enumerate(stored)}
-        condition = self._rows_of(place)
+        stored = [self.model.metadata.stored(name) for name in conditions]
+        fitted = self._fitted(stored, settings)
+        condition = self._row_of_cells({name: i for i, name in enumerate(stored)})
         code = np.where(condition >= 0, screen.sgrna.codes, -1)
-        known = code >= 0
+        has_sgrna = code >= 0
         pairs, inverse = np.unique(
-            np.stack([condition, code])[:, known], axis=1, return_inverse=True
+            np.stack([condition, code])[:, has_sgrna], axis=1, return_inverse=True
         )
         if not pairs.shape[1]:
             raise InputError("none of the conditions has cells with a known sgRNA")
         group = np.full(len(screen), -1)
-        group[known] = inverse.ravel()
-        every = np.ones(len(screen), bool)
-        shown = self._shown(learned.values, group, every, learned.scale, n=pairs.shape[1])
-        rows = np.array([learned.place[stored[i]] for i in pairs[0]], int)
-        names = [(asked[i], str(screen.sgrna.categories[j])) for i, j in pairs.T]
-        return learned.answer(rows, shown), names
+        group[has_sgrna] = inverse.ravel()
+        cells = np.ones(len(screen), bool)
+        observed = self._observed(fitted.values, group, cells, fitted.scale, n=pairs.shape[1])
+        rows = np.array([fitted.place[stored[i]] for i in pairs[0]], int)
+        names = [(conditions[i], str(screen.sgrna.categories[j])) for i, j in pairs.T]
+        return fitted.answer(rows, observed), names
 
-    def _rows_of(self, place: Mapping[str, int]) -> np.ndarray:
+    def _scale(self, settings: EffectSettings) -> Scale:
+        return settings.scale or self.model.module.likelihood.scales[0]
+
+    def _row_of_cells(self, place: Mapping[str, int]) -> np.ndarray:
         """Return the row of each cell's condition, `cell`; -1 where it has none."""
         position = np.array([place.get(name, -1) for name in self.screen.condition_names])
-        found: np.ndarray = position[self.screen.condition]
-        return found
+        row: np.ndarray = position[self.screen.condition]
+        return row
 
-    def _learned(self, stored: Sequence[str], given: EffectSettings) -> _Learned:
-        """Return what training and validation cells say of effects, and what the model does."""
-        scale = given.scale or self.model.module.likelihood.scales[0]
-        every = list(dict.fromkeys((*self.seen[1:], *stored)))
+    def _fitted(self, stored: Sequence[str], settings: EffectSettings) -> _Fitted:
+        """Estimate the prior of training conditions and others from the split's cells."""
+        scale = self._scale(settings)
+        conditions = list(dict.fromkeys((*self.training_conditions[1:], *stored)))
         effects = self.model.effects(
-            every,
+            conditions,
             scale=scale,
             library_size="observed",
-            n_particles=given.n_particles,
+            n_particles=settings.n_particles,
             n_draws=_DRAWS,
-            basal=given.basal,
+            basal=settings.basal,
             batch="observed" if self.registry.batches else None,
-            seed=given.seed,
-            progress=given.progress,
+            seed=settings.seed,
+            progress=settings.progress,
         )
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
-        variance = np.nan_to_num(half / _HALF_WIDTH) ** 2 + effects.layers["mc_se"] ** 2
-        predicted = Predicted(np.asarray(effects.X, float), variance)
+        variance = np.nan_to_num(half / _Z_90) ** 2 + effects.layers["mc_se"] ** 2
+        predicted = PredictedEffects(np.asarray(effects.X, float), variance)
         values = expression(self.screen, scale, weight=self._weight)
-        place = {name: i for i, name in enumerate(every)}
-        row = self._rows_of(place)
-        row[self.screen.is_control] = -1  # where control is asked for, nothing is learned of it
+        place = {name: i for i, name in enumerate(conditions)}
+        row = self._row_of_cells(place)
+        row[self.screen.is_control] = -1  # control may be among the conditions, but has no effect
         train, valid = (
-            self._shown(values, row, cells, scale, n=len(every))
+            self._observed(values, row, cells, scale, n=len(conditions))
             for cells in self._of_split.values()
         )
-        prior = fitted_prior(train, valid, predicted, seed=given.seed)
+        prior = fitted_prior(train, valid, predicted, seed=settings.seed)
         estimable = np.asarray(effects.obs["estimable"], bool)
-        return _Learned(place, predicted, prior, estimable, values, scale)
+        return _Fitted(place, predicted, prior, estimable, values, scale)
 
-    def _shown(
+    def _observed(
         self, values: Expression, row: np.ndarray, cells: np.ndarray, scale: Scale, *, n: int
-    ) -> Shown:
-        """Return what some cells show, each of the row it belongs to, of n.
+    ) -> ObservedEffects:
+        """Return the differences from control in some cells, by the row (of n) of each cell.
 
-        The variance of a gene is that of its cells and of one more, with a single count: of a gene
-        that no cell has, it is not known to be 0.
+        The variance of a gene is that of its cells and of one more with a single count: zero counts
+        do not show that a variance is zero.
         """
         screen = self.screen
         group = np.where(cells, row, -1)
@@ -319,25 +302,26 @@ class EffectPosterior:
         with np.errstate(invalid="ignore", divide="ignore"):
             squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
             variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
-        usable = group >= 0
+        in_group = group >= 0
         n_cells, n_trained_on = (
-            np.bincount(group[of], minlength=n) for of in (usable, usable & self._of_split["train"])
+            np.bincount(group[of], minlength=n)
+            for of in (in_group, in_group & self._of_split["train"])
         )
         trained_on = n_trained_on / np.maximum(n_cells, 1)
-        return Shown(sums.mean - compared.mean, variance, sums.n_cells, trained_on)
+        return ObservedEffects(sums.mean - compared.mean, variance, sums.n_cells, trained_on)
 
 
-def _responding(model: Estimator, screen: Screen, progress: bool) -> np.ndarray:
-    """Return the probability that all that a cell received acts in it, `cell`; 1 of control."""
-    found = model.responders(screen, progress=progress).cells
-    n_received = np.diff(screen.dosage.indptr)
+def _response_weights(model: Estimator, screen: Screen, progress: bool) -> np.ndarray:
+    """Return the probability that all that a cell received acts in it, `cell`; 1 for control."""
+    probability = model.responders(screen, progress=progress).cells["probability"]
+    cell = np.repeat(np.arange(len(screen)), np.diff(screen.dosage.indptr))
     weight = np.ones(len(screen))
-    np.multiply.at(weight, np.repeat(np.arange(len(screen)), n_received), found["probability"])
+    np.multiply.at(weight, cell, probability)
     return weight
 
 
 def _single_count(screen: Screen, scale: Scale) -> float:
-    """Return the expression of a gene of which a typical cell has one count."""
+    """Return the expression of a gene with one count in a typical cell."""
     if scale == "mean":
         return 0.0 if not screen.registry.counts else 1.0
     share = SCALE_SIZE / max(1.0, float(np.median(screen.counted)))

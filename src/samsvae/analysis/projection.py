@@ -1,4 +1,4 @@
-"""Vectors of many dimensions as points of a plane, to be looked at."""
+"""Project vectors of many dimensions onto a plane, for figures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from samsvae.errors import InputError, check_count, unknown
+from samsvae.errors import InputError, check_count
 from samsvae.settings.arguments import checked
 
 _NEIGHBOURS = 15
-_FEWEST = 4
-"""Rows of which UMAP can make a graph of neighbours."""
-METHODS = ("pca", "umap")
+_MIN_ROWS = 4
+"""Rows that UMAP needs for a graph of neighbours."""
 
 
 def has_umap() -> bool:
@@ -32,19 +31,18 @@ def projection(
     n_neighbors: int = _NEIGHBOURS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return rows as points of a plane, for `samsvae.plotting.shift_map` and `cell_map`.
+    """Project rows onto a plane, for `samsvae.plotting.shift_map` and `cell_map`.
 
-    Distances in the plane of the first two principal components are at most those of the rows: what
-    lies apart there is apart. In UMAP's only who is near whom means something, not how far groups
-    lie from each other, nor how large they are.
+    Distances in the plane of the first two principal components are at most those of the rows, so
+    that points far apart there differ. In UMAP only neighbourhoods can be interpreted, not the
+    distances between groups nor their sizes.
 
     Parameters
     ----------
     values
-        Rows x dimensions: shifts of perturbations, states of cells. A row with a NaN has no place,
-        and is a row of NaN.
+        Rows x dimensions: shifts of perturbations, states of cells. A row with a NaN stays NaN.
     method
-        "pca", or "umap" (`pip install 'samsvae[umap]'`), which starts from the former.
+        "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA.
     n_neighbors
         Of UMAP; at most the other rows there are.
     seed
@@ -53,7 +51,7 @@ def projection(
     Returns
     -------
     Rows x 2; the columns name the axes, with the share of the variance that a principal component
-    has.
+    explains.
 
     Raises
     ------
@@ -67,8 +65,6 @@ def projection(
     >>> list(projection(shifts).columns)
     ['principal component 1 (80 % of the variance)', 'principal component 2 (20 % of the variance)']
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
     check_count("n_neighbors", n_neighbors, low=2)
     check_count("seed", seed, low=0)
     table = pd.DataFrame(values)
@@ -77,12 +73,12 @@ def projection(
         raise InputError(f"the rows have {rows.shape[1]} dimensions: expected two or more")
     if np.isinf(rows).any():
         raise InputError("a value is infinite: expected numbers")
-    known = ~np.isnan(rows).any(1)
-    points, names = _principal(rows[known])
+    is_complete = ~np.isnan(rows).any(1)
+    points, names = _principal(rows[is_complete])
     if method == "umap":
-        points, names = _umap(rows[known], points, n_neighbors, seed), ("UMAP 1", "UMAP 2")
+        points, names = _umap(rows[is_complete], points, n_neighbors, seed), ("UMAP 1", "UMAP 2")
     places = np.full((len(rows), 2), np.nan)
-    places[known] = points
+    places[is_complete] = points
     return pd.DataFrame(places, table.index, list(names))
 
 
@@ -105,14 +101,14 @@ def _principal(rows: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
 def _umap(rows: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
     if not has_umap():
         raise InputError("umap-learn is not installed: pip install 'samsvae[umap]', or take 'pca'")
-    if len(rows) < _FEWEST:
+    if len(rows) < _MIN_ROWS:
         raise InputError(
-            f"there are {len(rows)} rows: expected {_FEWEST} or more for UMAP, or 'pca'"
+            f"there are {len(rows)} rows: expected {_MIN_ROWS} or more for UMAP, or 'pca'"
         )
-    with warnings.catch_warnings(action="ignore"):  # of parts of it that are not used
+    with warnings.catch_warnings(action="ignore"):  # about optional parts of umap
         import umap
 
-    # One job: the numbers are then those of the seed.
+    # With several jobs the seed would not determine the numbers.
     layout = umap.UMAP(
         n_neighbors=min(n_neighbors, len(rows) - 1),
         init=10 * start / (np.abs(start).max() or 1),

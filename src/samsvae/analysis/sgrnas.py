@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from rich.progress import track
 from scipy.stats import false_discovery_control
 
+from samsvae.benchmark.metrics.effects import pearson
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import (
     Expression,
@@ -26,31 +27,31 @@ from samsvae.settings.arguments import checked
 from samsvae.types import Scale
 
 _CHANGED = 3.0
-"""Standard errors at which the other sgRNAs are taken to change a gene."""
+"""Standard errors above which a gene counts as changed by the other sgRNAs."""
 _DEAD = 0.5
-"""An sgRNA is dead if its strength is surely below that of the others by this factor."""
-_FEW = 10
-"""Cells of an sgRNA below which nothing is said of it."""
-_RATE = 0.05
+"""An sgRNA is dead if its strength is significantly below this share of that of the others."""
+_MIN_CELLS = 10
+"""Cells of an sgRNA below which it is not flagged."""
+_FDR = 0.05
 _BLOCKS = 10
 """Of genes that are left out in turn (jackknife)."""
-_TOGETHER = 2**22
-"""Sums (permutation, sgRNA, gene) that are held at once."""
+_CHUNK = 2**22
+"""Sums (permutation, sgRNA, gene) that are held in memory at once."""
 
 
 class Sgrnas(NamedTuple):
-    """How sgRNAs agree."""
+    """Agreement of sgRNAs."""
 
     sgrnas: pd.DataFrame
     """One row per condition and sgRNA: `n_cells`; `correlation` of its effect with that of the
     condition's other sgRNAs, over genes; `sign_agreement`, on the genes that the others change
     (`n_changed`); `strength`, its effect as a multiple of theirs, with `strength_se`;
     `p_different` (permutation test) and `q_different` (Benjamini-Hochberg over all rows); `flag`:
-    "dead", "different", "few cells", "alone" or ""."""
+    "dead", "different", "few cells", "alone" or ""; `scale`."""
     conditions: pd.DataFrame
     """One row per condition: `n_sgrnas`, `n_cells`, `correlation` (mean over its sgRNAs), `Q`
     (Cochran's, summed over genes), `df` (its degrees of freedom, were genes independent),
-    `p_heterogeneity` (permutation test of Q) and `q_heterogeneity`."""
+    `p_heterogeneity` (permutation test of Q), `q_heterogeneity` and `scale`."""
 
 
 @checked
@@ -63,27 +64,27 @@ def sgrnas(
     seed: int = 0,
     progress: bool = True,
 ) -> Sgrnas:
-    """Return how far the sgRNAs of each condition agree, by what the cells show.
+    """Test whether the sgRNAs of each condition agree, from the cells alone.
 
-    Of a gene g and sgRNAs a with n_a cells and means m_ag, taken within batches,
+    For a gene g and sgRNAs a with n_a cells and means m_ag, within batches,
 
     Q_g = sum_a n_a (m_ag - m_g)^2 / s_g^2,    m_g = sum_a n_a m_ag / sum_a n_a
 
     with s_g^2 the variance of the condition's cells about their batches' means (Cochran's Q). Genes
     are not independent, so the p value of sum_g Q_g, and that of one sgRNA against the others, is
-    that of permutations of the sgRNAs among the condition's cells within their batches: right
-    whatever the counts are like, if sgRNAs do not differ. Correlation, sign and strength compare
-    an sgRNA and the others with halves of the control cells of their own, so that control's noise
-    makes no agreement.
+    from permutations of the sgRNAs among the condition's cells within their batches: it is valid
+    whatever the distribution of counts. For correlation, sign and strength an sgRNA and the others
+    are compared with separate halves of the control cells, so that the noise of control does not
+    make them agree.
 
     Parameters
     ----------
     screen
         Read with `sgrna_key`.
     conditions
-        Which; by default all but control.
+        By default all but control.
     scale
-        "log", "normalized" or "mean", as in `differential_expression`.
+        "log", "normalized" (counts per 10,000) or "mean", as in `differential_expression`.
     n_permutations
         p values are at least 1 / (n_permutations + 1).
     seed
@@ -102,8 +103,8 @@ def sgrnas(
     >>> screen = samsvae.datasets.simulated_screen(
     ...     n_perturbations=3, n_combinations=0, n_genes=20, n_sgrnas=2
     ... )
-    >>> found = samsvae.sgrnas(screen, n_permutations=99, progress=False)
-    >>> list(found.sgrnas["sgrna"][:3]), len(found.conditions)
+    >>> agreement = samsvae.sgrnas(screen, n_permutations=99, progress=False)
+    >>> list(agreement.sgrnas["sgrna"][:3]), len(agreement.conditions)
     (['G01g1', 'G01g2', 'G02g1'], 3)
     """
     check_count("n_permutations", n_permutations, low=19)
@@ -113,42 +114,43 @@ def sgrnas(
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
     labels = screen.conditions[1:] if conditions is None else conditions
-    asked = {name: position_of(screen, name) for name in screen.registry.parser.asked(labels)}
+    names = {name: position_of(screen, name) for name in screen.registry.parser.labels(labels)}
     values = expression(screen, scale)
     halves = _control_halves(screen, values, seed)
     usable = (screen.sgrna.codes >= 0) & halves.with_control[screen.batch]
     of_condition = rows_of(np.where(usable, screen.condition, -1), len(screen.condition_names))
     rows: list[dict[str, object]] = []
-    tables: list[dict[str, object]] = []
-    for name, position in track(asked.items(), "sgRNAs", disable=not progress):
+    summaries: list[dict[str, object]] = []
+    for name, position in track(names.items(), "sgRNAs", disable=not progress):
         cells = of_condition[position]
         codes, group = np.unique(screen.sgrna.codes[cells], return_inverse=True)
         if not len(codes):
             continue
         one = _Condition(values[cells], group, screen.batch[cells], halves)
         test = one.test(n_permutations, np.random.default_rng([seed, position]))
-        names = [str(screen.sgrna.categories[code]) for code in codes]
-        for i, sgrna in enumerate(names):
-            rows.append({"condition": name, "sgrna": sgrna, **one.row(i, test.p_different[i])})
-        found = [row["correlation"] for row in rows[len(rows) - len(names) :]]
-        tables.append(
+        own = [one.row(i) | {"p_different": float(p)} for i, p in enumerate(test.p_different)]
+        for code, row in zip(codes, own, strict=True):
+            sgrna = str(screen.sgrna.categories[code])
+            rows.append({"condition": name, "sgrna": sgrna, **row})
+        correlations = np.array([row["correlation"] for row in own], float)
+        summaries.append(
             {
                 "condition": name,
-                "n_sgrnas": len(names),
+                "n_sgrnas": len(codes),
                 "n_cells": len(cells),
-                "correlation": float(np.mean(np.array(found, float))),
+                "correlation": float(np.mean(correlations)),
                 "Q": test.q,
-                "df": (len(names) - 1) * int(one.varies.sum()),
+                "df": (len(codes) - 1) * int(one.varies.sum()),
                 "p_heterogeneity": test.p,
             }
         )
     if not rows:
         raise InputError("none of the conditions has cells with a known sgRNA")
-    each, whole = pd.DataFrame(rows), pd.DataFrame(tables)
-    each["q_different"] = _corrected(each["p_different"])
-    each["flag"] = [_flag(row) for row in each.to_dict("records")]
-    whole["q_heterogeneity"] = _corrected(whole["p_heterogeneity"])
-    return Sgrnas(each, whole)
+    each, whole = pd.DataFrame(rows), pd.DataFrame(summaries)
+    each["q_different"] = _adjusted(each["p_different"])
+    each["flag"] = _flags(each)
+    whole["q_heterogeneity"] = _adjusted(whole["p_heterogeneity"])
+    return Sgrnas(each.assign(scale=scale), whole.assign(scale=scale))
 
 
 class _Halves(NamedTuple):
@@ -163,6 +165,7 @@ class _Halves(NamedTuple):
 
 
 def _control_halves(screen: Screen, values: Expression, seed: int) -> _Halves:
+    """Split the control cells of each batch into random halves."""
     control = np.random.default_rng(seed).permutation(np.flatnonzero(screen.is_control))
     batch = screen.batch[control]
     order = np.argsort(batch, kind="stable")
@@ -225,8 +228,8 @@ class _Condition:
         q, different = (v[0] for v in self._statistics(self.sums[None]))
         more, more_different = 1, np.ones(self.n_groups)
         for sums in self._permuted(n, rng):
-            found, each = self._statistics(sums)
-            more += int((found >= q * (1 - 1e-12)).sum())
+            permuted, each = self._statistics(sums)
+            more += int((permuted >= q * (1 - 1e-12)).sum())
             more_different += (each >= different * (1 - 1e-12)).sum(0)
         return _Test(float(q), more / (n + 1), more_different / (n + 1))
 
@@ -245,9 +248,9 @@ class _Condition:
         """Yield sums of permuted sgRNAs, `draw sgrna gene`, some draws at a time."""
         n_cells, k = len(self.group), self.n_groups
         order = np.argsort(self.batch, kind="stable")
-        together = max(1, _TOGETHER // max(1, k * self.values.shape[1]))
-        for start in range(0, n, together):
-            size = min(together, n - start)
+        n_at_once = max(1, _CHUNK // max(1, k * self.values.shape[1]))
+        for start in range(0, n, n_at_once):
+            size = min(n_at_once, n - start)
             # Sorting by batch, and at random within: a permutation of each batch's own cells.
             keys = self.batch[order] + rng.random((size, n_cells))
             labels = np.empty((size, n_cells), int)
@@ -265,23 +268,22 @@ class _Condition:
         effect[self.varies] += self.sums[groups].sum(0) / n
         return effect, self.variance / n
 
-    def row(self, one: int, p_different: float) -> dict[str, object]:
-        """Return what is to be said of an sgRNA."""
-        n_cells = int(self.n_cells[one])
-        row: dict[str, object] = {"n_cells": n_cells}
+    def row(self, one: int) -> dict[str, object]:
+        """Return the comparison of an sgRNA with the others."""
+        row: dict[str, object] = {"n_cells": int(self.n_cells[one])}
         names = ("correlation", "sign_agreement", "n_changed", "strength", "strength_se")
         others = [i for i in range(self.n_groups) if i != one]
         if not others:
-            return row | dict.fromkeys(names, np.nan) | {"n_changed": 0, "p_different": np.nan}
+            return row | dict.fromkeys(names, np.nan) | {"n_changed": 0}
         pairs = [(self._effect([one], h), self._effect(others, 1 - h)) for h in (0, 1)]
-        correlation = np.mean([_correlation(a[0], b[0]) for a, b in pairs])
+        correlation = np.mean([pearson(a[0], b[0]) for a, b in pairs])
         a, b, v = (np.mean(x, 0) for x in zip(*((p[0][0], *p[1]) for p in pairs), strict=True))
         noise = v + self.variance * np.mean([noise[others].mean() for noise in self.control_noise])
         changed = self.varies & (np.abs(b) > _CHANGED * np.sqrt(noise))
         agreement = float((np.sign(a) == np.sign(b))[changed].mean()) if changed.any() else np.nan
         strength, se = _strength(pairs, self.variance, noise, changed)
         values = (float(correlation), agreement, int(changed.sum()), strength, se)
-        return row | dict(zip(names, values, strict=True)) | {"p_different": float(p_different)}
+        return row | dict(zip(names, values, strict=True))
 
 
 def _strength(
@@ -292,7 +294,8 @@ def _strength(
 ) -> tuple[float, float]:
     """Return the slope of an sgRNA's effect on that of the others, and its jackknife error.
 
-    The noise of the others' effect is taken off the denominator; NaN where they change nothing.
+    The noise of the others' effect is subtracted from the denominator; NaN where they change no
+    gene.
     """
     if not changed.any():
         return np.nan, np.nan
@@ -312,26 +315,19 @@ def _strength(
     return slope, float(np.sqrt((1 - 1 / _BLOCKS) * ((parts - parts.mean()) ** 2).sum()))
 
 
-def _flag(row: dict[str, object]) -> str:
-    """Return what stands out about an sgRNA."""
-    if np.isnan(float(row["p_different"])):  # type: ignore[arg-type]
-        return "alone"
-    if int(row["n_cells"]) < _FEW:  # type: ignore[call-overload]
-        return "few cells"
-    if float(row["q_different"]) >= _RATE:  # type: ignore[arg-type]
-        return ""
-    error = np.nan_to_num(float(row["strength_se"]))  # type: ignore[arg-type]
-    return "dead" if float(row["strength"]) + 2 * error < _DEAD else "different"  # type: ignore[arg-type]
+def _flags(table: pd.DataFrame) -> np.ndarray:
+    """Return what stands out about each sgRNA."""
+    is_weak = table["strength"] + 2 * table["strength_se"].fillna(0) < _DEAD
+    conditions = {
+        "alone": table["p_different"].isna(),
+        "few cells": table["n_cells"] < _MIN_CELLS,
+        "": table["q_different"] >= _FDR,
+        "dead": is_weak,
+    }
+    return np.select(list(conditions.values()), list(conditions), "different").astype(object)
 
 
-def _corrected(p: pd.Series) -> np.ndarray:
-    values = p.to_numpy(float)
-    q = np.full(len(values), np.nan)
-    known = np.isfinite(values)
-    if known.any():
-        q[known] = false_discovery_control(values[known])
-    return q
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
+def _adjusted(p: pd.Series) -> pd.Series:
+    """Return q values by Benjamini and Hochberg; NaN where there is no p value."""
+    tested = p.dropna().astype(float)
+    return pd.Series(false_discovery_control(tested), tested.index, float).reindex(p.index)

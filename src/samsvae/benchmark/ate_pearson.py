@@ -1,19 +1,36 @@
-"""Scores of predicted effects against the data."""
+"""Pearson correlation of effects with the data's differential expression, and its predictive check.
+
+The check asks whether a model expects of its own data the correlation that it reaches on the cells.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+import torch
+from rich.progress import track
 
-from samsvae.benchmark.metrics.effects import paired_means, pearson_of_means
-from samsvae.benchmark.metrics.moments import N_TOP, most_changed
-from samsvae.data.expression import condition_differences, position_of
+from samsvae.benchmark.metrics.effects import paired_means, pearson, pearson_of_means
+from samsvae.benchmark.metrics.observed import N_TOP, most_changed
+from samsvae.data.alignment import align_table
+from samsvae.data.expression import (
+    Block,
+    condition_differences,
+    differences_from_control,
+    expression,
+    normalised,
+    position_of,
+)
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError
+from samsvae.errors import InputError, check_count
+from samsvae.estimators.base import Estimator
+from samsvae.inference.simulation import replicated_cells
 from samsvae.settings.arguments import checked
-from samsvae.types import Scale
+from samsvae.types import ALL_CONDITIONS, Scale
 
 
 class AtePearson(NamedTuple):
@@ -34,30 +51,27 @@ class AtePearson(NamedTuple):
 
 @checked
 def ate_pearson(
-    effects: pd.DataFrame,
-    reference: Screen,
-    *,
-    scale: Scale = "log",
-    n_top: int = N_TOP,
+    effects: pd.DataFrame, reference: Screen, *, scale: Scale = "log", n_top: int = N_TOP
 ) -> AtePearson:
     """Correlate effects with the differential expression of some cells.
 
     Parameters
     ----------
     effects
-        ATE, conditions (named in any way) x genes. Control is not scored.
+        ATE, conditions (named in any way) x genes (by name, in any order; of some genes, these are
+        scored). Control is not scored.
     reference
         The cells whose DE is compared with, such as the test cells. Conditions without cells
         there are not scored.
     scale
-        On which the effects are, and the DE is taken.
+        Of the effects, and of the DE.
     n_top
         How many genes of a condition are those that change most.
 
     Raises
     ------
     InputError
-        If no condition can be scored.
+        If no condition can be scored, or the screen lacks one of the genes.
 
     Examples
     --------
@@ -68,19 +82,129 @@ def ate_pearson(
     >>> round(ate_pearson(effects, screen).pooled, 6)
     1.0
     """
-    observed = set(reference.conditions) - {reference.condition_names[0]}
+    present = set(reference.conditions) - {reference.condition_names[0]}
     stored = reference.registry.stored
-    names = [name for name in effects.index if stored(name) in observed]
+    names = [name for name in effects.index if stored(name) in present]
     if not names:
         raise InputError("no condition to score: none of the effects has cells to compare with")
     ate = effects.loc[names].to_numpy()
-    de = condition_differences(reference, [position_of(reference, n) for n in names], scale)
-    known = ~np.isnan(de).any(1)  # of the others no cells can be compared with control
+    positions = [position_of(reference, name) for name in names]
+    de = pd.DataFrame(condition_differences(reference, positions, scale), names, reference.genes)
+    de = align_table(de, genes=list(effects.columns)).to_numpy()
+    estimable = ~np.isnan(de).any(1)  # the others share no batch with control cells
     top = most_changed(de, n_top)
     of_all = paired_means(ate, de)
     of_top = paired_means(np.take_along_axis(ate, top, 1), np.take_along_axis(de, top, 1))
     return AtePearson(
-        float(pearson_of_means(of_all[known].mean(0))),
-        float(pearson_of_means(of_top[known].mean(0))),
+        float(pearson_of_means(of_all[estimable].mean(0))),
+        float(pearson_of_means(of_top[estimable].mean(0))),
         pd.Series(pearson_of_means(of_all), pd.Index(names, name="condition")),
     )
+
+
+class PredictiveCheck(NamedTuple):
+    """Correlation of effects with differential expression: replicated, and observed."""
+
+    replicated: pd.DataFrame
+    """Draws x conditions ("(all)" first: over all of them together): r(ATE, DE) of replicates."""
+    observed: pd.Series
+    """The same for the observed cells."""
+    percentile: pd.Series
+    """Share of the draws below the observed value: near 0, the data agree less with the effects
+    than the model expects of its own data; near 1, more."""
+
+
+@checked
+def predictive_check(
+    model: Estimator,
+    cells: Screen,
+    *,
+    n_draws: int = 100,
+    effect_particles: int = 2500,
+    seed: int = 0,
+    progress: bool = True,
+) -> PredictiveCheck:
+    """Compare r(ATE, DE) of observed cells with that of cells the model draws in their place.
+
+    Each posterior draw of the globals gives a replicate of all these cells, with the perturbations,
+    library sizes and batches that they have, and basal states from the prior. Its DE is compared
+    with the same ATE (at observed library sizes) as that of the data. The spread is that of
+    the globals and of sampling cells, so that a low correlation from few cells is no sign against
+    the model.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    cells
+        Such as `screen.test`, with control cells; matched by gene and perturbation name.
+    n_draws
+        Replicates.
+    effect_particles
+        Particles of the ATE.
+    seed
+        Same seed, same numbers.
+    progress
+        Show progress bars.
+
+    Raises
+    ------
+    InputError
+        If there are no control cells or no conditions to compare, or the model does not know them.
+
+    References
+    ----------
+    Section 3.2 of the paper; Gelman, Meng, Stern: Posterior predictive assessment of model fitness
+    via realized discrepancies, Statistica Sinica 1996.
+
+    Examples
+    --------
+    >>> import samsvae
+    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
+    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+    >>> model = model.train(max_steps=5, progress=False)
+    >>> check = predictive_check(
+    ...     model, screen.train, n_draws=4, effect_particles=20, progress=False
+    ... )
+    >>> list(check.observed.index)
+    ['(all)', 'G01', 'G02', 'G03']
+    """
+    check_count("n_draws", n_draws, low=2)
+    loader = model.loader(cells)
+    matched = loader.screen
+    control, *names = matched.conditions
+    if control != matched.condition_names[0] or not names:
+        raise InputError("expected cells of control and of at least one other condition")
+    effects = model.effects(
+        names,
+        library_size="observed",
+        n_particles=effect_particles,
+        n_draws=0,
+        seed=seed,
+        progress=progress,
+    )
+    scale: Scale = effects.uns["scale"]
+    table = effects.to_df()
+    observed = _correlations(expression(matched, scale).blocks(), matched, table)
+    generator = torch.Generator(loader.device).manual_seed(seed)
+    draws = []
+    for _ in track(range(n_draws), "replicates", disable=not progress):
+        replicate = (
+            (rows, normalised(sp.csr_matrix(drawn), scale))
+            for rows, drawn in replicated_cells(model.module, loader, generator)
+        )
+        draws.append(_correlations(replicate, matched, table))
+    replicated = pd.DataFrame(draws).rename_axis("draw")
+    return PredictiveCheck(replicated, observed, (replicated < observed).mean())
+
+
+def _correlations(blocks: Iterable[Block], cells: Screen, effects: pd.DataFrame) -> pd.Series:
+    """Return r(ATE, DE), of all conditions together and of each."""
+    n_conditions = len(cells.condition_names)
+    change = differences_from_control(blocks, cells.condition, cells.batch, n_conditions)
+    de, ate = (
+        change[[cells.position_of_condition[name] for name in effects.index]],
+        effects.to_numpy(),
+    )
+    together = pearson(ate.ravel(), de.ravel())
+    return pd.Series([together, *pearson(ate, de)], [ALL_CONDITIONS, *effects.index], dtype=float)

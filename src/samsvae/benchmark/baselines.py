@@ -1,8 +1,6 @@
-"""What training cells show on average: all that baselines know.
+"""Simple predictors of effects, which a model must beat before it is worth its training.
 
-Simple predictors of effects, which a model must beat before it is worth its training.
-
-They take the same screen as the models and answer `train()` and `effects(conditions)` alike:
+They take the same screen as the models and have the same `train()` and `effects(conditions)`:
 effects are differences from control, learned from the training cells only. In the formulas mu_p is
 the mean expression of a condition's training cells on the scale, mu_0 that of control (in the
 batches of those cells), delta_p = mu_p - mu_0, and mu - mu_0 the mean of delta_p over perturbed
@@ -27,7 +25,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.conditions import Conditions
+from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import differences_from_control, expression, rows_of, training_cells
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
@@ -39,21 +37,19 @@ from samsvae.settings.questions import EffectSettings
 from samsvae.types import Scale
 
 _SCALES: tuple[Scale, ...] = ("log", "normalized", "mean")
-
-
 _MEANS: WeakKeyDictionary[Screen, dict[Scale, Means]] = WeakKeyDictionary()
 
 
 def means_of(train: Screen, scale: Scale) -> Means:
-    """Return what training cells show on a scale: taken once, as long as the cells are held."""
-    known = _MEANS.setdefault(train, {})
-    if scale not in known:
-        known[scale] = Means(train, scale)
-    return known[scale]
+    """Return the effects in training cells on a scale, computed once per screen."""
+    cached = _MEANS.setdefault(train, {})
+    if scale not in cached:
+        cached[scale] = Means(train, scale)
+    return cached[scale]
 
 
 class Means:
-    """Differences of training conditions from control, each from the controls of its batches."""
+    """Effects of training conditions: differences from control within batches."""
 
     def __init__(self, train: Screen, scale: Scale) -> None:
         self.scale = scale
@@ -62,17 +58,17 @@ class Means:
             values.blocks(), train.condition, train.batch, n_conditions
         )
         self.unexpressed = train.unexpressed
-        kinds, n_cells = np.unique(train.condition[~train.is_control], return_counts=True)
-        known = ~np.isnan(delta[kinds]).any(1)  # in a batch with control cells
-        self.conditions = [train.condition_names[i] for i in kinds[known]]
-        self.not_identified = {train.condition_names[i] for i in kinds[~known]}
-        self.cells, self.delta = n_cells[known], delta[kinds[known]]
+        perturbed, n_cells = np.unique(train.condition[~train.is_control], return_counts=True)
+        estimable = ~np.isnan(delta[perturbed]).any(1)  # in a batch with control cells
+        self.conditions = [train.condition_names[i] for i in perturbed[estimable]]
+        self.not_estimable = {train.condition_names[i] for i in perturbed[~estimable]}
+        self.cells, self.delta = n_cells[estimable], delta[perturbed[estimable]]
         self.mean = self.delta.mean(0)
         self._position = {name: i for i, name in enumerate(self.conditions)}
 
     def is_estimable(self, condition: str) -> bool:
         """Whether a condition's cells, if it has any, can be compared with control."""
-        return condition not in self.not_identified
+        return condition not in self.not_estimable
 
     def of(self, condition: str) -> np.ndarray | None:
         """Return delta_p, `gene`; None for a condition without training cells."""
@@ -86,7 +82,7 @@ class Means:
 
 
 def scales_of(registry: NameRegistry) -> tuple[Scale, ...]:
-    """Return the scales that means can be taken on, the usual one first."""
+    """Return the scales of these data, the default first."""
     return _SCALES if registry.counts else _SCALES[2:]
 
 
@@ -105,7 +101,7 @@ class Baseline(ABC):
     """
 
     name: ClassVar[str]
-    """By which it is chosen at the command line, and called in tables."""
+    """By which it is chosen at the command line, and its name in tables."""
     is_trained: ClassVar[bool] = True
     has_likelihood: ClassVar[bool] = False
 
@@ -116,27 +112,21 @@ class Baseline(ABC):
         self._check()
 
     def train(self, **settings: Any) -> Self:
-        """Do nothing but return itself: there is nothing to fit beyond means.
-
-        Parameters
-        ----------
-        **settings
-            Of no account: those of the models' `train`.
-        """
+        """Return itself: there is nothing to fit but means. Settings of models are not used."""
         return self
 
     @property
     def registry(self) -> NameRegistry:
-        """The names that it knows."""
+        """Names of its genes and perturbations."""
         return self.screen.registry
 
     @property
-    def remembered(self) -> pd.Index:
-        """Names of the cells that it was made from."""
+    def fitted_on(self) -> pd.Index:
+        """Names of the training cells."""
         return self._train.cells
 
     @property
-    def seen(self) -> tuple[str, ...]:
+    def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self._train.conditions
 
@@ -158,16 +148,16 @@ class Baseline(ABC):
         Parameters
         ----------
         conditions
-            As the models' `effects` take them; by default all of the training cells but control.
+            As in the models' `effects`; by default all of the training cells but control.
         **settings
-            Of the models' `effects`. Of account is the scale: "log" (by default, for counts),
-            "normalized", or "mean" (by default, for real values).
+            Of the models' `effects`. Only the scale is used: "log" (by default, for counts),
+            "normalized" (counts per 10,000), or "mean" (by default, for real values).
 
         Returns
         -------
-        Conditions (as asked) x genes. `obs` holds each condition as it is stored, its number of
-        training cells, and whether the baseline had to fall back on the mean of all perturbed
-        conditions for it; the interval (layers "lower", "upper") is NaN.
+        Conditions (as given) x genes. `obs` holds each condition as it is stored, its number of
+        training cells, and whether the baseline fell back on the mean of all perturbed conditions
+        for it, or for a part of it; the interval (layers "lower", "upper") is NaN.
 
         Raises
         ------
@@ -176,18 +166,19 @@ class Baseline(ABC):
         """
         means = self._means_on(EffectSettings(**settings).scale)
         registry = self.registry
-        asked = registry.parser.asked(means.conditions if conditions is None else conditions)
-        stored = [registry.stored(name) for name in asked]
-        predicted, fell_back = [], []
-        for name in stored:
-            effect = (
-                self._predict(name, means) if name != registry.parser.control else 0 * means.mean
-            )
-            fell_back.append(effect is None)
-            predicted.append(means.mean if effect is None else effect)
-        nothing = np.full((len(asked), len(self.screen.genes)), np.nan)
+        names = registry.parser.labels(means.conditions if conditions is None else conditions)
+        stored = [registry.stored(name) for name in names]
+        control = registry.parser.control
+        predicted = [
+            0 * means.mean if name == control else self._predict(name, means) for name in stored
+        ]
+        fell_back = [
+            effect is None or (name != control and self._misses_a_part(name, means))
+            for name, effect in zip(stored, predicted, strict=True)
+        ]
+        nothing = np.full((len(names), len(self.screen.genes)), np.nan)
         return AnnData(
-            np.array(predicted),
+            np.array([means.mean if effect is None else effect for effect in predicted]),
             obs=pd.DataFrame(
                 {
                     "condition": stored,
@@ -195,7 +186,7 @@ class Baseline(ABC):
                     "fell_back": fell_back,
                     "estimable": [means.is_estimable(name) for name in stored],
                 },
-                index=pd.Index(asked, dtype=str),
+                index=pd.Index(names, dtype=str),
             ),
             var=pd.DataFrame({"unexpressed": means.unexpressed}, index=list(self.screen.genes)),
             layers={"lower": nothing, "upper": nothing.copy()},
@@ -206,12 +197,12 @@ class Baseline(ABC):
     def cells(
         self, conditions: Iterable[str], *, n_cells: int, seed: int
     ) -> Iterator[sp.csr_matrix | None]:
-        """Yield counts of at most so many training cells that stand for each condition.
+        """Yield counts of training cells as the prediction for each condition, at most so many.
 
-        None: it predicts means alone.
+        None: the baseline predicts means alone.
         """
         before = counts = None
-        for rows in map(self._alike, conditions):
+        for rows in map(self._similar, conditions):
             if rows is not before:
                 before, counts = rows, self._counts(rows, n_cells, seed)
             yield counts
@@ -230,19 +221,23 @@ class Baseline(ABC):
         """Raise: a baseline has no likelihood."""
         raise InputError(f"{self.name} has no likelihood: it predicts means")
 
-    def _alike(self, condition: str) -> np.ndarray | None:
-        """Return which training cells stand for a condition, by position; None: means alone do."""
+    def _similar(self, condition: str) -> np.ndarray | None:
+        """Return the training cells that predict a condition, by position; None: means alone."""
         return None
 
     @abstractmethod
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         """Return a condition's effect, `gene`; None: fall back on the mean of all conditions."""
 
+    def _misses_a_part(self, condition: str, means: Means) -> bool:
+        """Return whether the mean of all conditions replaces a part of a combination."""
+        return False
+
     def _means_on(self, scale: Scale | None) -> Means:
-        known = scales_of(self.screen.registry)
-        scale = scale or known[0]
-        if scale not in known:
-            raise unknown("scale", scale, known)
+        scales = scales_of(self.screen.registry)
+        scale = scale or scales[0]
+        if scale not in scales:
+            raise unknown("scale", scale, scales)
         return means_of(self._train, scale)
 
     def _check(self) -> None:
@@ -255,14 +250,14 @@ class Baseline(ABC):
 
 
 class NoChange(Baseline):
-    """Every condition is as control: 0."""
+    """Predicts no effect, 0, for every condition."""
 
     name = "no-change"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         return np.zeros_like(means.mean)
 
-    def _alike(self, condition: str) -> np.ndarray:
+    def _similar(self, condition: str) -> np.ndarray:
         return self._control
 
     @cached_property
@@ -271,14 +266,14 @@ class NoChange(Baseline):
 
 
 class PerturbationMean(Baseline):
-    """Every condition does what perturbed conditions do on average: mu - mu_0."""
+    """Predicts the mean effect of perturbed conditions, mu - mu_0, for every condition."""
 
     name = "perturbation-mean"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         return means.mean
 
-    def _alike(self, condition: str) -> np.ndarray:
+    def _similar(self, condition: str) -> np.ndarray:
         return self._perturbed
 
     @cached_property
@@ -287,7 +282,7 @@ class PerturbationMean(Baseline):
 
 
 class ConditionMean(Baseline):
-    """A condition does what its training cells show: delta_p, shrunk by n / (n + 50)."""
+    """Predicts a condition's effect in its n training cells: delta_p, shrunk by n / (n + 50)."""
 
     name = "condition-mean"
 
@@ -300,7 +295,7 @@ class ConditionMean(Baseline):
             )
         return delta * (n / (n + 50))
 
-    def _alike(self, condition: str) -> np.ndarray:
+    def _similar(self, condition: str) -> np.ndarray:
         return self._own[self._train.position_of_condition[self.registry.stored(condition)]]
 
     @cached_property
@@ -309,7 +304,7 @@ class ConditionMean(Baseline):
 
 
 class Additive(Baseline):
-    """A combination does the sum of its parts: sum of delta_p; an unseen part is mu - mu_0.
+    """Predicts the sum of a combination's parts: of delta_p, or mu - mu_0 for an unseen part.
 
     Examples
     --------
@@ -324,23 +319,29 @@ class Additive(Baseline):
     name = "additive"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
-        deltas = [means.of(part) for part in self.registry.singles(condition)]
-        return np.sum([means.mean if delta is None else delta for delta in deltas], axis=0)
+        parts = self.registry.singles(condition)
+        deltas = [means.of(part) for part in parts]
+        values = np.array([means.mean if delta is None else delta for delta in deltas])
+        total: np.ndarray = parts_matrix([condition], parts, self.registry.parser) @ values
+        return total[0]
+
+    def _misses_a_part(self, condition: str, means: Means) -> bool:
+        return any(means.of(part) is None for part in self.registry.singles(condition))
 
 
 class MatchingMean(Baseline):
-    """A combination does the mean of its parts that were seen; mu - mu_0 if none was."""
+    """Predicts the mean of a combination's parts that are in training; mu - mu_0 if none is."""
 
     name = "matching-mean"
 
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
         deltas = [means.of(part) for part in self.registry.singles(condition)]
         seen = [delta for delta in deltas if delta is not None]
-        return np.mean(seen, axis=0) if seen else means.mean
+        return np.mean(seen, axis=0) if seen else None
 
 
 class LinearPCA(Baseline):
-    """A linear map from what the perturbed gene is like to what perturbing it does.
+    """A linear map from principal component scores of the perturbed gene to its effect.
 
     Y (genes x singles) are the delta_p of single conditions in training, b their mean, G (genes x
     10) the scores of the genes on the first principal components of Y - b, P the rows of G of the
@@ -378,8 +379,8 @@ class LinearPCA(Baseline):
         """Return G, W and b; None without a single condition whose target is among the genes."""
         singles = [name for name in means.conditions if len(self.registry.singles(name)) == 1]
         targets = [next(iter(self.registry.read(name))) for name in singles]
-        known = [i for i, target in enumerate(targets) if target in self._gene]
-        if not known:
+        usable = [i for i, target in enumerate(targets) if target in self._gene]
+        if not usable:
             return None
         y = np.array([means.of(name) for name in singles]).T
         center = y.mean(1)
@@ -387,9 +388,9 @@ class LinearPCA(Baseline):
         left, size, _ = np.linalg.svd(y, full_matrices=False)
         k = min(self.n_components, len(size))
         scores = left[:, :k] * size[:k]
-        p = scores[[self._gene[targets[i]] for i in known]]
+        p = scores[[self._gene[targets[i]] for i in usable]]
         ridge = self.penalty * np.eye(k)
-        inner = np.linalg.solve(scores.T @ scores + ridge, scores.T @ y[:, known] @ p)
+        inner = np.linalg.solve(scores.T @ scores + ridge, scores.T @ y[:, usable] @ p)
         weights = np.linalg.solve((p.T @ p + ridge).T, inner.T).T
         return scores, weights, center
 

@@ -1,10 +1,9 @@
-"""Every metric of every predictor on held-out cells, beside what could be reached: one table."""
+"""Every metric of every predictor on held-out cells, with a technical replicate, in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,73 +11,81 @@ from anndata import AnnData
 from rich.progress import track
 
 from samsvae.benchmark.baselines import Baseline, PerturbationMean
-from samsvae.benchmark.heldout import DUPLICATE, MEAN, Halved, Subject, halved, subjects
 from samsvae.benchmark.metrics.registry import Scored, bootstrap, scored
-from samsvae.benchmark.predictions import Answers, Likelihood
-from samsvae.benchmark.predictor import Predictor
+from samsvae.benchmark.predictions import Likelihood, PredictedTables, Predictor
+from samsvae.benchmark.tasks import (
+    DUPLICATE,
+    MEAN,
+    EvaluationTask,
+    SplitHalfScores,
+    evaluation_tasks,
+    split_half_scores,
+)
+from samsvae.data.alignment import align_genes
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, note
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import ScoreSettings
-from samsvae.types import Scale
+from samsvae.types import ALL_CONDITIONS, Scale
 
-POOLED = "(all)"
-"""Stands for all conditions together in the column "condition"."""
+Predictors: TypeAlias = Mapping[str, Predictor] | Iterable[Predictor] | Predictor
+"""One, several, or by the name they get in the table."""
 
 
 @checked
 @takes(ScoreSettings)
 def evaluate(
-    predictors: Mapping[str, Predictor] | Iterable[Predictor] | Predictor,
+    predictors: Predictors,
     screen: Screen,
     *,
     scale: Scale,
     splits: str | Sequence[str] = ("test",),
     **settings: Any,
 ) -> pd.DataFrame:
-    """Score models and baselines on held-out cells, beside a technical duplicate.
+    """Score models and baselines on held-out cells, with a technical replicate.
 
     docs/evaluation.md says which metric answers which question. Controls always come from the data:
     those of the split, or all of the screen's where it has none.
 
-    A *technical duplicate* is what could be reached: the cells of each condition (and of control)
-    are halved at random, and one half predicts the other. A dynamic range is
+    The *technical replicate* shows how well any predictor could do: the cells of each condition
+    (and of control) are split into random halves, and one half predicts the other. A dynamic range
+    is
 
-    (score - PerturbationMean) / (duplicate - PerturbationMean),
+    (score - PerturbationMean) / (replicate - PerturbationMean),
 
-    all three on that same half, the means of some halvings: 0 is as good as predicting the mean of
-    all perturbations for each, 1 as good as repeating the experiment with half of its cells. It is
-    NaN where the denominator is within twice its standard deviation over the halvings (they share
-    their cells, so they are not that many independent experiments) or the duplicate is the worse
-    one (few, noisy cells), and for the IWELBO.
+    all three on that same half, averaged over several halvings: 0 is as good as predicting the mean
+    of all perturbations for each, 1 as good as repeating the experiment with half of its cells. It
+    is NaN where the denominator is within twice its standard deviation over the halvings (they
+    share their cells, so they are not that many independent experiments) or the replicate is the
+    worse one (few, noisy cells), and for the IWELBO.
 
     Parameters
     ----------
     predictors
         Trained models and baselines: one, a list, or by the name they get in the table.
     screen
-        The whole screen, with its split.
+        The whole screen, with its split; matched by gene name.
     scale
-        On which effects are compared: "log" or "normalized"; "mean" for models without a library
-        size.
+        On which effects are compared: "log" or "normalized" (counts per 10,000); "mean" for models
+        without a library size.
     splits
         Whose cells are scored: any of "train", "valid", "test". Conditions of the test cells that
-        are not in training stand apart, as split "unseen"; to ask for "unseen" itself makes it an
-        error that any of them is in training.
+        are not in training are a split "unseen" of their own; "unseen" itself makes it an error
+        that any of them is in training.
     **settings
-        How: n_particles (100), effect_particles (2500), n_draws (100), basal ("prior"), n_halvings
-        (20), n_cells (200), seed (0), progress; see `samsvae.settings.questions.ScoreSettings`.
+        n_particles (100), effect_particles (2500), n_draws (100), basal ("prior"), n_halvings (20),
+        n_cells (200), seed (0), progress; see `samsvae.settings.questions.ScoreSettings`.
 
     Returns
     -------
-    One row per predictor, split, condition and metric: value; lower, upper (95 % over conditions
-    drawn anew, for condition "(all)"); mc_se, Monte Carlo standard error (of the IWELBO of all
-    cells); dynamic_range; n_cells, scored cells of the condition. Predictor "duplicate" is the
-    technical duplicate, on halves. A condition that a predictor has no answer for (never seen in
-    training, say) has NaN, is named in a warning (of a model), and counted in
-    `.attrs["n_left_out"]`, by predictor and split; in `.attrs["n_not_identified"]` those that
-    share no batch with control cells.
+    One row per predictor, split, condition and metric: value; lower, upper (95 % bootstrap interval
+    over conditions, for condition "(all)"); mc_se, Monte Carlo standard error (of the IWELBO of all
+    cells); dynamic_range; n_cells, scored cells of the condition; scale. Predictor "duplicate" is
+    the technical replicate, on halves. A condition that a predictor cannot handle (never seen in
+    training, say) is NaN, is named in a warning (for a model), and counted in
+    `.attrs["n_left_out"]`, by predictor and split; `.attrs["n_not_estimable"]` counts conditions
+    that share no batch with control cells.
 
     Raises
     ------
@@ -108,143 +115,154 @@ class Evaluation(NamedTuple):
     scores: pd.DataFrame
     """As `evaluate` returns them."""
     effects: dict[str, AnnData]
-    """By predictor, if asked for with intervals: of the conditions that it answers for, at library
-    size 1e4."""
+    """By predictor, with intervals, at library size 1e4; empty without `fixed_draws`."""
 
     def summary(self, predictor: str) -> dict[str, dict[str, Any]]:
         """Return what a predictor scored over all conditions, by split and metric.
 
-        None stands for what could not be scored. Beside the metrics: scale, n_particles of the
-        IWELBO, n_conditions, n_cells (control's among them where their likelihood is scored),
-        n_left_out (conditions without an answer) and iwelbo_mc_se.
+        None stands for what could not be scored. Besides the metrics: scale, n_particles of the
+        IWELBO, n_conditions, n_cells (with control's where their likelihood is scored),
+        n_left_out (conditions without a prediction) and iwelbo_mc_se.
         """
         attrs = self.scores.attrs
         own = self.scores[self.scores["predictor"] == predictor]
-        found: dict[str, dict[str, Any]] = {}
+        summaries: dict[str, dict[str, Any]] = {}
         for split, rows in own.groupby("split", sort=False):
-            of_all = rows[rows["condition"] == POOLED].set_index("metric")
-            one = rows[rows["metric"] == "mae"]
+            of_all = rows[rows["condition"] == ALL_CONDITIONS].set_index("metric")
             values = of_all["value"].to_dict()
             if "iwelbo" in values:
                 values["iwelbo_mc_se"] = of_all.loc["iwelbo", "mc_se"]
-            found[str(split)] = {
+            summaries[str(split)] = {
                 "scale": attrs["scale"],
                 "n_particles": attrs["n_particles"],
-                "n_conditions": len(one) - 1,
+                "n_conditions": int((rows["metric"] == "mae").sum()) - 1,
                 "n_cells": int(of_all["n_cells"].max()),
                 "n_left_out": attrs["n_left_out"][predictor, split],
                 **{k: None if np.isnan(value) else float(value) for k, value in values.items()},
             }
-        return found
+        return summaries
 
 
 def evaluated(
-    predictors: Mapping[str, Predictor] | Iterable[Predictor] | Predictor,
+    predictors: Predictors,
     screen: Screen,
-    given: ScoreSettings,
+    settings: ScoreSettings,
     *,
     scale: Scale,
     splits: str | Sequence[str] = ("test",),
     fixed_draws: int = 0,
 ) -> Evaluation:
-    """Score models and baselines as `evaluate` does; return their effects, too.
+    """Score models and baselines as `evaluate` does, and return their effects, too.
 
-    These have intervals of so many draws as `fixed_draws` says: scores need none. A screen without
-    training cells has no mean of all perturbations and no space of cells to compare with, and no
-    duplicate.
+    With `fixed_draws`, effects at library size 1e4 have intervals from so many posterior draws.
+    A screen without training cells has no perturbation mean, no principal components and no
+    technical replicate.
     """
     named = _named(predictors)
-    screen = _matched(screen, named)
-    asked_for = [splits] if isinstance(splits, str) else splits
-    seen_before = {name for one in named.values() for name in one.seen}
-    found = subjects(
-        screen, scale, asked_for, seen=seen_before, n_cells=given.n_cells, seed=given.seed
+    screen = _aligned(screen, named)
+    tasks = evaluation_tasks(
+        screen,
+        scale,
+        [splits] if isinstance(splits, str) else splits,
+        training_conditions={name for one in named.values() for name in one.training_conditions},
+        n_cells=settings.n_cells,
+        seed=settings.seed,
     )
-    for subject in found:
-        _check_unseen(named, subject)
-    scorable = {name for subject in found for name in subject.conditions}
-    if not any(one.answers_for(name) for one in named.values() for name in scorable):
+    for task in tasks:
+        _check_heldout(named, task)
+    conditions = {name for task in tasks for name in task.conditions}
+    if not any(one.answers_for(name) for one in named.values() for name in conditions):
         raise InputError(
-            f"there is no answer for any of the conditions to score: {listed(sorted(scorable))}"
+            f"no predictor has a prediction for any of the conditions: {listed(sorted(conditions))}"
         )
-    work = dict(named)
-    if len(screen.train):
-        work[MEAN] = PerturbationMean(screen)
-    conditions = list(dict.fromkeys(name for subject in found for name in subject.asked))
+    # The perturbation mean predicts, too: it is the bottom of dynamic ranges.
+    several = named | ({MEAN: PerturbationMean(screen)} if len(screen.train) else {})
+    predicted = _predicted(several, tasks, settings, scale=scale, fixed_draws=fixed_draws)
+    rows = [part for task in tasks for part in _scores(several, task, predicted, settings)]
+    table = pd.concat(rows, ignore_index=True).assign(scale=scale)
+    table.attrs |= {"scale": scale, "basal": settings.basal, "n_particles": settings.n_particles}
+    table.attrs |= _left_out(named, tasks)
+    effects = {name: predicted[name].effects for name in named if predicted[name].effects}
+    fixed = {name: sizes["fixed"] for name, sizes in effects.items()} if fixed_draws else {}
+    return Evaluation(table, fixed)
+
+
+def _predicted(
+    predictors: Mapping[str, Predictor],
+    tasks: Sequence[EvaluationTask],
+    settings: ScoreSettings,
+    **options: Any,
+) -> dict[str, PredictedTables]:
+    """Return the effects of all conditions, by predictor."""
+    conditions = list(dict.fromkeys(name for task in tasks for name in task.all_conditions))
     asked: dict[str, Any] = {
-        "scale": scale,
-        "n_particles": given.effect_particles,
-        "n_draws": given.n_draws,
-        "fixed_draws": fixed_draws,
-        "basal": given.basal,
+        "n_particles": settings.effect_particles,
+        "n_draws": settings.n_draws,
+        "basal": settings.basal,
         "batch": "observed",
-        "seed": given.seed,
+        "seed": settings.seed,
         "progress": False,
+        **options,
     }
-    bar = track(work.items(), "effects", disable=not given.progress)
-    answers = {name: Answers.of(one, conditions, **asked) for name, one in bar}
-    rows: list[pd.DataFrame] = []
-    for subject in found:
-        predictions = {name: answers[name].on(subject, one) for name, one in work.items()}
-        ranges: dict[tuple[str, str], Halved] = {}
-        if MEAN in work:
-            ranges = halved(
-                predictions, subject, given.n_halvings, seed=given.seed, progress=given.progress
-            )
-        observation = subject.seen()
-        for name, predictor in named.items():
-            likelihood = Likelihood.of(
-                predictor,
-                *subject.likely(),
-                n_particles=given.n_particles,
-                seed=given.seed,
-                progress=given.progress,
-            )
-            prediction = predictions[name]._replace(likelihood=likelihood.sums)
-            for metric, score in scored(prediction, observation).items():
-                shares = ranges[name, metric].shares if (name, metric) in ranges else None
-                mc_se = likelihood.mc_se if score.metric.part == "likelihood" else np.nan
-                rows.append(_rows(subject, name, score, shares, given.seed, mc_se))
-        for (name, _), half in ranges.items():
-            if name == DUPLICATE:
-                rows.append(_rows(subject, name, half.scores, half.shares, given.seed, np.nan))
-    table = pd.concat(rows, ignore_index=True)
-    kept = {"scale": scale, "basal": given.basal, "n_particles": given.n_particles}
-    table.attrs |= {**kept, **_left_out(named, found)}
-    if not fixed_draws:
-        return Evaluation(table, {})
-    effects = {name: answers[name].effects for name in named if answers[name].effects}
-    return Evaluation(table, {name: sizes["fixed"] for name, sizes in effects.items()})
+    bar = track(predictors.items(), "effects", disable=not settings.progress)
+    return {name: PredictedTables.of(one, conditions, **asked) for name, one in bar}
 
 
-def _left_out(named: Mapping[str, Predictor], found: Sequence[Subject]) -> dict[str, Any]:
+def _scores(
+    predictors: Mapping[str, Predictor],
+    task: EvaluationTask,
+    predicted: Mapping[str, PredictedTables],
+    settings: ScoreSettings,
+) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a task: predictors, then the technical replicate."""
+    options: dict[str, Any] = {"seed": settings.seed, "progress": settings.progress}
+    predictions = {name: predicted[name].on(task, one) for name, one in predictors.items()}
+    halves: dict[tuple[str, str], SplitHalfScores] = {}
+    if MEAN in predictors:
+        halves = split_half_scores(predictions, task, settings.n_halvings, **options)
+    observation = task.observation()
+    for name, predictor in predictors.items():
+        if name == MEAN:
+            continue
+        likelihood = Likelihood.of(
+            predictor, *task.likelihood_cells(), n_particles=settings.n_particles, **options
+        )
+        prediction = predictions[name]._replace(likelihood=likelihood.sums)
+        for metric, score in scored(prediction, observation).items():
+            half = halves.get((name, metric))
+            mc_se = likelihood.mc_se if score.metric.part == "likelihood" else np.nan
+            yield _rows(task, name, score, half, seed=settings.seed, mc_se=mc_se)
+    for (name, _), half in halves.items():
+        if name == DUPLICATE:
+            yield _rows(task, name, half.scores, half, seed=settings.seed)
+
+
+def _left_out(named: Mapping[str, Predictor], tasks: Sequence[EvaluationTask]) -> dict[str, Any]:
     """Count, and name in warnings, the conditions that cannot be scored.
 
     `n_not_estimable`: those that share no batch with control cells; `n_left_out`, by predictor
-    and split: those that it has no answer for.
+    and split: those that it has no prediction for.
     """
-    confounded = [name for subject in found for name in subject.not_identified]
+    confounded = [name for task in tasks for name in task.not_estimable]
     if confounded:
         note(
-            f"{len(confounded)} conditions share no batch with control cells, so nothing can be "
-            f"scored of them but their likelihood: {listed(confounded)}"
+            f"{len(confounded)} conditions share no batch with control cells, so nothing but their "
+            f"likelihood can be scored: {listed(confounded)}"
         )
-    counted: dict[tuple[str, str], int] = {}
+    n_left_out: dict[tuple[str, str], int] = {}
     for predictor, one in named.items():
-        for subject in found:
-            unanswered = [name for name in subject.conditions if not one.answers_for(name)]
-            if unanswered and not isinstance(one, Baseline):  # of these it is known
+        for task in tasks:
+            missing = [name for name in task.conditions if not one.answers_for(name)]
+            if missing and not isinstance(one, Baseline):  # what baselines lack is documented
                 note(
-                    f"{predictor} has no answer for {len(unanswered)} conditions of the "
-                    f"{subject.label} cells, which are left out: {listed(unanswered)}"
+                    f"{predictor} has no prediction for {len(missing)} conditions of the "
+                    f"{task.label} cells, which are left out: {listed(missing)}"
                 )
-            counted[predictor, subject.label] = len(unanswered)
-    return {"n_not_estimable": len(confounded), "n_left_out": counted}
+            n_left_out[predictor, task.label] = len(missing)
+    return {"n_not_estimable": len(confounded), "n_left_out": n_left_out}
 
 
-def _named(
-    predictors: Mapping[str, Predictor] | Iterable[Predictor] | Predictor,
-) -> dict[str, Predictor]:
+def _named(predictors: Predictors) -> dict[str, Predictor]:
     """Return predictors by name: those given, or their own, numbered where several share it."""
     if isinstance(predictors, Mapping):
         named = dict(predictors)
@@ -269,62 +287,69 @@ def _named(
     return named
 
 
-def _matched(screen: Screen, predictors: Mapping[str, Predictor]) -> Screen:
+def _aligned(screen: Screen, predictors: Mapping[str, Predictor]) -> Screen:
     """Return the screen with the genes of the predictors, which must share them."""
-    vocabularies = {name: one.registry for name, one in predictors.items()}
-    (first, known), *others = vocabularies.items()
+    (first, genes), *others = ((name, one.registry.genes) for name, one in predictors.items())
     for name, other in others:
-        differ = set(other.genes) ^ set(known.genes)
-        if differ or other.genes != known.genes:
-            what = f"{len(differ)} genes ({listed(sorted(differ))})" if differ else "their order"
+        if other != genes:
+            differ = sorted(set(other) ^ set(genes))
+            what = f"{len(differ)} genes ({listed(differ)})" if differ else "their order"
             raise InputError(
                 f"the predictors {first!r} and {name!r} differ in {what}: evaluate predictors that "
                 "were trained on the same screen"
             )
-    return screen.matched_to(replace(screen.registry, genes=known.genes))[0]
+    return align_genes(screen, genes)
 
 
-def _check_unseen(predictors: Mapping[str, Predictor], subject: Subject) -> None:
-    """Raise if a baseline was made from cells that it is to be scored on."""
-    if subject.label == "train":
+def _check_heldout(predictors: Mapping[str, Predictor], task: EvaluationTask) -> None:
+    """Raise if a predictor was fitted on cells that it is to be scored on."""
+    if task.label == "train":
         return
-    cells = subject.screen.cells[subject.group >= 0]
+    cells = task.screen.cells[task.group >= 0]
     for name, one in predictors.items():
-        known = int(one.remembered.isin(cells).sum())
-        if known:
+        n_fitted = int(one.fitted_on.isin(cells).sum())
+        if not n_fitted:
+            continue
+        if isinstance(one, Baseline):
             raise InputError(
-                f"the baseline {name!r} was made from a screen with another split: {known} of its "
-                f"training cells are {subject.label} cells here; make it from the same screen"
+                f"the baseline {name!r} was made from a screen with another split: {n_fitted} of "
+                f"its training cells are {task.label} cells here; make it from the same screen"
             )
+        raise InputError(
+            f"{name!r} was fitted on {n_fitted} of the {task.label} cells: it learns from training "
+            "and validation cells, so score it on others, splits='test'"
+        )
 
 
 def _rows(
-    subject: Subject, name: str, scores: Scored, shares: np.ndarray | None, seed: int, mc_se: float
+    task: EvaluationTask,
+    name: str,
+    scores: Scored,
+    half: SplitHalfScores | None,
+    *,
+    seed: int,
+    mc_se: float = np.nan,
 ) -> pd.DataFrame:
-    """Return the rows of one metric of one predictor."""
+    """Return the rows of one metric of one predictor: conditions, then all of them together."""
     values = scores.all()
     n = len(values)
-    names, cells = list(subject.conditions), list(subject.n_cells)
-    if n > len(names) + 1:  # control has a score of its own
-        names.append(subject.screen.condition_names[0])
+    names, cells = list(task.conditions), list(task.n_cells)
+    if n > len(names) + 1:  # control has a likelihood of its own
+        names.append(task.screen.condition_names[0])
         cells.append(scores.statistics[-1, 1])
     lower, upper = bootstrap(scores.metric, scores.statistics, seed=seed)
+    missing = np.full(n - 1, np.nan)
     return pd.DataFrame(
         {
             "predictor": name,
-            "split": subject.label,
-            "condition": [*names, POOLED],
+            "split": task.label,
+            "condition": [*names, ALL_CONDITIONS],
             "metric": scores.metric.name,
             "value": values,
-            "lower": _of_all(lower, n),
-            "upper": _of_all(upper, n),
-            "mc_se": _of_all(mc_se, n),
-            "dynamic_range": np.full(n, np.nan) if shares is None else shares,
+            "lower": [*missing, lower],
+            "upper": [*missing, upper],
+            "mc_se": [*missing, mc_se],
+            "dynamic_range": np.full(n, np.nan) if half is None else half.dynamic_range,
             "n_cells": np.array([*cells, sum(cells)], int),
         }
     )
-
-
-def _of_all(value: float, n: int) -> np.ndarray:
-    """Return what is known of all conditions together alone: of the last of n rows."""
-    return np.append(np.full(n - 1, np.nan), value)

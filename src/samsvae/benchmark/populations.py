@@ -1,26 +1,22 @@
-"""Cells as clouds of points, in the space of principal components: what means do not see."""
+"""Cells as points in the space of principal components, in which populations are compared."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
 
-from samsvae.benchmark.metrics.distances import median_distance
-from samsvae.benchmark.metrics.records import Clouds
-from samsvae.benchmark.predictor import Predictor
-from samsvae.data.expression import Expression, normalised
+from samsvae.benchmark.metrics.distances import CellPopulations, median_distance
+from samsvae.data.expression import Expression, normalised, rows_of
 from samsvae.data.screen import Screen
 from samsvae.types import Scale
 
 _COMPONENTS = 30
-_FIT = 5000
-"""Most cells that the principal components are found from."""
+_MAX_FITTED = 5000
+"""Cells that the principal components are computed from, at most."""
 
 
-class Space:
-    """Principal components of expression, found from training cells.
+class PrincipalComponents:
+    """Principal components of expression, from training cells.
 
     Parameters
     ----------
@@ -31,9 +27,9 @@ class Space:
     scale
         The scale.
     n_cells
-        Most cells of a cloud.
+        Most cells of a population.
     seed
-        Of all that is drawn.
+        Of the cells that are drawn.
     """
 
     def __init__(
@@ -41,58 +37,44 @@ class Space:
     ) -> None:
         from sklearn.decomposition import PCA  # slow to import, and needed here alone
 
-        self.screen, self.values = screen, values
-        self.scale, self.n_cells, self.seed = scale, n_cells, seed
-        self.train = np.asarray(screen.split) == "train"
-        rows = self.some(np.flatnonzero(self.train), _FIT)
+        self.values, self.scale, self.n_cells, self.seed = values, scale, n_cells, seed
+        train = np.asarray(screen.split) == "train"
+        rows = self.subsample(np.flatnonzero(train), _MAX_FITTED)
         k = min(_COMPONENTS, min(len(rows), values.shape[1]) - 1)
         pca = PCA(k, svd_solver="arpack", random_state=seed) if k > 0 else None
         self.components = pca and pca.fit(values[rows])
-        control = self.of(self.some(np.flatnonzero(self.train & screen.is_control)))
-        several = control is not None and len(control) > 1
-        self.kernel = median_distance(np.asarray(control)) if several else np.nan
+        control = self.subsample(np.flatnonzero(train & screen.is_control))
+        self.bandwidth = np.nan
+        if len(control) > 1:
+            self.bandwidth = median_distance(self._project(values[control]))
 
-    def some(self, rows: np.ndarray, most: int | None = None) -> np.ndarray:
-        """Return at most so many of these cells, by position."""
-        most = most or self.n_cells
-        if len(rows) <= most:
+    def subsample(self, rows: np.ndarray, n_max: int | None = None) -> np.ndarray:
+        """Return at most so many of these cells, by position (by default `n_cells`)."""
+        n_max = n_max or self.n_cells
+        if len(rows) <= n_max:
             return rows
-        return np.sort(np.random.default_rng(self.seed).choice(rows, most, replace=False))
-
-    def of(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return cells of the screen, by position, `cell component`; None without any."""
-        return self._projected(self.values[rows]) if len(rows) else None
+        return np.sort(np.random.default_rng(self.seed).choice(rows, n_max, replace=False))
 
     def points(self, cells: np.ndarray) -> np.ndarray:
-        """Return all cells of the screen, `cell component`; NaN but for these, `cell` boolean."""
+        """Return `cell component` of a boolean selection of cells; NaN for the others."""
         rows = np.flatnonzero(cells)
-        parts = [self._projected(values) for _, values in self.values.at(rows).blocks()]
+        parts = [self._project(values) for _, values in self.values.at(rows).blocks()]
         points = np.full((len(cells), parts[0].shape[1]), np.nan)
         points[rows] = np.concatenate(parts)
         return points
 
-    def predicted(self, predictor: Predictor, conditions: Sequence[str]) -> Clouds:
-        """Return cells that a predictor expects under conditions.
+    def populations(self, points: np.ndarray, group: np.ndarray, n_groups: int) -> CellPopulations:
+        """Return the cells of each group, from `points` of all cells; group -1: left out."""
+        rows = map(self.subsample, rows_of(group, n_groups))
+        return CellPopulations([points[r] if len(r) else None for r in rows], self.bandwidth)
 
-        None: it predicts means alone, or has no answer for the condition. Where it expects the
-        same cells, they are held once.
-        """
-        known = [name for name in conditions if predictor.answers_for(name)]
-        found: dict[str, np.ndarray | None] = {}
-        before = points = None
-        drawn = predictor.cells(known, n_cells=self.n_cells, seed=self.seed) if known else ()
-        for name, counts in zip(known, drawn, strict=True):
-            if counts is not before:
-                before, points = counts, self._predicted(counts)
-            found[name] = points
-        return Clouds([found.get(name) for name in conditions], self.kernel)
-
-    def _predicted(self, counts: sp.csr_matrix | np.ndarray | None) -> np.ndarray | None:
+    def project(self, counts: sp.csr_matrix | np.ndarray | None) -> np.ndarray | None:
+        """Return counts of cells as points, `cell component`; None without any cell."""
         if counts is None or not counts.shape[0]:
             return None
-        return self._projected(normalised(sp.csr_matrix(counts), self.scale))
+        return self._project(normalised(sp.csr_matrix(counts), self.scale))
 
-    def _projected(self, values: sp.csr_matrix) -> np.ndarray:
+    def _project(self, values: sp.csr_matrix) -> np.ndarray:
         if self.components is None:  # a single gene is its own component
             return values.toarray()
         projected: np.ndarray = self.components.transform(values)

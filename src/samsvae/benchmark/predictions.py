@@ -1,29 +1,86 @@
-"""What predictors say of the conditions they are scored on."""
+"""What a predictor is, and what it predicts for the conditions of an evaluation task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.benchmark.heldout import Subject
+from samsvae.benchmark.metrics.distances import CellPopulations
 from samsvae.benchmark.metrics.effects import interaction
-from samsvae.benchmark.metrics.records import Intervals, Prediction
-from samsvae.benchmark.predictor import Predictor
+from samsvae.benchmark.metrics.observed import Intervals, Prediction
+from samsvae.benchmark.populations import PrincipalComponents
+from samsvae.benchmark.tasks import EvaluationTask
+from samsvae.data.conditions import Conditions
+from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 
-_ENDS = {0.5: ("lower_50", "upper_50"), 0.9: ("lower", "upper")}
+_LAYERS = {0.5: ("lower_50", "upper_50"), 0.9: ("lower", "upper")}
 """By level, the layers that hold the ends of the intervals."""
 
 
-class Answers(NamedTuple):
-    """Effects of conditions as a predictor gives them, of those that it answers for."""
+class Predictor(Protocol):
+    """Predicts what conditions do to cells: models and baselines alike.
+
+    Settings are those of `samsvae.SAMSVAE`; a predictor ignores those that do not apply to it.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it can predict."""
+
+    @property
+    def registry(self) -> NameRegistry:
+        """Names of its genes and perturbations."""
+
+    @property
+    def fitted_on(self) -> pd.Index:
+        """Names of the cells that it was fitted on, as far as it keeps them."""
+
+    @property
+    def training_conditions(self) -> tuple[str, ...]:
+        """Conditions of the cells that it was fitted on, as they are stored."""
+
+    def answers_for(self, condition: str) -> bool:
+        """Whether it has a prediction for a condition."""
+
+    def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
+        """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
+
+        Where they depend on the library size, `uns["library_size"]` is that size.
+        """
+
+    def cells(
+        self, conditions: Iterable[str], *, n_cells: int, seed: int
+    ) -> Iterator[sp.csr_matrix | np.ndarray | None]:
+        """Yield counts of at most so many cells under each condition, at observed library sizes.
+
+        None: it predicts means alone. The same object twice: the same cells.
+        """
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether it has `iwelbo`."""
+
+    def iwelbo(
+        self, screen: Screen, *, n_particles: int, seed: int, progress: bool
+    ) -> pd.DataFrame:
+        """Return the likelihood of cells, as `samsvae.SAMSVAE.iwelbo` does."""
+
+
+class PredictedTables(NamedTuple):
+    """Effects that a predictor gives for the conditions that it has a prediction for."""
 
     effects: dict[str, AnnData]
-    """By library size: "fixed" (1e4) or "observed"; empty: it answers for none."""
+    """By library size: "fixed" (1e4) or "observed"; empty: it has a prediction for none."""
 
     @classmethod
     def of(
@@ -34,30 +91,29 @@ class Answers(NamedTuple):
         n_draws: int,
         fixed_draws: int = 0,
         **settings: Any,
-    ) -> Answers:
-        """Ask a predictor, once at each library size.
+    ) -> PredictedTables:
+        """Ask a predictor once at each library size.
 
         Parameters
         ----------
         predictor
             A trained model or a baseline.
         conditions
-            Which.
-        n_draws
-            Of the intervals at observed library sizes.
-        fixed_draws
-            Of those at 1e4.
+            Of which.
+        n_draws, fixed_draws
+            Posterior draws behind the intervals at observed library sizes, and at 1e4.
         **settings
             Of the models' `effects`.
         """
-        known = [name for name in conditions if predictor.answers_for(name)]
-        if not known:
+        answered = [name for name in conditions if predictor.answers_for(name)]
+        if not answered:
             return cls({})
         fixed = observed = predictor.effects(
-            known, library_size="observed", n_draws=n_draws, **settings
+            answered, library_size="observed", n_draws=n_draws, **settings
         )
-        if settings["scale"] == "log" and "library_size" in observed.uns:  # others do not depend
-            fixed = predictor.effects(known, n_draws=fixed_draws, **settings)
+        # On other scales effects do not depend on the library size.
+        if settings["scale"] == "log" and "library_size" in observed.uns:
+            fixed = predictor.effects(answered, n_draws=fixed_draws, **settings)
         return cls({"fixed": fixed, "observed": observed})
 
     def table(
@@ -65,40 +121,43 @@ class Answers(NamedTuple):
     ) -> pd.DataFrame:
         """Return effects, or a layer of them, `condition gene`.
 
-        NaN where there is no answer, or one that is not estimable.
+        NaN where there is no prediction, or one that is not estimable.
         """
         if not self.effects:
             return pd.DataFrame(np.full((len(conditions), n_genes), np.nan), list(conditions))
         adata = self.effects[size]
         values = adata.X if layer is None else adata.layers[layer]
-        known = np.asarray(adata.obs.get("estimable", True), bool).reshape(-1, 1)
-        frame = pd.DataFrame(np.where(known, np.asarray(values, float), np.nan), adata.obs_names)
+        estimable = np.asarray(adata.obs.get("estimable", True), bool).reshape(-1, 1)
+        frame = pd.DataFrame(
+            np.where(estimable, np.asarray(values, float), np.nan), adata.obs_names
+        )
         return frame.reindex(list(conditions))
 
-    def on(self, subject: Subject, predictor: Predictor) -> Prediction:
-        """Return what is scored of a subject's conditions."""
-        n_genes, conditions = len(subject.screen.genes), list(subject.conditions)
-        observed = self.table("observed", None, subject.asked, n_genes)
+    def on(self, task: EvaluationTask, predictor: Predictor) -> Prediction:
+        """Return what is scored for the conditions of a task."""
+        n_genes, conditions = len(task.screen.genes), list(task.conditions)
+        observed = self.table("observed", None, task.all_conditions, n_genes)
         fixed = observed
         if self.effects and self.effects["fixed"] is not self.effects["observed"]:
-            fixed = self.table("fixed", None, subject.asked, n_genes)
+            fixed = self.table("fixed", None, task.all_conditions, n_genes)
         effects = {"observed": observed.loc[conditions].to_numpy()}
         effects["fixed"] = effects["observed"]  # the same array, which is then scored once
         if fixed is not observed:
             effects["fixed"] = fixed.loc[conditions].to_numpy()
         frames = {"fixed": fixed, "observed": observed}
-        space = subject.space
         return Prediction(
             effects,
-            {size: interaction(frame, subject.combinations) for size, frame in frames.items()},
+            {size: interaction(frame, task.combinations) for size, frame in frames.items()},
             self._intervals(effects["observed"], conditions),
-            None if space is None else space.predicted(predictor, conditions),
+            None
+            if task.components is None
+            else predicted_populations(task.components, predictor, conditions),
         )
 
     def _intervals(self, ate: np.ndarray, conditions: Sequence[str]) -> Intervals | None:
         """Return the intervals of conditions; None without a posterior."""
         ends = {}
-        for level, names in _ENDS.items():
+        for level, names in _LAYERS.items():
             if self.effects and names[0] in self.effects["observed"].layers:
                 low, high = (
                     self.table("observed", name, conditions, ate.shape[1]).to_numpy()
@@ -109,12 +168,32 @@ class Answers(NamedTuple):
         return Intervals(ate, ends) if ends else None
 
 
+def predicted_populations(
+    components: PrincipalComponents, predictor: Predictor, conditions: Sequence[str]
+) -> CellPopulations:
+    """Return cells that a predictor expects under conditions, as points.
+
+    None for a condition: it predicts means alone, or has no prediction. Where it expects the same
+    cells for several conditions, they are held once.
+    """
+    answered = [name for name in conditions if predictor.answers_for(name)]
+    cells: dict[str, np.ndarray | None] = {}
+    before = points = None
+    n_cells, seed = components.n_cells, components.seed
+    drawn = predictor.cells(answered, n_cells=n_cells, seed=seed) if answered else ()
+    for name, counts in zip(answered, drawn, strict=True):
+        if counts is not before:
+            before, points = counts, components.project(counts)
+        cells[name] = points
+    return CellPopulations([cells.get(name) for name in conditions], components.bandwidth)
+
+
 class Likelihood(NamedTuple):
-    """How likely the cells of conditions are to a predictor."""
+    """How likely the cells of conditions are under a predictor."""
 
     sums: np.ndarray | None
     """`condition 2`: sum of the IWELBO over each condition's cells, nats, and how many these are;
-    NaN: there is no answer. Control may come last. None: the predictor has no likelihood."""
+    NaN: there is no prediction. Control may come last. None: the predictor has no likelihood."""
     mc_se: float = float("nan")
     """Nats: Monte Carlo standard error of the mean over cells."""
 
@@ -122,16 +201,16 @@ class Likelihood(NamedTuple):
     def of(
         cls, predictor: Predictor, cells: Screen, group: np.ndarray, **settings: Any
     ) -> Likelihood:
-        """Ask a predictor for cells, each of a group."""
+        """Score cells, each of a group, by a predictor."""
         if not predictor.has_likelihood:
             return cls(None)
         answered = np.array([predictor.answers_for(name) for name in cells.condition_names])
-        known = answered[cells.condition]
+        is_answered = answered[cells.condition]
         n_cells = np.bincount(group).astype(float)
         total = np.full(len(n_cells), np.nan)
-        if not known.any():
+        if not is_answered.any():
             return cls(np.stack([total, n_cells], 1))
-        each = predictor.iwelbo(cells[known], **settings)
-        groups = np.unique(group[known])
-        total[groups] = np.bincount(group[known], each["iwelbo"])[groups]
+        each = predictor.iwelbo(cells[is_answered], **settings)
+        groups = np.unique(group[is_answered])
+        total[groups] = np.bincount(group[is_answered], each["iwelbo"])[groups]
         return cls(np.stack([total, n_cells], 1), float(each.attrs["mean_mc_se"]))

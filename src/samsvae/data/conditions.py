@@ -1,13 +1,10 @@
-"""Conditions as text: "B@2+A" <-> {A: 1, B: 2}.
-
-Conditions as rows of dosage: {A: 1, B: 2} -> a sparse row.
-"""
+"""Conditions as text, "B@2+A", as doses, {A: 1, B: 2}, and as sparse rows of dosage."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from numbers import Real
 from typing import TypeAlias
 
@@ -20,15 +17,15 @@ Condition = Mapping[str, float]
 """Dose by perturbation; control is empty."""
 Name: TypeAlias = str | float
 Conditions: TypeAlias = Name | Iterable[Name | Sequence[Name]]
-"""Conditions as they are asked for: one, or several; a tuple names the parts of one."""
+"""One condition or several; a tuple names the parts of one."""
 
-_SMALLEST, _LARGEST = 1e-30, 1e30
-"""Doses other than 0 lie between them: they are kept in single precision."""
+_MIN_DOSE, _MAX_DOSE = 1e-30, 1e30
+"""Range of doses other than 0, which are kept in single precision."""
 
 
 @dataclass(frozen=True)
 class ConditionParser:
-    """How conditions are written.
+    """Reads and writes conditions.
 
     A condition is the set of perturbations a cell received, joined by `separator` and sorted, so
     that "B+A" is "A+B". A dose other than 1 follows an "@": "drugA@0.5". The empty set is written
@@ -41,11 +38,9 @@ class ConditionParser:
     separator
         What joins perturbations; "": a label is a single name.
     also
-        What is read as control besides: names, or patterns in which "*" stands for any text and "?"
-        for any character.
+        Other names of control, or patterns in which "*" stands for any text and "?" for any
+        character.
 
-    Examples
-    --------
     >>> parser = ConditionParser()
     >>> parser.read("B@2+A", ["A", "B"])
     {'B': 2.0, 'A': 1.0}
@@ -70,9 +65,9 @@ class ConditionParser:
 
     @classmethod
     def of(cls, control: Sequence[object], separator: str = "+") -> ConditionParser:
-        """Return how conditions are written where all these are control.
+        """Return the parser for which all these names are control.
 
-        Control is written as the first of them that is no pattern; as "control" if all are.
+        Control is written as the first of them that is not a pattern, or as "control".
         """
         names = [written(name) for name in control]
         plain = [name for name in names if not _is_pattern(name)]
@@ -80,24 +75,21 @@ class ConditionParser:
         return cls(first, separator, tuple(name for name in names if name != first))
 
     def is_control(self, name: str) -> bool:
-        """Whether a part of a label is control; or a whole label, where these are its parts.
+        """Whether a part of a label, or a whole label, is control.
 
-        What a pattern stands for does not reach over a separator that is not in the pattern.
+        A pattern does not match across a separator, unless it contains one.
         """
-        return name == self.control or any(self._alike(name, one) for one in self.also)
-
-    def _alike(self, name: str, pattern: str) -> bool:
-        joined = bool(self.separator) and self.separator in name and self.separator not in pattern
-        return not joined and _alike(name, pattern)
+        if name == self.control or name in self.also:
+            return True
+        is_joined = bool(self.separator) and self.separator in name
+        return any(
+            fnmatchcase(name, pattern.replace("[", "[[]"))  # brackets are not special
+            for pattern in self.also
+            if _is_pattern(pattern) and not (is_joined and self.separator not in pattern)
+        )
 
     def parts(self, label: str) -> list[str]:
-        """Split a label into its parts, those that are control among them; none for control alone.
-
-        Raises
-        ------
-        InputError
-            If a part is empty ("A+") or a perturbation is repeated ("A+A").
-        """
+        """Split a label into its parts, control among them; none if all are control."""
         if self.is_control(label.strip()):
             return []
         parts = [part.strip() for part in self.split(label)]
@@ -116,13 +108,13 @@ class ConditionParser:
         return parts if perturbations else []
 
     def split(self, text: str) -> list[str]:
-        """Take a label apart where the separator stands."""
+        """Split a label at the separator."""
         return text.split(self.separator) if self.separator else [text]
 
     def condition(self, label: str, doses: Sequence[float] | None = None) -> dict[str, float]:
-        """Read a label, each part at its dose (default 1). A part at dose 0 was not received.
+        """Read a label, each part at its dose (default 1); a part at dose 0 was not received.
 
-        There is a dose for each part, or one for each that is not control.
+        There is one dose for each part, or for each part that is not control.
         """
         parts = self.parts(label)
         received = [part for part in parts if not self.is_control(part)]
@@ -139,31 +131,21 @@ class ConditionParser:
         return {part: dose for part, dose in zip(received, doses, strict=True) if dose != 0}
 
     def doses(self, text: object) -> list[float]:
-        """Read doses: one number, or one per part of the label, like "0.5+2".
-
-        Raises
-        ------
-        InputError
-            If a dose is not a finite number of at least 0.
-        """
-        fields = [text] if isinstance(text, int | float) else self.split(str(text))
-        doses = []
-        for field in fields:
-            try:
-                dose = float(field)
-            except ValueError:
-                dose = float("nan")
-            if dose != 0 and not _SMALLEST <= dose <= _LARGEST:  # nan is not between them either
-                raise InputError(
-                    f"the dosage {str(text)!r} is not a number of at least 0, nor several joined "
-                    f"by {self.separator!r} (one above 0 lies between {_SMALLEST:g} and "
-                    f"{_LARGEST:g})"
-                )
-            doses.append(dose)
+        """Read doses: one number, or one per part of the label, like "0.5+2"."""
+        parts = [text] if isinstance(text, int | float) else self.split(str(text))
+        try:
+            doses = list(map(float, parts))
+        except ValueError:
+            doses = [float("nan")]
+        if any(dose != 0 and not _MIN_DOSE <= dose <= _MAX_DOSE for dose in doses):  # also nan
+            raise InputError(
+                f"the dosage {str(text)!r} is not a number of at least 0, nor several joined by "
+                f"{self.separator!r} (one above 0 lies between {_MIN_DOSE:g} and {_MAX_DOSE:g})"
+            )
         return doses
 
     def write(self, condition: Condition) -> str:
-        """Write a condition: sorted, doses other than 1 behind an "@"."""
+        """Write a condition: sorted, with doses other than 1 after an "@"."""
         parts = [
             name if dose == 1 else f"{name}@{_positional(dose)}"
             for name, dose in sorted(condition.items())
@@ -171,56 +153,43 @@ class ConditionParser:
         return self.separator.join(parts) or self.control
 
     def write_doses(self, condition: Condition) -> str:
-        """Write the doses alone, in the order in which `write` names the perturbations."""
+        """Write the doses alone, in the order of `write`."""
         return self.separator.join(_positional(dose) for _, dose in sorted(condition.items()))
 
     def label(self, condition: object) -> str:
-        """Return a condition as text, however it is named: text, a number, a tuple of parts."""
+        """Return a condition, which is text, a number or a tuple of parts, as text."""
         if isinstance(condition, tuple | list):
             return self.separator.join(map(written, condition))
         return written(condition)
 
-    def asked(self, conditions: Conditions) -> list[str]:
-        """Return the conditions that are asked for as text, once each.
+    def labels(self, conditions: Conditions) -> list[str]:
+        """Return conditions as text, once each.
 
-        Raises
-        ------
-        InputError
-            If there are none.
-
-        Examples
-        --------
-        >>> ConditionParser().asked(["B", ("A", "B"), 7, "B"])
+        >>> ConditionParser().labels(["B", ("A", "B"), 7, "B"])
         ['B', 'A+B', '7']
         """
-        one = isinstance(conditions, str) or not isinstance(conditions, Iterable)
-        several: Iterable[object] = [conditions] if one else conditions  # type: ignore[assignment]
+        is_one = isinstance(conditions, str) or not isinstance(conditions, Iterable)
+        several: Iterable[object] = [conditions] if is_one else conditions  # type: ignore[assignment]
         labels = list(dict.fromkeys(map(self.label, several)))
         if not labels:
-            raise InputError("no conditions are asked for: give one or more")
+            raise InputError("no conditions are given: give one or more")
         return labels
 
     def read(self, condition: object, perturbations: Collection[str]) -> dict[str, float]:
-        """Read a condition of known perturbations, with doses behind "@".
-
-        Raises
-        ------
-        InputError
-            If a perturbation is not among `perturbations`.
-        """
+        """Read a condition of some perturbations, with doses after "@"."""
         text = self.label(condition)
-        known = perturbations if isinstance(perturbations, Set) else set(perturbations)
-        if text in known:  # a name may hold the separator
+        names = perturbations if isinstance(perturbations, Set) else set(perturbations)
+        if text in names:  # a name may contain the separator
             return {text: 1.0}
         received: dict[str, float] = {}
         for part in self.parts(text):
             name, dose = part, 1.0
-            if part not in known and "@" in part:
+            if part not in names and "@" in part:
                 name, _, number = part.rpartition("@")
                 (dose,) = self.doses(number)
             if self.is_control(name):
                 continue
-            if name not in known:
+            if name not in names:
                 raise unknown("perturbation", name, perturbations)
             if name in received:
                 raise InputError(f"the condition {text!r} names {name!r} twice")
@@ -230,7 +199,7 @@ class ConditionParser:
 
 
 def written(name: object) -> str:
-    """Return a name as text; a whole number without a fraction.
+    """Return a name as text; an integer without a fraction.
 
     >>> written(2.0), written("2.0"), written(True)
     ('2', '2.0', 'True')
@@ -244,14 +213,6 @@ def _is_pattern(name: str) -> bool:
     return "*" in name or "?" in name
 
 
-def _alike(name: str, pattern: str) -> bool:
-    """Whether a name is what a pattern stands for; brackets stand for themselves."""
-    if name == pattern or not _is_pattern(pattern):
-        return name == pattern
-    regular = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(regular, name, re.DOTALL) is not None
-
-
 def _positional(dose: float) -> str:
     """Write a number without an exponent, whose sign could be taken for a separator."""
     return np.format_float_positional(dose, trim="-")
@@ -262,27 +223,41 @@ def dosage_rows(
 ) -> sp.csr_matrix:
     """Return conditions as a sparse dosage matrix, `condition perturbation`.
 
-    Parameters
-    ----------
-    conditions
-        Dose by perturbation.
-    perturbations
-        In the order of the columns, or the column of each.
-
-    Raises
-    ------
-    InputError
-        If a condition holds a perturbation that is not among `perturbations`.
+    `perturbations` are in the order of the columns, or map to their column.
     """
     position = perturbations
     if not isinstance(position, Mapping):
         position = {name: i for i, name in enumerate(position)}
-    strange = sorted({name for c in conditions for name in c if name not in position})
-    if strange:
-        raise InputError(f"perturbations never seen in training: {listed(strange)}")
+    unseen = sorted({name for c in conditions for name in c if name not in position})
+    if unseen:
+        raise InputError(f"perturbations never seen in training: {listed(unseen)}")
     indptr = np.cumsum([0, *map(len, conditions)])
     indices = [position[name] for c in conditions for name in sorted(c)]
     doses = [c[name] for c in conditions for name in sorted(c)]
     shape = (len(conditions), len(position))
     data = np.asarray(doses, np.float32)
     return sp.csr_matrix((data, np.asarray(indices, np.int64), indptr), shape=shape)
+
+
+def parts_matrix(
+    conditions: Sequence[str], columns: Sequence[str], parser: ConditionParser
+) -> sp.csr_matrix:
+    """Return which single conditions each condition consists of, sparse `condition column`.
+
+    `parts_matrix(...) @ values` sums values of single conditions, `column gene`, over the parts of
+    each condition. Columns are single conditions such as "A", or "A@0.5" at a dose.
+
+    >>> parts_matrix(["A+B", "B"], ["A", "B"], ConditionParser()).toarray()
+    array([[1., 1.],
+           [0., 1.]])
+    """
+    position = {name: i for i, name in enumerate(columns)}
+    names = {*columns, *(name.rpartition("@")[0] for name in columns if "@" in name)}
+    received = [parser.read(condition, names) for condition in conditions]
+    parts = [[parser.write({name: dose}) for name, dose in one.items()] for one in received]
+    missing = [part for some in parts for part in some if part not in position]
+    if missing:
+        raise unknown("single condition", missing[0], columns)
+    indices = np.array([position[part] for some in parts for part in some], np.int64)
+    indptr = np.cumsum([0, *map(len, parts)])
+    return sp.csr_matrix((np.ones(len(indices)), indices, indptr), (len(parts), len(columns)))

@@ -1,14 +1,11 @@
-"""Expression of cells on a scale, and its means over groups of them.
-
-The training cells of a screen, and the statistics of their counts.
-"""
+"""Expression of cells on a scale, its means over groups of cells, and statistics of counts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,20 +18,14 @@ from samsvae.errors import InputError, unknown
 from samsvae.types import SCALE_SIZE, Scale
 
 Block: TypeAlias = tuple[slice, sp.csr_matrix]
-"""Which cells, in a row, and their values, `cell gene`."""
+"""Consecutive cells, and their values, `cell gene`."""
 
 
 class Expression:
     """Values of cells, `cell gene`, of which rows and sums are taken.
 
-    Parameters
-    ----------
-    values
-        In memory, as they are; or counts in a file, read and put on the scale at each use.
-    scale
-        Of the latter, see `normalised`.
-    weight
-        `cell`: as how many cells each counts in sums; None: as one.
+    `values` are in memory, on their scale; or counts in a file, which are read and put on `scale`
+    at each use. `weight` is the weight of each cell in sums, by default 1.
     """
 
     def __init__(
@@ -54,7 +45,7 @@ class Expression:
         return self._values[rows]
 
     def at(self, rows: np.ndarray) -> Expression:
-        """Return those of some cells, by position, to be read when they are used."""
+        """Return the expression of some cells, by position, without reading it yet."""
         weight = None if self.weight is None else self.weight[rows]
         return Expression(self._values[rows], self._scale, weight=weight)
 
@@ -67,14 +58,9 @@ class Expression:
             yield slice(0, self.shape[0]), self._values
 
     def sums(self, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return sums over the cells of groups, of values and of their squares, `group gene`.
+        """Return the sums of values and of their squares over the cells of groups, `group gene`.
 
-        Parameters
-        ----------
-        group
-            `cell`: which group; -1: none.
-        n_groups
-            Number of groups.
+        `group` is the group of each cell, -1 for none.
         """
         total, square = np.zeros((2, n_groups, self.shape[1]))
         for cells, values in self.blocks():
@@ -94,19 +80,17 @@ def expression(
     screen: Screen, scale: Scale = "log", *, weight: np.ndarray | None = None
 ) -> Expression:
     """Return the expression of a screen's cells on a scale, see `normalised`."""
-    counts = screen.counts
-    stored = isinstance(counts, StoredCounts)
-    return Expression(counts if stored else normalised(counts, scale), scale, weight=weight)
+    is_stored = isinstance(screen.counts, StoredCounts)
+    values = screen.counts if is_stored else normalised(screen.counts, scale)
+    return Expression(values, scale, weight=weight)
 
 
 def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     """Return counts on a scale, `cell gene`, sparse.
 
-    "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + that); "mean": x as it
-    is.
+    "normalized": 1e4 x / sum x, the sum over these genes; "log": log2(1 + 1e4 x / sum x); "mean":
+    x as it is.
 
-    Examples
-    --------
     >>> counts = sp.csr_matrix([[1, 3]])
     >>> normalised(counts, "normalized").toarray()
     array([[2500., 7500.]])
@@ -127,13 +111,13 @@ def squared(values: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return how the cells of each group are spread over batches, `group batch`; rows sum to 1.
+    """Return the share of each batch in the cells of each group, `group batch`; rows sum to 1.
 
-    A cell of group -1 counts nowhere; a group without cells is a row of NaN.
+    A cell of group -1 is in no group; a group without cells is a row of NaN.
     """
     n_cells = np.zeros((n_groups, int(batch.max(initial=0)) + 1))
-    known = group >= 0
-    np.add.at(n_cells, (group[known], batch[known]), 1)
+    in_group = group >= 0
+    np.add.at(n_cells, (group[in_group], batch[in_group]), 1)
     with np.errstate(invalid="ignore"):  # 0 / 0
         shares: np.ndarray = n_cells / n_cells.sum(1, keepdims=True)
     return shares
@@ -142,22 +126,11 @@ def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np
 def differences_from_control(
     blocks: Iterable[Block], condition: np.ndarray, batch: np.ndarray, n_conditions: int
 ) -> np.ndarray:
-    """Return the mean of each condition's cells - that of control, `condition gene`.
+    """Return the mean of each condition's cells minus control's within batches, `condition gene`.
 
-    Within batches: the control of a condition are the means of control cells in its batches,
-    weighted as its cells are. Cells in batches without control cells cannot be compared, and are
-    left out; NaN for a condition without others.
-
-    Parameters
-    ----------
-    blocks
-        The cells' values, in order: they are seen once.
-    condition
-        `cell`: 0 for control.
-    batch
-        `cell`.
-    n_conditions
-        Number of conditions, control among them.
+    The means of control cells in the batches of a condition are weighted by its cells in them.
+    Cells in batches without control cells are left out; NaN for a condition that has no others.
+    `blocks` are the cells' values, in order, read once; `condition` is 0 for control.
     """
     n_batches = int(batch.max(initial=0)) + 1
     control = condition == 0
@@ -181,16 +154,10 @@ def differences_from_control(
 def sums_of(
     blocks: Iterable[Block], group: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum over the cells of each group, `group gene`, and how many these are.
+    """Return the sums over the cells of groups, `group gene`, and the numbers of cells.
 
-    Parameters
-    ----------
-    blocks
-        The cells' values, in order: they are seen once.
-    group
-        `cell`: which group; -1: none.
-    n_groups
-        Number of groups.
+    `blocks` are the cells' values, in order, read once; `group` is the group of each cell, -1 for
+    none.
     """
     total: np.ndarray | float = 0.0
     for cells, values in blocks:
@@ -199,7 +166,7 @@ def sums_of(
 
 
 def rows_of(group: np.ndarray, n_groups: int) -> list[np.ndarray]:
-    """Return the positions of the cells of each group, ascending; -1: of none.
+    """Return the positions of the cells of each group, ascending; group -1 is none.
 
     >>> [rows.tolist() for rows in rows_of(np.array([1, -1, 0, 1]), 3)]
     [[2], [0, 3], []]
@@ -210,27 +177,21 @@ def rows_of(group: np.ndarray, n_groups: int) -> list[np.ndarray]:
 
 
 def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> sp.csr_matrix:
-    """Return the matrix that sums over the cells of each group, `group cell`; -1: of none.
+    """Return the matrix that sums over the cells of each group, `group cell`; group -1 is none.
 
-    A cell counts as one, or as its weight.
+    Its entries are the cells' weights, 1 by default.
 
     >>> membership(np.array([1, -1, 0, 1]), 2).toarray()
     array([[0., 0., 1., 0.],
            [1., 0., 0., 1.]])
     """
     rows = np.flatnonzero(group >= 0)
-    counted = np.ones(len(rows)) if weight is None else weight[rows]
-    return sp.csr_matrix((counted, (group[rows], rows)), (n_groups, len(group)))
+    weights = np.ones(len(rows)) if weight is None else weight[rows]
+    return sp.csr_matrix((weights, (group[rows], rows)), (n_groups, len(group)))
 
 
 def training_cells(screen: Screen) -> Screen:
-    """Return a screen's training cells.
-
-    Raises
-    ------
-    InputError
-        If there are none, or no control cells or no perturbed cells among them.
-    """
+    """Return a screen's training cells; raise unless there are control and perturbed cells."""
     train = screen.train
     if not len(train):
         raise InputError("the split leaves no training cells")
@@ -247,10 +208,10 @@ def training_cells(screen: Screen) -> Screen:
 def input_statistics(
     screen: Screen, *, log1p: bool, unobserved: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (n - 1) of the encoder's input, `gene` each.
+    """Return the mean and standard deviation (n - 1) of the encoder's input, `gene` each.
 
-    With `unobserved` those of the rest of the library sizes follow. A gene of zero variance gets
-    scale 1.
+    With `unobserved`, the counts of library sizes that are not of these genes are one more column.
+    A gene of zero variance gets scale 1.
     """
     n, width = len(screen), len(screen.genes) + unobserved
     total, square = np.zeros((2, width))
@@ -269,9 +230,9 @@ def input_statistics(
 
 
 def library_shares(screen: Screen) -> Tensor:
-    """Return the share of each gene, and of what is not among them, in the library sizes.
+    """Return the share of each gene, and of all other genes, in the library sizes.
 
-    `gene + 1`, sums to 1. Each of them gets one count more: none is 0.
+    `gene + 1`, sums to 1. Each gets a pseudocount of 1, so that none is 0.
     """
     counted = np.zeros(len(screen.genes))
     for _, block in screen.blocks():
@@ -281,26 +242,14 @@ def library_shares(screen: Screen) -> Tensor:
 
 
 def _rest(screen: Screen) -> np.ndarray:
-    """Return what library sizes count besides the screen's genes, `cell`."""
+    """Return the counts of library sizes that are not of the screen's genes, `cell`."""
     return np.maximum(screen.library_size - screen.counted, 0)
 
 
 def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale) -> np.ndarray:
-    """Return the differential expression of conditions, `condition gene`, within batches.
+    """Return the differential expression of conditions within batches, `condition gene`.
 
-    Parameters
-    ----------
-    screen
-        The cells.
-    positions
-        Which conditions, as places in `screen.condition_names`.
-    scale
-        On which expression is compared.
-
-    Raises
-    ------
-    InputError
-        If none of the cells is control.
+    Conditions are positions in `screen.condition_names`.
     """
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
@@ -310,13 +259,7 @@ def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale
 
 
 def position_of(screen: Screen, condition: object) -> int:
-    """Return which of a screen's conditions is asked for; control is 0.
-
-    Raises
-    ------
-    InputError
-        If there is no such condition in the whole screen.
-    """
+    """Return the position of a condition in `screen.condition_names`; control is 0."""
     stored = screen.registry.stored(condition)
     position = screen.position_of_condition.get(stored)
     if position is None:
@@ -325,18 +268,157 @@ def position_of(screen: Screen, condition: object) -> int:
 
 
 def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
-    """Return which control cells conditions are compared with, `cell`.
+    """Return `cell`: whether it is a control cell that conditions are compared with.
 
-    Those among the scored cells; all of the screen's where there are none, as on a split that holds
-    combinations out.
-
-    Raises
-    ------
-    InputError
-        If the screen has no control cells.
+    These are the control cells among the scored cells, or all of the screen where no scored cell is
+    control, as in a split that holds out combinations.
     """
     control = screen.is_control
     if not control.any():
         raise InputError("the screen has no control cells to compare with")
     in_split = control & scored
     return in_split if in_split.any() else control
+
+
+_MAX_SUMS = 2**25
+"""Sums (of a group in a batch, and a gene) that are held in memory at once."""
+
+
+class Moments(NamedTuple):
+    """Sums over the cells of groups, from which means, variances and tests are computed."""
+
+    n_cells: np.ndarray
+    """`group`; where cells have weights, the sum of these."""
+    total: np.ndarray
+    """`group gene`: sum over the cells."""
+    square: np.ndarray
+    """`group gene`: sum of squares."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """`group gene`; NaN for an empty group."""
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            mean: np.ndarray = self.total / self.n_cells[:, None]
+        return mean
+
+    @property
+    def variance(self) -> np.ndarray:
+        """`group gene`, with n - 1; NaN for a group of fewer than two cells."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variance: np.ndarray = self.squares / (self.n_cells[:, None] - 1)
+        return variance
+
+    @property
+    def squares(self) -> np.ndarray:
+        """`group gene`: sum of squared deviations from the mean; NaN for an empty group."""
+        with np.errstate(invalid="ignore"):
+            squares = self.square - self.total**2 / self.n_cells[:, None]
+        # What cancels to less than rounding is 0: a gene that is the same in all cells.
+        return np.where(squares <= 1e-12 * self.square, 0 * squares, squares)
+
+
+def group_moments(values: Expression, group: np.ndarray, n_groups: int) -> Moments:
+    """Return the sums over the cells of each group; of group -1, over none."""
+    return Moments(_n_cells(values, group, shape=(n_groups,)), *values.sums(group, n_groups))
+
+
+def _n_cells(values: Expression, *groups: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the number (or weight) of cells in each group, or in each crossing of groups."""
+    in_group = np.all([group >= 0 for group in groups], axis=0)
+    at = np.ravel_multi_index([group[in_group] for group in groups], shape)
+    weight = None if values.weight is None else values.weight[in_group]
+    n_cells: np.ndarray = np.bincount(at, weight, minlength=int(np.prod(shape)))
+    return n_cells.reshape(shape)
+
+
+class Control(NamedTuple):
+    """Control cells as each group is compared with them: in its batches, weighted as its cells are.
+
+    Means and sums are over batches with control cells alone.
+    """
+
+    n_batches: np.ndarray
+    """`group`: batches that it has cells in."""
+    n_cells: np.ndarray
+    """`group`: control cells in these."""
+    mean: np.ndarray
+    """`group gene`: mean over batches of control's mean, weighted by the group's cells."""
+    squares: np.ndarray
+    """`group gene`: sum of squared deviations of control cells from the mean of their batch."""
+    inverse: np.ndarray
+    """`group`: sum over batches of weight^2 / control cells: 1 / n, were there one batch."""
+
+
+def within_batches(
+    values: Expression, group: np.ndarray, control: np.ndarray, batch: np.ndarray, n_groups: int
+) -> tuple[Moments, Control, Moments]:
+    """Return the sums over the cells of each group, their control, and sums over all other cells.
+
+    As `differences_from_control`, with variances: cells in batches without control cells are left
+    out, and the squares of the first sums are about the group's means by batch.
+
+    Parameters
+    ----------
+    values
+        Of the cells.
+    group
+        `cell`: which group; -1: none.
+    control
+        `cell`: which are control.
+    batch
+        `cell`.
+    n_groups
+        Number of groups.
+    """
+    n_batches = int(batch.max(initial=0)) + 1
+    of_batch = group_moments(values, np.where(control, batch, -1), n_batches)
+    if n_batches == 1:
+        sums = group_moments(values, group, n_groups)
+        same = np.zeros(n_groups, int)
+        with np.errstate(divide="ignore"):
+            inverse = 1 / of_batch.n_cells[same]
+        n_cells, mean, squares = of_batch.n_cells[same], of_batch.mean[same], of_batch.squares[same]
+        compared = Control(np.ones(n_groups, int), n_cells, mean, squares, inverse)
+        return sums, compared, _all_others(sums, of_batch)
+    group = np.where(of_batch.n_cells[batch] > 0, group, -1)
+    n_cells = _n_cells(values, group, batch, shape=(n_groups, n_batches))
+    sums, present = group_moments(values, group, n_groups), n_cells > 0
+    squares = np.zeros_like(sums.total)
+    for batches in _batches_at_once(present, max(1, _MAX_SUMS // sums.total.shape[1])):
+        rows = np.flatnonzero(np.isin(batch, batches) & (group >= 0))
+        pairs, place = np.unique(group[rows] * n_batches + batch[rows], return_inverse=True)
+        of_pair = group_moments(values.at(rows), place, len(pairs)).squares
+        np.add.at(squares, pairs // n_batches, of_pair)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weight = n_cells / n_cells.sum(1, keepdims=True)
+        inverse = np.where(present, weight**2 / of_batch.n_cells, 0).sum(1)
+        about_mean = sums.total**2 / sums.n_cells[:, None]
+    compared = Control(
+        present.sum(1),
+        present @ of_batch.n_cells,
+        weight @ np.nan_to_num(of_batch.mean),
+        present @ np.nan_to_num(of_batch.squares),
+        inverse,
+    )
+    within = sums._replace(square=squares + np.nan_to_num(about_mean))
+    return within, compared, _all_others(sums, of_batch)
+
+
+def _batches_at_once(present: np.ndarray, n_max: int) -> Iterator[np.ndarray]:
+    """Yield batches with at most so many groups in all, or one batch: each is one pass over cells.
+
+    `present` says which groups have cells in them, `group batch`.
+    """
+    ends = np.cumsum(present.sum(0))
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + n_max, side="right")))
+        yield np.arange(first, last)
+        first = last
+
+
+def _all_others(sums: Moments, control: Moments) -> Moments:
+    """Return, for each group, the sums over the cells of all others and of control."""
+    pairs = zip(sums, control, strict=True)
+    return Moments(*(a.sum(0, keepdims=True) + b.sum(0, keepdims=True) - a for a, b in pairs))

@@ -1,4 +1,4 @@
-"""What a file holds, and how it is to be read."""
+"""Guess what a file holds, and how to read it: `samsvae inspect`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,20 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.data import columns
+from samsvae.data.builder import fitting
 from samsvae.data.conditions import ConditionParser
-from samsvae.data.counts import looks_like_counts
-from samsvae.data.files.anndata_files import Table, by_rows
+from samsvae.data.counts import looks_like_counts, looks_normalised
+from samsvae.data.files.anndata_files import RAW, Table, X, by_rows, layer_name
 from samsvae.data.labels import SEPARATORS, joined, looks_like_control, text_of
-from samsvae.data.names import SPLITS
-from samsvae.data.normalised import looks_normalised
-from samsvae.data.reader import places, take
+from samsvae.data.names import SPLITS, UNUSED
+from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.settings.conventions import convention
 from samsvae.settings.screen import ScreenSettings
 
-COUNTS, NORMALISED, OTHER, EMPTY = (
-    "counts",
-    "normalised counts (samsvae.counts_from_normalised turns them back)",
-    "real values",
-    "empty",
-)
-_NAMES = {
+COUNTS, OTHER, EMPTY = "counts", "real values", "empty"
+NORMALISED = "normalised counts (samsvae.counts_from_normalised turns them back)"
+_COLUMN_NAMES = {
     "perturbation": (
         *("perturbation", "condition", "gene_target", "target_gene", "target", "gene"),
         *("perturbation_name", "guide_identity", "perturbed_gene", "treatment", "drug", "compound"),
@@ -43,50 +38,50 @@ _NAMES = {
     "split": ("split",),
     "library size": ("total_counts", "n_counts", "nCount_RNA", "UMI_count", "ncounts"),
 }
-"""What columns are called that hold something, the likeliest first."""
-_MOST_BATCHES = 500
+"""Usual names of the columns of each role, the most likely first."""
+_MAX_BATCHES = 500
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file holds, and how it is to be read."""
+    """What a file holds, and how to read it."""
 
     n_cells: int
     n_genes: int
     matrices: Mapping[str, str]
-    """What each holds, by what it is called."""
+    """Content by name."""
     columns: Mapping[str, str]
-    """Of the cells, by what they seem to hold."""
+    """Columns of the cells by the role that they seem to have."""
     convention: str | None
-    """That the columns look like."""
+    """The convention that the columns look like."""
     settings: Mapping[str, Any]
-    """How to read it, where that differs from the defaults."""
+    """How to read the file, where that differs from the defaults."""
     cells: pd.Series | None
-    """Cells per condition, control first; None if it cannot be read so."""
+    """Cells per condition, control first; None if the file cannot be read so."""
     remarks: tuple[str, ...]
-    """What reading it so tells: notes, or the error."""
+    """Warnings when it is read so, or the error."""
 
 
 def inspected(table: Table) -> Inspection:
-    """Look at what a table holds; nothing is asked of it but to be one."""
-    held = {name: _kind(matrix) for name, matrix in places(table).items()}
-    fits = columns.fitting(table)
-    chosen: dict[str, Any] = {} if fits is None else {"convention": fits}
-    known = {} if fits is None else convention(fits).settings
-    found = _roles(table, fits)
-    if fits is None and "perturbation" in found:
-        chosen |= _notation(table, found["perturbation"])
-    for role, column in found.items():
+    """Guess what a table holds, and how to read it."""
+    matrices = {name: _content(matrix()) for name, matrix in table.matrices.items()}
+    layout = fitting(table)
+    settings: dict[str, Any] = {} if layout is None else {"convention": layout}
+    of_layout = {} if layout is None else convention(layout).settings
+    roles = _roles(table, layout)
+    if layout is None and "perturbation" in roles:
+        settings |= _label_settings(table, roles["perturbation"])
+    for role, column in roles.items():
         key = f"{role.replace(' ', '_')}_key"
-        if role != "perturbation" and key not in known:
-            chosen[key] = column
-    chosen |= _layer(held, known.get("layer"))
-    cells, remarks = _read(table, chosen)
+        if role != "perturbation" and key not in of_layout:
+            settings[key] = column
+    settings |= _layer_setting(table, matrices, of_layout.get("layer"))
+    cells, remarks = _read(table, settings)
     shape = len(table.cells.names), len(table.genes.names)
-    return Inspection(*shape, held, found, fits, chosen, cells, remarks)
+    return Inspection(*shape, matrices, roles, layout, settings, cells, remarks)
 
 
-def _kind(matrix: Any) -> str:
+def _content(matrix: Any) -> str:
     if matrix is None:
         return EMPTY
     if looks_like_counts(matrix):
@@ -94,24 +89,24 @@ def _kind(matrix: Any) -> str:
     return NORMALISED if looks_normalised(matrix) else OTHER
 
 
-def _roles(table: Table, fits: str | None) -> dict[str, str]:
-    """Return columns by what they seem to hold."""
-    there = table.cells.columns
-    found = {}
-    if fits is not None:
-        layout = convention(fits)
-        found["perturbation"] = layout.perturbation_key(there)
-        for name, value in layout.settings.items():
+def _roles(table: Table, layout: str | None) -> dict[str, str]:
+    """Return the column that seems to have each role."""
+    present = table.cells.columns
+    roles = {}
+    if layout is not None:
+        of_layout = convention(layout)
+        roles["perturbation"] = of_layout.perturbation_key(present)
+        for name, value in of_layout.settings.items():
             role = {"sgrna_key": "sgrna", "dosage_key": "dosage", "split_key": "split"}.get(name)
-            if role is not None and value in there:
-                found[role] = value
-    for role, names in _NAMES.items():
-        taken = found.values()
-        candidates = [name for name in names if name in there and name not in taken]
-        good = [name for name in candidates if _may_be(role, name, table)]
-        if good and role not in found:
-            found[role] = good[0]
-    return found
+            if role is not None and value in present:
+                roles[role] = value
+    for role, names in _COLUMN_NAMES.items():
+        taken = list(roles.values())
+        candidates = (name for name in names if name in present and name not in taken)
+        column = next((name for name in candidates if _may_be(role, name, table)), None)
+        if column is not None:
+            roles.setdefault(role, column)
+    return roles
 
 
 def _may_be(role: str, name: str, table: Table) -> bool:
@@ -119,60 +114,61 @@ def _may_be(role: str, name: str, table: Table) -> bool:
     if role == "perturbation":
         return values.dtype.kind != "f" and values.nunique() > 1
     if role == "batch":
-        return 1 < values.nunique() <= _MOST_BATCHES
+        return 1 < values.nunique() <= _MAX_BATCHES
     if role == "split":
-        return set(values.dropna().astype(str)) <= {*SPLITS, "unused", "ood"}
+        return set(values.dropna().astype(str)) <= {*SPLITS, UNUSED, "ood"}
     if role == "library size":
-        return _counts_more(values, table)
+        return _exceeds_counts(values, table)
     return True
 
 
-def _counts_more(values: pd.Series, table: Table) -> bool:
-    """Whether a column counts more than the matrix has of the first cells: that of a panel."""
-    if table.x is None or values.dtype.kind not in "iuf":
+def _exceeds_counts(values: pd.Series, table: Table) -> bool:
+    """Whether a column counts more than the first cells' genes: the file holds a panel of genes."""
+    x = table.matrices[X]()
+    if x is None or values.dtype.kind not in "iuf":
         return False
-    first = sp.csr_matrix(by_rows(table.x)[:256])
-    here = np.asarray(first.sum(1)).ravel()
-    return bool(np.median(values.to_numpy()[: len(here)]) > 1.05 * np.median(here))
+    counted = np.asarray(sp.csr_matrix(by_rows(x)[:256]).sum(1)).ravel()
+    return bool(np.median(values.to_numpy()[: len(counted)]) > 1.05 * np.median(counted))
 
 
-def _notation(table: Table, key: str) -> dict[str, Any]:
+def _label_settings(table: Table, key: str) -> dict[str, Any]:
     """Return how labels are written, where that differs from the defaults."""
-    with warnings.catch_warnings(action="ignore"):  # told when it is read
+    with warnings.catch_warnings(action="ignore"):  # they are reported when it is read
         texts = text_of(table.cells.read(key), "", "")
-    label = {str(name) for name in pd.unique(texts) if name is not None}
-    chosen: dict[str, Any] = {} if key == "perturbation" else {"perturbation_key": key}
-    named = {part for text in label for part in (text, *text.split("+"))}
-    alike = sorted(name for name in named if looks_like_control(name) and "+" not in name)
+    present = {str(name) for name in pd.unique(texts) if name is not None}
+    settings: dict[str, Any] = {} if key == "perturbation" else {"perturbation_key": key}
+    parts = {part for text in present for part in (text, *text.split("+"))}
+    alike = sorted(name for name in parts if looks_like_control(name) and "+" not in name)
     if alike and alike != ["control"]:
-        chosen["control"] = tuple(alike)
+        settings["control"] = tuple(alike)
     parser = ConditionParser.of(alike or ["control"])
-    if not any("+" in text for text in label):
-        by = {one: len(joined(label, parser, one)) for one in SEPARATORS if one != "+"}
-        best = max(by, key=lambda one: by[one])
-        if by[best]:
-            chosen["separator"] = best
-    return chosen
+    if not any("+" in text for text in present):
+        n_joined = {one: len(joined(present, parser, one)) for one in SEPARATORS if one != "+"}
+        best = max(n_joined, key=lambda one: n_joined[one])
+        if n_joined[best]:
+            settings["separator"] = best
+    return settings
 
 
-def _layer(held: Mapping[str, str], known: str | None) -> dict[str, Any]:
-    """Return where the counts are, if they are not in X."""
-    if held["adata.X"] == COUNTS or held.get(f"layer {known!r}") == COUNTS:
+def _layer_setting(
+    table: Table, matrices: Mapping[str, str], of_layout: str | None
+) -> dict[str, Any]:
+    """Return where the counts are, if they are not in X or the convention's layer."""
+    if matrices[X] == COUNTS or matrices.get(layer_name(str(of_layout))) == COUNTS:
         return {}
-    found = [name for name, kind in held.items() if kind == COUNTS]
-    if not found:
-        return {}
-    return {"layer": "raw" if found[0] == "adata.raw" else found[0][len("layer '") : -1]}
+    names = {**{layer_name(layer): layer for layer in table.layers}, RAW: "raw"}
+    layer = next((names[name] for name, kind in matrices.items() if kind == COUNTS), None)
+    return {} if layer is None else {"layer": layer}
 
 
-def _read(table: Table, chosen: Mapping[str, Any]) -> tuple[pd.Series | None, tuple[str, ...]]:
-    """Return cells per condition, and what is told when a table is read so."""
-    with warnings.catch_warnings(record=True) as told:
+def _read(table: Table, settings: Mapping[str, Any]) -> tuple[pd.Series | None, tuple[str, ...]]:
+    """Return cells per condition, and the warnings when a table is read with some settings."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            parts, _, kept = take(table, ScreenSettings.of(chosen))
+            screen = Screen.from_table(table, ScreenSettings.of(settings))
         except InputError as error:
             return None, (str(error),)
-    n_cells = np.bincount(parts.condition[kept], minlength=len(parts.condition_names))
-    cells = pd.Series(n_cells, list(parts.condition_names), name="cells")
-    return cells[cells > 0], tuple(str(one.message) for one in told)
+    n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
+    cells = pd.Series(n_cells, list(screen.condition_names), name="cells")
+    return cells[cells > 0], tuple(str(warning.message) for warning in caught)

@@ -1,5 +1,4 @@
-"""Labels of cells as files hold them: missing ones, controls by other names, split where they
-should not be."""
+"""Labels of cells as files hold them: missing ones, other names of control, misread separators."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from samsvae.data.conditions import ConditionParser, written
 from samsvae.errors import InputError, listed, note
 
 MISSING = frozenset(("", "nan", "NaN", "None", "NA", "<NA>", "null"))
-"""Texts that stand for a missing label."""
+"""Texts that mean a missing label."""
 
 _CONTROL = re.compile(
     r"""(nt|ntc|ntg|ctrl|control|mock|dmso|vehicle|untreated|unperturbed|scramble[d]?
@@ -26,12 +25,12 @@ _CONTROL = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 SEPARATORS = ("+", "_", ";", "|", "&", ",", "/", ":")
-"""What joins perturbations in files."""
+"""Usual separators of perturbations in files."""
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 
 
 def looks_like_control(name: str) -> bool:
-    """Whether a name is one that control goes by in some screens.
+    """Whether a name means control in some screens.
 
     >>> [name for name in ("NT", "non-targeting_3", "NT5E", "AAVS1", "LUC7L") if
     ...  looks_like_control(name)]
@@ -43,166 +42,136 @@ def looks_like_control(name: str) -> bool:
 def text_of(values: pd.Series, where: str, what: str) -> np.ndarray:
     """Return labels as text without spaces around them, `cell`; None where one is missing.
 
-    Numbers without a fraction are written as whole ones.
-    """
-    labels, place = _distinct(values)
-    read = np.array([label.strip() for label in labels], object)
-    stripped = np.array([bool(a != b) for a, b in zip(labels, read, strict=True)], bool)[place]
-    if stripped.any():
-        note(
-            f"{where} has spaces around the {what} of {int(stripped.sum())} cells: read without "
-            "them"
-        )
-    read[:] = [None if label in MISSING else label for label in read]
-    found: np.ndarray = read[place]
-    return found
-
-
-def _distinct(values: pd.Series) -> tuple[list[str], np.ndarray]:
-    """Return the texts of a column, sorted, and which of them each value is; "" is a missing one.
-
-    As objects: an array of texts has room for the longest of them in each cell.
+    Integers have no fraction.
     """
     if isinstance(values.dtype, pd.CategoricalDtype):  # few texts, however many cells
         texts = [written(name) for name in values.cat.categories] + [""]
-        codes = values.cat.codes.to_numpy()
+        codes = values.cat.codes.to_numpy()  # -1, the last, for a missing one
     else:
-        every = np.array([written(value) for value in values.to_numpy(object)], object)
-        every[values.isna().to_numpy()] = ""
-        codes, found = pd.factorize(every)
-        texts = list(map(str, found))
-    labels = sorted(set(texts))
-    position = {text: i for i, text in enumerate(labels)}
-    return labels, np.array([position[text] for text in texts], np.int64)[codes]
+        all_texts = np.array([written(value) for value in values.to_numpy(object)], object)
+        all_texts[values.isna().to_numpy()] = ""
+        codes, unique = pd.factorize(all_texts)
+        texts = list(map(str, unique))
+    stripped = [text.strip() for text in texts]
+    is_changed = np.array([a != b for a, b in zip(texts, stripped, strict=True)], bool)[codes]
+    if is_changed.any():
+        note(
+            f"{where} has spaces around the {what} of {int(is_changed.sum())} cells: read without "
+            "them"
+        )
+    labels = [None if text in MISSING else text for text in stripped]
+    return np.array(labels, object)[codes]
 
 
 def labelled(columns: Mapping[tuple[str, str], np.ndarray], *, drop: bool) -> np.ndarray:
-    """Return `cell`: whether nothing is missing; what is, is left out on demand.
+    """Return `cell`: whether no label is missing; a missing one is an error unless `drop`.
 
-    Parameters
-    ----------
-    columns
-        By name and what they are, labels as `text_of` gives them.
-    drop
-        Leave cells out; otherwise a missing label is an error.
+    `columns` are labels as `text_of` returns them, by the name of their column and what they are.
     """
-    complete = np.ones(len(next(iter(columns.values()))), bool)
+    is_labelled = np.ones(len(next(iter(columns.values()))), bool)
     for (key, what), labels in columns.items():
-        missing = np.array([label is None for label in labels], bool)
-        if missing.any() and not drop:
+        is_missing = np.array([label is None for label in labels], bool)
+        if is_missing.any() and not drop:
             raise InputError(
-                f"obs[{key!r}] lacks the {what} of {int(missing.sum())} of {len(missing)} cells "
-                "(nothing stands there, or a text such as 'nan'): fill it in, or leave those cells "
-                "out with drop_unlabelled=True (--drop-unlabelled)"
+                f"obs[{key!r}] lacks the {what} of {int(is_missing.sum())} of {len(labels)} cells "
+                "(it is empty, or a text such as 'nan'): fill it in, or leave those cells out with "
+                "drop_unlabelled=True (--drop-unlabelled)"
             )
-        complete &= ~missing
-    return complete
+        is_labelled &= ~is_missing
+    return is_labelled
 
 
 def note_controls(perturbations: Iterable[str], parser: ConditionParser) -> None:
-    """Tell perturbations that look like further controls."""
-    found = [name for name in perturbations if looks_like_control(name)]
-    if found:
-        these = [parser.control, *parser.also, *found[:3], *(["..."] if found[3:] else [])]
+    """Warn of perturbations that look like control."""
+    alike = [name for name in perturbations if looks_like_control(name)]
+    if alike:
+        control = [parser.control, *parser.also, *alike[:3], *(["..."] if alike[3:] else [])]
         note(
-            f"perturbations that look like control: {listed(found)}; if they are, give "
-            f"control={these} (--control, once for each)"
+            f"perturbations that look like control: {listed(alike)}; if they are, give "
+            f"control={control} (--control, once for each)"
         )
 
 
 def check_separator(labels: Collection[str], parser: ConditionParser) -> None:
-    """Raise, or tell, where the separator takes names apart, or another one joins them.
-
-    Raises
-    ------
-    InputError
-        If parts have brackets without their counterparts, or are empty.
-    """
+    """Raise, or warn, if the separator splits names, or another one joins them."""
     if not parser.separator:
         return
-    split = {label: parser.split(label) for label in labels}
-    several = {label: parts for label, parts in split.items() if len(parts) > 1}
-    torn = [
+    parts_of = {label: parser.split(label) for label in labels}
+    several = {label: parts for label, parts in parts_of.items() if len(parts) > 1}
+    wrong = [
         label
         for label, parts in several.items()
         if not all(part.strip() for part in parts)
-        or (_balanced(label) and not all(map(_balanced, parts)))
+        or (_is_balanced(label) and not all(map(_is_balanced, parts)))
     ]
-    if torn:
+    if wrong:
         raise InputError(
-            f"the separator {parser.separator!r} stands inside names: {listed(torn, 3)}; give "
+            f"the separator {parser.separator!r} stands inside names: {listed(wrong, 3)}; give "
             "another separator (--separator), or separator=None (--separator '') if every label is "
             "a single name"
         )
-    alone = {label.strip() for label, parts in split.items() if len(parts) == 1}
-    alone |= {
-        names[0]
-        for names in (_perturbations(p, parser) for p in several.values())
-        if len(names) == 1
-    }
-    _note_strangers(several, alone, parser)
-    _note_joined(alone, parser)
+    combinations = {label: _perturbations(parts, parser) for label, parts in several.items()}
+    singles = {label.strip() for label in parts_of.keys() - several.keys()}
+    singles |= {names[0] for names in combinations.values() if len(names) == 1}
+    combinations = {label: names for label, names in combinations.items() if len(names) > 1}
+    _note_unknown_parts(combinations, singles, parser)
+    _note_joined(singles, parser)
 
 
 def _perturbations(parts: Sequence[str], parser: ConditionParser) -> list[str]:
     return [part.strip() for part in parts if not parser.is_control(part.strip())]
 
 
-def _note_strangers(
-    several: Mapping[str, Sequence[str]], alone: Collection[str], parser: ConditionParser
+def _note_unknown_parts(
+    combinations: Mapping[str, Sequence[str]], singles: Collection[str], parser: ConditionParser
 ) -> None:
-    """Tell labels of which no part occurs alone, where the parts of most others do."""
-    combinations = {
-        label: _perturbations(parts, parser)
-        for label, parts in several.items()
-        if len(_perturbations(parts, parser)) > 1
-    }
-    often = Counter(name for names in combinations.values() for name in names)
-    strange = [
+    """Warn of combinations of which no part occurs elsewhere, if the parts of most others do."""
+    n_labels = Counter(name for names in combinations.values() for name in names)
+    unknown = [
         label
         for label, names in combinations.items()
-        if not any(name in alone or often[name] > 1 for name in names)
+        if not any(name in singles or n_labels[name] > 1 for name in names)
     ]
-    perturbed = sum(not parser.is_control(label) for label in alone)
-    if strange and 2 * len(strange) <= perturbed + len(combinations):
+    n_perturbed = sum(not parser.is_control(label) for label in singles)
+    if unknown and 2 * len(unknown) <= n_perturbed + len(combinations):
         note(
-            f"{listed(strange, 3)} {'are' if len(strange) > 1 else 'is'} read as combinations of "
-            "perturbations that occur nowhere else: whose effect is whose, the data do not tell; "
-            f"if the separator {parser.separator!r} stands inside names, give another one, or "
+            f"{listed(unknown, 3)} {'are' if len(unknown) > 1 else 'is'} read as combinations of "
+            "perturbations that occur nowhere else, so that their effects cannot be told apart; "
+            f"if the separator {parser.separator!r} is part of names, give another one, or "
             "separator=None (--separator '')"
         )
 
 
-def joined(alone: Collection[str], parser: ConditionParser, separator: str) -> list[str]:
-    """Return labels that a separator takes apart into others, or control; sorted."""
+def joined(singles: Collection[str], parser: ConditionParser, separator: str) -> list[str]:
+    """Return labels that a separator splits into other labels, or control; sorted."""
     return sorted(
         label
-        for label in alone
+        for label in singles
         if separator in label
         and all(
-            part in alone or parser.is_control(part) or looks_like_control(part)
+            part in singles or parser.is_control(part) or looks_like_control(part)
             for part in label.split(separator)
         )
     )
 
 
-def _note_joined(alone: Collection[str], parser: ConditionParser) -> None:
-    """Tell labels that another separator takes apart into names that occur alone."""
+def _note_joined(singles: Collection[str], parser: ConditionParser) -> None:
+    """Warn of labels that another separator splits into labels that occur."""
     for separator in SEPARATORS:
-        found = joined(alone, parser, separator) if separator != parser.separator else []
-        if found:
+        labels = joined(singles, parser, separator) if separator != parser.separator else []
+        if labels:
             note(
-                f"{listed(found, 3)} look like combinations joined by {separator!r}, and are read "
+                f"{listed(labels, 3)} look like combinations joined by {separator!r}, and are read "
                 f"as single names: if they are, give separator={separator!r} (--separator)"
             )
 
 
-def _balanced(text: str) -> bool:
+def _is_balanced(text: str) -> bool:
     """Whether every bracket has its counterpart."""
-    open_: list[str] = []
-    for c in text:
-        if c in _BRACKETS.values():
-            open_.append(c)
-        elif c in _BRACKETS and (not open_ or open_.pop() != _BRACKETS[c]):
+    opened: list[str] = []
+    for character in text:
+        if character in _BRACKETS.values():
+            opened.append(character)
+        elif character in _BRACKETS and (not opened or opened.pop() != _BRACKETS[character]):
             return False
-    return not open_
+    return not opened

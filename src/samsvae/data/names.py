@@ -1,17 +1,15 @@
-"""The names that give a screen's columns their meaning.
-
-From what cells received to the columns that a model has parameters for.
-"""
+"""Names of genes, perturbations and batches, and the columns of dosage that models have."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from samsvae.data.conditions import ConditionParser
@@ -29,28 +27,45 @@ class NameRegistry:
     genes: tuple[str, ...]
     perturbations: tuple[str, ...]
     batches: tuple[tuple[str, ...], ...] = ()
-    """Those that occur: a level of each batch column. None without such a column."""
+    """The batches that occur: a level of each batch column. Empty without such a column."""
     parser: ConditionParser = field(default_factory=ConditionParser)
     counts: bool = True
     """Whether the data are counts (or real values)."""
     own_library_size: bool = True
     """Whether a cell's library size is the sum of its counts of these genes."""
     symbols: tuple[str, ...] = ()
-    """Of the genes, where they have others than their names."""
+    """Symbols of the genes, in their order; empty where they have only their names."""
+
+    def __post_init__(self) -> None:
+        if len(self.symbols) not in (0, len(self.genes)):
+            raise InputError(f"there are {len(self.symbols)} symbols for {len(self.genes)} genes")
+
+    @cached_property
+    def var(self) -> pd.DataFrame:
+        """The genes as a frame, with their symbols as the column "symbol" where they have any."""
+        columns = {"symbol": list(self.symbols)} if self.symbols else None
+        return pd.DataFrame(columns, index=list(self.genes))
+
+    def with_genes(self, genes: Sequence[str]) -> NameRegistry:
+        """Return the names with other genes, by name: the symbols go along.
+
+        A gene that is new here has its name as its symbol.
+
+        >>> registry = NameRegistry(("g1", "g2"), ("A",), symbols=("KLF1", "SPI1"))
+        >>> registry.with_genes(["g2"]).symbols
+        ('SPI1',)
+        """
+        symbol = dict(zip(self.genes, self.symbols, strict=False))
+        symbols = tuple(symbol.get(gene, gene) for gene in genes) if symbol else ()
+        return replace(self, genes=tuple(genes), symbols=symbols)
 
     @cached_property
     def column(self) -> Mapping[str, int]:
-        """By perturbation, its column of dosage."""
+        """The column of dosage of each perturbation."""
         return {name: i for i, name in enumerate(self.perturbations)}
 
     def read(self, condition: object) -> dict[str, float]:
-        """Return what a condition, named in any way, is made of: dose by perturbation.
-
-        Raises
-        ------
-        InputError
-            If a perturbation is not known.
-        """
+        """Return the dose of each perturbation in a condition, however that is named."""
         return self.parser.read(condition, self.column.keys())
 
     def stored(self, condition: object) -> str:
@@ -58,7 +73,7 @@ class NameRegistry:
         return self.parser.write(self.read(condition))
 
     def singles(self, condition: object) -> list[str]:
-        """Return the single conditions that a condition is made of, as they are stored.
+        """Return the single conditions that a condition consists of, as they are stored.
 
         >>> NameRegistry(("g",), ("A", "B")).singles("B+A")
         ['B', 'A']
@@ -76,7 +91,7 @@ class NameRegistry:
 
     @cached_property
     def batch_levels(self) -> tuple[tuple[str, ...], ...]:
-        """Of each batch column, sorted."""
+        """Levels of each batch column, sorted."""
         return tuple(tuple(sorted(set(column))) for column in zip(*self.batches, strict=True))
 
     @cached_property
@@ -88,23 +103,21 @@ class NameRegistry:
                [1., 0., 0., 1.],
                [0., 1., 1., 0.]], dtype=float32)
         """
-        parts = [
-            np.array([[float(level == name) for name in names] for level in column], np.float32)
-            for column, names in zip(
-                zip(*self.batches, strict=True), self.batch_levels, strict=True
-            )
-        ]
-        return np.concatenate(parts, 1) if parts else np.zeros((0, 0), np.float32)
+        columns = zip(zip(*self.batches, strict=True), self.batch_levels, strict=True)
+        blocks = [np.array(column)[:, None] == np.array(levels) for column, levels in columns]
+        if not blocks:
+            return np.zeros((0, 0), np.float32)
+        return np.concatenate(blocks, 1).astype(np.float32)
 
     @property
     def even(self) -> np.ndarray:
         """`covariate`: the levels of each batch column in equal parts."""
         parts = [np.full(len(names), 1 / len(names), np.float32) for names in self.batch_levels]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return np.concatenate([np.zeros(0, np.float32), *parts])
 
     @cached_property
     def n_covariates(self) -> int:
-        """Width of a batch as covariates."""
+        """Number of covariates: levels of all batch columns."""
         return sum(map(len, self.batch_levels))
 
     @cached_property
@@ -123,10 +136,10 @@ class NameRegistry:
     def restored(cls, header: Mapping[str, Any]) -> Self:
         """Return the names that `header` returned."""
         parser = {**header["notation"], "also": tuple(header["notation"]["also"])}
-        names = {key: tuple(header[key]) for key in ("genes", "perturbations", "symbols")}
-        batches = tuple(map(tuple, header["batches"]))
-        others = {key: value for key, value in header.items() if key != "notation"}
-        return cls(**{**others, **names, "batches": batches, "parser": ConditionParser(**parser)})
+        fields = {key: value for key, value in header.items() if key != "notation"}
+        fields |= {key: tuple(header[key]) for key in ("genes", "perturbations", "symbols")}
+        fields["batches"] = tuple(map(tuple, header["batches"]))
+        return cls(**fields, parser=ConditionParser(**parser))
 
 
 class Encoding(ABC):
@@ -141,7 +154,7 @@ class Encoding(ABC):
 
 
 class Separate(Encoding):
-    """A column per perturbation: combinations are made of their parts."""
+    """A column per perturbation: combinations are the sums of their parts."""
 
     def __init__(self, registry: NameRegistry) -> None:
         self.columns = registry.perturbations
@@ -153,14 +166,7 @@ class Separate(Encoding):
 class Joint(Encoding):
     """A column per condition of the training cells: each combination is a perturbation of its own.
 
-    Parameters
-    ----------
-    vocabulary
-        Names of the screen.
-    conditions
-        Those of the training cells but control.
-    unseen_as_control
-        Encode a combination that is not among them as control; it is an error otherwise.
+    A combination that is not among these conditions is an error, or encoded as control.
     """
 
     def __init__(
@@ -176,17 +182,10 @@ class Joint(Encoding):
             self._column_of[tuple(sorted(registry.column[part] for part in received))] = column
 
     def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
-        """Return the rows, `cell column`.
-
-        Raises
-        ------
-        InputError
-            If a dose is neither 0 nor 1, or a combination is unseen and not encoded as control.
-        """
+        """Return the rows, `cell column`."""
         _check_doses(dosage.data)
-        received = [
-            tuple(sorted(row)) for row in np.split(dosage.indices, dosage.indptr[1:-1].tolist())
-        ]
+        rows = np.split(dosage.indices, dosage.indptr[1:-1].tolist())
+        received = [tuple(sorted(row)) for row in rows]
         unseen = {row for row in received if row and row not in self._column_of}
         if unseen and not self.unseen_as_control:
             raise InputError(
@@ -195,11 +194,10 @@ class Joint(Encoding):
                 "conditions it has seen (one made with unseen_as_control=True predicts the others "
                 "as control)"
             )
-        columns = [[self._column_of[row]] if row in self._column_of else [] for row in received]
-        indptr = np.cumsum([0, *map(len, columns)])
-        indices = np.array([column for row in columns for column in row], np.int64)
-        shape = (dosage.shape[0], len(self.columns))
-        return sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=shape)
+        indptr = np.cumsum([0, *(row in self._column_of for row in received)])
+        columns = [self._column_of[row] for row in received if row in self._column_of]
+        ones, shape = np.ones(len(columns), np.float32), (len(received), len(self.columns))
+        return sp.csr_matrix((ones, np.array(columns, np.int64), indptr), shape=shape)
 
     def _name(self, row: tuple[int, ...]) -> str:
         names = self.registry.perturbations

@@ -1,7 +1,7 @@
-"""Minibatches out of data that lie on the device, assembled there.
+"""Minibatches from data on a device, made there.
 
-Needs torch alone, and nothing of a batch depends on the host but its rows: so a step with all that
-belongs to it can be recorded as one CUDA graph.
+This module needs torch and numpy alone. The sizes of a batch do not depend on its cells, so that a
+step can be recorded as one CUDA graph.
 """
 
 from __future__ import annotations
@@ -14,16 +14,9 @@ from samsvae.types import Batch, Dosage
 
 
 class ResidentCounts:
-    """Counts as sparse rows of small integers, on a device.
+    """Counts, `cell gene`, as sparse rows of small integers, on a device.
 
-    Parameters
-    ----------
-    values, columns, starts
-        A CSR matrix: its data, indices and indptr.
-    n_columns
-        Its width.
-    device
-        Where it is to lie.
+    `values`, `columns` and `starts` are the data, indices and indptr of a CSR matrix.
     """
 
     def __init__(
@@ -35,24 +28,23 @@ class ResidentCounts:
         device: torch.device,
     ) -> None:
         self.n_columns = n_columns
-        self.values = _smallest(values).to(device)
-        self.columns = _smallest(columns).to(device)
+        self.values = _in_smallest_type(values).to(device)
+        self.columns = _in_smallest_type(columns).to(device)
         self.starts = torch.from_numpy(np.asarray(starts, np.int64)).to(device)
-        self.widest = max(1, int(np.diff(starts).max(initial=0)))
+        self.max_width = max(1, int(np.diff(starts).max(initial=0)))
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the data take."""
-        parts = (self.values, self.columns, self.starts)
-        return sum(part.numel() * part.element_size() for part in parts)
+        """Memory that the counts take."""
+        return sum(one.nbytes for one in (self.values, self.columns, self.starts))
 
     def rows(self, rows: Tensor) -> Tensor:
         """Return some rows, dense, `row column`, float32.
 
-        As many entries are read of every row as the fullest row has, so that no size depends on
-        the data; those beyond a row's end count 0.
+        Of every row as many entries are read as the longest row has, so that no size depends on the
+        rows; entries beyond the end of a row count as 0.
         """
-        place = torch.arange(self.widest, device=rows.device)
+        place = torch.arange(self.max_width, device=rows.device)
         start, end = self.starts[rows].unsqueeze(1), self.starts[rows + 1].unsqueeze(1)
         at = start + place
         inside = at < end
@@ -65,21 +57,7 @@ class ResidentCounts:
 
 
 class ResidentCells:
-    """The cells of a split, on a device, with the interface of a loader's `batch`.
-
-    Parameters
-    ----------
-    counts
-        `cell gene`.
-    library_size
-        `cell`, counts.
-    covariates
-        `cell covariate`.
-    dosage
-        Of all cells: what each received.
-    cells_per_column
-        n_t of every perturbation of the model, `column`.
-    """
+    """The cells of a split, on a device: what `Batch` has, of all cells and perturbations."""
 
     def __init__(
         self,
@@ -98,8 +76,8 @@ class ResidentCells:
     def batch(self, rows: Tensor) -> Batch:
         """Return some cells, by position.
 
-        Its list of perturbations has the length that the most varied batch would need. What the
-        batch does not need stands there as perturbation 0: drawn, but received by no cell.
+        The list of perturbations has the largest length that any batch needs. It is padded with
+        perturbation 0, which is then drawn but received by no cell.
         """
         received = self.received[rows]
         n_columns = max(1, min(received.numel(), len(self.cells_per_column)))
@@ -119,9 +97,9 @@ class ResidentCells:
 
 
 def distinct(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the distinct values, sorted and filled up with 0, and where each value stands there.
+    """Return the distinct values, sorted and padded with 0, and the position of each value there.
 
-    `torch.unique` with a size that does not depend on the data: it would wait for the device.
+    `torch.unique` would wait for the device, because its size depends on the data.
     """
     ordered, order = values.flatten().sort()
     differs = torch.zeros_like(ordered)
@@ -132,8 +110,8 @@ def distinct(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return filled, place.view_as(values)
 
 
-def _smallest(values: np.ndarray) -> Tensor:
-    """Return whole numbers in the smallest type that torch gathers on any device."""
+def _in_smallest_type(values: np.ndarray) -> Tensor:
+    """Return integers in the smallest type that torch gathers on any device."""
     if values.dtype.kind == "f":
         return torch.from_numpy(np.asarray(values, np.float32))
     largest = int(values.max(initial=0))

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.cells import Cells
-from samsvae.data.columns import check_kinds, matched_columns, recoded
-from samsvae.data.conditions import dosage_rows
+from samsvae.data.builder import check_split, screen_fields
 from samsvae.data.files.anndata_files import Table
 from samsvae.data.files.opening import opened
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
-from samsvae.data.reader import take
-from samsvae.errors import InputError, listed, unknown
+from samsvae.data.source import Source, StoredCounts
+from samsvae.errors import InputError, listed
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.screen import ScreenSettings
 
 _PARTS: WeakKeyDictionary[Screen, WeakValueDictionary[str, Screen]] = WeakKeyDictionary()
-"""Cells of the splits of a screen, as long as somebody holds them: they are copied once."""
+"""Cells of the splits of a screen, as long as they are in use: they are copied once."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Screen(Cells):
+class Screen:
     """The cells of a Perturb-seq screen. Make one with `Screen.from_anndata` or `Screen.open`.
 
-    Subsets (`screen.train`, `screen[rows]`) share the names of the whole screen.
+    Counts are in memory, or stay in their file; everything else takes a few bytes per cell. Subsets
+    (`screen.train`, `screen[rows]`) share the names of the whole screen.
     """
+
+    registry: NameRegistry
+    cells: pd.Index
+    """Names of the cells."""
+    counts: sp.csr_matrix | StoredCounts
+    """`cell gene`: CSR of the smallest unsigned integer type (float32 for real values), or where
+    that is in a file."""
+    library_size: np.ndarray
+    """`cell`, counts: total counts of the cell."""
+    dosage: sp.csr_matrix
+    """`cell perturbation`: doses, sparse; a control cell is an empty row."""
+    condition_names: tuple[str, ...]
+    """All conditions of the whole screen, control first."""
+    condition: np.ndarray
+    """`cell`: index into `condition_names`."""
+    batch: np.ndarray
+    """`cell`: index into `registry.batches`; zeros where there are none."""
+    split: np.ndarray | None = None
+    """`cell`: "train", "valid", "test" (or "unused"); None before `with_split`."""
+    sgrna: pd.Categorical | None = None
+    """`cell`: the sgRNA that it received, missing where that is unknown."""
 
     @classmethod
     @checked
@@ -46,16 +69,15 @@ class Screen(Cells):
         adata
             Cells x genes. Dense, CSR, CSC, a view or a backed file.
         **settings
-            Where it holds what: convention, perturbation_key ("perturbation"), control
-            ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
+            What its columns and layers hold: convention, perturbation_key ("perturbation"),
+            control ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
             split_key, sgrna_key, gene_key, drop_empty_cells, drop_unlabelled, counts; see
             `samsvae.settings.screen.ScreenSettings`.
 
         Raises
         ------
         InputError
-            If anything cannot be used: the message says what was got, what was expected and what
-            to do.
+            If anything cannot be used: what was got, what was expected and what to do.
 
         Examples
         --------
@@ -85,41 +107,163 @@ class Screen(Cells):
         path
             The file, by its suffix: .h5ad, .h5mu (with `modality`), .h5 of 10x Genomics; or a
             directory: .zarr, or 10x Genomics' matrix, barcodes and features (with `labels`).
-            "~" and environment variables are filled in.
+            "~" and environment variables are expanded.
         **settings
             As in `Screen.from_anndata`.
 
         Raises
         ------
         InputError
-            If there is no such file, it is of another kind, truncated or damaged, or its content
-            cannot be used.
+            If there is no such file, it is of another kind or damaged, or cannot be used.
 
         Examples
         --------
-        >>> import numpy as np, tempfile
-        >>> labels = ["control", "A", "B+A", "control"]
-        >>> obs = pd.DataFrame({"perturbation": labels}, index=["c1", "c2", "c3", "c4"])
-        >>> adata = AnnData(np.array([[1, 2], [3, 0], [2, 2], [0, 1]]), obs=obs)
+        >>> import tempfile
+        >>> from samsvae.datasets import simulated_screen
+        >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     adata.write_h5ad(f"{folder}/screen.h5ad")
-        ...     screen = Screen.open(f"{folder}/screen.h5ad")
-        >>> len(screen), screen.perturbations
-        (4, ('A', 'B'))
+        ...     screen.to_anndata().write_h5ad(f"{folder}/screen.h5ad")
+        ...     Screen.open(f"{folder}/screen.h5ad").perturbations
+        ('G01', 'G02', 'G03')
         """
-        given = ScreenSettings.of(settings)
-        with opened(path, modality=given.modality, labels=given.labels) as table:
-            return cls.from_table(table, given)
+        read = ScreenSettings.of(settings)
+        with opened(path, modality=read.modality, labels=read.labels) as table:
+            return cls.from_table(table, read)
 
     @classmethod
-    def from_table(cls, table: Table, given: ScreenSettings) -> Screen:
-        """Take a screen from wherever its columns and matrices are; see `from_anndata`."""
-        taken = take(table, given)
-        screen = cls(**taken.parts._asdict())
-        if taken.split is not None:
-            split = np.where(taken.kept, taken.split, UNUSED)  # those left out have none
-            screen = screen.with_split(split)
-        return screen if taken.kept.all() else screen[taken.kept]
+    def from_table(cls, table: Table, settings: ScreenSettings) -> Screen:
+        """Take a screen from a table of any origin; see `from_anndata`."""
+        fields, is_kept = screen_fields(table, settings)
+        screen = cls(**fields)
+        return screen if is_kept.all() else screen[is_kept]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, rows: Any) -> Self:
+        """Return the screen of some cells: a boolean mask, a slice or positions."""
+        return replace(
+            self,
+            cells=self.cells[rows],
+            counts=self.counts[rows],
+            library_size=self.library_size[rows],
+            dosage=self.dosage[rows],
+            condition=self.condition[rows],
+            batch=self.batch[rows],
+            sgrna=None if self.sgrna is None else self.sgrna[rows],
+            split=None if self.split is None else self.split[rows],
+        )
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether counts are in memory (or in a file)."""
+        return not isinstance(self.counts, StoredCounts)
+
+    def to_memory(self) -> Self:
+        """Return the same cells with their counts in memory."""
+        if isinstance(self.counts, StoredCounts):
+            return replace(self, counts=self.counts.to_memory())
+        return self
+
+    def blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """Yield the counts of all cells in order: at once, or, from a file, some at a time."""
+        if isinstance(self.counts, StoredCounts):
+            yield from self.counts.blocks()
+        else:
+            yield slice(0, len(self)), self.counts
+
+    @property
+    def source(self) -> Source:
+        """Where minibatches take the counts from."""
+        return Source(self.counts)
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """Names of the genes."""
+        return self.registry.genes
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """Names of the perturbations: the columns of dosage."""
+        return self.registry.perturbations
+
+    @cached_property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions of these cells, control first."""
+        return tuple(self.condition_names[i] for i in np.unique(self.condition))
+
+    @cached_property
+    def position_of_condition(self) -> Mapping[str, int]:
+        """Position in `condition_names` of each condition of the whole screen."""
+        return {name: i for i, name in enumerate(self.condition_names)}
+
+    @property
+    def covariates(self) -> np.ndarray:
+        """`cell covariate`: batches, one-hot in each batch column; of width 0 without any."""
+        return self.covariates_of(slice(None))
+
+    def covariates_of(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Return the covariates of some cells, by position."""
+        batch = self.batch[rows]
+        if not self.registry.batches:
+            return np.zeros((len(batch), 0), np.float32)
+        return self.registry.design[batch]
+
+    @property
+    def is_control(self) -> np.ndarray:
+        """`cell`: whether the cell received no perturbation."""
+        return np.diff(self.dosage.indptr) == 0
+
+    @property
+    def is_combination(self) -> np.ndarray:
+        """`cell`: whether the cell received several perturbations."""
+        return np.diff(self.dosage.indptr) > 1
+
+    @property
+    def control(self) -> Self:
+        """The control cells."""
+        return self[self.is_control]
+
+    @cached_property
+    def cells_per_perturbation(self) -> np.ndarray:
+        """n_t, `perturbation`: number of these cells that received each perturbation."""
+        return np.bincount(self.dosage.indices, minlength=len(self.perturbations))
+
+    @cached_property
+    def counted(self) -> np.ndarray:
+        """`cell`: sum of the cell's counts of these genes; library sizes may count more."""
+        return self.library_size if self.registry.own_library_size else self.recounted()
+
+    def recounted(self) -> np.ndarray:
+        """Return the sum of each cell's counts of these genes, `cell`."""
+        sums = [np.asarray(block.sum(1), np.float64).ravel() for _, block in self.blocks()]
+        return np.concatenate(sums)
+
+    @cached_property
+    def unexpressed(self) -> np.ndarray:
+        """`gene`: whether none of the cells expresses it."""
+        n_expressing = np.zeros(len(self.genes), np.int64)
+        for _, block in self.blocks():
+            n_expressing += block.getnnz(0)
+        return n_expressing == 0
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the cells' counts and dosage, and of the names of both."""
+        parts = [hashlib.blake2b(digest_size=16) for _ in range(3)]
+        for _, block in self.blocks():
+            arrays = block.data, block.indices.astype(np.int32), np.diff(block.indptr)
+            # The same for counts of any type, and for blocks of any size.
+            kinds = np.uint32 if block.dtype.kind == "u" else np.float32, np.int32, np.int32
+            for part, array, kind in zip(parts, arrays, kinds, strict=True):
+                part.update(array.astype(kind, copy=False).tobytes())
+        digest = hashlib.blake2b(repr(self.registry).encode(), digest_size=16)
+        dosage = self.dosage.data, self.dosage.indices, self.dosage.indptr
+        for array in (self.library_size, self.batch, *dosage):
+            digest.update(array.tobytes())
+        for part in parts:
+            digest.update(part.digest())
+        return digest.hexdigest()
 
     @property
     def train(self) -> Screen:
@@ -152,8 +296,6 @@ class Screen(Cells):
     def of(self, condition: str | float | Sequence[str | float]) -> Screen:
         """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur.
 
-        Examples
-        --------
         >>> from samsvae.datasets import simulated_screen
         >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
         >>> len(screen.of("G01")), len(screen.of("G02+G01"))
@@ -164,13 +306,10 @@ class Screen(Cells):
 
     @checked
     def with_split(self, split: pd.Series | Sequence[str]) -> Screen:
-        """Return the screen with another split.
+        """Return the screen with another split: "train", "valid", "test" or "unused" per cell.
 
-        Parameters
-        ----------
-        split
-            One of "train", "valid", "test" (or "unused") per cell: a Series by cell name, such as
-            the functions of `samsvae.splits` return, or a sequence in the order of the cells.
+        Either a Series by cell name, as the functions of `samsvae.splits` return, or a sequence in
+        the order of the cells.
         """
         if isinstance(split, pd.Series):
             if not split.index.equals(self.cells):
@@ -186,43 +325,58 @@ class Screen(Cells):
         values = np.asarray(split, dtype=object)
         if values.shape != (len(self),):
             raise InputError(f"the split has {len(values)} values for {len(self)} cells")
-        for value in pd.unique(values):
-            if value not in (*SPLITS, UNUSED):
-                raise unknown("split", value, SPLITS)
+        check_split(values)
         return replace(self, split=values)
 
-    def matched_to(self, registry: NameRegistry) -> tuple[Screen, int]:
-        """Return the screen with a model's genes and perturbations, and how many genes it lost.
+    def with_genes(self, positions: np.ndarray) -> Self:
+        """Return the screen with some of its genes, by position, with their symbols.
 
-        Genes and perturbations are matched by name, whatever their order; other genes are left
-        out.
-
-        Raises
-        ------
-        InputError
-            If a gene of the model is missing, a cell received a perturbation the model does not
-            know, or a batch is one it has never seen.
+        Library sizes become the sums of these genes' counts, unless they come from a column.
         """
-        if registry == self.registry:
-            return self, 0
-        check_kinds(self.registry, registry)
-        counts = matched_columns(self.counts, self.genes, registry.genes)
-        extended, batch = recoded(self.batch, self.registry, registry)
+        if isinstance(self.counts, StoredCounts):
+            counts = self.counts.genes(positions)
+        else:
+            counts = self.counts[:, positions].tocsr()
+            counts.sort_indices()
+        registry = self.registry.with_genes([self.genes[i] for i in positions])
+        screen = replace(self, registry=registry, counts=counts)
+        if not registry.own_library_size:
+            return screen
+        return replace(screen, library_size=screen.recounted())
+
+    def to_anndata(self) -> AnnData:
+        """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits.
+
+        Doses, where they are not all 1, are a column of their own, in the order of the labels.
+        """
+        parser = self.registry.parser
         conditions = list(map(self.registry.read, self.condition_names))
-        present = np.unique(self.condition)
-        received = dosage_rows([conditions[i] for i in present], registry.column)
-        named_alike = replace(
-            self,
-            registry=extended,
-            counts=counts,
-            dosage=received[np.searchsorted(present, self.condition)],
-            condition_names=tuple(map(registry.parser.write, conditions)),
-            batch=batch,
+        labels = [parser.write(dict.fromkeys(condition, 1.0)) for condition in conditions]
+        obs = pd.DataFrame(
+            {"perturbation": np.asarray(labels)[self.condition], "library_size": self.library_size},
+            index=self.cells,
         )
-        counted = self.registry.own_library_size and self.genes == registry.genes
-        if registry.own_library_size and not counted:
-            named_alike = replace(named_alike, library_size=named_alike.recounted())
-        return named_alike, len(self.genes) - len(registry.genes)
+        if (self.dosage.data != 1).any():
+            doses = [parser.write_doses(condition) for condition in conditions]
+            obs["dosage"] = np.asarray(doses)[self.condition]
+        levels = np.array(self.registry.batches, object)
+        for i in range(len(self.registry.batch_levels)):
+            obs["batch" if i == 0 else f"batch_{i + 1}"] = levels[self.batch, i].astype(str)
+        if self.sgrna is not None:
+            obs["sgrna"] = self.sgrna
+        if self.split is not None:
+            obs["split"] = self.split.astype(str)
+        return AnnData(self.to_memory().counts, obs=obs, var=self.registry.var.copy())
+
+    def summary(self) -> pd.DataFrame:
+        """Return the number of cells per condition and split (or in all, without a split)."""
+        condition = pd.Categorical.from_codes(self.condition, list(self.condition_names))
+        split = np.full(len(self), "cells", object) if self.split is None else self.split
+        table = pd.crosstab(pd.Series(condition), pd.Series(split))
+        order = [name for name in (*SPLITS, UNUSED, "cells") if name in table.columns]
+        table = table.reindex(index=list(self.conditions), columns=order, fill_value=0)
+        table = table.rename_axis(index="condition", columns=None)
+        return table if self.split is None else table.assign(total=table.sum(axis=1))
 
     def __repr__(self) -> str:
         combinations = sum(len(self.registry.parser.parts(name)) > 1 for name in self.conditions)
@@ -239,3 +393,10 @@ class Screen(Cells):
         if len(self):
             lines.append(f"  median library size {np.median(self.library_size):,.0f} counts")
         return "\n".join(lines)
+
+
+@checked
+@takes(ScreenSettings)
+def read_h5ad(path: str | os.PathLike[str], **settings: Any) -> Screen:
+    """Read a screen from a file, as `Screen.open` does, under the name of scverse packages."""
+    return Screen.open(path, **settings)

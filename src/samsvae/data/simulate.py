@@ -1,7 +1,8 @@
-"""A screen simulated from SAMS-VAE's own process, with the truth kept."""
+"""A screen simulated from SAMS-VAE's own process, with the true parameters."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
@@ -15,24 +16,24 @@ from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, check_count, check_range, unknown
 from samsvae.settings.arguments import checked
+from samsvae.settings.fields import takes
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What a simulated screen was drawn from."""
+    """The parameters that a simulated screen was drawn from."""
 
     mask: pd.DataFrame
     """Perturbations x latent dimensions: 1 where a perturbation shifts the state."""
     embedding: pd.DataFrame
-    """Perturbations x latent dimensions: by how much, where it does."""
+    """Perturbations x latent dimensions: size of the shift, where there is one."""
     weights: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     """W1, b1, W2, b2 of the decoder: logits = W2 tanh(W1 z + b1) + b2."""
     inverse_dispersion: np.ndarray
     """theta, `gene`."""
     genes: tuple[str, ...]
     response: pd.Series | None = None
-    """By perturbation, or by sgRNA where there are any: probability that a cell responds; None: all
-    do."""
+    """Probability that a cell responds, by perturbation or sgRNA; None: all cells do."""
 
     @property
     def shift(self) -> pd.DataFrame:
@@ -51,14 +52,8 @@ class Truth:
     ) -> pd.DataFrame:
         """Return the true ATE on scale "normalized" (1e4 rho), conditions x genes.
 
-        Parameters
-        ----------
-        conditions
-            Names joined by "+".
-        n_particles
-            Basal states that are averaged over; the Monte Carlo error is small beside the effects.
-        seed
-            Same seed, same numbers.
+        Conditions are names joined by "+". The expectation is a mean over `n_particles` basal
+        states, whose Monte Carlo error is small relative to the effects.
         """
         basal = np.random.default_rng(seed).standard_normal((n_particles, self.mask.shape[1]))
         control = self.proportions(basal).mean(0)
@@ -71,13 +66,13 @@ class Truth:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SimulatedScreen(Screen):
-    """A screen whose truth is known."""
+    """A screen with the parameters that it was drawn from."""
 
     truth: Truth = field(kw_only=True)
     state: np.ndarray = field(kw_only=True)
     """`cell true_latent`: z of every cell."""
     responds: sp.csr_matrix = field(kw_only=True)
-    """`cell perturbation`: what acts in every cell, of what it received."""
+    """`cell perturbation`: dosage of the perturbations that act in each cell."""
 
     def __getitem__(self, rows: Any) -> Self:
         """Return the screen of some cells: a boolean mask, a slice or positions."""
@@ -86,45 +81,14 @@ class SimulatedScreen(Screen):
         )
 
 
-@checked
-def simulated_screen(
-    *,
-    n_perturbations: int = 40,
-    n_combinations: int = 20,
-    n_latent: int = 10,
-    n_genes: int = 300,
-    cells_per_condition: int = 150,
-    n_control: int = 1000,
-    mask_prob: float = 0.15,
-    shift_scale: float = 2.0,
-    library_size: float = 190.0,
-    decoder: Literal["programs", "mixed"] = "programs",
-    response_prob: float | tuple[float, float] = 1.0,
-    n_sgrnas: int = 0,
-    seed: int = 0,
-) -> SimulatedScreen:
-    """Simulate a screen: singles, combinations of two, and controls.
-
-    z_i = z_basal_i + sum_t d_it (e_t * m_t) with m ~ Bernoulli(mask_prob), at least one per
-    perturbation; e ~ N(0, shift_scale^2), redrawn where |e| < 1; rho = softmax of a network with
-    four tanh units per latent dimension (see `decoder`); x ~ NegativeBinomial(l rho, theta).
-
-    What is realistic about it is fitted to the control cells of Papalexi et al. 2021 (299 genes,
-    ECCITE-seq): the log library size has standard deviation 0.55 around a median of 190 counts,
-    the log of the genes' baseline shares standard deviation 1.86, log theta mean 0.55 and standard
-    deviation 1.
-
-    All combinations are test cells, so none is seen in training; the cells of singles and control
-    are split 64/16/20 at random.
+@dataclass(frozen=True, kw_only=True)
+class SimulationSettings:
+    """Settings of `simulated_screen`.
 
     Parameters
     ----------
-    n_perturbations, n_combinations
-        Numbers of singles and of combinations of two.
-    n_latent
-        True latent dimensions.
-    n_genes
-        Genes.
+    n_perturbations, n_combinations, n_latent, n_genes
+        Numbers of single perturbations, combinations of two, true latent dimensions and genes.
     cells_per_condition, n_control
         Cells of each condition, and of control.
     mask_prob
@@ -135,16 +99,76 @@ def simulated_screen(
         Median library size, counts.
     decoder
         "programs": each latent dimension drives a program of genes (30 % of the genes belong to a
-        second one), which tells the dimensions apart; "mixed": every dimension drives every gene,
-        so that nothing but the sparsity of the shifts does.
+        second one), which identifies the dimensions; "mixed": every dimension drives every gene, so
+        that only the sparsity of the shifts does.
     response_prob
-        Probability that a perturbation acts in a cell that received it; two numbers: that of each
-        sgRNA (or perturbation) is drawn uniformly between them.
+        Probability that a perturbation acts in a cell that received it; with two numbers that of
+        each sgRNA (or perturbation) is drawn uniformly between them.
     n_sgrnas
-        sgRNAs of each perturbation, and of control; with any, those of the cells are known (of a
-        combination, that of its first perturbation).
+        sgRNAs of each perturbation, and of control; the sgRNA of each cell is recorded (in a
+        combination that of its first perturbation).
     seed
         Same seed, same screen.
+    """
+
+    n_perturbations: int = 40
+    n_combinations: int = 20
+    n_latent: int = 10
+    n_genes: int = 300
+    cells_per_condition: int = 150
+    n_control: int = 1000
+    mask_prob: float = 0.15
+    shift_scale: float = 2.0
+    library_size: float = 190.0
+    decoder: Literal["programs", "mixed"] = "programs"
+    response_prob: float | tuple[float, float] = 1.0
+    n_sgrnas: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lowest = {"n_perturbations": 2, "n_latent": 2, "n_genes": 2, "cells_per_condition": 1}
+        lowest |= {"n_control": 1, "n_combinations": 0, "n_sgrnas": 0}
+        for name, low in lowest.items():
+            check_count(name, getattr(self, name), low=low)
+        check_range("n_combinations", self.n_combinations, low=0, high=self.n_pairs)
+        check_range("mask_prob", self.mask_prob, low=0, high=1, open_=True)
+        for name in ("shift_scale", "library_size"):
+            check_range(name, getattr(self, name), low=0, high=np.inf, open_=True)
+        for probability in self.response_range:
+            check_range("response_prob", probability, low=0, high=1)
+        first, second = self.response_range
+        if first > second:
+            raise InputError(f"response_prob is {first, second}: expected the smaller number first")
+        if self.decoder not in ("programs", "mixed"):
+            raise unknown("decoder", self.decoder, ["programs", "mixed"])
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs of perturbations."""
+        return math.comb(self.n_perturbations, 2)
+
+    @property
+    def response_range(self) -> tuple[float, float]:
+        """Lowest and highest probability to respond."""
+        one = self.response_prob
+        return one if isinstance(one, tuple) else (one, one)
+
+
+@checked
+@takes(SimulationSettings)
+def simulated_screen(**settings: Any) -> SimulatedScreen:
+    """Simulate a screen: single perturbations, combinations of two, and controls.
+
+    z_i = z_basal_i + sum_t d_it (e_t * m_t) with m ~ Bernoulli(mask_prob), at least one per
+    perturbation; e ~ N(0, shift_scale^2), redrawn where |e| < 1; rho = softmax of a network with
+    four tanh units per latent dimension (see `decoder`); x ~ NegativeBinomial(l rho, theta).
+
+    Three distributions are those of the control cells of Papalexi et al. 2021 (299 genes): the log
+    library size has standard deviation 0.55 around a median of 190 counts, the log of the genes'
+    baseline shares standard deviation 1.86, log theta mean 0.55 and standard deviation 1.
+
+    All combinations are test cells, so none is seen in training; the cells of single perturbations
+    and control are split 64/16/20 at random. The settings are those of `SimulationSettings`.
 
     Examples
     --------
@@ -154,69 +178,43 @@ def simulated_screen(
     >>> screen.truth.effects(["G01"]).shape
     (1, 20)
     """
-    for name, value in (("n_perturbations", n_perturbations), ("n_latent", n_latent)):
-        check_count(name, value, low=2)
-    for name, value in (("cells_per_condition", cells_per_condition), ("n_control", n_control)):
-        check_count(name, value)
-    check_count("n_genes", n_genes, low=2)
-    pairs = n_perturbations * (n_perturbations - 1) // 2
-    check_count("n_combinations", n_combinations, low=0)
-    check_range("n_combinations", n_combinations, low=0, high=pairs)
-    check_range("mask_prob", mask_prob, low=0, high=1, open_=True)
-    check_range("shift_scale", shift_scale, low=0, high=np.inf, open_=True)
-    check_range("library_size", library_size, low=0, high=np.inf, open_=True)
-    check_count("n_sgrnas", n_sgrnas, low=0)
-    between = response_prob if isinstance(response_prob, tuple) else (response_prob, response_prob)
-    for one in between:
-        check_range("response_prob", one, low=0, high=1)
-    if between[0] > between[1]:
-        raise InputError(f"response_prob is {between}: expected the smaller number first")
-    if decoder not in ("programs", "mixed"):
-        raise unknown("decoder", decoder, ["programs", "mixed"])
-    rng = np.random.default_rng(seed)
-    names = [f"G{i + 1:02d}" for i in range(n_perturbations)]
-    truth = drawn_truth(rng, names, n_latent, n_genes, mask_prob, shift_scale)
-    if decoder == "mixed":
-        truth = replace(truth, weights=(*_mixed(rng, n_latent, n_genes), truth.weights[3]))
-
-    chosen = rng.choice(pairs, n_combinations, replace=False)
-    # Pairs (0, 1), (0, 2), ..., (1, 2), ... by their number: never a list of all.
-    starts = np.cumsum([0, *range(n_perturbations - 1, 0, -1)])
-    chosen = np.sort(chosen)
-    first = np.searchsorted(starts, chosen, side="right") - 1
-    second = chosen - starts[first] + first + 1
-    doubles = [{names[a]: 1.0, names[b]: 1.0} for a, b in zip(first, second, strict=True)]
-    conditions: list[dict[str, float]] = [{}, *({name: 1.0} for name in names), *doubles]
-    n_cells = np.repeat(cells_per_condition, len(conditions))
-    n_cells[0] = n_control
+    chosen = SimulationSettings(**settings)
+    rng = np.random.default_rng(chosen.seed)
+    names = [f"G{i + 1:02d}" for i in range(chosen.n_perturbations)]
+    truth = drawn_truth(
+        rng, names, chosen.n_latent, chosen.n_genes, chosen.mask_prob, chosen.shift_scale
+    )
+    if chosen.decoder == "mixed":
+        mixed = _mixed(rng, chosen.n_latent, chosen.n_genes)
+        truth = replace(truth, weights=(*mixed, truth.weights[3]))
+    conditions: list[dict[str, float]] = [{}, *({name: 1.0} for name in names)]
+    conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in _pairs(rng, chosen)]
+    n_cells = np.repeat(chosen.cells_per_condition, len(conditions))
+    n_cells[0] = chosen.n_control
     condition = np.repeat(np.arange(len(conditions), dtype=np.int32), n_cells)
     received = dosage_rows(conditions, names)[condition]
 
-    basal = rng.standard_normal((len(condition), n_latent))
-    # Of a stream of their own: a screen without them is the same as ever.
+    basal = rng.standard_normal((len(condition), chosen.n_latent))
+    # From a stream of their own, so that a screen without them does not change.
     responds, response, sgrna = _responses(
-        np.random.default_rng([seed, 1]), received, names, between, n_sgrnas
+        np.random.default_rng([chosen.seed, 1]), received, names, chosen
     )
     truth = replace(truth, response=response)
     state = basal + responds @ truth.shift.to_numpy()
-    rho = truth.proportions(state)
-    size = np.exp(rng.normal(np.log(library_size), 0.55, len(condition)))
-    theta = truth.inverse_dispersion
-    rate = rng.gamma(theta, 1 / theta, rho.shape) * rho * size[:, None]
-    counts = sp.csr_matrix(np.maximum(rng.poisson(rate), 0).astype(np.uint16))
-    is_double = np.diff(received.indptr) > 1
+    counts = _drawn_counts(rng, truth, state, chosen.library_size)
     at_random = rng.choice(["train", "valid", "test"], len(condition), p=[0.64, 0.16, 0.2])
+    is_combination = np.diff(received.indptr) > 1
     screen = SimulatedScreen(
-        NameRegistry(truth.genes, tuple(names)),
-        pd.Index([f"cell{i:06d}" for i in range(len(condition))]),
-        counts,
-        np.asarray(counts.sum(1), np.float64).ravel(),
-        received,
-        tuple(ConditionParser().write(c) for c in conditions),
-        condition,
-        np.zeros(len(condition), np.int32),
-        np.where(is_double, "test", at_random).astype(object),
-        sgrna,
+        registry=NameRegistry(truth.genes, tuple(names)),
+        cells=pd.Index([f"cell{i:06d}" for i in range(len(condition))]),
+        counts=counts,
+        library_size=np.asarray(counts.sum(1), np.float64).ravel(),
+        dosage=received,
+        condition_names=tuple(map(ConditionParser().write, conditions)),
+        condition=condition,
+        batch=np.zeros(len(condition), np.int32),
+        split=np.where(is_combination, "test", at_random).astype(object),
+        sgrna=sgrna,
         truth=truth,
         state=state,
         responds=responds,
@@ -224,32 +222,50 @@ def simulated_screen(
     return screen[np.diff(counts.indptr) > 0]  # a cell without counts would not be observed
 
 
+def _pairs(rng: np.random.Generator, settings: SimulationSettings) -> list[tuple[int, int]]:
+    """Draw the pairs of perturbations that are combined, in their order."""
+    # Pairs (0, 1), (0, 2), ..., (1, 2), ... are numbered: a list of all could be long.
+    chosen = np.sort(rng.choice(settings.n_pairs, settings.n_combinations, replace=False))
+    starts = np.cumsum([0, *range(settings.n_perturbations - 1, 0, -1)])
+    first = np.searchsorted(starts, chosen, side="right") - 1
+    return list(zip(first, chosen - starts[first] + first + 1, strict=True))
+
+
+def _drawn_counts(
+    rng: np.random.Generator, truth: Truth, state: np.ndarray, library_size: float
+) -> sp.csr_matrix:
+    """Draw the counts of cells, `cell gene`, given their states."""
+    rho = truth.proportions(state)
+    size = np.exp(rng.normal(np.log(library_size), 0.55, len(state)))
+    theta = truth.inverse_dispersion
+    rate = rng.gamma(theta, 1 / theta, rho.shape) * rho * size[:, None]
+    return sp.csr_matrix(np.maximum(rng.poisson(rate), 0).astype(np.uint16))
+
+
 def _responses(
     rng: np.random.Generator,
     received: sp.csr_matrix,
     names: list[str],
-    between: tuple[float, float],
-    n_sgrnas: int,
+    settings: SimulationSettings,
 ) -> tuple[sp.csr_matrix, pd.Series | None, pd.Categorical | None]:
-    """Return what acts in each cell, how probably by reagent, and each cell's sgRNA."""
-    reagents = names
+    """Return what acts in each cell, the probabilities by sgRNA, and each cell's sgRNA."""
+    n_sgrnas, sgrnas = settings.n_sgrnas, names
     column = received.indices.astype(np.int64)
     sgrna = None
     if n_sgrnas:
-        reagents = [f"{name}g{i + 1}" for name in (*names, "NT") for i in range(n_sgrnas)]
+        sgrnas = [f"{name}g{i + 1}" for name in (*names, "NT") for i in range(n_sgrnas)]
         which = rng.integers(0, n_sgrnas, received.shape[0])
         column = column * n_sgrnas + np.repeat(which, np.diff(received.indptr))
         first = np.full(received.shape[0], len(names))
-        some = np.diff(received.indptr) > 0
-        first[some] = received.indices[received.indptr[:-1][some]]
-        sgrna = pd.Categorical.from_codes(first * n_sgrnas + which, reagents)
-    if between == (1.0, 1.0):
+        is_perturbed = np.diff(received.indptr) > 0
+        first[is_perturbed] = received.indices[received.indptr[:-1][is_perturbed]]
+        sgrna = pd.Categorical.from_codes(first * n_sgrnas + which, sgrnas)
+    if settings.response_range == (1.0, 1.0):
         return received, None, sgrna
     n = len(names) * max(1, n_sgrnas)
-    response = pd.Series(rng.uniform(*between, n), pd.Index(reagents[:n]))
-    acts = rng.random(len(column)) < response.to_numpy()[column]
+    response = pd.Series(rng.uniform(*settings.response_range, n), pd.Index(sgrnas[:n]))
     acting = received.copy()
-    acting.data = received.data * acts
+    acting.data = received.data * (rng.random(len(column)) < response.to_numpy()[column])
     acting.eliminate_zeros()
     return acting, response, sgrna
 
@@ -262,7 +278,7 @@ def drawn_truth(
     mask_prob: float,
     shift_scale: float,
 ) -> Truth:
-    """Return masks, embeddings, and a decoder in which each latent dimension has its genes."""
+    """Draw masks, embeddings, and a decoder in which each latent dimension has its genes."""
     shape = (len(names), n_latent)
     mask = rng.random(shape) < mask_prob
     mask[np.arange(len(names)), rng.integers(0, n_latent, len(names))] |= ~mask.any(1)
@@ -281,7 +297,7 @@ def drawn_truth(
         np.where(unit[:, None] == np.arange(n_latent), slope[:, None], 0.0),
         rng.normal(0, 0.7, len(unit)),
         np.where(member[:, unit], rng.normal(0, 0.7, (n_genes, len(unit))), 0.0),
-        1.86 * rng.standard_normal(n_genes).clip(-2, 2),  # no gene is all but silent
+        1.86 * rng.standard_normal(n_genes).clip(-2, 2),  # no gene is nearly unexpressed
     )
     columns = [f"z{i}" for i in range(n_latent)]
     return Truth(
@@ -296,10 +312,8 @@ def drawn_truth(
 def _mixed(
     rng: np.random.Generator, n_latent: int, n_genes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return W1, b1 and W2 of a decoder in which every latent dimension drives every gene."""
+    """Draw W1, b1 and W2 of a decoder in which every latent dimension drives every gene."""
     n_units = 4 * n_latent
-    return (
-        rng.normal(0, n_latent**-0.5, (n_units, n_latent)),
-        rng.normal(0, 0.7, n_units),
-        rng.normal(0, 1.4 * n_units**-0.5, (n_genes, n_units)),
-    )
+    w1 = rng.normal(0, n_latent**-0.5, (n_units, n_latent))
+    b1 = rng.normal(0, 0.7, n_units)
+    return w1, b1, rng.normal(0, 1.4 * n_units**-0.5, (n_genes, n_units))

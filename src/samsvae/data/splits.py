@@ -1,6 +1,8 @@
-"""Splits of a screen's cells into training, validation and test cells.
+"""Splits of a screen's cells, for `Screen.with_split`.
 
-The splits of the paper's experiments on combinations (Norman et al. 2019).
+Each function takes the screen and a seed (same seed, same split), and returns "train", "valid",
+"test" or "unused" by cell name. What is trained on (in `heldout_combinations`: tested) at a smaller
+fraction is so at a larger one, too.
 """
 
 from __future__ import annotations
@@ -22,25 +24,19 @@ __all__ = [
     "stratified",
 ]
 
+_FRACTIONS = (0.64, 0.16, 0.2)
+"""The paper's fractions of training, validation and test cells."""
+_TESTED_FROM = 0.75
+"""Share of the combinations, in random order, from which on `norman_ood` tests them."""
+
 
 @checked
 def random(
-    screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
+    screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = _FRACTIONS
 ) -> pd.Series:
     """Split the cells at random.
 
-    Parameters
-    ----------
-    screen
-        The cells.
-    seed
-        Same seed, same split.
-    fractions
-        Of training, validation and test cells; they sum to 1 (default: the paper's).
-
-    Returns
-    -------
-    "train", "valid" or "test" by cell name, for `Screen.with_split`.
+    `fractions` of training, validation and test cells sum to 1; the defaults are the paper's.
 
     Examples
     --------
@@ -50,29 +46,16 @@ def random(
     >>> len(screen.train) > len(screen.test) > len(screen.valid)
     True
     """
-    return _split_within(screen, np.zeros(len(screen), int), seed, fractions, least=0)
+    return _split_within(screen, np.zeros(len(screen), int), seed, fractions, min_train=0)
 
 
 @checked
 def stratified(
-    screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
+    screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = _FRACTIONS
 ) -> pd.Series:
-    """Split the cells of each condition, at random: every condition has its share of each split.
+    """Split the cells of each condition at random, so that every split has its share of each.
 
-    A condition with one cell goes to training, so that nothing is held out that was never seen.
-
-    Parameters
-    ----------
-    screen
-        The cells.
-    seed
-        Same seed, same split.
-    fractions
-        Of training, validation and test cells; they sum to 1.
-
-    Returns
-    -------
-    "train", "valid" or "test" by cell name, for `Screen.with_split`.
+    The training cells of a condition are at least one: every condition of the test was seen.
 
     Examples
     --------
@@ -82,7 +65,7 @@ def stratified(
     >>> screen.train.conditions == screen.test.conditions == screen.conditions
     True
     """
-    return _split_within(screen, screen.condition, seed, fractions, least=1)
+    return _split_within(screen, screen.condition, seed, fractions, min_train=1)
 
 
 @checked
@@ -94,19 +77,13 @@ def heldout_combinations(
     Parameters
     ----------
     screen
-        The cells.
+        The cells; it is an error if there are no combinations.
     fraction
-        Share of the combinations whose cells become test cells, between 0 and 1. Combinations
-        held out at a smaller fraction are held out at a larger one too.
+        Fraction of the combinations whose cells become test cells.
     valid
-        Share of the other cells that become validation cells, at random.
+        Fraction of the other cells that become validation cells, at random.
     seed
         Same seed, same split.
-
-    Raises
-    ------
-    InputError
-        If the screen has no combinations.
 
     Examples
     --------
@@ -120,30 +97,29 @@ def heldout_combinations(
     check_range("fraction", fraction, low=0, high=1)
     check_range("valid", valid, low=0, high=1)
     rng = np.random.default_rng(seed)
-    heldout = _some_combinations(screen, fraction, rng)
+    is_test = _in_first_combinations(screen, fraction, rng)
     split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
-    split[heldout] = "test"
-    return _series(screen, split)
+    split[is_test] = "test"
+    return _by_cell(screen, split)
 
 
 @checked
 def data_efficiency(
     screen: Screen, *, fraction: float, test: float = 0.3, valid: float = 0.2, seed: int = 0
 ) -> pd.Series:
-    """Train on a growing share of the combinations, tested always on the same others.
+    """Train on a fraction of the combinations, and always test on the same others.
 
     Parameters
     ----------
     screen
         The cells.
     fraction
-        Share of the combinations not held out that may be trained on, between 0 (singles and
-        controls alone) and 1. The training cells at a smaller fraction are training cells at a
-        larger one too; the cells of the remaining combinations are "unused".
+        Fraction of the combinations not held out that are trained on, between 0 (single
+        perturbations and control alone) and 1; the cells of the others are "unused".
     test
-        Share of the combinations held out, as in `heldout_combinations` with the same seed.
+        Fraction of the combinations held out, as in `heldout_combinations` with the same seed.
     valid
-        Share of the other cells that become validation cells, at random.
+        Fraction of the other cells that become validation cells, at random.
     seed
         Same seed, same split.
 
@@ -152,23 +128,89 @@ def data_efficiency(
     >>> from samsvae.datasets import simulated_screen
     >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> split = data_efficiency(screen, fraction=0.0, test=0.0)
-    >>> sorted(split.unique())  # singles and control alone are trained on
+    >>> sorted(split.unique())  # single perturbations and control alone are trained on
     ['train', 'unused', 'valid']
     """
     check_range("fraction", fraction, low=0, high=1)
     split = heldout_combinations(screen, fraction=test, valid=valid, seed=seed)
     rest = np.flatnonzero(split.to_numpy() != "test")
-    order = np.random.default_rng([seed, 1])
-    used = np.zeros(len(screen), bool)
-    used[rest[_some_combinations(screen[rest], fraction, order)]] = True
-    unused = (split.to_numpy() != "test") & (np.diff(screen.dosage.indptr) > 1) & ~used
-    split[unused] = UNUSED
-    return split
+    is_used = ~screen.is_combination
+    is_used[rest] |= _in_first_combinations(
+        screen[rest], fraction, np.random.default_rng([seed, 1])
+    )
+    return split.where(is_used | (split == "test").to_numpy(), UNUSED)
 
 
-def _some_combinations(screen: Screen, fraction: float, rng: np.random.Generator) -> np.ndarray:
+@checked
+def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
+    """Train on a fraction of the combinations and test on others, as the paper does (section 5.2).
+
+    Cells with at most one perturbation are split 80/20 into training and validation, cells of
+    combinations 64/16/20. The combinations come in a random order: the first `fraction` of them
+    keep their training and validation cells, the last quarter keep their test cells; all other
+    cells of combinations are "unused". Up to a fraction of 0.75 no tested combination was seen; at
+    1 all were (the paper's reference). Combinations with a perturbation that no training cell has
+    alone come first and are not tested, because nothing is learned of it at fraction 0. It is an
+    error if there are fewer than two combinations, or none that can be tested.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=4, n_combinations=4, n_genes=20, seed=0)
+    >>> screen = screen.with_split(norman_ood(screen, fraction=0.75))
+    >>> set(screen.test.conditions) & set(screen.train.conditions)
+    set()
+    """
+    check_range("fraction", fraction, low=0, high=1)
+    rng, split, is_untestable = _norman(screen, seed)
+    combinations = np.unique(screen.condition[screen.is_combination])
+    if len(combinations) < 2:
+        raise InputError(
+            f"the screen has {len(combinations)} combinations: expected two or more, some to train "
+            "on and some to test"
+        )
+    order = rng.permutation(combinations)
+    order = order[np.argsort(~np.isin(order, screen.condition[is_untestable]), kind="stable")]
+    n_used, n_untested = (round(share * len(order)) for share in (fraction, _TESTED_FROM))
+    is_used = np.isin(screen.condition, order[:n_used])
+    is_tested = np.isin(screen.condition, order[n_untested:]) & ~is_untestable
+    is_kept = ~screen.is_combination | np.where(split == "test", is_tested, is_used)
+    return _by_cell(screen, np.where(is_kept, split, UNUSED))
+
+
+@checked
+def norman_data_efficiency(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
+    """Train on a fraction of the cells of combinations, as the paper does (section 5.2).
+
+    The cells are split as in `norman_ood`. A random `fraction` of the training cells of
+    combinations, and of their validation cells, are kept; the others are "unused". The test cells
+    are the same 20 % of the cells of combinations at every fraction, without combinations with a
+    perturbation that no training cell has alone. It is an error if none can be tested.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> screen = simulated_screen(n_perturbations=4, n_combinations=4, n_genes=20, seed=0)
+    >>> none, half = (norman_data_efficiency(screen, fraction=f) for f in (0.0, 0.5))
+    >>> int((none == "train").sum()) < int((half == "train").sum())
+    True
+    """
+    check_range("fraction", fraction, low=0, high=1)
+    rng, split, is_untestable = _norman(screen, seed)
+    is_dropped = is_untestable & (split == "test")
+    for name in ("train", "valid"):
+        cells = rng.permutation(np.flatnonzero(screen.is_combination & (split == name)))
+        is_dropped[cells[round(fraction * len(cells)) :]] = True
+    return _by_cell(screen, np.where(is_dropped, UNUSED, split))
+
+
+def _by_cell(screen: Screen, split: np.ndarray) -> pd.Series:
+    return pd.Series(split.astype(object), index=screen.cells, name="split")
+
+
+def _in_first_combinations(screen: Screen, fraction: float, rng: np.random.Generator) -> np.ndarray:
     """Return `cell`: whether its condition is among the first combinations of a random order."""
-    combinations = np.unique(screen.condition[np.diff(screen.dosage.indptr) > 1])
+    combinations = np.unique(screen.condition[screen.is_combination])
     if len(combinations) == 0:
         raise InputError("no combinations are left: no condition has several perturbations")
     order = rng.permutation(combinations)
@@ -181,9 +223,9 @@ def _split_within(
     seed: int,
     fractions: tuple[float, float, float],
     *,
-    least: int,
+    min_train: int,
 ) -> pd.Series:
-    """Split the cells of each group (codes from 0) at random; at least so many are for training."""
+    """Split the cells of each group (codes from 0) at random, with at least so many in training."""
     check_count("seed", seed, low=0)
     if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-9):
         raise InputError(f"fractions are {fractions}: expected three numbers that sum to 1")
@@ -192,169 +234,39 @@ def _split_within(
     n_cells = np.bincount(group)
     place = np.arange(len(order)) - np.repeat(np.cumsum(n_cells) - n_cells, n_cells)
     ends = np.round(np.cumsum(fractions) * n_cells[:, None]).astype(int)
-    first, second = (np.repeat(np.maximum(end, least), n_cells) for end in ends.T[:2])
+    first, second = (np.repeat(np.maximum(end, min_train), n_cells) for end in ends.T[:2])
     split = np.full(len(screen), "test", object)
     split[order[place < second]] = "valid"
     split[order[place < first]] = "train"
-    return _series(screen, split)
+    return _by_cell(screen, split)
 
 
-def _series(screen: Screen, split: np.ndarray) -> pd.Series:
-    return pd.Series(split, index=screen.cells, name="split")
+def _norman(screen: Screen, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+    """Return a generator, and `cell` its split and whether its combination cannot be tested.
 
-
-FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the combinations, or of their cells, that the paper trains on."""
-_SHARES = (0.64, 0.8)
-"""Ends of the training and the validation cells of combinations; the rest are test cells."""
-_TESTED = 0.75
-"""From which share of the combinations on they are tested."""
-
-
-@checked
-def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
-    """Train on a growing share of the combinations, tested on others, as the paper does.
-
-    Of the cells with at most one perturbation 80 % are for training and 20 % for validation. The
-    cells of combinations are dealt 64/16/20. The combinations come in a random order: the first
-    `fraction` of them give their 64 % to training and their 16 % to validation, the last quarter
-    gives its 20 % to the test; all other cells are "unused". So test cells are the same at every
-    fraction, and up to 0.75 none of their combinations was seen; at 1 all were (the reference).
-    Combinations with a perturbation that no training cell has alone come first in the order, and
-    are not tested: at fraction 0 nothing is learned of it.
-
-    Parameters
-    ----------
-    screen
-        The cells.
-    fraction
-        Share of the combinations that are trained on, between 0 and 1 (the paper: 0, 0.25, 0.5,
-        0.75, 1).
-    seed
-        Same seed, same split. What is trained on at a smaller fraction is so at a larger one.
-
-    Returns
-    -------
-    "train", "valid", "test" or "unused" by cell name, for `Screen.with_split`.
-
-    Raises
-    ------
-    InputError
-        If the screen has fewer than two combinations, or none that can be tested.
-
-    References
-    ----------
-    Bereket, Karaletsos, NeurIPS 2023, section 5.2.
-
-    Examples
-    --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=4, n_combinations=4, n_genes=20, seed=0)
-    >>> screen = screen.with_split(norman_ood(screen, fraction=0.75))
-    >>> set(screen.test.conditions) & set(screen.train.conditions)
-    set()
-    """
-    check_range("fraction", fraction, low=0, high=1)
-    rng, combined, dealt = _dealt(screen, seed)
-    combinations = np.unique(screen.condition[combined])
-    if len(combinations) < 2:
-        raise InputError(
-            f"the screen has {len(combinations)} combinations: expected two or more, some to train "
-            "on and some to test"
-        )
-    untold = _untold(screen, combined, dealt)
-    order = rng.permutation(combinations)
-    order = order[np.argsort(~np.isin(order, screen.condition[untold]), kind="stable")]
-    n_used, n_others = (round(share * len(order)) for share in (fraction, _TESTED))
-    used = np.isin(screen.condition, order[:n_used])
-    tested = np.isin(screen.condition, order[n_others:]) & ~untold
-    keep = ~combined | np.where(dealt == "test", tested, used)
-    return pd.Series(np.where(keep, dealt, UNUSED).astype(object), screen.cells, name="split")
-
-
-@checked
-def norman_data_efficiency(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
-    """Train on a growing share of the cells of combinations, tested always on the same others.
-
-    The cells are dealt as in `norman_ood`. Of the shuffled training cells of combinations the first
-    `fraction` are trained on, and so many of their validation cells are validated on; the others
-    are "unused". The test cells are 20 % of the cells of combinations, but for those with a
-    perturbation that no training cell has alone: at fraction 0 nothing is learned of it.
-
-    Parameters
-    ----------
-    screen
-        The cells.
-    fraction
-        Share of the combinations' cells that are trained on, between 0 and 1 (the paper: 0, 0.25,
-        0.5, 0.75, 1).
-    seed
-        Same seed, same split. What is trained on at a smaller fraction is so at a larger one.
-
-    Returns
-    -------
-    "train", "valid", "test" or "unused" by cell name, for `Screen.with_split`.
-
-    Raises
-    ------
-    InputError
-        If the screen has no combinations, or none that can be tested.
-
-    References
-    ----------
-    Bereket, Karaletsos, NeurIPS 2023, section 5.2.
-
-    Examples
-    --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=4, n_combinations=4, n_genes=20, seed=0)
-    >>> none, half = (norman_data_efficiency(screen, fraction=f) for f in (0.0, 0.5))
-    >>> int((none == "train").sum()) < int((half == "train").sum())
-    True
-    """
-    check_range("fraction", fraction, low=0, high=1)
-    rng, combined, dealt = _dealt(screen, seed)
-    split, untold = dealt.copy(), _untold(screen, combined, dealt)
-    split[untold & (dealt == "test")] = UNUSED
-    for name in ("train", "valid"):
-        cells = rng.permutation(np.flatnonzero(combined & (dealt == name)))
-        split[cells[round(fraction * len(cells)) :]] = UNUSED
-    return pd.Series(split, screen.cells, name="split")
-
-
-def _dealt(screen: Screen, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
-    """Return a generator, `cell` whether it received a combination, and `cell` its split.
-
-    Both experiments deal the same cells at the same seed.
+    Both of the paper's experiments begin with the same split at the same seed. A combination cannot
+    be tested if a part of it is in no training cell alone.
     """
     check_count("seed", seed, low=0)
     rng = np.random.default_rng(seed)
-    combined = np.diff(screen.dosage.indptr) > 1
+    combined = screen.is_combination
     if not combined.any():
         raise InputError("the screen has no combinations: no condition has several perturbations")
     split = np.full(len(screen), "train", object)
-    for cells, (first, second) in (
-        (np.flatnonzero(~combined), (_SHARES[1], 1.0)),
-        (np.flatnonzero(combined), _SHARES),
-    ):
-        order = rng.permutation(cells)
-        ends = [round(share * len(order)) for share in (first, second)]
-        split[order[ends[0] : ends[1]]] = "valid"
-        split[order[ends[1] :]] = "test"
-    return rng, combined, split
-
-
-def _untold(screen: Screen, combined: np.ndarray, dealt: np.ndarray) -> np.ndarray:
-    """Return `cell` whether it has a combination of which a part is in no training cell alone."""
+    for is_member, shares in ((~combined, (0.8, 1.0)), (combined, (0.64, 0.8))):
+        order = rng.permutation(np.flatnonzero(is_member))
+        first, second = (round(share * len(order)) for share in shares)
+        split[order[first:second]] = "valid"
+        split[order[second:]] = "test"
     received = screen.dosage != 0
-    alone = received[~combined & (dealt == "train")].sum(0) > 0
-    untold = combined & (np.asarray(received @ ~np.ravel(alone)) > 0)
-    if untold[combined].all():
+    is_alone = received[~combined & (split == "train")].sum(0) > 0
+    is_untestable = combined & (np.asarray(received @ ~np.ravel(is_alone)) > 0)
+    if is_untestable[combined].all():
         raise InputError(
             "no combination can be tested: each has a perturbation that no training cell has "
             "alone. Expected cells with one perturbation of those that are combined"
         )
-    if untold.any():
-        n, n_all = (len(np.unique(screen.condition[cells])) for cells in (untold, combined))
+    if is_untestable.any():
+        n, n_all = (len(np.unique(screen.condition[one])) for one in (is_untestable, combined))
         note(f"{n} of {n_all} combinations are not tested: a part of each is in no cell alone")
-    return untold
+    return rng, split, is_untestable

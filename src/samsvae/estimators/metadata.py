@@ -160,7 +160,7 @@ class TrainingMetadata:
     def asked(self, conditions: Conditions | None) -> list[str]:
         """Return the requested conditions, once each; by default those of the training cells."""
         wanted = self.conditions[1:] if conditions is None else conditions
-        return self.registry.parser.asked(wanted)
+        return self.registry.parser.labels(wanted)
 
     def stored(self, condition: object) -> str:
         """Return a condition as it is stored: sorted."""

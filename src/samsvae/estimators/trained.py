@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from samsvae.data.alignment import align_screen
 from samsvae.data.loader import Loader
 from samsvae.data.names import Encoding, NameRegistry
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, listed, note
+from samsvae.errors import InputError, check_count, listed
 from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
 from samsvae.model.mechanism import MAX_SLOTS, Responding
@@ -46,12 +47,12 @@ class TrainedModel:
         return self.metadata.registry
 
     @property
-    def remembered(self) -> pd.Index:
-        """Names of the cells that it was fitted on: a model keeps none."""
+    def fitted_on(self) -> pd.Index:
+        """Names of the training cells: a model keeps none."""
         return pd.Index([])
 
     @property
-    def seen(self) -> tuple[str, ...]:
+    def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self.metadata.conditions
 
@@ -91,11 +92,8 @@ class TrainedModel:
         return True
 
     def matched(self, screen: Screen) -> Screen:
-        """Return a screen matched to the model's names; genes that it ignores are counted."""
-        matched, n_ignored = screen.matched_to(self.metadata.registry)
-        if n_ignored:
-            note(f"{n_ignored} genes that the model does not know are ignored")
-        return matched
+        """Return a screen aligned with the model's genes, perturbations and batches by name."""
+        return align_screen(screen, self.metadata.registry)
 
     def loader(self, screen: Screen) -> Loader:
         """Return the loader of a screen matched to the model's names."""

@@ -13,7 +13,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.benchmark.predictor import Predictor
+from samsvae.benchmark.predictions import Predictor
+from samsvae.data.alignment import align_screen
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import Block, control_cells, expression, sums_of
 from samsvae.data.names import SPLITS
@@ -120,12 +121,10 @@ def cell_eval(
 
 
 def _matched(predictor: Predictor, screen: Screen) -> Screen:
-    """Return the screen with the predictor's names."""
-    matched, n_ignored = screen.matched_to(predictor.registry)
+    """Return the screen aligned with the predictor's names."""
+    matched = align_screen(screen, predictor.registry)
     if not matched.registry.counts:
         raise InputError("the screen holds real values: cell-eval scores log-normalised counts")
-    if n_ignored:
-        note(f"{n_ignored} genes that the predictor lacks are left out")
     return matched
 
 
@@ -134,7 +133,7 @@ def _scored(screen: Screen, split: str, conditions: Conditions | None) -> tuple[
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     seen = getattr(screen, split).conditions
-    asked = seen if conditions is None else screen.registry.parser.asked(conditions)
+    asked = seen if conditions is None else screen.registry.parser.labels(conditions)
     stored = dict.fromkeys(screen.registry.stored(name) for name in asked)
     names = [name for name in stored if name != screen.condition_names[0]]
     lacking = [name for name in names if name not in seen]

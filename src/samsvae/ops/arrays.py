@@ -3,9 +3,13 @@
 Distances between rows of two arrays.
 
 Standardised data, as the encoder sees them.
+
+Rows of a sparse matrix as a dense tensor.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,3 +109,29 @@ def single(values: Tensor) -> Tensor:
     Matrix products may be taken in bfloat16, densities may not.
     """
     return values.float() if values.dtype == torch.bfloat16 else values
+
+
+_COMPILED_TYPES = ("uint8", "uint16", "uint32", "float32")
+"""Types of values that the C code reads; columns are int32 or int64."""
+
+
+def dense_rows(matrix: Any, rows: np.ndarray | slice, *, fast: bool = True) -> Tensor:
+    """Return some rows of a scipy CSR matrix, by position from 0, dense in float32.
+
+    `fast` uses the C code where it can; scipy makes a sparse matrix of the rows first.
+    """
+    if isinstance(rows, slice):
+        rows = np.arange(matrix.shape[0])[rows]
+    if not fast or matrix.dtype.name not in _COMPILED_TYPES or native.library() is None:
+        return torch.from_numpy(matrix[rows].toarray().astype(np.float32, copy=False))
+    if len(rows) > 0 and not 0 <= rows.min() <= rows.max() < matrix.shape[0]:
+        raise IndexError(f"rows {rows.min()} to {rows.max()} of {matrix.shape[0]}")
+    out = torch.empty(len(rows), matrix.shape[1])
+    starts = matrix.indptr.astype(matrix.indices.dtype, copy=False)
+    parts = matrix.data, matrix.indices, starts, rows.astype(np.int64, copy=False)
+    native.call(
+        f"rows_{matrix.dtype.name}_{matrix.indices.dtype.name}",
+        *(np.ascontiguousarray(part) for part in parts),
+        *(out, *out.shape, native.threads(out.numel())),
+    )
+    return out

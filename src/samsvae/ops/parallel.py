@@ -1,8 +1,8 @@
-"""Work that threads share item by item, where torch itself uses one thread."""
+"""Work of threads: items in parallel, and items that are prepared before they are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -27,3 +27,20 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(n_threads)  # what the threads set is everyone's, in some builds
+
+
+def prefetch(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Yield items in order; a thread prepares the next one while the current one is in use.
+
+    An error in preparing an item is raised when its turn comes. The thread ends with the last item,
+    or when the generator is closed.
+
+    >>> list(prefetch(i * i for i in range(3)))
+    [0, 1, 4]
+    """
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        following = pool.submit(next, source, end)
+        while (item := following.result()) is not end:
+            following = pool.submit(next, source, end)
+            yield item  # type: ignore[misc]  # it is not the end

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from samsvae.errors import unknown
 from samsvae.plotting.style import COLOURS, MARKERS, axes_of, bare, colours, need, short
+from samsvae.types import ALL_CONDITIONS
 
 
 def stability_matrix(
@@ -73,7 +74,7 @@ def stability_matrix(
 
 
 _UNITS = {"iwelbo": "nats per cell", "rmse": "log2", "mae": "log2", "interaction_rmse": "log2"}
-_DUPLICATE, _POOLED = "duplicate", "(all)"
+_DUPLICATE = "duplicate"
 
 
 def metric_strip(
@@ -102,7 +103,7 @@ def metric_strip(
         If a metric or the split is not in the table.
     """
     need(scores, ("predictor", "split", "metric", "value"), "scores")
-    shown = scores[scores["condition"] == _POOLED] if "condition" in scores else scores
+    shown = scores[scores["condition"] == ALL_CONDITIONS] if "condition" in scores else scores
     for what, name, known in (
         ("split", split, pd.unique(shown["split"])),
         *(("metric", one, pd.unique(shown["metric"])) for one in metrics),

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
+from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
 from samsvae.errors import InputError
+from samsvae.ops.ordering import average_linkage_order
 from samsvae.plotting.style import OTHER, band, bare, check_number, need, short
 
 _NAMED_IN_MASKS = 80
@@ -60,7 +61,9 @@ def mask_heatmap(
     columns = wide["shift"].columns[used] if used.any() else wide["shift"].columns
     shift = wide["shift"][columns].fillna(0)
     check_number(len(shift))
-    shift = shift.iloc[_order(shift.to_numpy()), _order(shift.to_numpy().T)]
+    shift = shift.iloc[
+        average_linkage_order(shift.to_numpy()), average_linkage_order(shift.to_numpy().T)
+    ]
     bars = {}
     if "n_train_cells" in inclusion:
         cells = inclusion.drop_duplicates("perturbation").set_index("perturbation")
@@ -109,14 +112,6 @@ def mask_heatmap(
         axes.tick_params("y", length=0)
         bare(axes)
     return figure
-
-
-def _order(values: np.ndarray) -> np.ndarray:
-    """Return rows in the order of a clustering (average linkage)."""
-    if len(values) < 3:
-        return np.arange(len(values))
-    order: np.ndarray = leaves_list(linkage(values, "average"))
-    return order
 
 
 def grouped_shifts(mask: pd.DataFrame, embedding: pd.DataFrame, groups: pd.Series) -> Figure:
@@ -208,9 +203,7 @@ def clustered_shifts(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     else:
         band(figure, side, groups, rows, place)
         side.set_yticks([])
-    columns = np.arange(moved.shape[1])
-    if len(columns) > 2:
-        columns = dendrogram(linkage(moved.to_numpy().T, "average"), no_plot=True)["leaves"]
+    columns = average_linkage_order(moved.to_numpy().T)
     largest = float(np.abs(moved.to_numpy()).max(initial=1e-9))
     image = heat.imshow(
         moved.iloc[order, list(columns)],

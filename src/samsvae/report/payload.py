@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.cluster.hierarchy import leaves_list, linkage
 
+from samsvae.ops.ordering import average_linkage_order
 from samsvae.report.findings import Findings
 
 N_GENES = 50
@@ -222,7 +222,7 @@ def _mask(findings: Findings) -> dict[str, Any]:
     shift = table.pivot(index="perturbation", columns="dimension", values="shift")
     dimensions = list(findings.mechanisms.index)
     n, shift = len(shift), shift.iloc[_largest(np.linalg.norm(shift[dimensions], axis=1))]
-    order = clustered(shift[dimensions].to_numpy())
+    order = average_linkage_order(shift[dimensions].to_numpy(), optimal=len(shift) < 2000)
     names = [str(shift.index[i]) for i in order]
     return {
         "n": n,
@@ -235,14 +235,6 @@ def _mask(findings: Findings) -> dict[str, Any]:
 
 def _rows(table: pd.DataFrame, columns: list[Any], order: np.ndarray) -> list[list[float | None]]:
     return [_numbers(row, digits=3) for row in table[columns].to_numpy(float)[order]]
-
-
-def clustered(values: np.ndarray) -> np.ndarray:
-    """Return an order of rows in which those alike stand beside each other (average linkage)."""
-    if len(values) < 3:
-        return np.arange(len(values))
-    order: np.ndarray = leaves_list(linkage(values, "average", optimal_ordering=len(values) < 2000))
-    return order
 
 
 def _map(findings: Findings) -> dict[str, Any]:

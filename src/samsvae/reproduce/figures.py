@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from samsvae import plotting
 from samsvae.analysis.differential_expression import differential_expression
-from samsvae.analysis.pathways import pathway_score
+from samsvae.analysis.gene_sets import pathway_score
 from samsvae.analysis.projection import has_umap, projection
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, note

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from samsvae.benchmark.metrics.moments import discovered, group_moments, welch, within_batches
+from samsvae.benchmark.metrics.observed import significant, welch
 from samsvae.data.conditions import ConditionParser
-from samsvae.data.expression import expression
+from samsvae.data.expression import expression, group_moments, within_batches
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
-from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, listed
 from samsvae.settings.preparation import PreparationSettings
 
@@ -57,7 +56,7 @@ def prepare(name: str, screen: Screen, given: PreparationSettings) -> Prepared:
     else:
         n_genes = min(given.n_genes, len(screen.genes))
         best = np.sort(np.argsort(-_dispersions(screen, given.n_bins), kind="stable")[:n_genes])
-        steps.append((f"{n_genes:,} highly variable genes", with_genes(screen, best)))
+        steps.append((f"{n_genes:,} highly variable genes", screen.with_genes(best)))
     final = steps[-1][1]
     empty = final.library_size == 0
     if empty.any():
@@ -82,7 +81,7 @@ def _strong(screen: Screen, given: PreparationSettings) -> _Kept:
         values, group, screen.is_control, np.zeros(len(screen), int), n
     )
     _, p_values = welch(of_each, control)
-    changed = np.nan_to_num(discovered(np.nan_to_num(p_values, nan=1.0), given.rate))
+    changed = np.nan_to_num(significant(np.nan_to_num(p_values, nan=1.0), given.rate))
     strong = (changed.mean(1) > given.min_de_share) & (n_cells >= given.min_cells)
     strong[0] = False
     if not strong.any():
@@ -97,44 +96,32 @@ def _strong(screen: Screen, given: PreparationSettings) -> _Kept:
             "perturbations: lower --min-perturbation-share"
         )
     cells = strong[screen.condition] | screen.is_control
-    return _Kept(cells, with_genes(screen[cells], genes))
+    return _Kept(cells, screen[cells].with_genes(genes))
 
 
 def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
-    """Return, `gene`, how variable it is among genes as highly expressed.
+    """Return the normalised dispersion of genes, `gene`: the log of variance / mean, standardised.
+
+    Mean and variance are of counts per 10,000, without the logarithm; dispersions are standardised
+    within equal bins of log(1 + mean). A gene that is alone in its bin gets 1; one without counts
+    or variance -inf.
 
     References
     ----------
-    Satija et al., Nature Biotechnology 2015: variance / mean, standardised within bins of the mean.
+    Satija et al.: Spatial reconstruction of single-cell gene expression data, Nature Biotechnology
+    2015; as Seurat and scanpy (flavor "seurat") compute it.
     """
-    everyone = np.zeros(len(screen), int)
-    sums = group_moments(expression(screen, "log"), everyone, 1)
-    mean, square = (total[0] / len(screen) for total in (sums.total, sums.square))
+    sums = group_moments(expression(screen, "normalized"), np.zeros(len(screen), int), 1)
+    mean, variance = sums.mean[0], sums.variance[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        dispersion = np.log((square - mean**2) / mean)
-    table = pd.DataFrame({"mean": np.log1p(mean), "dispersion": dispersion})
-    bins = pd.cut(table["mean"], n_bins, labels=False)
-    grouped = table["dispersion"].replace([np.inf, -np.inf], np.nan).groupby(bins)
-    spread = grouped.transform("std").fillna(1.0).replace(0.0, 1.0)
-    found = (table["dispersion"] - grouped.transform("mean")) / spread
-    return found.replace([np.inf, -np.inf], np.nan).fillna(-np.inf).to_numpy()
-
-
-def with_genes(screen: Screen, genes: np.ndarray) -> Screen:
-    """Return the screen with some of its genes; library sizes are those of these genes."""
-    registry = screen.registry
-    symbols = registry.symbols
-    fewer = replace(
-        registry,
-        genes=tuple(registry.genes[i] for i in genes),
-        symbols=tuple(symbols[i] for i in genes) if symbols else (),
-    )
-    counts = screen.counts
-    some = counts.genes(genes) if isinstance(counts, StoredCounts) else counts[:, genes]
-    kept = replace(screen, registry=fewer, counts=some)
-    if not registry.own_library_size:
-        return kept
-    return replace(kept, library_size=kept.recounted())
+        dispersion = np.where(variance > 0, np.log(variance / mean), np.nan)
+    table = pd.DataFrame({"dispersion": dispersion, "bin": pd.cut(np.log1p(mean), n_bins)})
+    grouped = table.groupby("bin", observed=True)["dispersion"]
+    center, spread = grouped.transform("mean"), grouped.transform("std")
+    is_alone = spread.isna()
+    center, spread = center.mask(is_alone, 0), spread.mask(is_alone, center)
+    normalised = (table["dispersion"] - center) / spread.replace(0, np.nan)
+    return normalised.fillna(-np.inf).to_numpy()
 
 
 def without_unused(screen: Screen) -> Screen:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from samsvae.benchmark.evaluate import POOLED
-from samsvae.benchmark.heldout import DUPLICATE
+from samsvae.benchmark.tasks import DUPLICATE
 from samsvae.errors import InputError, listed
 from samsvae.runs.directory import Made
 from samsvae.runs.jobs import Fit, Score
 from samsvae.storage.tables import read_csv
+from samsvae.types import ALL_CONDITIONS
 
 METRICS = ("iwelbo", "ate_pearson")
 PUBLISHED = ("iwelbo", "pathway_accuracy", "ate_pearson")
@@ -68,7 +68,7 @@ def _duplicate(score: Score) -> pd.DataFrame:
     """Return the technical duplicate's ate_pearson: of its larger kind of conditions."""
     scores = score.scores
     own = scores[(scores["predictor"] == DUPLICATE) & (scores["metric"] == "ate_pearson")]
-    own = own[own["condition"] == POOLED].sort_values("n_cells").tail(1)
+    own = own[own["condition"] == ALL_CONDITIONS].sort_values("n_cells").tail(1)
     values = {"label": DUPLICATE, "iwelbo": np.nan, "ate_pearson": own["value"].to_numpy()}
     return pd.DataFrame(values)
 

@@ -14,9 +14,9 @@ from samsvae.errors import InputError, check_count
 from samsvae.estimators import ESTIMATORS, Estimator
 from samsvae.estimators.base import Named, by_name
 from samsvae.benchmark.baselines import BASELINES
-from samsvae.benchmark.evaluate import POOLED
-from samsvae.benchmark.heldout import DUPLICATE
-from samsvae.benchmark.heldout import UNSEEN
+from samsvae.types import ALL_CONDITIONS
+from samsvae.benchmark.tasks import DUPLICATE
+from samsvae.benchmark.tasks import UNSEEN
 from samsvae.runs.jobs import Score
 from samsvae.settings.fields import settings_of
 from samsvae.settings.questions import ScoreSettings
@@ -31,7 +31,7 @@ import numpy as np
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator
-from samsvae.analysis.stability import stability as agreement_of
+from samsvae.analysis.agreement import stability as agreement_of
 from samsvae.runs.findings import SHOWN, scores_of
 from samsvae.runs.jobs import Fit
 from samsvae.runs.reporting import write
@@ -124,7 +124,7 @@ def table_of(results: pd.DataFrame) -> pd.DataFrame:
     results
         As `results_of` returns them.
     """
-    pooled = results[results["condition"] == POOLED]
+    pooled = results[results["condition"] == ALL_CONDITIONS]
     grouped = pooled.groupby(["split", "predictor", "metric"], sort=False)
     columns = {
         "mean": grouped["value"].mean(),
@@ -227,7 +227,7 @@ def _fits_of(seeds: Mapping[str, Mapping[int, Estimator]], results: pd.DataFrame
     results
         As `results_of` returns them: those of test cells, of all conditions together.
     """
-    pooled = results[(results["condition"] == POOLED) & (results["split"] == "test")]
+    pooled = results[(results["condition"] == ALL_CONDITIONS) & (results["split"] == "test")]
     rows = []
     for label, models in seeds.items():
         for seed, model in models.items():

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 from samsvae.estimators import SAMSVAE
-from samsvae.analysis.recovery import Recovery, recovery
+from samsvae.analysis.agreement import Recovery, recovery
 from samsvae.runs.reporting import report_run
 from samsvae.runs.run import Run
 from samsvae.runs.jobs import score

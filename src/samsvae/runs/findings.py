@@ -18,9 +18,9 @@ from samsvae.estimators import Estimator
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.analysis.differential_expression import differential_expression
 from samsvae.analysis.discoveries import discoveries
-from samsvae.analysis.enrichment import most_similar
-from samsvae.benchmark.evaluate import POOLED
-from samsvae.benchmark.heldout import DUPLICATE
+from samsvae.analysis.discoveries import most_similar
+from samsvae.types import ALL_CONDITIONS
+from samsvae.benchmark.tasks import DUPLICATE
 from samsvae.analysis.sgrnas import sgrnas
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
 from samsvae.report.findings import Findings
@@ -42,7 +42,7 @@ def asked_for(model: Estimator, screen: Screen | None, listed: Conditions) -> li
     InputError
         If more than 500 are listed, or one has a perturbation never seen in training.
     """
-    extra = [] if not listed else model.registry.parser.asked(listed)
+    extra = [] if not listed else model.registry.parser.labels(listed)
     if len(extra) > MOST_LISTED:
         raise InputError(
             f"{len(extra)} conditions are listed: expected at most {MOST_LISTED}; samsvae effects "
@@ -203,7 +203,7 @@ def scores_of(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
     models
         Those that come first, in this order. What bears no baseline's name is a model.
     """
-    pooled = table[table["condition"] == POOLED] if "condition" in table else table
+    pooled = table[table["condition"] == ALL_CONDITIONS] if "condition" in table else table
     order = [name for name in SHOWN if name in set(pooled["metric"])]
     shown = pooled[pooled["metric"].isin(order)].copy()
     own = list(models)

@@ -11,12 +11,13 @@ can run in any process, on any machine that sees the directory, and twice withou
 from __future__ import annotations
 
 from dataclasses import replace
+from samsvae.data.expression import control_cells
 from samsvae.data.screen import Screen
 from samsvae.estimators import Estimator
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.analysis.effect_posterior import EffectPosterior
 from samsvae.benchmark.evaluate import Evaluation, evaluated
-from samsvae.benchmark.predictor import Predictor
+from samsvae.benchmark.predictions import Predictor
 from samsvae.settings.questions import ScoreSettings
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +42,7 @@ from samsvae.runs.run import CHECKPOINT, Run
 from samsvae.settings.fields import settings_of
 from samsvae.storage.directory import Directory
 from samsvae.storage.tables import read_csv, write_csv
-from samsvae.types import Scale
+from samsvae.types import ALL_CONDITIONS, Scale
 
 def score(
     model: Estimator,
@@ -93,8 +94,6 @@ def write_material(folder: Path, screen: Screen) -> None:
     empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if screen.registry.counts else np.float32)
     adata = (replace(screen, counts=empty) if stored else screen).to_anndata()
     registry = screen.registry
-    if registry.symbols:
-        adata.var["symbol"] = list(registry.symbols)
     batches = [name for name in adata.obs if name.split("_")[0] == "batch"]
     settings = {
         "control": [registry.parser.control],
@@ -339,13 +338,12 @@ def pooled(result: Evaluation, screen: Screen, scale: Scale) -> pd.DataFrame:
     NaN where it has none.
     """
     test = np.asarray(screen.split) == "test"
-    control = screen.is_control if not screen.is_control[test].any() else screen.is_control & test
-    reference = screen[test | control]
+    reference = screen[test | control_cells(screen, test)]
     stored = screen.registry.stored
     rows = []
     for name in dict.fromkeys(result.effects):
         scores = result.scores[result.scores["predictor"] == name]
-        of_all = scores[(scores["condition"] == "(all)") & (scores["metric"] == "iwelbo")]
+        of_all = scores[(scores["condition"] == ALL_CONDITIONS) & (scores["metric"] == "iwelbo")]
         known = of_all.dropna(subset="value")
         iwelbo = np.nan if known.empty else np.average(known["value"], weights=known["n_cells"])
         effects: AnnData = result.effects[name]

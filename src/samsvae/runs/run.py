@@ -165,7 +165,10 @@ class Run(Directory):
         if not path.exists():
             return None
         table = read_csv(path)
-        if not {"predictor", "split", "condition", "metric", "value"} <= set(table):
+        texts = {"predictor", "split", "condition", "metric", "scale"}
+        numbers = table.drop(columns=texts, errors="ignore").dtypes
+        is_complete = {"predictor", "split", "condition", "metric", "value"} <= set(table)
+        if not is_complete or (numbers == object).any():
             raise InputError(f"{str(path)!r} is damaged (no table of scores): remove it")
         return table
 

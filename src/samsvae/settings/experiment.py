@@ -6,9 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from annotated_types import Gt
+from typing import Any, Literal
 
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.arguments import Count, Share, check
@@ -129,7 +127,12 @@ class Experiment(Checked):
         >>> small.variants[0].settings["max_steps"], small.seeds, small.scoring.n_particles
         (300, 2, 20)
         """
-        check("scale", scale, Annotated[Share, Gt(0)])
+        check("scale", scale, Share)
+        if scale == 0:
+            raise InputError(
+                "scale is 0, which leaves nothing of the experiment: expected a share above 0, at "
+                "most 1"
+            )
         if scale == 1:
             return self
 

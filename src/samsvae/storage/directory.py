@@ -1,4 +1,4 @@
-"""Directories of results: made beside what stands in their place, until they are worth it."""
+"""Directories of results: written to a temporary directory and renamed when complete."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from samsvae.storage.files import CannotWriteError, half_written
 class Directory:
     """A directory of results, wherever its files are at the moment.
 
-    A new one is made beside its place and takes it with `settle`, when there is something in it
-    that is worth what stood there before; until then a failure leaves that as it was. A directory
-    within another one moves with it.
+    A new one is temporary until `settle` moves it to its place, once it holds something that is
+    worth what it replaces; until then a failure leaves the old directory as it was.
 
     Parameters
     ----------
     place
-        Where it belongs. Of a directory within another: its name there.
+        Its path; for a directory `within` another, which moves with that one, its name there.
     within
         The other directory.
     """
 
     files: ClassVar[tuple[str, ...]] = ()
-    """Patterns of the files that a new one replaces; what else stands in the place is kept."""
+    """Patterns of the files that a new directory replaces; others in its place are kept."""
 
     def __init__(self, place: Path, within: Directory | None = None) -> None:
         self.place = Path(os.path.normpath(place))
@@ -49,7 +48,7 @@ class Directory:
 
     @property
     def shown(self) -> str:
-        """What it is called in messages: its place, in quotes."""
+        """Its path in quotes, for messages."""
         return repr(str(self.place if self.within is None else self.folder))
 
     def __truediv__(self, name: str) -> Path:
@@ -60,21 +59,21 @@ class Directory:
         return _Inside(self, name)
 
     def check_links(self) -> None:
-        """Raise if one of its files is a link that leads out of it: who sent it, chose whereto."""
+        """Raise if a file is a link out of the directory, which may come from somebody else."""
         inside = self.folder.resolve()
-        for pattern in self.files:
-            for path in self.folder.glob(pattern):
-                if not path.resolve().is_relative_to(inside):
-                    raise InputError(
-                        f"{str(path)!r} is a link that leads out of {self.shown}: put the file "
-                        "there in its place"
-                    )
+        for path in (path for pattern in self.files for path in self.folder.glob(pattern)):
+            if not path.resolve().is_relative_to(inside):
+                raise InputError(
+                    f"{str(path)!r} is a link that leads out of {self.shown}: put the file there "
+                    "in its place"
+                )
 
     def check_new(self, *, overwrite: bool, resume: bool) -> None:
         """Raise if the directory exists and may not be written to."""
-        if self.place.exists() and not self.place.is_dir():
+        exists = self.place.exists()
+        if exists and not self.place.is_dir():
             raise InputError(f"{self.shown} is a file: expected a directory for the run")
-        if not (self.place.exists() or self._old.exists()):
+        if not (exists or self._old.exists()):
             return
         if not (overwrite or resume):
             raise InputError(
@@ -85,15 +84,15 @@ class Directory:
             raise InputError(
                 f"{self.shown} is the working directory, or holds it: give another --out"
             )
-        if self.place.exists() and not os.access(self.place, os.W_OK | os.X_OK):
+        if exists and not os.access(self.place, os.W_OK | os.X_OK):
             raise InputError(f"{self.shown} is read-only: give another --out")
 
     @contextmanager
     def made(self, *, resume: bool = False) -> Iterator[None]:
         """Make the directory, or with `resume` go on with the one in its place.
 
-        Within, its files are to be written; at the end it settles. On an error before it has
-        settled what was made is removed, and what stood in its place is as it was.
+        Its files are written inside the `with` block, at whose end it settles. An error before it
+        settled removes the new files, and leaves the old directory as it was.
 
         Raises
         ------
@@ -108,7 +107,12 @@ class Directory:
             self._recover()
             self._remove_left_over()
             if not (resume and self.place.is_dir()):
-                self._make_aside()
+                new = self._beside(f"{os.getpid()}.new")
+                try:
+                    new.mkdir()
+                except OSError as error:
+                    raise InputError(f"cannot make {self.shown}: {error.strerror}") from error
+                self.aside = new
             try:
                 yield
                 self.settle()
@@ -126,7 +130,7 @@ class Directory:
                     self.aside = None
 
     def settle(self) -> None:
-        """Take the place: from now on the files are there, and what stood there before is gone."""
+        """Move the new directory to its place: the old one is gone from now on."""
         if self.within is not None:
             self.within.settle()
         elif self.aside is not None:
@@ -142,41 +146,32 @@ class Directory:
 
     @property
     def _old(self) -> Path:
-        """Where a directory stands while another takes its place."""
+        """Where the old directory is while the new one takes its place."""
         return self._beside("replaced-by-samsvae")
 
     def _beside(self, kind: str) -> Path:
         place = Path(os.path.realpath(self.place))
         return place.with_name(f".{place.name}.{kind}")
 
-    def _make_aside(self) -> None:
-        aside = self._beside(f"{os.getpid()}.new")
-        try:
-            aside.mkdir()
-        except OSError as error:
-            raise InputError(f"cannot make {self.shown}: {error.strerror}") from error
-        self.aside = aside
-
     def _remove_left_over(self) -> None:
-        """Remove what killed processes left of directories and files that they were making."""
+        """Remove what killed processes left of directories and files that they were writing."""
         here = self._beside("lock")
-        half_made = re.compile(rf"{re.escape(here.stem)}\.\d+\.new")
+        temporary = re.compile(rf"{re.escape(here.stem)}\.\d+\.new")
         for path in here.parent.glob(".*.new"):
-            if half_made.fullmatch(path.name):
+            if temporary.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
-        if self.place.is_dir():
-            for path in self.place.glob(".*"):
-                if half_written(path, self.files):
-                    path.unlink(missing_ok=True)
+        for path in self.place.glob(".*"):
+            if half_written(path, self.files):
+                path.unlink(missing_ok=True)
 
     def restore(self) -> None:
-        """Give back the directory that a process was killed over while it replaced it."""
+        """Put the old directory back if a process was killed while it replaced it."""
         if self.within is None and self._old.is_dir() and not self.place.exists():
             with _only_writer(self):
                 self._recover()
 
     def _recover(self) -> None:
-        """Bring a replacement to an end, wherever it stopped: the place holds one or the other."""
+        """Finish a replacement that was interrupted: the place holds the old or the new one."""
         old = self._old
         if not old.is_dir():
             return
@@ -225,8 +220,8 @@ def _only_writer(directory: Directory) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is released: nobody waits for it
+        path.unlink(missing_ok=True)  # before it is released: no process waits for it
         lock.release()
         with suppress(OSError):
             for parent in missing:
-                parent.rmdir()  # where there is nothing in it
+                parent.rmdir()  # if it is empty

@@ -1,7 +1,4 @@
-"""Files that are whole or not there: written aside, then renamed.
-
-Records as JSON files.
-"""
+"""Files that are never half-written (written to a temporary file, then renamed), and JSON."""
 
 from __future__ import annotations
 
@@ -26,89 +23,77 @@ class CannotWriteError(InputError):
 
 @contextmanager
 def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path to write to; on success it becomes `path`, on failure nothing has changed.
-
-    Raises
-    ------
-    CannotWriteError
-        If the file cannot be written, say because the disk is full. The old file survives.
-    """
-    with written_together(path) as (aside,):
-        yield aside
+    """Give a temporary path to write to; at the end it is renamed, on failure nothing changes."""
+    with written_together(path) as (temporary,):
+        yield temporary
 
 
 @contextmanager
 def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
-    """Give paths to write to; when all are on the disk they take their names, one after the other.
+    """Give temporary paths to write to; at the end they are renamed, if all were written.
 
-    Raises
-    ------
-    CannotWriteError
-        If one of them cannot be written. The old files survive.
+    Otherwise the old files are unchanged.
     """
     places = [Path(path) for path in paths]
-    asides = [path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for path in places]
-    at = places[0]
+    temporary = {
+        path: path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for path in places
+    }
+    place = places[0]
     try:
-        for at in places:
-            at.parent.mkdir(parents=True, exist_ok=True)
-        yield asides
-        for at, aside in zip(places, asides, strict=True):  # noqa: B007  told, if it fails
-            with open(aside, "rb+") as file:
+        for place in places:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        yield list(temporary.values())
+        for place in places:
+            with open(temporary[place], "rb+") as file:
                 os.fsync(file.fileno())
-        for at, aside in zip(places, asides, strict=True):
-            os.replace(aside, at)
+        for place in places:
+            os.replace(temporary[place], place)
     except OSError as error:
-        wrong = next((p for p, a in zip(places, asides, strict=True) if _is(error, a)), at)
-        raise CannotWriteError(wrong, error.strerror or str(error)) from error
+        of_file = (one for one in places if str(temporary[one]) == str(error.filename))
+        raise CannotWriteError(next(of_file, place), error.strerror or str(error)) from error
     finally:
-        for aside in asides:
+        for path in temporary.values():
             with suppress(OSError):
-                aside.unlink(missing_ok=True)
-
-
-def _is(error: OSError, path: Path) -> bool:
-    """Whether an error is of a file."""
-    return error.filename is not None and os.fspath(error.filename) == str(path)
+                path.unlink(missing_ok=True)
 
 
 def half_written(path: Path, names: Iterable[str]) -> bool:
     """Whether a file is what a killed process left of writing one of these names."""
-    for name in map(Path, names):
-        if re.fullmatch(rf"\.{re.escape(name.stem)}\.\d+{re.escape(name.suffix)}", path.name):
-            return True
-    return False
+    patterns = (
+        rf"\.{re.escape(name.stem)}\.\d+{re.escape(name.suffix)}" for name in map(Path, names)
+    )
+    return any(re.fullmatch(pattern, path.name) for pattern in patterns)
 
 
 def remove_half_written(path: str | os.PathLike[str]) -> None:
-    """Remove what processes that were killed while they wrote a file left beside it."""
+    """Remove the temporary files of processes that were killed while they wrote a file."""
     place = Path(path)
-    for beside in place.parent.glob(".*"):
-        if half_written(beside, [place.name]) and not _runs(int(beside.stem.rpartition(".")[2])):
-            beside.unlink(missing_ok=True)
+    for file in place.parent.glob(".*"):
+        if half_written(file, [place.name]) and not _is_running(int(file.stem.rpartition(".")[2])):
+            file.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
-    """Whether there is such a process, as far as can be told."""
+def _is_running(process: int) -> bool:
+    """Whether there may be such a process."""
     if os.name != "posix":
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # of another user
         pass
     return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file aside, then rename it."""
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    """Write a UTF-8 text file."""
+    with written_aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def check_new_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
-    """Raise if a file that is to be written has another ending, or is there already."""
+    """Raise if a file to be written has another suffix, or exists."""
     if path.suffix not in suffixes:
         raise InputError(f"--out {str(path)!r}: expected a name that ends in {listed(suffixes)}")
     if path.exists() and not overwrite:
@@ -116,13 +101,7 @@ def check_new_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> N
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the record that a JSON file holds.
-
-    Raises
-    ------
-    InputError
-        If it is not JSON, or holds no record.
-    """
+    """Return the object in a JSON file."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -133,5 +112,5 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Write a record; aside, then renamed."""
+    """Write a JSON file."""
     write_text(path, json.dumps(record, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Files of tensors with a JSON header: whole or not there, never pickle."""
+"""Files of tensors with a JSON header: never half-written, never pickle."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from samsvae.errors import InputError, listed
 from samsvae.storage.files import written_aside
 
 SCHEMA_VERSION = 7
-"""Raised whenever a file written now could not be read by the code of before."""
+"""Raised whenever a file written now could not be read by earlier code."""
 
 
 def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     """Return a digest of the name, type, shape and values of every tensor, and of the header.
 
-    Examples
-    --------
     >>> import torch
     >>> a = {"a": torch.zeros(2)}
     >>> digest(a, {}) == digest(a, {"seed": 0})
@@ -32,24 +30,24 @@ def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     >>> digest(a, {}) == digest({"a": torch.zeros(2, dtype=torch.int32)}, {})
     False
     """
-    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    sha256 = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(tensor.numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        sha256.update(tensor.numpy().tobytes())
+    return sha256.hexdigest()
 
 
 def to_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
-    """Return tensors and a header that JSON can hold, with their digest, as the bytes of a file."""
-    whole = {"schema_version": SCHEMA_VERSION, **header}
-    whole["digest"] = digest(tensors, whole)
+    """Return the content of a file: tensors, a header for JSON, and their digest."""
+    complete = {"schema_version": SCHEMA_VERSION, **header}
+    complete["digest"] = digest(tensors, complete)
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return save(plain, {"samsvae": json.dumps(whole)})  # one entry: several come in any order
+    return save(plain, {"samsvae": json.dumps(complete)})  # one entry: the order of several varies
 
 
 def from_bytes(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the header that `to_bytes` was given; for files there is `read`.
+    """Return the tensors and the header that `to_bytes` was given, unchecked.
 
     >>> import torch
     >>> from_bytes(to_bytes({"a": torch.zeros(1)}, {"step": 3}))[1]["step"]
@@ -63,19 +61,13 @@ def from_bytes(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def write(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
-    """Write tensors and a header; the old file survives a failure."""
-    with written_aside(path) as aside:
-        aside.write_bytes(to_bytes(tensors, header))
+    """Write tensors and a header; after a failure the old file is unchanged."""
+    with written_aside(path) as temporary:
+        temporary.write_bytes(to_bytes(tensors, header))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the header of a file.
-
-    Raises
-    ------
-    InputError
-        If the file is not there, not whole, not what was written, or of another schema.
-    """
+    """Return the tensors and the header of a file, after checking its schema and digest."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}")
@@ -90,16 +82,16 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         raise InputError(f"{str(path)!r} was not written by samsvae")
     check_schema(path, header)
     try:
-        whole = header.pop("digest", None) == digest(tensors, header)
-    except TypeError:  # a type that we never write
-        whole = False
-    if not whole:
+        is_unchanged = header.pop("digest", None) == digest(tensors, header)
+    except TypeError:  # a type of tensor that we never write
+        is_unchanged = False
+    if not is_unchanged:
         raise InputError(f"{str(path)!r} is damaged: it is not what was written")
     return tensors, header
 
 
 def check_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
-    """Raise if a parameter is not a finite number."""
+    """Raise if a parameter is not finite."""
     wrong = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
     if wrong:
         raise InputError(
@@ -109,18 +101,17 @@ def check_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) ->
 
 
 def check_schema(path: Path, header: Mapping[str, Any]) -> None:
-    """Raise if a header was written by a newer or by an older samsvae."""
+    """Raise if a header was written by a newer or an older samsvae."""
     version = header.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise InputError(
-            f"{str(path)!r} has schema version {version}, this samsvae reads up to "
-            f"{SCHEMA_VERSION}: install a newer samsvae"
-        )
-    if version < SCHEMA_VERSION:
-        raise InputError(
-            f"{str(path)!r} has schema version {version}, this samsvae reads {SCHEMA_VERSION}: it "
-            "was written before the first release, train the model anew"
-        )
+    if version == SCHEMA_VERSION:
+        return
+    reads, advice = f"up to {SCHEMA_VERSION}", "install a newer samsvae"
+    if isinstance(version, int) and version < SCHEMA_VERSION:
+        reads = f"{SCHEMA_VERSION}"
+        advice = "it was written before the first release, train the model anew"
+    raise InputError(
+        f"{str(path)!r} has schema version {version}, this samsvae reads {reads}: {advice}"
+    )
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader
-from samsvae.data.order import BlockOrder, EpochOrder
-from samsvae.data.source import AheadSource, StoredCounts
+from samsvae.data.source import PrefetchedSource, StoredCounts
 from samsvae.model.vae import PerturbationVAE
+from samsvae.train.order import BlockOrder, EpochOrder
 from samsvae.train.processes import Processes
 from samsvae.train.step import draw_noise
 from samsvae.types import Batch, ShiftNoise
@@ -35,7 +35,7 @@ def batches_from(
     counts = loader.screen.counts
     if isinstance(counts, StoredCounts):
         assert isinstance(order, BlockOrder)
-        with closing(AheadSource(counts, order.windows(step, batch_size, part))) as source:
+        with closing(PrefetchedSource(counts, order.windows(step, batch_size, part))) as source:
             yield lambda rows: loader.batch(rows.cpu().numpy(), source)
     elif loader.device.type == "cpu":
         yield lambda rows: loader.batch(rows.numpy())

@@ -12,9 +12,11 @@ from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson
 def test_pearson() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 3, 40))
-    assert pearson(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    expected = [np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]
+    assert pearson(a, b) == pytest.approx(expected)
     assert pearson(a, 2 * a + 1) == pytest.approx(1)
-    assert np.isnan(pearson(a, np.ones_like(a)))
+    assert np.isnan(pearson(a, np.full_like(a, 0.1))).all()  # constant but for rounding
+    assert np.isnan(pearson(np.zeros_like(a), a)).all()
 
 
 def test_correlation_per_condition() -> None:

@@ -9,9 +9,17 @@ import pytest
 from scipy.stats import false_discovery_control
 from sklearn.metrics import mean_squared_error, r2_score
 
-from helpers.observed import make_observed, make_predicted, observed_of, of_conditions, of_genes
-from samsvae.benchmark.metrics.moments import Observed
-from samsvae.benchmark.metrics.registry import Metric, bootstrap, of_part, per_condition, pooled
+from helpers.observed import (
+    make_observed,
+    make_predicted,
+    observed_of,
+    of_conditions,
+    of_genes,
+    of_part,
+    per_condition,
+)
+from samsvae.benchmark.metrics.observed import Observed
+from samsvae.benchmark.metrics.registry import Metric, bootstrap, pooled
 
 METRICS = of_part("effects")
 
@@ -23,7 +31,7 @@ COMPARISONS = ["centroid_accuracy", "perturbation_discrimination", "perturbench_
 """Scores of a condition among others."""
 
 
-def named(name: str) -> Metric[Observed]:
+def named(name: str) -> Metric:
     return next(metric for metric in METRICS if metric.name == name)
 
 
@@ -31,12 +39,12 @@ def score(name: str, predicted: np.ndarray, observed: Observed) -> np.ndarray:
     return per_condition(named(name), predicted, observed)
 
 
-def total(metric: Metric[Observed], predicted: np.ndarray, observed: Observed) -> float:
+def total(metric: Metric, predicted: np.ndarray, observed: Observed) -> float:
     return pooled(metric, metric.statistics(predicted, observed))
 
 
 @every_metric
-def test_a_perfect_prediction_is_the_best(metric: Metric[Observed]) -> None:
+def test_a_perfect_prediction_is_the_best(metric: Metric) -> None:
     for n_conditions in (2, 7):
         observed = make_observed(n_conditions)
         values = per_condition(metric, observed.effect, observed)
@@ -54,7 +62,7 @@ def test_the_largest_effects_need_not_be_the_significant_ones() -> None:
 
 
 @every_metric
-def test_the_order_of_conditions_does_not_matter(metric: Metric[Observed]) -> None:
+def test_the_order_of_conditions_does_not_matter(metric: Metric) -> None:
     observed = make_observed()
     predicted = make_predicted(observed)
     order = np.random.default_rng(2).permutation(7)
@@ -65,7 +73,7 @@ def test_the_order_of_conditions_does_not_matter(metric: Metric[Observed]) -> No
 
 @every_metric
 @pytest.mark.parametrize("same", [False, True], ids=["own prediction", "one for all"])
-def test_the_order_of_genes_does_not_matter(metric: Metric[Observed], same: bool) -> None:
+def test_the_order_of_genes_does_not_matter(metric: Metric, same: bool) -> None:
     observed = make_observed()
     predicted = make_predicted(observed)
     if same:
@@ -77,7 +85,7 @@ def test_the_order_of_genes_does_not_matter(metric: Metric[Observed], same: bool
 
 
 @every_metric
-def test_single_precision_is_enough_for_predictions(metric: Metric[Observed]) -> None:
+def test_single_precision_is_enough_for_predictions(metric: Metric) -> None:
     observed = make_observed()
     predicted = make_predicted(observed).astype(np.float32)
     values = per_condition(metric, predicted.astype(float), observed)
@@ -85,7 +93,7 @@ def test_single_precision_is_enough_for_predictions(metric: Metric[Observed]) ->
 
 
 @every_metric
-def test_conditions_that_cannot_be_scored_are_left_out(metric: Metric[Observed]) -> None:
+def test_conditions_that_cannot_be_scored_are_left_out(metric: Metric) -> None:
     observed = make_observed()
     predicted = make_predicted(observed)
     observed.effect[4] = np.nan  # no cells
@@ -106,7 +114,7 @@ def test_conditions_that_cannot_be_scored_are_left_out(metric: Metric[Observed])
 
 
 @every_metric
-def test_one_condition_and_none(metric: Metric[Observed]) -> None:
+def test_one_condition_and_none(metric: Metric) -> None:
     observed = make_observed()
     one, none = of_conditions(observed, [3]), of_conditions(observed, [])
     statistics = metric.statistics(make_predicted(one), one)
@@ -121,7 +129,7 @@ def test_one_condition_and_none(metric: Metric[Observed]) -> None:
 
 @every_metric
 @pytest.mark.parametrize("value", [0, 0.3])
-def test_a_constant_prediction_has_a_score(metric: Metric[Observed], value: float) -> None:
+def test_a_constant_prediction_has_a_score(metric: Metric, value: float) -> None:
     observed = make_observed()
     observed = replace(observed, perturbation_mean=np.full(40, 0.1), targets=((),) * 7)
     predicted = np.full((7, 40), value)

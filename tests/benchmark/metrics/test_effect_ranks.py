@@ -15,7 +15,7 @@ from helpers.observed import observed_of
 from helpers.statistics import errors
 from samsvae.benchmark.metrics import ranks
 from samsvae.benchmark.metrics.effects import coverage
-from samsvae.benchmark.metrics.moments import discovered
+from samsvae.benchmark.metrics.observed import significant
 from samsvae.benchmark.metrics.ranks import (
     centroid_accuracy,
     de_auprc,
@@ -94,7 +94,7 @@ def test_significant_genes_are_those_of_benjamini_and_hochberg() -> None:
     observed = observed_of(rng.normal(size=p.shape), p=p)
     for rate in (0.05, 0.2):
         expected = false_discovery_control(p, axis=1) <= rate
-        np.testing.assert_array_equal(discovered(observed.p_control, rate), expected)
+        np.testing.assert_array_equal(significant(observed.p_control, rate), expected)
     assert len(set(observed.significant.sum(1))) > 8
     assert observed.significant[[3, 4]].sum(1).tolist() == [0, 200]
 

@@ -1,9 +1,45 @@
-"""Distances between two clouds of cells: what means do not see."""
+"""Populations of cells, and distances between two of them: what means do not show."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from scipy.spatial.distance import cdist
+
+
+@dataclass(frozen=True, eq=False)
+class CellPopulations:
+    """Cells of conditions as points in the space of a few principal components."""
+
+    cells: list[np.ndarray | None]
+    """By condition, `cell component`; None: there are none, or means alone are predicted."""
+    bandwidth: float
+    """Of a Gaussian kernel in this space; NaN or 0: there is none."""
+
+    @cached_property
+    def spread(self) -> list[float]:
+        """By condition: mean distance between two of its cells."""
+        return self._of_each(mean_distance)
+
+    @cached_property
+    def similarity(self) -> list[float]:
+        """By condition: mean kernel of two of its cells."""
+        return self._of_each(lambda cells: mean_kernel(cells, self.bandwidth))
+
+    def _of_each(self, statistic: Callable[[np.ndarray], float]) -> list[float]:
+        """Return a statistic of each condition, computed once for cells that several share."""
+        values: list[float] = []
+        before = None
+        for cells in self.cells:
+            if cells is None:
+                values.append(float("nan"))
+            else:
+                values.append(values[-1] if cells is before else statistic(cells))
+            before = cells
+        return values
 
 
 def energy_distance(
@@ -18,7 +54,7 @@ def energy_distance(
     x, y
         `cell feature`, at least two cells each: else NaN.
     within
-        `spread` of x and of y, where these are known.
+        `mean_distance` of x and of y, if they are already computed.
 
     References
     ----------
@@ -34,57 +70,56 @@ def energy_distance(
     """
     if min(len(x), len(y)) < 2:
         return float("nan")
-    own, other = within or (spread(x), spread(y))
-    return 2 * float(cdist(x, y).mean()) - own - other
-
-
-def spread(x: np.ndarray) -> float:
-    """Return E|X - X'|: the mean distance between two different cells; NaN of fewer than two."""
-    return _within(cdist(x, x)) if len(x) > 1 else float("nan")
+    of_x, of_y = within or (mean_distance(x), mean_distance(y))
+    return 2 * float(cdist(x, y).mean()) - of_x - of_y
 
 
 def mmd(
-    x: np.ndarray, y: np.ndarray, scale: float, within: tuple[float, float] | None = None
+    x: np.ndarray, y: np.ndarray, bandwidth: float, within: tuple[float, float] | None = None
 ) -> float:
     """Return the squared maximum mean discrepancy, the unbiased estimate, of a Gaussian kernel.
 
-    E k(X, X') + E k(Y, Y') - 2 E k(X, Y) with k(a, b) = exp(-|a - b|^2 / (2 scale^2)).
+    E k(X, X') + E k(Y, Y') - 2 E k(X, Y) with k(a, b) = exp(-|a - b|^2 / (2 bandwidth^2)).
 
     Parameters
     ----------
     x, y
         `cell feature`, at least two cells each: else NaN.
-    scale
-        Of the kernel, in the units of the features; NaN, or 0: there is no answer.
+    bandwidth
+        Of the kernel, in the units of the features; the result is NaN if it is NaN or 0.
     within
-        `likeness` of x and of y, where these are known.
+        `mean_kernel` of x and of y, if they are already computed.
 
     References
     ----------
     Gretton et al.: A kernel two-sample test, JMLR 2012.
     """
-    if min(len(x), len(y)) < 2 or not scale > 0:
+    if min(len(x), len(y)) < 2 or not bandwidth > 0:
         return float("nan")
+    of_x, of_y = within or (mean_kernel(x, bandwidth), mean_kernel(y, bandwidth))
+    return of_x + of_y - 2 * float(_kernel(x, y, bandwidth).mean())
 
-    own, other = within or (likeness(x, scale), likeness(y, scale))
-    return own + other - 2 * float(_kernel(x, y, scale).mean())
+
+def mean_distance(x: np.ndarray) -> float:
+    """Return E|X - X'| of two different cells; NaN for fewer than two."""
+    return _within(cdist(x, x)) if len(x) > 1 else float("nan")
 
 
-def likeness(x: np.ndarray, scale: float) -> float:
-    """Return E k(X, X') of two different cells; NaN of fewer than two, or without a scale."""
-    if len(x) < 2 or not scale > 0:
+def mean_kernel(x: np.ndarray, bandwidth: float) -> float:
+    """Return E k(X, X') of two different cells; NaN for fewer than two, or without a bandwidth."""
+    if len(x) < 2 or not bandwidth > 0:
         return float("nan")
-    return _within(_kernel(x, x, scale) - np.eye(len(x)))
-
-
-def _kernel(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
-    values: np.ndarray = np.exp(-cdist(a, b, "sqeuclidean") / (2 * scale**2))
-    return values
+    return _within(_kernel(x, x, bandwidth) - np.eye(len(x)))
 
 
 def median_distance(x: np.ndarray) -> float:
-    """Return the median distance between cells: the usual scale of a Gaussian kernel."""
+    """Return the median distance between cells: the usual bandwidth of a Gaussian kernel."""
     return float(np.median(cdist(x, x)[np.triu_indices(len(x), 1)]))
+
+
+def _kernel(a: np.ndarray, b: np.ndarray, bandwidth: float) -> np.ndarray:
+    values: np.ndarray = np.exp(-cdist(a, b, "sqeuclidean") / (2 * bandwidth**2))
+    return values
 
 
 def _within(values: np.ndarray) -> float:

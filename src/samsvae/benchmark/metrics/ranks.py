@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from samsvae.benchmark.metrics.moments import Observed
+from samsvae.benchmark.metrics.observed import Observed
 from samsvae.ops.arrays import manhattan
 
 _ROUNDING = 1e-9

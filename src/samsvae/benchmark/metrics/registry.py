@@ -1,6 +1,4 @@
-"""What a metric is: statistics of each condition, and a score made of them.
-
-Every metric: its name, how it is computed, where it stands in tables.
+"""Every metric: its name, how it is computed, where it stands in tables.
 
 A new metric is a function in one of this folder's files and an entry in `METRICS`.
 """
@@ -9,157 +7,123 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from samsvae.benchmark.metrics import effects as of_effects
-from samsvae.benchmark.metrics.distances import energy_distance, mmd
-from samsvae.benchmark.metrics.effects import coverage, paired_means, pearson_of_means, r2_of_means
-from samsvae.benchmark.metrics.moments import Observed
-from samsvae.benchmark.metrics.ranks import (
-    centroid_accuracy,
-    de_auprc,
-    de_overlap,
-    de_sign_agreement,
-    perturbation_discrimination,
-    perturbench_rank,
-)
-from samsvae.benchmark.metrics.records import Clouds, Intervals, Observation, Prediction
-
-Data = TypeVar("Data")
-"""What predictions are held against: `Observed`, or plain arrays for interactions."""
-Part: TypeAlias = Literal["effects", "interactions", "clouds", "intervals", "likelihood"]
-"""What of a prediction a metric scores, see `samsvae.benchmark.metrics.records.Prediction`."""
+from samsvae.benchmark.metrics import effects, ranks
+from samsvae.benchmark.metrics.distances import CellPopulations, energy_distance, mmd
+from samsvae.benchmark.metrics.effects import pearson_of_means, r2_of_means
+from samsvae.benchmark.metrics.observed import Intervals, Observation, Observed, Prediction
 
 
-class Metric(NamedTuple, Generic[Data]):
+class Metric(NamedTuple):
     """A score of predictions, per condition and for all of them together.
 
-    Both come from the same statistics of each condition, which is why conditions can be resampled
-    without scoring them anew.
+    Both come from the same statistics of each condition, so that conditions can be resampled
+    without computing them again.
     """
 
     name: str
-    statistics: Callable[[Any, Data], np.ndarray]
-    """From what is predicted (effects: `condition gene`) to `condition statistic`; a condition with
-    a NaN cannot be scored."""
+    statistics: Callable[[Any, Any], np.ndarray]
+    """From the predicted part and what it is compared with to `condition statistic`; a condition
+    with a NaN cannot be scored."""
     finish: Callable[[np.ndarray], np.ndarray]
     """From statistics, averaged over conditions or not, `... statistic`, to the score, `...`."""
     library_size: Literal["fixed", "observed"]
     """Which effects of a model it scores: at library size 1e4 or at observed ones."""
     best: float
-    """The best there is. What predicts the data exactly reaches it; but for `de_overlap` and
-    `de_auprc`, where a large effect of a noisy gene may be no significant one."""
-    part: Part = "effects"
+    """The best value. What predicts the data exactly reaches it, except for `de_overlap` and
+    `de_auprc`, where a large effect of a noisy gene may not be significant."""
+    part: Literal["effects", "interactions", "populations", "intervals", "likelihood"] = "effects"
+    """Which field of a `Prediction` it scores."""
 
 
 class Scored(NamedTuple):
     """One metric of one predictor."""
 
-    metric: Metric[Any]
+    metric: Metric
     statistics: np.ndarray
     """`condition statistic`."""
 
     def per_condition(self) -> np.ndarray:
         """Return the score of each condition, NaN where there is none."""
-        unknown = np.isnan(self.statistics).any(1)
-        return np.where(unknown, np.nan, self.metric.finish(self.statistics))
+        unscored = np.isnan(self.statistics).any(1)
+        return np.where(unscored, np.nan, self.metric.finish(self.statistics))
 
     def among(self, others: Scored) -> Scored:
-        """Return those of the conditions alone that others can be scored on, too."""
-        unknown = np.isnan(others.statistics).any(1)[:, None]
-        return self._replace(statistics=np.where(unknown, np.nan, self.statistics))
+        """Return the scores of those conditions alone that others can be scored on, too."""
+        unscored = np.isnan(others.statistics).any(1)[:, None]
+        return self._replace(statistics=np.where(unscored, np.nan, self.statistics))
 
     def all(self) -> np.ndarray:
         """Return the scores of each condition, and of all together: `condition + 1`."""
         return np.append(self.per_condition(), pooled(self.metric, self.statistics))
 
 
-def per_condition(metric: Metric[Data], predicted: np.ndarray, observed: Data) -> np.ndarray:
-    """Return the score of each condition, NaN where there is none.
-
-    Parameters
-    ----------
-    metric
-        Which.
-    predicted
-        `condition gene`: in the order of the observed ones.
-    observed
-        What they are held against.
-    """
-    return metric.finish(metric.statistics(predicted, observed))
-
-
-def pooled(metric: Metric[Data], statistics: np.ndarray) -> float:
+def pooled(metric: Metric, statistics: np.ndarray) -> float:
     """Return the score of all conditions together, from their mean statistics.
 
     Conditions that cannot be scored are left out; NaN where none can.
-
-    Parameters
-    ----------
-    metric
-        Whose statistics these are.
-    statistics
-        `condition statistic`.
     """
-    rows = _scored(statistics)
+    rows = _scored_rows(statistics)
     return float(metric.finish(rows.mean(0))) if len(rows) else float("nan")
 
 
 def bootstrap(
-    metric: Metric[Data],
+    metric: Metric,
     statistics: np.ndarray,
     *,
     n_draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the interval of the pooled score over conditions drawn with replacement.
+    """Return the bootstrap interval of the pooled score over conditions.
 
     Conditions that cannot be scored are left out; NaN where fewer than two can. The same seed draws
-    the same conditions: so intervals of differences can be had, too.
+    the same conditions, so that differences of predictors have intervals, too.
 
     Parameters
     ----------
-    metric
-        Whose statistics these are.
-    statistics
-        `condition statistic`.
+    metric, statistics
+        As in `pooled`.
     n_draws
-        How often conditions are drawn anew.
+        Bootstrap samples.
     seed
-        Of the draws.
+        Of the samples.
     level
-        Share of the draws between the two ends.
+        Share of the samples between the two ends.
     """
-    rows = _scored(statistics)
+    rows = _scored_rows(statistics)
     n = len(rows)
     if n < 2:
         return float("nan"), float("nan")
-    scores = metric.finish(_drawn(n, n_draws, seed) @ rows / n)
+    scores = metric.finish(_resampled(n, n_draws, seed) @ rows / n)
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 @lru_cache(maxsize=1)
-def _drawn(n: int, n_draws: int, seed: int) -> np.ndarray:
-    """Return how often each of n conditions is in each draw, `draw condition`.
+def _resampled(n: int, n_draws: int, seed: int) -> np.ndarray:
+    """Return how often each of n conditions is in each sample, `draw condition`.
 
-    Kept: most metrics of most predictors score the same conditions.
+    Cached: most metrics of most predictors score the same conditions.
     """
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_draws)
     return drawn.astype(float)  # a product of real numbers is the fast one
 
 
-def _scored(statistics: np.ndarray) -> np.ndarray:
-    """Return the conditions that can be scored."""
+def _scored_rows(statistics: np.ndarray) -> np.ndarray:
+    """Return the statistics of the conditions that can be scored."""
     return statistics[~np.isnan(statistics).any(1)]
 
 
-def first(statistics: np.ndarray) -> np.ndarray:
-    """Return the only statistic as the score."""
+def _first(statistics: np.ndarray) -> np.ndarray:
     return statistics[..., 0]
+
+
+def _root(statistics: np.ndarray) -> np.ndarray:
+    return np.sqrt(statistics[..., 0])
 
 
 def _mean_of(
@@ -167,97 +131,81 @@ def _mean_of(
     score: Callable[[np.ndarray, Observed], np.ndarray],
     library_size: Literal["fixed", "observed"],
     best: float,
-) -> Metric[Observed]:
+) -> Metric:
     """Return the metric whose pooled score is the mean over conditions of a score, `condition`."""
-    return Metric(name, lambda a, observed: score(a, observed)[:, None], first, library_size, best)
+
+    def statistics(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+        return score(predicted, observed)[:, None]
+
+    return Metric(name, statistics, _first, library_size, best)
 
 
 def _distance_of(
     name: str,
     distance: Callable[[np.ndarray, np.ndarray, float, tuple[float, float]], float],
-    within: Callable[[Clouds], list[float]],
-) -> Metric[Clouds]:
-    """Return the metric whose pooled score is the mean distance of each condition's clouds."""
+    within: Callable[[CellPopulations], list[float]],
+) -> Metric:
+    """Return the metric whose pooled score is the mean distance between two populations."""
 
-    def statistics(predicted: Clouds, seen: Clouds) -> np.ndarray:
-        found = np.full((len(seen.cells), 1), np.nan)
-        for i, (x, y) in enumerate(zip(predicted.cells, seen.cells, strict=True)):
+    def statistics(predicted: CellPopulations, observed: CellPopulations) -> np.ndarray:
+        distances = np.full((len(observed.cells), 1), np.nan)
+        for i, (x, y) in enumerate(zip(predicted.cells, observed.cells, strict=True)):
             if x is not None and y is not None and len(y) > 1:
-                both = within(predicted)[i], within(seen)[i]
-                found[i] = distance(x, y, seen.kernel, both)
-        return found
+                both = within(predicted)[i], within(observed)[i]
+                distances[i] = distance(x, y, observed.bandwidth, both)
+        return distances
 
-    return Metric(name, statistics, first, "observed", best=0, part="clouds")
+    return Metric(name, statistics, _first, "observed", best=0, part="populations")
 
 
-def _coverage_of(level: float) -> Metric[Observed]:
+def _coverage_of(level: float) -> Metric:
     """Return the metric of how many observed effects lie within the intervals of a level."""
 
     def statistics(intervals: Intervals, observed: Observed) -> np.ndarray:
-        return coverage(*intervals.ends[level], intervals.ate, observed, level)[:, None]
+        ends = intervals.ends[level]
+        return effects.coverage(*ends, intervals.ate, observed, level)[:, None]
 
     name = f"coverage_{level:.0%}".rstrip("%")
-    return Metric(name, statistics, first, "observed", best=level, part="intervals")
+    return Metric(name, statistics, _first, "observed", best=level, part="intervals")
 
 
-def _as_they_are(sums: np.ndarray, _: Any) -> np.ndarray:
-    return sums
-
-
-METRICS: list[Metric[Any]] = [
+METRICS: list[Metric] = [
     # Pooled over conditions x genes.
-    Metric("ate_pearson", of_effects.all_genes, pearson_of_means, "fixed", best=1),
-    Metric("ate_pearson_top20", of_effects.top_genes, pearson_of_means, "fixed", best=1),
-    Metric("ate_pearson_observed_size", of_effects.all_genes, pearson_of_means, "observed", best=1),
-    Metric("ate_r2", of_effects.all_genes, r2_of_means, "observed", best=1),
-    Metric("ate_r2_top20", of_effects.top_genes, r2_of_means, "observed", best=1),
-    Metric("rmse", of_effects.squared_error, of_effects.root, "observed", best=0),
+    Metric("ate_pearson", effects.all_genes, pearson_of_means, "fixed", best=1),
+    Metric("ate_pearson_top20", effects.top_genes, pearson_of_means, "fixed", best=1),
+    Metric("ate_pearson_observed_size", effects.all_genes, pearson_of_means, "observed", best=1),
+    Metric("ate_r2", effects.all_genes, r2_of_means, "observed", best=1),
+    Metric("ate_r2_top20", effects.top_genes, r2_of_means, "observed", best=1),
+    Metric("rmse", effects.squared_error, _root, "observed", best=0),
     # Means over conditions.
-    _mean_of("mae", of_effects.absolute_error, "observed", best=0),
-    _mean_of("pearson_from_control", of_effects.pearson_from_control, "fixed", best=1),
+    _mean_of("mae", effects.absolute_error, "observed", best=0),
+    _mean_of("pearson_from_control", effects.pearson_from_control, "fixed", best=1),
     _mean_of(
-        "pearson_from_perturbation_mean",
-        of_effects.pearson_from_perturbation_mean,
-        "fixed",
-        best=1,
+        "pearson_from_perturbation_mean", effects.pearson_from_perturbation_mean, "fixed", best=1
     ),
-    _mean_of("weighted_mse", of_effects.weighted_mse, "observed", best=0),
-    _mean_of("weighted_r2_from_control", of_effects.weighted_r2_from_control, "observed", best=1),
-    _mean_of("centroid_accuracy", centroid_accuracy, "observed", best=1),
-    _mean_of("perturbation_discrimination", perturbation_discrimination, "observed", best=1),
-    _mean_of("perturbench_rank", perturbench_rank, "observed", best=0),
-    _mean_of("de_overlap", de_overlap, "observed", best=1),
-    _mean_of("de_auprc", de_auprc, "observed", best=1),
-    _mean_of("de_sign_agreement", de_sign_agreement, "observed", best=1),
-    # Of predicted against observed interactions, pooled over combinations x genes.
+    _mean_of("weighted_mse", effects.weighted_mse, "observed", best=0),
+    _mean_of("weighted_r2_from_control", effects.weighted_r2_from_control, "observed", best=1),
+    _mean_of("centroid_accuracy", ranks.centroid_accuracy, "observed", best=1),
+    _mean_of("perturbation_discrimination", ranks.perturbation_discrimination, "observed", best=1),
+    _mean_of("perturbench_rank", ranks.perturbench_rank, "observed", best=0),
+    _mean_of("de_overlap", ranks.de_overlap, "observed", best=1),
+    _mean_of("de_auprc", ranks.de_auprc, "observed", best=1),
+    _mean_of("de_sign_agreement", ranks.de_sign_agreement, "observed", best=1),
+    # Interactions, pooled over combinations x genes.
     Metric(
-        "interaction_pearson",
-        paired_means,
-        pearson_of_means,
-        "fixed",
-        best=1,
-        part="interactions",
+        "interaction_pearson", effects.paired_means, pearson_of_means, "fixed", 1, "interactions"
     ),
-    Metric(
-        "interaction_rmse",
-        of_effects.mean_square,
-        of_effects.root,
-        "observed",
-        best=0,
-        part="interactions",
-    ),
-    # Of distributions of cells.
-    _distance_of(
-        "e_distance", lambda x, y, _, within: energy_distance(x, y, within), lambda c: c.spread
-    ),
-    _distance_of("mmd", mmd, lambda c: c.likeness),
-    # Of intervals.
+    Metric("interaction_rmse", effects.mean_square, _root, "observed", 0, "interactions"),
+    # Distributions of cells.
+    _distance_of("e_distance", lambda x, y, _, own: energy_distance(x, y, own), lambda c: c.spread),
+    _distance_of("mmd", mmd, lambda c: c.similarity),
+    # Posterior intervals.
     _coverage_of(0.5),
     _coverage_of(0.9),
     # Mean over cells of their predictive log likelihood, nats.
     Metric(
         "iwelbo",
-        _as_they_are,
+        lambda sums, _: sums,
         lambda sums: sums[..., 0] / sums[..., 1],
         "observed",
         best=np.inf,
@@ -280,86 +228,80 @@ HEADLINES = (
 """Those that are printed where there is no room for all, in this order."""
 
 
-def of_part(part: Part) -> list[Metric[Any]]:
-    """Return the metrics that score one part of a prediction."""
-    return [metric for metric in METRICS if metric.part == part]
-
-
-def scored(prediction: Prediction, seen: Observation) -> dict[str, Scored]:
+def scored(prediction: Prediction, observation: Observation) -> dict[str, Scored]:
     """Return every metric that a prediction can be scored on, by name, in the order of tables.
 
     A condition that is not predicted, or is no combination where only these are scored, is NaN.
     """
-    of_effects = _OfEffects(seen.observed)
-    found = {}
+    of_effects = _EffectStatistics(observation.observed)
+    scores = {}
+    statistics: np.ndarray | None
     for metric in METRICS:
-        statistics = (
-            of_effects.statistics(metric, prediction.effects[metric.library_size])
-            if metric.part == "effects"
-            else _statistics(metric, prediction, seen)
-        )
+        if metric.part == "effects":
+            statistics = of_effects(metric, prediction.effects[metric.library_size])
+        else:
+            statistics = _statistics(metric, prediction, observation)
         if statistics is not None:
-            found[metric.name] = Scored(metric, statistics)
-    return found
+            scores[metric.name] = Scored(metric, statistics)
+    return scores
 
 
 def _statistics(
-    metric: Metric[Any], prediction: Prediction, seen: Observation
+    metric: Metric, prediction: Prediction, observation: Observation
 ) -> np.ndarray | None:
-    """Return the statistics of each condition; None where there is nothing that could be scored."""
-    predicted: Any = None
-    held_against: Any = seen.observed
+    """Return the statistics of each condition; None where there is nothing to score."""
+    predicted: Any
+    reference: Any = observation.observed
     match metric.part:
         case "interactions":
-            if not len(seen.combinations):
+            if not len(observation.combinations):
                 return None
-            beyond = prediction.interactions[metric.library_size]
-            statistics = metric.statistics(beyond, seen.interaction)
-            return _placed(statistics, seen.combinations, len(seen.observed.conditions))
-        case "clouds":
-            if seen.clouds is None or prediction.clouds is None:
-                return None
-            predicted, held_against = prediction.clouds, seen.clouds
+            predicted = prediction.interactions[metric.library_size]
+            statistics = metric.statistics(predicted, observation.interaction)
+            return _placed(statistics, observation.combinations, len(reference.conditions))
+        case "populations":
+            predicted, reference = prediction.populations, observation.populations
         case "intervals":
             predicted = prediction.intervals
-        case "likelihood":
+        case _:
             predicted = prediction.likelihood
-    return None if predicted is None else metric.statistics(predicted, held_against)
+    if predicted is None or reference is None:
+        return None
+    return metric.statistics(predicted, reference)
 
 
-class _OfEffects:
-    """Statistics of effects that are predicted and observed; NaN of other conditions.
+class _EffectStatistics:
+    """Statistics of effects that are both predicted and observed; NaN for other conditions.
 
-    Those without a prediction are left out before the others are ranked among each other. What
-    several metrics ask of the same effects is taken once.
+    Conditions without a prediction are left out before the others are ranked. What several metrics
+    need of the same effects is computed once.
     """
 
     def __init__(self, observed: Observed) -> None:
         self.observed, self.comparable = observed, ~np.isnan(observed.effect).any(1)
-        self.known: dict[int, tuple[np.ndarray, Observed]] = {}
-        self.done: dict[tuple[Any, int], np.ndarray] = {}
+        self._compared: dict[int, tuple[np.ndarray, Observed]] = {}
+        self._statistics: dict[tuple[Any, int], np.ndarray] = {}
 
-    def statistics(self, metric: Metric[Observed], effects: np.ndarray) -> np.ndarray:
+    def __call__(self, metric: Metric, predicted: np.ndarray) -> np.ndarray:
         """Return the statistics of each condition for a metric, of effects `condition gene`."""
-        if id(effects) not in self.known:
-            known = self.comparable & ~np.isnan(effects).any(1)
-            among = self.observed if known.all() else self.observed.among(known)
-            self.known[id(effects)] = known, among
-        known, among = self.known[id(effects)]
-        key = metric.statistics, id(effects)
-        if key not in self.done:
-            self.done[key] = self._taken(metric, effects, known, among)
-        return self.done[key]
+        if id(predicted) not in self._compared:
+            rows = self.comparable & ~np.isnan(predicted).any(1)
+            among = self.observed if rows.all() else self.observed.among(rows)
+            self._compared[id(predicted)] = rows, among
+        key = metric.statistics, id(predicted)
+        if key not in self._statistics:
+            self._statistics[key] = self._computed(metric, predicted)
+        return self._statistics[key]
 
-    def _taken(
-        self, metric: Metric[Observed], effects: np.ndarray, known: np.ndarray, among: Observed
-    ) -> np.ndarray:
-        if known.all():
-            return metric.statistics(effects, among)
-        if not known.any():
-            return np.full_like(metric.statistics(np.zeros_like(effects), self.observed), np.nan)
-        statistics = metric.statistics(effects[known], among)
-        return _placed(statistics, np.flatnonzero(known), len(effects))
+    def _computed(self, metric: Metric, predicted: np.ndarray) -> np.ndarray:
+        rows, among = self._compared[id(predicted)]
+        if rows.all():
+            return metric.statistics(predicted, among)
+        if not rows.any():
+            return np.full_like(metric.statistics(np.zeros_like(predicted), self.observed), np.nan)
+        return _placed(
+            metric.statistics(predicted[rows], among), np.flatnonzero(rows), len(predicted)
+        )
 
 
 def _placed(statistics: np.ndarray, rows: np.ndarray, n_conditions: int) -> np.ndarray:

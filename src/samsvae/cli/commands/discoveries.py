@@ -147,7 +147,7 @@ def regulators(
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     """
     from samsvae.analysis.discoveries import discoveries
-    from samsvae.analysis.enrichment import regulators as found
+    from samsvae.analysis.discoveries import regulators as found
     from samsvae.cli.tables import regulator_table
     from samsvae.errors import InputError, check_range, unknown
     from samsvae.runs.run import Run
@@ -168,7 +168,7 @@ def regulators(
     table = discoveries(
         model, screen, scale=scale, n_particles=n_particles, seed=seed, progress=progress
     )
-    parts = [found(table, gene, rate=below) for gene in dict.fromkeys(genes)]
+    parts = [found(table, gene, lfsr=below) for gene in dict.fromkeys(genes)]
     for gene, rows in zip(dict.fromkeys(genes), parts, strict=True):
         console.print(regulator_table(rows, gene))
     if out is not None:

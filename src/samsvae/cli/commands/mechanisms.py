@@ -52,7 +52,7 @@ def programs(
     device
         Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
     """
-    from samsvae.analysis.enrichment import enrichment as rich_sets
+    from samsvae.analysis.gene_sets import enrichment as rich_sets
     from samsvae.cli.tables import program_table
     from samsvae.errors import InputError
     from samsvae.runs.run import Run

@@ -1,22 +1,26 @@
-"""What a screen is taken from: columns and matrices by name, wherever they are.
+"""Tables of cells, genes and matrices: in memory, or in a file of anndata (HDF5 or zarr).
 
-Parts of a file: groups and arrays of HDF5 or zarr, read with care, found again when needed.
+anndata reads the elements of a file (`read_elem`). What stands around it here is what anndata 0.12
+does not do:
 
-Sparse matrices in a file, checked before anything is made of them.
-
-What a file says of a sparse matrix is taken by compiled code at its word: an index out of range
-reads or writes where it should not. So it is checked here first, and nothing of a declared size is
-allocated before it is known to be there.
-
-Files of anndata, HDF5 or zarr, and the parts of others that are laid out alike.
+- It trusts the sizes and the structure that a file declares. A damaged file then allocates
+  terabytes, or makes compiled code read and write outside its arrays. Here both are checked first.
+- It reads a data frame as a whole (`read_elem`), or with dask and xarray (`read_lazy`). Here one
+  column is read at a time, so a damaged column that is not needed does no harm.
+- A slice of its `sparse_dataset` takes 5 ms before anything is read, which makes windows of many
+  short runs of rows three times slower (`benchmarks/on_disk.py`). Here rows are read directly.
+- Its matrices belong to an open file. Here a matrix opens its file for each pass over it, in any
+  process.
+- It does not notice that a file changes while it is being read. Here every pass ends with a check.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,433 +33,335 @@ from anndata.io import read_elem
 
 from samsvae.errors import InputError
 
+X, RAW = "adata.X", "adata.raw"
+"""What these matrices are called, in `Table.matrices` and in messages."""
+_MAX_EXPANSION = 10_000
+"""No program writes data that take so many times more memory than space in the file."""
+_UNCHECKED_SIZE = 2**28
+"""Declared size up to which the space in the file is not checked, bytes."""
+_ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup"})
+_MAX_GAP = 64
+"""Rows between two wanted ones that are read and dropped rather than starting a new read."""
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Names, and columns that are read when they are asked for: the rest is of no account."""
+    """Names of cells or genes, and columns that are read on request."""
 
     names: pd.Index
     columns: Collection[str]
     read: Callable[[str], pd.Series]
-    """Gives a column by name."""
+    """Returns a column by name."""
 
     @classmethod
     def of(cls, frame: pd.DataFrame, what: str) -> Frame:
-        """Take a data frame, refusing columns that have one name."""
-        twice = frame.columns[frame.columns.duplicated()].unique()
+        """Take a data frame; reading one of several columns with the same name is an error."""
 
         def read(key: str) -> pd.Series:
-            if key in twice:
+            if frame[key].ndim > 1:
                 raise InputError(f"{what} has several columns {key!r}: remove all but one")
             return frame[key]
 
         return cls(frame.index, [str(name) for name in frame.columns], read)
 
-    def beside(self, other: Frame) -> Frame:
+    def with_columns(self, other: Frame) -> Frame:
         """Return these columns, and those of another frame of the same rows that are not here."""
-        more = [name for name in other.columns if name not in self.columns]
+        columns = list(dict.fromkeys([*self.columns, *other.columns]))
         return Frame(
-            self.names,
-            [*self.columns, *more],
-            lambda key: (other if key in more else self).read(key),
+            self.names, columns, lambda key: (self if key in self.columns else other).read(key)
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Cells and genes by name, and what there is of them."""
+    """Cells, genes and matrices, by name; columns and matrices are read on request."""
 
     cells: Frame
     genes: Frame
-    layers: Mapping[str, Any]
-    """Matrices, `cell gene`, by name: rows are taken by a slice."""
-    x: Any
-    """The main matrix; None: there is none."""
-    raw: Callable[[], Table | None] = lambda: None
-    """Gives the matrix of `.raw` and its genes, in the place of `x`; None: there is none."""
+    matrices: Mapping[str, Callable[[], Any]]
+    """Each returns a matrix, `cell gene`, whose rows can be sliced; None: it is empty. By name:
+    `X`, `layer_name(...)`, `RAW`."""
+    layers: Sequence[str] = ()
+    raw_genes: Callable[[], Frame] | None = None
+    """Returns the genes of `RAW`."""
 
     @classmethod
     def of(cls, adata: AnnData) -> Table:
-        """Take what an AnnData object holds."""
-        cells = Frame.of(adata.obs, "adata.obs")
+        """Take the content of an AnnData object."""
+        layers, raw = adata.layers, adata.raw
+        matrices: dict[str, Callable[[], Any]] = {X: lambda: adata.X}
+        matrices |= {layer_name(name): partial(layers.__getitem__, name) for name in layers}
+        obs, var = Frame.of(adata.obs, "adata.obs"), Frame.of(adata.var, "adata.var")
+        if raw is None:
+            return cls(obs, var, matrices, list(layers))
+        matrices[RAW] = lambda: raw.X
+        return cls(obs, var, matrices, list(layers), lambda: Frame.of(raw.var, "raw.var"))
 
-        def raw() -> Table | None:
-            kept = adata.raw
-            return None if kept is None else cls(cells, Frame.of(kept.var, "raw.var"), {}, kept.X)
+    @classmethod
+    def stored(cls, group: Any) -> Table:
+        """Take the content of a group of a file, laid out as anndata does."""
+        obs, var = stored_frame(group, "obs"), stored_frame(group, "var")
 
-        return cls(cells, Frame.of(adata.var, "adata.var"), adata.layers, adata.X, raw)
+        def matrix(group: Any, name: str, genes: Frame, where: str) -> Any:
+            return _stored_matrix(group, name, (len(obs.names), len(genes.names)), where)
+
+        layers = member(group, "layers") if "layers" in group else {}
+        x = matrix(group, "X", var, X) if "X" in group else None
+        matrices: dict[str, Callable[[], Any]] = {X: lambda: x}
+        for name in layers:
+            matrices[layer_name(name)] = partial(matrix, layers, name, var, layer_name(name))
+        if "raw" not in group or "raw/X" not in group:
+            return cls(obs, var, matrices, list(layers))
+
+        def raw_genes() -> Frame:
+            return stored_frame(member(group, "raw"), "var")
+
+        matrices[RAW] = lambda: matrix(member(group, "raw"), "X", raw_genes(), RAW)
+        return cls(obs, var, matrices, list(layers), raw_genes)
 
     def with_columns(self, more: Frame) -> Table:
         """Return the table with further columns of the cells."""
-        return replace(self, cells=self.cells.beside(more))
+        return replace(self, cells=self.cells.with_columns(more))
 
 
-_RATIO = 10_000
-"""Data that take so many times more memory than room in the file were not written by a program."""
-_FREE = 2**28
-"""Bytes below which nobody asks."""
-_METADATA = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup"})
-_SELDOM = 50
-"""After a look at a file it is not looked at for so many times as long as that took."""
+def layer_name(layer: str) -> str:
+    """Return what a layer is called in `Table.matrices` and in messages."""
+    return f"layer {layer!r}"
 
 
-def is_array(node: Any) -> bool:
-    """Whether a node is an array, not a group of them."""
+def stored_frame(group: Any, name: str) -> Frame:
+    """Return a data frame in a file; its columns are read on request."""
+    node = member(group, name)
+    if node is None:
+        raise ValueError(f"it has no {name}")
+    if _is_array(node) or node.attrs.get("encoding-version") != "0.2.0":
+        check_declared_size(node, name)
+        return Frame.of(read_elem(node), name)  # of an old anndata: it is read as a whole
+
+    def values(key: str) -> Any:
+        column = member(node, key)
+        if column is None:
+            raise ValueError(f"{name} has no {key!r}")
+        check_declared_size(column, f"{name}[{key!r}]")
+        return read_elem(column)
+
+    names = pd.Index(np.asarray(values(str(node.attrs["_index"]))))
+    if names.ndim != 1:
+        raise ValueError(f"the names of {name} are not a list")
+
+    def read(key: str) -> pd.Series:
+        column = values(key)
+        if np.ndim(column) != 1 or len(column) != len(names):
+            raise ValueError(f"{name}[{key!r}] has {np.size(column)} values for {len(names)} names")
+        return pd.Series(column, names)
+
+    return Frame(names, [str(column) for column in node.attrs["column-order"]], read)
+
+
+def _stored_matrix(group: Any, name: str, shape: tuple[int, int], where: str) -> Any:
+    """Return a matrix in a file, checked; None if it is empty."""
+    node = member(group, name)
+    if node.attrs.get("encoding-type") == "null":  # a group, or an array without a size
+        return None
+    return StoredMatrix(node, shape, where)
+
+
+def _is_array(node: Any) -> bool:
+    """Whether a node of a file is an array, not a group."""
     return hasattr(node, "shape")
 
 
 def member(group: Any, name: str) -> Any:
-    """Return a member of a group of a file, None without it; what leads out of the file is none."""
+    """Return a member of a group, None without it; a link out of the file is an error."""
     if isinstance(group, h5py.Group) and isinstance(
         group.get(name, getlink=True), h5py.ExternalLink
     ):
-        raise InputError(f"{name} leads to another file: put what it holds into this one")
+        raise InputError(f"{name} leads to another file: copy its content into this one")
     return group.get(name)
 
 
-def check_stored(array: Any, where: str) -> None:
-    """Raise if an array declares far more values than the file can hold."""
-    if array.shape is None:
-        raise InputError(f"{where} is empty: the file is damaged")
-    n_bytes = array.size * array.dtype.itemsize
-    if n_bytes <= _FREE:
+def check_declared_size(node: Any, where: str) -> None:
+    """Raise if an array, or one in a group, declares far more values than the file can hold."""
+    if node is None:
         return
-    if isinstance(array, h5py.Dataset):
-        stored = array.id.get_storage_size()
-    else:
-        stored = array.nbytes_stored()
-    if n_bytes > _RATIO * max(stored, 1):
+    if not _is_array(node):
+        for name in node:
+            check_declared_size(member(node, name), where)
+        return
+    if node.shape is None:
+        raise InputError(f"{where} is empty: the file is damaged")
+    size = node.size * node.dtype.itemsize
+    if size <= _UNCHECKED_SIZE:
+        return
+    stored = node.id.get_storage_size() if isinstance(node, h5py.Dataset) else node.nbytes_stored()
+    if size > _MAX_EXPANSION * max(stored, 1):
         raise InputError(
-            f"{where} declares {array.size:,} values and holds {stored:,} bytes of them: the "
-            "file is damaged"
+            f"{where} declares {node.size:,} values and holds {stored:,} bytes of them: the file "
+            "is damaged"
         )
 
 
-class Node:
-    """A group or an array of a file, found again where the file was closed, or in another process.
+class StoredMatrix:
+    """A matrix in a file, `cell gene`: checked once, and read from the file at each pass over it.
 
-    Parameters
-    ----------
-    node
-        Of an open file.
+    The file is opened for each pass, so that a matrix can be pickled, or used after a fork. `node`
+    is the array, or the group with the parts of a sparse matrix, of the open file; `where` is what
+    it is called in messages.
     """
 
-    def __init__(self, node: Any) -> None:
-        self._node, self._process = node, os.getpid()
-        self.name = str(node.name)
-        of_hdf5 = isinstance(node, h5py.HLObject)
-        self.kind = "HDF5" if of_hdf5 else "zarr"
-        self.path = Path(node.file.filename if of_hdf5 else node.store.root).absolute()
-        self._watched, self._quiet_until = self._to_watch(), 0.0
-        self._written = self._state()
+    def __init__(self, node: Any, shape: tuple[int, int], where: str) -> None:
+        self.shape, self.where = shape, where
+        self._is_sparse = not _is_array(node)
+        encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format"))
+        self.by_column = self._is_sparse and encoding in ("csc_matrix", "csc")
+        self.dtype: np.dtype = self._sparse_type(node) if self._is_sparse else self._type(node)
+        self._name, self._is_hdf5 = str(node.name), isinstance(node, h5py.HLObject)
+        self.path = Path(node.file.filename if self._is_hdf5 else node.store.root).absolute()
+        self._watched = [str(self.path)] if self._is_hdf5 else self._parts_of_store()
+        self._state = self._file_state()
 
-    def __call__(self) -> Any:
-        """Return it, of the open file.
+    def __getitem__(self, rows: slice) -> Any:
+        with self.opened() as read:
+            return read(rows)
 
-        Raises
-        ------
-        InputError
-            If the file is gone, or was written anew.
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[slice], Any]]:
+        """Open the file, and give a function that reads rows (columns, if stored by columns).
+
+        Before and after the pass the file must be there, and as it was when it was checked.
         """
-        start = time.perf_counter()
-        if start >= self._quiet_until:
-            if self._state() != self._written:
-                raise InputError(
-                    f"{str(self.path)!r} was changed while its cells were being read: open it again"
-                )
-            now = time.perf_counter()
-            self._quiet_until = now + _SELDOM * (now - start)
-        closed = isinstance(self._node, h5py.HLObject) and not self._node
-        if self._node is None or closed or self._process != os.getpid():
-            self._node, self._process = self._opened(), os.getpid()
-        return self._node
-
-    def _opened(self) -> Any:
-        if self.kind == "HDF5":
-            return h5py.File(self.path, "r")[self.name]
-        import zarr  # slow to import, and needed for its own files alone
-
-        return zarr.open_group(self.path, mode="r")[self.name.lstrip("/")]
-
-    def _to_watch(self) -> list[str]:
-        """Return what changes when the file is written.
-
-        Of a zarr store the folders, and what describes their arrays: a chunk is written aside, then
-        renamed, which changes its folder. Of chunks there may be too many to look at each.
-        """
-        found = [str(self.path)]
-        if self.kind == "zarr":
-            for folder, _, names in os.walk(self.path / self.name.strip("/")):
-                found += [folder, *(os.path.join(folder, n) for n in _METADATA.intersection(names))]
-        return found
-
-    def _state(self) -> list[tuple[int, int]]:
+        self._check_unchanged()
         try:
-            every = [os.stat(path) for path in self._watched]
+            with self._file() as file:
+                node = file[self._name.lstrip("/")]
+                yield partial(self._lines, node) if self._is_sparse else node.__getitem__
+        finally:
+            self._check_unchanged()
+
+    def _file(self) -> AbstractContextManager[Any]:
+        if self._is_hdf5:
+            return h5py.File(self.path, "r")
+        import zarr  # slow to import, and needed for zarr stores alone
+
+        return nullcontext(zarr.open_group(self.path, mode="r"))
+
+    def _lines(self, group: Any, lines: slice) -> sp.csr_matrix | sp.csc_matrix:
+        """Return some rows (columns, if stored by columns) of a sparse matrix."""
+        start, stop, _ = lines.indices(self.shape[self.by_column])
+        n_across = self.shape[not self.by_column]
+        first, last = self._starts[start], self._starts[stop]
+        indices = group["indices"][first:last]
+        if len(indices) and not (indices.min() >= 0 and indices.max() < n_across):
+            wrong = indices[(indices < 0) | (indices >= n_across)][0]
+            raise self._error(f"the index {wrong} is not between 0 and {n_across - 1}")
+        index_type = np.int32 if max(n_across, last - first) < 2**31 else np.int64
+        starts = (self._starts[start : stop + 1] - first).astype(index_type)
+        parts = group["data"][first:last], indices.astype(index_type), starts
+        if self.by_column:
+            return sp.csc_matrix(parts, shape=(n_across, stop - start))
+        return sp.csr_matrix(parts, shape=(stop - start, n_across))
+
+    def _check_unchanged(self) -> None:
+        if self._file_state() != self._state:
+            raise InputError(
+                f"{str(self.path)!r} was changed while its cells were being read: open it again"
+            )
+
+    def _file_state(self) -> list[tuple[int, int]]:
+        try:
+            states = [os.stat(path) for path in self._watched]
         except OSError as error:
             raise InputError(f"{str(self.path)!r} is gone: {error.strerror}") from error
-        return [(found.st_mtime_ns, found.st_size) for found in every]
+        return [(state.st_mtime_ns, state.st_size) for state in states]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_node": None, "_quiet_until": 0.0}
+    def _parts_of_store(self) -> list[str]:
+        """Return the folders and metadata of a zarr array, or of the arrays of a group.
 
+        A chunk is written to a temporary file and renamed, which changes the time of its folder.
+        Chunks themselves may be too many to look at each.
+        """
+        paths = [str(self.path)]
+        for folder, _, names in os.walk(self.path / self._name.strip("/")):
+            metadata = _ZARR_METADATA.intersection(names)
+            paths += [folder, *(os.path.join(folder, name) for name in metadata)]
+        return paths
 
-_GAP = 64
-"""Rows that are read and thrown away sooner than that a new read is begun."""
+    def _type(self, array: Any) -> np.dtype:
+        """Return the type of a dense matrix, checked."""
+        check_declared_size(array, self.where)
+        if array.shape != self.shape:
+            declared = " x ".join(map(str, array.shape)) or "a single value"
+            raise InputError(
+                f"{self.where} is {declared}, expected {self.shape[0]} cells x {self.shape[1]} "
+                "genes: the file is damaged"
+            )
+        return np.dtype(array.dtype)
 
-
-def by_rows(matrix: Any, where: str = "adata.X") -> Any:
-    """Return a matrix, in memory or in a file, of which rows can be taken by a slice.
-
-    One that lies by columns is turned once: taking rows would read all of it each time.
-    """
-    if hasattr(matrix, "group"):  # of a backed AnnData
-        matrix = StoredRows(matrix.group, tuple(matrix.shape), where)
-    if getattr(matrix, "by_column", False):
-        matrix = matrix.to_memory()
-    return matrix.tocsr() if sp.issparse(matrix) and matrix.format != "csr" else matrix
-
-
-class StoredRows:
-    """Rows of a sparse matrix in a file, `cell gene`; the file may be closed meanwhile.
-
-    Parameters
-    ----------
-    group
-        Of the file: indptr, indices and data.
-    shape
-        What it is to have.
-    where
-        What it is called in messages.
-    declared
-        The shape that the file says it has, where an AnnData file would not say it.
-
-    Raises
-    ------
-    InputError
-        If the parts do not make a matrix of that shape.
-    """
-
-    format = "csr"
-
-    def __init__(
-        self,
-        group: Any,
-        shape: tuple[int, int],
-        where: str,
-        *,
-        declared: tuple[int, ...] | None = None,
-    ) -> None:
-        self.shape, self.where = shape, where
-        self.by_column = group.attrs.get("encoding-type", group.attrs.get("h5sparse_format")) in (
-            "csc_matrix",
-            "csc",
-        )
-        self._check_shape(group.attrs if declared is None else {"shape": declared})
-        self._node = Node(group)
-        data, indices = (self._part(group, name) for name in ("data", "indices"))
-        pointers = self._part(group, "indptr")
-        n_lines = shape[self.by_column]
+    def _sparse_type(self, group: Any) -> np.dtype:
+        """Return the type of a sparse matrix, of which all but the indices are checked."""
+        shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+        if shape is None or tuple(np.ravel(shape)) != self.shape:
+            declared = "none" if shape is None else " x ".join(map(str, np.ravel(shape)))
+            raise self._error(
+                f"its shape is {declared}, expected {self.shape[0]} cells x {self.shape[1]} genes"
+            )
+        data, indices, pointers = (self._part(group, one) for one in ("data", "indices", "indptr"))
+        n_lines = self.shape[self.by_column]
         if pointers.shape != (n_lines + 1,):
             raise self._error(f"indptr has {pointers.size} values, expected {n_lines + 1}")
         if data.shape != indices.shape:
             raise self._error(f"{data.size} values and {indices.size} indices")
         for name, part in (("indices", indices), ("indptr", pointers)):
             if part.dtype.kind not in "iu":
-                raise self._error(f"{name} are {part.dtype}, expected whole numbers")
-        self.dtype = np.dtype(data.dtype)
-        """Of the values."""
-        if self.dtype.kind not in "fiub":
-            raise InputError(f"{where} holds {self.dtype} values: expected real numbers")
-        self.pointers = pointers[:].astype(np.int64)
-        ends = int(self.pointers[0]), int(self.pointers[-1])
-        if ends != (0, data.size):
-            raise self._error(f"indptr goes from {ends[0]} to {ends[1]}, not 0 to {data.size}")
-        if (np.diff(self.pointers) < 0).any():
+                raise self._error(f"{name} are {part.dtype}, expected integers")
+        if data.dtype.kind not in "fiub":
+            raise InputError(f"{self.where} holds {data.dtype} values: expected real numbers")
+        starts = pointers[:].astype(np.int64)
+        if (starts[0], starts[-1]) != (0, data.size):
+            raise self._error(f"indptr goes from {starts[0]} to {starts[-1]}, not 0 to {data.size}")
+        if (np.diff(starts) < 0).any():
             raise self._error("indptr falls")
-
-    def __getitem__(self, rows: slice) -> sp.csr_matrix:
-        if self.by_column:
-            raise TypeError("rows of a matrix that is stored by columns: take to_memory first")
-        start, stop, _ = rows.indices(self.shape[0])
-        return self._lines(start, stop, sp.csr_matrix)
-
-    def to_memory(self) -> sp.csr_matrix | sp.csc_matrix:
-        """Return the whole matrix."""
-        kind = sp.csc_matrix if self.by_column else sp.csr_matrix
-        return self._lines(0, self.shape[self.by_column], kind)
-
-    def _lines(self, start: int, stop: int, kind: type) -> Any:
-        """Return some rows (or columns, where these are stored)."""
-        first, last = self.pointers[start], self.pointers[stop]
-        group, n_across = self._node(), self.shape[not self.by_column]
-        indices = group["indices"][first:last]
-        if len(indices) and not (indices.min() >= 0 and indices.max() < n_across):
-            wrong = indices[(indices < 0) | (indices >= n_across)][0]
-            raise self._error(f"the index {wrong} is not between 0 and {n_across - 1}")
-        shape = [stop - start, n_across]
-        small = np.int32 if max(n_across, last - first) < 2**31 else np.int64
-        pointers = self.pointers[start : stop + 1] - first
-        parts = group["data"][first:last], indices.astype(small), pointers.astype(small)
-        return kind(parts, shape=tuple(shape[::-1] if self.by_column else shape))
-
-    def _check_shape(self, attributes: Mapping[str, Any]) -> None:
-        declared = attributes.get("shape", attributes.get("h5sparse_shape"))
-        if declared is None or tuple(np.ravel(declared)) != self.shape:
-            said = "none" if declared is None else " x ".join(f"{n}" for n in np.ravel(declared))
-            raise self._error(
-                f"its shape is {said}, expected {self.shape[0]} cells x {self.shape[1]} genes"
-            )
+        self._starts = starts
+        return np.dtype(data.dtype)
 
     def _part(self, group: Any, name: str) -> Any:
         part = member(group, name)
-        if not is_array(part) or part.ndim != 1:
+        if not _is_array(part) or part.ndim != 1:
             raise self._error(f"it has no {name}")
-        check_stored(part, f"{name} of {self.where}")
+        check_declared_size(part, f"{name} of {self.where}")
         return part
 
-    def _error(self, what: str) -> InputError:
+    def _error(self, reason: str) -> InputError:
         return InputError(
-            f"{self.where} is no sparse matrix ({what}): the file is damaged, write it again"
+            f"{self.where} is no sparse matrix ({reason}): the file is damaged, write it again"
         )
 
 
-class StoredDense:
-    """Rows of a dense matrix in a file, `cell gene`; the file may be closed meanwhile.
+def by_rows(matrix: Any, where: str = X) -> Any:
+    """Return a matrix, in memory or in a file, whose rows can be sliced.
 
-    Parameters
-    ----------
-    array
-        Of the file.
+    A matrix that is stored by columns is turned into one by rows, once: otherwise each slice would
+    read all of it.
     """
-
-    by_column = False
-
-    def __init__(self, array: Any) -> None:
-        self._node = Node(array)
-        n_cells, n_genes = array.shape
-        self.shape, self.dtype = (n_cells, n_genes), np.dtype(array.dtype)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        found: np.ndarray = self._node()[rows]
-        return found
+    if hasattr(matrix, "group"):  # of a backed AnnData object
+        matrix = StoredMatrix(matrix.group, tuple(matrix.shape), where)
+    if getattr(matrix, "by_column", False):
+        matrix = matrix[:]
+    return matrix.tocsr() if sp.issparse(matrix) and matrix.format != "csr" else matrix
 
 
 def as_csr(rows: Any) -> sp.csr_matrix:
-    """Return some rows as CSR; of numbers in half precision scipy makes none."""
+    """Return some rows as CSR; half precision, which scipy does not support, becomes single."""
     return sp.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
 
 
-def some_rows(matrix: StoredRows | StoredDense, rows: np.ndarray) -> sp.csr_matrix:
-    """Return some rows of a matrix in a file; `rows` rise. What lies together is read at once."""
-    if not len(rows):
-        return as_csr(matrix[:0])
+def selected_rows(matrix: StoredMatrix, rows: np.ndarray) -> sp.csr_matrix:
+    """Return some rows of a matrix in a file; `rows` ascend. Neighbouring rows are read at once."""
     blocks = []
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) > _GAP) + 1):
-        block = as_csr(matrix[run[0] : run[-1] + 1])
-        blocks.append(block if block.shape[0] == len(run) else block[run - run[0]])
+    with matrix.opened() as read:
+        if not len(rows):
+            return as_csr(read(slice(0, 0)))
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) > _MAX_GAP) + 1):
+            block = as_csr(read(slice(run[0], run[-1] + 1)))
+            blocks.append(block if block.shape[0] == len(run) else block[run - run[0]])
     return sp.vstack(blocks, "csr")
-
-
-def table(file: Any) -> Table:
-    """Return what a file holds; columns and matrices are read when they are asked for."""
-    cells, genes = frame(file, "obs"), frame(file, "var")
-    shape = len(cells.names), len(genes.names)
-    layers = member(file, "layers") if "layers" in file else {}
-
-    def raw() -> Table | None:
-        group = member(file, "raw") if "raw" in file else None
-        if group is None or is_array(group) or "X" not in group:
-            return None
-        kept = frame(group, "var")
-        size = shape[0], len(kept.names)
-        return Table(cells, kept, {}, _matrix(member(group, "X"), size, "adata.raw"))
-
-    x = _matrix(member(file, "X"), shape, "adata.X") if "X" in file else None
-    return Table(cells, genes, _Layers(layers, shape), x, raw)
-
-
-def frame(group: Any, name: str) -> Frame:
-    """Return a data frame in a file; its columns are read when they are asked for."""
-    found = _Frame(group, name)
-    return Frame(found.names, found.columns, found.column)
-
-
-class _Frame:
-    """A data frame in a file."""
-
-    def __init__(self, file: Any, name: str) -> None:
-        node = member(file, name)
-        if node is None:
-            raise ValueError(f"it has no {name}")
-        self.node, self.name = node, name
-        self.whole: pd.DataFrame | None = None
-        if is_array(node) or node.attrs.get("encoding-version") != "0.2.0":
-            check_parts(node, name)
-            self.whole = read_elem(node)  # of an old anndata: all of it or nothing
-            self.names, self.columns = self.whole.index, list(self.whole.columns)
-            return
-        self.names = pd.Index(np.asarray(self._read(str(node.attrs["_index"]))))
-        if self.names.ndim != 1:
-            raise ValueError(f"the names of {name} are no list")
-        self.columns = [str(column) for column in node.attrs["column-order"]]
-
-    def column(self, key: str) -> pd.Series:
-        """Return a column by name."""
-        if self.whole is not None:
-            return self.whole[key]
-        values = self._read(key)
-        if np.ndim(values) != 1 or len(values) != len(self.names):
-            raise ValueError(
-                f"{self.name}[{key!r}] has {np.size(values)} values for {len(self.names)} names"
-            )
-        return pd.Series(values, self.names)
-
-    def _read(self, key: str) -> Any:
-        node = member(self.node, key)
-        if node is None:
-            raise ValueError(f"{self.name} has no {key!r}")
-        check_parts(node, f"{self.name}[{key!r}]")
-        return read_elem(node)
-
-
-class _Layers(Mapping[str, Any]):
-    """Layers in a file."""
-
-    def __init__(self, group: Mapping[str, Any], shape: tuple[int, int]) -> None:
-        self.group, self.shape = group, shape
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.group:
-            raise KeyError(name)
-        return _matrix(member(self.group, name), self.shape, f"layer {name!r}")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.group)
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-
-def _matrix(node: Any, shape: tuple[int, int], where: str) -> Any:
-    """Return a matrix in a file, of which rows can be taken."""
-    if node.attrs.get("encoding-type") == "null":  # a group, or an array without a size
-        return None
-    if not is_array(node):
-        return StoredRows(node, shape, where)
-    check_stored(node, where)
-    if node.shape != shape:
-        said = " x ".join(map(str, node.shape)) or "a single value"
-        raise InputError(
-            f"{where} is {said}, expected {shape[0]} cells x {shape[1]} genes: the file is damaged"
-        )
-    return StoredDense(node)
-
-
-def check_parts(node: Any, where: str) -> None:
-    """Raise if a data set, or one of a group, declares far more values than the file can hold."""
-    if is_array(node):
-        check_stored(node, where)
-    elif node is not None:
-        for name in node:
-            check_parts(member(node, name), where)

@@ -1,8 +1,15 @@
-"""Whether an HDF5 file can be opened at all, found out by a process that may come to harm."""
+"""Find out in a child process whether the HDF5 library survives a file.
+
+A damaged file may send the HDF5 library into an endless loop, or crash it. So a file that comes
+from elsewhere is first walked through by a child process (this module, run as a program). A file
+that passed is remembered by its path, size and time of change, here and in the user's cache:
+opening it again costs nothing.
+"""
 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import select
 import subprocess
@@ -10,55 +17,76 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from samsvae.data.files import walker
+import h5py
+
 from samsvae.errors import InputError
 
 SECONDS = 60.0
-"""That a file may take, beside what its size takes."""
+"""Time limit for a file, in addition to what its size takes."""
 _BYTES_PER_SECOND = 10**7
-"""Of a slow disk."""
-_ONE_AT_A_TIME = threading.Lock()
+"""Speed of a slow disk."""
+_TEXTS_PER_READ = 100_000
+_COMMAND = [sys.executable, "-P", "-m", "samsvae.data.files.probe"]
+_LOCK = threading.Lock()
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
-"""The process that walks through files, by the one that started it: a forked one has its own."""
+"""The child process by the process that started it: after a fork each has its own."""
+_PASSED: set[str] = set()
+"""Identities of files that passed in this process."""
 
 
 def check_walkable(path: Path) -> None:
-    """Raise if the HDF5 library hangs, or dies, over a file; what else is wrong is told later.
+    """Raise if the HDF5 library hangs or crashes on a file; reading reports all other damage.
 
-    Where no other process can be started, nothing is found out.
-
-    Raises
-    ------
-    InputError
-        If it does.
+    A file that passed before and has not changed is not checked again. Where no child process can
+    be started, nothing is checked.
     """
-    seconds = SECONDS + path.stat().st_size / _BYTES_PER_SECOND
     name = os.fsencode(path.absolute())
     if os.name != "posix" or b"\n" in name:
         return
-    with _ONE_AT_A_TIME:
+    identity = _identity(path)
+    if identity in _PASSED or _note_of(identity).exists():
+        return
+    seconds = SECONDS + path.stat().st_size / _BYTES_PER_SECOND
+    with _LOCK:
         child = _child()
         if child is None:
             return
         answer = _answer(child, name, seconds)
-        if answer:
-            return
-        code = None if answer is None else child.wait()
-        _end()
-    if code is None:
-        raise InputError(
-            f"{str(path)!r} is damaged: reading it did not come to an end in {seconds:.0f} s"
-        )
-    if code < 0:
-        raise InputError(f"{str(path)!r} is damaged: the HDF5 library crashes over it")
+        code = child.wait() if answer == b"" else None
+        if not answer:
+            _end()
+    if answer is None:
+        raise InputError(f"{str(path)!r} is damaged: reading it did not finish in {seconds:.0f} s")
+    if code is not None and code < 0:
+        raise InputError(f"{str(path)!r} is damaged: the HDF5 library crashes on it")
+    if answer == b"ok\n":
+        _PASSED.add(identity)
+        with suppress(OSError):  # a cache that cannot be written
+            _note_of(identity).parent.mkdir(parents=True, exist_ok=True)
+            _note_of(identity).touch()
+
+
+def _identity(path: Path) -> str:
+    """Return a digest of what changes when a file does: path, inode, size and time of change."""
+    state = path.stat()
+    facts = os.fspath(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns
+    return hashlib.sha256(repr((*facts, h5py.version.hdf5_version)).encode()).hexdigest()
+
+
+def _note_of(identity: str) -> Path:
+    """Return the empty file that notes, for other processes, that a file passed."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("samsvae") / "hdf5" / identity
 
 
 def _answer(child: subprocess.Popen[bytes], name: bytes, seconds: float) -> bytes | None:
-    """Return what is said of a file, nothing if the process ends over it; None: it hangs."""
+    """Return the child's line on a file, empty if the child died over it; None if it hangs."""
     assert child.stdin is not None
     assert child.stdout is not None
-    with suppress(BrokenPipeError):  # it ended before: so does its output
+    with suppress(BrokenPipeError):  # the child died before, and its output has ended, too
         child.stdin.write(name + b"\n")
         child.stdin.flush()
     ready, _, _ = select.select([child.stdout], [], [], seconds)
@@ -66,31 +94,64 @@ def _answer(child: subprocess.Popen[bytes], name: bytes, seconds: float) -> byte
 
 
 def _child() -> subprocess.Popen[bytes] | None:
-    """Return the process that walks through files; None if none can be started."""
-    here = os.getpid()
-    if here in _CHILDREN and _CHILDREN[here].poll() is not None:
+    """Return the child process, started if need be; None if none can be started."""
+    process = os.getpid()
+    if process in _CHILDREN and _CHILDREN[process].poll() is not None:
         _end()
-    if here not in _CHILDREN:
+    if process not in _CHILDREN:
         with suppress(OSError):
-            _CHILDREN[here] = subprocess.Popen(
-                [sys.executable, "-I", str(walker.__file__)],
+            _CHILDREN[process] = subprocess.Popen(
+                _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is not for it
+                start_new_session=True,  # Ctrl-C must not reach it
             )
-    return _CHILDREN.get(here)
+    return _CHILDREN.get(process)
 
 
 @atexit.register
 def _end() -> None:
-    """End the process, if there is one."""
+    """End the child process, if there is one."""
     child = _CHILDREN.pop(os.getpid(), None)
-    if child is None:
+    if child is not None:
+        child.kill()
+        with suppress(BrokenPipeError), child:  # closes its pipes, and waits for it
+            pass
+
+
+def walk(path: str) -> None:
+    """Read the structure of a file, and its texts: everything that is reached by pointers."""
+    with h5py.File(path, "r") as file:
+        _look_at("/", file)
+        file.visititems(_look_at)
+
+
+def _look_at(name: str, node: Any) -> None:
+    list(node.attrs.items())
+    if not isinstance(node, h5py.Dataset):
         return
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with suppress(BrokenPipeError):
-                pipe.close()
+    if node.chunks is not None:
+        node.id.get_num_chunks()
+    if h5py.check_vlen_dtype(node.dtype) or h5py.check_string_dtype(node.dtype):
+        if node.ndim == 0:
+            node[()]
+        elif node.id.get_storage_size():
+            for start in range(0, node.shape[0], _TEXTS_PER_READ):
+                node[start : start + _TEXTS_PER_READ]
+
+
+def main() -> None:
+    """Answer each path on the input with a line: "ok", or what is wrong."""
+    for line in sys.stdin.buffer:
+        try:
+            walk(line.rstrip(b"\n").decode("utf-8", "surrogateescape"))
+            answer = "ok"
+        except Exception as error:  # noqa: BLE001  the parent reports it
+            answer = " ".join(str(error).split()) or type(error).__name__
+        sys.stdout.buffer.write(answer.encode("utf-8", "replace") + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

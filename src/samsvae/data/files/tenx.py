@@ -10,13 +10,13 @@ import pandas as pd
 import scipy.io
 import scipy.sparse as sp
 
-from samsvae.data.files.anndata_files import Frame, StoredRows, Table, member
+from samsvae.data.files.anndata_files import Frame, Table, X, check_declared_size, member
 from samsvae.errors import InputError, listed, note
 
 _GENES = "Gene Expression"
 
 
-def h5(file: h5py.File) -> Table:
+def read_h5(file: h5py.File) -> Table:
     """Return the genes of a filtered (or raw) feature-barcode matrix, of Cell Ranger 2 or later."""
     group = member(file, "matrix")
     if group is None:
@@ -27,23 +27,19 @@ def h5(file: h5py.File) -> Table:
                 "in .h5ad"
             )
         group = file[genomes[0]]
-        identifiers, symbols = _texts(group["genes"]), _texts(group["gene_names"])
-        kinds = np.full(len(symbols), _GENES)
+        columns = {"id": group["genes"], "name": group["gene_names"]}
     else:
-        features = group["features"]
-        identifiers, symbols, kinds = (
-            _texts(features[name]) for name in ("id", "name", "feature_type")
-        )
+        columns = {name: group["features"][name] for name in ("id", "name", "feature_type")}
+    check_declared_size(group, "the matrix")
+    features = pd.DataFrame({name: _texts(column) for name, column in columns.items()})
     barcodes = _texts(group["barcodes"])
+    shape = tuple(map(int, group["shape"][:]))
+    _check_shape(shape, features, barcodes)
     # Columns of the file are cells, so its arrays are the rows of cells x genes.
-    declared = tuple(map(int, group["shape"][:]))
-    if declared != (len(symbols), len(barcodes)):
-        raise InputError(
-            f"the matrix is {declared[0]} x {declared[1]}, of {len(symbols)} features and "
-            f"{len(barcodes)} barcodes: the file is damaged"
-        )
-    stored = StoredRows(group, (len(barcodes), len(symbols)), "the matrix", declared=declared[::-1])
-    return _table(stored.to_memory(), barcodes, identifiers, symbols, kinds)
+    parts = tuple(group[name][:] for name in ("data", "indices", "indptr"))
+    matrix = sp.csr_matrix(parts, shape=shape[::-1])
+    matrix.check_format(full_check=True)
+    return _table(matrix, barcodes, features)
 
 
 def matrix_in(folder: Path) -> Path | None:
@@ -52,26 +48,19 @@ def matrix_in(folder: Path) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def matrix(folder: Path) -> Table:
-    """Return the genes of a folder with matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv),
-    each may be packed with gzip."""
-    path = matrix_in(folder)
-    assert path is not None
-    barcodes = _rows(folder, "barcodes.tsv")[0].to_numpy(str)
-    features = _rows(folder, "features.tsv", "genes.tsv")
-    identifiers = features[0].to_numpy(str)
-    symbols = features[1].to_numpy(str) if 1 in features else identifiers
-    kinds = features[2].to_numpy(str) if 2 in features else np.full(len(symbols), _GENES)
-    values = scipy.io.mmread(path)
-    if values.shape != (len(symbols), len(barcodes)):
-        raise InputError(
-            f"the matrix is {values.shape[0]} x {values.shape[1]}, of {len(symbols)} features and "
-            f"{len(barcodes)} barcodes"
-        )
-    return _table(sp.csr_matrix(values.T), barcodes, identifiers, symbols, kinds)
+def read_folder(folder: Path) -> Table:
+    """Return the genes of a folder with matrix.mtx, barcodes.tsv and features.tsv, or *.gz."""
+    barcodes = _lines(folder, "barcodes.tsv")[0].to_numpy(str)
+    features = _lines(folder, "features.tsv", "genes.tsv")
+    features = features.rename(columns={0: "id", 1: "name", 2: "feature_type"})
+    if "name" not in features:
+        features["name"] = features["id"]
+    matrix = scipy.io.mmread(matrix_in(folder))
+    _check_shape(matrix.shape, features, barcodes)
+    return _table(sp.csr_matrix(matrix.T), barcodes, features)
 
 
-def _rows(folder: Path, *names: str) -> pd.DataFrame:
+def _lines(folder: Path, *names: str) -> pd.DataFrame:
     for name in names:
         for path in (folder / name, folder / f"{name}.gz"):
             if path.exists():
@@ -79,38 +68,41 @@ def _rows(folder: Path, *names: str) -> pd.DataFrame:
     raise InputError(f"{str(folder)!r} has a matrix but no {' or '.join(names)}")
 
 
-def _table(
-    counts: sp.csr_matrix,
-    barcodes: np.ndarray,
-    identifiers: np.ndarray,
-    symbols: np.ndarray,
-    kinds: np.ndarray,
-) -> Table:
-    """Return the genes among the features, named by symbols where these are unique."""
-    is_gene = kinds == _GENES
-    if not is_gene.any():
-        raise InputError(f"no feature is of the kind {_GENES!r}: there are {listed(set(kinds))}")
-    if not is_gene.all():
-        others = pd.Series(kinds[~is_gene]).value_counts()
-        told = ", ".join(f"{n} of {kind}" for kind, n in others.items())
-        note(f"features that are no genes are left out: {told}")
-    identifiers, symbols = identifiers[is_gene], symbols[is_gene]
-    unique = len(set(symbols)) == len(symbols)
-    genes = pd.DataFrame(
-        {"gene_ids": identifiers, "gene_symbols": symbols},
-        index=pd.Index(symbols if unique else identifiers),
-    )
-    if not unique:
-        twice = pd.Index(symbols)[pd.Index(symbols).duplicated()].unique()
-        note(
-            f"{len(twice)} gene symbols occur more than once, {listed(twice, 3)}: genes go by "
-            "their identifiers (gene_key='gene_symbols' finds targets by symbol)"
+def _check_shape(shape: tuple[int, ...], features: pd.DataFrame, barcodes: np.ndarray) -> None:
+    if shape != (len(features), len(barcodes)):
+        raise InputError(
+            f"the matrix is {' x '.join(map(str, shape))}, of {len(features)} features and "
+            f"{len(barcodes)} barcodes: the file is damaged"
         )
-    cells = Frame.of(pd.DataFrame(index=pd.Index(barcodes)), "the cells")
-    return Table(cells, Frame.of(genes, "the genes"), {}, counts[:, is_gene])
+
+
+def _table(counts: sp.csr_matrix, barcodes: np.ndarray, features: pd.DataFrame) -> Table:
+    """Return the genes among the features, named by symbols where these are unique."""
+    if "feature_type" not in features:  # of an old version of Cell Ranger: all are genes
+        features["feature_type"] = _GENES
+    is_gene = (features["feature_type"] == _GENES).to_numpy()
+    others = features["feature_type"][~is_gene].value_counts()
+    if not is_gene.any():
+        raise InputError(f"no feature has the type {_GENES!r}: there are {listed(others.index)}")
+    if len(others):
+        dropped = ", ".join(f"{n} of {kind}" for kind, n in others.items())
+        note(f"features that are not genes are left out: {dropped}")
+    genes = features.loc[is_gene].rename(columns={"id": "gene_ids", "name": "gene_symbols"})
+    symbols = pd.Index(genes["gene_symbols"])
+    if not symbols.is_unique:
+        repeated = symbols[symbols.duplicated()].unique()
+        note(
+            f"{len(repeated)} gene symbols occur more than once, {listed(repeated, 3)}: genes go "
+            "by their identifiers (gene_key='gene_symbols' finds targets by symbol)"
+        )
+    names = pd.Index(genes["gene_symbols" if symbols.is_unique else "gene_ids"].to_numpy(object))
+    matrix = counts[:, is_gene]
+    return Table(
+        Frame.of(pd.DataFrame(index=pd.Index(barcodes)), "the cells"),
+        Frame.of(genes[["gene_ids", "gene_symbols"]].set_axis(names), "the genes"),
+        {X: lambda: matrix},
+    )
 
 
 def _texts(dataset: h5py.Dataset) -> np.ndarray:
-    return np.array(
-        [text.decode() if isinstance(text, bytes) else str(text) for text in dataset[:]]
-    )
+    return np.array([text.decode() if isinstance(text, bytes) else text for text in dataset[:]])

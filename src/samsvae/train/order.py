@@ -1,4 +1,4 @@
-"""Which cells a training step takes."""
+"""The order in which training steps take the cells."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 
 BLOCK = 128
-"""Cells that lie together in a file, and are read at once."""
+"""Neighbouring cells in a file that are read at once."""
 WINDOW = 2**14
-"""Cells of as many blocks as are held in memory, and mixed."""
+"""Cells that are held in memory, and shuffled, together."""
 
 
 class EpochOrder:
-    """Cells in a stream of permutations, one per epoch, cut in batches of equal size.
+    """Cells in a stream of permutations, one per epoch, cut into batches of equal size.
 
-    What a step takes is a function of the step, so training can be resumed anywhere; every epoch
+    The cells of a step depend on the step alone, so training can be resumed anywhere; every epoch
     takes each cell once.
-
-    Parameters
-    ----------
-    n_cells
-        How many there are.
-    seed
-        Same seed, same order.
 
     >>> order = EpochOrder(5, seed=0)
     >>> sorted(np.concatenate([order.of_step(step, 1) for step in range(5)]).tolist())
@@ -32,10 +25,10 @@ class EpochOrder:
 
     def __init__(self, n_cells: int, seed: int) -> None:
         self.n_cells, self.seed = n_cells, seed
-        self._epoch: int | None = None  # whose permutation is kept: most steps lie in one epoch
+        self._epoch: int | None = None  # whose permutation is kept
 
     def of_step(self, step: int, batch_size: int) -> np.ndarray:
-        """Return the positions of the cells of a step (all of them, where there are fewer)."""
+        """Return the positions of the cells of a step (all cells, if there are fewer)."""
         batch_size = min(batch_size, self.n_cells)
         first, last = step * batch_size, (step + 1) * batch_size
         epochs = range(first // self.n_cells, (last - 1) // self.n_cells + 1)
@@ -54,19 +47,12 @@ class EpochOrder:
 
 
 class BlockOrder(EpochOrder):
-    """The same for cells in a file, where reading each on its own would take long.
+    """An order for cells in a file, where reading each cell on its own would be slow.
 
-    Blocks of neighbouring cells come in random order; those of a window are read together, and
-    their cells are mixed. With windows of all cells it is `EpochOrder`, but for the draws.
+    Blocks of neighbouring cells come in random order; the blocks of a window are read together, and
+    their cells are shuffled.
 
-    Parameters
-    ----------
-    n_cells, seed
-        As in `EpochOrder`.
-    block
-        Cells in a block.
-    window
-        Cells that are mixed, a multiple of `block`.
+    `block` and `window` are numbers of cells, `window` a multiple of `block`.
 
     >>> order = BlockOrder(10, seed=0, block=2, window=4)
     >>> sorted(order.of_step(0, 10).tolist())
@@ -82,9 +68,9 @@ class BlockOrder(EpochOrder):
     def windows(
         self, step: int, batch_size: int, part: slice = slice(None)
     ) -> Iterator[np.ndarray]:
-        """Yield the positions of cells from a step on, without end, in runs to be read at once.
+        """Yield the positions of cells from a step on, without end, a window at a time.
 
-        One after the other they are what `of_step` gives, or a part of each step's.
+        Together they are the steps' cells as `of_step` returns them, or a part of each step's.
         """
         batch_size = min(batch_size, self.n_cells)
         taken = np.zeros(batch_size, bool)
@@ -92,7 +78,7 @@ class BlockOrder(EpochOrder):
         first = step * batch_size
         epoch, place = divmod(first, self.n_cells)
         while True:
-            order = self._drawn(epoch)  # not the kept one: a thread of its own may run this
+            order = self._drawn(epoch)  # not the kept one: another thread may run this
             while place < self.n_cells:
                 end = min(self.n_cells, (place // self.window + 1) * self.window)
                 in_step = np.arange(first, first + end - place) % batch_size

@@ -1,4 +1,4 @@
-"""Whether masks tell pathways apart: a random forest from mask to annotated pathway."""
+"""Gene sets: enrichment in lists of genes, and prediction of pathways from masks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,146 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control, hypergeom, mannwhitneyu
 
-from samsvae.errors import InputError, check_count, check_range, listed
+from samsvae._deprecated import renamed_arguments
+from samsvae.errors import InputError, check_count, check_range, listed, unknown
 from samsvae.settings.arguments import checked
 
 Annotation: TypeAlias = (
     pd.Series | pd.DataFrame | Mapping[str, str] | Mapping[str, Collection[str]] | str | os.PathLike
 )
-"""Which pathway each perturbation is in, see `pathway_score`."""
-COLUMNS = ["perturbation", "pathway"]
+"""The pathway of each perturbation, see `pathway_score`."""
+_COLUMNS = ["perturbation", "pathway"]
 
 
-class Shifting(Protocol):
-    """What is asked of the model."""
+@renamed_arguments(rate="fdr")
+@checked
+def enrichment(
+    table: pd.DataFrame,
+    gene_sets: str | os.PathLike[str] | Mapping[str, Collection[str]],
+    *,
+    score: str = "estimate",
+    fdr: float = 0.05,
+    min_size: int = 5,
+) -> pd.DataFrame:
+    """Return which gene sets are enriched among the genes that a table calls, or ranks high.
+
+    Nothing is downloaded, and the background are the table's own genes: of a set, only genes that
+    the screen measures count.
+
+    Parameters
+    ----------
+    table
+        With a column "gene" and one of scores, such as `samsvae.discoveries` gives. If it has a
+        column "condition", each condition is tested on its own.
+    gene_sets
+        A GMT file, or genes by the name of their set.
+    score
+        Column by which genes are ranked, signed.
+    fdr
+        Genes with a `q_value` below it are called, if the table has that column.
+    min_size
+        Sets with fewer measured genes are left out.
+
+    Returns
+    -------
+    One row per condition and set, the smallest p value first: `n_genes` of the set that are
+    measured, `n_called` of them, `expected` by chance, `p_hypergeometric` (as many called or more),
+    `direction` (of the set's scores against the others': +1 or -1), `p_rank` (Mann-Whitney,
+    two-sided), and q values of both, Benjamini-Hochberg within a condition. Without called genes
+    the hypergeometric columns are NaN.
+
+    Raises
+    ------
+    InputError
+        If a column is missing or holds no numbers, a gene occurs twice, or no set has enough
+        measured genes.
+
+    Examples
+    --------
+    >>> genes = [f"g{i}" for i in range(20)]
+    >>> scores = [5.0, 4.0, 6.0, 5.5, 4.5] + [0.1 * i for i in range(15)]
+    >>> table = pd.DataFrame({"gene": genes, "estimate": scores, "q_value": 0.9})
+    >>> table.loc[:4, "q_value"] = 0.01
+    >>> sets = enrichment(table, {"first": genes[:5], "others": genes[5:]})
+    >>> sets["gene_set"][0], int(sets["n_called"][0]), bool(sets["q_rank"][0] < 0.01)
+    ('first', 5, True)
+    """
+    for name in ("gene", score):
+        if name not in table.columns:
+            raise unknown("column of the table:", name, list(table.columns))
+    if not pd.api.types.is_numeric_dtype(table[score]):
+        raise InputError(f"the column {score!r} holds {table[score].dtype}: expected numbers")
+    sets = gene_sets if isinstance(gene_sets, Mapping) else read_gmt(gene_sets)
+    if "condition" not in table.columns:
+        return _enriched_sets(table, sets, score, fdr, min_size)
+    parts = [
+        _enriched_sets(rows, sets, score, fdr, min_size).assign(condition=name)
+        for name, rows in table.groupby("condition", observed=True, sort=False)
+    ]
+    whole = pd.concat(parts, ignore_index=True)
+    return whole[["condition", *whole.columns.drop("condition")]]
+
+
+def _enriched_sets(
+    table: pd.DataFrame,
+    sets: Mapping[str, Collection[str]],
+    score: str,
+    fdr: float,
+    min_size: int,
+) -> pd.DataFrame:
+    """Return the sets of one condition."""
+    genes = pd.Index(table["gene"].astype(str))
+    if not genes.is_unique:
+        twice = genes[genes.duplicated()].unique()
+        raise InputError(f"genes occur more than once in the table: {listed(twice, 3)}")
+    values = table[score].to_numpy(float)
+    called = np.zeros(len(genes), bool)
+    if "q_value" in table.columns:
+        called = (table["q_value"] < fdr).to_numpy()
+    members = {name: genes.isin([str(gene) for gene in some]) for name, some in sets.items()}
+    rows = [
+        {"gene_set": name, **_tests(inside, called, values)}
+        for name, inside in members.items()
+        if inside.sum() >= min_size
+    ]
+    if not rows:
+        raise InputError(
+            f"none of {len(sets)} gene sets has {min_size} of the {len(genes)} genes, such as "
+            f"{listed(genes, 3)}: expected sets of the same gene names"
+        )
+    tests = pd.DataFrame(rows)
+    for name in ("hypergeometric", "rank"):
+        p = tests[f"p_{name}"].dropna()
+        tests[f"q_{name}"] = pd.Series(false_discovery_control(p), p.index, float)
+    return tests.sort_values(["p_rank", "p_hypergeometric"], kind="stable", ignore_index=True)
+
+
+def _tests(inside: np.ndarray, called: np.ndarray, values: np.ndarray) -> dict[str, object]:
+    """Return whether genes inside a set are called, and ranked, other than those outside."""
+    n, n_called = int(inside.sum()), int((inside & called).sum())
+    p_called = np.nan
+    if called.any():
+        p_called = hypergeom.sf(n_called - 1, len(called), int(called.sum()), n)
+    direction, p_rank = 0, np.nan
+    own, others = (values[some & np.isfinite(values)] for some in (inside, ~inside))
+    if len(own) and len(others):
+        test = mannwhitneyu(own, others)
+        direction = int(np.sign(test.statistic - len(own) * len(others) / 2))
+        p_rank = test.pvalue
+    return {
+        "n_genes": n,
+        "n_called": n_called,
+        "expected": n * called.mean(),
+        "p_hypergeometric": p_called,
+        "direction": direction,
+        "p_rank": p_rank,
+    }
+
+
+class ModelWithMasks(Protocol):
+    """What `pathway_score` needs of a model."""
 
     is_trained: bool
 
@@ -33,7 +160,7 @@ class Shifting(Protocol):
 
 @checked
 def pathway_score(
-    model: Shifting,
+    model: ModelWithMasks,
     annotation: Annotation,
     *,
     n_repeats: int = 10,
@@ -41,7 +168,7 @@ def pathway_score(
     min_size: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return how well a random forest names the pathway of a perturbation from its mask.
+    """Return how well a random forest predicts the pathway of a perturbation from its mask.
 
     The forest (scikit-learn's, with its defaults) is fitted to some annotated perturbations and
     scored on the others, on repeated random splits that keep the shares of the pathways.
@@ -49,14 +176,14 @@ def pathway_score(
     Parameters
     ----------
     model
-        A trained model that displaces cells in latent space. For CPA-VAE, whose mask is all ones,
-        the mask says nothing.
+        A trained model that displaces cells in latent space. The mask of CPA-VAE is all ones, and
+        carries no information.
     annotation
         From perturbation to pathway: a Series (index: perturbations), a DataFrame (columns
         "perturbation" and "pathway", or two columns in that order), a mapping whose values are all
         strings; from pathway to perturbations: a mapping whose values are all lists, or the path of
-        a GMT file, see `read_gmt`. A perturbation in several pathways is ambiguous and left out, as
-        are those never seen in training; those that the model does not know are ignored.
+        a GMT file, see `read_gmt`. Perturbations are matched by name; those in several pathways or
+        never seen in training are left out.
     n_repeats
         Number of splits.
     test_share
@@ -181,13 +308,13 @@ def _pairs(annotation: Annotation) -> pd.DataFrame:
     if isinstance(annotation, str | os.PathLike):
         annotation = read_gmt(annotation)
     if isinstance(annotation, pd.DataFrame):
-        named = set(COLUMNS) <= set(annotation)
+        named = set(_COLUMNS) <= set(annotation)
         if not named and annotation.shape[1] != 2:
             raise InputError(
                 f"the annotation has the columns {listed(annotation)}: expected 'perturbation' and "
                 "'pathway', or two columns in that order"
             )
-        pairs = (annotation[COLUMNS] if named else annotation).to_numpy().tolist()
+        pairs = (annotation[_COLUMNS] if named else annotation).to_numpy().tolist()
     elif isinstance(annotation, pd.Series):
         pairs = list(annotation.items())
     elif isinstance(annotation, Mapping):
@@ -197,7 +324,7 @@ def _pairs(annotation: Annotation) -> pd.DataFrame:
             f"the annotation is a {type(annotation).__name__}: expected a Series, a DataFrame, a "
             "mapping or the path of a GMT file"
         )
-    return pd.DataFrame(pairs, columns=COLUMNS).dropna().astype(str).drop_duplicates()
+    return pd.DataFrame(pairs, columns=_COLUMNS).dropna().astype(str).drop_duplicates()
 
 
 def _items(annotation: Mapping[str, str] | Mapping[str, Collection[str]]) -> list[tuple[str, str]]:
@@ -217,13 +344,13 @@ def _items(annotation: Mapping[str, str] | Mapping[str, Collection[str]]) -> lis
 def _labels(
     pairs: pd.DataFrame, probabilities: pd.DataFrame, min_size: int
 ) -> tuple[pd.Series, dict[str, int]]:
-    """Return the pathway of each perturbation that can be used, sorted; and the numbers."""
-    known = pairs[pairs["perturbation"].isin(probabilities.index)]
-    seen = known[known["perturbation"].isin(probabilities.dropna().index)]
-    clear = seen[~seen["perturbation"].duplicated(keep=False)]
-    labels = clear.set_index("perturbation")["pathway"].sort_index()
+    """Return the pathway of each perturbation that can be used, and counts of the others."""
+    in_model = pairs[pairs["perturbation"].isin(probabilities.index)]
+    seen = in_model[in_model["perturbation"].isin(probabilities.dropna().index)]
+    unambiguous = seen[~seen["perturbation"].duplicated(keep=False)]
+    labels = unambiguous.set_index("perturbation")["pathway"].sort_index()
     used = labels[labels.map(labels.value_counts()) >= min_size]
-    n_all, n_known, n_seen = (t["perturbation"].nunique() for t in (pairs, known, seen))
+    n_all, n_known, n_seen = (t["perturbation"].nunique() for t in (pairs, in_model, seen))
     numbers = {
         "n_perturbations": len(used),
         "n_pathways": used.nunique(),

@@ -18,38 +18,38 @@ from helpers.scores import (
     heldout,
     in_split,
     scored,
-    subject_of,
+    task_of,
     values,
 )
 from helpers.screens import make_adata, read
 from samsvae import Screen
 from samsvae.benchmark.baselines import NoChange, PerturbationMean
-from samsvae.benchmark.heldout import subjects
+from samsvae.benchmark.tasks import evaluation_tasks
 
-# Subjects.
+# Tasks.
 
 
-def test_a_subject() -> None:
+def test_a_task() -> None:
     adata = make_adata(labels=("control", "A", "B", "C", "B+A", "C+D+A"))
     adata.var_names = ["B", "D", *adata.var_names[2:]]
-    subject = subject_of(read(adata))
-    assert subject.label == "test"
-    assert subject.conditions == ("A", "A+B", "A+C+D", "B", "C")
-    assert subject.combinations == {"A+B": ["A", "B"]}  # of D alone there are no cells
-    assert subject.asked == ["A", "A+B", "A+C+D", "B", "C"]
-    assert subject.targets == [[], [0], [1], [0], []]
-    assert subject.n_cells.tolist() == [8] * 5
+    task = task_of(read(adata))
+    assert task.label == "test"
+    assert task.conditions == ("A", "A+B", "A+C+D", "B", "C")
+    assert task.combinations == {"A+B": ["A", "B"]}  # of D alone there are no cells
+    assert task.all_conditions == ["A", "A+B", "A+C+D", "B", "C"]
+    assert task.targets == [[], [0], [1], [0], []]
+    assert task.n_cells.tolist() == [8] * 5
 
 
-def test_a_subject_asks_for_parts_that_are_not_scored() -> None:
-    (seen, unseen) = subjects(heldout("B+A"), "log", ["test"], n_cells=0, seed=0)
+def test_a_task_needs_parts_that_are_not_scored() -> None:
+    (seen, unseen) = evaluation_tasks(heldout("B+A"), "log", ["test"], n_cells=0, seed=0)
     assert (seen.label, unseen.label) == ("test", "unseen")
-    assert seen.asked == SINGLES
-    assert unseen.asked == ["A+B", "A", "B"]
+    assert seen.all_conditions == SINGLES
+    assert unseen.all_conditions == ["A+B", "A", "B"]
 
 
-def test_what_a_subject_sees(whole: Screen) -> None:
-    seen = subject_of(whole).seen()
+def test_what_is_observed(whole: Screen) -> None:
+    seen = task_of(whole).observation()
     table = samsvae.differential_expression(whole.test, SCORED)
     np.testing.assert_allclose(seen.observed.effect, table)
     assert seen.observed.n_cells.tolist() == [len(whole.test.of(name)) for name in SCORED]
@@ -57,7 +57,7 @@ def test_what_a_subject_sees(whole: Screen) -> None:
     np.testing.assert_allclose(seen.observed.perturbation_mean, mean)
     some = np.random.default_rng(0).random(len(whole)) < 0.6
     cells = Cells(whole, some & in_split(whole, "test"))
-    half = subject_of(whole).seen(some)
+    half = task_of(whole).observation(some)
     expected = [cells.effect(name) for name in SCORED]
     np.testing.assert_allclose(half.observed.effect, expected, atol=1e-12)
     everywhere = Cells(whole, some)
@@ -67,15 +67,15 @@ def test_what_a_subject_sees(whole: Screen) -> None:
 
 def test_cells_as_a_prediction(whole: Screen) -> None:
     some = np.random.default_rng(0).random(len(whole)) < 0.7
-    subject = subject_of(whole, n_cells=20)
-    seen, prediction = subject.seen(some), subject.repeated(some)
+    task = task_of(whole, n_cells=20)
+    seen, prediction = task.observation(some), task.replicate(some)
     for size in ("fixed", "observed"):
         np.testing.assert_array_equal(prediction.effects[size], seen.observed.effect)
         np.testing.assert_array_equal(prediction.interactions[size], seen.interaction)
     assert prediction.intervals is None
-    assert prediction.clouds is not None
-    assert seen.clouds is not None
-    for ours, theirs in zip(prediction.clouds.cells, seen.clouds.cells, strict=True):
+    assert prediction.populations is not None
+    assert seen.populations is not None
+    for ours, theirs in zip(prediction.populations.cells, seen.populations.cells, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -85,11 +85,11 @@ def test_cells_as_a_prediction(whole: Screen) -> None:
 @pytest.mark.parametrize("label", ["test", "train"])
 def test_halves(label: str, whole: Screen) -> None:
     screen = whole[np.random.default_rng(1).permutation(len(whole))[:200]]  # of unequal sizes
-    subject, rng = subject_of(screen, label), np.random.default_rng(0)
+    task, rng = task_of(screen, label), np.random.default_rng(0)
     chosen = in_split(screen, label)
     sizes = set()
     for _ in range(20):
-        first, second = subject.halves(rng)
+        first, second = task.halves(rng)
         assert (first ^ second).all()  # disjoint and exhaustive
         for i in range(len(screen.condition_names)):
             cells = chosen & (screen.condition == i)
@@ -100,7 +100,7 @@ def test_halves(label: str, whole: Screen) -> None:
 
 
 def test_parts_are_halved_too() -> None:
-    (_, unseen) = subjects(heldout("B+A"), "log", ["test"], n_cells=0, seed=0)
+    (_, unseen) = evaluation_tasks(heldout("B+A"), "log", ["test"], n_cells=0, seed=0)
     first, second = unseen.halves(np.random.default_rng(0))
     for name in ("A", "B"):
         cells = unseen.screen.condition == unseen.screen.condition_names.index(name)
@@ -111,15 +111,15 @@ def test_parts_are_halved_too() -> None:
 
 def test_halves_without_controls_of_their_own(whole: Screen) -> None:
     screen = whole.with_split(samsvae.splits.heldout_combinations(whole, fraction=1.0))
-    first, second = subject_of(screen).halves(np.random.default_rng(0))
+    first, second = task_of(screen).halves(np.random.default_rng(0))
     assert (first & screen.is_control).sum() == (second & screen.is_control).sum() == 24
 
 
 def test_every_halving_is_another(whole: Screen) -> None:
-    subject, rng = subject_of(whole), np.random.default_rng(0)
-    several = [subject.halves(rng)[0] for _ in range(30)]
+    task, rng = task_of(whole), np.random.default_rng(0)
+    several = [task.halves(rng)[0] for _ in range(30)]
     assert len({half.tobytes() for half in several}) == 30
-    again = subject.halves(np.random.default_rng(0))[0]
+    again = task.halves(np.random.default_rng(0))[0]
     np.testing.assert_array_equal(again, several[0])
     # Each cell is in the first half about as often as not: never always.
     often = np.mean(several, axis=0)
@@ -127,7 +127,7 @@ def test_every_halving_is_another(whole: Screen) -> None:
 
 
 @pytest.mark.parametrize("metric", BY_HAND)
-def test_the_duplicate_of_one_halving(metric: str, clear: Screen, halves: Halves) -> None:
+def test_the_replicate_of_one_halving(metric: str, clear: Screen, halves: Halves) -> None:
     rows = scored(NoChange(clear), clear, n_halvings=1, n_cells=0)
     ((first, second),) = halves
     expected = by_hand(metric, effects_of_half(clear, first), effects_of_half(clear, second))
@@ -147,7 +147,7 @@ def test_the_interaction_of_one_halving(clear: Screen, halves: Halves) -> None:
     assert np.isnan(own["A"])
 
 
-def test_the_duplicate_of_several_halvings(clear: Screen, halves: Halves) -> None:
+def test_the_replicate_of_several_halvings(clear: Screen, halves: Halves) -> None:
     rows = scored(NoChange(clear), clear, n_halvings=4, n_cells=0)
     assert len(halves) == 4
     errors = [

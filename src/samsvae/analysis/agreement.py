@@ -1,0 +1,380 @@
+"""How far models agree with each other, and with the truth of a simulated screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from samsvae.analysis.differential_expression import differential_expression
+from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson
+from samsvae.benchmark.metrics.masks import (
+    chance_f1,
+    mask_jaccard,
+    mask_matthews,
+    mask_score,
+    mean_correlation,
+    shift_agreement,
+    turned_onto,
+)
+from samsvae.data.alignment import align_table
+from samsvae.data.conditions import Conditions, parts_matrix
+from samsvae.data.screen import Screen
+from samsvae.data.simulate import SimulatedScreen
+from samsvae.errors import InputError, got
+from samsvae.estimators.metadata import TrainingMetadata
+from samsvae.settings.arguments import checked
+from samsvae.types import Scale
+
+_N_PERMUTATIONS = 20
+"""Behind the overlap that chance alone gives."""
+_IN_USE = 0.1
+"""Standard deviation of the states in a dimension in use, as a share of the largest, at least."""
+
+
+class MaskedModel(Protocol):
+    """What `recovery` needs of a model."""
+
+    def mask_probabilities(self) -> pd.DataFrame: ...
+
+    def latent(self, screen: Screen, *, seed: int = 0) -> dict[str, np.ndarray]: ...
+
+    def effects(
+        self,
+        conditions: Conditions | None = None,
+        *,
+        scale: Scale | None = None,
+        n_particles: int = 2500,
+        n_draws: int = 100,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> AnnData: ...
+
+
+class ComparableModel(MaskedModel, Protocol):
+    """What `stability` needs of models."""
+
+    metadata: TrainingMetadata
+    is_trained: bool
+
+    def embeddings(self) -> pd.DataFrame: ...
+
+
+@checked
+def stability(
+    models: Sequence[ComparableModel] | Mapping[str, ComparableModel],
+    *,
+    screen: Screen | None = None,
+    conditions: Conditions | None = None,
+    scale: Scale | None = None,
+    n_particles: int = 500,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return how far models of the same screen agree, pair by pair.
+
+    What differs between seeds is not a property of the data. Masks that overlap hardly more than by
+    chance cannot be interpreted, however well the models predict.
+
+    Parameters
+    ----------
+    models
+        At least two trained models, say of different seeds, or a mapping from their names to them.
+        They may be of different kinds and sizes.
+    screen
+        Cells whose states are compared, say `screen.test`, matched by gene and perturbation name;
+        by default states are not compared.
+    conditions
+        Whose effects are compared; by default those in the training cells of both models.
+    scale
+        Of the effects, as in `effects`; by default the models' own.
+    n_particles
+        Draws behind each effect. Monte Carlo error from too few of them reduces agreement.
+    seed
+        Of effects and permutations: same seed, same numbers.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    One row per pair of models:
+
+    - first, second: their names, or positions;
+    - n_first, n_second: entries of their masks (posterior probability > 1/2) over the perturbations
+      that both have seen;
+    - mask_jaccard: |A and B| / |A or B| of these entries, latent dimensions matched one to one for
+      the largest overlap (the Hungarian method). NaN where both are empty;
+    - mask_jaccard_chance: the same with permuted perturbations of the second, mean of 20. Both are
+      1 for CPA-VAE;
+    - shift_agreement: sum |a . b| / (|A| |B|) over shifts A and B (probability * embedding), latent
+      dimensions a and b matched one to one, signs free: 1 where perturbations are displaced alike,
+      axis by axis;
+    - shift_agreement_rotated: the same after the best rotation of the second; where it is much
+      larger, models agree on shifts but not on axes, which are then not identifiable;
+    - state_agreement, with a screen: mean |Pearson r| over its cells of the latent coordinates of
+      their states, dimensions matched one to one; of the dimensions whose standard deviation is
+      above a tenth of the largest (others are not in use), those of the model with fewer;
+    - state_agreement_rotated: the same after the best rotation of the second (Procrustes);
+    - effect_pearson: Pearson correlation of their effects, over conditions x genes;
+    - effect_pearson_median: the same by condition, its median;
+    - scale: of the effects.
+
+    Columns of masks are NaN for a model without one (conditional VAE).
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two models, one is not trained, or they differ in genes or scale, or
+        have no condition in common; and as `effects` does.
+
+    Examples
+    --------
+    >>> import samsvae
+    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
+    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+    >>> model = model.train(max_steps=5, progress=False)
+    >>> other = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+    >>> other = other.train(max_steps=5, seed=1, progress=False)
+    >>> table = stability({"seed 0": model, "seed 1": other}, n_particles=20, progress=False)
+    >>> table.shape
+    (1, 11)
+    """
+    named: dict[Any, ComparableModel] = dict(
+        models if isinstance(models, Mapping) else enumerate(models)
+    )
+    _check_comparable(named)
+    options: dict[str, Any] = {"n_particles": n_particles, "seed": seed, "progress": progress}
+    states = {}
+    if screen is not None:
+        states = {name: model.latent(screen, seed=seed)["state"] for name, model in named.items()}
+    views = {
+        name: _View.of(model, model.effects(conditions, scale=scale, n_draws=0, **options))
+        for name, model in named.items()
+    }
+    if len(scales := {view.scale for view in views.values()}) > 1:
+        raise InputError(
+            f"the models' effects are on different scales ({', '.join(sorted(scales))}): give a "
+            "scale that all of them have"
+        )
+    table = pd.DataFrame(
+        {"first": first, "second": second}
+        | _mask_agreement(views[first].mask, views[second].mask, seed)
+        | _shift_agreement(views[first].shift, views[second].shift)
+        | (_state_agreement(states[first], states[second]) if states else {})
+        | _effect_agreement(first, second, views)
+        for first, second in combinations(views, 2)
+    )
+    return table.assign(scale=scales.pop())
+
+
+class _View(NamedTuple):
+    """The parts of a model that are compared."""
+
+    mask: pd.DataFrame | None
+    """Perturbations seen in training x latent dimensions, binary."""
+    shift: pd.DataFrame | None
+    """The same, of shifts: probability * embedding."""
+    effects: pd.DataFrame
+    """Conditions (as they are stored, without control) x genes."""
+    scale: str
+
+    @classmethod
+    def of(cls, model: ComparableModel, effects: AnnData) -> _View:
+        try:
+            probability = model.mask_probabilities().dropna()
+            mask, shift = probability > 0.5, probability * model.embeddings().loc[probability.index]
+        except InputError:  # it displaces nothing in latent space
+            mask = shift = None
+        table = effects.to_df().set_index(effects.obs["condition"].astype(str))
+        table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
+        control = model.metadata.conditions[0]
+        return cls(mask, shift, table.drop(index=control, errors="ignore"), effects.uns["scale"])
+
+
+def _check_comparable(models: Mapping[Any, ComparableModel]) -> None:
+    """Raise unless there are two trained models of the same genes."""
+    if len(models) < 2:
+        raise InputError(
+            f"got {len(models)} models to compare, expected at least two: train another one with "
+            "another seed"
+        )
+    for name, model in models.items():
+        if not hasattr(model, "is_trained"):
+            raise InputError(f"model {name!r} is {got(model)}: expected a trained model")
+        if not model.is_trained:
+            raise InputError(f"model {name!r} is not trained: call train first")
+    (start, first), *others = models.items()
+    genes = set(first.metadata.registry.genes)
+    for name, model in others:
+        own = set(model.metadata.registry.genes)
+        if own != genes:
+            raise InputError(
+                f"models {start!r} and {name!r} have different genes ({len(genes)} and "
+                f"{len(own)}, {len(genes & own)} in common): expected models of the same screen"
+            )
+
+
+def _mask_agreement(
+    first: pd.DataFrame | None, second: pd.DataFrame | None, seed: int
+) -> dict[str, float]:
+    if first is None or second is None:
+        names = ("n_first", "n_second", "mask_jaccard", "mask_jaccard_chance")
+        return dict.fromkeys(names, float("nan"))
+    both = sorted(set(first.index) & set(second.index))
+    a, b = first.loc[both].to_numpy(), second.loc[both].to_numpy()
+    rng = np.random.default_rng(seed)
+    chance = [mask_jaccard(a, rng.permutation(b)) for _ in range(_N_PERMUTATIONS)]
+    return {
+        "n_first": int(a.sum()),
+        "n_second": int(b.sum()),
+        "mask_jaccard": mask_jaccard(a, b),
+        "mask_jaccard_chance": float(np.mean(chance)),
+    }
+
+
+def _shift_agreement(first: pd.DataFrame | None, second: pd.DataFrame | None) -> dict[str, float]:
+    names = ("shift_agreement", "shift_agreement_rotated")
+    if first is None or second is None:
+        return dict.fromkeys(names, float("nan"))
+    both = sorted(set(first.index) & set(second.index))
+    return dict(zip(names, shift_agreement(first.loc[both], second.loc[both]), strict=True))
+
+
+def _state_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    a, b = sorted((_in_use(first), _in_use(second)), key=lambda x: -x.shape[1])
+    return {
+        "state_agreement": mean_correlation(a, b),
+        "state_agreement_rotated": mean_correlation(turned_onto(a, b), b),
+    }
+
+
+def _in_use(states: np.ndarray) -> np.ndarray:
+    """Return the latent dimensions in which the cells' states vary."""
+    spread = states.std(0)
+    return states[:, spread > _IN_USE * spread.max()]
+
+
+def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> dict[str, float]:
+    a, b = views[first].effects, views[second].effects
+    both = sorted(set(a.index) & set(b.index))
+    if not both:
+        raise InputError(
+            f"models {first!r} and {second!r} have no condition in common: expected models of the "
+            "same screen, or conditions other than control"
+        )
+    a, b = a.loc[both], align_table(b, genes=list(a.columns), conditions=both)
+    return {
+        "effect_pearson": float(pearson(a.to_numpy().ravel(), b.to_numpy().ravel())),
+        "effect_pearson_median": float(correlation_per_condition(a, b).dropna().median()),
+    }
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How much of a simulated screen's truth a model recovered."""
+
+    mask_f1: float
+    """Of the mask (posterior probability > 1/2) after matching latent dimensions; values of masks
+    are NaN for a model without one."""
+    mask_precision: float
+    mask_recall: float
+    mask_matthews: float
+    random_mask_f1: float
+    """Of random masks with as many entries."""
+    full_mask_f1: float
+    """Of a mask of ones."""
+    states: float
+    """Mean correlation of the true latent dimensions with those they match, over held-out cells
+    of conditions seen in training."""
+    singles: float
+    """Median over perturbations of the correlation of effects with the truth."""
+    unseen_combinations: float
+    """The same over combinations never seen in training; NaN for a model without a prediction."""
+    observed_singles: float
+    """The same for differential expression of training cells, for singles."""
+    sum_of_observed_singles: float
+    """The same for its sum over the parts, for combinations never seen in training."""
+
+
+@checked
+def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> Recovery:
+    """Compare a trained model with the truth of a simulated screen.
+
+    Effects are on scale "normalized" (counts per 10,000), correlated over the model's genes,
+    medians over conditions.
+
+    Parameters
+    ----------
+    model
+        Trained on the screen.
+    screen
+        From `samsvae.simulated_screen`.
+    seed
+        Same seed, same numbers.
+
+    Examples
+    --------
+    >>> import samsvae
+    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
+    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
+    >>> model = model.train(max_steps=5, progress=False)
+    >>> bool(0 <= recovery(model, screen).mask_f1 <= 1)
+    True
+    """
+    seen = set(screen.train.conditions)
+    singles = list(screen.perturbations)
+    unseen = sorted(set(screen.conditions) - seen)
+    observed = differential_expression(screen.train, singles, scale="normalized")
+    sums = parts_matrix(unseen, singles, screen.registry.parser) @ observed.to_numpy()
+    names = np.array(screen.condition_names)[screen.condition]
+    held_out = screen[(np.asarray(screen.split) == "test") & np.isin(names, list(seen))]
+    states = model.latent(held_out, seed=seed)["state"]
+    return Recovery(
+        **_of_mask(model, screen, seed),
+        states=mean_correlation(states, held_out.state),
+        singles=_of_effects(_effects(model, singles, seed), screen),
+        unseen_combinations=_of_effects(_effects(model, unseen, seed), screen),
+        observed_singles=_of_effects(observed, screen),
+        sum_of_observed_singles=_of_effects(
+            pd.DataFrame(sums, unseen, columns=observed.columns), screen
+        ),
+    )
+
+
+def _of_mask(model: MaskedModel, screen: SimulatedScreen, seed: int) -> dict[str, float]:
+    truth = screen.truth.mask
+    names = [name for name in Recovery.__dataclass_fields__ if "mask" in name]
+    try:
+        probabilities = model.mask_probabilities()
+    except InputError:  # it displaces nothing in latent space
+        return dict.fromkeys(names, math.nan)
+    fitted, true = (probabilities.loc[truth.index] > 0.5).to_numpy(), truth.to_numpy()
+    full = mask_score(np.ones_like(fitted), true).f1
+    chance = chance_f1(fitted, true, seed=seed)
+    values = (*mask_score(fitted, true), mask_matthews(fitted, true), chance, full)
+    return dict(zip(names, values, strict=True))
+
+
+def _effects(model: MaskedModel, conditions: list[str], seed: int) -> pd.DataFrame:
+    """Return effects of conditions; none, if the model has no prediction for them (SVAE+)."""
+    try:
+        effects = model.effects(
+            conditions, scale="normalized", n_draws=0, seed=seed, progress=False
+        )
+    except InputError:
+        return pd.DataFrame()
+    return effects.to_df()
+
+
+def _of_effects(effects: pd.DataFrame, screen: SimulatedScreen) -> float:
+    """Return the median correlation of effects with the truth, over their genes."""
+    if effects.empty:
+        return math.nan
+    true = align_table(screen.truth.effects(list(effects.index)), genes=list(effects.columns))
+    return float(correlation_per_condition(effects, true).dropna().median())

@@ -1,0 +1,327 @@
+"""The posterior of effects given a model's prediction and the cells: a mixture of normals.
+
+The effect theta of a condition on a gene is null, or drawn about 0, or about the model's prediction
+m:
+
+    p(theta) = pi_0 N(0, lambda_1 t') + sum_k pi_k N(0, lambda_k t)
+               + sum_k rho_k N(b m, lambda_k t' + b^2 v)
+
+with t and t' of rank one in condition and gene, v the model's own posterior variance, and lambda_k
+a grid. The difference from control that cells show is N(theta, s^2), s its standard error; for
+cells on which the model was trained N(theta, kappa s^2) under the components about the model. m and
+v are first multiplied by a slope of each condition, and the weights rho_k go to the components
+about 0 with the probability that the prediction is uninformative (see `Reliability`). Where the
+model predicts an effect, it is less probably null: with t'' the mean of t',
+
+    log pi_0 / (1 - pi_0) = l + a log(m^2 / t'' + lambda_1).
+
+A null effect is too small for the model's own errors to be told from it: it counts in the local
+false sign rate, and intervals include it. Adaptive shrinkage with a second centre, a learned scale
+and a prior that depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
+
+References
+----------
+Stephens: False discovery rates: a new deal, Biostatistics 2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+from samsvae.ops.parallel import side_by_side
+
+TINY = 1e-12
+GRID = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
+"""lambda_k: variances of the components, in units of the spread."""
+N_ZERO = 1 + len(GRID)
+"""Components about 0, the null component first."""
+_NEWTON_STEPS, _TOLERANCE = 120, 1e-9
+_NO_DATA = 1e12
+"""Variance of a difference that was not observed."""
+
+
+class ObservedEffects(NamedTuple):
+    """Differences from control that cells show."""
+
+    difference: np.ndarray
+    """`condition gene`: of means; NaN for a condition without cells to compare."""
+    variance: np.ndarray
+    """`condition gene`: its squared standard error."""
+    n_cells: np.ndarray
+    """`condition`."""
+    trained_on: np.ndarray
+    """`condition`: the share of its cells on which the model was trained."""
+
+    def of(self, rows: np.ndarray) -> ObservedEffects:
+        """Return those of some conditions."""
+        return ObservedEffects(*(values[rows] for values in self))
+
+    @property
+    def is_observed(self) -> np.ndarray:
+        """`condition gene`: whether there is a difference, with a standard error."""
+        is_finite: np.ndarray = np.isfinite(self.difference) & np.isfinite(self.variance)
+        return is_finite & (self.variance > 0) & (self.n_cells > 1)[:, None]
+
+
+class PredictedEffects(NamedTuple):
+    """Effects that a model predicts."""
+
+    effect: np.ndarray
+    """`condition gene`."""
+    variance: np.ndarray
+    """`condition gene`: of its posterior, and the Monte Carlo error of `effect`."""
+
+    def of(self, rows: np.ndarray) -> PredictedEffects:
+        """Return those of some conditions."""
+        return PredictedEffects(*(values[rows] for values in self))
+
+
+class Reliability(NamedTuple):
+    """How well a model's predictions match validation cells, by condition."""
+
+    prob_informative: np.ndarray
+    """`condition`: probability that the prediction is informative at all."""
+    slope: np.ndarray
+    """b_c, `condition`: what its effects are multiplied by if so."""
+    variance: np.ndarray
+    """`condition`: of the slope."""
+    spread: np.ndarray
+    """t', `condition gene`: variance of effects about the rescaled prediction."""
+
+    def of(self, rows: np.ndarray) -> Reliability:
+        """Return that of some conditions."""
+        return Reliability(*(values[rows] for values in self))
+
+    def rescaled(self, predicted: PredictedEffects) -> PredictedEffects:
+        """Return predictions times the slope of their condition."""
+        slope, variance = self.slope[:, None], self.variance[:, None]
+        return PredictedEffects(
+            slope * predicted.effect,
+            slope**2 * predicted.variance + variance * predicted.effect**2,
+        )
+
+
+class Entries(NamedTuple):
+    """Pairs of condition and gene, as vectors."""
+
+    difference: Tensor
+    variance: Tensor
+    effect: Tensor
+    effect_variance: Tensor
+    spread: Tensor
+    model_spread: Tensor
+    prob_informative: Tensor
+    log_signal: Tensor
+    """log(m^2 / t'' + lambda_1): the size of the predicted effect."""
+    trained_on: Tensor
+    """Share of the condition's cells on which the model was trained."""
+
+    @classmethod
+    def of(
+        cls,
+        observed: ObservedEffects,
+        predicted: PredictedEffects,
+        spread: np.ndarray,
+        reliability: Reliability,
+        *,
+        unit: float,
+        used: np.ndarray | slice,
+    ) -> Entries:
+        """Return the entries at some positions; `unit` is t''."""
+        is_observed = observed.is_observed
+        values = (
+            np.where(is_observed, observed.difference, 0),
+            np.where(is_observed, observed.variance, _NO_DATA),
+            *reliability.rescaled(predicted),
+            spread,
+            reliability.spread,
+            np.broadcast_to(reliability.prob_informative[:, None], spread.shape),
+            np.log(predicted.effect**2 / unit + GRID[0]),
+            np.broadcast_to(observed.trained_on[:, None], spread.shape),
+        )
+        return cls(*(torch.from_numpy(np.array(v, float).ravel()[used]) for v in values))
+
+
+class MixtureWeights(NamedTuple):
+    """Parameters that all entries share, numbers or tensors."""
+
+    log_weight: Tensor
+    """`component`: the null component, those about 0, those about the model; at log signal 0."""
+    slope: Tensor | float
+    """b: what the model's effects are multiplied by."""
+    noise_inflation: Tensor | float
+    """kappa, at least 1: of the squared standard errors of cells on which the model was trained."""
+    log_odds_slope: Tensor | float
+    """a: change of the log odds of the null component per unit of log signal."""
+
+    def log_prior(self, log_signal: Tensor) -> Tensor:
+        """Return the log weights of entries, `component entry`."""
+        log_weight = self.log_weight[:, None].expand(-1, len(log_signal))
+        null = log_weight[:1] + self.log_odds_slope * log_signal
+        return torch.log_softmax(torch.cat([null, log_weight[1:]]), 0)
+
+
+def components(entries: Entries, weights: MixtureWeights) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weight, mean and variance of each component's posterior, `component entry`."""
+    _, slope, noise_inflation, _ = weights
+    grid = torch.tensor(GRID, dtype=torch.float64)[:, None]
+    null = GRID[0] * entries.model_spread[None]
+    about_zero = torch.cat([null, grid * entries.spread])
+    about_model = grid * entries.model_spread + slope**2 * entries.effect_variance
+    prior = torch.cat([about_zero, about_model])
+    center = slope * entries.effect
+    centers = torch.cat([torch.zeros_like(about_zero), center.expand_as(about_model)])
+    own = entries.variance.expand_as(about_zero)
+    # Cells that the model was trained on are not independent of its prediction: they count less.
+    precision = entries.trained_on / noise_inflation + 1 - entries.trained_on
+    noise = torch.cat([own, (entries.variance / precision).expand_as(about_model)])
+    total = prior + noise
+    log_density = -0.5 * (torch.log(total) + (entries.difference - centers) ** 2 / total)
+    prior_weight = torch.exp(weights.log_prior(entries.log_signal))
+    uninformative = prior_weight[N_ZERO:].sum(0) * (1 - entries.prob_informative)
+    about = prior_weight[:N_ZERO] * (1 + uninformative / prior_weight[:N_ZERO].sum(0))
+    log_prior = torch.log(
+        torch.cat([about, prior_weight[N_ZERO:] * entries.prob_informative]) + TINY
+    )
+    weight = torch.softmax(log_prior + log_density, 0)
+    gain = prior / total
+    return weight, centers + gain * (entries.difference - centers), gain * noise
+
+
+def below(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return the probability that an effect is below a value, `entry`."""
+    probability: np.ndarray = (weight * ndtr((value - mean) / np.maximum(sd, TINY))).sum(0)
+    return probability
+
+
+def quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float) -> np.ndarray:
+    """Return a quantile of the mixture, `entry`; its first component may be a point at 0.
+
+    By Newton's method, from the normal of the same mean and variance; by bisection where a step
+    leaves the bracket, and every third time.
+    """
+    quantiles = np.zeros(weight.shape[1])
+    under = below(weight[1:], mean[1:], sd[1:], quantiles)
+    # Bisection does not reach a quantile that lies in a point mass at 0: there it is 0.
+    left = np.flatnonzero((sd[0] > 0) | (under >= level) | (under + weight[0] < level))
+    weight, mean, sd = (values[:, left] for values in (weight, mean, np.maximum(sd, TINY)))
+    center = (weight * mean).sum(0)
+    scale = np.sqrt((weight * (sd**2 + (mean - center) ** 2)).sum(0))
+    reach = (np.abs(mean) + 5 * sd).max(0)
+    low, high, at = -reach, reach, center + ndtri(level) * scale
+    for i in range(_NEWTON_STEPS):
+        score = (at - mean) / sd
+        excess = (weight * ndtr(score)).sum(0) - level
+        low, high = np.where(excess < 0, at, low), np.where(excess < 0, high, at)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            density = (weight * np.exp(-0.5 * score**2) / sd).sum(0) / np.sqrt(2 * np.pi)
+            step = at - excess / density
+        quantiles[left] = at
+        going = np.abs(excess) > _TOLERANCE
+        if not going.any():
+            break
+        is_inside = (low < step) & (step < high) & (i % 3 < 2)
+        at = np.where(is_inside, step, (low + high) / 2)
+        left, at, low, high = (values[going] for values in (left, at, low, high))
+        weight, mean, sd = (values[:, going] for values in (weight, mean, sd))
+    return quantiles
+
+
+class Posterior(NamedTuple):
+    """Posterior of effects, `condition gene` each."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+    lower: np.ndarray
+    """End of the central 90 % interval."""
+    upper: np.ndarray
+    lower_50: np.ndarray
+    """End of the central 50 % interval."""
+    upper_50: np.ndarray
+    lfsr: np.ndarray
+    """Local false sign rate: the probability that the effect is null or of the other sign."""
+
+
+@dataclass(frozen=True)
+class EffectPrior:
+    """The prior of effects, about 0 and about a model's prediction."""
+
+    log_weight: np.ndarray
+    """`component`: the null component, those about 0, those about the model, where the model
+    predicts an effect of the usual size."""
+    slope: float
+    """b: what the model's effects are multiplied by."""
+    noise_inflation: float
+    """kappa, at least 1: of the squared standard errors of cells on which the model was trained."""
+    log_odds_slope: float
+    """a: change of the log odds of the null component per unit of log signal."""
+    unit: float
+    """t'': the mean spread about the model."""
+    spread: np.ndarray
+    """t, `condition gene`: variance of effects about 0."""
+    reliability: Reliability
+
+    @property
+    def model_share(self) -> float:
+        """The share of effects about the model's prediction, among those that are not null."""
+        weight = np.exp(self.log_weight)
+        return float(weight[N_ZERO:].sum() / weight[1:].sum())
+
+    def of(self, rows: np.ndarray) -> EffectPrior:
+        """Return the prior of some conditions, which may be repeated."""
+        return replace(self, spread=self.spread[rows], reliability=self.reliability.of(rows))
+
+    def posterior(self, observed: ObservedEffects, predicted: PredictedEffects) -> Posterior:
+        """Return effects given what cells show and a model predicts.
+
+        Where nothing was observed, the components about the model alone count.
+
+        Parameters
+        ----------
+        observed, predicted
+            Of the conditions of the prior, in their order.
+        """
+
+        def of_condition(c: int) -> Posterior:
+            row = np.array([c])
+            return self.of(row)._posterior(observed.of(row), predicted.of(row))
+
+        parts = side_by_side(of_condition, range(len(observed.n_cells)))
+        return Posterior(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+    def _posterior(self, observed: ObservedEffects, predicted: PredictedEffects) -> Posterior:
+        shape = self.spread.shape
+        entries = Entries.of(
+            observed, predicted, self.spread, self.reliability, unit=self.unit, used=slice(None)
+        )
+        weights = MixtureWeights(
+            torch.from_numpy(self.log_weight), self.slope, self.noise_inflation, self.log_odds_slope
+        )
+        weight, mean, variance = (values.numpy() for values in components(entries, weights))
+        unobserved = ~observed.is_observed.ravel()
+        if unobserved.any():  # the prior about the model
+            prior = np.exp(self.log_weight[N_ZERO:, None])
+            weight[:N_ZERO, unobserved] = 0
+            weight[N_ZERO:, unobserved] = prior / prior.sum()
+        sd = np.sqrt(variance)
+        under = below(weight[1:], mean[1:], sd[1:], np.zeros(len(unobserved)))
+        above = 1 - under - weight[0]
+        average = (weight * mean).sum(0)
+        second = (weight * (variance + mean**2)).sum(0)
+        ends = (quantile(weight, mean, sd, at).reshape(shape) for at in (0.05, 0.95, 0.25, 0.75))
+        lower, upper, lower_50, upper_50 = ends
+        return Posterior(
+            average.reshape(shape),
+            np.sqrt(np.maximum(second - average**2, 0)).reshape(shape),
+            lower,
+            upper,
+            lower_50,
+            upper_50,
+            np.clip(1 - np.maximum(under, above), 0, 1).reshape(shape),
+        )

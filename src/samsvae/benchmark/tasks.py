@@ -1,0 +1,334 @@
+"""Evaluation tasks: the scored conditions of a split, whole or split into random halves.
+
+One half as a prediction of the other is a technical replicate: how well any predictor could do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from rich.progress import track
+
+from samsvae.benchmark.baselines import means_of, scales_of
+from samsvae.benchmark.metrics.distances import CellPopulations
+from samsvae.benchmark.metrics.effects import interaction
+from samsvae.benchmark.metrics.observed import Observation, Observed, Prediction
+from samsvae.benchmark.metrics.registry import Scored, scored
+from samsvae.benchmark.populations import PrincipalComponents
+from samsvae.data.expression import (
+    Control,
+    Expression,
+    Moments,
+    control_cells,
+    expression,
+    training_cells,
+    within_batches,
+)
+from samsvae.data.names import SPLITS
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError, listed, unknown
+from samsvae.ops.parallel import side_by_side
+from samsvae.types import Scale
+
+UNSEEN = "unseen"
+"""Label of conditions of the test cells that no training cell received."""
+DUPLICATE = "duplicate"
+"""Name in tables of the technical replicate."""
+MEAN = "(perturbation mean)"
+"""The bottom of the dynamic range, scored whether or not it is among the predictors."""
+
+
+class EvaluationTask:
+    """The scored conditions of one split.
+
+    Parameters
+    ----------
+    screen
+        The whole screen.
+    values
+        Expression of all its cells on the scale, `cell gene`.
+    label
+        The split, or "unseen".
+    cells
+        `cell`: which cells are scored.
+    conditions
+        Which conditions, without control.
+    perturbation_mean
+        `gene`: mean effect of the training conditions; NaN without training cells.
+    components
+        In which distributions of cells are compared; None: they are not.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        values: Expression,
+        label: str,
+        *,
+        cells: np.ndarray,
+        conditions: Sequence[str],
+        perturbation_mean: np.ndarray,
+        components: PrincipalComponents | None = None,
+    ) -> None:
+        self.screen, self.label = screen, label
+        self.conditions = tuple(conditions)
+        self.perturbation_mean, self.components = perturbation_mean, components
+        self.cells, self.control = cells, control_cells(screen, cells)
+        self.group = np.where(cells, _positions(screen, self.conditions), -1)
+        self.combinations = _parts(screen, self.conditions)
+        parts = [name for names in self.combinations.values() for name in names]
+        self.parts = tuple(dict.fromkeys(parts))
+        self.part = _positions(screen, self.parts)
+        genes = screen.registry.position_of_target
+        received = map(screen.registry.read, self.conditions)
+        self.targets = [[genes[name] for name in names if name in genes] for names in received]
+        # Expression of the compared cells alone: it is summed again for each pair of halves.
+        self._rows = np.flatnonzero((self.group >= 0) | (self.part >= 0) | self.control)
+        self._values = values.at(self._rows)
+        self._points = None if components is None else components.points(self.group >= 0)
+
+    @property
+    def all_conditions(self) -> list[str]:
+        """The scored conditions, and the parts of combinations among them."""
+        return list(dict.fromkeys((*self.conditions, *self.parts)))
+
+    @property
+    def n_cells(self) -> np.ndarray:
+        """`condition`: scored cells of each."""
+        return np.bincount(self.group[self.group >= 0], minlength=len(self.conditions))
+
+    @property
+    def not_estimable(self) -> list[str]:
+        """Conditions whose scored cells share no batch with control cells."""
+        batch, group = self.screen.batch, self.group
+        comparable = np.isin(batch, np.unique(batch[self.control])) & (group >= 0)
+        n_comparable = np.bincount(group[comparable], minlength=len(self.conditions))
+        return [name for name, n in zip(self.conditions, n_comparable, strict=True) if not n]
+
+    def likelihood_cells(self) -> tuple[Screen, np.ndarray]:
+        """Return the cells whose likelihood is scored, and the condition of each, `cell`.
+
+        Control is the last of the conditions, except for unseen conditions, which have none.
+        """
+        group = self.group
+        if self.label in SPLITS:
+            group = np.where(self.cells & self.screen.is_control, len(self.conditions), group)
+        return self.screen[group >= 0], group[group >= 0]
+
+    def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Split the cells of each condition, and of control, into random halves, `cell` each."""
+        order = rng.permutation(len(self.screen))
+        is_scored = (self.group >= 0) | (self.cells & self.screen.is_control)
+        kind = self.screen.condition * 2 + is_scored  # scored cells are halved on their own
+        order = order[np.argsort(kind[order], kind="stable")]
+        starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
+        place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+        first = np.zeros(len(order), bool)
+        first[order] = place % 2 == 0
+        return first, ~first
+
+    def observation(self, cells: np.ndarray | None = None) -> Observation:
+        """Return what the scored cells show; with `cells`, those of them alone."""
+        among = self._among(cells)
+        sums, control, rest = self._compared(self.group, len(self.conditions), among)
+        observed = Observed.of(
+            self.conditions,
+            sums,
+            control,
+            rest,
+            genes=self.screen.genes,
+            perturbation_mean=self.perturbation_mean,
+            targets=self.targets,
+        )
+        place = {name: i for i, name in enumerate(self.conditions)}
+        combinations = np.array([place[name] for name in self.combinations], int)
+        beyond = self._interaction(observed.effect, among)
+        return Observation(observed, combinations, beyond, self._populations(among))
+
+    def replicate(self, cells: np.ndarray) -> Prediction:
+        """Return what some of the scored cells show as a prediction of others."""
+        among = self._among(cells)
+        sums, control, _ = self._compared(self.group, len(self.conditions), among)
+        effect = sums.mean - control.mean
+        sizes = ("fixed", "observed")
+        return Prediction(
+            dict.fromkeys(sizes, effect),
+            dict.fromkeys(sizes, self._interaction(effect, among)),
+            None,
+            self._populations(among),
+        )
+
+    def _among(self, cells: np.ndarray | None) -> np.ndarray:
+        return np.ones(len(self.screen), bool) if cells is None else cells
+
+    def _interaction(self, effect: np.ndarray, among: np.ndarray) -> np.ndarray:
+        """Return what combinations do beyond the sum of their parts, `combination gene`."""
+        effects = pd.DataFrame(effect, list(self.conditions))
+        if self.parts:
+            of_parts, control, _ = self._compared(self.part, len(self.parts), among)
+            singles = pd.DataFrame(of_parts.mean - control.mean, list(self.parts))
+            # Of a part that is scored itself, all its cells count here, not the scored ones alone.
+            effects = pd.concat([effects.drop(index=singles.index, errors="ignore"), singles])
+        return interaction(effects, self.combinations)
+
+    def _populations(self, among: np.ndarray) -> CellPopulations | None:
+        if self.components is None or self._points is None:
+            return None
+        group = np.where(among, self.group, -1)
+        return self.components.populations(self._points, group, len(self.conditions))
+
+    def _compared(
+        self, group: np.ndarray, n_groups: int, among: np.ndarray
+    ) -> tuple[Moments, Control, Moments]:
+        """Return the sums over some cells by group, and their control; see `within_batches`."""
+        group, control = np.where(among, group, -1), among & self.control
+        own = group[self._rows], control[self._rows], self.screen.batch[self._rows]
+        return within_batches(self._values, *own, n_groups)
+
+
+def evaluation_tasks(
+    screen: Screen,
+    scale: Scale,
+    splits: Sequence[str],
+    *,
+    training_conditions: Collection[str] = (),
+    n_cells: int,
+    seed: int,
+) -> list[EvaluationTask]:
+    """Return what is scored in each split, conditions that are not in training as a task apart.
+
+    Parameters
+    ----------
+    screen, scale, splits
+        As in `evaluate`.
+    training_conditions
+        Of the predictors, for a screen without training cells.
+    n_cells, seed
+        Cells of each condition whose distribution is compared, at most (0: none), and the seed by
+        which they are drawn.
+
+    Raises
+    ------
+    InputError
+        If a split is unknown or has no conditions to score, or "unseen" is among the splits and a
+        condition of the test cells is in training, too.
+    """
+    trained = len(screen.train) > 0
+    training = set(training_cells(screen).conditions if trained else training_conditions)
+    scales = scales_of(screen.registry)
+    if scale not in scales:
+        raise unknown("scale", scale, scales)
+    if not splits:
+        raise InputError(f"no split to score: expected one or more of {listed(SPLITS)}")
+    values = expression(screen, scale)
+    mean, components = np.full(len(screen.genes), np.nan), None
+    if trained:
+        mean = means_of(screen.train, scale).mean
+    if trained and n_cells:
+        components = PrincipalComponents(screen, values, scale=scale, n_cells=n_cells, seed=seed)
+    tasks: dict[str, EvaluationTask] = {}
+    for split in splits:
+        for label, (cells, conditions) in _scored_conditions(screen, split, training).items():
+            tasks[label] = EvaluationTask(
+                screen,
+                values,
+                label,
+                cells=cells,
+                conditions=conditions,
+                perturbation_mean=mean,
+                components=components,
+            )
+    return list(tasks.values())
+
+
+def _scored_conditions(
+    screen: Screen, split: str, training: Collection[str]
+) -> dict[str, tuple[np.ndarray, list[str]]]:
+    """Return the cells and conditions of a split, by label of the task."""
+    if split not in (*SPLITS, UNSEEN):
+        raise unknown("split", split, [*SPLITS, UNSEEN])
+    cells = np.asarray(screen.split) == ("test" if split == UNSEEN else split)
+    names = [n for n in screen[cells].conditions if n != screen.condition_names[0]]
+    if not names:
+        raise InputError(f"no condition to score: the split leaves no {split} cells of any")
+    in_training = [name for name in names if name in training]
+    if split == UNSEEN and in_training:
+        raise InputError(
+            f"the evaluation is called 'unseen', but {len(in_training)} of its conditions are in "
+            f"training, too: {listed(in_training)}; split with "
+            "samsvae.splits.heldout_combinations, or score the split 'test', which gives unseen "
+            "conditions apart"
+        )
+    apart = UNSEEN if split in ("test", UNSEEN) else f"{split} {UNSEEN}"
+    tasks = {split: in_training, apart: [name for name in names if name not in training]}
+    return {label: (cells, conditions) for label, conditions in tasks.items() if conditions}
+
+
+def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
+    """Return, `cell`, the position of each cell's condition among some; -1: none of them."""
+    position = np.full(len(screen.condition_names), -1)
+    position[[screen.position_of_condition[name] for name in conditions]] = range(len(conditions))
+    return position[screen.condition]
+
+
+def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:
+    """Return, by combination whose parts all have cells, the single conditions it is made of."""
+    parts = {name: screen.registry.singles(name) for name in conditions}
+    present = set(screen.conditions)
+    return {n: some for n, some in parts.items() if len(some) > 1 and present.issuperset(some)}
+
+
+class SplitHalfScores(NamedTuple):
+    """One metric of one predictor over random halves of the cells."""
+
+    scores: Scored
+    """Mean statistics."""
+    dynamic_range: np.ndarray
+    """`condition + 1`, all together last."""
+
+
+def split_half_scores(
+    predictions: Mapping[str, Prediction],
+    task: EvaluationTask,
+    n_halvings: int,
+    *,
+    seed: int,
+    progress: bool,
+) -> dict[tuple[str, str], SplitHalfScores]:
+    """Score predictors and the technical replicate on halves; return by predictor and metric."""
+    scores: dict[tuple[str, str], list[Scored]] = {}
+    rng = np.random.default_rng(seed)
+    for _ in track(range(n_halvings), f"{task.label}: halves", disable=not progress):
+        first, second = task.halves(rng)
+        half = task.observation(second)
+        scored_predictions = {**predictions, DUPLICATE: task.replicate(first)}
+        of_half = side_by_side(partial(scored, observation=half), scored_predictions.values())
+        for name, metrics in zip(scored_predictions, of_half, strict=True):
+            for metric, score in metrics.items():
+                scores.setdefault((name, metric), []).append(score)
+    return dict(_over_halvings(scores))
+
+
+def _over_halvings(
+    scores: Mapping[tuple[str, str], list[Scored]],
+) -> Iterator[tuple[tuple[str, str], SplitHalfScores]]:
+    """Yield mean statistics and dynamic range, by predictor and metric."""
+    for (name, metric), own in scores.items():
+        if (DUPLICATE, metric) not in scores:  # coverage: a replicate has no intervals
+            continue
+        ours, top, bottom = (
+            np.array([one.among(of).all() for one, of in zip(theirs, own, strict=True)])
+            for theirs in (own, scores[DUPLICATE, metric], scores[MEAN, metric])
+        )
+        span, best = top - bottom, own[0].metric.best
+        is_better = np.abs((bottom + span).mean(0) - best) < np.abs(bottom.mean(0) - best)
+        sd = span.std(0, ddof=min(1, len(own) - 1))
+        is_clear = is_better & (np.abs(span.mean(0)) > 2 * sd)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            dynamic_range = (ours - bottom).mean(0) / span.mean(0)
+        mean = Scored(own[0].metric, np.mean([one.statistics for one in own], 0))
+        yield (name, metric), SplitHalfScores(mean, np.where(is_clear, dynamic_range, np.nan))

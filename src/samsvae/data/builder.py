@@ -1,0 +1,374 @@
+"""From a table to the fields of a screen, checking everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from samsvae.data import labels
+from samsvae.data.conditions import ConditionParser, dosage_rows, written
+from samsvae.data.counts import looks_like_counts, looks_normalised, to_counts
+from samsvae.data.files.anndata_files import RAW, Frame, Table, X, layer_name
+from samsvae.data.names import SPLITS, UNUSED, NameRegistry
+from samsvae.data.source import StoredCounts, rows_in_file
+from samsvae.errors import InputError, listed, note, unknown
+from samsvae.settings.conventions import CONVENTIONS, convention
+from samsvae.settings.screen import ScreenSettings
+
+
+def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the fields of a `samsvae.Screen` of all cells, and `cell`: whether to keep it."""
+    settings = replace(settings, **settings.found(list(table.cells.columns), table.layers))
+    _gene_names(table.genes, table)  # empty data and repeated names are reported first
+    key, columns = settings.perturbation_key, table.cells.columns
+    if key not in columns:
+        missing = unknown("column for the perturbation in adata.obs:", key, columns)
+        raise InputError(f"{missing}{_convention_hint(table)}")
+    parser = ConditionParser.of(settings.controls, settings.separator or "")
+    obs = _labels(table, settings, parser)
+    conditions, condition = _conditions(
+        parser, obs.perturbation, _doses(table, settings.dosage_key)
+    )
+    perturbations = sorted({name for received in conditions for name in received})
+    labels.note_controls(perturbations, parser)
+
+    where = _chosen(table, settings.layer, counts=settings.counts)
+    counts, total = _counts(table, where, settings)
+    var = table.genes
+    if where == RAW and table.raw_genes is not None:
+        var = table.raw_genes()
+    genes = _gene_names(var, table)
+    is_kept = _kept(obs.is_labelled, total, settings)
+    if settings.library_size_key is not None:
+        total[is_kept] = _library_size(table, settings.library_size_key, total, is_kept)
+    batches, batch = _batches(obs.batches, obs.is_labelled)
+    if settings.gene_key is None:
+        _note_symbols(var, genes, perturbations)
+    registry = NameRegistry(
+        genes,
+        tuple(perturbations),
+        batches,
+        parser,
+        counts=settings.counts,
+        own_library_size=settings.library_size_key is None,
+        symbols=_symbols(var, settings.gene_key),
+    )
+    split = None
+    if obs.split is not None:
+        split = np.where(is_kept, obs.split, UNUSED)
+        check_split(split)
+    sgrna = settings.sgrna_key
+    fields = {
+        "registry": registry,
+        "cells": pd.Index(table.cells.names.astype(str)),
+        "counts": counts,
+        "library_size": total,
+        "dosage": dosage_rows(conditions, perturbations)[condition],
+        "condition_names": tuple(map(parser.write, conditions)),
+        "condition": condition,
+        "batch": batch,
+        "split": split,
+        "sgrna": None if sgrna is None else pd.Categorical(_text(table, sgrna, "sgRNA")),
+    }
+    return fields, is_kept
+
+
+class _Labels(NamedTuple):
+    """Columns of the cells as text, `cell` each; unlabelled cells are control."""
+
+    perturbation: np.ndarray
+    batches: list[np.ndarray]
+    split: np.ndarray | None
+    is_labelled: np.ndarray
+
+
+def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> _Labels:
+    """Read and check the labels of the cells."""
+    key = settings.perturbation_key
+    label = _text(table, key, "perturbation")
+    if parser.control in labels.MISSING:  # control goes by a text for missing ones
+        label = np.array([parser.control if text is None else text for text in label], object)
+    batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_keys}
+    columns = {(key, "perturbation"): label, **batches}
+    split = None
+    if settings.split_key is not None:
+        split = _text(table, settings.split_key, "split")
+        columns[settings.split_key, "split"] = split
+    is_labelled = labels.labelled(columns, drop=settings.drop_unlabelled)
+    if settings.convention is not None:
+        layout = convention(settings.convention)
+        label = np.array([None if text is None else layout.label(text) for text in label], object)
+        if split is not None and set(layout.splits) <= set(pd.unique(split)):
+            split = np.array([layout.splits.get(name, name) for name in split], object)
+    present = [str(text) for text in pd.unique(label[is_labelled])]
+    if not _has_control(table, key, present, parser):
+        note(
+            f"no cell is control ({parser.control!r}): a trained model can score these cells; "
+            "nothing else can be asked of them"
+        )
+    controls = [written(name) for name in settings.controls]
+    parts = {part for text in present for part in parser.split(text)}
+    if parser.control not in controls and parser.control in parts:
+        raise InputError(
+            f"{parser.control!r} is what control is written as here, and a label that is not "
+            f"among control={controls}: add it (--control, once for each)"
+        )
+    labels.check_separator(present, parser)
+    label[~is_labelled] = parser.control
+    return _Labels(label, list(batches.values()), split, is_labelled)
+
+
+def check_split(split: np.ndarray) -> None:
+    """Raise if a cell's split is none of "train", "valid", "test" and "unused"."""
+    for name in pd.unique(split):
+        if name not in (*SPLITS, UNUSED):
+            raise unknown("split", name, SPLITS)
+
+
+def _text(table: Table, key: str, what: str) -> np.ndarray:
+    """Return a column of obs as text, `cell`; None where it is missing."""
+    values = _column(table.cells, key, f"the {what} in adata.obs")
+    return labels.text_of(values, f"obs[{key!r}]", what)
+
+
+def _column(frame: Frame, key: str, what: str) -> pd.Series:
+    if key not in frame.columns:
+        raise unknown(f"column for {what}:", key, list(frame.columns))
+    return frame.read(key)
+
+
+def fitting(table: Table) -> str | None:
+    """Return the convention that the columns and labels look most like, if any."""
+    signs = {}
+    for name, layout in CONVENTIONS.items():
+        key = layout.perturbation_key(table.cells.columns)
+        if key in table.cells.columns:
+            present = table.cells.read(key).dropna().astype(str).unique() if layout.marks else ()
+            signs[name] = layout.fits(table.cells.columns, present)
+    best = max(signs, key=lambda name: signs[name], default=None)
+    return best if best is not None and signs[best] else None
+
+
+def _convention_hint(table: Table) -> str:
+    fits = fitting(table)
+    return "" if fits is None else f"; the columns look like convention={fits!r} (--convention)"
+
+
+def _has_control(table: Table, key: str, present: Sequence[str], parser: ConditionParser) -> bool:
+    """Return whether there are control cells; raise if there are none, but labels that may be."""
+    if any(parser.is_control(part) for name in present for part in parser.split(name)):
+        return any(not parser.parts(name) for name in present)
+    missing = unknown(f"control label in obs[{key!r}]:", parser.control, sorted(present))
+    alike = sorted(name for name in present if labels.looks_like_control(name))
+    hint = _convention_hint(table)
+    if alike and not hint:
+        control = repr(alike[0]) if len(alike) == 1 else f"{alike[:3]}"
+        hint = (
+            f"; {listed(alike)} may be control: give control={control} (--control, once for each)"
+        )
+    if hint or "the nearest is" in str(missing):
+        raise InputError(f"{missing}{hint}")
+    return False
+
+
+def _doses(table: Table, key: str | None) -> np.ndarray | None:
+    """Return a column of doses, `cell`; None for a missing one, which control cells may have."""
+    if key is None:
+        return None
+    doses = _column(table.cells, key, "the dosage in adata.obs").astype(object)
+    return doses.where(doses.notna(), None).to_numpy()
+
+
+def _conditions(
+    parser: ConditionParser, label: np.ndarray, doses: np.ndarray | None
+) -> tuple[list[dict[str, float]], np.ndarray]:
+    """Return the conditions, control first, and which of them each cell received."""
+    name_of: dict[tuple[str, object], str] = {}
+    conditions: dict[str, dict[str, float]] = {parser.control: {}}
+    names = []
+    for key in zip(label, [None] * len(label) if doses is None else doses, strict=True):
+        if key not in name_of:
+            text, dose = key
+            condition = parser.condition(text)
+            if doses is not None and parser.parts(text):
+                if dose is None:
+                    raise InputError(f"a cell with the label {text!r} has no dosage")
+                condition = parser.condition(text, parser.doses(dose))
+            name_of[key] = parser.write(condition)
+            conditions[name_of[key]] = condition
+        names.append(name_of[key])
+    order = [parser.control, *sorted(conditions.keys() - {parser.control})]
+    position = {name: i for i, name in enumerate(order)}
+    return [conditions[name] for name in order], np.array([position[n] for n in names], np.int32)
+
+
+def _batches(
+    columns: Sequence[np.ndarray], is_labelled: np.ndarray
+) -> tuple[tuple[tuple[str, ...], ...], np.ndarray]:
+    """Return the batches that occur, a level of each column, and that of each cell."""
+    batch = np.zeros(len(is_labelled), np.int32)
+    if not columns:
+        return (), batch
+    levels = [np.unique(one[is_labelled].astype(str), return_inverse=True) for one in columns]
+    codes = np.stack([code for _, code in levels], 1)
+    present, code = np.unique(codes, axis=0, return_inverse=True)
+    batch[is_labelled] = code.ravel()
+    names = [name for name, _ in levels]
+    batches = [tuple(str(n[i]) for n, i in zip(names, row, strict=True)) for row in present]
+    return tuple(batches), batch
+
+
+def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:
+    """Return the names of the genes, refusing empty data and repeated names."""
+    n_cells, n_genes = len(table.cells.names), len(genes.names)
+    if n_cells == 0 or n_genes == 0:
+        raise InputError(f"the data have {n_cells} cells and {n_genes} genes")
+    names = pd.Index(genes.names.astype(str))
+    if not names.is_unique:
+        repeated = names[names.duplicated()].unique()
+        raise InputError(
+            f"{len(repeated)} gene names occur more than once, {listed(repeated, 3)}: "
+            "make them unique, say with adata.var_names_make_unique()"
+        )
+    return tuple(names)
+
+
+def _symbols(genes: Frame, key: str | Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return the symbol of each gene, its name where it has none; empty without a key."""
+    if key is None:
+        return ()
+    names = genes.names.astype(str)
+    if isinstance(key, Mapping):
+        symbols = pd.Series([key.get(name) for name in names], dtype=object)
+        if symbols.isna().all():
+            raise InputError(
+                f"gene_key names none of the {len(names)} genes, such as {listed(names, 3)}: "
+                "expected a mapping from their names to symbols"
+            )
+    else:
+        symbols = pd.Series(_column(genes, key, "gene symbols in adata.var").to_numpy(object))
+    return tuple(map(str, symbols.where(symbols.notna(), names).to_numpy()))
+
+
+def _note_symbols(var: Frame, genes: Sequence[str], perturbations: Sequence[str]) -> None:
+    """Report the column of the genes that has perturbations, where the genes' names have none."""
+    if set(genes) & set(perturbations):
+        return
+    for key in var.columns:
+        values = var.read(key)
+        if values.dtype.kind not in "iufb" and set(values.astype(str)) & set(perturbations):
+            note(
+                f"perturbations are genes of var[{key!r}], not of var_names: gene_key={key!r} "
+                "(--gene-key) finds their targets"
+            )
+            return
+
+
+def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:
+    """Return the name of the matrix to read; without X the one layer that holds counts."""
+    if layer == "raw" and layer not in table.layers and RAW in table.matrices:
+        return RAW
+    if layer is not None:
+        if layer not in table.layers:
+            raise unknown("layer", layer, list(table.layers))
+        return layer_name(layer)
+    if table.matrices[X]() is not None:
+        return X
+    layers = {name: table.matrices[layer_name(name)]() for name in table.layers}
+    usable = [name for name, one in layers.items() if not counts or looks_like_counts(one)]
+    if len(usable) == 1:
+        note(f"adata.X is empty: layer {usable[0]!r} is taken")
+        return layer_name(usable[0])
+    if usable:
+        raise InputError(
+            "adata.X is empty, and several layers hold counts: give a layer, one of "
+            f"{listed(usable)}"
+        )
+    present = f"the layers {listed(layers)}" if layers else "no layers"
+    raise InputError(f"adata.X is empty: expected counts there or in a layer; there are {present}")
+
+
+def _counts(
+    table: Table, where: str, settings: ScreenSettings
+) -> tuple[sp.csr_matrix | StoredCounts, np.ndarray]:
+    """Return a matrix as counts, `cell gene`, and their sums, `cell`; raise if it holds others."""
+    matrix = table.matrices[where]()
+    if not settings.in_memory:
+        matrix = rows_in_file(matrix, where)
+    try:
+        if not settings.in_memory:
+            return StoredCounts.checked(matrix, counts=settings.counts)
+        counts = to_counts(matrix, where, counts=settings.counts)
+        return counts, np.asarray(counts.sum(1), np.float64).ravel()
+    except InputError as error:
+        if not settings.counts:
+            raise
+        raise InputError(f"{error}; {_hint(table, matrix, where)}") from None
+
+
+def _hint(table: Table, matrix: Any, where: str) -> str:
+    """Return where counts are, if a matrix does not hold them."""
+    others = (name for name in table.matrices if name != where)
+    matrices = {name: table.matrices[name]() for name in others}
+    usable = [name for name, one in matrices.items() if one is not None and looks_like_counts(one)]
+    if X in usable:
+        return "adata.X looks like counts: leave layer out"
+    layer = next((name for name in table.layers if layer_name(name) in usable), None)
+    if layer is not None:
+        return f"{layer_name(layer)} looks like counts: give layer={layer!r}"
+    if usable:
+        return "adata.raw looks like counts: give layer='raw'"
+    if looks_normalised(matrix):
+        argument = "" if where == X else f", layer={where.removeprefix('layer ')}"
+        return (
+            "they are normalised counts that can be turned back exactly: take "
+            f"samsvae.counts_from_normalised(adata{argument}) first"
+        )
+    return "no layer looks like counts (counts=False takes real values as they are)"
+
+
+def _kept(is_labelled: np.ndarray, total: np.ndarray, settings: ScreenSettings) -> np.ndarray:
+    """Return `cell`: whether it has a label, and counts; report how many have not."""
+    has_counts = total > 0 if settings.counts else np.ones(len(total), bool)
+    if not (has_counts.all() or settings.drop_empty_cells):
+        raise InputError(
+            f"{(~has_counts).sum()} of {len(total)} cells have no counts: leave them out with "
+            "drop_empty_cells=True (--drop-empty-cells), or filter the data"
+        )
+    n_dropped = {"without counts": (~has_counts).sum(), "without a label": (~is_labelled).sum()}
+    dropped = " and ".join(f"{n:,} {what}" for what, n in n_dropped.items() if n)
+    is_kept = has_counts & is_labelled
+    if dropped:
+        note(f"{dropped} of {len(total):,} cells are left out, {is_kept.sum():,} are kept")
+    return is_kept
+
+
+def _library_size(table: Table, key: str, counted: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
+    """Return the total counts of the kept cells, at least those `counted` in the file."""
+    text, counted = _text(table, key, "library size")[is_kept], counted[is_kept]
+    is_missing = np.array([one is None for one in text], bool)
+    if is_missing.any():
+        raise InputError(
+            f"obs[{key!r}] lacks the library size of {int(is_missing.sum())} of {len(text)} cells: "
+            "fill it in, or leave those cells out"
+        )
+    size = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(np.float64)
+    is_valid = (size > 0) & (size <= 2.0**31)  # nan is not
+    if not is_valid.all():
+        raise InputError(
+            f"obs[{key!r}] is not a positive number of at most 2^31 for {int((~is_valid).sum())} "
+            f"cells, {text[~is_valid][0]!r} for one: expected total counts"
+        )
+    is_below = size < counted * (1 - 1e-6)
+    if is_below.any():
+        raise InputError(
+            f"obs[{key!r}] is below the cell's counts in the file for {int(is_below.sum())} cells, "
+            f"{size[is_below][0]:g} against {counted[is_below][0]:g} for one: expected total "
+            "counts, not size factors"
+        )
+    return size
