@@ -60,7 +60,7 @@ def test_counts_that_were_computed_are_rounded_with_a_note(kind: Callable) -> No
     adata = make_adata()
     counts = adata.X.copy()
     adata.X = kind(np.expm1(np.log1p(counts.astype(np.float64))))
-    with pytest.warns(match="adata.X is whole but for .*e-1[45]: rounded to whole numbers"):
+    with pytest.warns(match="up to .*e-1[45] from an integer: they are rounded"):
         screen = take(adata)
     np.testing.assert_array_equal(screen.counts.toarray(), counts)
 

@@ -122,7 +122,7 @@ def test_a_screen_in_a_file_is_the_same(kind: str, tmp_path: Path) -> None:
 
 def test_whole_numbers_but_for_rounding(tmp_path: Path) -> None:
     path = written(rounded(make_adata()), tmp_path / "screen.h5ad")
-    with pytest.warns(UserWarning, match="whole but for"):
+    with pytest.warns(UserWarning, match="from an integer: they are rounded"):
         screen = Screen.open(path, in_memory=False)
     assert screen.to_memory().counts.dtype.kind == "u"
     np.testing.assert_array_equal(screen.to_memory().counts.toarray(), make_adata().X)

@@ -66,7 +66,7 @@ def as_counts(rows: Any, where: str, *, counts: bool) -> tuple[sp.csr_matrix, fl
 def note_rounded(where: str, deviation: float) -> None:
     """Warn if counts were not integers."""
     if deviation:
-        note(f"{where} is whole but for {deviation:.1g}: rounded to whole numbers")
+        note(f"{where} holds values up to {deviation:.1g} from an integer: they are rounded")
 
 
 def looks_like_counts(matrix: Any) -> bool:
