@@ -18,10 +18,6 @@ ALL_CONDITIONS = "(all)"
 """In a column of conditions (or of sgRNAs): all of them together."""
 
 SCALE_SIZE = 1e4
-"""Counts that a cell's expression is scaled to, on scales "log" and "normalized"."""
-
-ALL_CONDITIONS = "(all)"
-"""Stands for all conditions (or sgRNAs) together in a column that names one."""
 
 
 class Dosage(NamedTuple):
