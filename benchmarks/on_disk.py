@@ -95,7 +95,7 @@ def reading(path: Path, n_batches: int = 320) -> pd.DataFrame:
 
     from samsvae.data.files.anndata_files import StoredMatrix
     from samsvae.data.source import PrefetchedSource, StoredCounts
-    from samsvae.train.order import BLOCK, WINDOW, BlockOrder
+    from samsvae.train.batches import BLOCK, WINDOW, BlockOrder
 
     torch.set_num_threads(1)
     ways = {}
@@ -176,7 +176,7 @@ def mixing(path: Path, seeds: range, n_steps: int) -> pd.DataFrame:
     """Return the validation ELBO after the same steps, by how cells are mixed."""
     import samsvae
     from samsvae.train import loop
-    from samsvae.train.order import BlockOrder, EpochOrder
+    from samsvae.train.batches import BlockOrder, EpochOrder
 
     screen = samsvae.Screen.open(path, split_key="split")
     n = len(screen.train)

@@ -25,7 +25,7 @@ from samsvae.model.mask import (
     PointBetaBernoulliMask,
 )
 from samsvae.model.mechanism import AdditiveShift
-from samsvae.ops import beta
+from samsvae.ops.bernoulli import BetaNoise, beta_logit
 
 
 @pytest.fixture(params=FILES, scope="module")
@@ -58,9 +58,9 @@ def test_densities_and_parameters_of_the_mask(recorded: Recorded) -> None:
         assert not a["log_posterior.mask_prob"].any()
     else:
         assert isinstance(mask, BetaBernoulliMask)
-        drawn = beta.Noise(*noise.unbind(-1)[1:])
+        drawn = BetaNoise(*noise.unbind(-1)[1:])
         q_prob = mask.posterior(recorded.everyone)
-        logit = beta.logit(q_prob.concentration1, q_prob.concentration0, drawn)
+        logit = beta_logit(q_prob.concentration1, q_prob.concentration0, drawn)
         recorded.agrees("posterior.mask.probs", logit.sigmoid())
         recorded.agrees("log_prior.mask_prob", mask.prior().log_prob(a["draw.mask_prob"]))
         recorded.agrees("log_posterior.mask_prob", q_prob.log_prob(a["draw.mask_prob"]))

@@ -12,7 +12,7 @@ import samsvae
 from helpers.doses import N_CELLS, ROWS, SCREEN, dense
 from helpers.screens import make_adata
 from samsvae.data.loader import Loader
-from samsvae.train.order import EpochOrder
+from samsvae.train.batches import EpochOrder
 from samsvae.types import Batch
 
 

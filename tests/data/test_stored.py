@@ -25,7 +25,7 @@ from samsvae import InputError, Screen
 from samsvae.data import source as stored
 from samsvae.data.alignment import align_screen
 from samsvae.data.source import PrefetchedSource, StoredCounts
-from samsvae.train.order import BlockOrder
+from samsvae.train.batches import BlockOrder
 
 
 def sparse(adata: AnnData) -> AnnData:

@@ -21,9 +21,9 @@ from samsvae import InputError, Screen, TrainingInterrupted
 from samsvae.data import source as stored
 from samsvae.estimators.base import Estimator
 from samsvae.reproduce.prepare import prepare
-from samsvae.settings.preparation import PreparationSettings
+from samsvae.settings.experiment import PreparationSettings
 from samsvae.train import batches, loop, validator
-from samsvae.train.order import BlockOrder
+from samsvae.train.batches import BlockOrder
 from samsvae.train.validator import ValidElbo
 
 TRAINING: dict[str, Any] = {"batch_size": 40, "validate_every": 10, "progress": False}

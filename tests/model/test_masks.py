@@ -27,7 +27,7 @@ from helpers.statistics import errors
 from helpers.tensors import seeded
 from samsvae.model.mask import BernoulliMask, BetaBernoulliMask, Mask, MaskPrior
 from samsvae.model.mask import PointBetaBernoulliMask as PointMask
-from samsvae.ops import beta
+from samsvae.ops.bernoulli import BetaNoise, beta_logit
 
 every_mask = pytest.mark.parametrize("kind", EVERY_MASK)
 
@@ -83,7 +83,7 @@ def test_the_beta_bernoulli_mask_weighs_its_probabilities() -> None:
     mask = make_mask(BetaBernoulliMask)
     noise = mask.noise(EVERY, 6, seeded(0))
     a, b = (np.exp(array(parameter)) for parameter in mask.parameters())
-    logit = beta.logit(*map(torch.exp, mask.parameters()), beta.Noise(*noise.unbind(-1)[1:]))
+    logit = beta_logit(*map(torch.exp, mask.parameters()), BetaNoise(*noise.unbind(-1)[1:]))
     p = array(logit.sigmoid())
     by_hand = beta_law.logpdf(p, PRIOR.a, PRIOR.b) - beta_law.logpdf(p, a, b)
     value, log_ratio = mask.draw(EVERY, noise)

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from helpers.statistics import FAILURE_RATE, errors
-from samsvae.ops import beta
+from samsvae.ops.bernoulli import BetaNoise, beta_log_prob, beta_logit, beta_noise
 
 SHAPES = [(0.05, 0.05), (0.05, 3.0), (0.7, 0.4), (1.0, 1.0), (1.0, 50.0), (8.0, 2.0), (90.0, 60.0)]
 SMALLEST = (float(np.exp(-6.0)), float(np.exp(-6.0)))
 N_DRAWS = 20_000
 
 
-def noise(a: Tensor, b: Tensor) -> beta.Noise:
-    return beta.noise(a.detach(), b.detach(), torch.Generator().manual_seed(0))
+def noise(a: Tensor, b: Tensor) -> BetaNoise:
+    return beta_noise(a.detach(), b.detach(), torch.Generator().manual_seed(0))
 
 
 def draws(a: float, b: float, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return the logits of draws."""
     every = torch.ones(N_DRAWS, dtype=dtype)
-    return beta.logit(a * every, b * every, noise(a * every, b * every))
+    return beta_logit(a * every, b * every, noise(a * every, b * every))
 
 
 def leaf(*values: float) -> Tensor:
@@ -35,14 +35,14 @@ def leaf(*values: float) -> Tensor:
 def test_the_density_equals_scipys(a: float, b: float) -> None:
     p = np.array([1e-12, 1e-3, 0.2, 0.5, 0.97, 1 - 1e-9])
     log_p, log_not_p = torch.from_numpy(np.log(p)), torch.from_numpy(np.log1p(-p))
-    ours = beta.log_prob(log_p, log_not_p, leaf(a), leaf(b)).detach()
+    ours = beta_log_prob(log_p, log_not_p, leaf(a), leaf(b)).detach()
     np.testing.assert_allclose(ours, scipy.stats.beta.logpdf(p, a, b), rtol=1e-9, atol=1e-9)
 
 
 def test_the_density_keeps_its_digits_beside_zero_and_one() -> None:
     log_p = torch.tensor([-80.0, -1e-30])
     log_not_p = log_p.flip(0)
-    ours = beta.log_prob(log_p, log_not_p, torch.tensor(2.0), torch.tensor(3.0))
+    ours = beta_log_prob(log_p, log_not_p, torch.tensor(2.0), torch.tensor(3.0))
     torch.testing.assert_close(ours, torch.tensor([-80.0, -160.0]) + float(np.log(12)))
 
 
@@ -88,11 +88,11 @@ def test_the_gradient_of_a_gamma_draw_keeps_its_quantile(a: float, quantile: flo
     slope = float(np.dot(at, [1, -8, 8, -1]) / (12 * step))
     gamma = leaf(scipy.special.gammaincinv(a + 1, quantile)).detach()
     one, other = leaf(a), leaf(2.0)
-    drawn = beta.Noise(gamma, torch.ones_like(gamma), torch.full_like(gamma, 0.7), 0 * gamma)
-    (to_a,) = torch.autograd.grad(beta.logit(one, other, drawn), one)
+    drawn = BetaNoise(gamma, torch.ones_like(gamma), torch.full_like(gamma, 0.7), 0 * gamma)
+    (to_a,) = torch.autograd.grad(beta_logit(one, other, drawn), one)
     assert to_a.item() == pytest.approx(slope, rel=1e-3)
-    swapped = beta.Noise(drawn.gamma_b, drawn.gamma_a, drawn.exponential_b, drawn.exponential_a)
-    (to_b,) = torch.autograd.grad(beta.logit(other, one, swapped), one)
+    swapped = BetaNoise(drawn.gamma_b, drawn.gamma_a, drawn.exponential_b, drawn.exponential_a)
+    (to_b,) = torch.autograd.grad(beta_logit(other, one, swapped), one)
     assert to_b.item() == -to_a.item()
 
 
@@ -101,11 +101,11 @@ def test_the_gradient_of_shared_parameters_is_the_sum_over_particles() -> None:
     every = torch.ones(5, 2, 2, dtype=torch.float64)
     drawn = noise(a * every, b * every)
     weight = torch.rand(5, 2, 2, dtype=torch.float64)
-    shared = torch.autograd.grad((beta.logit(a, b, drawn) * weight).sum(), (a, b))
+    shared = torch.autograd.grad((beta_logit(a, b, drawn) * weight).sum(), (a, b))
     for i, j in np.ndindex(2, 2):
         alone = [x[i, j].detach().expand(5).clone().requires_grad_() for x in (a, b)]
-        own = beta.Noise(*(values[:, i, j] for values in drawn))
-        each = torch.autograd.grad(beta.logit(alone[0], alone[1], own), alone, weight[:, i, j])
+        own = BetaNoise(*(values[:, i, j] for values in drawn))
+        each = torch.autograd.grad(beta_logit(alone[0], alone[1], own), alone, weight[:, i, j])
         for together, apart in zip(shared, each, strict=True):
             torch.testing.assert_close(together[i, j], apart.sum())
 
@@ -114,7 +114,7 @@ def test_the_gradient_of_shared_parameters_is_the_sum_over_particles() -> None:
 def test_the_pathwise_gradient_agrees_with_that_of_the_expectation(a: float, b: float) -> None:
     every = torch.ones(N_DRAWS, dtype=torch.float64)
     both = (a * every).requires_grad_(), (b * every).requires_grad_()
-    logit, total = beta.logit(*both, noise(*both)), a + b
+    logit, total = beta_logit(*both, noise(*both)), a + b
     trigamma = scipy.special.polygamma(1, [a, total])
     # E p = a / (a + b), and E log p = digamma(a) - digamma(a + b).
     expected = [(b / total**2, -a / total**2), (trigamma[0] - trigamma[1], -trigamma[1])]

@@ -16,7 +16,7 @@ from samsvae.reproduce.figures import one_each, read_groups
 from samsvae.reproduce.prepare import PAPER, _dispersions, prepare
 from samsvae.reproduce.standin import SHAPES, Shape, StandIn, stand_in
 from samsvae.runs.jobs import fewer_cells, read_material, write_material
-from samsvae.settings.preparation import PreparationSettings
+from samsvae.settings.experiment import PreparationSettings
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from samsvae.benchmark.metrics.masks import matched_truth
 from samsvae.data.loader import Loader
 from samsvae.data.simulate import simulated_screen
 from samsvae.model.mechanism import AdditiveShift
-from samsvae.train import inclusion
-from samsvae.train.inclusion import shift_scores, update_inclusion
+from samsvae.train import alignment
+from samsvae.train.alignment import shift_scores, update_inclusion
 from samsvae.types import Shifts
 
 QUICK: dict[str, Any] = {"max_steps": 20, "batch_size": 64, "progress": False}
@@ -30,7 +30,7 @@ def mechanism_of(model: samsvae.SAMSVAE) -> AdditiveShift:
 
 def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cell by cell from the definition, combinations and doses included."""
-    monkeypatch.setattr(inclusion, "_CELLS", len(screen.train))  # one batch: the same noise
+    monkeypatch.setattr(alignment, "_CELLS_AT_ONCE", len(screen.train))  # one batch: the same noise
     model = shaken(samsvae.SAMSVAE, screen)
     mechanism, train = mechanism_of(model), Loader(screen.train)
     z, n_cells = shift_scores(model.module, train)

@@ -22,7 +22,7 @@ from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native
 from samsvae.storage import tensors as files
 from samsvae.train import phases, validator
-from samsvae.train.order import EpochOrder
+from samsvae.train.batches import EpochOrder
 from samsvae.train.phases import parameter_groups
 from samsvae.train.step import PlainStep, draw_noise
 from samsvae.train.validator import ValidElbo, valid_elbo

@@ -1,7 +1,7 @@
 """Counts of cells, in memory or in a file, as rows of a minibatch.
 
 Everything else that a batch holds (dosage, library sizes, batches) takes a few bytes per cell and
-is kept by `samsvae.data.screen.Screen`. `samsvae.train.order` decides which cells are read.
+is kept by `samsvae.data.screen.Screen`. `samsvae.train.batches` decides which cells are read.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from rich.progress import track
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, note
 from samsvae.estimators.trained import TrainedModel
-from samsvae.inference.latent import Batches, latent_means
-from samsvae.inference.mechanisms import loadings, movements, program_of
+from samsvae.inference.latent import Batches, latent_means, loadings, movements, program_of
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.settings.arguments import Count, checked
 from samsvae.settings.fields import takes

@@ -16,8 +16,8 @@ from torch.distributions import Bernoulli, Beta, kl_divergence
 from torch.nn import functional as F
 
 from samsvae.errors import check_range
-from samsvae.ops import beta, straight_through
-from samsvae.ops.noise import uniform
+from samsvae.ops.bernoulli import BetaNoise, beta_log_prob, beta_logit, beta_noise, straight_through
+from samsvae.ops.gaussian import uniform
 from samsvae.ops.spike_slab import logit, most_likely_share
 from samsvae.types import Draw
 
@@ -144,7 +144,7 @@ class BernoulliMask(Mask):
         logits, prior = self.logits.index_select(0, columns), self.prior().logits
         if prior.ndim == 2:
             prior = prior.index_select(0, columns)
-        value = straight_through.bernoulli(logits, noise)
+        value = straight_through(logits, noise)
         weight = logits.sigmoid() if closed_form else value
         ratio = weight * (prior - logits) + F.softplus(logits) - F.softplus(prior)
         return Draw(value, ratio.expand_as(value).sum(-1))
@@ -204,19 +204,19 @@ class BetaBernoulliMask(_BetaMask):
         uniform = self._uniform(columns, n_particles, generator)
         posterior = self.posterior(columns)
         a, b = (x.detach().expand_as(uniform).contiguous() for x in _parameters(posterior))
-        return torch.stack([uniform, *beta.noise(a, b, generator)], -1)
+        return torch.stack([uniform, *beta_noise(a, b, generator)], -1)
 
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         posterior = self.posterior(columns)
         uniform, *drawn = noise.unbind(-1)
-        logit = beta.logit(*_parameters(posterior), beta.Noise(*drawn))
-        value = straight_through.bernoulli(logit, uniform)
+        logit = beta_logit(*_parameters(posterior), BetaNoise(*drawn))
+        value = straight_through(logit, uniform)
         if closed_form:
             ratio = -kl_divergence(posterior, self.prior()).expand_as(value)
         else:
             prior, fitted = (_parameters(q) for q in (self.prior(), posterior))
             log_p, log_not_p = F.logsigmoid(logit), F.logsigmoid(-logit)
-            ratio = beta.log_prob(log_p, log_not_p, *prior) - beta.log_prob(
+            ratio = beta_log_prob(log_p, log_not_p, *prior) - beta_log_prob(
                 log_p, log_not_p, *fitted
             )
         return Draw(value, ratio.sum(-1))
@@ -255,11 +255,11 @@ class PointBetaBernoulliMask(_BetaMask):
         """Return log Beta(p; a, b), `column latent`."""
         logits = self.logits[columns]
         prior = self.logits.new_tensor([self.a, self.b])
-        return beta.log_prob(F.logsigmoid(logits), F.logsigmoid(-logits), *prior)
+        return beta_log_prob(F.logsigmoid(logits), F.logsigmoid(-logits), *prior)
 
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         """Draw m; the log ratio is the density at the point, with or without `closed_form`."""
-        value = straight_through.bernoulli(self.logits[columns], noise)
+        value = straight_through(self.logits[columns], noise)
         return Draw(value, self.log_prior(columns).sum(-1).expand(len(value), -1))
 
     def logit(self) -> Tensor:

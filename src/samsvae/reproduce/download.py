@@ -16,8 +16,8 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.reproduce.prepare import prepare
 from samsvae.settings.arguments import checked
+from samsvae.settings.experiment import PreparationSettings
 from samsvae.settings.fields import takes
-from samsvae.settings.preparation import PreparationSettings
 from samsvae.storage.files import write_text
 
 _CHUNK = 1 << 20
@@ -199,7 +199,7 @@ def replogle(path: str | os.PathLike[str] | None = None, **settings: Any) -> Scr
         The file of raw counts; by default it is downloaded (66 GB), once.
     **settings
         Thresholds: min_cells, min_de_share, rate, min_perturbation_share; see
-        `samsvae.settings.preparation.PreparationSettings`.
+        `samsvae.settings.experiment.PreparationSettings`.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def norman(path: str | os.PathLike[str] | None = None, **settings: Any) -> Scree
     path
         The file of raw counts; by default it is downloaded (0.7 GB), once.
     **settings
-        n_genes (5,000), n_bins; see `samsvae.settings.preparation.PreparationSettings`.
+        n_genes (5,000), n_bins; see `samsvae.settings.experiment.PreparationSettings`.
 
     Raises
     ------

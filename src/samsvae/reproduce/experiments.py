@@ -23,8 +23,7 @@ from samsvae.reproduce.prepare import prepare
 from samsvae.runs.directory import Laboratory, Made, Work, write_choices
 from samsvae.runs.jobs import Score, fewer_cells
 from samsvae.runs.runner import Engine
-from samsvae.settings.experiment import LEAST, Experiment, read_experiment
-from samsvae.settings.preparation import PreparationSettings
+from samsvae.settings.experiment import LEAST, Experiment, PreparationSettings, read_experiment
 from samsvae.storage.files import write_text
 from samsvae.storage.tables import write_csv
 

@@ -14,7 +14,7 @@ from samsvae.data.expression import expression, group_moments, within_batches
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
-from samsvae.settings.preparation import PreparationSettings
+from samsvae.settings.experiment import PreparationSettings
 
 PAPER = {
     "replogle": {"cells": 118_461, "genes": 1_187, "perturbations": 722, "combinations": 0},

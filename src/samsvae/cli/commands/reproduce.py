@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from samsvae.cli.console import NOTHING, given, say
+from samsvae.settings.experiment import PreparationSettings
 from samsvae.settings.fields import Settings
-from samsvae.settings.preparation import PreparationSettings
 
 PreparationOptions = given(Settings(PreparationSettings))
 

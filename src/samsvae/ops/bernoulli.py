@@ -1,4 +1,4 @@
-"""The Beta distribution: density by the logarithms of p and 1 - p, and draws with a gradient."""
+"""Bernoulli draws with a gradient, and the Beta distribution of their probability."""
 
 from __future__ import annotations
 
@@ -9,7 +9,41 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-def log_prob(log_p: Tensor, log_not_p: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def straight_through(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Draw m in {0, 1} with probability sigmoid(logits), gradient of the relaxed draw.
+
+    relaxed = sigmoid(logits + log u - log(1 - u)), m = [relaxed > 1/2], dm := d relaxed: the
+    Gumbel-softmax straight-through estimator at temperature 1.
+
+    Parameters
+    ----------
+    logits
+        Any shape that broadcasts with `uniform`.
+    uniform
+        u, strictly between 0 and 1.
+
+    References
+    ----------
+    Jang, Gu, Poole: Categorical reparameterization with Gumbel-softmax, 2017, arXiv:1611.01144.
+    """
+    relaxed = (logits + uniform.logit()).sigmoid()
+    drawn: Tensor = _Rounded.apply(relaxed)
+    return drawn
+
+
+class _Rounded(Function):
+    """0 or 1, whichever is nearer; the gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, relaxed: Tensor) -> Tensor:
+        return (relaxed > 0.5).to(relaxed.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def beta_log_prob(log_p: Tensor, log_not_p: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Return the log density of p, by element.
 
     (a - 1) log p + (b - 1) log(1 - p) - log B(a, b), in nats.
@@ -25,7 +59,7 @@ def log_prob(log_p: Tensor, log_not_p: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (a - 1) * log_p + (b - 1) * log_not_p - log_beta
 
 
-class Noise(NamedTuple):
+class BetaNoise(NamedTuple):
     """The randomness of a Beta(a, b) draw, of the shape of the draw."""
 
     gamma_a: Tensor
@@ -37,21 +71,21 @@ class Noise(NamedTuple):
     """Exponential(1)."""
 
 
-def noise(a: Tensor, b: Tensor, generator: torch.Generator) -> Noise:
-    """Draw the noise of Beta(a, b), which depends on a and b; `logit` adds the gradient."""
+def beta_noise(a: Tensor, b: Tensor, generator: torch.Generator) -> BetaNoise:
+    """Draw the noise of Beta(a, b), which depends on a and b; `beta_logit` adds the gradient."""
     with torch.no_grad():
         gamma_a, gamma_b = (torch._standard_gamma(x + 1, generator=generator) for x in (a, b))
         exponential_a, exponential_b = (
             torch.empty_like(x).exponential_(generator=generator) for x in (a, b)
         )
-        return Noise(gamma_a, gamma_b, exponential_a, exponential_b)
+        return BetaNoise(gamma_a, gamma_b, exponential_a, exponential_b)
 
 
-def logit(a: Tensor, b: Tensor, drawn: Noise) -> Tensor:
+def beta_logit(a: Tensor, b: Tensor, drawn: BetaNoise) -> Tensor:
     """Return log p - log(1 - p) of p ~ Beta(a, b), with its gradient in a and b.
 
-    p = X / (X + Y) with X ~ Gamma(a, 1), Y ~ Gamma(b, 1), so its logit is log X - log Y: where p is
-    too near 0 or 1 for a floating point number, its logit is not.
+    p = X / (X + Y) with X ~ Gamma(a, 1), Y ~ Gamma(b, 1), so its logit is log X - log Y, which
+    is finite where p is too near 0 or 1 for a floating point number.
     """
     log_x = _LogGamma.apply(a.expand_as(drawn.gamma_a), drawn.gamma_a, drawn.exponential_a)
     log_y = _LogGamma.apply(b.expand_as(drawn.gamma_b), drawn.gamma_b, drawn.exponential_b)
