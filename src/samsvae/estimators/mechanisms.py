@@ -43,11 +43,6 @@ class LatentSpace:
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> model.mask_probabilities().shape
         (3, 4)
         """
@@ -94,11 +89,6 @@ class LatentSpace:
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> list(model.inclusion().columns)[:5]
         ['perturbation', 'dimension', 'probability', 'prior', 'log_bayes_factor']
         """
@@ -167,11 +157,6 @@ class LatentSpace:
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> {name: values.shape[1] for name, values in model.latent(screen.test).items()}
         {'basal': 4, 'state': 4}
         """
@@ -248,11 +233,6 @@ class Mechanisms(LatentSpace):
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> list(model.mechanisms().columns)[:3]
         ['n_perturbations', 'perturbations', 'shifts']
         """
@@ -307,11 +287,6 @@ class Mechanisms(LatentSpace):
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> list(model.programs(n_particles=10, progress=False).columns)
         ['dimension', 'gene', 'loading', 'lower', 'upper', 'mc_se', 'sd']
         """

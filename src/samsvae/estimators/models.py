@@ -234,10 +234,6 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
 
     Examples
     --------
-    >>> import samsvae
-    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     model.save(folder)

@@ -63,11 +63,6 @@ class Predictions:
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> table = model.iwelbo(screen.test, n_particles=10, progress=False)
         >>> list(table.columns), len(table) == len(screen.test)
         (['iwelbo', 'mc_se'], True)
@@ -118,11 +113,6 @@ class Predictions:
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> effects = model.effects(["G01", "G01+G02"], n_particles=20, progress=False)
         >>> effects.shape, list(effects.layers)
         ((2, 20), ['mc_se', 'lower', 'upper', 'lower_50', 'upper_50'])
@@ -227,11 +217,6 @@ class Predictions:
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> curve = model.dose_response("G01", [0, 0.5, 1], n_particles=20, progress=False)
         >>> list(curve.obs["dose"])
         [0.0, 0.5, 1.0]
@@ -275,11 +260,6 @@ class Predictions:
 
         Examples
         --------
-        >>> import samsvae
-        >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-        >>> screen = samsvae.datasets.simulated_screen(**sizes)
-        >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-        >>> model = model.train(max_steps=5, progress=False)
         >>> cells = model.simulate(["G01", "control"], n_cells=5)
         >>> cells.shape, list(cells.obs["condition"].unique())
         ((10, 20), ['G01', 'control'])

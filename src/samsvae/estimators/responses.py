@@ -71,7 +71,6 @@ class Responses:
 
         Examples
         --------
-        >>> import samsvae
         >>> sizes = {"n_perturbations": 3, "n_combinations": 0, "n_genes": 20}
         >>> screen = samsvae.datasets.simulated_screen(response_prob=0.5, **sizes)
         >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8, learn_responders=True)

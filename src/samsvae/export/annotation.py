@@ -60,11 +60,6 @@ def annotate(
 
     Examples
     --------
-    >>> import samsvae
-    >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-    >>> screen = samsvae.datasets.simulated_screen(**sizes)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> adata = annotate(model, screen.train.to_anndata())
     >>> adata.obsm["X_samsvae"].shape == (adata.n_obs, 4)
     True
@@ -129,11 +124,6 @@ def perturbation_space(
 
     Examples
     --------
-    >>> import samsvae
-    >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-    >>> screen = samsvae.datasets.simulated_screen(**sizes)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> space = perturbation_space(model, ["G01", "G02+G01"], n_particles=20, progress=False)
     >>> list(space.obs_names), space.obsm["X_samsvae"].shape
     (['control', 'G01', 'G01+G02'], (3, 4))

@@ -87,8 +87,6 @@ def cell_eval(
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> import samsvae
-    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     cell_eval(samsvae.baselines.Additive(screen), screen, folder)
     ...     sorted(path.name for path in Path(folder).iterdir())

@@ -77,11 +77,6 @@ def cellxgene(
     Examples
     --------
     >>> import tempfile
-    >>> import samsvae
-    >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-    >>> screen = samsvae.datasets.simulated_screen(**sizes)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     cellxgene(model, screen.test, f"{folder}/cells.h5ad")
     """
