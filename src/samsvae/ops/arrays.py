@@ -1,11 +1,4 @@
-"""Sums of differences and of their squares.
-
-Distances between rows of two arrays.
-
-Standardised data, as the encoder sees them.
-
-Rows of a sparse matrix as a dense tensor.
-"""
+"""Small loops over arrays, each with a plain form and one in C."""
 
 from __future__ import annotations
 
@@ -18,19 +11,17 @@ from torch import Tensor
 from samsvae.ops import native
 
 _COST_OF_DIFFERENCE = 4
-"""An element costs so many times less than one of a density."""
+"""How many times cheaper an element is than one of a density: for the number of threads."""
+_COST_OF_STANDARDISED = 4
+_COST_OF_DISTANCE = 32
+_PAIRED_ROWS = 4
+"""Rows that the C code of distances takes at once."""
 
 
 def difference_sums(values: Tensor, origin: Tensor, *, fast: bool = True) -> tuple[Tensor, Tensor]:
     """Return the sums of values - origin and of its squares over rows, `column`, float64.
 
-    Parameters
-    ----------
-    values, origin
-        `... column`, of one shape.
-    fast
-        Use the C code where it serves and no gradient is wanted: one pass instead of four; else
-        what stands here, which is its definition.
+    `fast` uses the C code where it can and no gradient is needed: one pass instead of four.
     """
     wanted = torch.is_grad_enabled() and (values.requires_grad or origin.requires_grad)
     if fast and not wanted and native.serves(values, origin):
@@ -45,27 +36,13 @@ def difference_sums(values: Tensor, origin: Tensor, *, fast: bool = True) -> tup
     return difference.sum(0, dtype=torch.float64), difference.square().sum(0, dtype=torch.float64)
 
 
-_TOGETHER = 4
-"""The C code takes so many rows at once."""
-_COST_OF_DISTANCE = 32
-"""A term costs so many times less than an element of a density."""
-
-
 def manhattan(a: np.ndarray, b: np.ndarray, *, fast: bool = True) -> np.ndarray:
-    """Return sum_g |a_pg - b_qg|, `row row`, float64.
-
-    Parameters
-    ----------
-    a, b
-        `row column`.
-    fast
-        Use the C code where there is any; else torch's, which is the definition.
-    """
+    """Return sum_g |a_pg - b_qg|, `row row`, float64. `fast` uses the C code, if there is any."""
     left, right = (np.ascontiguousarray(x, np.float64) for x in (a, b))
     if not fast or native.library() is None:
         plain = torch.cdist(torch.from_numpy(left), torch.from_numpy(right), p=1)
         return np.asarray(plain)
-    missing = -len(left) % _TOGETHER
+    missing = -len(left) % _PAIRED_ROWS
     left = np.pad(left, ((0, missing), (0, 0)))
     distance = np.zeros((len(left), len(right)))
     n_threads = native.threads(left.size * len(right) // _COST_OF_DISTANCE)
@@ -74,23 +51,12 @@ def manhattan(a: np.ndarray, b: np.ndarray, *, fast: bool = True) -> np.ndarray:
     return distance[: len(a)]
 
 
-_COST_OF_STANDARDISED = 4
-"""An element costs so many times less than one of a density."""
-
-
 def standardised(
     values: Tensor, center: Tensor, scale: Tensor, *, log1p: bool, fast: bool = True
 ) -> Tensor:
-    """Return (log1p(values) - center) / scale, `cell gene`.
+    """Return (log1p(values) - center) / scale, `cell gene`; real values without `log1p`.
 
-    Parameters
-    ----------
-    values
-        `cell gene`: counts; with `log1p` False real values, which are taken as they are.
-    center, scale
-        `gene`.
-    fast
-        Use the C code where it serves: one pass instead of three. It has no gradient.
+    `fast` uses the C code where it can: one pass instead of three, without a gradient.
     """
     if fast and native.serves(values, center, scale) and not values.requires_grad:
         values, out = (

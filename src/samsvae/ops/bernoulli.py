@@ -10,17 +10,11 @@ from torch.autograd import Function
 
 
 def straight_through(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Draw m in {0, 1} with probability sigmoid(logits), gradient of the relaxed draw.
+    """Draw m in {0, 1} with probability sigmoid(logits), with the gradient of a relaxed draw.
 
     relaxed = sigmoid(logits + log u - log(1 - u)), m = [relaxed > 1/2], dm := d relaxed: the
-    Gumbel-softmax straight-through estimator at temperature 1.
-
-    Parameters
-    ----------
-    logits
-        Any shape that broadcasts with `uniform`.
-    uniform
-        u, strictly between 0 and 1.
+    Gumbel-softmax straight-through estimator at temperature 1; u is uniform strictly between 0 and
+    1.
 
     References
     ----------
@@ -44,16 +38,10 @@ class _Rounded(Function):
 
 
 def beta_log_prob(log_p: Tensor, log_not_p: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return the log density of p, by element.
+    """Return (a - 1) log p + (b - 1) log(1 - p) - log B(a, b) by element, nats.
 
-    (a - 1) log p + (b - 1) log(1 - p) - log B(a, b), in nats.
-
-    Parameters
-    ----------
-    log_p, log_not_p
-        log p and log(1 - p): apart, so that neither loses digits where p is near 0 or 1.
-    a, b
-        Positive, of a shape that broadcasts with them.
+    log p and log(1 - p) are separate arguments, so that neither loses digits where p is near 0 or
+    1.
     """
     log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
     return (a - 1) * log_p + (b - 1) * log_not_p - log_beta

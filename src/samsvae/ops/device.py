@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def started_together() -> bool:
-    """Whether several processes were started to work together."""
+    """Whether several processes were started to work together (by torchrun)."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
 
 
 def rank() -> int:
-    """Return which of them this one is; 0, too, where it is alone."""
+    """Return the rank of this process; 0 where it is alone."""
     return int(os.environ.get("RANK", "0")) if started_together() else 0
 
 
 def local_rank() -> int:
-    """Return which of those on this machine it is."""
+    """Return its rank among the processes of this machine."""
     return int(os.environ.get("LOCAL_RANK", "0")) if started_together() else 0
 
 

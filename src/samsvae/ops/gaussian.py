@@ -19,19 +19,10 @@ _COST_OF_NOISE = 4
 def normal(
     shape: Sequence[int], like: Tensor, generator: torch.Generator, *, fast: bool = True
 ) -> Tensor:
-    """Draw standard normal noise of a type and on a device like another tensor's.
+    """Draw standard normal noise of some shape, of the type and on the device of another tensor.
 
-    Parameters
-    ----------
-    shape
-        Of the noise.
-    like
-        A tensor of the wanted type and device.
-    generator
-        On that device.
-    fast
-        Draw by C code where it serves, in several threads, from a seed that the generator draws;
-        else by torch. The numbers differ, their distribution does not.
+    `fast` draws by C code where it can, in several threads, from a seed that the generator draws;
+    else torch draws. The numbers differ, their distribution does not.
     """
     if fast and _served(like):
         n = torch.Size(shape).numel()
@@ -76,27 +67,11 @@ def draw(
     closed_form: bool,
     fast: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Return loc + scale * noise, and its log p - log q for the prior N(m, s^2).
+    """Return loc + scale * noise, `particle ... latent`, and its log ratio, `particle ...`, nats.
 
-    Written in the noise, log p - log q = (noise^2 - ((value - m) / s)^2) / 2 + log(scale / s).
-
-    Parameters
-    ----------
-    loc, scale
-        `[particle] ... latent`.
-    noise
-        Standard normal, `particle ... latent`.
-    prior_loc, prior_scale
-        m and s, `[latent]`.
-    closed_form
-        Weigh by -KL(q || p) instead of the draw's own log ratio.
-    fast
-        Use the C code where it serves, for a prior N(0, s^2 I) that is not learned; else what
-        stands here, which is its definition.
-
-    Returns
-    -------
-    The draw, `particle ... latent`, and its weight, `particle ...`, nats.
+    For the prior N(m, s^2), in terms of the noise: log p - log q = (noise^2 - ((value - m) / s)^2)
+    / 2 + log(scale / s); with `closed_form` it is -KL(q || p) instead. `fast` uses the C code where
+    it can, for a prior N(0, s^2 I) that is not learned; the code below is its definition.
     """
     alike = loc.shape == scale.shape == noise.shape and noise.numel() > 0
     if fast and alike and native.serves(loc, scale, noise) and _simple(prior_loc, prior_scale):
@@ -147,7 +122,7 @@ class _Draw(Function):
 
 
 def _rows(values: Tensor) -> Tensor:
-    """Return `row latent`, each row in one piece; without a copy where they are so already."""
+    """Return `row latent`, each row contiguous; without a copy where possible."""
     rows = values.reshape(-1, values.shape[-1])
     return rows if rows.stride(1) == 1 else rows.contiguous()
 

@@ -25,14 +25,8 @@ def log_rising_factorial(counts: Tensor, log_theta: Tensor) -> Tensor:
     """Return log Gamma(x + theta) - log Gamma(theta), exact in float32 for any theta.
 
     The difference of two log-gamma functions loses all digits once theta is large (a gene with
-    Poisson noise): there the difference of Stirling's series is taken instead.
-
-    Parameters
-    ----------
-    counts
-        x, `cell gene`, non-negative.
-    log_theta
-        log theta, `gene`.
+    Poisson noise): there the difference of Stirling's series is used instead. x is `cell gene`,
+    theta `gene`.
     """
     theta = log_theta.exp()
     # Each branch sees only values it can bear, or the gradient of torch.where would be nan.
@@ -56,27 +50,15 @@ def _stirling_rest(a: Tensor) -> Tensor:
 
 
 def log_prob(counts: Tensor, mean: Tensor, log_theta: Tensor) -> Tensor:
-    """Return the log density of counts, summed over genes.
+    """Return the log density of counts, summed over genes, `particle cell`, nats.
 
     log p(x) = log Gamma(x + theta) - log Gamma(theta) - log Gamma(x + 1)
                - theta log(1 + mu/theta) + x log(mu / (mu + theta)),
 
-    with variance mu + mu^2 / theta. With r = log(mu / theta) the second line is
-    x r - (x + theta) softplus(r), which holds its digits for any theta. The gamma functions do
-    not depend on the mean and are evaluated once per cell, whatever the number of particles.
-
-    Parameters
-    ----------
-    counts
-        x, `cell gene`.
-    mean
-        mu, `particle cell gene` (or `cell gene`), positive.
-    log_theta
-        Log of the inverse dispersion, `gene`.
-
-    Returns
-    -------
-    `particle cell`, nats.
+    with variance mu + mu^2 / theta; x is `cell gene`, mu `[particle] cell gene`, theta `gene`. With
+    r = log(mu / theta) the second line is x r - (x + theta) softplus(r), which holds its digits for
+    any theta. The gamma functions do not depend on the mean: they are evaluated once per cell,
+    whatever the number of particles.
     """
     constant = (log_rising_factorial(counts, log_theta) - torch.lgamma(counts + 1)).sum(-1)
     ratio = mean.log() - log_theta
@@ -94,28 +76,11 @@ def log_prob_of_hidden(
     *,
     fast: bool = True,
 ) -> Tensor:
-    """Return the log density of counts with mean l softmax(W h + b) + 1e-4, over all genes.
+    """Return the log density of counts with mean l softmax(W h + b) + 1e-4, `particle cell`, nats.
 
-    Parameters
-    ----------
-    counts
-        x, `cell gene`.
-    hidden
-        h, `particle cell hidden`.
-    weight
-        W, `category hidden`: the genes, and after them what is never observed.
-    bias
-        b, `category`.
-    library_size
-        l, `cell`.
-    log_theta
-        Log of the inverse dispersion, `gene`.
-    fast
-        Use the C code where it serves; else what stands here, which is its definition.
-
-    Returns
-    -------
-    `particle cell`, nats.
+    The categories of the softmax are the genes, followed by the unobserved rest of the library, if
+    any. `hidden` is `particle cell hidden`, `weight` `category hidden`. `fast` uses the C code
+    where it can; the code below is its definition.
     """
     leaves = hidden, weight, bias, log_theta
     fast = fast and hidden.dtype in (torch.float32, torch.bfloat16) and hidden.numel() > 0
@@ -139,16 +104,7 @@ def mean_of_hidden(
 ) -> Tensor:
     """Return size softmax(W h + b) + least, `... category`.
 
-    Parameters
-    ----------
-    hidden, weight, bias
-        h, `... hidden`; W, `category hidden`; b, `category`.
-    size
-        `...`, or one number.
-    least
-        Added to each.
-    fast
-        Use the C code where it serves and no gradient is wanted; else what stands here.
+    `fast` uses the C code where it can and no gradient is needed.
     """
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (hidden, weight, bias))
     if fast and not wanted and native.serves(hidden, weight, bias, size) and hidden.numel() > 0:
@@ -177,10 +133,10 @@ def poisson_coupled(
 ) -> Tensor:
     """Draw Poisson(new_rate) given that `counts` was drawn from Poisson(rate).
 
-    Where the rate falls the counts are thinned, where it rises the difference is added: the draw
-    is exactly Poisson(new_rate), and equals `counts` where the rates are equal. Two arms of an
-    effect drawn this way share their noise. `fast`: with the C code where it serves, one count
-    after the other, for rates up to a million.
+    Where the rate falls, counts are thinned; where it rises, the difference is added. The draw is
+    exactly Poisson(new_rate), and equals `counts` where the rates are equal: two arms of an effect
+    that are drawn this way share their noise. `fast` uses the C code where it can, for rates up to
+    2^20.
     """
     counts, rate, new_rate = (
         x.contiguous() for x in torch.broadcast_tensors(counts, rate, new_rate)
@@ -208,11 +164,11 @@ _ELEMENTS = 6_000_000
 
 
 class LogProb(Function):
-    """log p(counts), `particle cell`; see `negative_binomial.log_prob_of_hidden`.
+    """log p(counts), `particle cell`; see `log_prob_of_hidden`.
 
-    The gradient is taken on the way forward, when every logit is at hand, for what a training step
-    descends: minus the mean over all rows. For other weights of the rows (an importance weighted
-    objective) it is taken again on the way back.
+    The forward pass also takes the gradient of what a training step descends, minus the mean over
+    all rows, as every logit is at hand then. For other weights of the rows (an importance weighted
+    objective) the backward pass takes it again.
     """
 
     @staticmethod
@@ -252,7 +208,7 @@ class LogProb(Function):
 
 
 class _Given(NamedTuple):
-    """What the density is taken of, as in `LogProb`."""
+    """The arguments of the density, as in `LogProb`."""
 
     hidden: Tensor
     weight: Tensor
@@ -265,9 +221,9 @@ class _Given(NamedTuple):
 def _evaluated(
     given: _Given, weights: Tensor | None, products: torch.dtype
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the density of each row, and the gradients of its sum with these weights.
+    """Return the density of each row, and the gradients of its weighted sum over rows.
 
-    The gradients are those to hidden (`row hidden`), weight, bias and log_theta; none without
+    The gradients are those of hidden (`row hidden`), weight, bias and log_theta; none without
     weights. Products are taken in the type `products`, everything else in float32.
     """
     _, _, bias, log_theta, counts, library_size = given
@@ -306,7 +262,7 @@ def _evaluated(
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor, *, keep: bool = False) -> None:
-    """Write a @ b to `out`, or add it to what stands there."""
+    """Write a @ b to `out`, or add it."""
     if a.dtype == out.dtype:
         out.addmm_(a, b, beta=float(keep))
     else:
@@ -314,7 +270,7 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor, *, keep: bool = False) -> None:
 
 
 def _constant(given: _Given, theta: Tensor, weights: Tensor | None, to_theta: Tensor) -> Tensor:
-    """Return what does not depend on the mean, `cell`; its gradient is added to `to_theta`."""
+    """Return the terms that do not depend on the mean, `cell`; add their gradient to `to_theta`."""
     counts = given.counts
     n_cells, n_genes = counts.shape
     values, slopes = theta.new_empty(2, _TABLE, n_genes)

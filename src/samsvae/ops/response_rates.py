@@ -25,19 +25,11 @@ class Rates(NamedTuple):
 
 
 def response_rates(log_odds: np.ndarray, group: np.ndarray, n_groups: int) -> Rates:
-    """Return the posterior of the share pi of cells that respond, for pi ~ Beta(1, 1).
+    """Return the posterior of the share pi of cells that respond, for pi ~ Beta(1, 1), by group.
 
-    p(pi | x) in proportion to prod_i (pi B_i + 1 - pi), B_i the Bayes factor of a cell: exact, but
-    for a grid of 2,001 values of pi. A group without cells keeps its prior.
-
-    Parameters
-    ----------
-    log_odds
-        log B, `cell`, nats.
-    group
-        `cell`: which group, from 0.
-    n_groups
-        How many there are.
+    p(pi | x) is proportional to prod_i (pi B_i + 1 - pi), B_i the Bayes factor of a cell
+    (`log_odds`: log B_i, `cell`, nats): exact up to a grid of 2,001 values of pi. A group without
+    cells keeps its prior.
 
     Examples
     --------

@@ -34,26 +34,17 @@ def sparsest(
 ) -> Rotation:
     """Return the orthogonal Q that makes `values @ Q` sparsest.
 
-    First the smallest sum of sqrt(x^2 + w^2) over the entries, w the median scale: what is within
-    the noise hardly counts. Gradient projection from the varimax solution and from random starts;
-    the best is kept. Then the largest marginal likelihood of the entries,
+    `values` and `scale` are posterior means and standard deviations, `column latent`, in units of
+    the prior's standard deviation. First, the smallest sum of sqrt(x^2 + w^2) over the entries, w
+    the median scale, so that values within the noise hardly count: gradient projection from the
+    varimax solution and from random starts (or from `start` alone), of which the best is kept. Then
+    the largest marginal likelihood of the entries,
 
     x ~ (1 - alpha) N(0, u) + alpha N(0, u + (1 - v)^2),    u = v (1 - v),
 
-    which is that of posterior means with posterior variance v under the prior N(0, 1), of which a
-    share alpha was not 0; alpha by expectation maximisation. Only the subspace that the values span
-    is rotated: further axes are orthogonal to all of them.
-
-    Parameters
-    ----------
-    values
-        `perturbation latent`: posterior means, in units of the prior's standard deviation.
-    scale
-        Their posterior standard deviations, alike.
-    seed
-        Of the starts: same seed, same rotation.
-    start
-        A rotation to start from, in place of all others: of values that were little else.
+    that of posterior means with posterior variance v under the prior N(0, 1), of which a share
+    alpha is not 0; alpha by expectation maximisation. Only the subspace that the values span is
+    rotated: further axes are orthogonal to all of them.
 
     References
     ----------
@@ -66,8 +57,8 @@ def sparsest(
     >>> rng = np.random.default_rng(0)
     >>> planted = rng.choice([-1.0, 2.0, *8 * [0.0]], (60, 4))
     >>> turned = planted @ np.linalg.qr(rng.normal(size=(4, 4)))[0]
-    >>> found = turned @ sparsest(turned, np.full((60, 4), 0.1)).matrix
-    >>> int(np.sum(np.abs(found) > 0.1)) == int(np.sum(planted != 0))
+    >>> recovered = turned @ sparsest(turned, np.full((60, 4), 0.1)).matrix
+    >>> int(np.sum(np.abs(recovered) > 0.1)) == int(np.sum(planted != 0))
     True
     """
     values, scale = np.asarray(values, np.float64), np.asarray(scale, np.float64)
@@ -115,7 +106,7 @@ def _varimax(x: Matrix) -> tuple[float, Matrix]:
 
 
 def _spike_and_slab(narrow: Matrix, wide: Matrix, share: float) -> Loss:
-    """Return minus the log marginal likelihood of posterior means, but for a constant."""
+    """Return minus the log marginal likelihood of posterior means, up to a constant."""
 
     def loss(x: Matrix) -> tuple[float, Matrix]:
         log_odds = logit(share) + log_bayes_factor(x, narrow, wide)
@@ -128,11 +119,11 @@ def _spike_and_slab(narrow: Matrix, wide: Matrix, share: float) -> Loss:
 
 
 def _descended(values: Matrix, turn: Matrix, loss: Loss, n_steps: int = 500) -> Matrix:
-    """Return the turn at which gradient projection comes to rest.
+    """Return the rotation at which gradient projection converges.
 
-    A step against the gradient along the orthogonal matrices, brought back to them; halved until
-    the loss falls (Jennrich: A simple general procedure for orthogonal rotation, Psychometrika
-    2001).
+    A step against the gradient along the orthogonal matrices, projected back on them and halved
+    until the loss falls (Jennrich: A simple general procedure for orthogonal rotation,
+    Psychometrika 2001).
     """
     value, slope = loss(values @ turn)
     length = 1.0

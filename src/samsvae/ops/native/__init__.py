@@ -75,9 +75,9 @@ def _cached(compiler: str) -> Path:
 
 
 def _folder() -> Path:
-    """Return the folder of compiled libraries, into which nobody else can put one.
+    """Return the folder of compiled libraries, to which nobody else can write.
 
-    A library is code that is run: where others may write, a folder of this process alone serves.
+    A library is code that is run: where others may write, a folder of this process alone is used.
     """
     with suppress(OSError, RuntimeError):  # no home, or none to write to
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -99,7 +99,7 @@ def _ours_alone(path: Path) -> bool:
 
 
 def _whole(path: Path) -> bool:
-    """Whether a library is in the cache as it was made: one cut short may end the process."""
+    """Whether a library in the cache is complete: a truncated one could crash the process."""
     try:
         return _ours_alone(path) and path.with_suffix(".sha256").read_text() == _digest(path)
     except (OSError, UnicodeDecodeError):
@@ -116,7 +116,7 @@ def _version(compiler: str) -> str:
 
 
 def _compiled(compiler: str, aside: Path) -> Path:
-    """Return the shared library, in threads if it can be compiled and loaded so."""
+    """Return the shared library, with threads if it can be compiled and loaded that way."""
     for threads in _THREADS:
         try:
             made = _compiled_with(compiler, aside, threads)
@@ -144,8 +144,8 @@ def _compiled_with(compiler: str, aside: Path, threads: tuple[str, ...]) -> Path
 def _openmp() -> Path | None:
     """Return torch's own OpenMP, where it brings one.
 
-    With the same one our loops run in the threads that torch keeps; two of them would fight for
-    the cores.
+    With the same one our loops run in the threads that torch keeps; two would compete for the
+    cores.
     """
     files = sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*"))
     names = (path for path in files if path.name.startswith(("libgomp", "libomp", "libiomp")))
@@ -159,7 +159,7 @@ def _run(*command: str, folder: Path) -> None:
 def serves(*tensors: Tensor) -> bool:
     """Whether the C code can take these tensors: single precision on a CPU.
 
-    While torch compiles it cannot: what it compiles is the plain form.
+    Not while torch compiles, which compiles the plain form.
     """
     if torch.compiler.is_compiling():
         return False
@@ -168,7 +168,7 @@ def serves(*tensors: Tensor) -> bool:
 
 
 def threads(n_elements: int) -> int:
-    """Return how many threads so much work is split among: at most torch's own number."""
+    """Return the number of threads for an amount of work: at most torch's own."""
     return max(1, min(torch.get_num_threads(), n_elements // _WORTH_A_THREAD))
 
 
@@ -196,7 +196,7 @@ _KINDS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "d": ctypes.c_double}
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Tell ctypes what the functions take: another number or kind of arguments is an error."""
+    """Declare the parameters of the functions to ctypes: others are then an error."""
     for name, parameters in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes = [_KINDS[kind] for kind in parameters]
@@ -208,7 +208,7 @@ Argument: TypeAlias = Tensor | np.ndarray | int | float | None
 
 
 def call(name: str, *arguments: Argument) -> None:
-    """Call a C function: arrays by their address, None as none."""
+    """Call a C function: arrays are passed by address, None as a null pointer."""
     getattr(library(), name)(*map(_passed, arguments))
 
 
