@@ -18,8 +18,14 @@ from torch import Tensor
 
 from measure import Table, peak_memory, products, seconds, yardstick
 from samsvae.ops import native
-from samsvae.train.phases import parameter_groups
-from samsvae.train.step import CompiledStep, CudaRecorder, PlainStep, Replayed, draw_noise
+from samsvae.train.step import (
+    CompiledStep,
+    CudaRecorder,
+    PlainStep,
+    Replayed,
+    draw_noise,
+    parameter_groups,
+)
 from shapes import SHAPES, Shape
 
 N_CELLS = 4096

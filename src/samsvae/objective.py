@@ -12,21 +12,11 @@ from samsvae.types import Batch, LogWeights
 
 
 def per_cell(values: Tensor, batch: Batch) -> Tensor:
-    """Share global terms among cells: each cell pays 1/n_t of every perturbation it received.
+    """Share global terms among cells, `particle cell`, nats: 1/n_t of every column a cell received.
 
-    So the terms of a minibatch carry the weight n~_t / n_t of the paper (A.1), where n~_t counts
-    the batch's cells with t, and one epoch of minibatches pays each global term exactly once.
-
-    Parameters
-    ----------
-    values
-        `particle column`, nats, of `batch.dosage.columns`.
-    batch
-        The cells.
-
-    Returns
-    -------
-    `particle cell`, nats.
+    `values` are `particle column`, of `batch.dosage.columns`. So the terms of a minibatch carry the
+    weight n~_t / n_t of the paper (A.1), where n~_t counts the batch's cells with t, and one epoch
+    of minibatches contributes each global term exactly once.
     """
     dosage = batch.dosage
     shares = (values / batch.cells_per_column).index_select(1, dosage.position.flatten())
@@ -43,10 +33,10 @@ def log_weights(weights: LogWeights, batch: Batch) -> Tensor:
 
 
 def weighted(weights: LogWeights, factors: Mapping[str, float | Tensor]) -> LogWeights:
-    """Return the terms with those of some latent variables multiplied by a number.
+    """Return the terms with those of some latent variables multiplied by a factor.
 
-    With a factor below 1 a latent variable pays less for leaving its prior than the ELBO asks
-    (a beta-VAE, by variable); a variable without a factor pays in full.
+    With a factor below 1 the KL term of a latent variable counts less than in the ELBO (a beta-VAE,
+    by variable); a variable without a factor counts fully.
     """
     return LogWeights(
         weights.likelihood,
@@ -97,9 +87,9 @@ def iwelbo_surrogate(weights: LogWeights, batch: Batch) -> Tensor:
 
     logsumexp_k of each cell's log weight - log K, its share 1/n_t of the global terms included.
 
-    A surrogate, not a bound: the globals E and M are shared by all cells, so a bound on the
-    evidence would weigh whole data sets, one weight per draw of the globals, and does not split
-    into minibatches. Here every cell weighs the shared draws by itself. With one particle, or for
-    a model without globals (conditional VAE), it is the ELBO or the IWELBO proper.
+    A surrogate, not a bound: as all cells share the globals E and M, a bound on the evidence would
+    have one weight per draw of the globals for a whole data set, and does not split into
+    minibatches. Here every cell weighs the shared draws by itself. With one particle it is the
+    ELBO; for a model without globals (conditional VAE) it is the IWELBO proper.
     """
     return iwelbo(log_weights(weights, batch))

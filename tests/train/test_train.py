@@ -21,10 +21,10 @@ from samsvae.model.mask import BernoulliMask
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native
 from samsvae.storage import tensors as files
-from samsvae.train import phases, validator
+from samsvae.train import step as steps
+from samsvae.train import validator
 from samsvae.train.batches import EpochOrder
-from samsvae.train.phases import parameter_groups
-from samsvae.train.step import PlainStep, draw_noise
+from samsvae.train.step import PlainStep, draw_noise, parameter_groups
 from samsvae.train.validator import ValidElbo, valid_elbo
 
 QUICK: dict[str, Any] = {
@@ -340,7 +340,7 @@ def test_rates_are_those_of_the_settings(
         seen.append(scaled)
         return parameter_groups(model, rate, scaled=scaled)
 
-    monkeypatch.setattr(phases, "parameter_groups", spy)
+    monkeypatch.setattr(steps, "parameter_groups", spy)
     fitted(screen)
     fitted(screen, scale_learning_rate=False)
     assert seen == [True, False]

@@ -1,7 +1,4 @@
-"""The arms of an effect: control and each condition, on draws that they share.
-
-Average treatment effects: what conditions do to expression, and how sure the model is.
-"""
+"""Average treatment effects: arms of control and of each condition, on draws that they share."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from samsvae.types import SCALE_SIZE, Batch, CountDraw, Dosage, Shifts
 _ELEMENTS = 2**21
 """Largest number of (particle, gene) elements that are held at once."""
 LEVELS = (0.9, 0.5)
-"""Of the posterior intervals that are given."""
+"""Levels of the posterior intervals."""
 
 
 class Effect(NamedTuple):
@@ -42,26 +39,26 @@ class Effect(NamedTuple):
 
 
 class ArmCells(NamedTuple):
-    """What else the cells of the arms are like."""
+    """Library sizes, batches and basal states of the cells of the arms."""
 
     condition_sizes: Sequence[np.ndarray]
-    """By condition, library sizes to draw from in its arm, counts."""
+    """By condition, the library sizes that its arm draws from, counts."""
     control_sizes: np.ndarray
-    """The same in the control arm."""
+    """Those of the control arm."""
     batches: Batches
-    """Those that they are drawn from."""
+    """The batches that cells are drawn from."""
     basal: BasalPosterior | None = None
-    """Whose basal states the arms have; None: drawn from the prior."""
+    """Where basal states come from; None: the prior."""
     own_batches: bool = False
     """Whether these basal states stay in their own batches."""
 
 
 @dataclass(frozen=True)
 class SharedDraws:
-    """Draws of basal states that all arms share, and the control arm they give.
+    """Draws of basal states that all arms share, and the control arm that they give.
 
-    How they meet draws of the globals is in the kind: `Paired` or `Crossed`. The axes of an arm's
-    expression are then `globals basal gene`, in either.
+    `Paired` or `Crossed` says how they are combined with draws of the globals. In both, the axes of
+    an arm's expression are `globals basal gene`.
     """
 
     state: Tensor
@@ -77,10 +74,10 @@ class SharedDraws:
 
 
 class Paired(SharedDraws):
-    """Each basal state meets one draw of the globals, its own: axes `draw 1`."""
+    """Each basal state has a draw of the globals of its own: axes `draw 1`."""
 
     def crossed(self) -> Crossed:
-        """Return the same basal states, to meet every draw of the globals."""
+        """Return the same basal states, to be combined with every draw of the globals."""
         counts = [CountDraw(*map(_swapped, drawn)) for drawn in self.counts]
         state, covariates, quantile, control = (
             values.transpose(0, 1)
@@ -90,11 +87,11 @@ class Paired(SharedDraws):
 
 
 class Crossed(SharedDraws):
-    """Each basal state meets every draw of the globals: axes `1 draw`."""
+    """Each basal state is combined with every draw of the globals: axes `1 draw`."""
 
 
 class Control:
-    """The control arm, and what is drawn for all arms."""
+    """The control arm, and the draws that all arms share."""
 
     def __init__(
         self,
@@ -289,18 +286,9 @@ def average_effects(
 ) -> list[Effect]:
     """Return the ATE of each condition: mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), ...].
 
-    Both arms share the draws of the basal state, of the globals, and the noise of the counts. All
-    conditions share the control arm, and each has its own stream of draws that starts from the same
-    seed: its numbers do not depend on the others.
-
-    Parameters
-    ----------
-    model
-        In evaluation.
-    received
-        `condition perturbation`: what the conditions receive.
-    settings, cells
-        How, on a scale that the likelihood has, and in which cells.
+    `received` is `condition column`. Both arms share the draws of the basal state, of the globals,
+    and the noise of the counts. All conditions share the control arm, and each has its own stream
+    of random numbers that starts from the same seed: its numbers do not depend on the others.
     """
     device = next(model.parameters()).device
     of_basal, of_condition = np.random.SeedSequence(settings.seed).generate_state(2)

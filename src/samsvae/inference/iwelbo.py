@@ -51,25 +51,12 @@ def predictive_iwelbo(
     """Return log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x) of each cell.
 
     The globals E and M are drawn from their posterior, one draw per particle shared by all cells,
-    and are not scored: what the published numbers are. With the same draws,
+    and are not scored, as in the published numbers. With the same draws,
 
     joint = log 1/K sum_k p(E_k, M_k) / q(E_k, M_k) prod_i p(x_i | z_ik) p(z_ik) / q(z_ik | x_i)
 
     scores them: a bound on the evidence of all cells together, loose unless K is huge, since one
     draw of the globals must serve every cell.
-
-    Parameters
-    ----------
-    model
-        In evaluation.
-    loader
-        The cells.
-    n_particles
-        K.
-    generator
-        Source of the draws.
-    progress
-        Show a progress bar.
     """
     n_cells, everyone = len(loader.screen), loader.present
     block = _together(n_particles, len(everyone))
@@ -118,6 +105,6 @@ def predictive_iwelbo(
 
 
 def _together(n_particles: int, n_columns: int) -> int:
-    """Return how many particles are drawn at once: as many of each group, if not all."""
+    """Return the number of particles drawn at once: all, or a multiple of the number of groups."""
     fitting = min(_PARTICLES, _PAIRS // max(1, n_columns))
     return min(n_particles, max(1, fitting // _GROUPS) * _GROUPS)

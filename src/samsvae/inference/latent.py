@@ -14,10 +14,12 @@ from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Context, Dosage, Shifts
 
 _CELLS = 1024
+_ELEMENTS = 2**21
+"""Largest number of (particle, gene) or (draw, column, latent) elements held at once."""
 
 
 class Batches(NamedTuple):
-    """Batches that cells are drawn from; none of them, where there are no batches."""
+    """Batches that cells are drawn from; empty where there are no batches."""
 
     shares: np.ndarray
     """`batch`: share of the cells in each."""
@@ -67,7 +69,7 @@ def draw_shifts(
 
 
 def of_batch(shifts: Shifts, columns: Tensor, dosage: Dosage) -> Shifts:
-    """Return the shifts of a batch's columns out of those of many (sorted) ones.
+    """Select the shifts of a batch's columns from those of many (sorted) ones.
 
     Global terms are left out: predictions do not score them.
     """
@@ -116,10 +118,6 @@ def _over_particles(values: Context) -> np.ndarray:
     return mean
 
 
-_ELEMENTS = 2**21
-"""Largest number of (particle, gene) or (draw, perturbation, latent) elements held at once."""
-
-
 class Loadings(NamedTuple):
     """What moving along a latent dimension does to each gene, over basal states, `gene` each."""
 
@@ -127,7 +125,7 @@ class Loadings(NamedTuple):
     mc_se: np.ndarray
     """Monte Carlo standard error of the mean."""
     sd: np.ndarray
-    """How much it differs between cells of different basal states."""
+    """Standard deviation over basal states."""
 
 
 @torch.no_grad()
@@ -140,25 +138,11 @@ def loadings(
     batches: Batches,
     generator: torch.Generator,
 ) -> list[Loadings]:
-    """Return the mean change of expression when a dimension moves by some steps either way.
+    """Return the mean change of expression when a dimension moves by each of some steps.
 
-    (f(z + s u) - f(z - s u)) / 2 of states z from their prior, u the unit of the dimension, s the
-    step; f is log2(1 + 1e4 rho), or the mean where there is no library size.
-
-    Parameters
-    ----------
-    model
-        In evaluation.
-    dimension
-        Which.
-    steps
-        s, signed; all of them from the same states.
-    n_particles
-        States.
-    batches
-        That they are drawn from.
-    generator
-        Source of the draws.
+    (f(z + s u) - f(z - s u)) / 2 of `n_particles` states z from their prior, u the unit vector of
+    the dimension, s the signed step; f is log2(1 + 1e4 rho), or the mean without a library size.
+    All steps use the same states.
     """
     n_genes = model.likelihood.n_genes
     total, square = np.zeros((2, len(steps), n_genes))
@@ -195,23 +179,9 @@ def movements(
 ) -> np.ndarray:
     """Return how far each draw moves dimensions that are moved by 1 on average, `draw dimension`.
 
-    sum_t m_t s_rt / sum_t m_t^2 of draws s_r of mask * embedding, m their mean, over the
-    perturbations t that move the dimension. Drawn twice alike: draws are never held together.
-
-    Parameters
-    ----------
-    model
-        In evaluation.
-    columns
-        Columns of dosage.
-    dimensions
-        Which.
-    moves
-        `column dimension`: which columns move them.
-    n_draws
-        How many.
-    generator
-        Source of the draws.
+    sum_t m_t s_rt / sum_t m_t^2 of draws s_r of mask * embedding, m their mean, over the columns t
+    that move the dimension (`moves`, `column dimension`). The draws are made twice, so that they
+    are never held together.
     """
     block = max(1, _ELEMENTS // (len(columns) * model.mechanism.n_context))
     sizes = [min(block, n_draws - start) for start in range(0, n_draws, block)]
@@ -238,21 +208,9 @@ def program_of(
 ) -> np.ndarray:
     """Return what moving along a latent dimension does to each gene, `gene`.
 
-    The difference of log2(1 + 1e4 rho), or of the mean where there is no library size, between
-    states half a unit to either side of the mean of some shifts.
-
-    Parameters
-    ----------
-    model
-        In evaluation.
-    shifts
-        `perturbation latent`.
-    dimension
-        Which.
-    sign
-        Direction, 1 or -1.
-    covariates
-        `covariate`: of the batches, in what parts.
+    The difference of log2(1 + 1e4 rho), or of the mean without a library size, between states half
+    a unit to either side of the mean of some shifts (`column latent`), in a direction `sign` (1 or
+    -1), in a mixture of batches (`covariates`).
     """
     weight = model.decoder.first.weights[0]
     state = shifts.to(weight).mean(0)

@@ -41,12 +41,8 @@ class BranchLikelihoods(NamedTuple):
     def log_bayes_factors(self, log_odds: np.ndarray) -> np.ndarray:
         """Return the log Bayes factor for each perturbation acting, `cell slot`, nats.
 
-        All sets of the cell's other perturbations are summed over, by their own probability.
-
-        Parameters
-        ----------
-        log_odds
-            logit of pi, `reagent`.
+        All subsets of the cell's other perturbations are summed over, by their own probability;
+        `log_odds` is the logit of pi, `reagent`.
         """
         prior: np.ndarray = log_odds[self.reagent]
         log_p: np.ndarray = -np.logaddexp(0, -prior)
@@ -64,14 +60,8 @@ class BranchLikelihoods(NamedTuple):
     def rates(self, log_odds: np.ndarray, of: np.ndarray, n: int) -> Rates:
         """Return the share of cells that respond, by perturbation or by reagent.
 
-        Parameters
-        ----------
-        log_odds
-            logit of pi, `reagent`: of the cells' other perturbations.
-        of
-            `cell slot`: `perturbation` or `reagent`.
-        n
-            How many of these there are.
+        `log_odds` is the logit of pi, `reagent`, for the cells' other perturbations; `of` is `cell
+        slot`, the `perturbation` or `reagent`, of which there are `n`.
         """
         factors = self.log_bayes_factors(log_odds)[self.received]
         return response_rates(factors, of[self.received], n)

@@ -82,11 +82,8 @@ class Embedding(nn.Module, ABC):
     def bayes_factors(self, information: Tensor) -> BayesFactors:
         """Return the Bayes factor of each entry, by its posterior given masks of ones.
 
-        Parameters
-        ----------
-        information
-            `column latent`: Fisher information of the cells about an entry; used where the
-            posterior is a point.
+        `information` is the Fisher information of the cells about each entry, `column latent`; it
+        is used where the posterior is a point.
         """
 
 
@@ -155,14 +152,7 @@ class FreeEmbedding(GaussianEmbedding):
 class MaskedEmbedding(GaussianEmbedding):
     """q(e_t | m_t) = N(f_emb([m_t, one-hot t])): the embedding posterior sees the mask.
 
-    Parameters
-    ----------
-    n_columns, n_latent
-        Columns of dosage, and latent dimensions L.
-    scale
-        Prior standard deviation s.
-    width, n_layers
-        Sizes of the network f_emb.
+    `scale` is the prior's standard deviation s; `width` and `n_layers` are those of f_emb.
     """
 
     def __init__(

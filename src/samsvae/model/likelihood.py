@@ -30,7 +30,7 @@ class Likelihood(nn.Module, ABC):
     """
 
     name: ClassVar[str]
-    """By which an estimator chooses it."""
+    """The name by which users choose it."""
     counts: ClassVar[bool]
     """Whether its data are counts; real values otherwise."""
     scales: ClassVar[tuple[Scale, ...]]
@@ -47,12 +47,9 @@ class Likelihood(nn.Module, ABC):
         return "log" in self.scales
 
     def start_at(self, shares: Tensor) -> None:
-        """Start from the training cells' shares of the library, where there are unobserved counts.
+        """Start from the training cells' shares of the library, if some counts are unobserved.
 
-        Parameters
-        ----------
-        shares
-            `category`: of these genes, and after them of what is not observed; they sum to 1.
+        `shares` are `category` (these genes, then the rest) and sum to 1.
         """
         del shares  # most likelihoods have no use for them
 
@@ -74,16 +71,7 @@ class Likelihood(nn.Module, ABC):
     ) -> CountDraw:
         """Draw data, `... gene`.
 
-        Parameters
-        ----------
-        hidden
-            `... hidden`.
-        library_size
-            `...`, counts; of no account without a library size.
-        generator
-            Source of the draws.
-        panel
-            Library sizes count these genes alone.
+        `library_size`, `...`, is used where there is one; with `panel` it counts these genes alone.
         """
 
     def redraw(
@@ -95,9 +83,9 @@ class Likelihood(nn.Module, ABC):
         *,
         panel: bool,
     ) -> Tensor:
-        """Draw data with other means, `... gene`, sharing what noise it can with a first draw.
+        """Draw data with other means, `... gene`, sharing noise with a first draw if it can.
 
-        A likelihood that shares none is right too; its effects on scale "log" are just noisier.
+        Sharing none is correct, too: effects on scale "log" are only noisier.
         """
         return self.draw(hidden, library_size, generator, panel=panel).counts
 
@@ -121,10 +109,11 @@ class NegativeBinomialLikelihood(Likelihood):
 
     @torch.no_grad()
     def start_at(self, shares: Tensor) -> None:
-        """Take the logarithms of shares as the biases, `category`.
+        """Set the biases to the logarithms of shares, `category`.
 
-        A step of Adam moves a bias by about the learning rate, so 2,000 steps of 1e-3 by 2. In a
-        panel of 500 genes that is 1 % of its library, the rest lies 11 above the mean gene.
+        In a panel of 500 genes that is 1 % of its library, the bias of the rest is 11 above that of
+        the mean gene: Adam, which moves a bias by about the learning rate per step, would not get
+        there.
         """
         self.linear.bias.copy_(shares.log())
 
@@ -139,8 +128,8 @@ class NegativeBinomialLikelihood(Likelihood):
     def _times(self, size: Tensor, hidden: Tensor, *, panel: bool, least: float = 0.0) -> Tensor:
         n = self.n_genes if panel else None  # of these genes alone
         weight, bias = self.linear.weight[:n], self.linear.bias[:n]
-        every = negative_binomial.mean_of_hidden(hidden, weight, bias, size, least=least)
-        return every[..., : self.n_genes]
+        means = negative_binomial.mean_of_hidden(hidden, weight, bias, size, least=least)
+        return means[..., : self.n_genes]
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:
         return negative_binomial.log_prob_of_hidden(
@@ -246,4 +235,4 @@ LIKELIHOODS: list[type[Likelihood]] = [
     PoissonLikelihood,
     GaussianLikelihood,
 ]
-"""The likelihoods that an estimator can be given by name."""
+"""The likelihoods, which users choose by name."""

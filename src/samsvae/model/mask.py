@@ -33,15 +33,7 @@ class MaskPrior(NamedTuple):
 
 
 class Mask(nn.Module, ABC):
-    """A mask of n_columns x n_latent.
-
-    Parameters
-    ----------
-    n_columns, n_latent
-        Columns of dosage, and latent dimensions L.
-    prior
-        Its parameters.
-    """
+    """A mask of n_columns (columns of dosage) x n_latent (latent dimensions), with its prior."""
 
     name: ClassVar[str]
     """The name by which users choose it."""

@@ -70,16 +70,9 @@ class Mechanism(nn.Module, ABC):
     def log_weights(
         self, terms: CellTerms, batch: Batch, shifts: Shifts, noise: Tensor
     ) -> LogWeights:
-        """Return the terms of the objective.
+        """Return the terms of the objective, from those of cells in a context.
 
-        Parameters
-        ----------
-        terms
-            Returns those of cells in a context.
-        batch, shifts
-            The cells, and draws of what acts on them.
-        noise
-            `particle cell latent`: of the basal states.
+        `noise`, `particle cell latent`, is that of the basal states.
         """
         return LogWeights(*terms(self.context(batch, shifts), batch, noise), shifts.log_ratios)
 
@@ -104,13 +97,9 @@ class Mechanism(nn.Module, ABC):
 class HillCurve(nn.Module):
     """d^h / (k^h + d^h), learned per column of dosage: grows with the dose and saturates at 1.
 
-    k is the dose of half the full displacement, h the slope (the Hill coefficient); both are
-    learned by their logarithms. With it an embedding is the displacement at saturation.
-
-    Parameters
-    ----------
-    half_dose
-        Where k starts, `column`, in the units of the dose; h starts at 1.
+    k, the dose of half the full displacement, starts at `half_dose` (`column`, in units of the
+    dose), and h, the slope (the Hill coefficient), at 1; both are learned by their logarithms. With
+    this curve an embedding is the displacement at saturation.
 
     References
     ----------
@@ -136,14 +125,7 @@ class HillCurve(nn.Module):
 class AdditiveShift(Mechanism):
     """Each column of dosage displaces the state by dose * mask * embedding (eq. 1 of the paper).
 
-    Parameters
-    ----------
-    mask
-        M, from `samsvae.model.mask`.
-    embedding
-        E, from `samsvae.model.embedding`.
-    dose_response
-        How the displacement grows with the dose; None: in proportion to it.
+    `dose_response` is how the displacement grows with the dose; None: in proportion to it.
     """
 
     def __init__(
@@ -284,14 +266,9 @@ class Responding(Mechanism):
         return dosage.columns[dosage.position] if dosage.reagent is None else dosage.reagent
 
     def log_prior(self, dosage: Dosage, acting: Tensor) -> Tensor:
-        """Return log p(w | pi), `branch cell`, nats.
+        """Return log p(w | pi), `branch cell`, nats, of w in {0, 1}, `branch slot`.
 
-        Parameters
-        ----------
-        dosage
-            Of the cells.
-        acting
-            w in {0, 1}, `branch slot`. In an empty slot both values are equally likely.
+        In an empty slot both values are equally likely.
         """
         logits = self.logits[self.reagent(dosage)]
         sign = 2 * acting.unsqueeze(1) - 1
@@ -353,11 +330,6 @@ class Concatenate(Mechanism):
     """The decoder sees the state and the dosage side by side (conditional VAE).
 
     The cells share nothing but the decoder's weights, so nothing is drawn.
-
-    Parameters
-    ----------
-    n_columns, n_latent
-        Columns of dosage, and latent dimensions L.
     """
 
     def __init__(self, n_columns: int, n_latent: int) -> None:

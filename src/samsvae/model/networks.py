@@ -21,17 +21,11 @@ class OneHot(int):
 class JointLinear(nn.Module):
     """Affine map of a concatenation, computed part by part: W [x1, x2, ...] + b.
 
-    The parts are never concatenated, so they may differ in their leading axes: counts (`cell
-    gene`) are multiplied once, however many particles the shift (`particle cell latent`) has. A
-    part of integers stands for its one-hot encoding, and a `Dosage` for its rows (`cell
-    column`): both are looked up, not multiplied.
-
-    Parameters
-    ----------
-    in_features
-        Width of each part, `OneHot` where it is one. A part of width 0 is skipped.
-    out_features
-        Width of the result.
+    The parts are never concatenated, so they may differ in their leading axes: counts (`cell gene`)
+    are multiplied once, however many particles the shift (`particle cell latent`) has. A part of
+    integers stands for its one-hot encoding, and a `Dosage` for its rows (`cell column`): both are
+    looked up, not multiplied. `in_features` are the widths of the parts, `OneHot` where it is one;
+    a part of width 0 is skipped.
     """
 
     fan_in: tuple[int, ...]
@@ -101,14 +95,7 @@ class MLP(nn.Module):
 
     h_1 = act(W_1 [x1, x2, ...] + b_1),  h_{j+1} = act(W_{j+1} h_j + b_{j+1}) + h_j.
 
-    Parameters
-    ----------
-    in_features
-        Width of each part of the input.
-    width
-        Width of every hidden layer.
-    n_layers
-        Number of hidden layers, at least 1: 1 gives no residual connection.
+    `n_layers` is at least 1; with 1 there is no residual connection.
     """
 
     def __init__(self, in_features: Sequence[int], width: int, n_layers: int) -> None:

@@ -49,16 +49,9 @@ class PerturbationVAE(nn.Module):
     ) -> LogWeights:
         """Return the terms of the objective for given shifts and basal noise.
 
-        Parameters
-        ----------
-        batch
-            The cells.
-        shifts
-            Of `batch.dosage.columns`; drawn by the caller, who decides which cells share them.
-        noise
-            `particle cell latent`, from `encoder.noise`.
-        closed_form
-            Take the KL of the basal state in closed form, instead of its draws' log ratio.
+        `shifts` are those of `batch.dosage.columns`: the caller decides which cells share them.
+        `noise`, `particle cell latent`, is from `encoder.noise`. `closed_form` uses the KL of the
+        basal state instead of its draws' log ratio.
         """
         terms = partial(self.cell_terms, closed_form=closed_form)
         return self.mechanism.log_weights(terms, batch, shifts, noise)
@@ -109,27 +102,17 @@ class PerturbationVAE(nn.Module):
         N(0, I) is the same in all axes, so the prior of basal states and the likelihood of a cell
         stay as they are; only posteriors that are diagonal, and sparse priors, depend on the axes.
         Each part says how it maps a diagonal variance.
-
-        Parameters
-        ----------
-        matrix
-            Q, `latent latent`, orthogonal.
         """
         self._additive.rotate(matrix)
         self.encoder.rotate(matrix)
         self.decoder.first.rotate(0, matrix)
 
     def translate(self, offset: Tensor) -> None:
-        """Translate latent space: shifts lose an offset, and the decoder adds it again.
+        """Translate latent space by c, `latent`: shifts lose c, and the decoder adds it again.
 
-        Cells that received one perturbation, at dose 1, are as likely as before. Control, which
-        has no shift, comes to lie where a perturbation with that very shift lay; a combination of
-        n perturbations is displaced by n - 1 offsets.
-
-        Parameters
-        ----------
-        offset
-            c, `latent`.
+        Cells that received one perturbation, at dose 1, are as likely as before. Control, which has
+        no shift, comes to lie where a perturbation with the shift c lay; a combination of n
+        perturbations is displaced by n - 1 offsets.
         """
         self._additive.translate(offset)
         self.encoder.translate(offset)

@@ -107,7 +107,7 @@ class BlockOrder(EpochOrder):
 
 
 def order_of(loader: Loader, seed: int) -> EpochOrder:
-    """Return the order in which steps take cells: by blocks, where they are in a file."""
+    """Return the order in which steps take cells: by blocks, if they are in a file."""
     kind = EpochOrder if loader.screen.is_in_memory else BlockOrder
     return kind(len(loader.screen), seed)
 
@@ -116,10 +116,10 @@ def order_of(loader: Loader, seed: int) -> EpochOrder:
 def batches_from(
     loader: Loader, order: EpochOrder, step: int, batch_size: int, part: slice = slice(None)
 ) -> Iterator[Callable[[Tensor], Batch]]:
-    """Give what makes the batches of the steps from one on, given their cells.
+    """Give the function that makes the batches of the steps from one on, given their cells.
 
-    From data on the device, where that is not the host; from a file, which is read ahead. Of the
-    cells of each step only a part is asked for.
+    From data on the device, if that is not the host; from a file, which is prefetched. Of the cells
+    of each step only a part is read.
     """
     counts = loader.screen.counts
     if isinstance(counts, StoredCounts):
@@ -141,24 +141,9 @@ def noise_of_part(
     generator: torch.Generator,
     processes: Processes,
 ) -> tuple[ShiftNoise, Tensor]:
-    """Draw the noise of some cells, and return that of this process's part of them.
+    """Draw the noise of some cells (`rows`), and return that of this process's part (`batch`).
 
-    Parameters
-    ----------
-    model
-        That the noise is for.
-    loader
-        Of the cells.
-    rows
-        All of them, by position.
-    batch
-        This process's part.
-    n_particles
-        Draws.
-    generator
-        In the same state in all processes.
-    processes
-        That each take a part.
+    The generator is in the same state in all processes.
     """
     if processes.size == 1:
         return draw_noise(model, batch, n_particles, generator)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -25,16 +25,36 @@ from samsvae.train.checkpointer import (
     optimizer_tensors,
     restore_optimizer,
 )
-from samsvae.train.phases import Optimizer, Phases
 from samsvae.train.processes import Processes, SingleProcess
 from samsvae.train.progress import ProgressBar, stop_signals
-from samsvae.train.step import CompiledStep, CudaRecorder, PlainStep, Replayed
+from samsvae.train.step import CompiledStep, CudaRecorder, Optimizer, PlainStep, Replayed
 from samsvae.train.validator import Validator
 
 _STOP_EVERY = 10
 """Steps between two exchanges among processes of whether one of them is to stop."""
 History = list[dict[str, float]]
 """One row per evaluation of the validation cells."""
+
+
+class Phases(NamedTuple):
+    """When training goes from one phase to the next."""
+
+    n_steps: int
+    """Steps of all phases."""
+    aligned_after: int | None
+    """Steps with masks fixed at one; None: there is one phase."""
+
+    def masks_fixed(self, step: int) -> bool:
+        """Whether all masks are fixed at one at a step: the model is aligned later."""
+        return self.aligned_after is not None and step < self.aligned_after
+
+    def span(self, step: int) -> tuple[int, int]:
+        """Return the step at which a step's phase starts, and how many steps it has."""
+        if self.aligned_after is None:
+            return 0, self.n_steps
+        if self.masks_fixed(step):
+            return 0, self.aligned_after
+        return self.aligned_after, max(1, self.n_steps - self.aligned_after)
 
 
 class Training:

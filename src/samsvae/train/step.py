@@ -1,6 +1,6 @@
-"""Work that is recorded once and then replayed without the host, as a CUDA graph.
+"""Training steps, plain, compiled or recorded, and their optimiser.
 
-One training step. Nothing between the draws and the optimiser touches the host.
+Nothing between the draws and the optimiser touches the host.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from samsvae import objective
+from samsvae.model.networks import JointLinear
 from samsvae.model.vae import PerturbationVAE
+from samsvae.settings.train import TrainSettings
 from samsvae.types import Batch, ShiftNoise
 
 Work: TypeAlias = Callable[[], Tensor]
@@ -34,14 +36,8 @@ class Replayed:
     """A function of tensors, of the same shapes at every call, that does all its work on a device.
 
     The first calls are plain: what the device sets up at first use cannot be recorded. Then the
-    work is recorded, reading its arguments from where every later call puts them.
-
-    Parameters
-    ----------
-    work
-        The function.
-    recorder
-        How to record: a `CudaRecorder` on a GPU.
+    work is recorded, reading its arguments from where every later call puts them. On a GPU,
+    `recorder` is a `CudaRecorder`.
     """
 
     n_plain = 3
@@ -80,7 +76,7 @@ class Replayed:
 class CudaRecorder:
     """Records CUDA graphs that draw from a generator.
 
-    Work is done beside the main stream before it is recorded, as torch asks for what has gradients.
+    Work is first done outside the main stream, as torch requires for work with gradients.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -108,19 +104,83 @@ class CudaRecorder:
         return replay
 
 
+def parameter_groups(
+    model: nn.Module, learning_rate: float, *, scaled: bool = True
+) -> list[dict[str, Any]]:
+    """Return the parameters of a model for Adam, by their learning rate.
+
+    No step should move a unit by more than it varies at the start. A step of Adam moves every
+    weight by about the learning rate, so a unit that sums n inputs of size 1 by up to n times as
+    much; at the start its weights are uniform within 1 / sqrt(n), of variance 1 / 3n each, so that
+    it varies by 1 / sqrt(3) whatever n is. Weights of n inputs therefore get, unless `scaled` is
+    False,
+
+    rate = min(learning_rate, 1 / (sqrt(3) n)),
+
+    part by part in a first layer; for one-hot inputs n counts the one that is not 0. With thousands
+    of genes training diverges at a rate that suits hundreds (docs/performance.md measures both).
+
+    References
+    ----------
+    Yang et al.: Tensor Programs V, 2022, arXiv:2203.03466 (Adam, hidden weights: 1 / fan-in).
+    """
+    fan_in: dict[Tensor, int] = {}
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            fan_in[module.weight] = module.in_features
+        elif isinstance(module, JointLinear):
+            fan_in |= zip(module.weights, module.fan_in, strict=True)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        n = fan_in.get(parameter) if scaled else None
+        rate = learning_rate if n is None else min(learning_rate, 1 / (math.sqrt(3) * n))
+        groups.setdefault(rate, []).append(parameter)
+    return [{"params": group, "lr": rate} for rate, group in groups.items()]
+
+
+class Optimizer:
+    """Adam with a new state, each group of parameters at its own learning rate.
+
+    `recorded` steps read their learning rates from tensors on the device.
+    """
+
+    def __init__(
+        self, model: PerturbationVAE, settings: TrainSettings, *, recorded: bool = False
+    ) -> None:
+        self.adam = torch.optim.Adam(
+            parameter_groups(model, settings.learning_rate, scaled=settings.scale_learning_rate),
+            weight_decay=settings.weight_decay,
+            fused=True,
+            capturable=recorded,
+        )
+        self._rates = [group["lr"] for group in self.adam.param_groups]
+        if recorded:
+            device = next(model.parameters()).device
+            for group in self.adam.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=device)
+
+    def set_share(self, share: float) -> None:
+        """Multiply all learning rates by a number."""
+        for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(share * rate)
+            else:
+                group["lr"] = share * rate
+
+
 Evaluation: TypeAlias = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 Reduction: TypeAlias = Callable[[Sequence[Tensor]], None]
 """Replaces gradients and metrics, in place, by those of the cells of all processes together."""
 
 
 def of_one_process(values: Sequence[Tensor]) -> None:
-    """Leave them as they are: there is one process."""
+    """Do nothing: there is one process."""
 
 
 def draw_noise(
     model: PerturbationVAE, batch: Batch, n_particles: int, generator: torch.Generator
 ) -> tuple[ShiftNoise, Tensor]:
-    """Draw the noise of one evaluation: of the batch's perturbations, and of its cells."""
+    """Draw the noise of one evaluation: of the batch's columns of dosage, and of its cells."""
     return (
         model.mechanism.noise(batch.dosage.columns, n_particles, generator),
         model.encoder.noise(len(batch.counts), n_particles, generator),
@@ -128,20 +188,18 @@ def draw_noise(
 
 
 class PlainStep:
-    """A step as it is written: the definition that faster steps must equal.
+    """A training step as it is written: the definition that faster steps must equal.
 
     Parameters
     ----------
-    model
-        Its parameters are updated in place.
-    optimizer
-        Over those parameters.
+    model, optimizer
+        The model's parameters are updated in place.
     clip_norm
         Largest norm of the gradient; inf: not clipped.
     importance_weighted
         Ascend `objective.iwelbo_surrogate` instead of the ELBO.
     closed_form
-        Take KL terms in closed form, where there is one, instead of by draws.
+        Use closed forms of KL terms, where there are any, instead of draws.
     bfloat16
         Take matrix products in bfloat16; everything else stays in single precision.
     reduce
@@ -222,8 +280,8 @@ class PlainStep:
 class CompiledStep(PlainStep):
     """The same step, its objective and gradient compiled by torch.
 
-    What torch compiles it keeps in its own cache, for later runs. Where it cannot, there is one
-    warning, and the plain form serves.
+    torch keeps compiled code in its own cache, for later runs. Where it cannot compile, there is
+    one warning, and the plain form is used.
     """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
