@@ -63,13 +63,12 @@ class LatentSpace:
         return self._by_perturbation(self._shift("embeddings").most_probable()[1])
 
     def inclusion(self) -> pd.DataFrame:
-        """Return the evidence that a perturbation shifts a latent dimension, pair by pair.
+        """Return the evidence that a perturbation shifts a latent dimension, for every pair.
 
         log Bayes factor = logit q(m = 1) - logit p(m = 1), in nats: how far the data have moved
-        the log odds of the inclusion. With alignment, training ends with a closed form of q,
-        networks fixed, in which these probabilities are calibrated on simulated screens (see
-        docs/identifiability.md); without, q is where gradients left it. It is finite where a
-        probability rounds to 1.
+        the log odds of inclusion. With alignment, training ends with the closed-form inclusion
+        update, whose probabilities are well calibrated in simulations (docs/identifiability.md);
+        without, q is where gradients left it. The factor is finite where a probability rounds to 1.
         With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the posterior of that
         probability is a point (SVAE+), the density of the prior pulls it to the Beta's mode, and
         the difference is not of the data alone.
@@ -193,7 +192,7 @@ class LatentSpace:
 
 _LOADING = ("loading", "lower", "upper", "mc_se", "sd")
 _DRAWS = 1000
-"""Of masks and embeddings, by which a program's interval is told."""
+"""Draws of masks and embeddings for the interval of a program."""
 
 
 class Mechanisms(LatentSpace):
@@ -201,30 +200,30 @@ class Mechanisms(LatentSpace):
 
     @checked
     def mechanisms(self, *, n_genes: Count = 10) -> pd.DataFrame:
-        """Return the latent dimensions in use, with what moves each and what each moves.
+        """Return the latent dimensions in use, with the perturbations and genes of each.
 
-        A dimension is in use if a perturbation shifts it with a probability above 1/2. The genes
-        that it moves are those of its effect: the difference of log2(1 + 1e4 rho) between states a
-        unit apart along it, at the mean state of the perturbations that move it, in the direction
-        in which the strongest of them moves it.
+        A dimension is in use if a perturbation shifts it with a probability above 1/2. Its genes
+        are ranked by its effect: the difference of log2(1 + 1e4 rho) between states a unit apart
+        along it, at the mean state of the perturbations that move it, in the direction in which
+        the strongest of them moves it.
 
         Parameters
         ----------
         n_genes
-            Genes that are named, in each direction.
+            Number of genes that are named, in each direction.
 
         Returns
         -------
-        One row per dimension in use, the one of the largest shifts first: n_perturbations;
+        One row per dimension in use, the one with the largest shifts first: n_perturbations;
         perturbations (their names, the largest shift first); shifts and probabilities, in that
         order; up and down (names of genes); share (of the sum of squared shifts of all dimensions
-        in use); log_bayes_factor (of its surest entry, nats). Perturbations are as the model
-        encodes them (combinations of their own, for SVAE+).
+        in use); log_bayes_factor (the largest of its entries, nats). For SVAE+ combinations are
+        perturbations of their own.
 
         Warns
         -----
         UserWarning
-            If nothing tells these axes from rotated ones: see docs/identifiability.md.
+            If these axes are not identifiable up to rotation: see docs/identifiability.md.
 
         Raises
         ------
@@ -237,18 +236,20 @@ class Mechanisms(LatentSpace):
         ['n_perturbations', 'perturbations', 'shifts']
         """
         pairs = self.inclusion()
-        found = pairs[pairs["probability"] > 0.5]
-        size = found["shift"].abs()
-        found = found.assign(size=size).sort_values("size", ascending=False, kind="stable")
-        held = np.square(found["shift"]).groupby(found["dimension"]).sum()
-        dimensions = held.sort_values(ascending=False, kind="stable").index
-        rows = [self._row_of(found[found["dimension"] == name], n_genes) for name in dimensions]
+        included = pairs[pairs["probability"] > 0.5]
+        size = included["shift"].abs()
+        included = included.assign(size=size).sort_values("size", ascending=False, kind="stable")
+        squares = np.square(included["shift"]).groupby(included["dimension"]).sum()
+        dimensions = squares.sort_values(ascending=False, kind="stable").index
+        rows = [
+            self._row_of(included[included["dimension"] == name], n_genes) for name in dimensions
+        ]
         columns = ["n_perturbations", "perturbations", "shifts", "probabilities", "up", "down"]
         table = pd.DataFrame(rows, pd.Index(dimensions, name="dimension"), columns)
-        table["share"] = held[dimensions] / held.sum()
-        evidence = found.groupby("dimension")["log_bayes_factor"].max()
-        table["log_bayes_factor"] = evidence.reindex(dimensions)
-        self._warn_of_axes(found)
+        table["share"] = squares[dimensions] / squares.sum()
+        largest = included.groupby("dimension")["log_bayes_factor"].max()
+        table["log_bayes_factor"] = largest.reindex(dimensions)
+        self._warn_of_axes(included)
         return table
 
     @checked
@@ -260,11 +261,11 @@ class Mechanisms(LatentSpace):
         dimension moves by 1, over basal states: half the difference between a step of 1 to either
         side, in the direction in which the strongest perturbation moves it.
 
-        How far it moves is not known for sure. Draws of masks and embeddings, projected on their
+        How far the dimension moves is uncertain. Draws of masks and embeddings, projected on their
         mean over the perturbations that move the dimension, move it by 1 on average; `lower` and
-        `upper` are the loadings at the ends of the central 90 % interval of these movements. They
-        hold 0 where draws with closed masks, or of either direction, are not rare. The decoder is
-        a point estimate, and its error is not in them: seeds tell of that, see
+        `upper` are the loadings at the ends of the central 90 % interval of these movements. The
+        interval includes 0 if many posterior draws show no shift, or shifts in both directions. The
+        decoder is a point estimate, whose error is not included: compare seeds with
         `samsvae.stability`.
 
         Parameters
@@ -277,7 +278,7 @@ class Mechanisms(LatentSpace):
         -------
         One row per dimension in use and gene, as in `mechanisms`, the largest loadings of each
         first: dimension, gene, loading, lower, upper, mc_se (Monte Carlo standard error of the
-        loading), sd (between basal states: how much the same step does to different cells).
+        loading), sd (standard deviation over basal states).
         `samsvae.enrichment` takes it, with `score="loading"` and the dimension as the condition.
 
         Raises
@@ -363,16 +364,16 @@ class Mechanisms(LatentSpace):
             "down": [str(genes[i]) for i in order[::-1][:n_genes] if program[i] < 0],
         }
 
-    def _warn_of_axes(self, found: pd.DataFrame) -> None:
-        """Warn where dimensions move together only, or no perturbation leaves any alone."""
-        mask = found.assign(one=1).pivot_table(
+    def _warn_of_axes(self, included: pd.DataFrame) -> None:
+        """Warn of dimensions that the very same perturbations shift: any rotation fits as well."""
+        mask = included.assign(one=1).pivot_table(
             index="perturbation", columns="dimension", values="one", fill_value=0
         )
         _, same = np.unique(mask.to_numpy().T, axis=0, return_inverse=True)
         twins = [mask.columns[same == i].tolist() for i in np.unique(same) if (same == i).sum() > 1]
         if twins:
             note(
-                f"{len(twins)} groups of dimensions are moved by the very same perturbations "
-                f"({', '.join(map('+'.join, twins))}): nothing tells their axes apart, any "
-                "rotation of them is as good; see docs/identifiability.md"
+                f"{len(twins)} groups of dimensions are shifted by the very same perturbations "
+                f"({', '.join(map('+'.join, twins))}): their axes are not identifiable, any "
+                "rotation of them fits as well; see docs/identifiability.md"
             )
