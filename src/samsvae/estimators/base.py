@@ -14,14 +14,13 @@ import pandas as pd
 import torch
 
 from samsvae._deprecated import renamed_method
-from samsvae.data.expression import input_statistics, library_shares
 from samsvae.data.loader import Loader
 from samsvae.data.names import Encoding, Separate
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators import saving
 from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
-from samsvae.estimators.metadata import TrainingMetadata
+from samsvae.estimators.metadata import TrainingMetadata, input_statistics, library_shares
 from samsvae.estimators.predictions import Predictions
 from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
