@@ -218,7 +218,7 @@ class Baseline(ABC):
     def iwelbo(
         self, screen: Screen, *, n_particles: int, seed: int, progress: bool
     ) -> pd.DataFrame:
-        """Raise: a baseline has no likelihood."""
+        """Raise: baselines predict means, and have no likelihood."""
         raise InputError(f"{self.name} has no likelihood: it predicts means")
 
     def _similar(self, condition: str) -> np.ndarray | None:

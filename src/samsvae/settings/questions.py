@@ -141,3 +141,37 @@ class ScoreSettings:
             check_count(name, getattr(self, name), low=0)
         if self.basal not in ("prior", "control"):
             raise unknown("basal", self.basal, ["prior", "control"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoverySettings:
+    """How discoveries are made.
+
+    Parameters
+    ----------
+    by
+        "condition", or "sgrna": a row for each sgRNA of a condition, from the cells of that sgRNA
+        alone (read the screen with `sgrna_key`), with the prior of the condition.
+        `samsvae.sgrnas` tests whether they agree.
+    cells
+        "all": the effect on the cells that received a condition; "responders": on those in which it
+        acts, each cell weighted by the probability that it responds (`model.responders`; for
+        models with `response="learned"`). `n_cells` is then the expected number of responders.
+    scale
+        "log", "normalized" (counts per 10,000) or "mean", as in `model.effects`; at the cells' own
+        library sizes.
+    n_particles
+        Of the model's effects. Their Monte Carlo error is part of the model's uncertainty, and
+        small beside the standard errors of cells.
+    seed
+        Same seed, same numbers.
+    progress
+        Show progress bars.
+    """
+
+    by: Literal["condition", "sgrna"] = "condition"
+    cells: Literal["all", "responders"] = "all"
+    scale: Scale = "log"
+    n_particles: int = 1000
+    seed: int = 0
+    progress: bool = True

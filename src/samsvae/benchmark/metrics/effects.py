@@ -7,12 +7,14 @@ are conditions and g genes. What else a difference is taken from is in the name 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from samsvae.benchmark.metrics.observed import Observed
+if TYPE_CHECKING:  # plots need `pearson`, and no torch
+    from samsvae.benchmark.metrics.observed import Observed
 
 _ROUNDING = 1e-12
 """A variance below this share of the second moment, or a difference below this share of what it is
