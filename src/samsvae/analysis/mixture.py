@@ -278,14 +278,9 @@ class EffectPrior:
         return replace(self, spread=self.spread[rows], reliability=self.reliability.of(rows))
 
     def posterior(self, observed: ObservedEffects, predicted: PredictedEffects) -> Posterior:
-        """Return effects given what cells show and a model predicts.
+        """Return effects of the prior's conditions, given what cells show and a model predicts.
 
         Where nothing was observed, the components about the model alone count.
-
-        Parameters
-        ----------
-        observed, predicted
-            Of the conditions of the prior, in their order.
         """
 
         def of_condition(c: int) -> Posterior:

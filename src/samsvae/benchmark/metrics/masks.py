@@ -1,6 +1,7 @@
 """Agreement of masks, shifts and states: latent dimensions are matched one to one before.
 
 The dimensions of a model come in no particular order, so they are matched by the Hungarian method.
+Masks and shifts are `perturbation latent`, states `cell latent`; numbers of dimensions may differ.
 """
 
 from __future__ import annotations
@@ -16,13 +17,7 @@ from samsvae.errors import InputError
 
 
 def matched_overlap(first: np.ndarray, second: np.ndarray) -> int:
-    """Return how many entries binary masks share, matched to share as many as possible.
-
-    Parameters
-    ----------
-    first, second
-        `perturbation latent`, binary; the numbers of latent dimensions may differ.
-    """
+    """Return how many entries binary masks, `perturbation latent`, share when matched for most."""
     overlap = np.asarray(first, float).T @ np.asarray(second, float)
     return round(overlap[linear_sum_assignment(overlap, maximize=True)].sum())
 
@@ -52,13 +47,6 @@ def mask_score(fitted: np.ndarray, true: np.ndarray) -> MaskScore:
 
     All entries of a fitted dimension without a partner are false positives.
 
-    Parameters
-    ----------
-    fitted
-        `perturbation latent`, binary.
-    true
-        `perturbation true_latent`, binary.
-
     Examples
     --------
     >>> score = mask_score(np.array([[0, 1], [1, 0]]), np.array([[1, 0], [0, 1]]))
@@ -79,13 +67,6 @@ def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
     ones (where F1 is above 0); above 0 for a random one, because of the matching. The mask of fewer
     dimensions gets empty ones; dimensions that the fitted mask does not use are not counted.
 
-    Parameters
-    ----------
-    fitted
-        `perturbation latent`, binary.
-    true
-        `perturbation true_latent`, binary.
-
     References
     ----------
     Matthews: Comparison of the predicted and observed secondary structure of T4 phage lysozyme,
@@ -105,13 +86,6 @@ def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
     Mean over true dimensions of |Pearson r| over cells, matched for the largest sum: the MCC of the
     literature on identifiability, 1 where every dimension is recovered up to order, sign, scale and
     origin. A true dimension without a partner, or a constant one, counts as 0.
-
-    Parameters
-    ----------
-    fitted
-        States, `cell latent`.
-    true
-        States of the same cells, `cell true_latent`.
 
     Raises
     ------
@@ -136,14 +110,8 @@ def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
 def turned_onto(states: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return states rotated onto others of the same cells (Procrustes), both centred.
 
-    By the matrix of orthonormal columns Q that maximises trace(Q' states' others).
-
-    Parameters
-    ----------
-    states
-        `cell latent`.
-    others
-        `cell other_latent`, of no more dimensions.
+    By the matrix of orthonormal columns Q that maximises trace(Q' states' others); `others` may
+    have fewer dimensions.
     """
     a, b = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (states, others))
     left, _, right = np.linalg.svd(a.T @ b, full_matrices=False)
@@ -160,15 +128,7 @@ def chance_f1(fitted: np.ndarray, true: np.ndarray, *, n_draws: int = 20, seed: 
 
 
 def mask_jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Jaccard index of binary masks after matching latent dimensions.
-
-    |A and B| / |A or B| in [0, 1]; NaN where both are empty.
-
-    Parameters
-    ----------
-    first, second
-        `perturbation latent`, binary; the numbers of latent dimensions may differ.
-    """
+    """Return |A and B| / |A or B| of binary masks, dimensions matched; NaN where both are empty."""
     shared = matched_overlap(first, second)
     either = int(np.sum(first)) + int(np.sum(second)) - shared
     return shared / either if either else float("nan")
@@ -180,11 +140,6 @@ def shift_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float
     sum over matched dimensions of |a . b| / (|A| |B|); and the sum of the singular values of
     A'B / (|A| |B|), the largest trace over rotations (Procrustes). Both are 1 for the same shifts,
     the second is the larger one; NaN where either has none.
-
-    Parameters
-    ----------
-    first, second
-        `perturbation latent`; the numbers of latent dimensions may differ.
     """
     a, b = np.asarray(first, float), np.asarray(second, float)
     norm = np.linalg.norm(a) * np.linalg.norm(b)
