@@ -107,10 +107,10 @@ class EffectPosterior:
         self.name = f"{model.name}, with data"
         if not self.learns_from(self.screen):
             raise InputError(
-                "there are too few validation cells, of control and of perturbations, to learn "
-                "from how far the model is to be trusted (expected two training and two validation "
-                "cells of a condition, beside control cells of their batches): split the screen "
-                "anew, by samsvae.splits.stratified, and train on that"
+                "there are too few validation cells, of control and of perturbations, to weight "
+                "the model's predictions by (expected two training and two validation cells of a "
+                "condition, in batches with control cells): split the screen again, by "
+                "samsvae.splits.stratified, and train on that"
             )
         self._of_split = {
             name: np.asarray(self.screen.split == name) for name in ("train", "valid")

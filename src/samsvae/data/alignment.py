@@ -1,6 +1,6 @@
 """Match screens and tables with the genes and perturbations of a model, always by name.
 
-Every public function that takes a screen or a table beside a model aligns it here: another order is
+Every public function that takes a model and a screen or table aligns them here: another order is
 fine, genes that the model does not have are ignored with a note, and missing names are an error.
 """
 
@@ -62,7 +62,7 @@ def align_screen(screen: Screen, registry: NameRegistry) -> Screen:
 def align_genes(screen: Screen, genes: Sequence[str]) -> Screen:
     """Return a screen with these genes alone, in this order, and its own perturbations.
 
-    Library sizes that are sums over genes are summed anew.
+    Library sizes that are sums over genes are recomputed.
 
     Raises
     ------
