@@ -25,6 +25,7 @@ from samsvae.data.expression import (
     Moments,
     control_cells,
     expression,
+    places_within,
     training_cells,
     within_batches,
 )
@@ -107,14 +108,11 @@ class EvaluationTask:
 
     def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Split the cells of each condition, and of control, into random halves, `cell` each."""
-        order = rng.permutation(len(self.screen))
         is_scored = (self.group >= 0) | (self.cells & self.screen.is_control)
         kind = self.screen.condition * 2 + is_scored  # scored cells are halved on their own
-        order = order[np.argsort(kind[order], kind="stable")]
-        starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
-        place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+        order = rng.permutation(len(self.screen))
         first = np.zeros(len(order), bool)
-        first[order] = place % 2 == 0
+        first[order] = places_within(kind[order]) % 2 == 0
         return first, ~first
 
     def observation(self, cells: np.ndarray | None = None) -> Observation:
