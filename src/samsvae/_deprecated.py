@@ -59,3 +59,22 @@ def renamed_arguments(**names: str) -> Callable[[Function], Function]:
         return entered  # type: ignore[return-value]
 
     return decorate
+
+
+def renamed_attribute(former: str, new: str) -> Any:
+    """Return a property that gives an attribute by its former name."""
+
+    def value(owner: object) -> Any:
+        kind = type(owner).__name__
+        warnings.warn(f"{kind}.{former} is now {kind}.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(owner, new)
+
+    return property(value)
+
+
+def matched_to(screen: Any, registry: Any) -> tuple[Any, int]:
+    """Return a screen aligned with a model's names, and how many genes it lost."""
+    message = "screen.matched_to(...) is now samsvae.data.alignment.align_screen(screen, ...)"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    aligned = import_module("samsvae.data.alignment").align_screen(screen, registry)
+    return aligned, len(screen.genes) - len(aligned.genes)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from samsvae._deprecated import renamed_attribute
 from samsvae.analysis.mixture import EffectPrior, ObservedEffects, Posterior, PredictedEffects
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import Conditions
@@ -149,6 +150,9 @@ class EffectPosterior:
     def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self.model.training_conditions
+
+    remembered = renamed_attribute("remembered", "fitted_on")
+    seen = renamed_attribute("seen", "training_conditions")
 
     def answers_for(self, condition: str) -> bool:
         """Whether the model has a prediction for a condition."""

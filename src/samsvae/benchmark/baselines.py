@@ -25,6 +25,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from samsvae._deprecated import renamed_attribute
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import differences_from_control, expression, rows_of, training_cells
 from samsvae.data.names import NameRegistry
@@ -131,6 +132,9 @@ class Baseline(ABC):
     def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self._train.conditions
+
+    remembered = renamed_attribute("remembered", "fitted_on")
+    seen = renamed_attribute("seen", "training_conditions")
 
     def answers_for(self, condition: str) -> bool:
         """Whether the baseline has a prediction for a condition."""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from samsvae._deprecated import matched_to
 from samsvae.data.cells import Cells
 from samsvae.data.files.anndata_files import Table
 from samsvae.data.files.opening import opened
@@ -188,6 +189,8 @@ class Screen(Cells):
             if value not in (*SPLITS, UNUSED):
                 raise unknown("split", value, SPLITS)
         return replace(self, split=values)
+
+    matched_to = matched_to
 
     def __repr__(self) -> str:
         combinations = sum(len(self.registry.parser.parts(name)) > 1 for name in self.conditions)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from samsvae._deprecated import renamed_attribute
 from samsvae.data.alignment import align_screen
 from samsvae.data.loader import Loader
 from samsvae.data.names import Encoding, NameRegistry
@@ -49,6 +50,9 @@ class Trained:
     def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self.metadata.conditions
+
+    remembered = renamed_attribute("remembered", "fitted_on")
+    seen = renamed_attribute("seen", "training_conditions")
 
     def _check_answers(self, seed: int) -> None:
         """Raise unless the model is trained, its parameters are numbers, and the seed is one."""
