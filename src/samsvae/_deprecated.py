@@ -117,5 +117,24 @@ def renamed_arguments(**names: str) -> Callable[[Function], Function]:
     return decorate
 
 
+def renamed_attribute(former: str, new: str) -> Any:
+    """Return a property that gives an attribute by its former name."""
+
+    def value(owner: object) -> Any:
+        kind = type(owner).__name__
+        _warn(f"{kind}.{former} is now {kind}.{new}", 3)
+        return getattr(owner, new)
+
+    return property(value)
+
+
+def matched_to(screen: Any, registry: Any) -> tuple[Any, int]:
+    """Return a screen aligned with a model's names, and how many genes it lost."""
+    message = "screen.matched_to(...) is now samsvae.data.alignment.align_screen(screen, ...)"
+    _warn(message, 3)
+    aligned = import_module("samsvae.data.alignment").align_screen(screen, registry)
+    return aligned, len(screen.genes) - len(aligned.genes)
+
+
 def _warn(message: str, stacklevel: int) -> None:
     warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)

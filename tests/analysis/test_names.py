@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,21 @@ def test_former_names_of_arguments_still_work() -> None:
         assert samsvae.regulators(table, "b", rate=0.1).empty
     with pytest.warns(DeprecationWarning, match="the argument rate of enrichment is now fdr"):
         samsvae.enrichment(table, {"s": ["a"]}, rate=0.1, min_size=1)
+
+
+def test_former_attributes_still_work(screen: Screen) -> None:
+    model = trained(screen)
+    predictors = [model, samsvae.EffectPosterior(model, screen), samsvae.baselines.NoChange(screen)]
+    for predictor in predictors:
+        with pytest.warns(DeprecationWarning, match="seen is now .*training_conditions"):
+            assert predictor.seen == predictor.training_conditions
+        with pytest.warns(DeprecationWarning, match="remembered is now .*fitted_on"):
+            assert predictor.remembered.equals(predictor.fitted_on)
+    with (
+        pytest.warns(DeprecationWarning, match="matched_to.* is now .*align_screen"),
+        pytest.warns(UserWarning, match="^10 genes of the data are ignored"),
+    ):
+        aligned, n_ignored = screen.matched_to(
+            replace(screen.registry, genes=screen.genes[:10], symbols=())
+        )
+    assert (aligned.genes, n_ignored) == (screen.genes[:10], 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple, Protocol
@@ -45,16 +46,7 @@ class MaskedModel(Protocol):
 
     def latent(self, screen: Screen, *, seed: int = 0) -> dict[str, np.ndarray]: ...
 
-    def effects(
-        self,
-        conditions: Conditions | None = None,
-        *,
-        scale: Scale | None = None,
-        n_particles: int = 2500,
-        n_draws: int = 100,
-        seed: int = 0,
-        progress: bool = True,
-    ) -> AnnData: ...
+    def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData: ...
 
 
 class ComparableModel(MaskedModel, Protocol):
@@ -164,8 +156,7 @@ def stability(
         )
     table = pd.DataFrame(
         {"first": first, "second": second}
-        | _mask_agreement(views[first].mask, views[second].mask, seed)
-        | _shift_agreement(views[first].shift, views[second].shift)
+        | _latent_agreement(views[first], views[second], seed)
         | (_state_agreement(states[first], states[second]) if states else {})
         | _effect_agreement(first, second, views)
         for first, second in combinations(views, 2)
@@ -176,25 +167,24 @@ def stability(
 class _View(NamedTuple):
     """The parts of a model that are compared."""
 
-    mask: pd.DataFrame | None
-    """Perturbations seen in training x latent dimensions, binary."""
-    shift: pd.DataFrame | None
-    """The same, of shifts: probability * embedding."""
+    latent: tuple[pd.DataFrame, pd.DataFrame] | None
+    """Mask (binary) and shifts (probability * embedding) of perturbations seen in training; None
+    for a model that displaces nothing in latent space."""
     effects: pd.DataFrame
     """Conditions (as they are stored, without control) x genes."""
     scale: str
 
     @classmethod
     def of(cls, model: ComparableModel, effects: AnnData) -> _View:
-        try:
+        latent = None
+        with suppress(InputError):
             probability = model.mask_probabilities().dropna()
-            mask, shift = probability > 0.5, probability * model.embeddings().loc[probability.index]
-        except InputError:  # it displaces nothing in latent space
-            mask = shift = None
+            shifts = probability * model.embeddings().loc[probability.index]
+            latent = probability > 0.5, shifts
         table = effects.to_df().set_index(effects.obs["condition"].astype(str))
         table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
         control = model.metadata.conditions[0]
-        return cls(mask, shift, table.drop(index=control, errors="ignore"), effects.uns["scale"])
+        return cls(latent, table.drop(index=control, errors="ignore"), effects.uns["scale"])
 
 
 def _check_comparable(models: Mapping[Any, ComparableModel]) -> None:
@@ -220,30 +210,20 @@ def _check_comparable(models: Mapping[Any, ComparableModel]) -> None:
             )
 
 
-def _mask_agreement(
-    first: pd.DataFrame | None, second: pd.DataFrame | None, seed: int
-) -> dict[str, float]:
-    if first is None or second is None:
-        names = ("n_first", "n_second", "mask_jaccard", "mask_jaccard_chance")
+def _latent_agreement(first: _View, second: _View, seed: int) -> dict[str, float]:
+    """Compare masks and shifts of the perturbations that both models have seen."""
+    names: tuple[str, ...] = ("n_first", "n_second", "mask_jaccard", "mask_jaccard_chance")
+    names += ("shift_agreement", "shift_agreement_rotated")
+    if first.latent is None or second.latent is None:
         return dict.fromkeys(names, float("nan"))
-    both = sorted(set(first.index) & set(second.index))
-    a, b = first.loc[both].to_numpy(), second.loc[both].to_numpy()
+    both = sorted(set(first.latent[0].index) & set(second.latent[0].index))
+    a, a_shift, b, b_shift = (
+        table.loc[both].to_numpy() for table in (*first.latent, *second.latent)
+    )
     rng = np.random.default_rng(seed)
     chance = [mask_jaccard(a, rng.permutation(b)) for _ in range(_N_PERMUTATIONS)]
-    return {
-        "n_first": int(a.sum()),
-        "n_second": int(b.sum()),
-        "mask_jaccard": mask_jaccard(a, b),
-        "mask_jaccard_chance": float(np.mean(chance)),
-    }
-
-
-def _shift_agreement(first: pd.DataFrame | None, second: pd.DataFrame | None) -> dict[str, float]:
-    names = ("shift_agreement", "shift_agreement_rotated")
-    if first is None or second is None:
-        return dict.fromkeys(names, float("nan"))
-    both = sorted(set(first.index) & set(second.index))
-    return dict(zip(names, shift_agreement(first.loc[both], second.loc[both]), strict=True))
+    overlap = (int(a.sum()), int(b.sum()), mask_jaccard(a, b), float(np.mean(chance)))
+    return dict(zip(names, (*overlap, *shift_agreement(a_shift, b_shift)), strict=True))
 
 
 def _state_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Differential expression of the data: what effects are compared with."""
+"""Differential expression of the data, which effects are compared with."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ def differential_expression(
     """Return the difference of mean expression between conditions and control.
 
     DE = mean over the condition's cells of log2(1 + 1e4 x / sum x) - the same over control cells;
-    within batches, where there are any: control cells count as the condition's cells are spread
-    over the batches, and cells in batches without control are left out.
+    within batches: control cells are weighted as the condition's cells are distributed over
+    batches, and cells in batches without control are left out.
 
     Parameters
     ----------
     screen
         The cells, say `screen.test`.
     conditions
-        Which, named in any way ("B+A", ("A", "B")); by default all that occur in these cells, but
-        for control.
+        Named in any way ("B+A", ("A", "B")); by default all in these cells but control.
     scale
-        "log"; "normalized": 1e4 x / sum x without the logarithm; "mean": x as it is.
+        "log"; "normalized": counts per 10,000, without the logarithm; "mean": x as it is.
 
     Returns
     -------
-    Conditions (as asked) x genes, on the scale. A condition of the screen that has no cells among
+    Conditions (as given) x genes, on the scale. A condition of the screen without cells among
     these is a row of NaN.
 
     Raises
@@ -52,11 +51,11 @@ def differential_expression(
     >>> table.shape, list(table.index)
     ((2, 20), ['G01', 'G02+G03'])
     """
-    asked = screen.registry.parser.labels(screen.conditions if conditions is None else conditions)
-    positions = {name: position_of(screen, name) for name in asked}
-    names = [name for name, position in positions.items() if position > 0]  # without control
+    labels = screen.registry.parser.labels(screen.conditions if conditions is None else conditions)
+    positions = {name: position_of(screen, name) for name in labels}
+    perturbed = {name: position for name, position in positions.items() if position > 0}
     return pd.DataFrame(
-        condition_differences(screen, [positions[name] for name in names], scale),
-        pd.Index(names, name="condition"),
+        condition_differences(screen, list(perturbed.values()), scale),
+        pd.Index(list(perturbed), name="condition"),
         pd.Index(screen.genes, name="gene"),
     )

@@ -7,7 +7,7 @@ control sgRNAs in the place of perturbations.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from rich.progress import track
 
 from samsvae._deprecated import renamed_arguments
-from samsvae.analysis.effect_posterior import CellChoice, EffectPosterior
+from samsvae.analysis.effect_posterior import EffectPosterior
 from samsvae.benchmark.metrics.effects import standardised
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
@@ -23,23 +23,14 @@ from samsvae.errors import InputError, unknown
 from samsvae.estimators import Estimator
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
-from samsvae.settings.questions import EffectSettings
+from samsvae.settings.questions import DiscoverySettings, EffectSettings
 from samsvae.settings.train import TrainSettings
-from samsvae.types import Scale
 
 
 @checked
+@takes(DiscoverySettings)
 def discoveries(
-    model: Estimator,
-    screen: Screen,
-    conditions: Conditions | None = None,
-    *,
-    by: Literal["condition", "sgrna"] = "condition",
-    cells: CellChoice = "all",
-    scale: Scale = "log",
-    n_particles: int = 1000,
-    seed: int = 0,
-    progress: bool = True,
+    model: Estimator, screen: Screen, conditions: Conditions | None = None, **settings: Any
 ) -> pd.DataFrame:
     """Return the effect of every condition on every gene, with its local false sign rate.
 
@@ -57,24 +48,9 @@ def discoveries(
         perturbation name.
     conditions
         As in `model.effects`; by default all training conditions but control.
-    by
-        "condition", or "sgrna": a row for each sgRNA of a condition, from the cells of that sgRNA
-        alone (read the screen with `sgrna_key`), with the prior of the condition.
-        `samsvae.sgrnas` tests whether they agree.
-    cells
-        "all": the effect on the cells that received a condition; "responders": on those in which it
-        acts, each cell weighted by the probability that it responds (`model.responders`; for
-        models with `learn_responders=True`). `n_cells` is then the expected number of responders.
-    scale
-        "log", "normalized" (counts per 10,000) or "mean", as in `model.effects`; at the cells' own
-        library sizes.
-    n_particles
-        Of the model's effects. Their Monte Carlo error is part of the model's uncertainty, and
-        small beside the standard errors of cells.
-    seed
-        Same seed, same numbers.
-    progress
-        Show progress bars.
+    **settings
+        by ("condition", or "sgrna"), cells ("all", or "responders"), scale ("log"), n_particles
+        (1000), seed (0), progress; see `samsvae.settings.questions.DiscoverySettings`.
 
     Returns
     -------
@@ -105,15 +81,21 @@ def discoveries(
     >>> len(table) == len(model.metadata.conditions[1:]) * len(screen.genes)
     True
     """
-    predictor = EffectPosterior(model, screen, cells=cells, progress=progress)
-    settings = EffectSettings(scale=scale, n_particles=n_particles, seed=seed, progress=progress)
+    chosen = DiscoverySettings(**settings)
+    of_effects = EffectSettings(
+        scale=chosen.scale,
+        n_particles=chosen.n_particles,
+        seed=chosen.seed,
+        progress=chosen.progress,
+    )
+    predictor = EffectPosterior(model, screen, cells=chosen.cells, progress=chosen.progress)
     names = model.metadata.asked(conditions)
     labels = {"condition": names}
-    if by == "sgrna":
-        answer, pairs = predictor.answer_by_sgrna(names, settings)
+    if chosen.by == "sgrna":
+        answer, pairs = predictor.answer_by_sgrna(names, of_effects)
         labels = {"condition": [c for c, _ in pairs], "sgrna": [sgrna for _, sgrna in pairs]}
     else:
-        answer = predictor.answer(names, settings, np.ones(len(predictor.screen), bool))
+        answer = predictor.answer(names, of_effects, np.ones(len(predictor.screen), bool))
     posterior, genes = answer.posterior, list(model.registry.genes)
     n_rows, n_genes = posterior.mean.shape
     unexpressed = np.broadcast_to(model.metadata.unexpressed, posterior.mean.shape)
@@ -135,12 +117,12 @@ def discoveries(
             **{name: _repeated(some, n_genes) for name, some in labels.items()},
             "gene": pd.Categorical.from_codes(np.tile(np.arange(n_genes), n_rows), genes),
             **{name: np.ravel(column) for name, column in values.items()},
-            "scale": pd.Categorical.from_codes(np.zeros(n_rows * n_genes, int), [scale]),
+            "scale": pd.Categorical.from_codes(np.zeros(n_rows * n_genes, int), [chosen.scale]),
         }
     )
     prior = answer.prior
     table.attrs |= {"model_share": prior.model_share, "slope": prior.slope}
-    table.attrs |= {"scale": scale, "cells": cells}
+    table.attrs |= {"scale": chosen.scale, "cells": chosen.cells}
     return table
 
 

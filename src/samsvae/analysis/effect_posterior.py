@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from samsvae._deprecated import renamed_attribute
 from samsvae.analysis.mixture import EffectPrior, ObservedEffects, Posterior, PredictedEffects
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import Conditions
@@ -107,10 +108,10 @@ class EffectPosterior:
         self.name = f"{model.name}, with data"
         if not self.learns_from(self.screen):
             raise InputError(
-                "there are too few validation cells, of control and of perturbations, to learn "
-                "from how far the model is to be trusted (expected two training and two validation "
-                "cells of a condition, beside control cells of their batches): split the screen "
-                "anew, by samsvae.splits.stratified, and train on that"
+                "there are too few validation cells, of control and of perturbations, to weight "
+                "the model's predictions by (expected two training and two validation cells of a "
+                "condition, in batches with control cells): split the screen again, by "
+                "samsvae.splits.stratified, and train on that"
             )
         self._of_split = {
             name: np.asarray(self.screen.split == name) for name in ("train", "valid")
@@ -149,6 +150,9 @@ class EffectPosterior:
     def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self.model.training_conditions
+
+    remembered = renamed_attribute("remembered", "fitted_on")
+    seen = renamed_attribute("seen", "training_conditions")
 
     def answers_for(self, condition: str) -> bool:
         """Whether the model has a prediction for a condition."""

@@ -308,13 +308,13 @@ def _pairs(annotation: Annotation) -> pd.DataFrame:
     if isinstance(annotation, str | os.PathLike):
         annotation = read_gmt(annotation)
     if isinstance(annotation, pd.DataFrame):
-        named = set(_COLUMNS) <= set(annotation)
-        if not named and annotation.shape[1] != 2:
+        is_named = set(_COLUMNS) <= set(annotation)
+        if not is_named and annotation.shape[1] != 2:
             raise InputError(
                 f"the annotation has the columns {listed(annotation)}: expected 'perturbation' and "
                 "'pathway', or two columns in that order"
             )
-        pairs = (annotation[_COLUMNS] if named else annotation).to_numpy().tolist()
+        pairs = (annotation[_COLUMNS] if is_named else annotation).to_numpy().tolist()
     elif isinstance(annotation, pd.Series):
         pairs = list(annotation.items())
     elif isinstance(annotation, Mapping):
@@ -328,7 +328,7 @@ def _pairs(annotation: Annotation) -> pd.DataFrame:
 
 
 def _items(annotation: Mapping[str, str] | Mapping[str, Collection[str]]) -> list[tuple[str, str]]:
-    """Return perturbation and pathway: the values are pathways if strings, else perturbations."""
+    """Return pairs of a mapping, whose values are pathways if strings, else perturbations."""
     text = {name for name, value in annotation.items() if isinstance(value, str)}
     if len(text) == len(annotation):
         return [(name, str(pathway)) for name, pathway in annotation.items()]

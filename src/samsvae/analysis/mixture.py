@@ -15,7 +15,7 @@ model predicts an effect, it is less probably null: with t'' the mean of t',
 
     log pi_0 / (1 - pi_0) = l + a log(m^2 / t'' + lambda_1).
 
-A null effect is too small for the model's own errors to be told from it: it counts in the local
+A null effect is too small to be distinguished from the model's own errors: it counts in the local
 false sign rate, and intervals include it. Adaptive shrinkage with a second centre, a learned scale
 and a prior that depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
 
@@ -278,14 +278,9 @@ class EffectPrior:
         return replace(self, spread=self.spread[rows], reliability=self.reliability.of(rows))
 
     def posterior(self, observed: ObservedEffects, predicted: PredictedEffects) -> Posterior:
-        """Return effects given what cells show and a model predicts.
+        """Return effects of the prior's conditions, given what cells show and a model predicts.
 
         Where nothing was observed, the components about the model alone count.
-
-        Parameters
-        ----------
-        observed, predicted
-            Of the conditions of the prior, in their order.
         """
 
         def of_condition(c: int) -> Posterior:

@@ -17,6 +17,7 @@ from samsvae.data.expression import (
     Expression,
     expression,
     membership,
+    places_within,
     position_of,
     rows_of,
     sums_of,
@@ -168,13 +169,9 @@ def _control_halves(screen: Screen, values: Expression, seed: int) -> _Halves:
     """Split the control cells of each batch into random halves."""
     control = np.random.default_rng(seed).permutation(np.flatnonzero(screen.is_control))
     batch = screen.batch[control]
-    order = np.argsort(batch, kind="stable")
-    rank = np.empty(len(control), int)
-    starts = np.searchsorted(batch[order], batch[order])
-    rank[order] = np.arange(len(control)) - starts
     n_batches = int(screen.batch.max(initial=0)) + 1
     group = np.full(len(screen), -1)
-    group[control] = rank % 2 * n_batches + batch
+    group[control] = places_within(batch) % 2 * n_batches + batch
     sums, n_cells = sums_of(values.blocks(), group, 2 * n_batches)
     means = (sums / np.maximum(n_cells, 1)[:, None]).reshape(2, n_batches, -1)
     sizes = n_cells.reshape(2, n_batches)

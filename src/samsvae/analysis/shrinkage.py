@@ -137,14 +137,8 @@ def zero_centred(observed: ObservedEffects, *, seed: int = 0) -> Posterior:
     """Return effects given cells alone, shrunk towards 0.
 
     p(theta) = pi_0 delta + sum_k pi_k N(0, lambda_k t), t of rank one in condition and gene, the
-    weights estimated by EM, with ten more null entries.
-
-    Parameters
-    ----------
-    observed
-        The effects.
-    seed
-        Of the entries that the weights are estimated from, where there are many.
+    weights estimated by EM, with ten more null entries; the seed draws entries, where there are
+    many.
 
     References
     ----------
@@ -185,18 +179,10 @@ def zero_centred(observed: ObservedEffects, *, seed: int = 0) -> Posterior:
 def fitted_prior(
     train: ObservedEffects, valid: ObservedEffects, predicted: PredictedEffects, *, seed: int = 0
 ) -> EffectPrior:
-    """Estimate the prior of effects.
+    """Estimate the prior of effects so that it predicts `valid` from `train` and the model.
 
-    Parameters
-    ----------
-    train
-        Effects in the cells on which the model was trained.
-    valid
-        Effects of the same conditions in other cells, which are to be predicted.
-    predicted
-        The model's predictions.
-    seed
-        Of the pairs of condition and gene that are used, where there are many.
+    `train` are effects in the cells on which the model was trained, `valid` those of the same
+    conditions in other cells; the seed draws pairs of condition and gene, where there are many.
     """
     spread = rank_one(np.where(train.is_observed, train.difference, np.nan), train.variance)
     reliability = fitted_reliability(valid, predicted)

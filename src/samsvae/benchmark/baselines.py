@@ -25,6 +25,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from samsvae._deprecated import renamed_attribute
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import differences_from_control, expression, rows_of, training_cells
 from samsvae.data.names import NameRegistry
@@ -62,9 +63,9 @@ class Means:
         estimable = ~np.isnan(delta[perturbed]).any(1)  # in a batch with control cells
         self.conditions = [train.condition_names[i] for i in perturbed[estimable]]
         self.not_estimable = {train.condition_names[i] for i in perturbed[~estimable]}
-        self.cells, self.delta = n_cells[estimable], delta[perturbed[estimable]]
-        self.mean = self.delta.mean(0)
-        self._position = {name: i for i, name in enumerate(self.conditions)}
+        self.mean = delta[perturbed[estimable]].mean(0)
+        self._delta = dict(zip(self.conditions, delta[perturbed[estimable]], strict=True))
+        self._n_cells = dict(zip(self.conditions, n_cells[estimable].tolist(), strict=True))
 
     def is_estimable(self, condition: str) -> bool:
         """Whether a condition's cells, if it has any, can be compared with control."""
@@ -72,13 +73,11 @@ class Means:
 
     def of(self, condition: str) -> np.ndarray | None:
         """Return delta_p, `gene`; None for a condition without training cells."""
-        position = self._position.get(condition)
-        return None if position is None else self.delta[position]
+        return self._delta.get(condition)
 
     def n_cells(self, condition: str) -> int:
         """Return how many training cells a condition has."""
-        position = self._position.get(condition)
-        return 0 if position is None else int(self.cells[position])
+        return self._n_cells.get(condition, 0)
 
 
 def scales_of(registry: NameRegistry) -> tuple[Scale, ...]:
@@ -108,8 +107,12 @@ class Baseline(ABC):
     def __init__(self, screen: Screen) -> None:
         check("screen", screen, Screen)
         self.screen = screen
-        self._train = training_cells(screen)
-        self._check()
+        self._train = train = training_cells(screen)
+        if not np.intersect1d(train.batch[~train.is_control], train.batch[train.is_control]).size:
+            raise InputError(
+                "no batch has both control cells and perturbed ones in training: leave batch_key "
+                "out to compare with the controls of all batches"
+            )
 
     def train(self, **settings: Any) -> Self:
         """Return itself: there is nothing to fit but means. Settings of models are not used."""
@@ -129,6 +132,9 @@ class Baseline(ABC):
     def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self._train.conditions
+
+    remembered = renamed_attribute("remembered", "fitted_on")
+    seen = renamed_attribute("seen", "training_conditions")
 
     def answers_for(self, condition: str) -> bool:
         """Whether the baseline has a prediction for a condition."""
@@ -203,22 +209,19 @@ class Baseline(ABC):
         """
         before = counts = None
         for rows in map(self._similar, conditions):
-            if rows is not before:
-                before, counts = rows, self._counts(rows, n_cells, seed)
-            yield counts
-
-    def _counts(self, rows: np.ndarray | None, n_cells: int, seed: int) -> sp.csr_matrix | None:
-        if rows is None:
-            return None
-        if len(rows) > n_cells:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
-        counts = self._train.counts[rows]
-        return counts.read() if isinstance(counts, StoredCounts) else counts
+            if rows is not None and rows is not before:
+                some = rows
+                if len(rows) > n_cells:
+                    some = np.random.default_rng(seed).choice(rows, n_cells, replace=False)
+                counts = self._train.counts[np.sort(some)]
+                counts = counts.read() if isinstance(counts, StoredCounts) else counts
+            before = rows
+            yield None if rows is None else counts
 
     def iwelbo(
         self, screen: Screen, *, n_particles: int, seed: int, progress: bool
     ) -> pd.DataFrame:
-        """Raise: a baseline has no likelihood."""
+        """Raise: baselines predict means, and have no likelihood."""
         raise InputError(f"{self.name} has no likelihood: it predicts means")
 
     def _similar(self, condition: str) -> np.ndarray | None:
@@ -239,14 +242,6 @@ class Baseline(ABC):
         if scale not in scales:
             raise unknown("scale", scale, scales)
         return means_of(self._train, scale)
-
-    def _check(self) -> None:
-        train = self._train
-        if not np.intersect1d(train.batch[~train.is_control], train.batch[train.is_control]).size:
-            raise InputError(
-                "no batch has both control cells and perturbed ones in training: leave batch_key "
-                "out to compare with the controls of all batches"
-            )
 
 
 class NoChange(Baseline):

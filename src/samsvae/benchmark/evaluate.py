@@ -191,21 +191,21 @@ def _predicted(
     predictors: Mapping[str, Predictor],
     tasks: Sequence[EvaluationTask],
     settings: ScoreSettings,
-    **options: Any,
+    **settings_of_effects: Any,
 ) -> dict[str, PredictedTables]:
     """Return the effects of all conditions, by predictor."""
     conditions = list(dict.fromkeys(name for task in tasks for name in task.all_conditions))
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "n_particles": settings.effect_particles,
         "n_draws": settings.n_draws,
         "basal": settings.basal,
         "batch": "observed",
         "seed": settings.seed,
         "progress": False,
-        **options,
+        **settings_of_effects,
     }
     bar = track(predictors.items(), "effects", disable=not settings.progress)
-    return {name: PredictedTables.of(one, conditions, **asked) for name, one in bar}
+    return {name: PredictedTables.of(one, conditions, **options) for name, one in bar}
 
 
 def _scores(

@@ -16,20 +16,10 @@ _MAX_FITTED = 5000
 
 
 class PrincipalComponents:
-    """Principal components of expression, from training cells.
+    """Principal components of expression, from training cells of a screen.
 
-    Parameters
-    ----------
-    screen
-        The whole screen.
-    values
-        Its expression on the scale, `cell gene`.
-    scale
-        The scale.
-    n_cells
-        Most cells of a population.
-    seed
-        Of the cells that are drawn.
+    `values` are the expression of all its cells on the scale; a population has at most `n_cells`,
+    drawn by the seed.
     """
 
     def __init__(

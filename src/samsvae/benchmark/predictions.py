@@ -92,18 +92,9 @@ class PredictedTables(NamedTuple):
         fixed_draws: int = 0,
         **settings: Any,
     ) -> PredictedTables:
-        """Ask a predictor once at each library size.
+        """Ask a predictor once at each library size, with settings of the models' `effects`.
 
-        Parameters
-        ----------
-        predictor
-            A trained model or a baseline.
-        conditions
-            Of which.
-        n_draws, fixed_draws
-            Posterior draws behind the intervals at observed library sizes, and at 1e4.
-        **settings
-            Of the models' `effects`.
+        `n_draws` is for intervals at observed library sizes, `fixed_draws` for those at 1e4.
         """
         answered = [name for name in conditions if predictor.answers_for(name)]
         if not answered:
@@ -145,13 +136,14 @@ class PredictedTables(NamedTuple):
         if fixed is not observed:
             effects["fixed"] = fixed.loc[conditions].to_numpy()
         frames = {"fixed": fixed, "observed": observed}
+        populations = None
+        if task.components is not None:
+            populations = predicted_populations(task.components, predictor, conditions)
         return Prediction(
             effects,
             {size: interaction(frame, task.combinations) for size, frame in frames.items()},
             self._intervals(effects["observed"], conditions),
-            None
-            if task.components is None
-            else predicted_populations(task.components, predictor, conditions),
+            populations,
         )
 
     def _intervals(self, ate: np.ndarray, conditions: Sequence[str]) -> Intervals | None:

@@ -25,6 +25,7 @@ from samsvae.data.expression import (
     Moments,
     control_cells,
     expression,
+    places_within,
     training_cells,
     within_batches,
 )
@@ -43,24 +44,10 @@ MEAN = "(perturbation mean)"
 
 
 class EvaluationTask:
-    """The scored conditions of one split.
+    """The scored conditions (without control) and cells of one split, or "unseen".
 
-    Parameters
-    ----------
-    screen
-        The whole screen.
-    values
-        Expression of all its cells on the scale, `cell gene`.
-    label
-        The split, or "unseen".
-    cells
-        `cell`: which cells are scored.
-    conditions
-        Which conditions, without control.
-    perturbation_mean
-        `gene`: mean effect of the training conditions; NaN without training cells.
-    components
-        In which distributions of cells are compared; None: they are not.
+    `values` are the expression of all cells of the screen; `perturbation_mean` is the mean effect
+    of training conditions, `gene`; without `components`, distributions of cells are not compared.
     """
 
     def __init__(
@@ -121,14 +108,11 @@ class EvaluationTask:
 
     def halves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Split the cells of each condition, and of control, into random halves, `cell` each."""
-        order = rng.permutation(len(self.screen))
         is_scored = (self.group >= 0) | (self.cells & self.screen.is_control)
         kind = self.screen.condition * 2 + is_scored  # scored cells are halved on their own
-        order = order[np.argsort(kind[order], kind="stable")]
-        starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
-        place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+        order = rng.permutation(len(self.screen))
         first = np.zeros(len(order), bool)
-        first[order] = place % 2 == 0
+        first[order] = places_within(kind[order]) % 2 == 0
         return first, ~first
 
     def observation(self, cells: np.ndarray | None = None) -> Observation:
@@ -201,21 +185,8 @@ def evaluation_tasks(
 ) -> list[EvaluationTask]:
     """Return what is scored in each split, conditions that are not in training as a task apart.
 
-    Parameters
-    ----------
-    screen, scale, splits
-        As in `evaluate`.
-    training_conditions
-        Of the predictors, for a screen without training cells.
-    n_cells, seed
-        Cells of each condition whose distribution is compared, at most (0: none), and the seed by
-        which they are drawn.
-
-    Raises
-    ------
-    InputError
-        If a split is unknown or has no conditions to score, or "unseen" is among the splits and a
-        condition of the test cells is in training, too.
+    `training_conditions` of the predictors count for a screen without training cells; `n_cells` is
+    the most cells of a condition whose distribution is compared (0: none).
     """
     trained = len(screen.train) > 0
     training = set(training_cells(screen).conditions if trained else training_conditions)

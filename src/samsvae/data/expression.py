@@ -174,6 +174,18 @@ def rows_of(group: np.ndarray, n_groups: int) -> list[np.ndarray]:
     return [order[first:last] for first, last in pairwise(ends)]
 
 
+def places_within(group: np.ndarray) -> np.ndarray:
+    """Return how many earlier cells are of the same group, `cell`.
+
+    >>> places_within(np.array([1, 0, 1, 1])).tolist()
+    [0, 0, 1, 2]
+    """
+    order = np.argsort(group, kind="stable")
+    place = np.empty(len(group), int)
+    place[order] = np.arange(len(group)) - np.searchsorted(group[order], group[order])
+    return place
+
+
 def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> sp.csr_matrix:
     """Return the matrix that sums over the cells of each group, `group cell`; group -1 is none.
 

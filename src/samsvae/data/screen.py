@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from samsvae._deprecated import matched_to
 from samsvae.data.builder import check_split, screen_fields
 from samsvae.data.files.anndata_files import Table
 from samsvae.data.files.opening import opened
@@ -327,6 +328,8 @@ class Screen:
             raise InputError(f"the split has {len(values)} values for {len(self)} cells")
         check_split(values)
         return replace(self, split=values)
+
+    matched_to = matched_to
 
     def with_genes(self, positions: np.ndarray) -> Self:
         """Return the screen with some of its genes, by position, with their symbols.

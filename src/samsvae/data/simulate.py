@@ -82,7 +82,7 @@ class SimulatedScreen(Screen):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulationSettings:
+class SimulatedScreenSettings:
     """Settings of `simulated_screen`.
 
     Parameters
@@ -155,7 +155,7 @@ class SimulationSettings:
 
 
 @checked
-@takes(SimulationSettings)
+@takes(SimulatedScreenSettings)
 def simulated_screen(**settings: Any) -> SimulatedScreen:
     """Simulate a screen: single perturbations, combinations of two, and controls.
 
@@ -168,7 +168,7 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     baseline shares standard deviation 1.86, log theta mean 0.55 and standard deviation 1.
 
     All combinations are test cells, so none is seen in training; the cells of single perturbations
-    and control are split 64/16/20 at random. The settings are those of `SimulationSettings`.
+    and control are split 64/16/20 at random. The settings are those of `SimulatedScreenSettings`.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     >>> screen.truth.effects(["G01"]).shape
     (1, 20)
     """
-    chosen = SimulationSettings(**settings)
+    chosen = SimulatedScreenSettings(**settings)
     rng = np.random.default_rng(chosen.seed)
     names = [f"G{i + 1:02d}" for i in range(chosen.n_perturbations)]
     truth = drawn_truth(
@@ -222,7 +222,7 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     return screen[np.diff(counts.indptr) > 0]  # a cell without counts would not be observed
 
 
-def _pairs(rng: np.random.Generator, settings: SimulationSettings) -> list[tuple[int, int]]:
+def _pairs(rng: np.random.Generator, settings: SimulatedScreenSettings) -> list[tuple[int, int]]:
     """Draw the pairs of perturbations that are combined, in their order."""
     # Pairs (0, 1), (0, 2), ..., (1, 2), ... are numbered: a list of all could be long.
     chosen = np.sort(rng.choice(settings.n_pairs, settings.n_combinations, replace=False))
@@ -246,7 +246,7 @@ def _responses(
     rng: np.random.Generator,
     received: sp.csr_matrix,
     names: list[str],
-    settings: SimulationSettings,
+    settings: SimulatedScreenSettings,
 ) -> tuple[sp.csr_matrix, pd.Series | None, pd.Categorical | None]:
     """Return what acts in each cell, the probabilities by sgRNA, and each cell's sgRNA."""
     n_sgrnas, sgrnas = settings.n_sgrnas, names

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from samsvae._deprecated import renamed_attribute
 from samsvae.data.alignment import align_screen
 from samsvae.data.loader import Loader
 from samsvae.data.names import Encoding, NameRegistry
@@ -55,6 +56,9 @@ class TrainedModel:
     def training_conditions(self) -> tuple[str, ...]:
         """Conditions of the training cells, as they are stored."""
         return self.metadata.conditions
+
+    remembered = renamed_attribute("remembered", "fitted_on")
+    seen = renamed_attribute("seen", "training_conditions")
 
     @property
     def device(self) -> torch.device:

@@ -26,6 +26,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from samsvae.benchmark.metrics.effects import pearson
 from samsvae.errors import InputError, unknown
 from samsvae.plotting.style import (
     COLOURS,
@@ -75,7 +76,7 @@ def effect_scatter(
     high = max(x.max(initial=0), y.max(initial=0))
     ax.plot([low, high], [low, high], color="black", linewidth=0.7, linestyle="--", zorder=0)
     unit, title = unit_of(table), short(condition or "", 40)
-    r = float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 and x.std() * y.std() > 0 else float("nan")
+    r = float(pearson(x, y)) if len(x) > 1 else float("nan")
     told = "" if np.isnan(r) else f"r = {r:.2f}, {len(x):,} genes"
     ax.set(xlabel=f"observed difference from control, {unit}", ylabel=f"effect, {unit}")
     ax.set_title(f"{title}\n{told}".strip(), fontsize=10)

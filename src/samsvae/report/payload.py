@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report.findings import Findings
 
@@ -191,13 +192,12 @@ def _fit(table: pd.DataFrame) -> dict[str, Any]:
         name: _short(float(np.sqrt(np.square(known[name] - known["observed"]).mean())))
         for name in ("predicted", "sum")
     }
-    spread = known["observed"].std() > 0
-    alike = {
-        f"{name}_r": _short(float(np.corrcoef(known[name], known["observed"])[0, 1]))
+    observed = known["observed"].to_numpy()
+    correlations = {
+        f"{name}_r": float(pearson(known[name].to_numpy(), observed))
         for name in ("predicted", "sum")
-        if spread and known[name].std() > 0
     }
-    return beyond | alike
+    return beyond | {name: _short(r) for name, r in correlations.items() if not np.isnan(r)}
 
 
 def _history(history: pd.DataFrame) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from samsvae import plotting
 from samsvae.analysis.differential_expression import differential_expression
 from samsvae.analysis.gene_sets import pathway_score
 from samsvae.analysis.projection import has_umap, projection
+from samsvae.data.conditions import parts_matrix
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, note
 from samsvae.runs.jobs import Fit, Score, slug
@@ -111,6 +112,7 @@ def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.D
     names = sorted({part for some in parts.values() for part in some})
     singles = differential_expression(screen[train | control], names, scale=scale)
     genes = list(screen.genes)
+    additive = parts_matrix(list(parts), names, parser) @ singles.to_numpy()
     tables = [
         pd.DataFrame(
             {
@@ -118,10 +120,10 @@ def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.D
                 "gene": genes,
                 "observed": observed.loc[name].to_numpy(),
                 "predicted": ate.loc[name, genes].to_numpy(),
-                "additive": singles.loc[some].sum().to_numpy(),
+                "additive": total,
             }
         )
-        for name, some in parts.items()
+        for name, total in zip(parts, additive, strict=True)
     ]
     return pd.concat(tables, ignore_index=True).dropna()
 

@@ -218,7 +218,8 @@ class ScoreSettings(ProgressSettings, SeedSettings):
     basal
         Basal states of the models' effects: from their "prior" or of "control" cells.
     n_halvings
-        How often the cells are halved for the technical replicate; 0: none, and no dynamic range.
+        How often the cells are split into random halves for the technical replicate; 0: none, and
+        no dynamic range.
     n_cells
         Largest number of cells of a condition whose distribution is compared (E-distance, MMD); 0:
         neither.

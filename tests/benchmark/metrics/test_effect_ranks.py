@@ -187,7 +187,7 @@ def test_some_rows_at_a_time_are_all_rows(
     predicted = effect + rng.normal(size=effect.shape)
     observed = replace(observed_of(effect.tolist()), targets=[[i % 6] for i in range(17)])
     whole = score(predicted, observed)
-    monkeypatch.setattr(ranks, "_PAIRS", 40)
+    monkeypatch.setattr(ranks, "_MAX_PAIRS", 40)
     np.testing.assert_array_equal(score(predicted, observed), whole)
 
 
@@ -211,7 +211,7 @@ def test_of_many_conditions_each_is_compared_with_some(
     # A share of 300 of 898, drawn without replacement.
     sd = np.sqrt(np.maximum(whole * (1 - whole), 1 / 300) / 300 * (1 - 300 / 898))
     assert (np.abs(some - whole) <= errors(3 * 900) * sd)[known].all()
-    monkeypatch.setattr(ranks, "_ROWS", 7)  # in whatever portions
+    monkeypatch.setattr(ranks, "_CHUNK", 7)  # in whatever portions
     np.testing.assert_array_equal(score(predicted, observed)[known], some[known])
     # Chance stays chance, and the best there is the best.
     effect = effect[known]
@@ -232,5 +232,5 @@ def test_distances_are_never_taken_of_all_pairs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ranks, "_squared_distance", noted)
     effect = np.random.default_rng(0).normal(size=(5000, 2))
     centroid_accuracy(effect, observed_of(effect))
-    assert max(sizes) <= ranks._PAIRS
+    assert max(sizes) <= ranks._MAX_PAIRS
     assert sum(sizes) < 1.2 * 5000 * ranks.OTHERS

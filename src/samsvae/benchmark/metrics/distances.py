@@ -49,12 +49,8 @@ def energy_distance(
 
     0 in expectation for two sets of the same distribution, so it may be negative.
 
-    Parameters
-    ----------
-    x, y
-        `cell feature`, at least two cells each: else NaN.
-    within
-        `mean_distance` of x and of y, if they are already computed.
+    NaN unless x and y, `cell feature`, have at least two cells each. `within`: `mean_distance` of x
+    and of y, if they are already computed.
 
     References
     ----------
@@ -81,14 +77,8 @@ def mmd(
 
     E k(X, X') + E k(Y, Y') - 2 E k(X, Y) with k(a, b) = exp(-|a - b|^2 / (2 bandwidth^2)).
 
-    Parameters
-    ----------
-    x, y
-        `cell feature`, at least two cells each: else NaN.
-    bandwidth
-        Of the kernel, in the units of the features; the result is NaN if it is NaN or 0.
-    within
-        `mean_kernel` of x and of y, if they are already computed.
+    NaN unless x and y, `cell feature`, have at least two cells each and the bandwidth is above 0.
+    `within`: `mean_kernel` of x and of y, if they are already computed.
 
     References
     ----------

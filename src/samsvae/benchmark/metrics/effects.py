@@ -7,12 +7,14 @@ are conditions and g genes. What else a difference is taken from is in the name 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from samsvae.benchmark.metrics.observed import Observed
+if TYPE_CHECKING:  # plots need `pearson`, and no torch
+    from samsvae.benchmark.metrics.observed import Observed
 
 _ROUNDING = 1e-12
 """A variance below this share of the second moment, or a difference below this share of what it is
@@ -146,19 +148,8 @@ def weighted_r2_from_control(predicted: np.ndarray, observed: Observed) -> np.nd
 def interaction(effects: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> np.ndarray:
     """Return what combinations do beyond the sum of their parts, `combination gene`.
 
-    delta_AB - (delta_A + delta_B), in the order of `parts`; NaN where one of them is.
-
-    Parameters
-    ----------
-    effects
-        Conditions x genes.
-    parts
-        By combination, the single conditions that it is made of.
-
-    Raises
-    ------
-    KeyError
-        If a condition is not among the effects.
+    delta_AB - (delta_A + delta_B), of effects (conditions x genes) and the parts of each
+    combination, in their order; NaN where one of them is.
     """
     expected = [effects.loc[list(names)].to_numpy(float).sum(0) for names in parts.values()]
     combined = effects.loc[list(parts)].to_numpy(float)
@@ -177,16 +168,7 @@ def coverage(
     whatever the number of cells.
 
     Genes without a standard error, or with 0, are left out. NaN for a condition without an
-    interval, or without such genes.
-
-    Parameters
-    ----------
-    lower, upper, ate
-        `condition gene`: ends of the central posterior interval, and the predicted effect.
-    observed
-        Effects in the data.
-    level
-        Of the interval.
+    interval, or without such genes. Arguments are `condition gene`.
     """
     has_error = observed.standard_error > 0
     error = ndtri((1 + level) / 2) * observed.standard_error

@@ -1,4 +1,8 @@
-"""How far masks and states agree whose latent dimensions come in no particular order."""
+"""Agreement of masks, shifts and states: latent dimensions are matched one to one before.
+
+The dimensions of a model come in no particular order, so they are matched by the Hungarian method.
+Masks and shifts are `perturbation latent`, states `cell latent`; numbers of dimensions may differ.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +12,20 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from samsvae.benchmark.metrics.effects import standardised
 from samsvae.errors import InputError
 
 
 def matched_overlap(first: np.ndarray, second: np.ndarray) -> int:
-    """Return how many entries binary masks share, latent dimensions matched to share most.
-
-    One to one, by the Hungarian method: the dimensions of a model come in no particular order.
-
-    Parameters
-    ----------
-    first, second
-        `perturbation latent`, binary; the numbers of latent dimensions may differ.
-    """
+    """Return how many entries binary masks, `perturbation latent`, share when matched for most."""
     overlap = np.asarray(first, float).T @ np.asarray(second, float)
     return round(overlap[linear_sum_assignment(overlap, maximize=True)].sum())
 
 
 def matched_truth(fitted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Return the true mask in the dimensions of the fitted one, matched to share most.
+    """Return the true mask in the dimensions of the fitted one, `perturbation latent`, boolean.
 
-    Parameters
-    ----------
-    fitted
-        `perturbation latent`, binary.
-    true
-        `perturbation true_latent`, binary.
-
-    Returns
-    -------
-    `perturbation latent`, boolean: nothing in a dimension without a partner.
+    Matched to share as many entries as possible; empty in a dimension without a partner.
     """
     overlap = np.asarray(fitted, float).T @ np.asarray(true, float)
     ours, theirs = linear_sum_assignment(overlap, maximize=True)
@@ -55,17 +43,9 @@ class MaskScore(NamedTuple):
 
 
 def mask_score(fitted: np.ndarray, true: np.ndarray) -> MaskScore:
-    """Compare binary masks whose latent dimensions come in no particular order.
+    """Return precision and recall of the entries of a binary mask, dimensions matched.
 
-    Dimensions are matched one to one (the Hungarian method) so that as many entries as possible
-    agree. Whatever a fitted dimension without a partner holds counts as false positive.
-
-    Parameters
-    ----------
-    fitted
-        `perturbation latent`, binary.
-    true
-        `perturbation true_latent`, binary.
+    All entries of a fitted dimension without a partner are false positives.
 
     Examples
     --------
@@ -84,16 +64,8 @@ def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
     """Return the Matthews correlation of a fitted mask with the true one, dimensions matched.
 
     The Pearson correlation of their entries: 1 for the same mask, 0 for one without entries or all
-    ones (where F1 is above 0). Masks are matched as in `mask_score`, which lifts a random one above
-    0; the one of fewer dimensions gets empty ones. Dimensions that the fitted mask does not use are
-    not counted, so that their number does not matter.
-
-    Parameters
-    ----------
-    fitted
-        `perturbation latent`, binary.
-    true
-        `perturbation true_latent`, binary.
+    ones (where F1 is above 0); above 0 for a random one, because of the matching. The mask of fewer
+    dimensions gets empty ones; dimensions that the fitted mask does not use are not counted.
 
     References
     ----------
@@ -111,17 +83,9 @@ def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
 def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
     """Return the mean correlation of true latent dimensions with the fitted ones they match.
 
-    Mean over true dimensions of |Pearson r| over cells, matched one to one to the largest sum (the
-    Hungarian method): the MCC of the literature on identifiability, 1 where every dimension is
-    recovered up to order, sign, scale and origin. A true dimension without a partner counts 0, and
-    so does a constant one.
-
-    Parameters
-    ----------
-    fitted
-        States, `cell latent`.
-    true
-        States of the same cells, `cell true_latent`.
+    Mean over true dimensions of |Pearson r| over cells, matched for the largest sum: the MCC of the
+    literature on identifiability, 1 where every dimension is recovered up to order, sign, scale and
+    origin. A true dimension without a partner, or a constant one, counts as 0.
 
     Raises
     ------
@@ -138,35 +102,21 @@ def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
             f"got fitted states of {len(fitted)} cells and true states of {len(true)}: expected "
             "the same cells, in the same order"
         )
-    r = np.abs(_standardised(fitted).T @ _standardised(true))
+    a, b = (np.nan_to_num(standardised(np.asarray(x, np.float64).T)) for x in (fitted, true))
+    r = np.abs(a @ b.T)
     return float(r[linear_sum_assignment(r, maximize=True)].sum() / r.shape[1])
 
 
 def turned_onto(states: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return states in the axes in which they are nearest to others of the same cells.
+    """Return states rotated onto others of the same cells (Procrustes), both centred.
 
-    By the matrix of orthonormal columns Q that makes trace(Q' states' others) largest, both
-    centred (Procrustes).
-
-    Parameters
-    ----------
-    states
-        `cell latent`.
-    others
-        `cell other_latent`, of no more dimensions.
+    By the matrix of orthonormal columns Q that maximises trace(Q' states' others); `others` may
+    have fewer dimensions.
     """
     a, b = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (states, others))
     left, _, right = np.linalg.svd(a.T @ b, full_matrices=False)
     turned: np.ndarray = a @ (left @ right)
     return turned
-
-
-def _standardised(values: np.ndarray) -> np.ndarray:
-    """Return columns of mean 0 and norm 1, constant ones as 0."""
-    values = np.asarray(values, np.float64)
-    varies = np.ptp(values, axis=0) > 0
-    centered = np.where(varies, values - values.mean(0), 0.0)
-    return centered / np.where(varies, np.linalg.norm(centered, axis=0), 1.0)
 
 
 def chance_f1(fitted: np.ndarray, true: np.ndarray, *, n_draws: int = 20, seed: int = 0) -> float:
@@ -178,32 +128,18 @@ def chance_f1(fitted: np.ndarray, true: np.ndarray, *, n_draws: int = 20, seed: 
 
 
 def mask_jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Jaccard index of binary masks after matching latent dimensions.
-
-    |A and B| / |A or B| in [0, 1]; NaN where both are empty.
-
-    Parameters
-    ----------
-    first, second
-        `perturbation latent`, binary; the numbers of latent dimensions may differ.
-    """
+    """Return |A and B| / |A or B| of binary masks, dimensions matched; NaN where both are empty."""
     shared = matched_overlap(first, second)
     either = int(np.sum(first)) + int(np.sum(second)) - shared
     return shared / either if either else float("nan")
 
 
 def shift_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return how alike shifts are, axis by axis, and after the best rotation of the second.
+    """Return the agreement of shifts, axis by axis, and after the best rotation of the second.
 
-    sum over matched dimensions of |a . b| / (|A| |B|), dimensions matched one to one (the Hungarian
-    method); and the sum of the singular values of A'B / (|A| |B|), which is the largest trace that
-    any rotation gives (Procrustes). Both are 1 for the same shifts, the second is the larger one;
-    NaN where either has none.
-
-    Parameters
-    ----------
-    first, second
-        `perturbation latent`; the numbers of latent dimensions may differ.
+    sum over matched dimensions of |a . b| / (|A| |B|); and the sum of the singular values of
+    A'B / (|A| |B|), the largest trace over rotations (Procrustes). Both are 1 for the same shifts,
+    the second is the larger one; NaN where either has none.
     """
     a, b = np.asarray(first, float), np.asarray(second, float)
     norm = np.linalg.norm(a) * np.linalg.norm(b)

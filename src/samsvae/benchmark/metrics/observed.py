@@ -141,8 +141,8 @@ def error_within(sums: Moments, control: Control) -> np.ndarray:
 def pooled_error(a: Moments, b: Moments) -> np.ndarray:
     """Return the standard error of a difference of means, `group gene`, one variance for both.
 
-    Counts are sparse: a gene may well be 0 in all cells of a small group. By that group's own
-    variance it would be known without error; the other group's cells tell better.
+    Counts are sparse: a gene may be 0 in all cells of a small group, whose own variance would then
+    suggest that its mean has no error.
     """
     n, m = a.n_cells[:, None], b.n_cells[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -154,10 +154,10 @@ def pooled_error(a: Moments, b: Moments) -> np.ndarray:
 def welch(a: Moments, b: Control) -> tuple[np.ndarray, np.ndarray]:
     """Return Welch's t of a difference from control, and its two-sided p value, `group gene`.
 
-    The variance of a is taken to be at least that of b, the larger group, control: else every gene
-    that is 0 in all of few cells is significant (of 20 control cells of Papalexi et al. against the
-    others, 84 of 299 genes at a false discovery rate of 5 %; so, none). A gene that varies in
-    neither group has t 0 and p 1; so has a group of fewer than two cells.
+    The variance of a is at least that of b, control, the larger group: otherwise a gene that is 0
+    in all of few cells is significant (for 20 control cells of Papalexi et al. against the others,
+    84 of 299 genes at a false discovery rate of 5 %; now none). A gene that varies in neither group
+    has t 0 and p 1, and so has a group of fewer than two cells.
     """
     free_a, free_b = ((x.n_cells - b.n_batches)[:, None] for x in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):

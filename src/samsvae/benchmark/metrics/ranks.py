@@ -1,8 +1,7 @@
 """Scores from ranks: of conditions by their distance, of genes by the size of their effect.
 
-All take predicted effects, `condition gene`, and what the cells show, and return `condition`; NaN
-where a condition cannot be scored. Ties count half, or as they would on average in random order.
-Conditions are ranked among all others; where these are more than `OTHERS`, among so many of them.
+All take predicted and observed effects, `condition gene`, and return `condition`; NaN where a
+condition cannot be scored. Ties count half, or as they would on average in random order.
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from samsvae.ops.arrays import manhattan
 
 _ROUNDING = 1e-9
 """Distances that differ by less than this share of them are equal."""
-_PAIRS = 2**20
-"""Most distances that are held at once."""
+_MAX_PAIRS = 2**20
+"""Distances that are held in memory at once."""
 OTHERS = 1000
-"""Most conditions that each is compared with; of more, those about it in a random order, so that
-two conditions are compared with each other, or not. The share that is closer is then known to a
-standard error of at most .016, chance stays 1/2, and the work does not grow with their square."""
-_ROWS = 128
+"""Conditions that each is ranked among, at most: of more, its neighbours in a random order. The
+standard error of a share is then at most .016, and the work does not grow with their square."""
+_CHUNK = 128
 """Conditions that are compared with these at once."""
 
 Distance: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -44,10 +42,10 @@ def centroid_accuracy(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 
 
 def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return how early a condition comes among all, ordered by distance from its prediction.
+    """Return the normalised rank of a condition by distance from its prediction, 1 for the first.
 
     1 - (rank - 1) / (n - 1) of sum_g |a_pg - d_pg| among sum_g |a_pg - d_qg| over q, the smallest
-    first; the genes that p perturbs are left out of its sums, since their effects need no model.
+    first, without the genes that p perturbs: predicting their effects takes no model.
 
     References
     ----------
@@ -67,59 +65,53 @@ def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np
 
 
 def perturbench_rank(predicted: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return how late a prediction comes among all, ordered by distance from what it predicts.
+    """Return the normalised rank of a prediction by distance from the data, 0 for the first.
 
-    (rank - 1) / (n - 1) of rmse(a_p, d_p) among rmse(a_q, d_p) over q, the smallest first: 0 best,
-    .5 for a predictor that says the same of all conditions.
+    (rank - 1) / (n - 1) of rmse(a_p, d_p) among rmse(a_q, d_p) over q, the smallest first: .5 for a
+    predictor that predicts the same for all conditions.
 
     References
     ----------
     Wu et al.: PerturBench: Benchmarking Machine Learning Models for Cellular Perturbation
     Analysis, 2024 (there the rank is divided by n, and ties are broken at random).
     """
-    # What is predicted of conditions without cells is not among those compared.
+    # Predictions for conditions without cells are not compared.
     predicted = np.where(np.isnan(observed.effect), np.nan, predicted)
-    # Ordered as the RMSE.
     return _share_closer(observed.effect, predicted, _squared_distance)
 
 
 def _squared_distance(
     a: np.ndarray, b: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return sum_g (a_pg - b_qg)^2, and the size of the terms it is taken from, `row row`.
-
-    As |a|^2 + |b|^2 - 2 a b: one matrix product, a hundred times faster than gene by gene.
-    """
+    """Return sum_g (a_pg - b_qg)^2 as |a|^2 + |b|^2 - 2 a b, and |a|^2 + |b|^2, `row row`."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     size = (a * a).sum(1)[:, None] + (b * b).sum(1)
     return size - 2 * a @ b.T, size
 
 
 def _share_closer(a: np.ndarray, b: np.ndarray, distance: Distance) -> np.ndarray:
-    """Return the share of the other rows of b that are closer to a row of a than its own.
-
-    Some rows at a time: never all distances at once. Of more than `OTHERS` rows, among so many.
+    """Return the share of the other rows of b that are closer to a row of a than its own row.
 
     Parameters
     ----------
     a, b
-        `condition gene`; NaN: a condition that is not among those compared.
+        `condition gene`; NaN: a condition that is not compared.
     distance
-        Of some rows of a, and which these are, to rows of b; and the same before subtraction:
-        rounding is a share of it.
+        From some rows of a (and which these are) to rows of b, and the size of the terms that it
+        is a difference of, which limits its precision.
     """
-    found = np.full(len(a), np.nan)
+    shares = np.full(len(a), np.nan)
     order = np.flatnonzero(np.isfinite(b).all(1))
     n, reach = len(order), OTHERS // 2
-    together, n_others, few = max(1, _PAIRS // max(1, n)), n - 1, n > OTHERS + 1
-    if few:
+    n_at_once, n_others, is_subsample = max(1, _MAX_PAIRS // max(1, n)), n - 1, n > OTHERS + 1
+    if is_subsample:
         order = np.random.default_rng(0).permutation(order)
-        together, n_others = _ROWS, 2 * reach
-    for start in range(0, n, together):
-        place = np.arange(start, min(start + together, n))
+        n_at_once, n_others = _CHUNK, 2 * reach
+    for start in range(0, n, n_at_once):
+        place = np.arange(start, min(start + n_at_once, n))
         each = np.arange(len(place))
         own, to = place, order
-        if few:  # those about them, round the end
+        if is_subsample:  # neighbours in a circle
             own, to = reach + each, order[np.arange(start - reach, place[-1] + reach + 1) % n]
         rows = order[place]
         beyond, size = distance(a[rows], b[to], rows)
@@ -127,21 +119,21 @@ def _share_closer(a: np.ndarray, b: np.ndarray, distance: Distance) -> np.ndarra
         slack = _ROUNDING * np.maximum(size, size[each, own][:, None])
         beyond -= to_itself[:, None]
         beyond[each, own] = np.nan
-        if few:
+        if is_subsample:
             offset = np.arange(len(to)) - each[:, None]
             beyond[(offset < 0) | (offset > n_others)] = np.nan
         closer = (beyond < -slack).sum(1)
         ties = (beyond <= slack).sum(1) - closer
         share = (closer + ties / 2) / max(n_others, 1)
-        found[rows] = np.where(np.isfinite(to_itself) & (n_others > 0), share, np.nan)
-    return found
+        shares[rows] = np.where(np.isfinite(to_itself) & (n_others > 0), share, np.nan)
+    return shares
 
 
 def de_overlap(predicted: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return the share of the significant genes S that are among the |S| largest |predicted|.
+    """Return the share of `Observed.significant` genes, S, among the |S| largest |predicted|.
 
-    Genes that tie for the last places count as often as random order would take them: a constant
-    prediction scores |S| / G. S: see `Observed.significant`.
+    Genes that tie for the last places count as in random order: a constant prediction scores
+    |S| / G.
     """
     size, wanted = np.abs(predicted), observed.significant
     n = wanted.sum(1)
@@ -153,26 +145,22 @@ def de_overlap(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 
 
 def de_auprc(predicted: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return the average precision with which |predicted| finds the significant genes S.
+    """Return the average precision of |predicted| for the `Observed.significant` genes, S.
 
-    Mean over genes of S of the share of S among all genes with an effect at least as large. S: see
-    `significant`.
+    Mean over genes of S of the share of S among all genes with an effect at least as large.
     """
     size, wanted = np.abs(predicted), observed.significant
     ascending, n = np.sort(size, axis=1), wanted.sum(1)
     score = np.zeros(len(size))
     for row in np.flatnonzero(n):
-        found = np.sort(size[row, wanted[row]])
-        among_all = size.shape[1] - np.searchsorted(ascending[row], found)
-        score[row] = np.mean((n[row] - np.searchsorted(found, found)) / among_all)
+        own = np.sort(size[row, wanted[row]])
+        among_all = size.shape[1] - np.searchsorted(ascending[row], own)
+        score[row] = np.mean((n[row] - np.searchsorted(own, own)) / among_all)
     return _where_scored(score, predicted, observed, n)
 
 
 def de_sign_agreement(predicted: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return the share of the significant genes S whose effect has the predicted sign.
-
-    A predicted effect of 0 has none. S: see `Observed.significant`.
-    """
+    """Return the share of `Observed.significant` genes whose effect has the predicted sign."""
     wanted = observed.significant
     n = wanted.sum(1)
     agree = (wanted & (np.sign(predicted) == np.sign(observed.effect))).sum(1)
@@ -182,6 +170,6 @@ def de_sign_agreement(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 def _where_scored(
     score: np.ndarray, predicted: np.ndarray, observed: Observed, n: np.ndarray
 ) -> np.ndarray:
-    """Return the score, NaN where no gene is significant or an effect is not known."""
-    known = np.isfinite(predicted).all(1) & np.isfinite(observed.effect).all(1)
-    return np.where(known & (n > 0), score, np.nan)
+    """Return the score, NaN where no gene is significant or an effect is missing."""
+    is_complete = np.isfinite(predicted).all(1) & np.isfinite(observed.effect).all(1)
+    return np.where(is_complete & (n > 0), score, np.nan)

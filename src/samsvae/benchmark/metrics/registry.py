@@ -82,17 +82,6 @@ def bootstrap(
 
     Conditions that cannot be scored are left out; NaN where fewer than two can. The same seed draws
     the same conditions, so that differences of predictors have intervals, too.
-
-    Parameters
-    ----------
-    metric, statistics
-        As in `pooled`.
-    n_draws
-        Bootstrap samples.
-    seed
-        Of the samples.
-    level
-        Share of the samples between the two ends.
     """
     rows = _scored_rows(statistics)
     n = len(rows)
