@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain, islice
 from itertools import combinations as pairs_of
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,11 @@ from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import expression, shares_of_batches, within_batches
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count
+from samsvae.errors import InputError
 from samsvae.estimators import Estimator
 from samsvae.settings.arguments import checked
+from samsvae.settings.fields import takes
+from samsvae.settings.questions import CombinationSettings
 from samsvae.types import Scale
 
 _MAX_ROWS = 500_000
@@ -26,16 +29,12 @@ _MAX_ROWS = 500_000
 
 
 @checked
+@takes(CombinationSettings)
 def combinations(
     model: Estimator,
     screen: Screen | None = None,
     conditions: Conditions | None = None,
-    *,
-    scale: Scale = "log",
-    library_size: float | Literal["observed"] = 1e4,
-    n_particles: int = 500,
-    seed: int = 0,
-    progress: bool = True,
+    **settings: Any,
 ) -> Iterator[pd.DataFrame]:
     """Return the effects of combinations and their deviation from the sum, table by table.
 
@@ -54,17 +53,9 @@ def combinations(
     conditions
         Combinations such as "KLF1+CEBPA"; by default all pairs of the perturbations of the training
         cells.
-    scale
-        "log", "normalized" (counts per 10,000) or "mean", as in `model.effects`.
-    library_size
-        As in `model.effects`: on scale "log" expression depends on it, and observed effects are at
-        the cells' own.
-    n_particles
-        Of the model's effects.
-    seed
-        Same seed, same numbers.
-    progress
-        Show a progress bar.
+    **settings
+        scale ("log"), library_size (1e4), n_particles (500), seed (0), progress; see
+        `samsvae.settings.questions.CombinationSettings`.
 
     Returns
     -------
@@ -82,32 +73,21 @@ def combinations(
 
     Examples
     --------
-    >>> import samsvae
-    >>> sizes = {"n_perturbations": 4, "n_combinations": 1, "n_genes": 20}
-    >>> screen = samsvae.datasets.simulated_screen(**sizes)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> tables = samsvae.combinations(model, n_particles=20, progress=False)
     >>> table = next(tables)
     >>> table["condition"].nunique(), list(table.columns)[2:]
-    (6, ['predicted', 'mc_se', 'additive', 'deviation', 'scale'])
+    (3, ['predicted', 'mc_se', 'additive', 'deviation', 'scale'])
     """
-    check_count("n_particles", n_particles, low=2)
-    check_count("seed", seed, low=0)
+    chosen = CombinationSettings(**settings)
     if not model.is_trained:
         raise InputError("the model is not trained: call train first")
     names, n_names = _names(model, conditions)
-    observed = None if screen is None else _observed(model, screen, conditions, scale, seed)
-    settings = {
-        "scale": scale,
-        "library_size": library_size,
-        "n_particles": n_particles,
-        "n_draws": 0,
-        "seed": seed,
-        "progress": False,
-    }
-    bar = Progress(disable=not progress)
-    return _tables(model, names, observed, settings, bar=bar, n_names=n_names)
+    observed = None
+    if screen is not None:
+        observed = _observed(model, screen, conditions, chosen.scale, chosen.seed)
+    of_effects = {**asdict(chosen), "n_draws": 0, "progress": False}
+    bar = Progress(disable=not chosen.progress)
+    return _tables(model, names, observed, of_effects, bar=bar, n_names=n_names)
 
 
 def _names(model: Estimator, conditions: Conditions | None) -> tuple[Iterator[str], int]:

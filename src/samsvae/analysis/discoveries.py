@@ -23,7 +23,7 @@ from samsvae.errors import InputError, unknown
 from samsvae.estimators import Estimator
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
-from samsvae.settings.questions import DiscoverySettings, EffectSettings
+from samsvae.settings.questions import DiscoverySettings, EffectSettings, RegulatorSettings
 from samsvae.settings.train import TrainSettings
 
 
@@ -142,7 +142,8 @@ def _repeated(names: list[str], n_genes: int) -> pd.Categorical:
 
 @renamed_arguments(rate="lfsr")
 @checked
-def regulators(table: pd.DataFrame, gene: str, *, lfsr: float = 1.0) -> pd.DataFrame:
+@takes(RegulatorSettings)
+def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
     """Return which conditions change a gene: its rows of `samsvae.discoveries`, the surest first.
 
     Parameters
@@ -151,8 +152,8 @@ def regulators(table: pd.DataFrame, gene: str, *, lfsr: float = 1.0) -> pd.DataF
         From `samsvae.discoveries`.
     gene
         Its name.
-    lfsr
-        Leave out rows with a larger local false sign rate.
+    **settings
+        lfsr (1): leave out rows with a larger local false sign rate.
 
     Raises
     ------
@@ -163,7 +164,7 @@ def regulators(table: pd.DataFrame, gene: str, *, lfsr: float = 1.0) -> pd.DataF
     genes = table["gene"].astype(str)
     if gene not in set(genes):
         raise unknown("gene", gene, list(pd.unique(genes)))
-    own = table[(genes == gene) & (table["lfsr"] <= lfsr)]
+    own = table[(genes == gene) & (table["lfsr"] <= RegulatorSettings(**settings).lfsr)]
     size = own["estimate"].abs().rank(ascending=False)
     order = own.assign(_size=size).sort_values(["lfsr", "_size"])
     return order.drop(columns="_size").reset_index(drop=True)

@@ -5,8 +5,9 @@ Each is defined once: a field is an argument in Python and an option of the comm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Lt
 
@@ -25,6 +26,12 @@ class Checked:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @classmethod
+    def among(cls, settings: Mapping[str, Any]) -> Self:
+        """Return these settings, of which others may stand in the same mapping."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: settings[name] for name in names if name in settings})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +71,50 @@ class DeviceSettings(Checked):
     """
 
     device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings(Checked):
+    """What happens to existing files.
+
+    Parameters
+    ----------
+    overwrite
+        Replace existing files; of a directory, only files that such a command writes.
+    """
+
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeSettings(OutputSettings):
+    """What happens to an existing directory.
+
+    Parameters
+    ----------
+    resume
+        Keep what is finished and go on with the rest: the same command, with this option.
+    """
+
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings(Checked):
+    """Where the jobs of an experiment run.
+
+    Parameters
+    ----------
+    jobs
+        Models trained at a time, each in a process of its own; by default as many as there are
+        cores, or one where there is a GPU. 1 starts no other process.
+    engine
+        Where jobs run: "local", or a "ray" or "dask" cluster that can see the output directory (see
+        docs/reproduce.md).
+    """
+
+    jobs: Count | None = None
+    engine: Literal["local", "ray", "dask"] = "local"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +204,23 @@ class ErrorRateSettings(Checked):
     Parameters
     ----------
     fdr
-        Largest error rate of a row, such as 0.05: its false discovery rate, or the local false sign
-        rate of a gene's regulator.
+        Leave out rows with a larger q_value (false discovery rate), such as 0.05.
     """
 
     fdr: Share = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegulatorSettings(Checked):
+    """Which regulators of a gene are listed.
+
+    Parameters
+    ----------
+    lfsr
+        Leave out rows with a larger local false sign rate, such as 0.05.
+    """
+
+    lfsr: Share = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +231,15 @@ class CombinationSettings(ProgressSettings, SeedSettings):
     ----------
     scale
         "log", "normalized" or "mean", as for effects.
+    library_size
+        Expected counts of both arms, or "observed", as for effects: on scale "log" expression
+        depends on it, and observed effects are at the cells' own library sizes.
     n_particles
         Draws of basal state, mask and embedding for the model's effects.
     """
 
     scale: Scale = "log"
+    library_size: LibrarySize | Literal["observed"] = 1e4
     n_particles: Draws = 500
 
 
@@ -231,3 +298,16 @@ class ScoreSettings(ProgressSettings, SeedSettings):
     basal: Literal["prior", "control"] = "prior"
     n_halvings: Natural = 20
     n_cells: Natural = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(ProgressSettings, SeedSettings, DeviceSettings):
+    """How the effects of a report are estimated.
+
+    Parameters
+    ----------
+    n_particles
+        Draws of basal state, mask and embedding for the model's effects.
+    """
+
+    n_particles: Draws = 2500
