@@ -23,6 +23,8 @@ SETTINGS: Mapping[str, tuple[str, Mapping[Any, Any]]] = {
     "response": ("learn_responders", {"all": False, "learned": True}),
 }
 """By former name of a setting, its name, and its values by the former ones."""
+OPTIONS = {("discoveries", "--below"): "--fdr", ("regulators", "--below"): "--lfsr"}
+"""By command and its former option, the option of today."""
 
 
 def renamed_method(owner: object, name: str) -> Any:
@@ -62,11 +64,18 @@ def renamed_options(arguments: Sequence[str]) -> list[str]:
     >>> warnings.simplefilter("ignore")
     >>> renamed_options(["train", "x.h5ad", "--response", "learned", "--n-latent=3"])
     ['train', 'x.h5ad', '--learn-responders', '--n-latent=3']
+    >>> renamed_options(["discoveries", "run", "x.h5ad", "--below=0.05"])
+    ['discoveries', 'run', 'x.h5ad', '--fdr=0.05']
     """
     current: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         option, equals, value = argument.partition("=")
+        new = OPTIONS.get((arguments[0], option))
+        if new is not None:
+            note(f"the option {option} is now {new}")
+            current.append(f"{new}{equals}{value}")
+            continue
         former = option.removeprefix("--").replace("-", "_")
         if not option.startswith("--") or former not in SETTINGS:
             current.append(argument)

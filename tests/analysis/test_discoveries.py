@@ -257,8 +257,8 @@ def test_at_the_command_line(call, folder) -> None:
     assert list(table["condition"].unique()) == ["A", "B"]
     done = call("discoveries run data.h5ad --out d.csv --no-progress")
     assert "exists" in done.errors[0]
-    done = call("discoveries run data.h5ad --below 2 --no-progress")
-    assert "below is 2" in done.errors[0]
+    done = call("discoveries run data.h5ad --fdr 2 --no-progress")
+    assert "fdr is 2.0: expected a number between 0 and 1" in done.errors[0]
 
 
 @pytest.fixture

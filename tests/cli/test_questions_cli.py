@@ -64,11 +64,22 @@ def test_a_former_option_is_understood(run: Path, call: Call, tmp_path: Path, op
     assert samsvae.load(tmp_path / "run").learn_responders
 
 
+def test_former_thresholds_are_understood(run: Path, call: Call, tmp_path: Path) -> None:
+    common = f"--below 0.2 --out {tmp_path}/t.csv --overwrite --n-particles 30 {QUICK}"
+    done = call(f"discoveries {run} data.h5ad {common}")
+    assert (done.code, done.errors) == (0, [])
+    assert "the option --below is now --fdr" in done.notes[0]
+    assert (read_csv(tmp_path / "t.csv")["q_value"] <= 0.2).all()
+    done = call(f"regulators {run} data.h5ad g0 {common}")
+    assert "the option --below is now --lfsr" in done.notes[0]
+    assert (read_csv(tmp_path / "t.csv")["lfsr"] <= 0.2).all()
+
+
 def test_regulators(run: Path, call: Call, tmp_path: Path) -> None:
     out = tmp_path / "r.csv"
     done = call(f"regulators {run} data.h5ad g0 g2 --out {out} --n-particles 30 {QUICK}")
     assert (done.code, done.errors) == (0, [])
-    assert "what changes g0" in done.out
+    assert "conditions that change g0" in done.out
     table = read_csv(out)
     assert list(table["gene"].unique()) == ["g0", "g2"]
     assert len(table) == 6
@@ -76,8 +87,7 @@ def test_regulators(run: Path, call: Call, tmp_path: Path) -> None:
     assert own["lfsr"].is_monotonic_increasing
     assert own["condition"].iloc[0] == "A"
     some = call(
-        f"regulators {run} data.h5ad g2 --below 0.05 --out {tmp_path}/s.csv {QUICK} "
-        "--n-particles 30"
+        f"regulators {run} data.h5ad g2 --lfsr 0.05 --out {tmp_path}/s.csv {QUICK} --n-particles 30"
     )
     assert some.errors == []
     assert (read_csv(tmp_path / "s.csv")["lfsr"] <= 0.05).all()

@@ -33,7 +33,7 @@ def test_train_writes_a_run(run: Path) -> None:
     assert history["step"].tolist() == [4]
 
 
-@pytest.mark.parametrize("most", ["", ", with all draws that are taken"])
+@pytest.mark.parametrize("most", ["", ", with the maximum number of draws"])
 def test_train_tells_the_error_of_the_validation_elbo(
     folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch, most: str
 ) -> None:

@@ -1,11 +1,8 @@
-"""Where the command line prints, and says what it wrote.
-
-Settings as options of a command.
-"""
+"""What commands share: options made of settings, opening a run and a screen, printing, writing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,57 +11,23 @@ from rich.console import Console
 
 from samsvae.errors import shown
 from samsvae.settings.fields import Settings, converted
+from samsvae.settings.questions import DeviceSettings, OutputSettings
+from samsvae.settings.screen import ScreenSettings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # help and completion do without pandas and torch
     import pandas as pd
+
+    from samsvae.estimators import Estimator
 
 console = Console(markup=False, emoji=False)  # a name may hold brackets, or be like HLA:b:27
-
-
-def say(text: str) -> None:
-    """Print lines as they are, but for what would steer the terminal."""
-    lines = (shown(line, most=1000) for line in text.split("\n"))
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)  # commands can be copied
-
-
-def write_rows(path: Path, tables: Iterable[pd.DataFrame]) -> None:
-    """Write tables one after the other, and say how many rows they have."""
-    say(f"{written(path, tables):,} rows written to {path}")
-
-
-def written(path: Path, tables: Iterable[pd.DataFrame], *, obs: pd.DataFrame | None = None) -> int:
-    """Write tables one after the other, and return how many rows they have.
-
-    Parameters
-    ----------
-    path
-        By its ending CSV, parquet, or AnnData (.h5ad), as `samsvae.export.as_anndata` makes it.
-    tables
-        Of the same columns.
-    obs
-        Of the rows of the AnnData, see there.
-    """
-    from samsvae.storage.tables import write_table  # pandas, which --help does without
-
-    if path.suffix != ".h5ad":
-        return write_table(path, tables)
-    import pandas as pd
-
-    from samsvae.export.tables import as_anndata
-    from samsvae.storage.tables import write_h5ad
-
-    parts = list(tables)
-    whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    write_h5ad(path, as_anndata(whole, obs=obs))
-    return len(whole)
 
 
 def given(settings: Settings, *, show_default: bool = True) -> Any:
     """Return the type of a command's parameter that takes settings as options of the command.
 
-    The command receives, as a dictionary, those that were given, and only those: what a file of
-    settings says is not overruled by a default. Types, defaults and help come from the dataclasses.
-    Defaults are not shown where a run has settings of its own.
+    The command receives a dictionary of the settings that were given, and only those: defaults do
+    not override a file of settings. Types, defaults and help come from the dataclasses. Defaults
+    are not shown where a run has settings of its own.
     """
     members: dict[str, Any] = {
         "__dataclass_fields__": settings.fields,
@@ -92,11 +55,105 @@ def _any(*_: Any) -> Any:
     return core_schema.any_schema()
 
 
-NOTHING: Any = {}
-"""No settings given: the default of such a parameter."""
-
-Assignments = Annotated[list[str] | None, Parameter(name="--set", negative=())]
-"""Settings as name=value."""
-
 _WHOLE = Parameter(converter=lambda _, tokens: converted(int, tokens[0].value))
-"""Takes no fraction for a whole number."""
+"""Accepts whole numbers only: cyclopts would round."""
+NOTHING: Any = {}
+"""No settings given: the default of a parameter of settings."""
+
+
+def _described(kind: Any, text: str) -> Any:
+    return Annotated[kind, Parameter(help=text)]
+
+
+RunPath = _described(Path, "Run directory of samsvae train.")
+DataPath = _described(
+    Path, "The screen that the run was trained on; read with the keys and the split of the run."
+)
+FilePath = _described(Path, "The screen: a file that samsvae inspect can read, such as .h5ad.")
+Conditions = _described(
+    str, 'Such as KLF1, or "KLF1+CEBPA"; by default all conditions of the training cells.'
+)
+ConfigPath = _described(
+    Path | None,
+    "TOML file of settings; options take precedence. A table in it, such as [cpa-vae], applies to "
+    "that model only.",
+)
+Assignments = Annotated[
+    list[str] | None,
+    Parameter(name="--set", negative=(), help="A setting, as name=value; may be repeated."),
+]
+Report = _described(bool, "Write report.html at the end.")
+Keys = given(Settings(ScreenSettings), show_default=False)
+"""How a screen is read, where that differs from its run."""
+
+
+def opened_model(run: Path, settings: Mapping[str, Any]) -> Estimator:
+    """Return the model of a run, on the device of the settings."""
+    from samsvae.runs.run import Run
+
+    return Run(run).model(DeviceSettings.among(settings).device)
+
+
+def opened(
+    run: Path, data: Path | None, settings: Mapping[str, Any], keys: Mapping[str, Any]
+) -> tuple[Estimator, Any]:
+    """Return the model of a run, and a screen (if any), read with the keys of the run."""
+    from samsvae.runs.run import Run
+
+    model = opened_model(run, settings)
+    return model, None if data is None else Run(run).screen(data, keys)
+
+
+def check_outputs(settings: Mapping[str, Any], *paths: Path | None, h5ad: bool = False) -> None:
+    """Raise if tables cannot be written to files; None stands for no file."""
+    from samsvae.storage.tables import check_writable
+
+    for path in paths:
+        if path is not None:
+            check_writable(path, overwrite=OutputSettings.among(settings).overwrite, h5ad=h5ad)
+
+
+def say(text: str) -> None:
+    """Print lines as they are, but for characters that steer the terminal."""
+    lines = (shown(line, most=1000) for line in text.split("\n"))
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)  # commands can be copied
+
+
+def write_rows(
+    path: Path | None,
+    tables: Iterable[pd.DataFrame],
+    *,
+    obs: pd.DataFrame | None = None,
+    n_total: int | None = None,
+) -> None:
+    """Write tables of the same columns one after the other, and say how many rows they have.
+
+    Parameters
+    ----------
+    path
+        By its suffix CSV, parquet, or AnnData (.h5ad), see `samsvae.export.as_anndata`. None: no
+        file.
+    tables
+        Only one of them is in memory at a time, but for AnnData.
+    obs
+        Further columns of `obs` of the AnnData.
+    n_total
+        Rows before some were left out, to be reported.
+    """
+    if path is None:
+        return
+    from samsvae.storage.tables import write_h5ad, write_table
+
+    if path.suffix == ".h5ad":
+        import pandas as pd
+
+        from samsvae.export.tables import as_anndata
+
+        parts = list(tables)
+        table = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+        write_h5ad(path, as_anndata(table, obs=obs))
+        n_rows = len(table)
+    else:
+        n_rows = write_table(path, tables)
+    of_total = "" if n_total is None else f" of {n_total:,}"
+    say(f"{n_rows:,}{of_total} rows written to {path}")

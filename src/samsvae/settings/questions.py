@@ -100,8 +100,8 @@ class ResumeSettings(OutputSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobSettings(Checked):
-    """Where the jobs of an experiment run.
+class JobSettings(ResumeSettings):
+    """Where the jobs of an experiment run, and what happens to its directory.
 
     Parameters
     ----------

@@ -1,1 +1,0 @@
-"""One command, one file. What its work needs is imported when it runs: help needs none of it."""

@@ -1,0 +1,205 @@
+"""Files and the paper's experiments: inspect, datasets fetch, datasets stand-in, reproduce."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cyclopts import App
+
+from samsvae.cli.console import NOTHING, given, say
+from samsvae.settings import questions
+from samsvae.settings.experiment import PreparationSettings
+from samsvae.settings.fields import Settings
+
+
+def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = None) -> None:
+    """Show the contents of a file: matrices, columns, conditions, and the command to train on it.
+
+    Parameters
+    ----------
+    data
+        A file of any kind that is read: .h5ad, .h5mu, .zarr, 10x Genomics' .h5 or folder.
+    modality
+        Modality that holds the counts, in a file with several.
+    labels
+        CSV or TSV file of further columns of the cells, with their names in the first.
+    """
+    from samsvae.data.files.opening import opened
+    from samsvae.data.inspection import inspected
+
+    with opened(data, modality=modality, labels=labels) as table:
+        contents = inspected(table)
+    say(f"{data}: {contents.n_cells:,} cells x {contents.n_genes:,} genes")
+    for name, kind in contents.matrices.items():
+        say(f"  {name}: {kind}")
+    for role, column in contents.columns.items():
+        say(f"  {role}: column {column!r}")
+    if contents.convention is not None:
+        say(f"  laid out like {contents.convention}")
+    n = contents.cells
+    if n is not None:
+        say(
+            f"  {len(n):,} conditions: {n.iloc[0]:,} cells of {n.index[0]!r}, of the others "
+            f"{n.iloc[1:].min():,} to {n.iloc[1:].max():,} (median {n.iloc[1:].median():,.0f})"
+        )
+        rare = n.iloc[1:].sort_values(kind="stable")[:5]
+        say("  fewest cells: " + ", ".join(f"{name} {k:,}" for name, k in rare.items()))
+    for remark in contents.remarks:
+        say(f"  note: {remark}")
+    if n is None:
+        say("it cannot be read with these settings: the note above says what to give")
+        return
+    settings = {**contents.settings, "modality": modality, "labels": labels}
+    say(_train_command(data, {name: v for name, v in settings.items() if v is not None}))
+
+
+def _train_command(data: Path, settings: Mapping[str, Any]) -> str:
+    words = ["samsvae", "train", str(data), "--out", f"runs/{data.name.split('.')[0]}"]
+    for name, value in settings.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [f"--{name.replace('_', '-')}", str(one)]
+    return shlex.join(words)
+
+
+datasets = App(name="datasets", help="Published screens: download them, or simulate stand-ins.")
+FetchOptions = given(Settings(questions.ProgressSettings))
+StandInOptions = given(Settings(questions.SeedSettings, questions.OutputSettings))
+
+
+@datasets.command
+def fetch(
+    name: Literal["replogle", "norman"],
+    /,
+    *,
+    settings: FetchOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Download a published file once, and print its path.
+
+    It is kept in the user's cache, or in SAMSVAE_DATA. An interrupted download goes on with the
+    same command. The SHA-256 checksum is verified, or recorded at the first download.
+
+    Parameters
+    ----------
+    name
+        The data set.
+    """
+    from samsvae.reproduce.download import CATALOG
+    from samsvae.reproduce.download import fetch as fetched
+
+    say(f"{name}: {CATALOG[name].source}")
+    say(str(fetched(name, progress=questions.ProgressSettings.among(settings).progress)))
+
+
+@datasets.command(name="stand-in")
+def stand_in(
+    name: Literal["replogle", "norman"],
+    /,
+    *,
+    out: Path,
+    scale: float = 1.0,
+    settings: StandInOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Simulate a screen with the shape and raw layout of a published one, with invented names.
+
+    Its annotation (pathways, or kinds of interaction) is written to NAME.annotation.json in the
+    same folder.
+
+    Parameters
+    ----------
+    name
+        The data set.
+    out
+        The h5ad file to write.
+    scale
+        Share of the perturbations, with as many cells each; genes shrink by its square root.
+    """
+    from samsvae.reproduce.standin import stand_in as simulated
+    from samsvae.storage.files import check_new_file, write_json
+    from samsvae.storage.tables import write_h5ad
+
+    check_new_file(out, [".h5ad"], overwrite=questions.OutputSettings.among(settings).overwrite)
+    screen = simulated(name, scale=scale, seed=questions.SeedSettings.among(settings).seed)
+    write_h5ad(out, screen.adata)
+    write_json(out.with_suffix(".annotation.json"), screen.annotation)
+    n_cells, n_genes = screen.adata.shape
+    say(f"{out}: {n_cells:,} cells x {n_genes:,} genes, laid out like {name}'s")
+
+
+PreparationOptions = given(Settings(PreparationSettings))
+ReproductionOptions = given(
+    Settings(questions.JobSettings, questions.DeviceSettings, questions.ProgressSettings)
+)
+
+
+def reproduce(
+    name: Literal["replogle", "norman-ood", "norman-data-efficiency"],
+    /,
+    *,
+    data: Path,
+    out: Path,
+    scale: float = 1.0,
+    annotation: Path | None = None,
+    published: Path | None = None,
+    seeds: int | None = None,
+    experiment: Path | None = None,
+    work: ReproductionOptions = NOTHING,  # type: ignore[valid-type]
+    preparation: PreparationOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Run a whole experiment of the paper: from the raw file to its tables and figures.
+
+    docs/reproduce.md says what to expect. The directory contains a folder per trained and per
+    scored model. If a model fails, the others go on, and the failure is reported at the end.
+
+    Parameters
+    ----------
+    name
+        The experiment.
+    data
+        Raw counts, as published (samsvae datasets fetch) or simulated (samsvae datasets stand-in).
+    out
+        Directory to write.
+    scale
+        Share of steps, particles, seeds and cells, for a quick test: 0.01 takes minutes.
+    annotation
+        JSON or CSV file of pathways (replogle) or kinds of interaction (norman); by default the
+        .annotation.json next to the data.
+    published
+        CSV file of the paper's Table 1, to be printed next to our numbers: label, iwelbo,
+        pathway_accuracy, ate_pearson.
+    seeds
+        Number of seeds of each model, if it is to differ from the experiment's.
+    experiment
+        TOML file of an experiment of your own, instead of the paper's.
+    """
+    from samsvae.reproduce.experiments import check_data, experiment_of
+    from samsvae.reproduce.experiments import reproduce as reproduced
+    from samsvae.runs.directory import Laboratory
+
+    jobs = questions.JobSettings.among(work)
+    check_data(data)
+    laboratory = Laboratory(out)
+    laboratory.check_new(overwrite=jobs.overwrite, resume=jobs.resume)
+    options: dict[str, Any] = {"device": questions.DeviceSettings.among(work).device}
+    wanted = experiment_of(name if experiment is None else str(experiment), scale, options)
+    if seeds is not None:
+        wanted = replace(wanted, seeds=seeds)
+    runner = reproduced(
+        name,
+        data,
+        laboratory,
+        wanted,
+        scale=scale,
+        annotation=annotation,
+        published=published,
+        preparation=PreparationSettings(**preparation),
+        resume=jobs.resume,
+        engine=jobs.engine,
+        n_jobs=jobs.jobs,
+        progress=questions.ProgressSettings.among(work).progress,
+        say=say,
+    )
+    runner.raise_failures()

@@ -1,0 +1,307 @@
+"""Questions to a trained model: effects, simulate, combinations, discoveries, regulators, programs,
+responders.
+
+Each command checks its output files, opens run and screen, asks, prints and writes. What its work
+needs is imported when it runs: help does without.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from samsvae.cli.console import (
+    NOTHING,
+    Conditions,
+    DataPath,
+    Keys,
+    RunPath,
+    check_outputs,
+    console,
+    given,
+    opened,
+    opened_model,
+    say,
+    write_rows,
+)
+from samsvae.settings import questions
+from samsvae.settings.fields import Settings, settings_of
+
+
+def _options(*sources: type) -> Settings:
+    return Settings(*sources, questions.OutputSettings, questions.DeviceSettings)
+
+
+EffectOptions = given(_options(questions.EffectSettings))
+
+
+def effects(
+    run: RunPath,
+    /,
+    *conditions: Conditions,
+    out: Path | None = None,
+    settings: EffectOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Predict the effects of conditions on each gene, with their uncertainty.
+
+    Prints the genes that change most, or writes all of them. Conditions need not have been seen in
+    training; "@" gives a dose: "drugA@0.5".
+
+    Parameters
+    ----------
+    out
+        File to write: .csv (one row per condition and gene) or .h5ad (conditions x genes).
+    """
+    from samsvae.cli.tables import effect_table, tidy
+    from samsvae.storage.files import check_new_file
+    from samsvae.storage.tables import write_csv, write_h5ad
+
+    if out is not None:
+        overwrite = questions.OutputSettings.among(settings).overwrite
+        check_new_file(out, (".csv", ".h5ad"), overwrite=overwrite)
+    model = opened_model(run, settings)
+    adata = model.effects(
+        list(conditions) or None, **settings_of(questions.EffectSettings, settings)
+    )
+    if out is None:
+        for name in adata.obs_names:
+            console.print(effect_table(adata[name]))
+        return
+    if out.suffix == ".h5ad":
+        write_h5ad(out, adata)
+    else:
+        write_csv(out, tidy(adata))
+    say(f"written to {out}")
+
+
+SimulationOptions = given(_options(questions.SimulationSettings))
+
+
+def simulate(
+    run: RunPath,
+    /,
+    *conditions: Conditions,
+    out: Path,
+    cells: Path | None = None,
+    settings: SimulationOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Simulate counts of cells under conditions.
+
+    Parameters
+    ----------
+    conditions
+        Such as KLF1, or "KLF1+CEBPA".
+    out
+        File to write, .h5ad.
+    cells
+        A screen: simulate what its cells would have shown under the conditions.
+    """
+    from samsvae.storage.files import check_new_file
+    from samsvae.storage.tables import write_h5ad
+
+    check_new_file(out, (".h5ad",), overwrite=questions.OutputSettings.among(settings).overwrite)
+    model, screen = opened(run, cells, settings, {})
+    chosen = settings_of(questions.SimulationSettings, settings)
+    adata = model.simulate(list(conditions), cells=screen, **chosen)
+    write_h5ad(out, adata)
+    say(f"{adata.n_obs:,} cells written to {out}")
+
+
+CombinationOptions = given(_options(questions.CombinationSettings))
+
+
+def combinations(
+    run: RunPath,
+    data: Path | None = None,
+    /,
+    *conditions: Conditions,
+    out: Path,
+    settings: CombinationOptions = NOTHING,  # type: ignore[valid-type]
+    keys: Keys = NOTHING,
+) -> None:
+    """Compare the effects of combinations with the sum of the effects of their parts.
+
+    The table is written part by part: all pairs of hundreds of perturbations fit in memory.
+
+    Parameters
+    ----------
+    data
+        A screen with whose cells predictions are compared; read with the keys of the run.
+    conditions
+        Such as "KLF1+CEBPA"; by default all pairs.
+    out
+        File to write, .csv or .parquet, one row per combination and gene.
+    """
+    from samsvae.analysis.combinations import combinations
+
+    check_outputs(settings, out)
+    model, screen = opened(run, data, settings, keys)
+    chosen = settings_of(questions.CombinationSettings, settings)
+    write_rows(out, combinations(model, screen, list(conditions) or None, **chosen))
+
+
+DiscoveryOptions = given(_options(questions.DiscoverySettings, questions.ErrorRateSettings))
+
+
+def discoveries(
+    run: RunPath,
+    data: DataPath,
+    /,
+    *conditions: Conditions,
+    out: Path | None = None,
+    settings: DiscoveryOptions = NOTHING,  # type: ignore[valid-type]
+    keys: Keys = NOTHING,
+) -> None:
+    """List the genes that each condition changes, with error rates.
+
+    Combines the model and the cells: see docs/discoveries.md. Prints the number of discoveries per
+    condition and the most certain genes; --out writes the table.
+
+    Parameters
+    ----------
+    out
+        File to write, one row per condition and gene: .csv, .parquet, or .h5ad (conditions x genes,
+        with a layer per number, see samsvae.export.as_anndata).
+    """
+    from samsvae.analysis.discoveries import discoveries
+    from samsvae.cli.tables import discovery_table
+
+    fdr = questions.ErrorRateSettings.among(settings).fdr
+    check_outputs(settings, out, h5ad=True)
+    model, screen = opened(run, data, settings, keys)
+    chosen = settings_of(questions.DiscoverySettings, settings)
+    table = discoveries(model, screen, list(conditions) or None, **chosen)
+    console.print(discovery_table(table))
+    write_rows(out, [table[table["q_value"] <= fdr]], n_total=len(table))
+
+
+RegulatorOptions = given(_options(questions.DiscoverySettings, questions.RegulatorSettings))
+
+
+def regulators(
+    run: RunPath,
+    data: DataPath,
+    /,
+    *genes: str,
+    out: Path | None = None,
+    settings: RegulatorOptions = NOTHING,  # type: ignore[valid-type]
+    keys: Keys = NOTHING,
+) -> None:
+    """List the conditions that change a gene, by local false sign rate.
+
+    The same table as of samsvae discoveries, gene by gene. Prints the most certain conditions;
+    --out writes the table.
+
+    Parameters
+    ----------
+    genes
+        Their names.
+    out
+        File to write, one row per gene and condition: .csv, .parquet, or .h5ad
+        (conditions x genes).
+    """
+    from samsvae.analysis.discoveries import discoveries, regulators
+    from samsvae.cli.tables import regulator_table
+    from samsvae.errors import InputError, unknown
+
+    if not genes:
+        raise InputError("no gene is named: expected one or more, such as STAT1, after the data")
+    lfsr = questions.RegulatorSettings.among(settings).lfsr
+    check_outputs(settings, out, h5ad=True)
+    model, screen = opened(run, data, settings, keys)
+    for gene in genes:
+        if gene not in model.registry.genes:  # before minutes of work
+            raise unknown("gene", gene, model.registry.genes)
+    table = discoveries(model, screen, **settings_of(questions.DiscoverySettings, settings))
+    parts = {gene: regulators(table, gene, lfsr=lfsr) for gene in genes}
+    for gene, rows in parts.items():
+        console.print(regulator_table(rows, gene))
+    write_rows(out, list(parts.values()))
+
+
+ProgramOptions = given(_options(questions.ProgramSettings))
+
+
+def programs(
+    run: RunPath,
+    /,
+    *,
+    gene_sets: Path | None = None,
+    out: Path | None = None,
+    enrichment: Path | None = None,
+    settings: ProgramOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """List the gene programs through which perturbations act.
+
+    For each latent dimension in use: the perturbations that shift it, and the genes that it
+    changes. Needs no data. Prints an overview; --out writes the loading of each gene.
+
+    Parameters
+    ----------
+    gene_sets
+        A GMT file of gene sets that are tested for enrichment in the programs.
+    out
+        File to write, one row per dimension and gene: .csv, .parquet, or .h5ad (dimensions x genes,
+        with the perturbations that shift each dimension in obs).
+    enrichment
+        File to write, .csv or .parquet, one row per dimension and gene set; needs --gene-sets.
+    """
+    from samsvae.analysis.gene_sets import enrichment as enriched
+    from samsvae.cli.tables import program_table
+    from samsvae.errors import InputError
+
+    if enrichment is not None and gene_sets is None:
+        raise InputError("--enrichment is given without gene sets: expected --gene-sets too")
+    check_outputs(settings, out, h5ad=True)
+    check_outputs(settings, enrichment)
+    model = opened_model(run, settings)
+    table = model.programs(**settings_of(questions.ProgramSettings, settings))
+    mechanisms = model.mechanisms()
+    if not len(table):
+        say("no latent dimension is in use: no perturbation shifts one with probability above 1/2")
+    else:
+        console.print(program_table(table, mechanisms))
+    write_rows(out, [table], obs=mechanisms)
+    if gene_sets is not None and len(table):
+        by_dimension = table.rename(columns={"dimension": "condition"})
+        sets = enriched(by_dimension, gene_sets, score="loading")
+        sets = sets.rename(columns={"condition": "dimension"})
+        n_enriched = int((sets["q_rank"] < 0.05).sum())
+        say(f"{n_enriched:,} of {len(sets):,} pairs of dimension and gene set at q_rank < 0.05")
+        write_rows(enrichment, [sets])
+
+
+ResponderOptions = given(_options(questions.ResponderSettings))
+
+
+def responders(
+    run: RunPath,
+    data: DataPath,
+    /,
+    *,
+    out: Path | None = None,
+    rates: Path | None = None,
+    settings: ResponderOptions = NOTHING,  # type: ignore[valid-type]
+    keys: Keys = NOTHING,
+) -> None:
+    """List the cells that respond to their perturbations, and the response rate of each sgRNA.
+
+    For a model that was trained with --learn-responders; by sgRNA with --sgrna-key. Prints the
+    share of cells that respond; --out writes the table of cells.
+
+    Parameters
+    ----------
+    out
+        File to write, one row per cell and perturbation that it received: .csv, .parquet, or .h5ad
+        (cells x perturbations, with the probability of cells with one perturbation in obs).
+    rates
+        File to write, .csv or .parquet, one row per perturbation and sgRNA.
+    """
+    from samsvae.cli.tables import rate_table
+
+    check_outputs(settings, out, h5ad=True)
+    check_outputs(settings, rates)
+    model, screen = opened(run, data, settings, keys)
+    answer = model.responders(screen, **settings_of(questions.ResponderSettings, settings))
+    console.print(rate_table(answer.rates))
+    write_rows(out, [answer.cells])
+    write_rows(rates, [answer.rates])

@@ -1,0 +1,310 @@
+"""Runs: train, demo, evaluate, report, compare."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from samsvae.cli.console import (
+    NOTHING,
+    Assignments,
+    ConfigPath,
+    DataPath,
+    FilePath,
+    Keys,
+    Report,
+    RunPath,
+    console,
+    given,
+    opened_model,
+    say,
+)
+from samsvae.ops.device import rank
+from samsvae.settings import questions
+from samsvae.settings.fields import Settings, settings_of
+from samsvae.settings.model import MODEL_SETTINGS
+from samsvae.settings.run import COMPARED, RUN, gathered
+from samsvae.settings.train import TrainPlan
+from samsvae.types import Scale
+
+RunOptions = given(RUN)
+ResumeOptions = given(Settings(questions.ResumeSettings))
+
+
+def train(
+    data: FilePath,
+    /,
+    *,
+    out: Path,
+    config: ConfigPath = None,
+    assignments: Assignments = None,
+    report: Report = True,
+    output: ResumeOptions = NOTHING,  # type: ignore[valid-type]
+    settings: RunOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Train a model on a screen and save it in a run directory.
+
+    Each setting is an option, a key of the TOML file, or a name for --set; some apply to certain
+    models only. Without --split-key the cells of each condition are split 64/16/20 at random by the
+    seed, and the split is saved.
+
+    Parameters
+    ----------
+    out
+        Run directory to write.
+    """
+    from samsvae.estimators import estimator
+    from samsvae.runs.reporting import report_run
+    from samsvae.runs.run import Run, read_screen
+
+    run, existing = Run(out), questions.ResumeSettings.among(output)
+    options: dict[str, Any] = settings
+    chosen = gathered(options, assignments=assignments or (), config=config)
+    for one, other in (("max_steps", "max_epochs"), ("max_epochs", "max_steps")):
+        if one in options and other not in options:  # an option overrides its rival in a file
+            chosen[other] = None
+    is_first = rank() == 0  # of processes that train together only the first writes and prints
+    if is_first:
+        run.check_new(overwrite=existing.overwrite, resume=existing.resume)
+    training = settings_of(TrainPlan, chosen)
+    TrainPlan(**training)  # values out of range are reported before the data are read
+    screen = read_screen(data, chosen)
+    if is_first:
+        say(repr(screen))
+    kind = estimator(chosen["model"])
+    model = kind(screen, **settings_of(kind, chosen))
+    model.check_training(**training)  # before a run is replaced by one that cannot be trained
+    if not is_first:
+        model.train(**training, resume=existing.resume)
+        return
+    with run.made(resume=existing.resume):
+        run.start(chosen, screen, resume=existing.resume)
+        run.train(model, chosen, resume=existing.resume)
+        if report:
+            path = report_run(run, model, screen, progress=chosen["progress"])
+    say(f"{_training_summary(model)}the model is in {out}")
+    if report:
+        _say_report(path)
+
+
+def _training_summary(model: Any) -> str:
+    """Return what to print of a training: whether to go on, and the best validation ELBO."""
+    import numpy as np
+
+    from samsvae.train.validator import PRECISE
+
+    best = model.history[model.history["is_best"]].tail(1)  # no row without validation cells
+    elbo, mc_se = (best[name].sum(min_count=1) for name in ("valid_elbo", "valid_elbo_mc_se"))
+    summary = ""
+    if bool(model.history["is_best"].iloc[-1]):
+        summary = "the last validation ELBO is the best: train longer (--max-steps)\n"
+    if np.isnan(elbo):
+        return summary
+    error = f"mc_se {mc_se:.3f}" + (", with the maximum number of draws" if mc_se > PRECISE else "")
+    return f"{summary}best validation ELBO {elbo:.3f} ({error}) nats per cell; "
+
+
+def _say_report(path: Path) -> None:
+    say(f"the report is {path}: open it in a browser")
+
+
+DemoOptions = given(
+    Settings(questions.SeedSettings, questions.ProgressSettings, questions.OutputSettings)
+)
+
+
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    settings: DemoOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Simulate a screen with known true effects, train on it, and compare the model with the truth.
+
+    Parameters
+    ----------
+    out
+        Run directory to write.
+    """
+    from samsvae.runs.demo import demonstrate
+    from samsvae.runs.run import Run
+
+    run = Run(out)
+    run.check_new(overwrite=questions.OutputSettings.among(settings).overwrite, resume=False)
+    seed = questions.SeedSettings.among(settings).seed
+    demonstrate(
+        run, seed=seed, progress=questions.ProgressSettings.among(settings).progress, say=say
+    )
+
+
+EvaluationOptions = given(Settings(questions.ScoreSettings, questions.DeviceSettings))
+
+
+def evaluate(
+    run: RunPath,
+    data: DataPath,
+    /,
+    *,
+    split: str = "test",
+    baselines: bool = True,
+    report: Report = True,
+    settings: EvaluationOptions = NOTHING,  # type: ignore[valid-type]
+    keys: Keys = NOTHING,
+) -> None:
+    """Score a run on held-out cells: likelihood, and effects against the data.
+
+    Prints its scores next to those of simple baselines and a technical replicate, and writes
+    scores.csv (all metrics and conditions), metrics.json (the run's own, over all conditions) and
+    effects.h5ad into the run. Conditions of the test cells that are not in training are scored
+    separately, as "unseen".
+
+    Parameters
+    ----------
+    split
+        Whose cells are scored: "train", "valid" or "test".
+    baselines
+        Score baselines and a technical replicate, too: the data must contain training cells.
+    report
+        Update report.html with these scores, if the data contain the training cells.
+    """
+    from samsvae.cli.tables import comparison_tables, summary_table
+    from samsvae.runs.compare import table_of
+    from samsvae.runs.jobs import score
+    from samsvae.runs.reporting import report_run
+    from samsvae.runs.run import Run
+
+    folder = Run(run)
+    model = opened_model(run, settings)
+    folder.check_scores()  # damaged scores are reported before minutes of work
+    screen = folder.screen(data, dict(keys))
+    if baselines and not len(screen.train):
+        say("the data contain no training cells: there are no baselines to compare with")
+        baselines = False
+    scoring = questions.ScoreSettings.among(settings)
+    result = score(model, screen, scoring, split=split, baselines=baselines)
+    folder.write_scores(result, model.name)
+    console.print(summary_table(result.summary(model.name), model.name))
+    if baselines:
+        for table in comparison_tables(table_of(result.scores), console.width):
+            console.print(table)
+    say(f"written to {run}")
+    if report and len(screen.train):  # the report shows the cells that the model was trained on
+        _say_report(report_run(folder, model, screen, progress=scoring.progress))
+
+
+ReportOptions = given(Settings(questions.ReportSettings))
+
+
+def report(
+    run: RunPath,
+    data: Path | None = None,
+    /,
+    *conditions: str,
+    settings: ReportOptions = NOTHING,  # type: ignore[valid-type]
+    keys: Keys = NOTHING,
+) -> None:
+    """Write the report of a run: one HTML file that a browser opens from disk.
+
+    Data, training, evaluation (if the run has been evaluated), cautions, mechanisms, discoveries,
+    conditions, and combinations; complete tables in the folder `report`. See docs/report.md.
+
+    Parameters
+    ----------
+    data
+        The screen that the run was trained on; read with the keys and the split of the run. By
+        default the screen.h5ad in the run; without one the report shows the model only.
+    conditions
+        Up to 500 in addition to those of the data, such as combinations that were not measured.
+    """
+    from samsvae.runs.reporting import report_run, screen_of
+    from samsvae.runs.run import Run
+
+    model = opened_model(run, settings)
+    screen = screen_of(Run(run), data, keys)
+    chosen = asdict(questions.ReportSettings.among(settings))
+    del chosen["device"]
+    _say_report(report_run(Run(run), model, screen, conditions, **chosen))
+
+
+ComparedOptions = given(COMPARED)
+JobOptions = given(Settings(questions.JobSettings))
+
+
+def compare(
+    data: FilePath,
+    /,
+    *,
+    out: Path,
+    models: str = ",".join(MODEL_SETTINGS),
+    baselines: str = "all",
+    seeds: int = 5,
+    scale: Scale = "log",
+    basal: Literal["prior", "control"] = "prior",
+    config: ConfigPath = None,
+    assignments: Assignments = None,
+    report: Report = True,
+    work: JobOptions = NOTHING,  # type: ignore[valid-type]
+    settings: ComparedOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Train models and score them, with baselines and a technical replicate, on one split.
+
+    Prints the pooled scores and writes results.csv (all metrics, by condition, predictor and seed)
+    and table.csv; docs/evaluation.md explains the metrics. If a model fails, the others go on, and
+    the failure is reported at the end. Settings are those of train, each passed to the models that
+    have it.
+
+    Parameters
+    ----------
+    out
+        Directory to write: runs, scores and results.
+    models
+        Names joined by commas.
+    baselines
+        Names joined by commas, "all" or "none".
+    seeds
+        Number of seeds of each model: --seed and those that follow it.
+    scale
+        Scale on which effects are scored: "log", "normalized" or "mean".
+    basal
+        Basal states of the models' effects: from their "prior" or of "control" cells.
+    report
+        Write report.html at the end: the first model, next to all others and all seeds.
+    """
+    from samsvae.cli.tables import comparison_tables
+    from samsvae.runs.compare import comparison, report_comparison, results_of, table_of
+    from samsvae.runs.directory import Laboratory, Work, check
+    from samsvae.runs.run import read_screen
+    from samsvae.storage.tables import write_csv
+
+    jobs = questions.JobSettings.among(work)
+    laboratory = Laboratory(out)
+    laboratory.check_new(overwrite=jobs.overwrite, resume=jobs.resume)
+    experiment = comparison(
+        models=models,
+        baselines=baselines,
+        seeds=seeds,
+        scale=scale,
+        scoring=questions.ScoreSettings(basal=basal),
+        options=settings,
+        assignments=assignments or (),
+        config=config,
+    )
+    first = experiment.variants[0].settings
+    screen = read_screen(data, first)
+    say(repr(screen))
+    check(experiment, screen)
+    runner, progress = Work(laboratory, experiment), first["progress"]
+    with laboratory.opened(experiment, screen, resume=jobs.resume):
+        made = runner.made(engine=jobs.engine, n_jobs=jobs.jobs, progress=progress, say=say)
+        results = results_of(made.scores, experiment.baselines) if made.scores else None
+        if results is not None:
+            write_csv(laboratory / "results.csv", results)
+            write_csv(laboratory / "table.csv", table_of(results))
+            for table in comparison_tables(table_of(results), console.width):
+                console.print(table)
+            say(f"all metrics, by condition, are in {out / 'results.csv'}")
+        if report and made.fits and results is not None:
+            fits = list(made.fits.values())
+            path = report_comparison(laboratory, fits, screen, results, progress=progress)
+            _say_report(path)
+    runner.raise_failures()

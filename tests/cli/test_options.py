@@ -1,0 +1,87 @@
+"""Options of commands that ask a model are the arguments of the Python functions: defined once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+
+import samsvae
+from samsvae.cli.app import app
+from samsvae.settings import questions
+from samsvae.settings.fields import Settings
+from samsvae.settings.screen import ScreenSettings
+
+SHARED = (questions.OutputSettings, questions.DeviceSettings)
+FUNCTIONS: dict[str, tuple[Callable, tuple[type, ...]]] = {
+    "effects": (samsvae.SAMSVAE.effects, (questions.EffectSettings,)),
+    "simulate": (samsvae.SAMSVAE.simulate, (questions.SimulationSettings,)),
+    "combinations": (samsvae.combinations, (questions.CombinationSettings,)),
+    "discoveries": (samsvae.discoveries, (questions.DiscoverySettings,)),
+    "regulators": (samsvae.regulators, (questions.RegulatorSettings,)),
+    "programs": (samsvae.SAMSVAE.programs, (questions.ProgramSettings,)),
+    "responders": (samsvae.SAMSVAE.responders, (questions.ResponderSettings,)),
+    "report": (samsvae.write_report, (questions.ReportSettings,)),
+    "evaluate": (samsvae.evaluate, (questions.ScoreSettings,)),
+}
+
+
+def options(command: str) -> dict[str, tuple[object, str]]:
+    """Return default and help of each option of a command."""
+    arguments = app[command].assemble_argument_collection(parse_docstring=True)
+    return {
+        argument.name.removeprefix("--").replace("-", "_"): (
+            argument.field_info.default,
+            " ".join(str(argument.parameter.help).split()),
+        )
+        for argument in arguments
+        if argument.name.startswith("--")
+    }
+
+
+def documented(source: type) -> dict[str, str]:
+    """Return the help of each setting, as its docstring has it."""
+    helps: dict[str, str] = {}
+    for kind in reversed(source.__mro__):
+        lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
+        names = set(getattr(kind, "__dataclass_fields__", {}))
+        name = ""
+        for line in lines:
+            if line in names:
+                name = line
+                helps[name] = ""
+            elif name and line.startswith("    "):
+                helps[name] = f"{helps[name]} {line.strip()}".strip()
+    return helps
+
+
+@pytest.mark.parametrize("command", FUNCTIONS)
+def test_an_option_is_the_argument_of_the_function(command: str) -> None:
+    function, sources = FUNCTIONS[command]
+    taken = options(command)
+    arguments = inspect.signature(function).parameters
+    for name, field in Settings(*sources).fields.items():
+        help_ = next(helps[name] for helps in map(documented, sources) if name in helps)
+        assert taken[name] == (field.default, help_), name
+        assert arguments[name].default == field.default, name
+
+
+@pytest.mark.parametrize("command", FUNCTIONS)
+def test_no_option_is_defined_a_second_time(command: str) -> None:
+    """But for files and for whom they are of, all options are those of settings."""
+    own = {"out", "cells", "gene_sets", "enrichment", "rates", "split", "baselines", "report"}
+    every = (
+        kind
+        for kind in vars(questions).values()
+        if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
+    )
+    names = {name for kind in (*every, ScreenSettings) for name in kind.__dataclass_fields__}
+    assert set(options(command)) - names <= own
+
+
+def test_shared_options_are_the_same_everywhere() -> None:
+    for source in (*SHARED, questions.SeedSettings, questions.ProgressSettings):
+        (name,) = source.__dataclass_fields__
+        helps = {options(command)[name][1] for command in FUNCTIONS if name in options(command)}
+        assert helps == {documented(source)[name]}
