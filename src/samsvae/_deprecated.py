@@ -137,6 +137,14 @@ def renamed_attribute(former: str, new: str) -> Any:
     return property(value)
 
 
+def renamed_column(table: Any, former: str, new: str) -> Any:
+    """Return a table with a column by its new name, if it has it by the former one."""
+    if former not in table.columns or new in table.columns:
+        return table
+    _warn(f"the column {former} is now {new}", 4)
+    return table.rename(columns={former: new})
+
+
 def matched_to(screen: Any, registry: Any) -> tuple[Any, int]:
     """Return a screen aligned with a model's names, and how many genes it lost."""
     message = "screen.matched_to(...) is now samsvae.data.alignment.align_screen(screen, ...)"

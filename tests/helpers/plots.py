@@ -61,7 +61,7 @@ STABILITY = pd.DataFrame(
 CALIBRATION = pd.DataFrame(
     {
         "expected": [0.9, 0.5, 0.5, 0.9],
-        "found": [0.88, 0.52, 0.3, 0.6],
+        "observed": [0.88, 0.52, 0.3, 0.6],
         "lower": [0.8, 0.45, 0.2, 0.5],
         "upper": [0.95, 0.6, 0.4, 0.7],
         "label": ["model", "model", "other", "other"],
@@ -121,7 +121,7 @@ RESULT_PLOTS: dict[str, Specimen] = {
         "value",
         takes_axes=False,
     ),
-    "calibration_curve": Specimen(CALIBRATION, plotting.calibration_curve, "found"),
+    "calibration_curve": Specimen(CALIBRATION, plotting.calibration_curve, "observed"),
     "cell_map": Specimen(
         POINTS, lambda table, **on: plotting.cell_map(table, KINDS, **on), "UMAP 2"
     ),

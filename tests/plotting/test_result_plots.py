@@ -185,7 +185,7 @@ def test_names_do_not_cover_each_other() -> None:
 def test_the_volcano_calls_by_q_and_leaves_nothing_out() -> None:
     table = effects()
     own = table[table["condition"] == "A"]
-    axes = plotting.volcano(table, "A", rate=0.05)
+    axes = plotting.volcano(table, "A", fdr=0.05)
     none, up, down = (line.get_xydata() for line in axes.lines[:3])
     called = own[own["q_value"] < 0.05]
     assert len(none) + len(up) + len(down) == len(own)
@@ -282,7 +282,7 @@ def test_sgrnas_are_those_of_the_condition() -> None:
 def test_power_counts_the_genes_of_every_condition() -> None:
     table = effects()
     table.loc[table["condition"] == "B", "n_cells"] = 0
-    axes = plotting.screen_power(table, rate=0.1)
+    axes = plotting.screen_power(table, fdr=0.1)
     found = (table["q_value"] < 0.1).groupby(table["condition"], sort=False).sum()
     cells = [100, 0, 100, 100, 100]
     drawn = np.asarray(axes.collections[0].get_offsets())

@@ -1,24 +1,35 @@
-"""Figures of tables: each function takes tables, never models, and returns Axes or a Figure."""
+"""Figures of tables: functions take tables, never models, and return matplotlib Axes or Figures.
+
+Plots with one panel draw on `ax`, if it is given. `condition` selects the rows of a table with
+several conditions. The unit of effects is that of the column `scale`. A table without the columns
+or rows that a plot needs is an `InputError`.
+"""
 
 from samsvae.plotting.effects import (
-    calibration_curve,
     combination_bars,
     dose_curve,
     effect_scatter,
     nonadditive_genes,
-    screen_power,
     top_effects,
     volcano,
 )
 from samsvae.plotting.maps import cell_map, gene_projection, shift_map
-from samsvae.plotting.mechanisms import mechanism_card, sgrnas_of_target
 from samsvae.plotting.scores import (
+    calibration_curve,
     fraction_curves,
     metric_strip,
+    screen_power,
+    sgrnas_of_target,
     stability_matrix,
     training_history,
 )
-from samsvae.plotting.shifts import clustered_shifts, grouped_shifts, mask_heatmap, shift_similarity
+from samsvae.plotting.shifts import (
+    clustered_shifts,
+    grouped_shifts,
+    mask_heatmap,
+    mechanism_card,
+    shift_similarity,
+)
 
 __all__ = [
     "calibration_curve",

@@ -1,13 +1,8 @@
-"""Which perturbation shifts which latent dimension: all of them, clustered.
-
-Masks and embeddings of perturbations, grouped by pathway (the paper's Figure 2).
-
-Shifts of all perturbations, clustered (the paper's Figure 5).
-
-Which perturbations shift cells the same way: all pairs, with a tree.
-"""
+"""Shifts in latent space: masks and embeddings of all perturbations, and single mechanisms."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,12 +12,13 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
-from samsvae.errors import InputError
+from samsvae.errors import InputError, unknown
 from samsvae.ops.ordering import average_linkage_order
-from samsvae.plotting.style import OTHER, band, bare, check_number, need, short
+from samsvae.plotting import style
 
-_NAMED_IN_MASKS = 80
-"""Perturbations up to which each is named."""
+_SHIFT = "shift, latent units"
+_LEAF = 10.0
+"""Height of a leaf in SciPy's dendrograms."""
 
 
 def mask_heatmap(
@@ -31,10 +27,10 @@ def mask_heatmap(
     groups: pd.Series | None = None,
     effect_size: pd.Series | None = None,
 ) -> Figure:
-    """Draw the shifts of all perturbations, those alike beside each other.
+    """Draw the shifts of all perturbations, similar ones next to each other.
 
-    Latent dimensions that nobody shifts with a probability above 1/2 are left out (all are shown
-    where there is no such); perturbations never are.
+    Latent dimensions that no perturbation shifts with a probability above 1/2 are left out (unless
+    all are); perturbations never are.
 
     Parameters
     ----------
@@ -42,296 +38,295 @@ def mask_heatmap(
         As `model.inclusion` returns it: perturbation, dimension, probability, shift,
         n_train_cells.
     groups
-        Pathway by perturbation: a band of colours.
+        Pathway by perturbation, drawn as a style.band of colours.
     effect_size
-        By perturbation, such as the root mean square of its effects: bars, beside those of its
-        training cells.
-
-    Raises
-    ------
-    InputError
-        If a column is missing, or there are more than 3,000 perturbations.
+        By perturbation, such as the root mean square of its effects, drawn as bars next to the
+        numbers of training cells.
     """
-    need(inclusion, ("perturbation", "dimension", "probability", "shift"), "inclusions")
-    wide = {
-        name: inclusion.pivot(index="perturbation", columns="dimension", values=name)
+    style.need(inclusion, ("perturbation", "dimension", "probability", "shift"), "inclusions")
+    probability, shift = (
+        inclusion.pivot(index="perturbation", columns="dimension", values=name)
         for name in ("probability", "shift")
-    }
-    used = (wide["probability"] > 0.5).any()
-    columns = wide["shift"].columns[used] if used.any() else wide["shift"].columns
-    shift = wide["shift"][columns].fillna(0)
-    check_number(len(shift))
-    shift = shift.iloc[
-        average_linkage_order(shift.to_numpy()), average_linkage_order(shift.to_numpy().T)
-    ]
-    bars = {}
+    )
+    used = (probability > 0.5).any()
+    shift = shift[shift.columns[used] if used.any() else shift.columns].fillna(0)
+    style.check_number(len(shift))
+    values = shift.to_numpy()
+    shift = shift.iloc[average_linkage_order(values), average_linkage_order(values.T)]
+    (n, n_dimensions), bars = shift.shape, {}
     if "n_train_cells" in inclusion:
         cells = inclusion.drop_duplicates("perturbation").set_index("perturbation")
         bars["training cells"] = cells["n_train_cells"].reindex(shift.index)
     if effect_size is not None:
-        bars["effect size, log2"] = effect_size.reindex(shift.index)
-    n = len(shift)
-    height = min(2.2 + 0.17 * n, 16)
-    widths = [0.25] * (groups is not None) + [max(3.0, min(8.0, 0.3 * len(columns)))]
+        bars[style.with_unit("effect size", effect_size)] = effect_size.reindex(shift.index)
+    widths = [0.25] * (groups is not None) + [max(3.0, min(8.0, 0.3 * n_dimensions))]
     widths += [1.1] * len(bars)
-    figure, grid = plt.subplots(
-        1,
-        len(widths),
-        figsize=(sum(widths) + 3, height),
-        width_ratios=widths,
-        sharey=True,
-        layout="constrained",
-        squeeze=False,
-    )
-    panels = list(grid[0])
+    size = (sum(widths) + 3, min(2.2 + 0.17 * n, 16))
+    figure, panels = style.row_of_panels(len(widths), size, width_ratios=widths, sharey=True)
+    first, place = panels[0], np.arange(n)
     if groups is not None:
-        band(figure, panels.pop(0), groups, shift.index, np.arange(n))
+        style.band(figure, panels.pop(0), groups, shift.index, place)
     heat = panels.pop(0)
-    largest = float(np.abs(shift.to_numpy()).max()) or 1.0
-    image = heat.imshow(
-        shift,
-        cmap="RdBu_r",
-        vmin=-largest,
-        vmax=largest,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    heat.set_xticks(
-        range(len(columns)), shift.columns, rotation=90, fontsize=7 if len(columns) <= 60 else 4
-    )
+    style.heat_map(heat, shift, _SHIFT, where="top")
+    fontsize = 7 if n_dimensions <= 60 else 4
+    heat.set_xticks(range(n_dimensions), shift.columns, rotation=90, fontsize=fontsize)
     heat.set_xlabel("latent dimension")
-    figure.colorbar(image, ax=heat, shrink=0.5, location="top", label="shift, latent units")
-    if n <= _NAMED_IN_MASKS:
-        grid[0][0].set_yticks(range(n), [short(name) for name in shift.index], fontsize=7)
-    else:
-        grid[0][0].set_yticks([])
-        grid[0][0].set_ylabel(f"{n} perturbations")
-    for axes, (label, values) in zip(panels, bars.items(), strict=True):
-        axes.barh(range(n), values, 0.8 if n <= _NAMED_IN_MASKS else 1.0, color="#666666")
+    style.name_rows(first, place, shift.index)
+    if n > style.MAX_NAMED:
+        first.set_ylabel(f"{n} perturbations")
+    for axes, (label, lengths) in zip(panels, bars.items(), strict=True):
+        axes.barh(place, lengths, 0.8 if n <= style.MAX_NAMED else 1.0, color="#666666")
         axes.set_xlabel(label)
         axes.tick_params("y", length=0)
-        bare(axes)
+        style.bare(axes)
     return figure
 
 
 def grouped_shifts(mask: pd.DataFrame, embedding: pd.DataFrame, groups: pd.Series) -> Figure:
     """Draw mask probabilities and masked embeddings side by side, perturbations by pathway.
 
-    Latent dimensions that no perturbation shown moves are left out; the others come in the order
-    of their use.
+    The paper's Figure 2. Latent dimensions that none of these perturbations shifts are left out;
+    the others are sorted by the number of perturbations that shift them.
 
     Parameters
     ----------
     mask, embedding
         Perturbations x latent dimensions: posterior probability of the mask, and mean embedding.
     groups
-        Pathway by perturbation; those drawn.
+        Pathway by perturbation, of the perturbations to draw.
     """
     rows = [name for name in groups.sort_values(kind="stable").index if name in mask.index]
     group = groups.loc[rows]
-    used = mask.loc[rows] > 0.5
-    columns = used.sum().sort_values(ascending=False, kind="stable").index
-    columns = columns[used.sum()[columns] > 0]
+    n_shifted = (mask.loc[rows] > 0.5).sum().sort_values(ascending=False, kind="stable")
+    columns = n_shifted.index[n_shifted > 0]
     columns = columns if len(columns) else mask.columns[:1]
-    shift = (mask * embedding).loc[rows, columns]
-    height = min(2 + 0.14 * len(rows), 14)
-    figure, axes = plt.subplots(1, 2, figsize=(11, height), sharey=True, layout="constrained")
-    largest = float(np.abs(shift.to_numpy()).max()) or 1.0
-    drawn = (
-        (mask.loc[rows, columns], "Greys", 0, 1, "mask: posterior probability"),
-        (shift, "RdBu_r", -largest, largest, "shift: mask x embedding"),
+    figure, panels = plt.subplots(
+        1, 2, figsize=(11, min(2 + 0.14 * len(rows), 14)), sharey=True, layout="constrained"
     )
-    for one, (table, colour, low, high, title) in zip(axes, drawn, strict=True):
-        image = one.imshow(
-            table, cmap=colour, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
-        )
-        one.set(title=title, xlabel=f"{len(columns)} latent dimensions in use", xticks=[])
-        ends = np.flatnonzero(group.to_numpy()[1:] != group.to_numpy()[:-1])
-        one.hlines(ends + 0.5, -0.5, len(columns) - 0.5, color="black", linewidth=0.8)
-        figure.colorbar(image, ax=one, shrink=0.5, location="bottom", pad=0.02)
+    drawn: tuple[tuple[pd.DataFrame, str, dict[str, Any]], ...] = (
+        (mask, "mask: posterior probability", {"cmap": "Greys", "vmin": 0, "vmax": 1}),
+        (mask * embedding, "shift: mask x embedding", {}),
+    )
+    ends = np.flatnonzero(group.to_numpy()[1:] != group.to_numpy()[:-1])
+    for axes, (table, title, shades) in zip(panels, drawn, strict=True):
+        style.heat_map(axes, table.loc[rows, columns], "", **shades)
+        axes.set(title=title, xlabel=f"{len(columns)} latent dimensions in use", xticks=[])
+        axes.hlines(ends + 0.5, -0.5, len(columns) - 0.5, color="black", linewidth=0.8)
     places = pd.Series(np.arange(len(rows)), group.to_numpy()).groupby(level=0).mean()
-    axes[0].set_yticks(places, [f"{name} ({(group == name).sum()})" for name in places.index])
-    axes[0].tick_params("y", length=0)
+    panels[0].set_yticks(places, [f"{name} ({(group == name).sum()})" for name in places.index])
+    panels[0].tick_params("y", length=0)
     return figure
 
 
-_NAMED_IN_CLUSTERS = 60
-"""Perturbations up to which each is named."""
-
-
-def clustered_shifts(shift: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
-    """Draw a hierarchical clustering of perturbations by their shifts (average linkage, Euclidean).
-
-    Parameters
-    ----------
-    shift
-        Perturbations x latent dimensions: mask * embedding; what is not known is taken as 0.
-        Dimensions that nobody moves are left out.
-    groups
-        Pathway by perturbation, shown as a band of colours.
-
-    Raises
-    ------
-    InputError
-        If there is nothing to draw, or more than 3,000 perturbations.
-    """
+def _check_shifts(shift: pd.DataFrame) -> None:
     if shift.empty:
         raise InputError(f"the table of shifts is {shift.shape[0]} x {shift.shape[1]}: it is empty")
-    check_number(len(shift))
-    known = shift.fillna(0)
-    size = np.abs(known.to_numpy())
-    moved = known.loc[:, size.max(0) > 0.05 * size.max()]
-    height = min(3 + 0.16 * len(shift), 14)
-    figure, (left, side, heat) = plt.subplots(
-        1, 3, figsize=(9, height), width_ratios=(2, 0.3, 6), layout="constrained"
-    )
-    order = [0]
-    if len(known) > 1:
-        order = dendrogram(
-            linkage(known.to_numpy(), "average"),
-            orientation="left",
-            no_labels=True,
-            ax=left,
-            color_threshold=0,
-            above_threshold_color="black",
-        )["leaves"]
-    left.axis("off")
-    rows = shift.index[order]
-    place = 10 * np.arange(len(rows)) + 5
-    if groups is None:
-        side.axis("off")
-    else:
-        band(figure, side, groups, rows, place)
-        side.set_yticks([])
-    columns = average_linkage_order(moved.to_numpy().T)
-    largest = float(np.abs(moved.to_numpy()).max(initial=1e-9))
-    image = heat.imshow(
-        moved.iloc[order, list(columns)],
-        cmap="RdBu_r",
-        vmin=-largest,
-        vmax=largest,
-        aspect="auto",
-        interpolation="nearest",
-        origin="lower",
-        extent=(0, len(columns), 0, 10 * len(rows)),
-    )
-    for one in (left, side, heat):
-        one.set_ylim(0, 10 * len(rows))
-    heat.set(xlabel=f"{moved.shape[1]} latent dimensions", xticks=[])
-    heat.yaxis.tick_right()
-    if len(rows) <= _NAMED_IN_CLUSTERS:
-        heat.set_yticks(place, [short(name) for name in rows], fontsize=7)
-    else:
-        heat.set(yticks=[], title=f"{len(rows)} perturbations")
-    figure.colorbar(
-        image, ax=heat, shrink=0.5, location="bottom", label="shift, latent units", pad=0.02
-    )
-    return figure
+    style.check_number(len(shift))
 
 
-_NAMED = 80
-"""Perturbations up to which each is named."""
-_LEAF = 10.0
-"""Room that SciPy's dendrogram gives each leaf."""
-
-
-def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
-    """Draw the cosine of every two perturbations' shifts, with a tree of those alike.
-
-    1: the same direction, -1: the opposite, 0: nothing in common. The tree is of average linkage on
-    1 - cosine. A perturbation that shifts nothing, or of which that is not known, has no direction:
-    it stands at the end, in grey.
-
-    Parameters
-    ----------
-    shift
-        Perturbations x latent dimensions (or genes): mask * embedding, say
-        `model.mask_probabilities() * model.embeddings()`.
-    groups
-        Pathway by perturbation: a band of colours.
-
-    Raises
-    ------
-    InputError
-        If there is nothing to draw, or more than 3,000 perturbations.
-    """
-    if shift.empty:
-        raise InputError(f"the table of shifts is {shift.shape[0]} x {shift.shape[1]}: it is empty")
-    check_number(len(shift))
-    cosine, known, tree = _cosines(shift.to_numpy(float))
-    n = len(shift)
-    size = min(2.6 + 0.16 * n, 15)
-    widths = [1.3, *([0.22] if groups is not None else []), size - 2]
-    figure, (branches, *bands, heat) = plt.subplots(
-        1, len(widths), figsize=(sum(widths) + 2, size), width_ratios=widths, layout="constrained"
-    )
-    leaves = _branches(branches, tree)
-    order = np.concatenate([known[leaves[: len(known)]], np.setdiff1d(np.arange(n), known)])
-    names = shift.index[order]
-    place = _LEAF * (np.arange(n) + 0.5)
-    if groups is not None:
-        band(figure, bands[0], groups, names, place)
-    shades = plt.get_cmap("RdBu_r").with_extremes(bad=OTHER)
-    image = heat.imshow(
-        np.ma.masked_invalid(cosine[np.ix_(order, order)]),
-        cmap=shades,
-        vmin=-1,
-        vmax=1,
-        aspect="auto",
-        interpolation="nearest",
-        origin="lower",
-        extent=(0, _LEAF * n, 0, _LEAF * n),
-    )
-    for one in (branches, *bands, heat):
-        one.set_ylim(_LEAF * n, 0)
-        if one is not heat:
-            one.set_yticks([])
-    heat.yaxis.tick_right()
-    heat.set_xticks([])
-    if n <= _NAMED:
-        heat.set_yticks(place, [short(name) for name in names], fontsize=7)
-    else:
-        heat.set_yticks([])
-    told = f"; {n - len(known)} without a direction" if len(known) < n else ""
-    heat.set_xlabel(f"{n} perturbation{'s' if n > 1 else ''}, in the same order{told}")
-    figure.colorbar(image, ax=heat, shrink=0.6, location="top", label="cosine of the shifts")
-    return figure
-
-
-def _cosines(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the cosines of rows, NaN where there is no direction; which have one, and their tree.
-
-    Parameters
-    ----------
-    values
-        `perturbation latent`.
-    """
-    length = np.linalg.norm(values, axis=1)
-    known = np.flatnonzero(np.isfinite(length) & (length > 0))
-    unit = values[known] / length[known, None]
-    found = (unit @ unit.T).clip(-1, 1)
-    np.fill_diagonal(found, 1)
-    cosine = np.full((len(values), len(values)), np.nan)
-    cosine[np.ix_(known, known)] = found
-    alone = len(known) < 2
-    tree = np.zeros((0, 4)) if alone else linkage(squareform(1 - found, checks=False), "average")
-    return cosine, known, tree
-
-
-def _branches(axes: Axes, tree: np.ndarray) -> np.ndarray:
-    """Draw a tree; return the order of its leaves."""
-    if not len(tree):
+def _tree(axes: Axes, links: np.ndarray | None) -> list[int]:
+    """Draw a tree of rows, and return their order; None stands for a single row."""
+    if links is None:
         axes.axis("off")
-        return np.zeros(1, int)
-    leaves = dendrogram(
-        tree,
+        return [0]
+    drawn = dendrogram(
+        links,
         orientation="left",
         no_labels=True,
         ax=axes,
         color_threshold=0,
         above_threshold_color="black",
-    )["leaves"]
-    axes.set_xlabel("1 - cosine")
-    axes.spines["left"].set_visible(False)
-    bare(axes)
-    return np.array(leaves)
+    )
+    leaves: list[int] = drawn["leaves"]
+    return leaves
+
+
+def clustered_shifts(shift: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
+    """Draw a hierarchical clustering of perturbations by their shifts (average linkage, Euclidean).
+
+    The paper's Figure 5.
+
+    Parameters
+    ----------
+    shift
+        Perturbations x latent dimensions: mask * embedding; missing values are taken as 0.
+        Dimensions with small shifts only are left out.
+    groups
+        Pathway by perturbation, drawn as a style.band of colours.
+    """
+    _check_shifts(shift)
+    complete = shift.fillna(0)
+    length = np.abs(complete.to_numpy())
+    shifted = complete.loc[:, length.max(0) > 0.05 * length.max()]
+    n, n_dimensions = len(shift), shifted.shape[1]
+    size = (9, min(3 + 0.16 * n, 14))
+    figure, (left, side, heat) = style.row_of_panels(3, size, width_ratios=(2, 0.3, 6))
+    order = _tree(left, linkage(complete.to_numpy(), "average") if n > 1 else None)
+    left.axis("off")
+    names, place = shift.index[order], _LEAF * (np.arange(n) + 0.5)
+    if groups is None:
+        side.axis("off")
+    else:
+        style.band(figure, side, groups, names, place)
+        side.set_yticks([])
+    values = shifted.to_numpy()[order][:, average_linkage_order(shifted.to_numpy().T)]
+    style.heat_map(
+        heat, values, _SHIFT, origin="lower", extent=(0, max(n_dimensions, 1), 0, _LEAF * n)
+    )
+    for axes in (left, side, heat):
+        axes.set_ylim(0, _LEAF * n)
+    heat.set(xlabel=f"{n_dimensions} latent dimensions", xticks=[])
+    heat.yaxis.tick_right()
+    style.name_rows(heat, place, names)
+    if n > style.MAX_NAMED:
+        heat.set_title(f"{n} perturbations")
+    return figure
+
+
+def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
+    """Draw the cosine of the shifts of all pairs of perturbations, with a tree.
+
+    1: the same direction, -1: the opposite, 0: orthogonal. The tree is by average linkage of
+    1 - cosine. Perturbations with a zero or missing shift have no direction: they come last, in
+    grey.
+
+    Parameters
+    ----------
+    shift
+        Perturbations x latent dimensions (or genes): mask * embedding, such as
+        `model.mask_probabilities() * model.embeddings()`.
+    groups
+        Pathway by perturbation, drawn as a style.band of colours.
+    """
+    _check_shifts(shift)
+    cosine, has_direction = _cosines(shift.to_numpy(float))
+    distance = 1 - cosine[np.ix_(has_direction, has_direction)]
+    links = None if len(distance) < 2 else linkage(squareform(distance, checks=False), "average")
+    n, n_lost = len(shift), int((~has_direction).sum())
+    height = min(2.6 + 0.16 * n, 15)
+    widths = [1.3, *([0.22] if groups is not None else []), height - 2]
+    size = (sum(widths) + 2, height)
+    figure, (branches, *bands, heat) = style.row_of_panels(len(widths), size, width_ratios=widths)
+    leaves = np.flatnonzero(has_direction)[_tree(branches, links)[: len(distance)]]
+    if links is not None:
+        branches.set_xlabel("1 - cosine")
+        branches.spines["left"].set_visible(False)
+        style.bare(branches)
+    order = np.concatenate([leaves, np.flatnonzero(~has_direction)])
+    names, place = shift.index[order], _LEAF * (np.arange(n) + 0.5)
+    if groups is not None:
+        style.band(figure, bands[0], groups, names, place)
+    style.heat_map(
+        heat,
+        np.ma.masked_invalid(cosine[np.ix_(order, order)]),
+        "cosine of the shifts",
+        limit=1.0,
+        where="top",
+        cmap=plt.get_cmap("RdBu_r").with_extremes(bad=style.OTHER),
+        origin="lower",
+        extent=(0, _LEAF * n, 0, _LEAF * n),
+    )
+    for axes in (branches, *bands, heat):
+        axes.set_ylim(_LEAF * n, 0)
+        axes.set_yticks([])
+    heat.yaxis.tick_right()
+    heat.set_xticks([])
+    style.name_rows(heat, place, names)
+    lost = f"; {n_lost} without a direction" if n_lost else ""
+    heat.set_xlabel(f"{n} perturbation{'s' if n > 1 else ''}, in the same order{lost}")
+    return figure
+
+
+def _cosines(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cosines of rows, NaN without a direction, and which rows have one."""
+    length = np.linalg.norm(values, axis=1)
+    has_direction = np.isfinite(length) & (length > 0)
+    unit = values[has_direction] / length[has_direction, None]
+    cosine = np.full((len(values), len(values)), np.nan)
+    cosine[np.ix_(has_direction, has_direction)] = (unit @ unit.T).clip(-1, 1)
+    own = np.flatnonzero(has_direction)
+    cosine[own, own] = 1
+    return cosine, has_direction
+
+
+_MAX_BARS = 25
+"""Perturbations that are drawn on a card."""
+
+
+def mechanism_card(
+    mechanisms: pd.DataFrame,
+    dimension: str,
+    *,
+    gene_sets: pd.DataFrame | None = None,
+) -> Figure:
+    """Draw a mechanism: its perturbations with their shifts, its genes, and enriched gene sets.
+
+    Parameters
+    ----------
+    mechanisms
+        As `model.mechanisms` returns it.
+    dimension
+        A name of its index.
+    gene_sets
+        As `samsvae.enrichment` returns it, of this mechanism: gene_set, direction, q_rank; the
+        five most certain are listed.
+    """
+    style.need(mechanisms, ("perturbations", "shifts", "probabilities", "up", "down"), "mechanisms")
+    if dimension not in mechanisms.index:
+        raise unknown("mechanism", dimension, list(map(str, mechanisms.index)))
+    row = mechanisms.loc[dimension]
+    names = row["perturbations"][:_MAX_BARS]
+    n, n_more = len(names), len(row["perturbations"]) - len(names)
+    figure, (bars, words) = plt.subplots(
+        1, 2, figsize=(8.5, max(3.2, 1.3 + 0.22 * n)), width_ratios=(3, 4), layout="constrained"
+    )
+    shift, place = np.asarray(row["shifts"][:n], float), np.arange(n)
+    bars.barh(place, shift, 0.75, color=np.where(shift > 0, style.GAIN, style.LOSS))
+    at_right = {"transform": bars.get_yaxis_transform(), "va": "center"}
+    for y, probability in zip(place, row["probabilities"][:n], strict=True):
+        bars.text(1.01, y, f"{probability:.2f}", **at_right)
+    bars.text(1.01, -0.9, "P", fontsize=8, **at_right)
+    bars.set_yticks(place, [style.short(name) for name in names], fontsize=8)
+    bars.set_ylim(n - 0.4, -1.3)
+    bars.axvline(0, color="black", linewidth=0.6)
+    bars.set_xlabel(_SHIFT + (f" ({n_more} more perturbations)" if n_more else ""))
+    style.bare(bars)
+    paragraphs = [
+        ("genes that rise", style.GAIN, _wrapped(row["up"])),
+        ("genes that fall", style.LOSS, _wrapped(row["down"])),
+    ]
+    if gene_sets is not None:
+        style.need(gene_sets, ("gene_set", "direction", "q_rank"), "gene sets")
+        top = gene_sets.sort_values("q_rank", kind="stable").head(5)
+        sets = [
+            f"{style.short(name, 40)} ({'+' if direction > 0 else '-'}, q = {q:.2g})"
+            for name, direction, q in zip(
+                top["gene_set"], top["direction"], top["q_rank"], strict=True
+            )
+        ]
+        paragraphs.append(("gene sets", "black", "\n".join(sets)))
+    _write(words, paragraphs)
+    share = f": {row['share']:.0%} of the squared shifts" if "share" in row else ""
+    figure.suptitle(f"mechanism {dimension}{share}", fontsize=11)
+    return figure
+
+
+def _wrapped(names: list[str], width: int = 46) -> str:
+    """Return names joined by commas, in lines of about this width."""
+    lines = [""]
+    for name in map(style.short, names):
+        if lines[-1] and len(lines[-1]) + len(name) > width:
+            lines.append("")
+        lines[-1] += f", {name}" if lines[-1] else name
+    return "\n".join(lines) or "none"
+
+
+def _write(axes: Axes, paragraphs: list[tuple[str, str, str]]) -> None:
+    """Write paragraphs of a title, its colour and a text below each other."""
+    axes.axis("off")
+    n_lines = sum(2.6 + text.count("\n") for _, _, text in paragraphs)
+    step, y = min(0.085, 1 / n_lines), 1.0
+    for title, colour, text in paragraphs:
+        axes.text(0, y, title, color=colour, va="top", weight="bold", fontsize=9)
+        axes.text(0, y - step, text or "none", va="top", fontsize=8.5, linespacing=1.25)
+        y -= step * (2.6 + text.count("\n"))

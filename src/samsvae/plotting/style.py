@@ -1,19 +1,17 @@
-"""What the figures share: colours that the colour-blind can tell, sizes that can be read.
-
-A band of colours beside perturbations: the pathway of each.
-"""
+"""What the plots share: colours that the colour-blind can tell apart, units, names, heat maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
-from matplotlib.transforms import Bbox
 
 from samsvae.errors import InputError, listed, unknown
 
@@ -22,55 +20,75 @@ COLOURS = (
     *("#8c3b8f", "#a0a000", "#00707a", "#b04a4a"),
 )
 """Okabe and Ito's, and some darker ones."""
-OTHER = "#c4c4c4"
-MOST = 3000
-"""Perturbations up to which every two of them are compared, to stand beside those alike."""
+GAIN, LOSS, OTHER = "#d55e00", "#0072b2", "#c4c4c4"
+"""Of effects upwards and downwards; of everything without a colour of its own."""
 MARKERS = "osD^vP*Xhp<>"
+MAX_COMPARED = 3000
+"""Perturbations up to which all pairs are compared."""
+MAX_NAMED = 80
+"""Rows of a heat map up to which each is named."""
+UNITS = {
+    "log": "log2(1 + counts per 10,000)",
+    "normalized": "counts per 10,000",
+    "mean": "units of the data",
+}
+"""By scale of effects."""
+
+
+def with_unit(label: str, table: Any) -> str:
+    """Return the label of an axis, with the unit of the effects in a table.
+
+    The scale is read from the column `scale`, which a CSV file keeps; of a Series from `attrs`, of
+    AnnData from `uns`. `table` may also be the scale itself. If no scale is stated, the label has
+    no unit.
+    """
+    if isinstance(table, pd.DataFrame) and "scale" in table.columns:
+        scales = list(pd.unique(table["scale"].dropna().astype(str)))
+    else:
+        stated = getattr(table, "uns", getattr(table, "attrs", {"scale": table})).get("scale")
+        scales = [] if stated is None else [str(stated)]
+    if len(scales) > 1:
+        raise InputError(f"the table has effects on several scales, {listed(scales)}: plot one")
+    return f"{label}, {UNITS.get(scales[0], scales[0])}" if scales else label
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each name; they come again after twelve."""
+    """Return a colour for each name; they repeat after twelve."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
-def check_number(n: int) -> None:
-    """Raise if there are more perturbations than a figure compares with each other."""
-    if n > MOST:
-        raise InputError(
-            f"there are {n:,} perturbations, and a figure compares at most {MOST:,} with each "
-            "other: give it some of them, such as those of the largest shifts"
-        )
+def look(i: int) -> dict[str, Any]:
+    """Return the colour and marker of the i-th curve."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def axes_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """Return the given axes, or those of a new figure of a size in inches."""
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def row_of_panels(n: int, size: tuple[float, float], **settings: Any) -> tuple[Figure, list[Axes]]:
+    """Return a new figure of a size in inches with n panels side by side."""
+    figure, grid = plt.subplots(1, n, figsize=size, layout="constrained", squeeze=False, **settings)
+    return figure, list(grid[0])
 
 
 def bare(axes: Axes) -> None:
-    """Take the upper and right lines off."""
+    """Remove the upper and right borders."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-GAIN, LOSS = "#d55e00", "#0072b2"
-"""Of effects: up, down."""
-UNITS = {"log": "log2", "normalized": "counts per 10,000", "mean": "units of the data"}
-
-
-def axes_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """Return the axes that were given, or those of a new figure of a size in inches."""
-    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
-
-
-def unit_of(table: pd.DataFrame) -> str:
-    """Return the unit of effects in a table of discoveries."""
-    return UNITS[table.attrs.get("scale", "log")]
+def finish(ax: Axes, title: str | None = None, **labels: str) -> Axes:
+    """Set title and labels of axes, remove their upper and right borders, and return them."""
+    ax.set(**labels)
+    ax.set_title(short(title or "", 40), fontsize=10)
+    bare(ax)
+    return ax
 
 
 def need(table: pd.DataFrame, columns: Iterable[str], what: str) -> None:
-    """Raise unless a table has columns, and rows.
-
-    Raises
-    ------
-    InputError
-        If one is missing (it tells the nearest), or there is nothing to draw.
-    """
+    """Raise unless a table has columns and rows."""
     for name in columns:
         if name not in table.columns:
             raise unknown(f"column of the table of {what}:", name, list(map(str, table.columns)))
@@ -79,13 +97,7 @@ def need(table: pd.DataFrame, columns: Iterable[str], what: str) -> None:
 
 
 def rows_of(table: pd.DataFrame, condition: str | None) -> pd.DataFrame:
-    """Return the rows of a condition; without one, the table must be of a single one.
-
-    Raises
-    ------
-    InputError
-        If there is no such condition, or several and none is named.
-    """
+    """Return the rows of a condition; without one, the table must have a single condition."""
     if "condition" not in table.columns:
         return table
     names = [str(name) for name in pd.unique(table["condition"])]
@@ -98,58 +110,48 @@ def rows_of(table: pd.DataFrame, condition: str | None) -> pd.DataFrame:
     return table[table["condition"].astype(str) == condition]
 
 
-def name_points(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Write names beside points, in their order, where they cover no other name; return those.
-
-    A name that has no room at any side of its point is left out.
-    """
-    figure = ax.get_figure(root=True)
-    if figure is not None:
-        figure.canvas.draw()  # so that places on the page are known
-    taken: list[Bbox] = []
-    written = []
-    for a, b, name in zip(x, y, names, strict=True):
-        for shift, side, level in _SIDES:
-            text = ax.annotate(
-                short(name),
-                (a, b),
-                shift,
-                textcoords="offset points",
-                ha=side,
-                va=level,
-                fontsize=8,
-            )
-            box = text.get_window_extent()
-            inside = ax.bbox.padded(2).contains(box.x0, box.y0) and ax.bbox.padded(2).contains(
-                box.x1, box.y1
-            )
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                written.append(str(name))
-                break
-            text.remove()
-    return written
+def genes_of(table: pd.DataFrame, condition: str | None) -> pd.DataFrame:
+    """Return the rows of a condition, one per gene; raise if there are several sgRNAs."""
+    rows = rows_of(table, condition)
+    if "sgrna" in rows.columns and rows["sgrna"].nunique() > 1:
+        sgrnas = list(pd.unique(rows["sgrna"].astype(str)))
+        raise InputError(
+            f"the table has {len(sgrnas)} sgRNAs, {listed(sgrnas)}: keep the rows of one, or take "
+            'the table of samsvae.discoveries(..., by="condition")'
+        )
+    return rows
 
 
-_SIDES = (
-    ((4, 2), "left", "bottom"),
-    ((-4, 2), "right", "bottom"),
-    ((4, -2), "left", "top"),
-    ((-4, -2), "right", "top"),
-    ((0, 6), "center", "bottom"),
-    ((0, -6), "center", "top"),
-)
-
-
-def short(name: object, most: int = 24) -> str:
-    """Return a name that has room beside an axis; nothing in it is taken for a formula."""
+def short(name: object, n_max: int = 24) -> str:
+    """Return a name that fits next to an axis; no part of it is interpreted as a formula."""
     text = str(name)
-    cut = text if len(text) <= most else f"{text[: most - 3]}..."
+    cut = text if len(text) <= n_max else f"{text[: n_max - 3]}..."
     return cut.replace("$", r"\$")
 
 
+def name_points(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+    """Write names next to points; the last of those that would cover each other are left out."""
+    from adjustText import adjust_text
+
+    if not len(names):
+        return
+    points = zip(x, y, map(short, names), strict=True)
+    texts = [ax.text(*point, fontsize=8) for point in points]
+    arrows = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5}
+    _, lines = adjust_text(texts, ax=ax, arrowprops=arrows, iter_lim=200)
+    taken: list[Any] = []
+    for text in texts:
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in taken):
+            for line in (one for one in lines if one.patchA is text):
+                line.remove()
+            text.remove()
+        else:
+            taken.append(box)
+
+
 def known_groups(groups: pd.Series | None, names: pd.Index) -> pd.Series:
-    """Return the groups of those names that have one; each name once."""
+    """Return the groups of the names that have one; each name once."""
     if groups is None:
         return pd.Series(dtype=str)
     known = groups.dropna()
@@ -157,19 +159,48 @@ def known_groups(groups: pd.Series | None, names: pd.Index) -> pd.Series:
     return known[~known.index.duplicated()].astype(str)
 
 
-def band(figure: Figure, axes: Axes, groups: pd.Series, names: pd.Index, place: np.ndarray) -> None:
-    """Draw a band of colours along the vertical axis, and its legend below the figure.
+def check_number(n: int) -> None:
+    """Raise if there are more perturbations than a figure compares with each other."""
+    if n > MAX_COMPARED:
+        raise InputError(
+            f"there are {n:,} perturbations, and a figure compares at most {MAX_COMPARED:,} with "
+            "each other: give it some of them, such as those with the largest shifts"
+        )
 
-    Parameters
-    ----------
-    figure, axes
-        Of the legend, and of the band.
-    groups
-        Group by name; a name without one is grey.
-    names
-        Those drawn, in their order.
-    place
-        Where along the axis, evenly spaced.
+
+def heat_map(
+    axes: Axes, values: Any, label: str, *, limit: float | None = None, **settings: Any
+) -> AxesImage:
+    """Draw values, `row column`, as colours around 0, with a bar of colours and its label.
+
+    `limit` is the value with the strongest colour, by default the largest. Settings are those of
+    `imshow`, and `where`, the side of the bar of colours.
+    """
+    bar: dict[str, Any] = {"location": settings.pop("where", "bottom"), "shrink": 0.5}
+    if bar["location"] == "bottom":
+        bar["pad"] = 0.02
+    largest = limit or float(np.abs(np.asarray(values)).max(initial=0)) or 1.0
+    shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest, **settings}
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", **shades)
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.colorbar(image, ax=axes, label=label, **bar)
+    return image
+
+
+def name_rows(axes: Axes, places: Sequence[float] | np.ndarray, names: Iterable[object]) -> None:
+    """Name the rows of a heat map, if there are not too many of them."""
+    labels = [short(name) for name in names]
+    if len(labels) <= MAX_NAMED:
+        axes.set_yticks(places, labels, fontsize=7)
+    else:
+        axes.set_yticks([])
+
+
+def band(figure: Figure, axes: Axes, groups: pd.Series, names: pd.Index, place: np.ndarray) -> None:
+    """Draw the groups of perturbations as a vertical band of colours, with a legend below.
+
+    `names` are those drawn, at evenly spaced places; one without a group is grey.
     """
     known = known_groups(groups, names)
     colour = colours(sorted(known.unique()))
@@ -180,11 +211,5 @@ def band(figure: Figure, axes: Axes, groups: pd.Series, names: pd.Index, place: 
     axes.margins(y=0)
     entries = [(short(name, 40), one) for name, one in colour.items()]
     entries += [("none", OTHER)] if len(known) < len(names) else []
-    figure.legend(
-        [Patch(color=one) for _, one in entries],
-        [name for name, _ in entries],
-        loc="outside lower center",
-        ncols=4,
-        fontsize=8,
-        frameon=False,
-    )
+    handles, labels = [Patch(color=one) for _, one in entries], [name for name, _ in entries]
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

@@ -222,7 +222,7 @@ def single_figures(
     screen = score.cell.screen(score.place)
     symbols = dict(zip(screen.genes, screen.registry.symbols or screen.genes, strict=True))
     ate, de = (t.rename(columns=symbols) for t in (effects_of(score), observed(score, scale)))
-    figures["figure3"] = plotting.gene_projection(ate, de, kinds)
+    figures["figure3"] = plotting.gene_projection(ate, de, kinds, scale=scale)
     return figures
 
 
@@ -277,7 +277,7 @@ def combination_figures(
             for pair in pairs
         }
         told = [name for name in errors.index if name in strong] or list(errors.index)
-        shown = table[table["condition"].isin(told[:_SHOWN])]
+        shown = table[table["condition"].isin(told[:_SHOWN])].assign(scale=scale)
         figures["figure7"] = plotting.nonadditive_genes(shown)
     return figures
 
