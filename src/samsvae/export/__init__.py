@@ -1,4 +1,4 @@
-"""Predictions, tables and cells as other packages read them: to score, and to browse."""
+"""Predictions, tables and cells for other packages: scanpy, pertpy, CELLxGENE, cell-eval."""
 
 from samsvae.export.annotation import annotate, perturbation_space
 from samsvae.export.cell_eval import cell_eval

@@ -43,29 +43,26 @@ def cell_eval(
     Expression is ln(1 + 1e4 x / sum x), the sum over the predictor's genes: ln 2 times scale "log".
     real.h5ad holds the scored cells, and the control cells they are compared with. pred.h5ad holds
     one row per condition: for control the mean of these control cells, for any other that mean +
-    ln 2 times the predicted effect. cell-eval takes the mean over a condition's rows, so one is
-    enough; but effects say nothing of the spread of cells, so what tests for differences between
-    rows (its scores of DE) means nothing here. It refuses negative expression: where an effect
-    leads below 0, 0 is written.
+    ln 2 times the predicted effect. This is enough for scores of means over cells. Scores of
+    differential expression, which test for differences between rows, are meaningless here. Since
+    cell-eval refuses negative expression, negative predictions are written as 0.
 
     Parameters
     ----------
-    predictor
-        A trained model or a baseline.
-    screen
-        The whole screen, with its split; matched by gene and perturbation name.
+    predictor, screen
+        A trained model or a baseline, and the whole screen with its split, matched by name.
     folder
-        Where to write; made if need be. Files of these names in it are replaced.
+        Created if it does not exist. Files of these names in it are replaced.
     split
-        Whose cells are scored: "train", "valid" or "test". Without control cells among them, all
-        of the screen's are compared with.
+        Whose cells are scored: "train", "valid" or "test". They are compared with control cells of
+        the same split, or with all control cells, if the split has none.
     conditions
-        Which; by default all that have cells in the split. Control is not scored.
+        By default all with cells in the split. Control is not scored.
     perturbation_key
         Column of `obs` with the conditions as they are stored; control has the screen's own label.
     **settings
         Of a model's `effects`, such as n_particles, seed and progress; library_size is "observed"
-        by default. Of no account for baselines.
+        by default. Not used for baselines.
 
     Raises
     ------
@@ -95,10 +92,12 @@ def cell_eval(
     folder = Path(folder)
     if folder.is_file():
         raise InputError(f"{str(folder)!r} is a file: expected a directory for the export")
-    screen = _matched(predictor, screen)
+    screen = align_screen(screen, predictor.registry)
+    if not screen.registry.counts:
+        raise InputError("the screen holds real values: cell-eval scores log-normalised counts")
     cells, names = _scored(screen, split, conditions)
-    asked: dict[str, Any] = {"library_size": "observed", "n_draws": 0} | settings
-    effects = predictor.effects(names, scale="log", **asked)
+    defaults: dict[str, Any] = {"library_size": "observed", "n_draws": 0}
+    effects = predictor.effects(names, scale="log", **defaults | settings)
     values = expression(cells, "normalized")
 
     def blocks() -> Iterator[Block]:
@@ -118,34 +117,26 @@ def cell_eval(
         put_h5ad(other, AnnData(means, pred, var))
 
 
-def _matched(predictor: Predictor, screen: Screen) -> Screen:
-    """Return the screen aligned with the predictor's names."""
-    matched = align_screen(screen, predictor.registry)
-    if not matched.registry.counts:
-        raise InputError("the screen holds real values: cell-eval scores log-normalised counts")
-    return matched
-
-
 def _scored(screen: Screen, split: str, conditions: Conditions | None) -> tuple[Screen, list[str]]:
     """Return the cells of the scored conditions and of control, and these conditions."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    seen = getattr(screen, split).conditions
-    asked = seen if conditions is None else screen.registry.parser.labels(conditions)
-    stored = dict.fromkeys(screen.registry.stored(name) for name in asked)
+    in_split = np.asarray(screen.split == split)
+    with_cells = getattr(screen, split).conditions
+    labels = with_cells if conditions is None else screen.registry.parser.labels(conditions)
+    stored = dict.fromkeys(screen.registry.stored(name) for name in labels)
     names = [name for name in stored if name != screen.condition_names[0]]
-    lacking = [name for name in names if name not in seen]
-    if lacking:
-        raise InputError(f"no {split} cells to compare with for {listed(lacking)}: leave them out")
+    missing = [name for name in names if name not in with_cells]
+    if missing:
+        raise InputError(f"no {split} cells to compare with for {listed(missing)}: leave them out")
     if not names:
         raise InputError(f"no condition to score: expected perturbed {split} cells, not control")
-    in_split = np.asarray(screen.split == split)
     scored = np.isin(np.array(screen.condition_names), names)[screen.condition] & in_split
     return screen[scored | control_cells(screen, in_split)], names
 
 
 def _not_negative(means: np.ndarray) -> np.ndarray:
-    """Return predicted means with 0 for those below it, and say how many these are."""
+    """Return predicted means, negative ones replaced by 0, and say how many these are."""
     n_below = int((means < 0).sum())
     if n_below:
         note(

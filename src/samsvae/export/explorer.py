@@ -16,12 +16,13 @@ from samsvae.data.expression import normalised
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, note
 from samsvae.estimators.base import Estimator
-from samsvae.settings.arguments import checked
+from samsvae.export.tables import as_anndata
+from samsvae.settings.arguments import Count, Natural, checked
 from samsvae.storage.tables import write_h5ad
 
 __all__ = ["cellxgene"]
 
-_WHOLE = np.iinfo(np.int32)
+_INT32 = np.iinfo(np.int32)
 
 
 @checked
@@ -32,45 +33,41 @@ def cellxgene(
     *,
     obs: pd.DataFrame | None = None,
     title: str = "samsvae",
-    n_particles: int = 10,
-    seed: int = 0,
+    n_particles: Count = 10,
+    seed: Natural = 0,
 ) -> None:
     """Write cells for CELLxGENE: `cellxgene launch PATH` shows them in a browser.
 
-    The layouts to choose from are the cells' basal states and states (posterior means), in the
-    plane of their principal components, and by UMAP where umap-learn is installed: "basal_pca",
-    "state_pca", "basal_umap", "state_umap".
+    Layouts are the principal components of basal states and states (posterior means), and UMAP if
+    umap-learn is installed: "basal_pca", "state_pca", "basal_umap", "state_umap".
 
-    It is an h5ad file as the explorer reads it: `X` is ln(1 + 1e4 x / sum x), sparse, in float32,
-    and `raw` the counts; layouts are `obsm["X_state_pca"]` and the like; the states themselves are
-    `obsm["samsvae_basal"]` and `obsm["samsvae"]`, which it does not take for layouts; columns of
-    `obs` are categories or numbers of 32 bits. What CELLxGENE Discover asks for beside that, to
-    publish a data set (terms of ontologies, Ensembl identifiers), a screen does not know.
+    The h5ad file follows the requirements of the explorer: `X` is ln(1 + 1e4 x / sum x), sparse, in
+    float32, and `raw` the counts; layouts are `obsm["X_state_pca"]` and the like; the states
+    themselves are `obsm["samsvae_basal"]` and `obsm["samsvae"]`, which are not listed as layouts;
+    columns of `obs` are categories or numbers of 32 bits. Publishing on CELLxGENE Discover needs
+    ontology terms and Ensembl identifiers in addition, which a screen does not contain.
 
     Parameters
     ----------
-    model
-        Trained.
-    screen
-        The cells; matched by gene and perturbation name.
+    model, screen
+        The trained model, and the cells, matched by gene and perturbation name.
     path
         A file that ends in .h5ad; it is replaced, if it exists.
     obs
         Further columns by cell name, such as cell types.
     title
-        Of the data set.
+        Title of the data set.
     n_particles, seed
         Of the states, as in `annotate`.
 
     Raises
     ------
     InputError
-        If the model is not trained, names of cells are not unique, columns clash or are no
-        categories and no numbers, or the file cannot be written.
+        If the model is not trained, names of cells are not unique, columns clash or are neither
+        categories nor numbers, or the file cannot be written.
 
     References
     ----------
-    What the explorer asks of a file, and the schema of CELLxGENE:
     https://github.com/chanzuckerberg/cellxgene-documentation/blob/main/desktop/data-reqs.md,
     https://github.com/chanzuckerberg/single-cell-curation
 
@@ -85,12 +82,14 @@ def cellxgene(
         raise InputError(f"the path {str(path)!r}: expected a name that ends in .h5ad")
     matched = model.matched(screen)
     if not matched.cells.is_unique:
-        raise InputError("cell names are not unique: CELLxGENE tells cells by their names")
+        raise InputError("cell names are not unique: CELLxGENE identifies cells by their names")
     adata = matched.to_anndata()
     if obs is not None:
         adata.obs = _joined(adata.obs, obs)
     if model.has_responders:
-        adata.obs["response_probability"] = _responses(model, matched, n_particles, seed)
+        cells = model.responders(matched, n_particles=n_particles, seed=seed, progress=False).cells
+        responses = as_anndata(cells).obs["probability"]  # NaN of cells with several perturbations
+        adata.obs["response_probability"] = responses.reindex(matched.cells)
     adata.obs = pd.DataFrame({name: _plain(adata.obs[name]) for name in adata.obs})
     if matched.registry.symbols:
         adata.var["feature_name"] = pd.Categorical(matched.registry.symbols)
@@ -121,9 +120,9 @@ def _joined(own: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     clash = [name for name in others.columns if name in own.columns]
     if clash:
         raise InputError(f"the file has columns {listed(clash)} of its own: rename those of obs")
-    strange = [name for name in others.columns if str(name).startswith("__")]
-    if strange:
-        raise InputError(f"columns {listed(strange)}: CELLxGENE keeps names that begin with __")
+    reserved = [name for name in others.columns if str(name).startswith("__")]
+    if reserved:
+        raise InputError(f"columns {listed(reserved)}: CELLxGENE keeps names that begin with __")
     if not others.index.is_unique:
         raise InputError("cell names of obs are not unique: make them so")
     missing = own.index.difference(others.index)
@@ -139,22 +138,14 @@ def _plain(column: pd.Series) -> pd.Series:
     kind = column.dtype.kind if isinstance(column.dtype, np.dtype) else "O"
     if kind == "b":
         return column
-    if kind in "iu" and column.between(_WHOLE.min, _WHOLE.max).all():
+    if kind in "iu" and column.between(_INT32.min, _INT32.max).all():
         return column.astype(np.int32)
     if kind in "iuf":
         return column.astype(np.float32)
-    known = column.dropna()
-    if not known.map(lambda value: isinstance(value, str)).all():
+    values = column.dropna()
+    if not values.map(lambda value: isinstance(value, str)).all():
         raise InputError(
-            f"column {column.name!r} of obs holds {type(known.iloc[0]).__name__} and others: "
+            f"column {column.name!r} of obs holds {type(values.iloc[0]).__name__} and others: "
             "expected texts, categories, numbers, or True and False"
         )
     return column.astype("category")
-
-
-def _responses(model: Estimator, screen: Screen, n_particles: int, seed: int) -> pd.Series:
-    """Return the probability that a cell responds; of those with one perturbation."""
-    asked: dict[str, Any] = {"n_particles": n_particles, "seed": seed, "progress": False}
-    table = model.responders(screen, **asked).cells
-    alone = table[~table["cell"].duplicated(keep=False)]
-    return alone.set_index("cell")["probability"].reindex(screen.cells)

@@ -1,8 +1,7 @@
-"""Tables of one number per line as AnnData: what scanpy and the tools around it read."""
+"""Tables with one line per pair as AnnData, for scanpy and the tools around it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,96 +15,91 @@ from samsvae.settings.arguments import checked
 _ROWS = ("cell", "dimension", "condition")
 _COLUMNS = ("gene", "perturbation")
 _MAIN = ("estimate", "loading", "probability")
-"""What X holds, where a table has it."""
+"""The column that X holds, if a table has it."""
 _GROUPS = 200
-"""Conditions of `uns["rank_genes_groups"]`, at most: HDF5 has no room for many more."""
+"""Maximum number of groups in `uns["rank_genes_groups"]`: HDF5 has no room for many more."""
 
 
 @checked
 def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnData:
     """Return a table as AnnData: a row per condition, a column per gene, a layer per number.
 
-    For what `samsvae.discoveries`, `samsvae.regulators` and a table of `samsvae.combinations`
-    return (conditions x genes, or sgRNAs x genes), `model.programs` (dimensions x genes), and the
+    For the tables of `samsvae.discoveries`, `samsvae.regulators` and `samsvae.combinations`
+    (conditions x genes, or sgRNAs x genes), of `model.programs` (dimensions x genes), and the
     `cells` of `model.responders` (cells x perturbations, sparse). X is the estimate, the loading or
-    the probability (else the first number), every other number a layer; what is the same in all
-    lines of a row, such as `n_cells`, is in `obs`. A pair that has no line is NaN.
+    the probability (else the first number), each other number is a layer; columns with the same
+    value in all lines of a row, such as `n_cells`, are in `obs`. A pair without a line is NaN.
 
     Genes are ranked in `uns["rank_genes_groups"]`, where scanpy's `sc.get.rank_genes_groups_df`
     and `sc.pl.rank_genes_groups` look: `scores` is estimate / sd, `logfoldchanges` the estimate,
     `pvals` the lfsr and `pvals_adj` the q_value (neither is a p value); of programs `scores` is the
-    loading. It is left out where there are more than 200 rows: HDF5 files have no room for it.
+    loading. It is left out if there are more than 200 rows: HDF5 files have no room for it.
 
     Parameters
     ----------
     table
         One line per pair.
     obs
-        More columns of `obs`, by the names of the rows, such as `model.mechanisms()` of programs;
+        More columns of `obs`, by the names of the rows, such as `model.mechanisms()` for programs;
         lists are joined by commas.
 
     Raises
     ------
     InputError
-        If the table has no such pairs, one of them twice, or no number.
+        If the table has no such pairs, a pair twice, or no number.
 
     Examples
     --------
-    >>> table = pd.DataFrame(
-    ...     {
-    ...         "condition": ["A", "A", "B", "B"],
-    ...         "gene": ["g1", "g2", "g1", "g2"],
-    ...         "estimate": [0.5, -1.0, 0.0, 2.0],
-    ...         "lfsr": [0.2, 0.01, 0.9, 0.001],
-    ...         "n_cells": [40, 40, 25, 25],
-    ...     }
-    ... )
+    >>> table = samsvae.discoveries(model, screen, n_particles=20, progress=False)
     >>> effects = as_anndata(table)
-    >>> float(effects.to_df().loc["B", "g2"]), list(effects.layers), list(effects.obs["n_cells"])
-    (2.0, ['lfsr'], [40, 25])
+    >>> effects.shape, list(effects.layers)[:3]
+    ((3, 20), ['sd', 'lower', 'upper'])
     """
     key, rows = _rows(table)
     other = next((name for name in _COLUMNS if name in table.columns and name != key), None)
     numbers = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
-    if other is None or not numbers:
+    if not key or other is None or not numbers:
         raise InputError(
             f"a table of the columns {listed(list(table.columns))} cannot be made wide: expected "
-            "condition, dimension or cell, beside gene or perturbation, and a column of numbers"
+            "condition, dimension or cell, gene or perturbation, and a column of numbers"
         )
     row, names = pd.factorize(rows)
     column, genes = pd.factorize(table[other].astype(str).to_numpy(object))
-    shape = (len(names), len(genes))
-    at = row * shape[1] + column
-    if len(np.unique(at)) < len(at):
-        twice = int(np.flatnonzero(pd.Series(at).duplicated())[0])
+    repeated = pd.DataFrame({"row": row, "column": column}).duplicated().to_numpy()
+    if repeated.any():
+        first = int(np.flatnonzero(repeated)[0])
         raise InputError(
-            f"{key} {names[row[twice]]!r} and {other} {genes[column[twice]]!r} stand in the table "
+            f"{key} {names[row[first]]!r} and {other} {genes[column[first]]!r} stand in the table "
             "more than once: expected one line per pair"
         )
     main = next((name for name in _MAIN if name in numbers), numbers[0])
-    layers = {
-        name: _matrix(table[name], row, column, shape, sparse=key == "cell") for name in numbers
-    }
-    metadata = _facts(table.drop(columns=[other, *numbers]), row, shape[0])
-    if key == "cell":
-        metadata |= _of_single_pairs(table[numbers], row, shape[0])
-    found = AnnData(
+    layers: dict[str, Any] = {}
+    for name in numbers:
+        values = table[name].to_numpy(float)
+        if key == "cell":
+            layers[name] = sp.csr_matrix((values, (row, column)), (len(names), len(genes)))
+        else:
+            layers[name] = np.full((len(names), len(genes)), np.nan)
+            layers[name][row, column] = values
+    adata = AnnData(
         layers.pop(main),
-        obs=pd.DataFrame(metadata, index=pd.Index(names, dtype=str)),
+        obs=_obs(table.drop(columns=other), row, numbers, with_single=key == "cell").set_axis(
+            pd.Index(names, dtype=str)
+        ),
         var=pd.DataFrame(index=pd.Index(genes, dtype=str)),
         layers=layers,
         uns={"samsvae": {"X": main, **{k: str(v) for k, v in table.attrs.items()}}},
     )
     if obs is not None:
-        for name, values in obs.reindex(found.obs_names).items():
-            found.obs[str(name)] = [_joined(one) for one in values]
-    if other == "gene" and main in ("estimate", "loading") and 0 < shape[0] <= _GROUPS:
-        found.uns["rank_genes_groups"] = _ranked(found, key, main)
-    return found
+        for name, column_of_obs in obs.reindex(adata.obs_names).items():
+            adata.obs[str(name)] = [_joined(value) for value in column_of_obs]
+    if other == "gene" and main in ("estimate", "loading") and 0 < len(names) <= _GROUPS:
+        adata.uns["rank_genes_groups"] = _ranked(adata, key, main)
+    return adata
 
 
 def _rows(table: pd.DataFrame) -> tuple[str, np.ndarray]:
-    """Return what a row of the wide table is, and the name of that of each line."""
+    """Return what the rows of the wide table are, and the row of each line."""
     key = next((name for name in _ROWS if name in table.columns), "")
     if not key:
         return "", np.empty(0, object)
@@ -114,78 +108,55 @@ def _rows(table: pd.DataFrame) -> tuple[str, np.ndarray]:
         return key, names
     sgrnas = table["sgrna"].astype(str).to_numpy(object)
     pairs = pd.DataFrame({"condition": names, "sgrna": sgrnas}).drop_duplicates()
-    if pairs["sgrna"].is_unique:
-        return "sgrna", sgrnas
-    return "sgrna", names + "_" + sgrnas  # an sgRNA of several conditions
+    # An sgRNA of several conditions is a row for each of them.
+    return "sgrna", sgrnas if pairs["sgrna"].is_unique else names + "_" + sgrnas
 
 
-def _matrix(
-    values: pd.Series, row: np.ndarray, column: np.ndarray, shape: tuple[int, int], *, sparse: bool
-) -> np.ndarray | sp.csr_matrix:
-    """Return numbers of pairs as a matrix; what is not there is NaN, or nothing."""
-    if sparse:
-        return sp.csr_matrix((values.to_numpy(float), (row, column)), shape)
-    found = np.full(shape, np.nan)
-    found[row, column] = values
-    return found
+def _obs(
+    table: pd.DataFrame, row: np.ndarray, numbers: list[str], *, with_single: bool
+) -> pd.DataFrame:
+    """Return the columns with one value in all lines of a row.
 
-
-def _facts(table: pd.DataFrame, row: np.ndarray, n: int) -> dict[str, Any]:
-    """Return the columns that have one value in all lines of a row."""
-    first = np.full(n, -1)
-    first[row[::-1]] = np.arange(len(row))[::-1]
-    found: dict[str, Any] = {}
-    for name, values in table.items():
-        codes = pd.factorize(values)[0]
-        if (codes == codes[first[row]]).all():
-            found[str(name)] = values.iloc[first].to_numpy()
-    return found
-
-
-def _of_single_pairs(table: pd.DataFrame, row: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """Return the numbers of rows that have one line, NaN for others."""
-    alone = np.bincount(row, minlength=n)[row] == 1
-    found = {}
-    for name, values in table.items():
-        found[str(name)] = np.full(n, np.nan)
-        found[str(name)][row[alone]] = values[alone]
-    return found
+    With `with_single`, also the numbers of rows with a single line, NaN for other rows.
+    """
+    lines = np.flatnonzero(~pd.Series(row).duplicated())  # the first of each row
+    others = table.drop(columns=numbers).items()
+    codes = {name: pd.factorize(values)[0] for name, values in others}
+    constant = [name for name, code in codes.items() if (code == code[lines][row]).all()]
+    obs = table.iloc[lines].copy()
+    obs.loc[np.bincount(row) > 1, numbers] = np.nan
+    return obs[[*constant, *(numbers if with_single else ())]]
 
 
 def _joined(value: Any) -> Any:
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, list | tuple):
         return value
     return ", ".join(f"{one:.3g}" if isinstance(one, float) else str(one) for one in value)
 
 
-def _ranked(found: AnnData, key: str, main: str) -> dict[str, Any]:
-    """Return genes ranked by their scores, as scanpy keeps them: records of a field per row."""
-    estimate = np.asarray(found.X)
+def _ranked(adata: AnnData, key: str, main: str) -> dict[str, Any]:
+    """Return genes ranked by their scores, as scanpy keeps them: records with a field per row."""
+    estimate = np.asarray(adata.X)
     columns = {"scores": estimate}
     if main == "estimate":
-        sd = np.asarray(found.layers["sd"]) if "sd" in found.layers else np.ones_like(estimate)
+        sd = np.asarray(adata.layers["sd"]) if "sd" in adata.layers else np.ones_like(estimate)
         with np.errstate(divide="ignore", invalid="ignore"):
             columns["scores"] = estimate / sd
         columns["logfoldchanges"] = estimate
         for name, layer in (("pvals", "lfsr"), ("pvals_adj", "q_value")):
-            if layer in found.layers:
-                columns[name] = np.asarray(found.layers[layer])
-    scores = np.nan_to_num(columns["scores"])
-    order = np.argsort(-scores, axis=1, kind="stable")
-    names = [str(name) for name in found.obs_names]
+            if layer in adata.layers:
+                columns[name] = np.asarray(adata.layers[layer])
+    order = np.argsort(-np.nan_to_num(columns["scores"]), axis=1, kind="stable")
+    genes = np.asarray(adata.var_names, object)
 
     def records(values: np.ndarray, kind: str) -> np.ndarray:
-        table = np.empty(values.shape[1], [(name, kind) for name in names])
-        for name, own in zip(names, values, strict=True):
-            table[name] = own
-        return table
+        table = pd.DataFrame(values.T, columns=adata.obs_names)
+        return table.to_records(index=False, column_dtypes=kind)
 
-    genes = np.asarray(found.var_names, object)
-    longest = max(map(len, genes), default=1)
     reference = "control" if main == "estimate" else "rest"
     return {
         "params": {"groupby": key, "reference": reference, "method": "samsvae", "use_raw": False},
-        "names": records(genes[order], f"U{longest}"),
+        "names": records(genes[order], f"U{max(map(len, genes), default=1)}"),
         **{
             name: records(np.take_along_axis(values, order, 1), "float64")
             for name, values in columns.items()
