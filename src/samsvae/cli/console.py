@@ -25,9 +25,9 @@ console = Console(markup=False, emoji=False)  # a name may hold brackets, or be 
 def given(settings: Settings, *, show_default: bool = True) -> Any:
     """Return the type of a command's parameter that takes settings as options of the command.
 
-    The command receives a dictionary of the settings that were given, and only those: defaults do
-    not override a file of settings. Types, defaults and help come from the dataclasses. Defaults
-    are not shown where a run has settings of its own.
+    The command receives a dictionary with the settings that were given, and no others: defaults do
+    not override a file of settings, and are not shown where a run has settings of its own. Types,
+    defaults and help come from the dataclasses.
     """
     members: dict[str, Any] = {
         "__dataclass_fields__": settings.fields,
@@ -126,19 +126,10 @@ def write_rows(
     obs: pd.DataFrame | None = None,
     n_total: int | None = None,
 ) -> None:
-    """Write tables of the same columns one after the other, and say how many rows they have.
+    """Write tables of the same columns to one file, if any, and say how many rows they have.
 
-    Parameters
-    ----------
-    path
-        By its suffix CSV, parquet, or AnnData (.h5ad), see `samsvae.export.as_anndata`. None: no
-        file.
-    tables
-        Only one of them is in memory at a time, but for AnnData.
-    obs
-        Further columns of `obs` of the AnnData.
-    n_total
-        Rows before some were left out, to be reported.
+    By the file's suffix CSV or parquet, with one table in memory at a time, or AnnData with `obs`,
+    see `samsvae.export.as_anndata`. `n_total` is the number of rows before some were left out.
     """
     if path is None:
         return

@@ -1,8 +1,7 @@
-"""Questions to a trained model: effects, simulate, combinations, discoveries, regulators, programs,
-responders.
+"""Questions to a trained model, from effects to responders.
 
-Each command checks its output files, opens run and screen, asks, prints and writes. What its work
-needs is imported when it runs: help does without.
+Each command checks its output files, opens run and screen, asks, prints and writes. Packages that
+it needs are imported when it runs: help is fast without them.
 """
 
 from __future__ import annotations

@@ -150,12 +150,8 @@ def _score(value: Any) -> str:
 def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
     """Yield, by split, a row per predictor and a column per headline metric.
 
-    Parameters
-    ----------
-    scores
-        As `samsvae.runs.compare.table_of` returns it.
-    width
-        Of the console: metrics that do not fit next to each other come in further tables.
+    Metrics that do not fit next to each other in a console of this width are in further tables.
+    `scores` are as `samsvae.runs.compare.table_of` returns them.
     """
     n_columns = max(1, (width - 20) // 20)
     has_unseen = "unseen" in set(scores["split"])

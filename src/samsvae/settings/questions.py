@@ -36,7 +36,7 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedSettings(Checked):
-    """The random numbers.
+    """The seed of random numbers.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class SeedSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressSettings(Checked):
-    """What is shown of long work.
+    """Whether progress is shown.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ class ProgressSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSettings(Checked):
-    """Where tensors are.
+    """Where tensors are computed.
 
     Parameters
     ----------
     device
-        Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+        Such as "cpu" or "cuda"; "auto" uses a GPU if there is one.
     """
 
     device: str = "auto"
@@ -80,7 +80,7 @@ class OutputSettings(Checked):
     Parameters
     ----------
     overwrite
-        Replace existing files; of a directory, only files that such a command writes.
+        Replace existing files; in a directory, only those that the command writes.
     """
 
     overwrite: bool = False
