@@ -82,7 +82,6 @@ def combinations(
 
     Examples
     --------
-    >>> import samsvae
     >>> sizes = {"n_perturbations": 4, "n_combinations": 1, "n_genes": 20}
     >>> screen = samsvae.datasets.simulated_screen(**sizes)
     >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)

@@ -72,11 +72,6 @@ def discoveries(
 
     Examples
     --------
-    >>> import samsvae
-    >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-    >>> screen = samsvae.datasets.simulated_screen(**sizes)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> table = samsvae.discoveries(model, screen, n_particles=50, progress=False)
     >>> len(table) == len(model.metadata.conditions[1:]) * len(screen.genes)
     True

@@ -215,7 +215,6 @@ def pathway_score(
 
     Examples
     --------
-    >>> import samsvae
     >>> screen = samsvae.datasets.simulated_screen(n_perturbations=12, n_combinations=0, n_genes=20)
     >>> model = samsvae.CPAVAE(screen, n_latent=4, n_hidden=8).train(max_steps=5, progress=False)
     >>> pathway = {f"G{i + 1:02d}": "first" if i < 6 else "second" for i in range(12)}

@@ -100,7 +100,6 @@ def sgrnas(
 
     Examples
     --------
-    >>> import samsvae
     >>> screen = samsvae.datasets.simulated_screen(
     ...     n_perturbations=3, n_combinations=0, n_genes=20, n_sgrnas=2
     ... )

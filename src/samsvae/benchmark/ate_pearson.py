@@ -75,8 +75,6 @@ def ate_pearson(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> from samsvae.analysis.differential_expression import differential_expression
     >>> effects = differential_expression(screen)  # the data as a prediction of themselves
     >>> round(ate_pearson(effects, screen).pooled, 6)
@@ -159,10 +157,6 @@ def predictive_check(
 
     Examples
     --------
-    >>> import samsvae
-    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> check = predictive_check(
     ...     model, screen.train, n_draws=4, effect_particles=20, progress=False
     ... )

@@ -120,8 +120,6 @@ class Screen:
         Examples
         --------
         >>> import tempfile
-        >>> from samsvae.datasets import simulated_screen
-        >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     screen.to_anndata().write_h5ad(f"{folder}/screen.h5ad")
         ...     Screen.open(f"{folder}/screen.h5ad").perturbations
@@ -297,8 +295,6 @@ class Screen:
     def of(self, condition: str | float | Sequence[str | float]) -> Screen:
         """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur.
 
-        >>> from samsvae.datasets import simulated_screen
-        >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
         >>> len(screen.of("G01")), len(screen.of("G02+G01"))
         (150, 0)
         """

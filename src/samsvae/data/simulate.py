@@ -172,7 +172,6 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
 
     Examples
     --------
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> screen.conditions
     ('control', 'G01', 'G02', 'G03', 'G02+G03')
     >>> screen.truth.effects(["G01"]).shape

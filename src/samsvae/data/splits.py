@@ -40,8 +40,6 @@ def random(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> screen = screen.with_split(random(screen, seed=0))
     >>> len(screen.train) > len(screen.test) > len(screen.valid)
     True
@@ -59,8 +57,6 @@ def stratified(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> screen = screen.with_split(stratified(screen, seed=0))
     >>> screen.train.conditions == screen.test.conditions == screen.conditions
     True
@@ -87,8 +83,6 @@ def heldout_combinations(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> screen = screen.with_split(heldout_combinations(screen, fraction=1.0))
     >>> screen.test.conditions
     ('G02+G03',)
@@ -125,8 +119,6 @@ def data_efficiency(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> split = data_efficiency(screen, fraction=0.0, test=0.0)
     >>> sorted(split.unique())  # single perturbations and control alone are trained on
     ['train', 'unused', 'valid']
