@@ -211,15 +211,8 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
 def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
     """Return, by condition, those with the most similar effects, and their correlation.
 
-    As `similar`, of all conditions at once and without standard errors. A condition without any
-    effect is similar to none.
-
-    Parameters
-    ----------
-    table
-        From `samsvae.discoveries`.
-    n_max
-        Similar conditions of each, at most.
+    As `similar`, for all conditions of a table of `discoveries` at once, without standard errors. A
+    condition without any effect is similar to none.
     """
     names, values, _ = _profiles(table)
     unit = np.nan_to_num(standardised(values))

@@ -54,13 +54,9 @@ class HasName(Protocol):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Estimator(NetworkSettings, TrainedModel, ABC):
-    """A model of a screen: its fields are its hyperparameters.
+    """A model of a screen: its fields are its hyperparameters, see `samsvae.settings.model`.
 
-    Parameters
-    ----------
-    screen
-        The screen, with a split; its training cells give the model its sizes and names.
-        The hyperparameters are those of `samsvae.settings.model`.
+    The screen has a split; its training cells give the model its sizes and names.
 
     Raises
     ------
@@ -335,13 +331,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
 
 
 def by_name(kind: str, name: str, known: Iterable[type[Named]]) -> type[Named]:
-    """Return the class of a name.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Return the class of a name; raise if there is none."""
     classes = {one.name: one for one in known}
     if name not in classes:
         raise unknown(kind, name, list(classes))

@@ -49,10 +49,7 @@ class TrainingMetadata:
     def of(cls, screen: Screen) -> TrainingMetadata:
         """Return the metadata of a screen's training cells.
 
-        Raises
-        ------
-        InputError
-            If there are no training cells, no control cells or no perturbed cells among them.
+        It is an error if there are none, or no control or no perturbed cells among them.
         """
         train = training_cells(screen)
         unexpressed = train.unexpressed

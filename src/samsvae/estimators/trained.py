@@ -122,16 +122,9 @@ def delegated(
     answers: Callable[[Any], Answers],
     method: Callable[Concatenate[Answers, Parameters], Result],
 ) -> Callable[Concatenate[Any, Parameters], Result]:
-    """Return a method of a model that an object made of the model answers.
+    """Return a method of a model that an object made of the model (by `answers`) answers.
 
     Signature and docstring are those of the other method.
-
-    Parameters
-    ----------
-    answers
-        Makes the object: a class such as `Predictions`.
-    method
-        One of its methods.
     """
 
     @functools.wraps(method)

@@ -33,20 +33,8 @@ def new_cells(
 ) -> Cells:
     """Draw the counts of new cells, each with its own basal state, mask and embedding.
 
-    Parameters
-    ----------
-    model
-        Trained.
-    received
-        `1 perturbation`: what they receive.
-    library_size
-        `cell`, counts.
-    covariates
-        `cell covariate`.
-    generator
-        Source of the draws.
-    panel
-        Library sizes count these genes alone.
+    All receive the same (`1 perturbation`); `library_size` is `cell`, `covariates` `cell
+    covariate`. With `panel` library sizes count these genes alone.
     """
     dosage = on_device(encode(received, max(1, received.nnz)), generator.device)
     blocks = []

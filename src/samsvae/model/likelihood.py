@@ -19,14 +19,9 @@ from samsvae.types import SCALE_SIZE, Batch, CountDraw, Scale
 
 
 class Likelihood(nn.Module, ABC):
-    """p(x | z) of a cell's data.
+    """p(x | z) of a cell's data, from a last hidden layer of the decoder of width `n_hidden`.
 
-    Parameters
-    ----------
-    n_hidden, n_genes
-        Width of the decoder's last layer; number of genes.
-    unobserved
-        Whether library sizes count more than these genes (a panel of a larger library).
+    `unobserved`: library sizes count more than these genes (a panel of a larger library).
     """
 
     name: ClassVar[str]

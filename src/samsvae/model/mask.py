@@ -68,16 +68,10 @@ class Mask(nn.Module, ABC):
     def update(
         self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
     ) -> None:
-        """Set the posterior to prior log odds plus log Bayes factor.
+        """Set the posterior to prior log odds plus log Bayes factor (`column latent`, nats).
 
-        Parameters
-        ----------
-        log_bayes_factors
-            `column latent`, nats.
-        has_cells
-            `column`: whether it has training cells.
-        logit_bound
-            Largest absolute log odds.
+        `has_cells` says which columns have training cells; log odds are at most `logit_bound` in
+        size.
         """
 
     def _posterior_logit(self, log_bayes_factors: Tensor, bound: float) -> Tensor:

@@ -20,15 +20,9 @@ from samsvae.storage.files import CannotWriteError, half_written
 class Directory:
     """A directory of results, wherever its files are at the moment.
 
-    A new one is temporary until `settle` moves it to its place, once it holds something that is
-    worth what it replaces; until then a failure leaves the old directory as it was.
-
-    Parameters
-    ----------
-    place
-        Its path; for a directory `within` another, which moves with that one, its name there.
-    within
-        The other directory.
+    A new one is written to a temporary directory and renamed by `settle` once it holds something
+    worth what it replaces; until then a failure leaves the old directory as it was. A directory
+    `within` another moves with that one; `place` is then its name there.
     """
 
     files: ClassVar[tuple[str, ...]] = ()
@@ -92,12 +86,8 @@ class Directory:
         """Make the directory, or with `resume` go on with the one in its place.
 
         Its files are written inside the `with` block, at whose end it settles. An error before it
-        settled removes the new files, and leaves the old directory as it was.
-
-        Raises
-        ------
-        InputError
-            If it cannot be made, or another process is writing it.
+        settled removes the new files, and leaves the old directory as it was. It is an error if
+        another process is writing it.
         """
         if self.within is not None:
             self.folder.mkdir(exist_ok=True)

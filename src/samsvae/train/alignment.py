@@ -54,18 +54,9 @@ def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
     """Rotate a model that was trained with masks fixed at one, and start its masks.
 
     The origin is translated, too: to where most perturbations lie along each axis (the median).
-    While masks are fixed, control may lie away from all perturbations that do nothing, since an
+    While masks are fixed, control may lie away from all perturbations without an effect, since an
     offset that all perturbations share costs nothing; a sparse mask would have to include it for
-    each of them.
-
-    Parameters
-    ----------
-    model
-        With masks fixed at one, which ends here.
-    train
-        Its training cells.
-    seed
-        Of the rotation's starts.
+    each of them. `seed` is that of the rotation's starts.
     """
     additive = model.mechanism.additive
     assert additive is not None
