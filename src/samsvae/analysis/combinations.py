@@ -16,9 +16,9 @@ from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import expression, shares_of_batches, within_batches
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count
+from samsvae.errors import InputError
 from samsvae.estimators import Estimator
-from samsvae.settings.arguments import checked
+from samsvae.settings.arguments import Natural, Several, checked
 from samsvae.types import Scale
 
 _MAX_ROWS = 500_000
@@ -33,8 +33,8 @@ def combinations(
     *,
     scale: Scale = "log",
     library_size: float | Literal["observed"] = 1e4,
-    n_particles: int = 500,
-    seed: int = 0,
+    n_particles: Several = 500,
+    seed: Natural = 0,
     progress: bool = True,
 ) -> Iterator[pd.DataFrame]:
     """Return the effects of combinations and their deviation from the sum, table by table.
@@ -91,8 +91,6 @@ def combinations(
     >>> table["condition"].nunique(), list(table.columns)[2:]
     (6, ['predicted', 'mc_se', 'additive', 'deviation', 'scale'])
     """
-    check_count("n_particles", n_particles, low=2)
-    check_count("seed", seed, low=0)
     if not model.is_trained:
         raise InputError("the model is not trained: call train first")
     names, n_names = _names(model, conditions)

@@ -26,10 +26,10 @@ from samsvae.data.expression import (
     position_of,
 )
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count
+from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
 from samsvae.inference.simulation import replicated_cells
-from samsvae.settings.arguments import checked
+from samsvae.settings.arguments import Natural, Several, checked
 from samsvae.types import ALL_CONDITIONS, Scale
 
 
@@ -117,9 +117,9 @@ def predictive_check(
     model: Estimator,
     cells: Screen,
     *,
-    n_draws: int = 100,
+    n_draws: Several = 100,
     effect_particles: int = 2500,
-    seed: int = 0,
+    seed: Natural = 0,
     progress: bool = True,
 ) -> PredictiveCheck:
     """Compare r(ATE, DE) of observed cells with that of cells the model draws in their place.
@@ -163,7 +163,6 @@ def predictive_check(
     >>> list(check.observed.index)
     ['(all)', 'G01', 'G02', 'G03']
     """
-    check_count("n_draws", n_draws, low=2)
     loader = model.loader(cells)
     matched = loader.screen
     control, *names = matched.conditions

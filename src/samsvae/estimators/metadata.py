@@ -105,9 +105,12 @@ class TrainingMetadata:
         linked = present[0]  # control comes first
         while (more := linked | present[(present & linked).any(1)].any(0)).sum() > linked.sum():
             linked = more
-        found = zip(self.conditions, (present & linked).any(1), strict=True)
+        conditions = zip(self.conditions, (present & linked).any(1), strict=True)
         return frozenset(
-            part for name, known in found if known for part in self.registry.read(name)
+            part
+            for name, linked_to_control in conditions
+            if linked_to_control
+            for part in self.registry.read(name)
         )
 
     def is_estimable(self, condition: str) -> bool:
@@ -237,16 +240,16 @@ def _sgrnas(train: Screen) -> tuple[tuple[str, str], ...]:
     received = train.dosage.tocoo()
     codes = train.sgrna.codes[received.row]
     pairs = np.unique(np.stack([codes, received.col])[:, codes >= 0], axis=1).T
-    names, known = train.perturbations, train.sgrna.categories
-    return tuple(sorted((str(known[code]), names[column]) for code, column in pairs))
+    names, sgrnas = train.perturbations, train.sgrna.categories
+    return tuple(sorted((str(sgrnas[code]), names[column]) for code, column in pairs))
 
 
 def _note_untrained(screen: Screen, train: Screen) -> None:
     """Warn of perturbations and batches that only validation and test cells have."""
     scored = screen[np.isin(np.asarray(screen.split), ["valid", "test"])]
     names = screen.perturbations
-    found = (scored.cells_per_perturbation > 0) & (train.cells_per_perturbation == 0)
-    strange = {"perturbations": [names[t] for t in np.flatnonzero(found)]}
+    is_untrained = (scored.cells_per_perturbation > 0) & (train.cells_per_perturbation == 0)
+    untrained = {"perturbations": [names[t] for t in np.flatnonzero(is_untrained)]}
     levels = screen.registry.batches
     if levels:
         of_scored, of_train = (
@@ -256,9 +259,11 @@ def _note_untrained(screen: Screen, train: Screen) -> None:
             ]
             for cells in (scored, train)
         )
-        both = zip(of_scored, of_train, strict=False)
-        strange["batches"] = sorted(name for some, known in both for name in some - known)
-    for what, those in strange.items():
+        pairs = zip(of_scored, of_train, strict=False)
+        untrained["batches"] = sorted(
+            name for names_scored, trained in pairs for name in names_scored - trained
+        )
+    for what, those in untrained.items():
         if those:
             note(
                 f"{what} that only validation or test cells have: {listed(those)}; the model "

@@ -219,10 +219,10 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     wanted = module.state_dict()
     _same_names("model", state, wanted)
     for name, value in wanted.items():
-        found = state[name]
-        if found.shape != value.shape or found.dtype != value.dtype:
+        tensor = state[name]
+        if tensor.shape != value.shape or tensor.dtype != value.dtype:
             raise InputError(
-                f"model.{name} is {_size(found.shape)}, {found.dtype}: expected "
+                f"model.{name} is {_size(tensor.shape)}, {tensor.dtype}: expected "
                 f"{_size(value.shape)}, {value.dtype}"
             )
 

@@ -15,11 +15,12 @@ from samsvae.data.alignment import align_screen
 from samsvae.data.loader import Loader
 from samsvae.data.names import Encoding, NameRegistry
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, listed
+from samsvae.errors import InputError, listed
 from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
 from samsvae.model.mechanism import MAX_SLOTS, Responding
 from samsvae.model.vae import PerturbationVAE
+from samsvae.settings.arguments import Natural, check
 
 Answers = TypeVar("Answers")
 Parameters = ParamSpec("Parameters")
@@ -83,7 +84,7 @@ class TrainedModel:
 
     def generator(self, seed: int) -> torch.Generator:
         """Return a random number generator on the model's device, if the model can answer."""
-        check_count("seed", seed, low=0)
+        check("seed", seed, Natural)
         self.check_can_answer()
         return torch.Generator(self.device).manual_seed(seed)
 

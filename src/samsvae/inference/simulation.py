@@ -73,8 +73,8 @@ def given_cells(
         context = model.mechanism.context(batch, own)
         basal = model.encoder.draw(batch, context, model.encoder.noise(n, 1, generator)).value
         target = Dosage(one.columns, one.position.expand(n, -1), one.dose.expand(n, -1))
-        given = Batch.without_data(target, batch.covariates)
-        hidden = model.hidden(given, of_batch(shifts, columns, target), basal).squeeze(0)
+        of_target = Batch.without_data(target, batch.covariates)
+        hidden = model.hidden(of_target, of_batch(shifts, columns, target), basal).squeeze(0)
         size = batch.library_size
         blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)
     return _stored(model, blocks)

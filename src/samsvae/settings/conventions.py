@@ -60,12 +60,12 @@ class Convention:
         >>> CONVENTIONS["gears"].fits(["condition", "cell_type"], ["A+control", "control"])
         0
         """
-        shown = max((len(one) for one in self.signs if set(one) <= set(columns)), default=0)
-        if not (shown and self.marks):
-            return shown
+        n_signs = max((len(one) for one in self.signs if set(one) <= set(columns)), default=0)
+        if not (n_signs and self.marks):
+            return n_signs
         separator = self.settings["separator"]
         parts = {part for text in labels for part in self.label(text).split(separator)}
-        return shown if parts.intersection(self.marks) else 0
+        return n_signs if parts.intersection(self.marks) else 0
 
     def perturbation_key(self, columns: Collection[str]) -> str:
         """Return the column with the perturbations: the first of those that there may be."""
