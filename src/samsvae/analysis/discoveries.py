@@ -84,7 +84,7 @@ def discoveries(
         progress=chosen.progress,
     )
     predictor = EffectPosterior(model, screen, cells=chosen.cells, progress=chosen.progress)
-    names = model.metadata.asked(conditions)
+    names = model.metadata.labels(conditions)
     labels = {"condition": names}
     if chosen.by == "sgrna":
         answer, pairs = predictor.answer_by_sgrna(names, of_effects)

@@ -325,7 +325,8 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         state = "trained" if self.is_trained else "not trained"
         return (
             f"{type(self).__name__}({settings})\n  {state}; "
-            f"{len(metadata.registry.genes):,} genes, {len(metadata.seen):,} perturbations, "
+            f"{len(metadata.registry.genes):,} genes, "
+            f"{len(metadata.trained_perturbations):,} perturbations, "
             f"{len(metadata.library_size):,} training cells"
         )
 

@@ -77,7 +77,9 @@ class TrainingMetadata:
             unobserved=bool((train.library_size > train.counted + 0.5).any()),
             sgrnas=_sgrnas(train),
         )
-        strange = [name for name in metadata.seen if name not in metadata.estimable]
+        strange = [
+            name for name in metadata.trained_perturbations if name not in metadata.estimable
+        ]
         if strange:
             note(
                 f"the effects of {listed(strange)} are confounded with those of their batches: "
@@ -87,7 +89,7 @@ class TrainingMetadata:
         return metadata
 
     @cached_property
-    def seen(self) -> tuple[str, ...]:
+    def trained_perturbations(self) -> tuple[str, ...]:
         """Perturbations that training cells received."""
         names = self.registry.perturbations
         return tuple(
@@ -135,7 +137,7 @@ class TrainingMetadata:
         end = int(self.cells_per_condition[: place + 1].sum())
         return self.library_size[end - self.n_cells(condition) : end]
 
-    def check_seen(self, perturbations: np.ndarray) -> None:
+    def check_trained(self, perturbations: np.ndarray) -> None:
         """Raise if no training cell received one of these perturbations (columns of dosage)."""
         names = self.registry.perturbations
         strange = [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
@@ -157,7 +159,7 @@ class TrainingMetadata:
                     f"{listed(sorted(known))}"
                 )
 
-    def asked(self, conditions: Conditions | None) -> list[str]:
+    def labels(self, conditions: Conditions | None) -> list[str]:
         """Return the requested conditions, once each; by default those of the training cells."""
         wanted = self.conditions[1:] if conditions is None else conditions
         return self.registry.parser.labels(wanted)
@@ -169,7 +171,7 @@ class TrainingMetadata:
     def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
         """Return conditions, refusing perturbations never seen in training."""
         rows = dosage_rows(list(map(self.registry.read, conditions)), self.registry.column)
-        self.check_seen(np.unique(rows.indices))
+        self.check_trained(np.unique(rows.indices))
         return rows
 
     def observed_shares(self, condition: str) -> np.ndarray:

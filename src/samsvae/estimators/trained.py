@@ -105,7 +105,7 @@ class TrainedModel:
         matched = self.matched(screen)
         if not len(matched):
             raise InputError("the screen has no cells")
-        self.metadata.check_seen(np.flatnonzero(matched.cells_per_perturbation))
+        self.metadata.check_trained(np.flatnonzero(matched.cells_per_perturbation))
         present = np.unique(matched.batch) if matched.registry.batches else ()
         self.metadata.check_batches([matched.registry.batches[i] for i in present])
         loader = self._loader(matched, self.device)
