@@ -12,9 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.files.anndata_files import as_csr, by_rows
 from samsvae.errors import InputError, note, quoted, unknown
 from samsvae.settings.arguments import checked
+from samsvae.storage.anndata_files import as_csr, by_rows
 
 ROWS = 4096
 """Rows that are read and checked at once, which bounds the memory for any file."""

@@ -17,14 +17,14 @@ from anndata import AnnData
 
 from samsvae._deprecated import matched_to
 from samsvae.data.builder import check_split, screen_fields
-from samsvae.data.files.anndata_files import Table
-from samsvae.data.files.opening import opened
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
 from samsvae.data.source import Source, StoredCounts
 from samsvae.errors import InputError, listed
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.screen import ScreenSettings
+from samsvae.storage.anndata_files import Table
+from samsvae.storage.opening import opened
 
 _PARTS: WeakKeyDictionary[Screen, WeakValueDictionary[str, Screen]] = WeakKeyDictionary()
 """Cells of the splits of a screen, as long as they are in use: they are copied once."""

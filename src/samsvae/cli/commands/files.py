@@ -27,8 +27,8 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
     labels
         CSV or TSV file of further columns of the cells, their names in the first.
     """
-    from samsvae.data.files.opening import opened
     from samsvae.data.inspection import inspected
+    from samsvae.storage.opening import opened
 
     with opened(data, modality=modality, labels=labels) as table:
         found = inspected(table)
