@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from helpers.findings import cells, findings, history, inclusion, mechanisms, scores
+from helpers.report_tables import cells, history, inclusion, mechanisms, report_tables, scores
 from samsvae.report.cautions import cautions
 
 AGREEING = pd.DataFrame(
@@ -18,7 +18,7 @@ CONDITIONS = ["A", "B", "C", "D", "E", "F"]
 
 def told(**changed: Any) -> dict[str, str]:
     changed = {"stability": AGREEING, **changed}
-    return {one.title: one.text for one in cautions(findings(**changed))}
+    return {one.title: one.text for one in cautions(report_tables(**changed))}
 
 
 def test_a_sound_result_is_not_doubted() -> None:
@@ -47,7 +47,7 @@ def confounded() -> pd.DataFrame:
             "error rates",
         ),
         ("Few cells", {"cells": few()}, "1 of 5 conditions (B) has fewer than 30 cells"),
-        ("Not to be told from batches", {"cells": confounded()}, "1 of 5 conditions (C) has no"),
+        ("Confounded with batches", {"cells": confounded()}, "1 of 5 conditions (C) has no"),
         ("Unexpressed genes", {"unexpressed": ("g1", "g2")}, "2 genes have no count"),
         ("Not evaluated", {"scores": None, "missing": {"evaluation": "do it"}}, "do it"),
         (

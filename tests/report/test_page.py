@@ -11,14 +11,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.findings import GENES, HOSTILE, cells, effects, findings, inclusion, mechanisms, scores
+from helpers.report_tables import (
+    GENES,
+    HOSTILE,
+    cells,
+    effects,
+    inclusion,
+    mechanisms,
+    report_tables,
+    scores,
+)
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
 from samsvae.report import payload
 from samsvae.report.page import embedded, page
 from samsvae.report.payload import N_GENES
-from samsvae.report.scoreboard import MEANINGS, scoreboards
-from samsvae.runs.findings import SHOWN
+from samsvae.report.tables import MEANINGS, scoreboards
+from samsvae.runs.reporting import REPORTED_METRICS
 
 
 class Reader(HTMLParser):
@@ -48,7 +57,7 @@ def record(text: str) -> dict[str, Any]:
 
 
 def test_names_are_text_wherever_they_stand() -> None:
-    text = page(findings())
+    text = page(report_tables())
     seen = Reader(text)
     assert seen.tags.count("script") == 2  # the data and the code, and none of a name
     assert HOSTILE not in text
@@ -64,7 +73,7 @@ def test_what_would_end_the_element_is_escaped() -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    seen = Reader(page(findings()))
+    seen = Reader(page(report_tables()))
     assert {one.split(":")[0] for one in seen.addresses if ":" in one} == {"data"}
     within = {one[1:] for one in seen.addresses if one.startswith("#")}
     assert within <= set(seen.ids)  # every link of the page leads somewhere
@@ -73,7 +82,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 def test_effects_are_those_of_the_table_the_surest_first() -> None:
     given = effects()
-    read = record(page(findings(effects=given)))
+    read = record(page(report_tables(effects=given)))
     assert [one["name"] for one in read["conditions"]] == list(pd.unique(given["condition"]))
     own = read["effects"][0]
     genes = [read["genes"][i] for i in own["gene"]]
@@ -91,8 +100,8 @@ def test_effects_are_those_of_the_table_the_surest_first() -> None:
 
 def test_combinations_stand_beside_the_sum_of_the_observed_singles() -> None:
     given = effects()
-    (own,) = record(page(findings(effects=given)))["combinations"]
-    genes = [record(page(findings(effects=given)))["genes"][i] for i in own["gene"]]
+    (own,) = record(page(report_tables(effects=given)))["combinations"]
+    genes = [record(page(report_tables(effects=given)))["genes"][i] for i in own["gene"]]
     wide = {name: rows.set_index("gene") for name, rows in given.groupby("condition")}
     np.testing.assert_allclose(own["predicted"], wide["A+B"].loc[genes, "model"], rtol=1e-3)
     np.testing.assert_allclose(own["observed"], wide["A+B"].loc[genes, "observed"], rtol=1e-3)
@@ -105,7 +114,7 @@ def test_combinations_stand_beside_the_sum_of_the_observed_singles() -> None:
 def test_the_mask_holds_every_perturbation_and_dimension_in_use() -> None:
     names = [f"P{i}" for i in range(9)]
     table = inclusion(names)
-    found = record(page(findings(mechanisms=mechanisms(names), inclusion=table)))["mask"]
+    found = record(page(report_tables(mechanisms=mechanisms(names), inclusion=table)))["mask"]
     assert sorted(found["perturbations"]) == sorted(names)
     shift = table.pivot(index="perturbation", columns="dimension", values="shift")
     shift = shift.loc[found["perturbations"], found["dimensions"]]
@@ -124,7 +133,7 @@ def test_responders_are_told_by_perturbation_and_sgrna() -> None:
             "log_bayes_factor": [12.34, -0.5],
         }
     )
-    texts = Reader(page(findings(responders=rates))).texts
+    texts = Reader(page(report_tables(responders=rates))).texts
     start = texts.index("(all)")
     row = [text for text in texts[start - 1 : start + 12] if text.strip()]
     assert row[:6] == ["A", "(all)", "1,234", "0.61", "0.55 to 0.70", "12.3"]
@@ -153,7 +162,7 @@ def test_alike_rows_stand_side_by_side() -> None:
     ],
 )
 def test_what_is_missing_is_said(changed: dict[str, Any], words: str) -> None:
-    seen = Reader(page(findings(**changed)))
+    seen = Reader(page(report_tables(**changed)))
     assert any(words in text for text in seen.texts)
 
 
@@ -188,12 +197,12 @@ def test_a_large_screen_fits() -> None:
     names = [f"PERTURBATION{i}" for i in range(100)]
     genes = [f"ENSG{i:011d}" for i in range(1200)]
     text = page(
-        findings(
+        report_tables(
             effects=effects(names, genes),
             inclusion=inclusion(names, 100),
             mechanisms=mechanisms(names, 100),
             combinations={},
-            alike={name: [(other, 0.123) for other in names[:8]] for name in names},
+            similar={name: [(other, 0.123) for other in names[:8]] for name in names},
         )
     )
     assert len(text.encode()) < 10e6 / 7
@@ -210,7 +219,7 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
     monkeypatch.setattr(payload, "_ROWS", 600)
     table, seen = inclusion(names, 1), cells(names)
     text = page(
-        findings(
+        report_tables(
             effects=effects(names),
             inclusion=table,
             mechanisms=mechanisms(names, 1),
@@ -228,7 +237,7 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
     for words in (
         "The 10 perturbations of the largest shifts, of 30",
         "The first 12 of 31 conditions",
-        "its surest 20 genes",
+        "the 20 genes with the smallest lfsr",
         "The 20 largest shifts",
     ):
         assert words in told
@@ -236,4 +245,4 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
 
 
 def test_every_score_that_is_shown_is_explained() -> None:
-    assert set(SHOWN) == set(MEANINGS)
+    assert set(REPORTED_METRICS) == set(MEANINGS)

@@ -13,9 +13,9 @@ import pytest
 import samsvae
 from helpers.command_line import Call
 from helpers.screens import make_adata
-from samsvae.estimators import ESTIMATORS
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.evaluate import Evaluation, evaluated
+from samsvae.estimators import ESTIMATORS
 from samsvae.runs import jobs as job
 from samsvae.runs.compare import comparison, table_of
 from samsvae.settings.questions import ScoreSettings

@@ -14,11 +14,15 @@ import pytest
 import samsvae
 from helpers.screens import SMALL, make_adata, read
 from samsvae.runs import reporting
-from samsvae.runs.findings import asked_for, effects_of, gathered, scores_of
+from samsvae.runs.reporting import (
+    report_tables,
+    reported_conditions,
+    reported_effects,
+    reported_scores,
+)
 from samsvae.runs.run import Run
 from samsvae.settings.run import complete
-from samsvae.storage.tables import write_h5ad
-from samsvae.storage.tables import read_csv
+from samsvae.storage.tables import read_csv, write_h5ad
 
 QUICK: dict[str, Any] = {"n_particles": 30, "progress": False}
 TRAINING: dict[str, Any] = {
@@ -108,7 +112,7 @@ def test_effects_are_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     first = record(samsvae.write_report(run.place, screen, **QUICK))
     asked: list[Any] = []
     monkeypatch.setattr(
-        reporting, "effects_of", lambda *a, **k: asked.append(a) or effects_of(*a, **k)
+        reporting, "reported_effects", lambda *a, **k: asked.append(a) or reported_effects(*a, **k)
     )
     assert record(samsvae.write_report(run.place, screen, **QUICK)) == first
     assert not asked
@@ -131,7 +135,7 @@ def test_without_cells_the_model_alone_is_told(tmp_path: Path) -> None:
     run, _ = made(tmp_path)
     path = samsvae.write_report(run.place, **QUICK)
     text, seen = path.read_text(), record(path)
-    assert "The cells are not at hand" in text
+    assert "The report has no cells" in text
     assert seen["hasRates"] is False
     assert not set(seen["effects"][0]["observed"]) - {None}
     ate = samsvae.load(run.place).effects(["A"], library_size="observed", **QUICK)
@@ -166,10 +170,10 @@ def test_too_many_or_unknown_conditions_are_refused(
     trained: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
     with pytest.raises(samsvae.InputError, match="501 conditions are listed: expected at most 500"):
-        asked_for(trained, screen, [f"A@{i}" for i in range(2, 503)])
+        reported_conditions(trained, screen, [f"A@{i}" for i in range(2, 503)])
     with pytest.raises(samsvae.InputError, match="no perturbation 'X'"):
-        asked_for(trained, screen, ["A+X"])
-    assert asked_for(trained, None, []) == list(trained.metadata.conditions[1:])
+        reported_conditions(trained, screen, ["A+X"])
+    assert reported_conditions(trained, None, []) == list(trained.metadata.conditions[1:])
 
 
 def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
@@ -180,8 +184,8 @@ def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
     with pytest.warns(UserWarning, match="are confounded with those of their batches"):
         model = samsvae.SAMSVAE(screen, **SMALL)
     model.train(**TRAINING)
-    effects, _ = effects_of(model, screen, ["A", "C"], **QUICK)
-    found = gathered(model, screen, effects, name="x", settings={"batch_size": 64})
+    effects, _ = reported_effects(model, screen, ["A", "C"], **QUICK)
+    found = report_tables(model, screen, effects, name="x", run_settings={"batch_size": 64})
     assert found.cells is not None
     assert found.batches is not None
     assert found.cells.index[~found.cells["estimable"]].tolist() == ["C"]
@@ -201,7 +205,7 @@ def test_scores_are_of_all_conditions_and_know_what_is_best(
         effect_particles=20,
         progress=False,
     )
-    found = scores_of(table, ["sams-vae"])
+    found = reported_scores(table, ["sams-vae"])
     assert found["predictor"].iloc[0] == "sams-vae"  # the one that is reported comes first
     kinds = found.drop_duplicates("predictor").set_index("predictor")["kind"].to_dict()
     assert kinds == {

@@ -124,6 +124,30 @@ def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
     return normalised.fillna(-np.inf).to_numpy()
 
 
+def fewer_cells(screen: Screen, share: float, *, n_min: int, seed: int = 0) -> Screen:
+    """Return a share of the cells of each condition, at random.
+
+    Parameters
+    ----------
+    screen
+        The cells.
+    share
+        Of the cells of each condition.
+    n_min
+        Smallest number of cells of a condition (all, if it has fewer); of control ten times as
+        many.
+    seed
+        The same seed gives the same cells.
+    """
+    n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
+    lower = np.full(len(n_cells), n_min)
+    lower[0] = 10 * n_min
+    kept = np.minimum(n_cells, np.maximum(lower, np.round(share * n_cells)))
+    order = np.random.default_rng(seed).permutation(len(screen))
+    rank = pd.Series(screen.condition[order]).groupby(screen.condition[order]).cumcount()
+    return screen[np.sort(order[rank.to_numpy() < kept[screen.condition[order]]])]
+
+
 def without_unused(screen: Screen) -> Screen:
     """Return the screen without perturbations and conditions that none of its cells received."""
     used = np.flatnonzero(screen.cells_per_perturbation > 0)

@@ -20,8 +20,8 @@ from samsvae.storage.files import CannotWriteError, half_written
 class Directory:
     """A directory of results, wherever its files are at the moment.
 
-    A new one is temporary until `settle` moves it to its place, once it holds something that is
-    worth what it replaces; until then a failure leaves the old directory as it was.
+    A new one is temporary until `move_into_place` renames it, which is called once it holds results
+    worth keeping; until then a failure leaves the old directory as it was.
 
     Parameters
     ----------
@@ -91,8 +91,8 @@ class Directory:
     def made(self, *, resume: bool = False) -> Iterator[None]:
         """Make the directory, or with `resume` go on with the one in its place.
 
-        Its files are written inside the `with` block, at whose end it settles. An error before it
-        settled removes the new files, and leaves the old directory as it was.
+        Its files are written inside the `with` block, at whose end it is moved into place. An error
+        before that removes the new files, and leaves the old directory as it was.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class Directory:
                 self.aside = new
             try:
                 yield
-                self.settle()
+                self.move_into_place()
             except CannotWriteError as error:
                 if self.aside is None:
                     raise
@@ -129,10 +129,10 @@ class Directory:
                     shutil.rmtree(self.aside, ignore_errors=True)
                     self.aside = None
 
-    def settle(self) -> None:
+    def move_into_place(self) -> None:
         """Move the new directory to its place: the old one is gone from now on."""
         if self.within is not None:
-            self.within.settle()
+            self.within.move_into_place()
         elif self.aside is not None:
             try:
                 if self.place.exists():
