@@ -90,7 +90,7 @@ def test_a_file_is_downloaded_once(tmp_path: Path, server: Server) -> None:
 
 def test_a_download_that_was_cut_goes_on(tmp_path: Path, server: Server) -> None:
     server.cut_at = 1_500_000
-    with pytest.raises(InputError, match="what came is kept, the same command goes on"):
+    with pytest.raises(InputError, match="the same command resumes it"):
         get(tmp_path, server.url("file"))
     assert not (tmp_path / "it.h5ad").exists()
     server.cut_at = None
@@ -108,7 +108,9 @@ def test_a_download_that_lacks_its_last_step_is_taken(tmp_path: Path, server: Se
 
 def test_another_content_is_refused(tmp_path: Path, server: Server) -> None:
     server.content = CONTENT[:-1]
-    with pytest.raises(InputError, match=r"not what was published.*expected SHA-256 " + SHA256):
+    with pytest.raises(
+        InputError, match=r"not the file that was published.*expected SHA-256 " + SHA256
+    ):
         get(tmp_path, server.url("file"))
     assert list(tmp_path.iterdir()) == []
     server.content = CONTENT  # nothing wrong is left that the next one would go on with
@@ -121,7 +123,7 @@ def test_what_is_not_published_is_recorded(tmp_path: Path, server: Server) -> No
     assert recorded.read_text() == f"{SHA256}  it.h5ad\n"
     path.unlink()
     server.content = CONTENT[:-1]
-    with pytest.raises(InputError, match="not what was published or first downloaded"):
+    with pytest.raises(InputError, match="not the file that was published or first downloaded"):
         get(tmp_path, server.url("file"), sha256=None)
 
 
@@ -141,7 +143,7 @@ def test_a_full_disk_is_told(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download._Resuming, "_collect", full)
+    monkeypatch.setattr(download._ResumedDownload, "_write", full)
     with pytest.raises(InputError, match=r"cannot write .*it\.h5ad.*No space left.*SAMSVAE_DATA"):
         get(tmp_path, server.url("file"))
 

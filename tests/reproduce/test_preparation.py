@@ -169,6 +169,19 @@ def test_the_papers_screens_are_had_from_a_file(norman: StandIn, tmp_path: Path)
         datasets.norman(tmp_path / "raw.h5ad", n_genes=0)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_former_name_of_the_false_discovery_rate_still_works(
+    replogle: StandIn, tmp_path: Path
+) -> None:
+    replogle.adata.write_h5ad(tmp_path / "raw.h5ad")
+    screen = datasets.replogle(tmp_path / "raw.h5ad", fdr=0.2)
+    with pytest.warns(DeprecationWarning, match="argument rate of replogle is now fdr"):
+        former = datasets.replogle(tmp_path / "raw.h5ad", rate=0.2)
+    assert former.genes == screen.genes
+    with pytest.warns(DeprecationWarning, match="rate=0.2 is now fdr=0.2"):
+        assert PreparationSettings(rate=0.2) == PreparationSettings(fdr=0.2)  # type: ignore[call-arg]
+
+
 def test_dispersions_are_those_of_scanpy() -> None:
     """Its formula (flavor "seurat"), on counts per 10,000; the last gene has no counts."""
     screen = datasets.simulated_screen(

@@ -163,12 +163,6 @@ class TrainJob(FolderJob):
         return Run(self.folder).model(self.settings["device"])
 
 
-class Scores(Directory):
-    """What a job of scores writes: scores.csv, pooled.csv, effects.*.h5ad of each predictor."""
-
-    files: ClassVar[tuple[str, ...]] = ("scores.csv", "pooled.csv", "effects.*.h5ad")
-
-
 @dataclass(frozen=True)
 class ScoreJob(FolderJob):
     """Predictors to be scored on the test cells of one split: a trained model, or baselines."""
@@ -189,7 +183,7 @@ class ScoreJob(FolderJob):
         return "baselines" if self.trained is None else self.trained.label
 
     def run(self) -> None:
-        """Score, and write everything at once."""
+        """Score, and write scores.csv, pooled.csv and effects.*.h5ad of each predictor at once."""
         screen = self.screen()
         predictors, scoring = self._predictors(screen), replace(self.scoring, progress=False)
         if self.trained is None:
@@ -198,7 +192,7 @@ class ScoreJob(FolderJob):
         result = evaluated(predictors, screen, scoring, scale=self.scale, fixed_draws=draws)
         table = pooled_scores(result, screen, self.scale)
         self.folder.parent.mkdir(exist_ok=True)
-        scores = Scores(self.folder)
+        scores = Directory(self.folder)
         with scores.made():
             write_csv(scores / "scores.csv", result.scores)
             write_csv(scores / "pooled.csv", table)

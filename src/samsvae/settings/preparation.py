@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from samsvae._deprecated import takes_former_settings
 from samsvae.settings.arguments import Count, Share
 from samsvae.settings.questions import Checked
 
 
+@takes_former_settings
 @dataclass(frozen=True, kw_only=True)
 class PreparationSettings(Checked):
     """What is kept of a published file.
@@ -24,7 +26,7 @@ class PreparationSettings(Checked):
     min_de_share
         Share of the genes that a perturbation must change to be kept (Replogle et al. 2022: more
         than 50 of 8,248 genes).
-    rate
+    fdr
         False discovery rate of these genes, Benjamini and Hochberg, per perturbation (5 %).
     min_perturbation_share
         Share of the kept perturbations that must change a gene for it to be kept (ours).
@@ -37,7 +39,7 @@ class PreparationSettings(Checked):
 
     min_cells: Count = 25
     min_de_share: Share = 50 / 8248
-    rate: Share = 0.05
+    fdr: Share = 0.05
     min_perturbation_share: Share = 0.02
     n_genes: Count = 5000
     n_bins: Count = 20
