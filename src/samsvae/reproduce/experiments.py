@@ -167,13 +167,8 @@ class Reproduction:
     ) -> dict[str, Figure]:
         """Return the figures of combinations, and write the table of interactions."""
         folder, unseen = self.directory / "tables", _unseen(results.scores)
-        drawn = figures.combination_figures(
-            folder,
-            scores,
-            unseen,
-            kinds,
-            fraction_of=_FRACTION_OF.get(self.experiment.split, "fraction"),
-        )
+        fraction_of = _FRACTION_OF.get(self.experiment.split, "fraction")
+        drawn = figures.combination_figures(folder, scores, unseen, kinds, fraction_of=fraction_of)
         if unseen is not None and kinds:
             write_csv(folder / "interactions.csv", tables.interactions(results.scores, kinds))
         return drawn
@@ -181,13 +176,9 @@ class Reproduction:
 
 def _unseen(jobs: list[ScoreJob]) -> ScoreJob | None:
     """Return the main model's scores at the largest fraction whose tested pairs are unseen."""
-    candidates = [
-        job
+    by_rank = {
+        (job.replicate.fraction or 0, -job.replicate.seed): job
         for job in jobs
         if job.label == figures.MAIN and (job.replicate.fraction or 0) <= _UNSEEN_UP_TO
-    ]
-    return max(
-        candidates,
-        key=lambda job: (job.replicate.fraction or 0, -job.replicate.seed),
-        default=None,
-    )
+    }
+    return by_rank[max(by_rank)] if by_rank else None

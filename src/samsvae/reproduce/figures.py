@@ -57,13 +57,13 @@ def single_figures(
     mask, embedding = model.mask_probabilities().dropna(), model.embeddings().dropna()
     pathway = single_group(groups, mask.index)
     shift = mask * embedding
-    _write(folder / "shifts.csv", shift)
+    write_csv(folder / "shifts.csv", shift.rename_axis("perturbation").reset_index())
     figures = {"figure5": plotting.clustered_shifts(shift, pathway)}
     if len(pathway):
         figures["figure2"] = plotting.grouped_shifts(mask, embedding, pathway)
     if has_umap():
         points = projection(shift, "umap")
-        _write(folder / "plane.csv", points)
+        write_csv(folder / "plane.csv", points.rename_axis("perturbation").reset_index())
         figure = plotting.shift_map(points, pathway).get_figure(root=True)
         assert figure is not None
         figures["figure6"] = figure
@@ -143,7 +143,3 @@ def save(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
             figure.savefig(temporary, dpi=150)
         plt.close(figure)
     return paths
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    write_csv(path, table.rename_axis("perturbation").reset_index())

@@ -22,12 +22,10 @@ from samsvae.types import ALL_CONDITIONS, Scale
 
 METRICS = ("iwelbo", "ate_pearson")
 PUBLISHED = ("iwelbo", "pathway_accuracy", "ate_pearson")
-"""Columns of the paper's Table 1; some have a standard deviation, in a column "..._sd"."""
+"""Columns of the paper's Table 1. A standard deviation is in a column "..._sd"."""
 TABLE_1 = Path(__file__).with_name("paper") / "table1.csv"
 """Table 1 of Bereket and Karaletsos, NeurIPS 2023 (100 latent dimensions, K = 10,000; means and
 standard deviations over seeds; pathway accuracy of a random forest on the mask)."""
-
-
 _GROUPS = TypeAdapter(dict[str, list[str]])
 
 
@@ -60,28 +58,24 @@ def read_published(path: Path = TABLE_1) -> pd.DataFrame:
 def collected_scores(jobs: Iterable[ScoreJob]) -> pd.DataFrame:
     """Return the test scores of all models, baselines and the technical replicate.
 
-    Columns label, fraction, seed, iwelbo (nats per cell), ate_pearson, validation_iwelbo.
+    Columns label, fraction, seed, iwelbo (nats per cell), ate_pearson, validation_iwelbo. The
+    technical replicate is that of the test conditions, seen or unseen, with more cells.
     """
     tables = []
     for job in jobs:
         table = job.pooled.rename(columns={"predictor": "label"})
         if job.trained is None:
             table = table[table["label"].isin(job.baselines)]
-            table = pd.concat([table, _technical_replicate(job)], ignore_index=True)
+            scores = job.scores[job.scores["condition"] == ALL_CONDITIONS].sort_values("n_cells")
+            is_own = (scores["predictor"] == DUPLICATE) & (scores["metric"] == "ate_pearson")
+            values = scores.loc[is_own, "value"].tail(1).array
+            replicate = {"label": DUPLICATE, "iwelbo": np.nan, "ate_pearson": values}
+            table = pd.concat([table, pd.DataFrame(replicate)], ignore_index=True)
         table.insert(1, "fraction", job.replicate.fraction)
         table.insert(2, "seed", job.replicate.seed)
         table["validation_iwelbo"] = np.nan if job.trained is None else job.trained.validation
         tables.append(table.astype({"fraction": float}))
     return pd.concat(tables, ignore_index=True)
-
-
-def _technical_replicate(job: ScoreJob) -> pd.DataFrame:
-    """Return the ate_pearson of the technical replicate, on the split with the most cells."""
-    scores = job.scores
-    own = scores[(scores["predictor"] == DUPLICATE) & (scores["metric"] == "ate_pearson")]
-    own = own[own["condition"] == ALL_CONDITIONS].sort_values("n_cells").tail(1)
-    values = {"label": DUPLICATE, "iwelbo": np.nan, "ate_pearson": own["value"].to_numpy()}
-    return pd.DataFrame(values)
 
 
 def first_table(
@@ -237,19 +231,8 @@ def observed_effects(job: ScoreJob) -> pd.DataFrame:
 def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.DataFrame:
     """Return effects of test combinations whose parts were trained on, gene by gene.
 
-    Parameters
-    ----------
-    ate
-        Conditions x genes, of a model.
-    screen
-        With its split.
-    scale
-        Of the effects.
-
-    Returns
-    -------
-    condition, gene; observed, DE of test cells; predicted, the model's; additive, the sum of the
-    DE of the parts' training cells.
+    Columns condition, gene; observed, DE of test cells; predicted, the model's `ate` (conditions x
+    genes); additive, the sum of the DE of the parts' training cells.
     """
     control = np.asarray(screen.is_control)
     test = np.asarray(screen.split) == "test"
@@ -278,12 +261,9 @@ def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.D
 
 
 def combination_errors(effects: pd.DataFrame) -> pd.DataFrame:
-    """Return, by condition, the root mean squared errors of model and sum, and which is better.
+    """Return, by condition, the root mean squared errors of `combination_effects`.
 
-    Parameters
-    ----------
-    effects
-        As `combination_effects` returns them.
+    Columns model, sum, and better: whether the model's error is the smaller one.
     """
     predictions = effects[["predicted", "additive"]].set_axis(["model", "sum"], axis=1)
     squares = predictions.sub(effects["observed"], axis=0) ** 2
@@ -297,14 +277,9 @@ def sorted_pairs(pairs: Iterable[str]) -> Iterator[str]:
 
 
 def errors_by_kind(errors: pd.DataFrame, kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """Return, by kind of interaction, how many pairs are predicted better than their sum.
+    """Return, by kind of interaction, how many of its pairs the model predicts better than the sum.
 
-    Parameters
-    ----------
-    errors
-        As `combination_errors` returns them; conditions "A+B", sorted.
-    kinds
-        Pairs by kind, in any order.
+    `errors` are those of `combination_errors`.
     """
     rows = []
     for kind, pairs in kinds.items():

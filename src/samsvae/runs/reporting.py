@@ -129,20 +129,9 @@ def report_run(
     stability: pd.DataFrame | None = None,
     **settings: Any,
 ) -> Path:
-    """Write the report of a run from its model and screen; see `write_report`.
+    """Write the report of a run from its saved model and the screen that it was trained on, if any.
 
-    Parameters
-    ----------
-    run
-        With its saved model.
-    model, screen
-        The trained model and the screen that it was trained on, if there is one.
-    conditions
-        Conditions in addition to those of the data.
-    scores, stability
-        As `samsvae.evaluate` and `samsvae.stability` return them.
-    **settings
-        n_particles, seed, progress.
+    `settings` are n_particles, seed and progress; see `write_report`.
     """
     if scores is None:
         scores = run.scores()
@@ -189,9 +178,9 @@ def write_page(
     model, screen, conditions, settings
         As in `report_run`.
     missing
-        Why sections are empty.
+        By section: why it is empty.
     **tables
-        Fields of `ReportTables` that do not come from the model and the screen.
+        Other fields of `ReportTables`, such as scores.
     """
     aligned = None if screen is None else model.matched(screen)
     names = reported_conditions(model, aligned, conditions)
@@ -307,26 +296,17 @@ def reported_effects(
     genes, n_cells = effects.var_names, np.asarray(effects.obs["n_train_cells"])
     observed = pd.DataFrame(np.nan, list(conditions), list(genes))
     if screen is not None:
-        counts = pd.Series(np.bincount(screen.condition, minlength=len(screen.condition_names)))
-        counts.index = pd.Index(screen.condition_names)
-        n_cells = counts.reindex(conditions, fill_value=0).to_numpy()
+        counts = np.bincount(screen.condition, minlength=len(screen.condition_names))
+        n_cells = pd.Series(counts, screen.condition_names).reindex(conditions, fill_value=0)
         measured = [name for name in conditions if name in set(screen.conditions)]
         if measured:
             difference = differential_expression(screen, measured, scale=scale)
             observed = difference.reindex(conditions)[list(genes)]
-    table = pd.DataFrame(
-        {
-            "condition": np.repeat(conditions, len(genes)),
-            "gene": np.tile(genes, len(conditions)),
-            "estimate": np.ravel(effects.X),
-            "lower": np.ravel(effects.layers["lower"]),
-            "upper": np.ravel(effects.layers["upper"]),
-            "model": np.ravel(effects.X),
-            "observed": np.ravel(observed),
-            "n_cells": np.repeat(n_cells, len(genes)),
-        }
-    )
-    return table, why
+    rows = pd.MultiIndex.from_product([conditions, genes], names=["condition", "gene"])
+    interval = {name: effects.layers[name] for name in ("lower", "upper")}
+    columns = {"estimate": effects.X, **interval, "model": effects.X, "observed": observed}
+    table = pd.DataFrame({name: np.ravel(values) for name, values in columns.items()}, rows)
+    return table.assign(n_cells=np.repeat(np.asarray(n_cells), len(genes))).reset_index(), why
 
 
 def report_tables(
@@ -338,7 +318,7 @@ def report_tables(
     missing: Mapping[str, str] | None = None,
     **tables: Any,
 ) -> ReportTables:
-    """Return the tables of a report.
+    """Return the tables of a report; see `write_page`.
 
     Parameters
     ----------
@@ -350,10 +330,8 @@ def report_tables(
         As `reported_effects` returns them.
     run_settings
         Settings of the run.
-    missing
-        Why sections are empty.
-    **tables
-        Other fields of `ReportTables`: name, scores, fits, stability.
+    missing, **tables
+        As in `write_page`.
     """
     missing = dict(missing or {})
     mechanisms = inclusion = None
@@ -502,7 +480,7 @@ def _batches(screen: Screen) -> pd.DataFrame | None:
 
 
 def _card(model: Estimator, settings: Mapping[str, Any]) -> dict[str, Any]:
-    n_cells = int(model.metadata.cells_per_condition.sum())
+    history, n_cells = model.history, int(model.metadata.cells_per_condition.sum())
     card = {
         "model": f"{model.name} ({type(model).__name__})",
         "samsvae": __version__,
@@ -511,19 +489,13 @@ def _card(model: Estimator, settings: Mapping[str, Any]) -> dict[str, Any]:
         "training cells": f"{n_cells:,}",
         "parameters": f"{sum(values.numel() for values in model.module.parameters()):,}",
     }
-    seconds = _training_time(model.history, settings, n_cells)
-    if np.isfinite(seconds):
-        card["training time"] = f"about {max(1, round(seconds)):,} seconds of steps"
+    if "cells_per_second" in history and len(history) and "batch_size" in settings:
+        steps = history["step"].diff().fillna(history["step"].iloc[0])
+        n_seen = steps * min(int(settings["batch_size"]), n_cells)
+        seconds = float((n_seen / history["cells_per_second"]).sum())
+        if np.isfinite(seconds):
+            card["training time"] = f"about {max(1, round(seconds)):,} seconds of steps"
     return card | {
         "this report was made on": platform.platform(),
         "Python and torch": f"{platform.python_version()}, {torch.__version__}",
     }
-
-
-def _training_time(history: pd.DataFrame, settings: Mapping[str, Any], n_cells: int) -> float:
-    """Return the seconds that training steps took, from the speeds in the history."""
-    if history.empty or "cells_per_second" not in history or "batch_size" not in settings:
-        return float("nan")
-    batch = min(int(settings["batch_size"]), n_cells)
-    steps = history["step"].diff().fillna(history["step"].iloc[0])
-    return float((steps * batch / history["cells_per_second"]).sum())
