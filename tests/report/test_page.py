@@ -1,4 +1,4 @@
-"""The page: one file, every name as text, numbers as they are, and what is missing is said."""
+"""The page: one file, names always as text, numbers as in the tables, missing inputs listed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def record(text: str) -> dict[str, Any]:
     return json.loads(found)  # type: ignore[no-any-return]
 
 
-def test_names_are_text_wherever_they_stand() -> None:
+def test_names_are_always_text() -> None:
     text = page(report_tables())
     seen = Reader(text)
     assert seen.tags.count("script") == 2  # the data and the code, and none of a name
@@ -80,7 +80,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
     assert len(seen.ids) == len(set(seen.ids))
 
 
-def test_effects_are_those_of_the_table_the_surest_first() -> None:
+def test_effects_are_those_of_the_table_by_lfsr() -> None:
     given = effects()
     read = record(page(report_tables(effects=given)))
     assert [one["name"] for one in read["conditions"]] == list(pd.unique(given["condition"]))
@@ -98,7 +98,7 @@ def test_effects_are_those_of_the_table_the_surest_first() -> None:
     )
 
 
-def test_combinations_stand_beside_the_sum_of_the_observed_singles() -> None:
+def test_combinations_are_compared_with_the_sum_of_the_observed_singles() -> None:
     given = effects()
     (own,) = record(page(report_tables(effects=given)))["combinations"]
     genes = [record(page(report_tables(effects=given)))["genes"][i] for i in own["gene"]]
@@ -121,7 +121,7 @@ def test_the_mask_holds_every_perturbation_and_dimension_in_use() -> None:
     np.testing.assert_allclose(found["shift"], shift, rtol=1e-2)
 
 
-def test_responders_are_told_by_perturbation_and_sgrna() -> None:
+def test_responders_are_listed_by_perturbation_and_sgrna() -> None:
     rates = pd.DataFrame(
         {
             "perturbation": ["A", "A"],
@@ -140,7 +140,7 @@ def test_responders_are_told_by_perturbation_and_sgrna() -> None:
     assert HOSTILE in row
 
 
-def test_alike_rows_stand_side_by_side() -> None:
+def test_similar_rows_are_neighbours() -> None:
     order = average_linkage_order(np.array([[0.0], [5.0], [0.1], [5.1]])).tolist()
     assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
 
@@ -161,12 +161,12 @@ def test_alike_rows_stand_side_by_side() -> None:
         ({"missing": {"responders": "train again"}}, "train again"),
     ],
 )
-def test_what_is_missing_is_said(changed: dict[str, Any], words: str) -> None:
+def test_sections_say_what_is_missing(changed: dict[str, Any], words: str) -> None:
     seen = Reader(page(report_tables(**changed)))
     assert any(words in text for text in seen.texts)
 
 
-def test_the_best_of_models_and_baselines_is_marked_but_no_duplicate() -> None:
+def test_the_best_model_or_baseline_is_marked_but_no_technical_replicate() -> None:
     (board,) = scoreboards(scores(rmse=0.45))
     best = {
         (predictor, metric)
@@ -244,5 +244,5 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
     assert "complete tables" in told
 
 
-def test_every_score_that_is_shown_is_explained() -> None:
+def test_each_reported_metric_is_explained() -> None:
     assert set(REPORTED_METRICS) == set(MEANINGS)

@@ -86,7 +86,7 @@ def test_strong_perturbations_and_their_genes_are_kept(replogle: StandIn) -> Non
     assert report.loc["the paper's"].to_dict() == PAPER["replogle"]
 
 
-def test_thresholds_that_leave_nothing_are_told(replogle: StandIn) -> None:
+def test_thresholds_that_leave_nothing_are_an_error(replogle: StandIn) -> None:
     screen = read(replogle, "replogle")
     with pytest.raises(InputError, match="lower --min-cells or --min-de-share"):
         prepare("replogle", screen, PreparationSettings(min_cells=100_000))
@@ -159,7 +159,7 @@ def test_groups_come_from_json_and_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_papers_screens_are_had_from_a_file(norman: StandIn, tmp_path: Path) -> None:
+def test_the_papers_screens_are_made_from_a_file(norman: StandIn, tmp_path: Path) -> None:
     norman.adata.write_h5ad(tmp_path / "raw.h5ad")
     screen = datasets.norman(tmp_path / "raw.h5ad", n_genes=50)
     assert len(screen.genes) == 50

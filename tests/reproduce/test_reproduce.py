@@ -1,4 +1,4 @@
-"""The paper's experiments, whole, on stand-ins: jobs, tables, figures."""
+"""The paper's experiments on stand-ins, from the raw file to tables and figures."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def made(folder: Path, call: Call, name: str) -> Path:
     return folder / name
 
 
-def test_the_papers_numbers_stand_beside(tmp_path: Path) -> None:
+def test_published_numbers_are_printed_next_to_ours(tmp_path: Path) -> None:
     rows = [(name, -1.0 - seed, 0.4, 0.1 * seed) for name in (MAIN, "other") for seed in (0, 1)]
     pooled = pd.DataFrame(rows, columns=["label", "iwelbo", "ate_pearson", "validation_iwelbo"])
     path = tmp_path / "paper.csv"
@@ -219,7 +219,7 @@ def test_the_papers_experiments_are_whole(name: str) -> None:
         ("[scoring]\nn_partikels = 3", "n_partikels"),
     ],
 )
-def test_mistakes_in_an_experiment_are_told(tmp_path: Path, text: str, said: str) -> None:
+def test_mistakes_in_an_experiment_are_errors(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(InputError, match=said):
         read_experiment(tmp_path / "a.toml")

@@ -73,7 +73,7 @@ except InputError as error:
 """
 
 
-def test_a_full_disk_is_told_before_hdf5_finds_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_before_hdf5_fails(tmp_path: Path) -> None:
     path, lab = written(tmp_path), tmp_path / "lab"
     write_experiment_data(lab, Screen.open(path, in_memory=False, split_key="split"))
     size = (lab / SCREEN).stat().st_size

@@ -1,4 +1,4 @@
-"""Reports of runs: right in their numbers, made once, and of what there is."""
+"""Reports of runs: their numbers are those of Python, and are computed once."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_report_has_the_numbers_of_python(tmp_path: Path) -> None:
         assert re.search(rf">{batch}</th><td[^>]*>{row[True]}</td><td[^>]*>{row[False]}<", text)
 
 
-def test_complete_tables_lie_beside_it(tmp_path: Path) -> None:
+def test_complete_tables_are_written_with_it(tmp_path: Path) -> None:
     run, screen = made(tmp_path, sgrna_key="sgrna")
     path = samsvae.write_report(run.place, screen, **QUICK)
     linked = re.findall(r'href="(report/[^"]+)"', path.read_text())
@@ -107,7 +107,7 @@ def test_complete_tables_lie_beside_it(tmp_path: Path) -> None:
     assert cells["total"].to_dict() == screen.summary()["total"].to_dict()
 
 
-def test_effects_are_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_effects_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, screen = made(tmp_path)
     first = record(samsvae.write_report(run.place, screen, **QUICK))
     asked: list[Any] = []
@@ -131,7 +131,7 @@ def test_effects_are_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(asked) == 1  # another model
 
 
-def test_without_cells_the_model_alone_is_told(tmp_path: Path) -> None:
+def test_without_cells_the_report_shows_the_model_alone(tmp_path: Path) -> None:
     run, _ = made(tmp_path)
     path = samsvae.write_report(run.place, **QUICK)
     text, seen = path.read_text(), record(path)
@@ -176,7 +176,7 @@ def test_too_many_or_unknown_conditions_are_refused(
     assert reported_conditions(trained, None, []) == list(trained.metadata.conditions[1:])
 
 
-def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
+def test_confounded_conditions_are_marked() -> None:
     adata = make_adata()
     label = adata.obs["perturbation"].to_numpy().astype(object)
     adata.obs["batch"] = np.where(label == "C", "alone", "shared")
@@ -193,7 +193,7 @@ def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
     assert found.batches["perturbed"].sum() == (~screen.is_control).sum()
 
 
-def test_scores_are_of_all_conditions_and_know_what_is_best(
+def test_scores_are_over_all_conditions_with_the_best_value(
     trained: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
     mean = samsvae.baselines.ConditionMean(screen)
@@ -240,7 +240,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_comparison_reports_its_first_model_beside_the_others(folder: Path, call: Any) -> None:
+def test_a_comparison_reports_its_first_model_and_the_others(folder: Path, call: Any) -> None:
     write_h5ad(folder / "data.h5ad", make_adata())
     size = "--n-latent 3 --n-hidden 6 --max-steps 6 --batch-size 64 --no-progress"
     line = f"compare data.h5ad --split-key split {size} --seeds 2 --jobs 1 --baselines additive"

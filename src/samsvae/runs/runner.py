@@ -101,12 +101,9 @@ class ExperimentRunner:
                     choice = dict(best.choice)
                 jobs.append(self._train_job(variant, choice, replicate))
         trained = self._done(jobs, **how)
-        where, scored = self.directory.place.resolve(), (experiment.scoring, experiment.scale)
-        scores = [ScoreJob(where, job.replicate, *scored, job) for job in trained]
-        scores += [
-            ScoreJob(where, replicate, *scored, None, experiment.baselines)
-            for replicate in (replicates[:1] if experiment.split == "given" else replicates)
-        ]
+        scores = [self._score_job(job.replicate, job) for job in trained]
+        splits = replicates[:1] if experiment.split == "given" else replicates
+        scores += [self._score_job(replicate) for replicate in splits]
         choices = [_row(job, is_chosen=job in chosen.values()) for job in candidates]
         columns = ["label", "fraction", "values", "validation_iwelbo", "chosen"]
         table = pd.DataFrame(choices, columns=columns)
@@ -121,6 +118,12 @@ class ExperimentRunner:
             variant.settings,
             self.experiment.choice_particles,
         )
+
+    def _score_job(self, replicate: Replicate, trained: TrainJob | None = None) -> ScoreJob:
+        """Return the job of scoring a model; without one, of scoring the baselines."""
+        where, experiment = self.directory.place.resolve(), self.experiment
+        baselines = () if trained else experiment.baselines
+        return ScoreJob(where, replicate, experiment.scoring, experiment.scale, trained, baselines)
 
     def _done(self, jobs: list[AnyJob], *, say: Callable[[str], None], **how: Any) -> list[AnyJob]:
         """Run jobs, write down the errors of those that fail, and return those that are done."""
