@@ -37,25 +37,22 @@ def page(report: ReportTables) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = payload(report)
     n_mechanisms = 0 if report.mechanisms is None else len(report.mechanisms)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            report=report,
-            cautions=cautions(report),
-            boards=scoreboards(report.scores),
-            meanings=MEANINGS,
-            data=Markup(embedded(data)),
-            n_genes=n_genes_of(report),
-            mapped=MAPPED,
-            n_mapped=data["mask"].get("n", 0),
-            listed_of_each=max(20, LISTED // max(1, n_mechanisms)),
-            listed=LISTED,
-            style=Markup(_asset("style.css")),
-            script=script,
-            policy=f"{_POLICY}; script-src 'sha256-{digest}'",
-            version=__version__,
-        )
+    template = _environment().get_template("page.html")
+    return template.render(
+        report=report,
+        cautions=cautions(report),
+        boards=scoreboards(report.scores),
+        meanings=MEANINGS,
+        data=Markup(embedded(data)),
+        n_genes=n_genes_of(report),
+        mapped=MAPPED,
+        n_mapped=data["mask"].get("n", 0),
+        listed_of_each=max(20, LISTED // max(1, n_mechanisms)),
+        listed=LISTED,
+        style=Markup(_asset("style.css")),
+        script=script,
+        policy=f"{_POLICY}; script-src 'sha256-{digest}'",
+        version=__version__,
     )
 
 

@@ -32,7 +32,6 @@ def payload(report: ReportTables) -> dict[str, Any]:
     genes: dict[str, int] = {}
     similar = [report.similar.get(name, []) for name in place]
     return {
-        "model": report.model,
         "scale": report.scale,
         "hasRates": report.has_error_rates,
         "conditions": conditions,
@@ -40,9 +39,7 @@ def payload(report: ReportTables) -> dict[str, Any]:
         "similar": [[[place[n], _short(r)] for n, r in row if n in place] for row in similar],
         "sgrnas": _sgrnas(report, place),
         "combinations": _combinations(report, place, genes),
-        "history": {name: _column(report.history[name]) for name in report.history}
-        if len(report.history)
-        else {},
+        "history": _history(report.history),
         "mask": _mask(report),
         "map": _map(report),
         "genes": list(genes),  # filled by the effects and combinations above
@@ -62,10 +59,9 @@ def _conditions(report: ReportTables) -> list[dict[str, Any]]:
         return []
     estimate = effects["estimate"]
     is_call = effects["q_value"] < 0.05 if report.has_error_rates else np.zeros(len(effects), bool)
-    columns = {"up": is_call & (estimate > 0), "down": is_call & (estimate < 0)}
-    effects = effects[["condition", "n_cells"]].assign(**columns, square=np.square(estimate))
-    groups = effects.groupby("condition", observed=True, sort=False)
-    table = groups.agg({"n_cells": "first", "up": "sum", "down": "sum", "square": "mean"})
+    calls = {"up": is_call & (estimate > 0), "down": is_call & (estimate < 0)}
+    groups = effects.assign(**calls).groupby("condition", observed=True, sort=False)
+    table = groups.agg({"n_cells": "first", "up": "sum", "down": "sum"})
     has_cells = table["n_cells"].astype(bool)
     trained, estimable = has_cells, pd.Series(True, table.index)
     if report.cells is not None:
@@ -81,7 +77,6 @@ def _conditions(report: ReportTables) -> list[dict[str, Any]]:
             "isEstimable": bool(is_estimable),
             "nUp": int(row.up),
             "nDown": int(row.down),
-            "size": _short(float(np.sqrt(row.square))),
         }
         for row, is_trained, is_estimable in rows
     ]
@@ -175,9 +170,13 @@ def _fit(table: pd.DataFrame) -> dict[str, Any]:
     return fit
 
 
-def _column(values: pd.Series) -> list[Any]:
-    """Return a column of the history; of ELBOs the last digits matter."""
-    return values.tolist() if values.dtype == bool else _numbers(values, digits=7)
+def _history(history: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the columns of the history; of ELBOs the last digits matter."""
+    return {
+        name: values.tolist() if values.dtype == bool else _numbers(values, digits=7)
+        for name, values in history.items()
+        if len(values)
+    }
 
 
 def _mask(report: ReportTables) -> dict[str, Any]:
@@ -191,20 +190,20 @@ def _mask(report: ReportTables) -> dict[str, Any]:
     probability = table.pivot(index="perturbation", columns="dimension", values="probability")
     shift = table.pivot(index="perturbation", columns="dimension", values="shift")
     dimensions = list(report.mechanisms.index)
-    n, shift = len(shift), shift.iloc[_largest(np.linalg.norm(shift[dimensions], axis=1))]
+    n, shift = len(shift), shift.iloc[_largest(shift[dimensions])]
     order = average_linkage_order(shift[dimensions].to_numpy(), optimal=len(shift) < 2000)
     shift = shift.iloc[order]
+
+    def rows(table: pd.DataFrame) -> list[list[float | None]]:
+        return [_numbers(row, digits=3) for row in table[dimensions].to_numpy(float)]
+
     return {
         "n": n,
         "dimensions": [str(name) for name in dimensions],
         "perturbations": [str(name) for name in shift.index],
-        "probability": _rows(probability.loc[shift.index, dimensions]),
-        "shift": _rows(shift[dimensions]),
+        "probability": rows(probability.loc[shift.index]),
+        "shift": rows(shift),
     }
-
-
-def _rows(table: pd.DataFrame) -> list[list[float | None]]:
-    return [_numbers(row, digits=3) for row in table.to_numpy(float)]
 
 
 def _map(report: ReportTables) -> dict[str, Any]:
@@ -217,19 +216,18 @@ def _map(report: ReportTables) -> dict[str, Any]:
     if min(shift.shape) < 2 or not np.abs(centred).sum():
         return {}
     left, size, _ = np.linalg.svd(centred, full_matrices=False)
-    share, length = size**2 / np.square(size).sum(), np.linalg.norm(shift.to_numpy(), axis=1)
-    kept = _largest(length)
+    share, kept = size**2 / np.square(size).sum(), _largest(shift)
     return {
         "name": [str(name) for name in shift.index[kept]],
         "x": _numbers(left[kept, 0] * size[0]),
         "y": _numbers(left[kept, 1] * size[1]),
         "share": _numbers(share[:2]),
-        "size": _numbers(length[kept]),
     }
 
 
-def _largest(size: np.ndarray) -> np.ndarray:
+def _largest(shift: pd.DataFrame) -> np.ndarray:
     """Return the positions of the perturbations in the maps: those of the largest shifts."""
+    size = np.linalg.norm(shift.to_numpy(), axis=1)
     return np.sort(np.argsort(-size, kind="stable")[:MAPPED])
 
 
