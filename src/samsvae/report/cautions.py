@@ -31,14 +31,14 @@ class Caution(NamedTuple):
 
 def cautions(report: ReportTables) -> list[Caution]:
     """Return every caution that the numbers give, the serious ones first."""
-    every = [
+    unsorted = [
         *_of_training(report),
         *_of_cells(report),
         *_of_scores(report),
         *_of_mechanisms(report),
         *_of_seeds(report),
     ]
-    return sorted(every, key=lambda caution: not caution.is_serious)
+    return sorted(unsorted, key=lambda caution: not caution.is_serious)
 
 
 def _of_training(report: ReportTables) -> Iterator[Caution]:

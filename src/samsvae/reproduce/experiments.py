@@ -105,7 +105,7 @@ class Reproduction:
         published = tables.read_published(self.published or tables.TABLE_1)
         runner = ExperimentRunner(self.directory, self.experiment)
         size = self.data.stat().st_size
-        source = {"data": self.data.name, "data size": size, "scale": self.scale}
+        source = {"data file": self.data.name, "size of the data file": size, "scale": self.scale}
         source |= asdict(self.preparation)
         with self.directory.opened(self.experiment, self.screen, resume=resume, source=source):
             results = runner.run(say=self.say, **how)

@@ -113,10 +113,10 @@ def combination_figures(
     reference = MAIN if MAIN in labels else None
     figures = {
         name: plotting.fraction_curves(
-            models[models["label"].isin(some)], reference=reference, what=fraction_of
+            models[models["label"].isin(names)], reference=reference, what=fraction_of
         )
-        for name, some in shown.items()
-        if models["label"].isin(some).any()
+        for name, names in shown.items()
+        if models["label"].isin(names).any()
     }
     if score is None:
         return figures
@@ -124,11 +124,11 @@ def combination_figures(
     if len(table):
         write_csv(folder / "combinations.csv", table)
         errors = combination_errors(table).sort_values("sum", ascending=False)
-        pairs = [
-            pair for kind, some in kinds.items() if kind.upper() != "ADDITIVE" for pair in some
-        ]
-        interacting = errors.index[errors.index.isin(list(sorted_pairs(pairs)))]
-        names = interacting if len(interacting) else errors.index
+        groups = [pairs for kind, pairs in kinds.items() if kind.upper() != "ADDITIVE"]
+        is_interacting = errors.index.isin(
+            [pair for pairs in groups for pair in sorted_pairs(pairs)]
+        )
+        names = errors.index[is_interacting] if is_interacting.any() else errors.index
         rows = table[table["condition"].isin(names[:_N_COMBINATIONS])]
         figures["figure7"] = plotting.nonadditive_genes(rows)
     return figures

@@ -88,7 +88,7 @@ def stand_in(
             for p in range(n_pathways)
         }
         adata = _replogle(rng, counts, ["non-targeting", *targets], condition, truth.genes)
-        return StandIn(adata, {group: some[:15] for group, some in annotation.items()})
+        return StandIn(adata, {group: names[:15] for group, names in annotation.items()})
     pairs = np.stack(np.triu_indices(len(targets), 1), 1)
     pairs = pairs[np.sort(rng.choice(len(pairs), shape.n_combinations, replace=False))]
     kinds = np.array(["ADDITIVE", "NEOMORPHIC", "EPISTASIS"])[np.arange(len(pairs)) % 3]
@@ -123,9 +123,9 @@ def _counts(
     shift = np.vstack([np.zeros(_N_LATENT), *shifts])
     theta, blocks = truth.inverse_dispersion, []
     for start in range(0, n_cells, _CHUNK):
-        some = condition[start : start + _CHUNK]
-        state = rng.standard_normal((len(some), _N_LATENT)) + shift[some]
-        size = np.exp(rng.normal(np.log(2.0 * len(theta)), 0.4, len(some)))
+        chunk = condition[start : start + _CHUNK]
+        state = rng.standard_normal((len(chunk), _N_LATENT)) + shift[chunk]
+        size = np.exp(rng.normal(np.log(2.0 * len(theta)), 0.4, len(chunk)))
         rate = truth.proportions(state) * size[:, None]
         drawn = rng.poisson(rng.gamma(theta, 1 / theta, rate.shape) * rate)
         drawn[:, 0] += drawn.sum(1) == 0  # a cell without counts would not be observed

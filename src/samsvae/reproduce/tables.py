@@ -194,7 +194,7 @@ def read_groups(path: Path) -> dict[str, list[str]]:
                 f"{str(path)!r} has {table.shape[1]} columns: expected two, the name and its group"
             )
         names, groups = (table[column].astype(str) for column in table)
-        return {str(group): list(some) for group, some in names.groupby(groups, sort=False)}
+        return {str(group): list(own) for group, own in names.groupby(groups, sort=False)}
     try:
         return _GROUPS.validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
@@ -206,7 +206,7 @@ def read_groups(path: Path) -> dict[str, list[str]]:
 
 def single_group(groups: Mapping[str, list[str]], names: Iterable[str]) -> pd.Series:
     """Return the group of each of the names that is in exactly one."""
-    pairs = [(name, group) for group, some in groups.items() for name in dict.fromkeys(some)]
+    pairs = [(name, group) for group, own in groups.items() for name in dict.fromkeys(own)]
     table = pd.DataFrame(pairs, columns=["name", "group"])
     group = table[~table["name"].duplicated(keep=False)].set_index("name")["group"]
     return group[group.index.isin(set(names))]
@@ -240,12 +240,12 @@ def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.D
     parser = screen.registry.parser
     trained = set(screen[train].conditions)
     parts = {name: parser.parts(name) for name in screen[test].conditions if name in ate.index}
-    parts = {name: some for name, some in parts.items() if len(some) > 1 and trained >= {*some}}
+    parts = {name: own for name, own in parts.items() if len(own) > 1 and trained >= {*own}}
     if not parts:
         return pd.DataFrame(columns=["condition", "gene", "observed", "predicted", "additive"])
     conditions, genes = list(parts), list(screen.genes)
     observed = differential_expression(screen[test | control], conditions, scale=scale)
-    names = sorted({part for some in parts.values() for part in some})
+    names = sorted({part for own in parts.values() for part in own})
     singles = differential_expression(screen[train | control], names, scale=scale)
     additive = parts_matrix(conditions, names, parser) @ singles.to_numpy()
     table = pd.DataFrame(
@@ -283,15 +283,15 @@ def errors_by_kind(errors: pd.DataFrame, kinds: Mapping[str, Collection[str]]) -
     """
     rows = []
     for kind, pairs in kinds.items():
-        some = errors[errors.index.isin(list(sorted_pairs(pairs)))]
+        of_kind = errors[errors.index.isin(list(sorted_pairs(pairs)))]
         rows.append(
             {
                 "kind": kind,
-                "n_pairs": len(some),
-                "n_better": int(some["better"].sum()),
-                "share_better": some["better"].mean(),
-                "rmse_model": some["model"].mean(),
-                "rmse_sum": some["sum"].mean(),
+                "n_pairs": len(of_kind),
+                "n_better": int(of_kind["better"].sum()),
+                "share_better": of_kind["better"].mean(),
+                "rmse_model": of_kind["model"].mean(),
+                "rmse_sum": of_kind["sum"].mean(),
             }
         )
     return pd.DataFrame(rows)

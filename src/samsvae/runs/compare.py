@@ -64,14 +64,14 @@ def comparison(
     settings = {**COMPARED.assigned(assignments), **options}
     kinds = _classes("model", models, ESTIMATORS)
     own = {kind.name: _settings_of(kind, settings) for kind in kinds}
-    foreign = [name for name in settings if not any(name in some for some in own.values())]
+    foreign = [name for name in settings if not any(name in of_model for of_model in own.values())]
     if foreign:
         raise InputError(
             f"none of the models compared has the setting {foreign[0]!r}: leave it out"
         )
     variants = []
-    for model, some in own.items():
-        complete = gathered({**some, "model": model}, config=config)
+    for model, of_model in own.items():
+        complete = gathered({**of_model, "model": model}, config=config)
         TrainPlan(**settings_of(TrainPlan, complete))  # raises before the data are read
         variants.append(Variant(label=model, settings=complete))
     lists = {"all": list(BASELINES), "none": []}
@@ -189,7 +189,7 @@ def report_comparison(
 def _stability(
     models: Mapping[str, Mapping[int, Estimator]], *, progress: bool
 ) -> pd.DataFrame | None:
-    """Return how far the seeds of each model agree; None if each has a single one."""
+    """Return how far the seeds of each model agree; None if every model has a single seed."""
     tables = {
         label: stability(
             {f"seed {seed}": model for seed, model in seeds.items()},

@@ -215,7 +215,7 @@ def _stored_effects(
         "n_particles": settings.get("n_particles", 2500),
         "seed": settings.get("seed", 0),
     }
-    with suppress(OSError, InputError):  # if a file is absent or damaged, effects are made anew
+    with suppress(OSError, InputError):  # if a file is absent or damaged, effects are estimated again
         before = read_json(place / _MADE_OF)
         why = before.pop("no_rates", None)
         if before == {**made_of, "file": _digest_of_file(place / _DISCOVERIES)}:

@@ -117,7 +117,7 @@ class Run(Directory):
             if set(table) != {"cell", "split"} or table.isna().any(axis=None):
                 raise InputError(
                     f"{str(self / 'split.csv')!r} is damaged: expected the split of each cell; "
-                    "give --split-key, or train anew"
+                    "give --split-key, or train again"
                 )
             screen = screen.with_split(table.set_index("cell")["split"])
         return screen

@@ -35,7 +35,7 @@ ROUNDS = 3
 
 
 class ExperimentResults(NamedTuple):
-    """What an experiment gave."""
+    """The results of an experiment."""
 
     trained: list[TrainJob]
     """Trained models; of candidates the chosen one."""
@@ -176,13 +176,13 @@ def check_experiment(experiment: Experiment, screen: Screen) -> None:
     """Raise the errors that training or a baseline would raise before its first step."""
     fraction = max(experiment.fractions, default=None)
     first = experiment.variants[0].settings["seed"]
-    whole = Replicate(experiment.split, fraction, first).split_of(screen)
+    split = Replicate(experiment.split, fraction, first).split_of(screen)
     for variant in experiment.variants:
         kind = estimator(variant.settings["model"])
-        model = kind(whole, **settings_of(kind, variant.settings))
+        model = kind(split, **settings_of(kind, variant.settings))
         model.check_training(**settings_of(TrainPlan, variant.settings))
     for name in experiment.baselines:
-        by_name("baseline", name, BASELINES)(whole)
+        by_name("baseline", name, BASELINES)(split)
 
 
 AnyJob = TypeVar("AnyJob", bound=Job)
