@@ -87,20 +87,11 @@ def combination_figures(
     *,
     fraction_of: str,
 ) -> dict[str, Figure]:
-    """Return Figures 4, 7 and 8.
+    """Return Figures 4, 7 and 8, and write their tables into a folder.
 
-    Parameters
-    ----------
-    folder
-        Where the tables of the figures are written.
-    scores
-        Scores of all labels, fractions and seeds.
-    score
-        Of the model in Figure 7, at 75 % of the combinations; None: without Figure 7.
-    kinds
-        Pairs by kind of interaction: those that are not additive are shown, if there are any.
-    fraction_of
-        What the fraction is a fraction of.
+    Figure 7 is of `score`, at 75 % of the combinations; of the pairs by kind of interaction it
+    shows those that are not additive, if there are any. `fraction_of` says what the fraction of the
+    others is a fraction of.
     """
     models = scores[scores["validation_iwelbo"].notna()]
     labels = list(dict.fromkeys(models["label"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,7 @@ def first_table(
     accuracies
         Pathway accuracy by label.
     published
-        The paper's numbers by label, as `read_published` returns them; None: empty columns.
+        The paper's numbers, as `read_published` returns them; None: empty columns.
     """
     rows = []
     for label, group in scores.groupby("label", sort=False):
@@ -271,9 +271,9 @@ def combination_errors(effects: pd.DataFrame) -> pd.DataFrame:
     return errors.assign(better=errors["model"] < errors["sum"])
 
 
-def sorted_pairs(pairs: Iterable[str]) -> Iterator[str]:
-    """Yield pairs written "A+B" with their parts sorted, as conditions are stored."""
-    return ("+".join(sorted(pair.split("+"))) for pair in pairs)
+def sorted_pairs(pairs: Iterable[str]) -> list[str]:
+    """Return pairs, written "A+B", with their parts sorted, as conditions are stored."""
+    return ["+".join(sorted(pair.split("+"))) for pair in pairs]
 
 
 def errors_by_kind(errors: pd.DataFrame, kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
@@ -283,7 +283,7 @@ def errors_by_kind(errors: pd.DataFrame, kinds: Mapping[str, Collection[str]]) -
     """
     rows = []
     for kind, pairs in kinds.items():
-        of_kind = errors[errors.index.isin(list(sorted_pairs(pairs)))]
+        of_kind = errors[errors.index.isin(sorted_pairs(pairs))]
         rows.append(
             {
                 "kind": kind,

@@ -105,12 +105,7 @@ def _classes(kind: str, text: str, classes: Sequence[type[Named]]) -> list[type[
 def results_of(scores: Sequence[ScoreJob], baselines: Sequence[str]) -> pd.DataFrame:
     """Return every metric of test cells: one row per predictor, seed, split, condition, metric.
 
-    Parameters
-    ----------
-    scores
-        Finished jobs.
-    baselines
-        Baselines in the table, in addition to the models and the technical replicate.
+    The table holds the models, these baselines and the technical replicate of finished jobs.
     """
     tables = []
     for job in scores:
@@ -125,12 +120,9 @@ def results_of(scores: Sequence[ScoreJob], baselines: Sequence[str]) -> pd.DataF
 
 
 def table_of(results: pd.DataFrame) -> pd.DataFrame:
-    """Return scores over all conditions by split, predictor and metric: mean and sd over seeds.
+    """Return mean and sd over seeds of the scores over all conditions, see `results_of`.
 
-    Parameters
-    ----------
-    results
-        As `results_of` returns them.
+    One row per split, predictor and metric.
     """
     scores = results[results["condition"] == ALL_CONDITIONS]
     grouped = scores.groupby(["split", "predictor", "metric"], sort=False)
@@ -152,19 +144,8 @@ def report_comparison(
 ) -> Path:
     """Write the report of a comparison: its first model in detail, and the scores of all.
 
-    Parameters
-    ----------
-    directory
-        Of the comparison.
-    trained
-        Trained models, the one that is reported first; those of one label differ in their seed, and
-        their agreement is part of the report.
-    screen
-        With its split.
-    results
-        Scores, as `results_of` returns them.
-    **settings
-        n_particles, seed, progress.
+    The agreement of models of the same label, which differ in their seed, is part of the report.
+    `results` are those of `results_of`; `settings` are n_particles, seed and progress.
     """
     first = trained[0]
     models: dict[str, dict[int, Estimator]] = {}

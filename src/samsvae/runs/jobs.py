@@ -250,19 +250,9 @@ def score(
 ) -> Evaluation:
     """Score a trained model on the scale of its likelihood, with intervals of its effects.
 
-    Parameters
-    ----------
-    model
-        Trained.
-    screen
-        The whole screen; matched by gene and perturbation name.
-    settings
-        How it is scored.
-    split
-        Whose cells are scored.
-    baselines
-        Also score all baselines, trained on the screen's training cells, a technical replicate and,
-        given validation cells, the posterior of the effects from model and cells together.
+    With `baselines`, all baselines are trained on the screen's training cells and scored as well, a
+    technical replicate and, given validation cells, the posterior of the effects from model and
+    cells together.
     """
     matched = model.matched(screen)
     scale = model.module.likelihood.scales[0]

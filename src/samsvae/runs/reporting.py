@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +93,12 @@ def write_report(
     InputError
         If there is no finished run, a condition is unknown, or a file cannot be written.
     """
-    chosen = ReportSettings(**settings)
+    chosen = asdict(ReportSettings(**settings))
     directory = Run(Path(run))
-    model = directory.model(chosen.device)
+    model = directory.model(chosen.pop("device"))
     screen = data if isinstance(data, Screen) else screen_of(directory, data)
     return report_run(
-        directory,
-        model,
-        screen,
-        conditions,
-        scores=scores,
-        stability=stability,
-        n_particles=chosen.n_particles,
-        seed=chosen.seed,
-        progress=chosen.progress,
+        directory, model, screen, conditions, scores=scores, stability=stability, **chosen
     )
 
 
@@ -274,14 +266,7 @@ def reported_effects(
 ) -> tuple[pd.DataFrame, str | None]:
     """Return effects with error rates; if there are none, the model's own effects and the reason.
 
-    Parameters
-    ----------
-    model, screen
-        As in `samsvae.discoveries`; without a screen nothing is observed.
-    conditions
-        As they are stored.
-    **settings
-        n_particles, seed, progress.
+    `conditions` are written as they are stored; `settings` are n_particles, seed and progress.
     """
     why = "The report has no cells, so there are no error rates: samsvae report RUN DATA."
     scale = model.module.likelihood.scales[0]
@@ -318,20 +303,9 @@ def report_tables(
     missing: Mapping[str, str] | None = None,
     **tables: Any,
 ) -> ReportTables:
-    """Return the tables of a report; see `write_page`.
+    """Return the tables of a report, see `write_page`.
 
-    Parameters
-    ----------
-    model
-        Trained.
-    screen
-        Aligned with the model; None: the report has no cells.
-    effects
-        As `reported_effects` returns them.
-    run_settings
-        Settings of the run.
-    missing, **tables
-        As in `write_page`.
+    The screen is aligned with the model; `effects` are those of `reported_effects`.
     """
     missing = dict(missing or {})
     mechanisms = inclusion = None
@@ -387,12 +361,8 @@ def _tables_of_cells(model: Estimator, screen: Screen, missing: dict[str, str]) 
 def reported_scores(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
     """Return the scores of a report: over all conditions, of the reported metrics.
 
-    Parameters
-    ----------
-    table
-        As `samsvae.evaluate` returns it, or with one row per predictor, split and metric.
-    models
-        Those that come first, in this order. A predictor without the name of a baseline is a model.
+    `table` is as `samsvae.evaluate` returns it, or has one row per predictor, split and metric. The
+    named models come first. A predictor without the name of a baseline is a model, too.
     """
     scores = table[table["condition"] == ALL_CONDITIONS] if "condition" in table else table
     metrics = [name for name in REPORTED_METRICS if name in set(scores["metric"])]
