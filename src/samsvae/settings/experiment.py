@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from samsvae._deprecated import takes_former_settings
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.arguments import Count, Share, check
 from samsvae.settings.fields import Settings, read_toml, settings_of
@@ -17,6 +18,7 @@ from samsvae.settings.train import TrainPlan
 from samsvae.types import Scale
 
 
+@takes_former_settings
 @dataclass(frozen=True, kw_only=True)
 class PreparationSettings(Checked):
     """What is kept of a published file.
@@ -24,7 +26,8 @@ class PreparationSettings(Checked):
     The published description (Lopez et al. 2022, for the filtered Replogle screen) says that
     perturbations with strong effects were kept, and the genes associated with them; its exact
     thresholds are not known to us. The defaults take over the rule by which Replogle et al. 2022
-    call a response strong; the report stands beside the paper's numbers, so that they can be tuned.
+    call a response strong; the tables print the paper's numbers next to ours, so that they can be
+    tuned.
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ class PreparationSettings(Checked):
     min_de_share
         Share of the genes that a perturbation must change to be kept (Replogle et al. 2022: more
         than 50 of 8,248 genes).
-    rate
+    fdr
         False discovery rate of these genes, Benjamini and Hochberg, per perturbation (5 %).
     min_perturbation_share
         Share of the kept perturbations that must change a gene for it to be kept (ours).
@@ -46,7 +49,7 @@ class PreparationSettings(Checked):
 
     min_cells: Count = 25
     min_de_share: Share = 50 / 8248
-    rate: Share = 0.05
+    fdr: Share = 0.05
     min_perturbation_share: Share = 0.02
     n_genes: Count = 5000
     n_bins: Count = 20

@@ -229,3 +229,16 @@ class ScoreSettings(ProgressSettings, SeedSettings):
     basal: Literal["prior", "control"] = "prior"
     n_halvings: Natural = 20
     n_cells: Natural = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(ProgressSettings, SeedSettings, DeviceSettings):
+    """How the effects of a report are estimated.
+
+    Parameters
+    ----------
+    n_particles
+        Draws of basal state, mask and embedding for the model's effects.
+    """
+
+    n_particles: Several = 2500

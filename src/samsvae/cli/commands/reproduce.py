@@ -51,8 +51,8 @@ def reproduce(
         JSON or CSV file of pathways (replogle) or kinds of interaction (norman); by default the
         .annotation.json beside the data.
     published
-        CSV file of the paper's Table 1, to stand beside: label, iwelbo, pathway_accuracy,
-        ate_pearson. Its numbers are not in this package.
+        CSV file of other numbers to print next to ours than those of the paper's Table 1: label,
+        and any of iwelbo, pathway_accuracy, ate_pearson and their standard deviations (..._sd).
     seeds
         Of each model, if they are to differ from the experiment's.
     jobs
@@ -73,30 +73,25 @@ def reproduce(
     """
     from dataclasses import replace
 
-    from samsvae.reproduce.experiments import check_data, experiment_of
-    from samsvae.reproduce.experiments import reproduce as reproduced
-    from samsvae.runs.directory import Laboratory
+    from samsvae.reproduce.experiments import Reproduction, experiment_of
+    from samsvae.runs.run import ExperimentDirectory
 
-    check_data(data)
-    laboratory = Laboratory(out)
-    laboratory.check_new(overwrite=overwrite, resume=resume)
+    directory = ExperimentDirectory(out)
+    directory.check_new(overwrite=overwrite, resume=resume)
     options: dict[str, Any] = {"device": device}
     wanted = experiment_of(name if experiment is None else str(experiment), scale, options)
     if seeds is not None:
         wanted = replace(wanted, seeds=seeds)
-    work = reproduced(
-        name,
-        data,
-        laboratory,
-        wanted,
+    reproduction = Reproduction(
+        name=name,
+        data=data,
+        directory=directory,
+        experiment=wanted,
         scale=scale,
+        preparation=PreparationSettings(**preparation),
         annotation=annotation,
         published=published,
-        preparation=PreparationSettings(**preparation),
-        resume=resume,
-        engine=engine,
-        n_jobs=jobs,
-        progress=progress,
         say=say,
     )
-    work.raise_failures()
+    runner = reproduction.run(resume=resume, engine=engine, n_jobs=jobs, progress=progress)
+    runner.raise_failures()

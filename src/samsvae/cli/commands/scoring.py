@@ -196,12 +196,12 @@ def compare(
     """
     from samsvae.cli.tables import comparison_tables
     from samsvae.runs.compare import comparison, report_comparison, results_of, table_of
-    from samsvae.runs.directory import Laboratory, Work, check
-    from samsvae.runs.run import read_screen
+    from samsvae.runs.run import ExperimentDirectory, read_screen
+    from samsvae.runs.runner import ExperimentRunner, check_experiment
     from samsvae.storage.tables import write_csv
 
-    laboratory = Laboratory(out)
-    laboratory.check_new(overwrite=overwrite, resume=resume)
+    directory = ExperimentDirectory(out)
+    directory.check_new(overwrite=overwrite, resume=resume)
     experiment = comparison(
         models=models,
         baselines=baselines,
@@ -215,24 +215,20 @@ def compare(
     first = experiment.variants[0].settings
     screen = read_screen(data, first)
     say(repr(screen))
-    check(experiment, screen)
-    work = Work(laboratory, experiment)
-    with laboratory.opened(experiment, screen, resume=resume):
-        made = work.made(engine=engine, n_jobs=jobs, progress=first["progress"], say=say)
-        results = results_of(made.scores, experiment.baselines) if made.scores else None
+    check_experiment(experiment, screen)
+    runner = ExperimentRunner(directory, experiment)
+    with directory.opened(experiment, screen, resume=resume):
+        done = runner.run(engine=engine, n_jobs=jobs, progress=first["progress"], say=say)
+        results = results_of(done.scores, experiment.baselines) if done.scores else None
         if results is not None:
-            write_csv(laboratory / "results.csv", results)
-            write_csv(laboratory / "table.csv", table_of(results))
+            write_csv(directory / "results.csv", results)
+            write_csv(directory / "table.csv", table_of(results))
             for table in comparison_tables(table_of(results), console.width):
                 console.print(table)
             say(f"every metric, per condition, is in {out / 'results.csv'}")
-        if report and made.fits and results is not None:
+        if report and done.trained and results is not None:
             path = report_comparison(
-                laboratory,
-                list(made.fits.values()),
-                screen,
-                results,
-                progress=first["progress"],
+                directory, done.trained, screen, results, progress=first["progress"]
             )
             say(f"the report is {path}: open it in a browser")
-    work.raise_failures()
+    runner.raise_failures()
