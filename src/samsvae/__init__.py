@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
 
-# Found when they are asked for: torch and anndata take seconds to import, and the command line's
+# Imported on first use: torch and anndata take seconds to import, and the command line's
 # help needs neither.
 _HOMES = {
     "CPAVAE": "estimators",

@@ -131,8 +131,8 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         cells or a model that has hardly learned) and whether it is the best so far (`is_best`: if
         the last one is, longer training may well be better), mask sparsity (share of posterior
         inclusion probabilities of at most 1/2), norm of the gradient, cells per second. A model
-        that infers masks is aligned half way (see `alignment`): `is_aligned` tells which rows come
-        after, and the model that is kept is one of these.
+        that infers masks is aligned half way (see `alignment`): `is_aligned` marks the rows after
+        that, and the model that is kept is one of these.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Saved models: `model.safetensors` beside `model.json`, never pickle.
+"""Saved models: `model.safetensors` and `model.json`, never pickle.
 
 What they may hold is stated once, and checked before anything is built from it.
 """

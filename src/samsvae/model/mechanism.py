@@ -90,7 +90,7 @@ class Mechanism(nn.Module, ABC):
         return batch
 
     def metrics(self) -> dict[str, Tensor]:
-        """Return what training reports beside the objective."""
+        """Return what training reports in addition to the objective."""
         return {}
 
 

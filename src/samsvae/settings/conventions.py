@@ -74,7 +74,7 @@ class Convention:
 
 
 def _read() -> dict[str, Convention]:
-    """Return the conventions of the file beside this module; its lists become tuples."""
+    """Return the conventions of the TOML file; its lists become tuples."""
     tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
     return {name: Convention(**_frozen(table)) for name, table in tables.items()}
 

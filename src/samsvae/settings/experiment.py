@@ -107,7 +107,7 @@ class Experiment(Checked):
     seeds
         How many: each is a split and a training of its own. The first is the setting `seed`.
     baselines
-        Names of baselines that are scored beside.
+        Names of baselines that are scored as well.
     scoring
         How models are scored.
     scale
@@ -220,9 +220,9 @@ def read_experiment(path: Path, *, options: Mapping[str, Any] | None = None) -> 
     """Read an experiment from a TOML file.
 
     At the top stand split, fractions, seeds, scale, baselines, choice_particles, and `settings`: a
-    file of settings of all runs (as `samsvae train --config` takes it), beside this one. The table
-    `[scoring]` holds those of the scores. Each `[[models]]` is a row: its `label`, `model`, other
-    settings, whether it is `ours`, and `candidates`, lists of values by setting.
+    file of settings of all runs (as `samsvae train --config` takes it), in the same folder. The
+    table `[scoring]` holds those of the scores. Each `[[models]]` is a row: its `label`, `model`,
+    other settings, whether it is `ours`, and `candidates`, lists of values by setting.
 
     Parameters
     ----------
@@ -267,5 +267,5 @@ def _variant(
     foreign = [name for name in candidates if name not in settings]
     if foreign:
         raise unknown(f"setting of {settings['model']!r} {where}:", foreign[0], list(settings))
-    TrainPlan(**settings_of(TrainPlan, settings))  # told before anything is trained
+    TrainPlan(**settings_of(TrainPlan, settings))  # raises before anything is trained
     return Variant(label=label, settings=settings, candidates=candidates, ours=ours)

@@ -34,7 +34,7 @@ class Settings:
     Raises
     ------
     TypeError
-        If a name is defined twice: which of the two a user means could not be told.
+        If a name is defined twice, which would be ambiguous.
 
     >>> from samsvae.settings.model import ModelChoice, SAMSVAESettings
     >>> settings = Settings(ModelChoice, SAMSVAESettings)

@@ -334,7 +334,7 @@ class Training:
         tensors, header = checkpoint
         aligned_after = header["aligned_after"]
         if aligned_after is not None and header["step"] >= aligned_after:
-            # The step of the alignment stays, whatever number of steps is asked for now.
+            # The step of the alignment stays, whatever the new number of steps.
             self.phases = self.phases._replace(aligned_after=aligned_after)
         self.step = header["step"]
         self._start_phase()
