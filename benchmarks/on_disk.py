@@ -93,8 +93,8 @@ def reading(path: Path, n_batches: int = 320) -> pd.DataFrame:
     """Return how fast batches of 512 are read: by us, and by scdataset, where it is installed."""
     import torch
 
-    from samsvae.data.files.anndata_files import StoredMatrix
     from samsvae.data.source import PrefetchedSource, StoredCounts
+    from samsvae.storage.anndata_files import StoredMatrix
     from samsvae.train.batches import BLOCK, WINDOW, BlockOrder
 
     torch.set_num_threads(1)

@@ -16,7 +16,7 @@ import samsvae
 from helpers.command_line import Call, Done
 from helpers.screens import SMALL, make_adata, read
 from samsvae import __main__ as command_line
-from samsvae.data.files import probe
+from samsvae.storage import probe
 
 torch.set_num_threads(1)  # the shapes here are tiny: more threads only wait for each other
 

@@ -15,15 +15,15 @@ import torch
 from anndata import AnnData
 
 import samsvae
-from helpers.findings import findings
+from helpers.report_tables import report_tables
 from samsvae import Screen
 from samsvae.analysis.discoveries import most_similar
 from samsvae.benchmark.metrics.registry import Scored, scored
 from samsvae.benchmark.predictions import PredictedTables
 from samsvae.benchmark.tasks import evaluation_tasks
 from samsvae.export.annotation import _displacements
-from samsvae.report.findings import Findings
 from samsvae.report.page import page
+from samsvae.report.tables import ReportTables
 
 N, N_GENES = 3000, 5
 SQUARE = N * N
@@ -71,9 +71,9 @@ def table() -> pd.DataFrame:
     return rows.assign(lower=rows["estimate"] - 1, upper=rows["estimate"] + 1)
 
 
-def told(model: samsvae.SAMSVAE, table: pd.DataFrame) -> Findings:
+def told(model: samsvae.SAMSVAE, table: pd.DataFrame) -> ReportTables:
     tables = {"effects": table, "mechanisms": model.mechanisms(), "inclusion": model.inclusion()}
-    return replace(findings(), combinations={}, alike={}, **tables)
+    return replace(report_tables(), combinations={}, similar={}, **tables)
 
 
 def scored_on_train(screen: Screen) -> dict[str, Scored]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
 
-# Found when they are asked for: torch and anndata take seconds to import, and the command line's
+# Imported on first use: torch and anndata take seconds to import, and the command line's
 # help needs neither.
 _HOMES = {
     "CPAVAE": "estimators",
@@ -109,13 +109,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        found: Any = import_module(f"samsvae.{_MODULES[name]}")
+        attribute: Any = import_module(f"samsvae.{_MODULES[name]}")
     elif name in _HOMES:
-        found = getattr(import_module(f"samsvae.{_HOMES[name]}"), name)
+        attribute = getattr(import_module(f"samsvae.{_HOMES[name]}"), name)
     else:
         raise AttributeError(f"module 'samsvae' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    globals()[name] = attribute
+    return attribute
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ from samsvae.ops.device import rank
 
 
 def main() -> None:
-    """Run the command line; errors end in one line, those of the input with exit code 2."""
+    """Run the command line: one line and exit code 2 for errors that users can fix."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _note if rank() == 0 else lambda *_, **__: None
@@ -30,10 +30,10 @@ def main() -> None:
         _fail(1, str(error), debug=debug)
     except KeyboardInterrupt as error:
         _fail(130, str(error) or "interrupted", debug=debug)
-    except Exception as error:  # noqa: BLE001  a fault of the package
+    except Exception as error:  # noqa: BLE001  an error of ours
         message = (
-            f"internal error, {type(error).__name__}: {error} (please report it, with the "
-            "traceback that --debug shows)"
+            f"internal error, {type(error).__name__}: {error} (please report it; --debug shows the "
+            "traceback)"
         )
         _fail(1, message, debug=debug)
 

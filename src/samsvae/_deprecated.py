@@ -21,6 +21,7 @@ METHODS = {
 """
 SETTINGS: Mapping[str, tuple[str, Mapping[Any, Any]]] = {
     "response": ("learn_responders", {"all": False, "learned": True}),
+    "rate": ("fdr", {}),
 }
 """By former name of a setting, its name, and its values by the former ones."""
 OPTIONS = {("discoveries", "--below"): "--fdr", ("regulators", "--below"): "--lfsr"}

@@ -1,4 +1,4 @@
-"""What a user can mend: input errors in one line, with the nearest known name."""
+"""Errors that users can fix: one line each, with the nearest valid name."""
 
 from __future__ import annotations
 

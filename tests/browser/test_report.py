@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 
 import samsvae
-from helpers.findings import (
+from helpers.report_tables import (
     CONDITIONS,
     GENES,
     HOSTILE,
     cells,
     effects,
-    findings,
     inclusion,
     mechanisms,
+    report_tables,
 )
 from samsvae.report.page import page as written
 
@@ -39,7 +39,7 @@ def numbers(texts: list[str]) -> np.ndarray:
 
 
 def test_it_opens_from_disk_and_shows_every_name_as_text(opened: Open) -> None:
-    page = opened(written(findings()))
+    page = opened(written(report_tables()))
     assert page.title() == f"{HOSTILE} - samsvae report"
     assert page.locator("h1").inner_text() == HOSTILE
     page.fill("#discoveries-search", HOSTILE)
@@ -51,7 +51,7 @@ def test_it_opens_from_disk_and_shows_every_name_as_text(opened: Open) -> None:
 
 
 def test_search_finds_conditions_and_genes(opened: Open) -> None:
-    page = opened(written(findings()))
+    page = opened(written(report_tables()))
     page.fill("#discoveries-search", "jak2")
     found = rows(page)
     assert found
@@ -71,7 +71,7 @@ def test_search_finds_conditions_and_genes(opened: Open) -> None:
 
 
 def test_columns_sort_either_way_and_pages_follow(opened: Open) -> None:
-    page = opened(written(findings()))
+    page = opened(written(report_tables()))
     first = numbers([row[4] for row in rows(page)])
     assert (np.diff(first) >= 0).all()  # the surest first
     page.click("th[data-column=estimate] button")
@@ -112,7 +112,7 @@ def test_a_combination_has_the_numbers_of_the_model(
 
 
 def test_a_click_opens_a_condition(opened: Open) -> None:
-    page = opened(written(findings()))
+    page = opened(written(report_tables()))
     page.click("#discoveries-rows tbody tr:first-child button")
     chosen = rows(page)[0][0]
     title = page.locator("#condition-title")
@@ -128,18 +128,18 @@ def test_a_click_opens_a_condition(opened: Open) -> None:
     assert [row[0] for row in told] == own["gene"].head(50).tolist()
     np.testing.assert_allclose(numbers([row[1] for row in told]), own["estimate"][:50], atol=1e-3)
     assert "A_1 (60)" in part.inner_text()  # its sgRNA
-    part.locator("button", has_text=HOSTILE).first.click()  # what acts alike
+    part.locator("button", has_text=HOSTILE).first.click()  # a similar condition
     assert title.inner_text() == HOSTILE
 
 
 def test_the_mask_is_read_with_the_keyboard(opened: Open) -> None:
-    page = opened(written(findings()))
+    page = opened(written(report_tables()))
     canvas = page.locator("#mask-map canvas")
     canvas.focus()
     seen = {}
     page.keyboard.press("ArrowDown")
     for _ in range(4):
-        text = page.locator("#mask-told").inner_text()
+        text = page.locator("#mask-status").inner_text()
         name, _, rest = text.partition(" in z0: ")
         seen[name] = rest
         page.keyboard.press("ArrowDown")
@@ -154,28 +154,28 @@ def test_the_mask_can_leave_out_who_moves_nothing(opened: Open) -> None:
     singles = ["A", "B", "C", "D"]
     table = inclusion(singles)
     table.loc[table["perturbation"] != "C", "probability"] = 0.1
-    page = opened(written(findings(inclusion=table, mechanisms=mechanisms(singles))))
-    page.select_option("#mask-rows", "moved")
+    page = opened(written(report_tables(inclusion=table, mechanisms=mechanisms(singles))))
+    page.select_option("#mask-rows", "used")
     canvas = page.locator("#mask-map canvas")
     for key in ("ArrowDown", "ArrowDown", "ArrowDown"):
         canvas.press(key)
-        assert page.locator("#mask-told").inner_text().startswith("C in z0: ")
+        assert page.locator("#mask-status").inner_text().startswith("C in z0: ")
 
 
 def many() -> Any:
-    """Return findings of 700 perturbations."""
+    """Return tables of 700 perturbations."""
     names = [f"GENE{i}" for i in range(700)]
     inclusions = inclusion(names, 12)
     rng = np.random.default_rng(0)
     far = rng.normal(0, 1, len(inclusions))
     inclusions["shift"] = np.where(inclusions["probability"] > 0.5, far, 0.01 * far)
-    return findings(
+    return report_tables(
         effects=effects(names[:30], GENES),
         cells=cells(names),
         inclusion=inclusions,
         mechanisms=mechanisms(names, 12),
         combinations={},
-        alike={},
+        similar={},
         sgrnas=None,
     )
 
@@ -190,7 +190,7 @@ def test_one_of_seven_hundred_is_found_in_both_maps(opened: Open, width: int) ->
     page.locator("#mask-find").dispatch_event("change")
     assert page.locator("#mask-scale").input_value() == "close"
     assert canvas.bounding_box()["height"] > 700 * 16
-    assert page.locator("#mask-told").inner_text().startswith("GENE617 in z5: probability 0.990")
+    assert page.locator("#mask-status").inner_text().startswith("GENE617 in z5: probability 0.990")
     seen, row = host.bounding_box(), host.evaluate("node => node.scrollTop")
     assert seen["height"] < 800
     order = page.evaluate(
@@ -198,7 +198,7 @@ def test_one_of_seven_hundred_is_found_in_both_maps(opened: Open, width: int) ->
     )
     place = 24 + 16 * order.index("GENE617")
     assert row <= place <= row + seen["height"]
-    assert page.locator("#shift-map text.found").text_content() == "GENE617"
+    assert page.locator("#shift-map text.selected").text_content() == "GENE617"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.select_option("#mask-scale", "whole")
     assert canvas.bounding_box()["height"] < 800
@@ -263,7 +263,7 @@ def violations(page: Any) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_axe_finds_no_serious_fault(opened: Open, scheme: str, width: int) -> None:
-    page = opened(written(findings()), scheme=scheme, width=width)
+    page = opened(written(report_tables()), scheme=scheme, width=width)
     page.locator("summary").evaluate_all("all => all.forEach(one => one.parentNode.open = true)")
     assert violations(page) == []
 
@@ -278,7 +278,7 @@ def test_nothing_is_wider_than_a_telephone(opened: Open) -> None:
     names = [long, *CONDITIONS]
     page = opened(
         written(
-            findings(
+            report_tables(
                 name=long,
                 effects=effects(names, [long + "1", *GENES]),
                 cells=cells(names),
@@ -301,12 +301,13 @@ def test_a_report_of_nothing_opens(opened: Open) -> None:
         **dict.fromkeys(("cells", "sgrnas", "batches", "scores", "effects")),
         **dict.fromkeys(("mechanisms", "inclusion")),
     }
-    page = opened(written(findings(**empty, combinations={}, alike={}, history=pd.DataFrame())))
+    empty |= {"combinations": {}, "similar": {}, "history": pd.DataFrame()}
+    page = opened(written(report_tables(**empty)))
     assert page.locator(".missing").count() > 5
 
 
 def test_every_section_is_a_landmark_that_the_list_leads_to(opened: Open) -> None:
-    page = opened(written(findings()))
+    page = opened(written(report_tables()))
     for link in page.locator("nav a").all():
         target = str(link.get_attribute("href"))
         assert page.locator(f"section[aria-labelledby='{target[1:]}'] h2{target}").count() == 1

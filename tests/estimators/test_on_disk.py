@@ -213,7 +213,7 @@ def test_an_export_is_written_some_cells_at_a_time(path: Path, tmp_path: Path) -
 @pytest.mark.usefixtures("never_whole")
 def test_a_screen_is_prepared_some_cells_at_a_time(path: Path, name: str) -> None:
     loose = PreparationSettings(
-        n_genes=5, min_cells=1, min_de_share=0.0, rate=0.99, min_perturbation_share=0.01
+        n_genes=5, min_cells=1, min_de_share=0.0, fdr=0.99, min_perturbation_share=0.01
     )
     ours, theirs = (prepare(name, opened(path, in_memory=x), loose) for x in (False, True))
     pd.testing.assert_frame_equal(ours.report, theirs.report)

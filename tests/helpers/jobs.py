@@ -30,7 +30,7 @@ class Small:
     def run(self) -> None:
         begun = self.begun
         (self.place / f"{self.name}.begun.{begun}").touch()
-        warnings.warn("something to be told", UserWarning, stacklevel=2)
+        warnings.warn("a warning of the job", UserWarning, stacklevel=2)
         if begun < self.kills:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fails:

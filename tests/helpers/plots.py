@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from helpers.findings import CONDITIONS, effects, history, inclusion, mechanisms, scores
+from helpers.report_tables import CONDITIONS, effects, history, inclusion, mechanisms, scores
 from samsvae import plotting
 
 NAMES = ["A", "B", "C", "a long name " * 9, "$x_1$", "F"]

@@ -219,12 +219,12 @@ def test_products_in_bfloat16(dtype: torch.dtype, even: bool) -> None:
 def test_means_without_a_density(scale: float, size: tuple[int, ...]) -> None:
     given = problem(2, 33, 65, 66)
     inputs = [scale * given["hidden"], given["weight"], given["bias"], 100 * torch.rand(size) + 1]
-    ours = nb.mean_of_hidden(*inputs, least=0.5)
+    ours = nb.mean_of_hidden(*inputs, floor=0.5)
     assert native.serves(*inputs)
-    exact = nb.mean_of_hidden(*(x.double() for x in inputs), least=0.5)
+    exact = nb.mean_of_hidden(*(x.double() for x in inputs), floor=0.5)
     torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)
     leaf = inputs[0].requires_grad_()
-    plain = nb.mean_of_hidden(leaf, *inputs[1:], least=0.5)
+    plain = nb.mean_of_hidden(leaf, *inputs[1:], floor=0.5)
     torch.testing.assert_close(plain, ours, rtol=1e-4, atol=1e-4)
     assert plain.requires_grad
 

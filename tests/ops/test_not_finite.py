@@ -77,7 +77,7 @@ CASES: dict[str, tuple[Callable[..., list[Tensor]], Arguments]] = {
     "density and its gradient": (density("equal"), DENSITY),
     "gradient with weights": (density("random"), DENSITY),
     "means": (
-        lambda fast, **given: [nb.mean_of_hidden(**given, least=1e-4, fast=fast)],
+        lambda fast, **given: [nb.mean_of_hidden(**given, floor=1e-4, fast=fast)],
         {
             "hidden": random(5, 7),
             "weight": random(150, 7),

@@ -49,8 +49,8 @@ def test_probabilities_are_those_of_bayes_rule() -> None:
     """With what has been learned given: dimensions by summing over all masks of two entries."""
     z, _ = planted()
     found = inclusion(z, CELLS)
-    leaked, doubt, _ = spike_slab._leaks(
-        z, expit(found.log_odds), found.in_use, spike_slab._Noise(found.error, found.leak)
+    leaked, doubt, _ = spike_slab._leakage(
+        z, expit(found.log_odds), found.in_use, spike_slab._Noise(found.error, found.misalignment)
     )
     narrow = found.error + doubt
     wide = narrow + found.slab * CELLS[:, None]
@@ -71,7 +71,7 @@ def test_what_leaks_is_found_without_the_entry_itself() -> None:
     z, true = planted()
     open_ = true.astype(float)
     noise = spike_slab._Noise(1.3, 0.01)
-    leaked, doubt, after = spike_slab._leaks(z, open_, np.ones(12), noise)
+    leaked, doubt, after = spike_slab._leakage(z, open_, np.ones(12), noise)
     own, entry = 3, int(np.flatnonzero(~true[:, 3])[5])
     others = np.delete(open_ * z, own, 1)
     rows = ~true[:, own] & (np.arange(60) != entry)
@@ -81,7 +81,7 @@ def test_what_leaks_is_found_without_the_entry_itself() -> None:
     assert leaked[entry, own] == pytest.approx(others[entry] @ mean)
     assert doubt[entry, own] == pytest.approx(others[entry] @ covariance @ others[entry])
     assert after.error == 1.3
-    assert 0 < after.leak < 0.01  # nothing does
+    assert 0 < after.misalignment < 0.01  # nothing does
 
 
 def test_turned_axes_do_not_show_what_is_not_there() -> None:

@@ -13,7 +13,6 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.findings import HOSTILE, effects, history, inclusion, mechanisms, scores
 from helpers.plots import (
     CALIBRATION,
     KINDS,
@@ -26,6 +25,7 @@ from helpers.plots import (
     doses,
     label_of,
 )
+from helpers.report_tables import HOSTILE, effects, history, inclusion, mechanisms, scores
 from samsvae import InputError, plotting
 
 TABLES = {

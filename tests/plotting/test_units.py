@@ -13,8 +13,8 @@ import pytest
 from matplotlib.axes import Axes
 
 import samsvae
-from helpers.findings import effects, inclusion, scores
 from helpers.plots import doses
+from helpers.report_tables import effects, inclusion, scores
 from samsvae import InputError, plotting
 from samsvae.plotting.style import UNITS, with_unit
 from samsvae.storage.tables import read_csv, write_csv

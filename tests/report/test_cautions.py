@@ -1,4 +1,4 @@
-"""Reasons for doubt: each is told when the numbers give it, and not otherwise."""
+"""Cautions: each is given if, and only if, the numbers call for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from helpers.findings import cells, findings, history, inclusion, mechanisms, scores
+from helpers.report_tables import cells, history, inclusion, mechanisms, report_tables, scores
 from samsvae.report.cautions import cautions
 
 AGREEING = pd.DataFrame(
@@ -16,13 +16,13 @@ AGREEING = pd.DataFrame(
 CONDITIONS = ["A", "B", "C", "D", "E", "F"]
 
 
-def told(**changed: Any) -> dict[str, str]:
+def cautions_of(**changed: Any) -> dict[str, str]:
     changed = {"stability": AGREEING, **changed}
-    return {one.title: one.text for one in cautions(findings(**changed))}
+    return {one.title: one.text for one in cautions(report_tables(**changed))}
 
 
-def test_a_sound_result_is_not_doubted() -> None:
-    assert told() == {}
+def test_a_sound_result_gives_no_caution() -> None:
+    assert cautions_of() == {}
 
 
 def few() -> pd.DataFrame:
@@ -47,7 +47,7 @@ def confounded() -> pd.DataFrame:
             "error rates",
         ),
         ("Few cells", {"cells": few()}, "1 of 5 conditions (B) has fewer than 30 cells"),
-        ("Not to be told from batches", {"cells": confounded()}, "1 of 5 conditions (C) has no"),
+        ("Confounded with batches", {"cells": confounded()}, "1 of 5 conditions (C) has no"),
         ("Unexpressed genes", {"unexpressed": ("g1", "g2")}, "2 genes have no count"),
         ("Not evaluated", {"scores": None, "missing": {"evaluation": "do it"}}, "do it"),
         (
@@ -70,18 +70,18 @@ def confounded() -> pd.DataFrame:
         ("Seeds disagree on effects", {"stability": AGREEING.assign(effect_pearson=0.8)}, "0.80"),
     ],
 )
-def test_what_is_wrong_is_told(title: str, changed: dict[str, Any], words: str) -> None:
-    found = told(**changed)
+def test_each_problem_gives_one_caution(title: str, changed: dict[str, Any], words: str) -> None:
+    found = cautions_of(**changed)
     assert set(found) == {title}
     assert words in found[title]
 
 
-def test_a_duplicate_is_no_baseline() -> None:
-    assert told(scores=scores(ate_pearson=0.55)) == {}  # the duplicate has 0.7
+def test_the_technical_replicate_is_no_baseline() -> None:
+    assert cautions_of(scores=scores(ate_pearson=0.55)) == {}  # the duplicate has 0.7
 
 
 def test_names_are_cut_short_and_counted() -> None:
     names = [f"P{i:03d}" for i in range(100)]
-    text = told(cells=cells(names, n_cells=5))["Few cells"]
+    text = cautions_of(cells=cells(names, n_cells=5))["Few cells"]
     assert "100 of 100 conditions (P000, " in text
     assert "and 92 more" in text

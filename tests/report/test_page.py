@@ -1,4 +1,4 @@
-"""The page: one file, every name as text, numbers as they are, and what is missing is said."""
+"""The page: one file, names always as text, numbers as in the tables, missing inputs listed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.findings import GENES, HOSTILE, cells, effects, findings, inclusion, mechanisms, scores
+from helpers.report_tables import (
+    GENES,
+    HOSTILE,
+    cells,
+    effects,
+    inclusion,
+    mechanisms,
+    report_tables,
+    scores,
+)
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
 from samsvae.report import payload
 from samsvae.report.page import embedded, page
 from samsvae.report.payload import N_GENES
-from samsvae.report.scoreboard import MEANINGS, scoreboards
-from samsvae.runs.findings import SHOWN
+from samsvae.report.tables import MEANINGS, scoreboards
+from samsvae.runs.reporting import REPORTED_METRICS
 
 
 class Reader(HTMLParser):
@@ -47,8 +56,8 @@ def record(text: str) -> dict[str, Any]:
     return json.loads(found)  # type: ignore[no-any-return]
 
 
-def test_names_are_text_wherever_they_stand() -> None:
-    text = page(findings())
+def test_names_are_always_text() -> None:
+    text = page(report_tables())
     seen = Reader(text)
     assert seen.tags.count("script") == 2  # the data and the code, and none of a name
     assert HOSTILE not in text
@@ -64,16 +73,16 @@ def test_what_would_end_the_element_is_escaped() -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    seen = Reader(page(findings()))
+    seen = Reader(page(report_tables()))
     assert {one.split(":")[0] for one in seen.addresses if ":" in one} == {"data"}
     within = {one[1:] for one in seen.addresses if one.startswith("#")}
     assert within <= set(seen.ids)  # every link of the page leads somewhere
     assert len(seen.ids) == len(set(seen.ids))
 
 
-def test_effects_are_those_of_the_table_the_surest_first() -> None:
+def test_effects_are_those_of_the_table_by_lfsr() -> None:
     given = effects()
-    read = record(page(findings(effects=given)))
+    read = record(page(report_tables(effects=given)))
     assert [one["name"] for one in read["conditions"]] == list(pd.unique(given["condition"]))
     own = read["effects"][0]
     genes = [read["genes"][i] for i in own["gene"]]
@@ -89,10 +98,10 @@ def test_effects_are_those_of_the_table_the_surest_first() -> None:
     )
 
 
-def test_combinations_stand_beside_the_sum_of_the_observed_singles() -> None:
+def test_combinations_are_compared_with_the_sum_of_the_observed_singles() -> None:
     given = effects()
-    (own,) = record(page(findings(effects=given)))["combinations"]
-    genes = [record(page(findings(effects=given)))["genes"][i] for i in own["gene"]]
+    (own,) = record(page(report_tables(effects=given)))["combinations"]
+    genes = [record(page(report_tables(effects=given)))["genes"][i] for i in own["gene"]]
     wide = {name: rows.set_index("gene") for name, rows in given.groupby("condition")}
     np.testing.assert_allclose(own["predicted"], wide["A+B"].loc[genes, "model"], rtol=1e-3)
     np.testing.assert_allclose(own["observed"], wide["A+B"].loc[genes, "observed"], rtol=1e-3)
@@ -105,14 +114,14 @@ def test_combinations_stand_beside_the_sum_of_the_observed_singles() -> None:
 def test_the_mask_holds_every_perturbation_and_dimension_in_use() -> None:
     names = [f"P{i}" for i in range(9)]
     table = inclusion(names)
-    found = record(page(findings(mechanisms=mechanisms(names), inclusion=table)))["mask"]
+    found = record(page(report_tables(mechanisms=mechanisms(names), inclusion=table)))["mask"]
     assert sorted(found["perturbations"]) == sorted(names)
     shift = table.pivot(index="perturbation", columns="dimension", values="shift")
     shift = shift.loc[found["perturbations"], found["dimensions"]]
     np.testing.assert_allclose(found["shift"], shift, rtol=1e-2)
 
 
-def test_responders_are_told_by_perturbation_and_sgrna() -> None:
+def test_responders_are_listed_by_perturbation_and_sgrna() -> None:
     rates = pd.DataFrame(
         {
             "perturbation": ["A", "A"],
@@ -124,14 +133,14 @@ def test_responders_are_told_by_perturbation_and_sgrna() -> None:
             "log_bayes_factor": [12.34, -0.5],
         }
     )
-    texts = Reader(page(findings(responders=rates))).texts
+    texts = Reader(page(report_tables(responders=rates))).texts
     start = texts.index("(all)")
     row = [text for text in texts[start - 1 : start + 12] if text.strip()]
     assert row[:6] == ["A", "(all)", "1,234", "0.61", "0.55 to 0.70", "12.3"]
     assert HOSTILE in row
 
 
-def test_alike_rows_stand_side_by_side() -> None:
+def test_similar_rows_are_neighbours() -> None:
     order = average_linkage_order(np.array([[0.0], [5.0], [0.1], [5.1]])).tolist()
     assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
 
@@ -152,12 +161,12 @@ def test_alike_rows_stand_side_by_side() -> None:
         ({"missing": {"responders": "train again"}}, "train again"),
     ],
 )
-def test_what_is_missing_is_said(changed: dict[str, Any], words: str) -> None:
-    seen = Reader(page(findings(**changed)))
+def test_sections_say_what_is_missing(changed: dict[str, Any], words: str) -> None:
+    seen = Reader(page(report_tables(**changed)))
     assert any(words in text for text in seen.texts)
 
 
-def test_the_best_of_models_and_baselines_is_marked_but_no_duplicate() -> None:
+def test_the_best_model_or_baseline_is_marked_but_no_technical_replicate() -> None:
     (board,) = scoreboards(scores(rmse=0.45))
     best = {
         (predictor, metric)
@@ -188,12 +197,12 @@ def test_a_large_screen_fits() -> None:
     names = [f"PERTURBATION{i}" for i in range(100)]
     genes = [f"ENSG{i:011d}" for i in range(1200)]
     text = page(
-        findings(
+        report_tables(
             effects=effects(names, genes),
             inclusion=inclusion(names, 100),
             mechanisms=mechanisms(names, 100),
             combinations={},
-            alike={name: [(other, 0.123) for other in names[:8]] for name in names},
+            similar={name: [(other, 0.123) for other in names[:8]] for name in names},
         )
     )
     assert len(text.encode()) < 10e6 / 7
@@ -210,7 +219,7 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
     monkeypatch.setattr(payload, "_ROWS", 600)
     table, seen = inclusion(names, 1), cells(names)
     text = page(
-        findings(
+        report_tables(
             effects=effects(names),
             inclusion=table,
             mechanisms=mechanisms(names, 1),
@@ -228,12 +237,12 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
     for words in (
         "The 10 perturbations of the largest shifts, of 30",
         "The first 12 of 31 conditions",
-        "its surest 20 genes",
+        "the 20 genes with the smallest lfsr",
         "The 20 largest shifts",
     ):
         assert words in told
     assert "complete tables" in told
 
 
-def test_every_score_that_is_shown_is_explained() -> None:
-    assert set(SHOWN) == set(MEANINGS)
+def test_each_reported_metric_is_explained() -> None:
+    assert set(REPORTED_METRICS) == set(MEANINGS)

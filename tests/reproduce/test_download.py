@@ -88,9 +88,9 @@ def test_a_file_is_downloaded_once(tmp_path: Path, server: Server) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["it.h5ad"]
 
 
-def test_a_download_that_was_cut_goes_on(tmp_path: Path, server: Server) -> None:
+def test_an_interrupted_download_resumes(tmp_path: Path, server: Server) -> None:
     server.cut_at = 1_500_000
-    with pytest.raises(InputError, match="what came is kept, the same command goes on"):
+    with pytest.raises(InputError, match="the same command resumes it"):
         get(tmp_path, server.url("file"))
     assert not (tmp_path / "it.h5ad").exists()
     server.cut_at = None
@@ -100,7 +100,7 @@ def test_a_download_that_was_cut_goes_on(tmp_path: Path, server: Server) -> None
     assert 0 < int(asked.removeprefix("bytes=").rstrip("-")) <= 1_500_000
 
 
-def test_a_download_that_lacks_its_last_step_is_taken(tmp_path: Path, server: Server) -> None:
+def test_a_complete_part_is_used(tmp_path: Path, server: Server) -> None:
     (tmp_path / ".it.h5ad.part").write_bytes(CONTENT)
     assert get(tmp_path, server.url("file")).read_bytes() == CONTENT
     assert server.asked == [f"bytes={len(CONTENT)}-"]
@@ -108,24 +108,26 @@ def test_a_download_that_lacks_its_last_step_is_taken(tmp_path: Path, server: Se
 
 def test_another_content_is_refused(tmp_path: Path, server: Server) -> None:
     server.content = CONTENT[:-1]
-    with pytest.raises(InputError, match=r"not what was published.*expected SHA-256 " + SHA256):
+    with pytest.raises(
+        InputError, match=r"not the file that was published.*expected SHA-256 " + SHA256
+    ):
         get(tmp_path, server.url("file"))
     assert list(tmp_path.iterdir()) == []
     server.content = CONTENT  # nothing wrong is left that the next one would go on with
     assert get(tmp_path, server.url("file")).read_bytes() == CONTENT
 
 
-def test_what_is_not_published_is_recorded(tmp_path: Path, server: Server) -> None:
+def test_an_unpublished_hash_is_recorded(tmp_path: Path, server: Server) -> None:
     path = get(tmp_path, server.url("file"), sha256=None)
     recorded = tmp_path / "it.h5ad.sha256"
     assert recorded.read_text() == f"{SHA256}  it.h5ad\n"
     path.unlink()
     server.content = CONTENT[:-1]
-    with pytest.raises(InputError, match="not what was published or first downloaded"):
+    with pytest.raises(InputError, match="not the file that was published or first downloaded"):
         get(tmp_path, server.url("file"), sha256=None)
 
 
-def test_mirrors_are_asked_in_turn(tmp_path: Path, server: Server) -> None:
+def test_mirrors_are_tried_in_turn(tmp_path: Path, server: Server) -> None:
     nobody = "http://127.0.0.1:9/file"
     urls = [server.url("absent"), nobody, server.url("file")]
     assert get(tmp_path, *urls).read_bytes() == CONTENT
@@ -135,18 +137,18 @@ def test_mirrors_are_asked_in_turn(tmp_path: Path, server: Server) -> None:
     assert f"{nobody}: ConnectionError" in str(told.value)
 
 
-def test_a_full_disk_is_told(
+def test_a_full_disk_is_an_error(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download._Resuming, "_collect", full)
+    monkeypatch.setattr(download._ResumedDownload, "_write", full)
     with pytest.raises(InputError, match=r"cannot write .*it\.h5ad.*No space left.*SAMSVAE_DATA"):
         get(tmp_path, server.url("file"))
 
 
-def test_the_folder_is_the_users_or_what_is_said(
+def test_the_folder_is_the_users_cache_or_the_given_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SAMSVAE_DATA", raising=False)

@@ -12,10 +12,10 @@ import pytest
 
 from samsvae import InputError, Screen, datasets
 from samsvae.reproduce.experiments import experiment_of
-from samsvae.reproduce.figures import one_each, read_groups
-from samsvae.reproduce.prepare import PAPER, _dispersions, prepare
+from samsvae.reproduce.prepare import PAPER, _dispersions, fewer_cells, prepare
 from samsvae.reproduce.standin import SHAPES, Shape, StandIn, stand_in
-from samsvae.runs.jobs import fewer_cells, read_material, write_material
+from samsvae.reproduce.tables import read_groups, single_group
+from samsvae.runs.run import read_experiment_data, write_experiment_data
 from samsvae.settings.experiment import PreparationSettings
 
 
@@ -86,7 +86,7 @@ def test_strong_perturbations_and_their_genes_are_kept(replogle: StandIn) -> Non
     assert report.loc["the paper's"].to_dict() == PAPER["replogle"]
 
 
-def test_thresholds_that_leave_nothing_are_told(replogle: StandIn) -> None:
+def test_thresholds_that_leave_nothing_are_an_error(replogle: StandIn) -> None:
     screen = read(replogle, "replogle")
     with pytest.raises(InputError, match="lower --min-cells or --min-de-share"):
         prepare("replogle", screen, PreparationSettings(min_cells=100_000))
@@ -116,22 +116,22 @@ def test_highly_variable_genes_are_kept_with_their_counts(norman: StandIn) -> No
 
 def test_fewer_cells_keep_every_condition(norman: StandIn) -> None:
     screen = read(norman, "norman")
-    fewer = fewer_cells(screen, 0.5, least=20)
+    fewer = fewer_cells(screen, 0.5, n_min=20)
     before, after = (
         np.bincount(one.condition, minlength=len(screen.condition_names)) for one in (screen, fewer)
     )
     expected = np.minimum(before, np.maximum(20, np.round(0.5 * before)))
     expected[0] = min(before[0], max(200, round(0.5 * before[0])))
     np.testing.assert_array_equal(after, expected)
-    assert list(fewer.cells) == list(fewer_cells(screen, 0.5, least=20).cells)
+    assert list(fewer.cells) == list(fewer_cells(screen, 0.5, n_min=20).cells)
 
 
 def test_a_screen_comes_back_as_it_was_written(norman: StandIn, tmp_path: Path) -> None:
     screen = prepare("norman", read(norman, "norman"), PreparationSettings(n_genes=50)).screen
-    write_material(tmp_path, screen)
+    write_experiment_data(tmp_path, screen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        again = read_material(tmp_path)
+        again = read_experiment_data(tmp_path)
     assert again.genes == screen.genes
     assert again.perturbations == screen.perturbations
     assert list(again.cells) == list(screen.cells)
@@ -147,7 +147,7 @@ def test_groups_come_from_json_and_csv(tmp_path: Path) -> None:
     from_json, from_csv = (read_groups(tmp_path / name) for name in ("a.json", "a.csv"))
     assert from_json == {"P": ["A", "B", "B"], "Q": ["B", "C"]}
     assert from_csv == {"P": ["A", "B"], "Q": ["B", "C"]}
-    assert one_each(from_json, "ABCD").to_dict() == {"A": "P", "C": "Q"}  # B is in both
+    assert single_group(from_json, "ABCD").to_dict() == {"A": "P", "C": "Q"}  # B is in both
     (tmp_path / "bad.json").write_text('{"P": "A"}')
     (tmp_path / "no.json").write_text("{")
     (tmp_path / "three.csv").write_text("a,b,c\n1,2,3\n")
@@ -159,7 +159,7 @@ def test_groups_come_from_json_and_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_papers_screens_are_had_from_a_file(norman: StandIn, tmp_path: Path) -> None:
+def test_the_papers_screens_are_made_from_a_file(norman: StandIn, tmp_path: Path) -> None:
     norman.adata.write_h5ad(tmp_path / "raw.h5ad")
     screen = datasets.norman(tmp_path / "raw.h5ad", n_genes=50)
     assert len(screen.genes) == 50
@@ -167,6 +167,19 @@ def test_the_papers_screens_are_had_from_a_file(norman: StandIn, tmp_path: Path)
     assert not screen.registry.batches  # the paper takes none
     with pytest.raises(InputError, match="n_genes is 0"):
         datasets.norman(tmp_path / "raw.h5ad", n_genes=0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_former_name_of_the_false_discovery_rate_still_works(
+    replogle: StandIn, tmp_path: Path
+) -> None:
+    replogle.adata.write_h5ad(tmp_path / "raw.h5ad")
+    screen = datasets.replogle(tmp_path / "raw.h5ad", fdr=0.2)
+    with pytest.warns(DeprecationWarning, match="argument rate of replogle is now fdr"):
+        former = datasets.replogle(tmp_path / "raw.h5ad", rate=0.2)
+    assert former.genes == screen.genes
+    with pytest.warns(DeprecationWarning, match="rate=0.2 is now fdr=0.2"):
+        assert PreparationSettings(rate=0.2) == PreparationSettings(fdr=0.2)  # type: ignore[call-arg]
 
 
 def test_dispersions_are_those_of_scanpy() -> None:

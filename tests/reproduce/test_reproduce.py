@@ -1,4 +1,4 @@
-"""The paper's experiments, whole, on stand-ins: jobs, tables, figures."""
+"""The paper's experiments on stand-ins, from the raw file to tables and figures."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def made(folder: Path, call: Call, name: str) -> Path:
     return folder / name
 
 
-def test_the_papers_numbers_stand_beside(tmp_path: Path) -> None:
+def test_published_numbers_are_printed_next_to_ours(tmp_path: Path) -> None:
     rows = [(name, -1.0 - seed, 0.4, 0.1 * seed) for name in (MAIN, "other") for seed in (0, 1)]
     pooled = pd.DataFrame(rows, columns=["label", "iwelbo", "ate_pearson", "validation_iwelbo"])
     path = tmp_path / "paper.csv"
@@ -93,6 +93,15 @@ def test_the_papers_numbers_stand_beside(tmp_path: Path) -> None:
             tables.read_published(path)
 
 
+def test_the_papers_table_1_has_a_row_for_each_of_its_models() -> None:
+    paper = tables.read_published()
+    variants = experiment_of("replogle", 1.0, {}).variants
+    assert list(paper.index) == [variant.label for variant in variants if not variant.ours]
+    own = paper.loc[MAIN, ["iwelbo", "iwelbo_sd", "pathway_accuracy", "ate_pearson"]]
+    assert own.to_list() == [-1756.27, 0.1, 0.89, 0.765]
+    assert paper["pathway_accuracy_sd"].notna().sum() == 5  # only models with a sparse mask
+
+
 @pytest.mark.slow
 def test_replogle_gives_table_1_and_its_figures(folder: Path, call: Call) -> None:
     out = made(folder, call, "replogle")
@@ -100,7 +109,9 @@ def test_replogle_gives_table_1_and_its_figures(folder: Path, call: Call) -> Non
     assert list(table.index) == [MAIN, "conditional VAE", "condition-mean", "duplicate"]
     assert list(table["ours"]) == [False, False, True, True]
     assert table.loc[MAIN, ["iwelbo", "iwelbo_sd", "ate_pearson"]].notna().all()
-    assert table.filter(like="paper_").isna().all(axis=None)
+    assert table.loc[MAIN, "paper_iwelbo"] == -1756.27  # the paper's, without being asked
+    assert table.loc["conditional VAE", "paper_ate_pearson"] == 0.765
+    assert table.loc[["condition-mean", "duplicate"]].filter(like="paper_").isna().all(axis=None)
     pooled = pd.read_csv(out / "pooled.csv")
     ours = pooled[pooled["label"] == MAIN]
     assert table.loc[MAIN, "iwelbo"] == pytest.approx(ours["iwelbo"].mean())
@@ -109,6 +120,7 @@ def test_replogle_gives_table_1_and_its_figures(folder: Path, call: Call) -> Non
     assert table.loc[MAIN, "ate_pearson"] == pytest.approx(best["ate_pearson"])
     text = (out / "tables" / "table1.txt").read_text().splitlines()
     assert text[4].startswith("-----")  # between the paper's rows and ours
+    assert "-1756.270 (0.100)" in text[2]
     assert (out / "tables" / "table1.tex").read_text().count("\\midrule") == 2
     drawn = {path.stem for path in (out / "figures").iterdir()}
     assert {"figure2", "figure3", "figure5"} <= drawn
@@ -167,6 +179,9 @@ def test_the_same_command_resumes_and_another_is_refused(folder: Path, call: Cal
     done = call(f"{line} --resume --seeds 3")
     assert done.code == 2
     assert "seeds = 2, not 3" in done.errors[0]
+    done = call(f"{line} --resume".replace("--n-genes 40", "--min-cells 3"))
+    assert done.code == 2
+    assert "was started with another min_cells" in done.errors[0]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -204,7 +219,7 @@ def test_the_papers_experiments_are_whole(name: str) -> None:
         ("[scoring]\nn_partikels = 3", "n_partikels"),
     ],
 )
-def test_mistakes_in_an_experiment_are_told(tmp_path: Path, text: str, said: str) -> None:
+def test_mistakes_in_an_experiment_are_errors(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(InputError, match=said):
         read_experiment(tmp_path / "a.toml")

@@ -1,4 +1,4 @@
-"""samsvae compare: everything trained and scored once, whatever comes in between."""
+"""samsvae compare: each model is trained and scored once, also if a run is interrupted."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 import samsvae
 from helpers.command_line import Call
 from helpers.screens import make_adata
-from samsvae.estimators import ESTIMATORS
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.evaluate import Evaluation, evaluated
+from samsvae.estimators import ESTIMATORS
 from samsvae.runs import jobs as job
 from samsvae.runs.compare import comparison, table_of
 from samsvae.settings.questions import ScoreSettings
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Score with few draws: what is tested here is what happens around the scores."""
+    """Score with few draws: the scores themselves are tested elsewhere."""
 
     def quickly(
         predictors: Any, screen: samsvae.Screen, given: ScoreSettings, **how: Any
@@ -165,7 +165,7 @@ def test_a_comparison_that_fails_resumes_where_it_was(
     pd.testing.assert_frame_equal(again, whole)
 
 
-def test_a_directory_is_not_replaced_unasked(whole: pd.DataFrame, call: Call) -> None:
+def test_a_directory_is_replaced_only_if_asked(whole: pd.DataFrame, call: Call) -> None:
     done = call(f"{LINE} --out whole")
     assert done.code == 2
     assert "--overwrite" in done.errors[0]
@@ -192,7 +192,7 @@ def test_a_directory_is_not_replaced_unasked(whole: pd.DataFrame, call: Call) ->
         ("--set nonsense=1", "nonsense"),
     ],
 )
-def test_what_cannot_be_compared_is_told_before_anything_is_written(
+def test_mistakes_are_reported_before_anything_is_written(
     folder: Path, call: Call, line: str, said: str
 ) -> None:
     done = call(f"compare screen.h5ad --split-key split --out fresh {line}")
@@ -225,7 +225,7 @@ def test_settings_go_to_the_models_that_have_them(tmp_path: Path) -> None:
         assert settings.get("beta_b") == {"sams-vae": 2.0, "svae-plus": 3.0}.get(name)
 
 
-def test_the_duplicate_is_there_without_baselines(call: Call, folder: Path) -> None:
+def test_the_technical_replicate_is_scored_without_baselines(call: Call, folder: Path) -> None:
     done = call(
         "compare screen.h5ad --split-key split --models cpa-vae --baselines none --seeds 1 "
         "--max-steps 3 --n-latent 2 --n-hidden 4 --no-progress --jobs 1 --out bare"

@@ -1,4 +1,4 @@
-"""Reports of runs: right in their numbers, made once, and of what there is."""
+"""Reports of runs: their numbers are those of Python, and are computed once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ import pytest
 import samsvae
 from helpers.screens import SMALL, make_adata, read
 from samsvae.runs import reporting
-from samsvae.runs.findings import asked_for, effects_of, gathered, scores_of
+from samsvae.runs.reporting import (
+    report_tables,
+    reported_conditions,
+    reported_effects,
+    reported_scores,
+)
 from samsvae.runs.run import Run
 from samsvae.settings.run import complete
-from samsvae.storage.tables import write_h5ad
-from samsvae.storage.tables import read_csv
+from samsvae.storage.tables import read_csv, write_h5ad
 
 QUICK: dict[str, Any] = {"n_particles": 30, "progress": False}
 TRAINING: dict[str, Any] = {
@@ -87,7 +91,7 @@ def test_a_report_has_the_numbers_of_python(tmp_path: Path) -> None:
         assert re.search(rf">{batch}</th><td[^>]*>{row[True]}</td><td[^>]*>{row[False]}<", text)
 
 
-def test_complete_tables_lie_beside_it(tmp_path: Path) -> None:
+def test_complete_tables_are_written_with_it(tmp_path: Path) -> None:
     run, screen = made(tmp_path, sgrna_key="sgrna")
     path = samsvae.write_report(run.place, screen, **QUICK)
     linked = re.findall(r'href="(report/[^"]+)"', path.read_text())
@@ -103,12 +107,12 @@ def test_complete_tables_lie_beside_it(tmp_path: Path) -> None:
     assert cells["total"].to_dict() == screen.summary()["total"].to_dict()
 
 
-def test_effects_are_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_effects_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, screen = made(tmp_path)
     first = record(samsvae.write_report(run.place, screen, **QUICK))
     asked: list[Any] = []
     monkeypatch.setattr(
-        reporting, "effects_of", lambda *a, **k: asked.append(a) or effects_of(*a, **k)
+        reporting, "reported_effects", lambda *a, **k: asked.append(a) or reported_effects(*a, **k)
     )
     assert record(samsvae.write_report(run.place, screen, **QUICK)) == first
     assert not asked
@@ -127,11 +131,11 @@ def test_effects_are_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(asked) == 1  # another model
 
 
-def test_without_cells_the_model_alone_is_told(tmp_path: Path) -> None:
+def test_without_cells_the_report_shows_the_model_alone(tmp_path: Path) -> None:
     run, _ = made(tmp_path)
     path = samsvae.write_report(run.place, **QUICK)
     text, seen = path.read_text(), record(path)
-    assert "The cells are not at hand" in text
+    assert "The report has no cells" in text
     assert seen["hasRates"] is False
     assert not set(seen["effects"][0]["observed"]) - {None}
     ate = samsvae.load(run.place).effects(["A"], library_size="observed", **QUICK)
@@ -166,13 +170,13 @@ def test_too_many_or_unknown_conditions_are_refused(
     trained: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
     with pytest.raises(samsvae.InputError, match="501 conditions are listed: expected at most 500"):
-        asked_for(trained, screen, [f"A@{i}" for i in range(2, 503)])
+        reported_conditions(trained, screen, [f"A@{i}" for i in range(2, 503)])
     with pytest.raises(samsvae.InputError, match="no perturbation 'X'"):
-        asked_for(trained, screen, ["A+X"])
-    assert asked_for(trained, None, []) == list(trained.metadata.conditions[1:])
+        reported_conditions(trained, screen, ["A+X"])
+    assert reported_conditions(trained, None, []) == list(trained.metadata.conditions[1:])
 
 
-def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
+def test_confounded_conditions_are_marked() -> None:
     adata = make_adata()
     label = adata.obs["perturbation"].to_numpy().astype(object)
     adata.obs["batch"] = np.where(label == "C", "alone", "shared")
@@ -180,8 +184,8 @@ def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
     with pytest.warns(UserWarning, match="are confounded with those of their batches"):
         model = samsvae.SAMSVAE(screen, **SMALL)
     model.train(**TRAINING)
-    effects, _ = effects_of(model, screen, ["A", "C"], **QUICK)
-    found = gathered(model, screen, effects, name="x", settings={"batch_size": 64})
+    effects, _ = reported_effects(model, screen, ["A", "C"], **QUICK)
+    found = report_tables(model, screen, effects, name="x", run_settings={"batch_size": 64})
     assert found.cells is not None
     assert found.batches is not None
     assert found.cells.index[~found.cells["estimable"]].tolist() == ["C"]
@@ -189,7 +193,7 @@ def test_batches_and_cells_that_tell_nothing_are_marked() -> None:
     assert found.batches["perturbed"].sum() == (~screen.is_control).sum()
 
 
-def test_scores_are_of_all_conditions_and_know_what_is_best(
+def test_scores_are_over_all_conditions_with_the_best_value(
     trained: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
     mean = samsvae.baselines.ConditionMean(screen)
@@ -201,7 +205,7 @@ def test_scores_are_of_all_conditions_and_know_what_is_best(
         effect_particles=20,
         progress=False,
     )
-    found = scores_of(table, ["sams-vae"])
+    found = reported_scores(table, ["sams-vae"])
     assert found["predictor"].iloc[0] == "sams-vae"  # the one that is reported comes first
     kinds = found.drop_duplicates("predictor").set_index("predictor")["kind"].to_dict()
     assert kinds == {
@@ -236,7 +240,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_comparison_reports_its_first_model_beside_the_others(folder: Path, call: Any) -> None:
+def test_a_comparison_reports_its_first_model_and_the_others(folder: Path, call: Any) -> None:
     write_h5ad(folder / "data.h5ad", make_adata())
     size = "--n-latent 3 --n-hidden 6 --max-steps 6 --batch-size 64 --no-progress"
     line = f"compare data.h5ad --split-key split {size} --seeds 2 --jobs 1 --baselines additive"

@@ -1,4 +1,4 @@
-"""Jobs: each done once, none lost, none ended by another's failure."""
+"""Jobs: each is done once, none is lost, none is affected by the failure of another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from samsvae.runs.runner import ROUNDS, run_jobs
 
 def test_jobs_run_in_processes_of_their_own(tmp_path: Path) -> None:
     jobs = [Small(tmp_path, name) for name in "abcd"]
-    with pytest.warns(UserWarning, match="something to be told") as told:
+    with pytest.warns(UserWarning, match="a warning of the job") as told:
         assert run_jobs(jobs, n_jobs=2, progress=False) == {}
     assert len(told) == 1  # not once per job
     processes = {(tmp_path / f"{job.name}.done").read_text() for job in jobs}
@@ -23,14 +23,14 @@ def test_jobs_run_in_processes_of_their_own(tmp_path: Path) -> None:
     assert [job.begun for job in jobs] == [1, 1, 1, 1]
 
 
-@pytest.mark.filterwarnings("ignore:something to be told")
+@pytest.mark.filterwarnings("ignore:a warning of the job")
 def test_one_at_a_time_they_run_here(tmp_path: Path) -> None:
     jobs = [Small(tmp_path, name) for name in "ab"]
     assert run_jobs(jobs, n_jobs=1, progress=False) == {}
     assert {(tmp_path / f"{job.name}.done").read_text() for job in jobs} == {str(os.getpid())}
 
 
-@pytest.mark.filterwarnings("ignore:something to be told")
+@pytest.mark.filterwarnings("ignore:a warning of the job")
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_a_job_that_fails_leaves_the_others_alone(tmp_path: Path, n_jobs: int) -> None:
     jobs = [Small(tmp_path, name, fails=name == "b") for name in "abc"]
@@ -42,7 +42,7 @@ def test_a_job_that_fails_leaves_the_others_alone(tmp_path: Path, n_jobs: int) -
     assert jobs[1].begun == 1  # what fails by itself is not tried again
 
 
-@pytest.mark.filterwarnings("ignore:something to be told")
+@pytest.mark.filterwarnings("ignore:a warning of the job")
 def test_what_is_done_is_skipped(tmp_path: Path) -> None:
     said: list[str] = []
     jobs = [Small(tmp_path, name) for name in "abc"]
@@ -53,9 +53,9 @@ def test_what_is_done_is_skipped(tmp_path: Path) -> None:
     assert [job.begun for job in jobs] == [1, 1, 1]
 
 
-@pytest.mark.filterwarnings("ignore:something to be told")
+@pytest.mark.filterwarnings("ignore:a warning of the job")
 @pytest.mark.filterwarnings("ignore:A worker stopped")
-def test_a_job_whose_worker_is_killed_is_begun_again(tmp_path: Path) -> None:
+def test_a_job_whose_worker_is_killed_starts_again(tmp_path: Path) -> None:
     said: list[str] = []
     jobs = [Small(tmp_path, name, kills=name == "b") for name in "abcd"]
     assert run_jobs(jobs, n_jobs=2, progress=False, say=said.append) == {}
@@ -64,7 +64,7 @@ def test_a_job_whose_worker_is_killed_is_begun_again(tmp_path: Path) -> None:
     assert said[0].startswith("a worker was lost: ")
 
 
-@pytest.mark.filterwarnings("ignore:something to be told")
+@pytest.mark.filterwarnings("ignore:a warning of the job")
 def test_a_job_that_always_loses_its_worker_is_given_up(tmp_path: Path) -> None:
     jobs = [Small(tmp_path, "a", kills=99)]
     failed = run_jobs(jobs, n_jobs=2, progress=False, say=lambda _: None)
@@ -72,7 +72,7 @@ def test_a_job_that_always_loses_its_worker_is_given_up(tmp_path: Path) -> None:
     assert jobs[0].begun == ROUNDS == 3
 
 
-def test_an_engine_that_is_not_installed_is_told(
+def test_an_engine_that_is_not_installed_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def absent() -> None:
@@ -83,12 +83,12 @@ def test_an_engine_that_is_not_installed_is_told(
         run_jobs([Small(tmp_path, "a")], engine="ray", progress=False)
 
 
-def test_a_cluster_that_does_not_answer_is_told(
+def test_a_cluster_that_does_not_answer_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unexpressed() -> None:
+    def unreachable() -> None:
         raise ConnectionError("nobody there")
 
-    monkeypatch.setattr(runner, "_connect_ray", unexpressed)
+    monkeypatch.setattr(runner, "_connect_ray", unreachable)
     with pytest.raises(InputError, match=r"no ray cluster answers .*ray start --head"):
         run_jobs([Small(tmp_path, "a")], engine="ray", progress=False)

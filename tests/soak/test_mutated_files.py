@@ -20,7 +20,7 @@ from anndata import AnnData
 import samsvae
 from helpers.isolated import Outcome, outcome
 from helpers.screens import make_adata
-from samsvae.data.files import probe
+from samsvae.storage import probe
 
 Times = Callable[[int, int], int]
 KINDS: dict[str, Callable[[np.ndarray], Any]] = {

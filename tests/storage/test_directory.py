@@ -46,7 +46,7 @@ def test_the_old_one_stands_until_the_new_one_settles(tmp_path: Path) -> None:
         write_text(directory / "result.txt", "new")
         assert (place / "result.txt").read_text() == "old"
         path = directory.file("later.txt")
-        directory.settle()
+        directory.move_into_place()
         assert (place / "result.txt").read_text() == "new"
         write_text(path, "after it moved")
     assert names(tmp_path) == ["out"]
@@ -86,7 +86,7 @@ def test_what_is_made_within_settles_the_whole(tmp_path: Path) -> None:
         with part.made():
             write_text(part / "result.txt", "of the part")
             assert (tmp_path / "out" / "result.txt").exists()
-            part.settle()
+            part.move_into_place()
             assert part.folder == tmp_path / "out" / "part"
         assert not (tmp_path / "out" / "result.txt").exists()
     assert names(tmp_path / "out") == ["part"]

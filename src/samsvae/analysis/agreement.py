@@ -127,10 +127,6 @@ def stability(
 
     Examples
     --------
-    >>> import samsvae
-    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> other = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
     >>> other = other.train(max_steps=5, seed=1, progress=False)
     >>> table = stability({"seed 0": model, "seed 1": other}, n_particles=20, progress=False)
@@ -300,10 +296,6 @@ def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> R
 
     Examples
     --------
-    >>> import samsvae
-    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> bool(0 <= recovery(model, screen).mask_f1 <= 1)
     True
     """

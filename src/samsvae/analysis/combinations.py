@@ -94,15 +94,15 @@ def _names(model: Estimator, conditions: Conditions | None) -> tuple[Iterator[st
     """Return the combinations, by default all pairs, and how many these are."""
     metadata = model.metadata
     if conditions is None:
-        n, write = len(metadata.seen), metadata.registry.parser.write
-        pairs = (write({a: 1.0, b: 1.0}) for a, b in pairs_of(metadata.seen, 2))
+        n, write = len(metadata.trained_perturbations), metadata.registry.parser.write
+        pairs = (write({a: 1.0, b: 1.0}) for a, b in pairs_of(metadata.trained_perturbations, 2))
         return pairs, n * (n - 1) // 2
-    names = metadata.asked(conditions)
+    names = metadata.labels(conditions)
     for name in names:
         if len(model.registry.singles(name)) < 2:
             raise InputError(
                 f"{name!r} is not a combination: expected at least two perturbations, such as "
-                f"{metadata.registry.parser.separator.join(metadata.seen[:2])!r}"
+                f"{metadata.registry.parser.separator.join(metadata.trained_perturbations[:2])!r}"
             )
     metadata.received(names)  # an error for perturbations never seen in training
     return iter(names), len(names)
@@ -197,7 +197,7 @@ def _observed(
     singles_of = {name: model.registry.singles(name) for name in screen.conditions}
     names = [name for name, parts in singles_of.items() if len(parts) > 1]
     if conditions is not None:
-        wanted = {model.metadata.stored(name) for name in model.metadata.asked(conditions)}
+        wanted = {model.metadata.stored(name) for name in model.metadata.labels(conditions)}
         names = [name for name in names if name in wanted]
     singles = list(dict.fromkeys(part for name in names for part in singles_of[name]))
     n, groups = len(names), [*names, *singles]

@@ -72,11 +72,6 @@ def discoveries(
 
     Examples
     --------
-    >>> import samsvae
-    >>> sizes = {"n_perturbations": 3, "n_combinations": 1, "n_genes": 20}
-    >>> screen = samsvae.datasets.simulated_screen(**sizes)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> table = samsvae.discoveries(model, screen, n_particles=50, progress=False)
     >>> len(table) == len(model.metadata.conditions[1:]) * len(screen.genes)
     True
@@ -89,7 +84,7 @@ def discoveries(
         progress=chosen.progress,
     )
     predictor = EffectPosterior(model, screen, cells=chosen.cells, progress=chosen.progress)
-    names = model.metadata.asked(conditions)
+    names = model.metadata.labels(conditions)
     labels = {"condition": names}
     if chosen.by == "sgrna":
         answer, pairs = predictor.answer_by_sgrna(names, of_effects)
@@ -217,15 +212,8 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
 def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
     """Return, by condition, those with the most similar effects, and their correlation.
 
-    As `similar`, of all conditions at once and without standard errors. A condition without any
-    effect is similar to none.
-
-    Parameters
-    ----------
-    table
-        From `samsvae.discoveries`.
-    n_max
-        Similar conditions of each, at most.
+    As `similar`, for all conditions of a table of `discoveries` at once, without standard errors. A
+    condition without any effect is similar to none.
     """
     names, values, _ = _profiles(table)
     unit = np.nan_to_num(standardised(values))

@@ -174,7 +174,7 @@ class EffectPosterior:
         """
         chosen = EffectSettings(**settings)
         metadata = self.model.metadata
-        names = metadata.asked(conditions)
+        names = metadata.labels(conditions)
         answer = self.answer(names, chosen, self._used)
         posterior, unexpressed = answer.posterior, metadata.unexpressed
         has_answer = answer.estimable[:, None] & ~unexpressed

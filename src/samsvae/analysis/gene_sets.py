@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom, mannwhitneyu
 
 from samsvae._deprecated import renamed_arguments
-from samsvae.errors import InputError, check_count, check_range, listed, unknown
-from samsvae.settings.arguments import checked
+from samsvae.errors import InputError, listed, unknown
+from samsvae.settings.arguments import Count, Natural, Probability, Several, checked
 
 Annotation: TypeAlias = (
     pd.Series | pd.DataFrame | Mapping[str, str] | Mapping[str, Collection[str]] | str | os.PathLike
@@ -163,10 +163,10 @@ def pathway_score(
     model: ModelWithMasks,
     annotation: Annotation,
     *,
-    n_repeats: int = 10,
-    test_share: float = 0.3,
-    min_size: int = 3,
-    seed: int = 0,
+    n_repeats: Count = 10,
+    test_share: Probability = 0.3,
+    min_size: Several = 3,
+    seed: Natural = 0,
 ) -> pd.DataFrame:
     """Return how well a random forest predicts the pathway of a perturbation from its mask.
 
@@ -215,7 +215,6 @@ def pathway_score(
 
     Examples
     --------
-    >>> import samsvae
     >>> screen = samsvae.datasets.simulated_screen(n_perturbations=12, n_combinations=0, n_genes=20)
     >>> model = samsvae.CPAVAE(screen, n_latent=4, n_hidden=8).train(max_steps=5, progress=False)
     >>> pathway = {f"G{i + 1:02d}": "first" if i < 6 else "second" for i in range(12)}
@@ -225,10 +224,6 @@ def pathway_score(
     """
     from sklearn.model_selection import StratifiedShuffleSplit  # not with `import samsvae`
 
-    check_count("n_repeats", n_repeats)
-    check_range("test_share", test_share, low=0, high=1, open_=True)
-    check_count("min_size", min_size, low=2)
-    check_count("seed", seed, low=0)
     if not model.is_trained:
         raise InputError("the model is not trained: call train first")
     probabilities = model.mask_probabilities()
@@ -370,7 +365,7 @@ def _labels(
     return used, numbers
 
 
-def _check_splits(labels: pd.Series, test_share: float) -> None:
+def _check_splits(labels: pd.Series, test_share: Probability) -> None:
     n_test = math.ceil(test_share * len(labels))
     if min(n_test, len(labels) - n_test) < labels.nunique():
         raise InputError(

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from samsvae.errors import InputError, check_count
-from samsvae.settings.arguments import checked
+from samsvae.errors import InputError
+from samsvae.settings.arguments import Natural, Several, checked
 
 _NEIGHBOURS = 15
 _MIN_ROWS = 4
@@ -28,8 +28,8 @@ def projection(
     values: pd.DataFrame | np.ndarray,
     method: Literal["pca", "umap"] = "pca",
     *,
-    n_neighbors: int = _NEIGHBOURS,
-    seed: int = 0,
+    n_neighbors: Several = _NEIGHBOURS,
+    seed: Natural = 0,
 ) -> pd.DataFrame:
     """Project rows onto a plane, for `samsvae.plotting.shift_map` and `cell_map`.
 
@@ -65,8 +65,6 @@ def projection(
     >>> list(projection(shifts).columns)
     ['principal component 1 (80 % of the variance)', 'principal component 2 (20 % of the variance)']
     """
-    check_count("n_neighbors", n_neighbors, low=2)
-    check_count("seed", seed, low=0)
     table = pd.DataFrame(values)
     rows = table.to_numpy(float)
     if rows.shape[1] < 2:
@@ -98,7 +96,7 @@ def _principal(rows: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
     return centred @ axes, names
 
 
-def _umap(rows: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
+def _umap(rows: np.ndarray, start: np.ndarray, n_neighbors: Several, seed: int) -> np.ndarray:
     if not has_umap():
         raise InputError("umap-learn is not installed: pip install 'samsvae[umap]', or take 'pca'")
     if len(rows) < _MIN_ROWS:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from annotated_types import Ge
 from rich.progress import track
 from scipy.stats import false_discovery_control
 
@@ -23,8 +24,8 @@ from samsvae.data.expression import (
     sums_of,
 )
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count
-from samsvae.settings.arguments import checked
+from samsvae.errors import InputError
+from samsvae.settings.arguments import Natural, checked
 from samsvae.types import Scale
 
 _CHANGED = 3.0
@@ -61,8 +62,8 @@ def sgrnas(
     conditions: Conditions | None = None,
     *,
     scale: Scale = "log",
-    n_permutations: int = 999,
-    seed: int = 0,
+    n_permutations: Annotated[int, Ge(19)] = 999,
+    seed: Natural = 0,
     progress: bool = True,
 ) -> Sgrnas:
     """Test whether the sgRNAs of each condition agree, from the cells alone.
@@ -100,7 +101,6 @@ def sgrnas(
 
     Examples
     --------
-    >>> import samsvae
     >>> screen = samsvae.datasets.simulated_screen(
     ...     n_perturbations=3, n_combinations=0, n_genes=20, n_sgrnas=2
     ... )
@@ -108,8 +108,6 @@ def sgrnas(
     >>> list(agreement.sgrnas["sgrna"][:3]), len(agreement.conditions)
     (['G01g1', 'G01g2', 'G02g1'], 3)
     """
-    check_count("n_permutations", n_permutations, low=19)
-    check_count("seed", seed, low=0)
     if screen.sgrna is None:
         raise InputError("the sgRNAs of the cells are not known: read the screen with sgrna_key")
     if not screen.is_control.any():

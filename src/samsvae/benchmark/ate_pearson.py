@@ -26,10 +26,10 @@ from samsvae.data.expression import (
     position_of,
 )
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count
+from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
 from samsvae.inference.simulation import replicated_cells
-from samsvae.settings.arguments import checked
+from samsvae.settings.arguments import Natural, Several, checked
 from samsvae.types import ALL_CONDITIONS, Scale
 
 
@@ -75,8 +75,6 @@ def ate_pearson(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> from samsvae.analysis.differential_expression import differential_expression
     >>> effects = differential_expression(screen)  # the data as a prediction of themselves
     >>> round(ate_pearson(effects, screen).pooled, 6)
@@ -119,9 +117,9 @@ def predictive_check(
     model: Estimator,
     cells: Screen,
     *,
-    n_draws: int = 100,
+    n_draws: Several = 100,
     effect_particles: int = 2500,
-    seed: int = 0,
+    seed: Natural = 0,
     progress: bool = True,
 ) -> PredictiveCheck:
     """Compare r(ATE, DE) of observed cells with that of cells the model draws in their place.
@@ -159,17 +157,12 @@ def predictive_check(
 
     Examples
     --------
-    >>> import samsvae
-    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
-    >>> model = samsvae.SAMSVAE(screen, n_latent=4, n_hidden=8)
-    >>> model = model.train(max_steps=5, progress=False)
     >>> check = predictive_check(
     ...     model, screen.train, n_draws=4, effect_particles=20, progress=False
     ... )
     >>> list(check.observed.index)
     ['(all)', 'G01', 'G02', 'G03']
     """
-    check_count("n_draws", n_draws, low=2)
     loader = model.loader(cells)
     matched = loader.screen
     control, *names = matched.conditions

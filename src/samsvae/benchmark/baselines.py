@@ -303,8 +303,6 @@ class Additive(Baseline):
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
     >>> effects = Additive(screen).effects(["G01", "G02", "G01+G02"]).to_df()
     >>> total = effects.loc["G01"] + effects.loc["G02"]
     >>> bool((total - effects.loc["G01+G02"]).abs().max() < 1e-9)

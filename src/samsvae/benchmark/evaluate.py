@@ -95,8 +95,6 @@ def evaluate(
 
     Examples
     --------
-    >>> import samsvae
-    >>> screen = samsvae.datasets.simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20)
     >>> predictors = [samsvae.baselines.NoChange(screen), samsvae.baselines.ConditionMean(screen)]
     >>> table = evaluate(predictors, screen, scale="log", n_halvings=2, progress=False)
     >>> pooled = table[(table["condition"] == "(all)") & (table["split"] == "test")]

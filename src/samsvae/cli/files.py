@@ -28,8 +28,8 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
     labels
         CSV or TSV file of further columns of the cells, with their names in the first.
     """
-    from samsvae.data.files.opening import opened
     from samsvae.data.inspection import inspected
+    from samsvae.storage.opening import opened
 
     with opened(data, modality=modality, labels=labels) as table:
         contents = inspected(table)
@@ -168,38 +168,35 @@ def reproduce(
         JSON or CSV file of pathways (replogle) or kinds of interaction (norman); by default the
         .annotation.json next to the data.
     published
-        CSV file of the paper's Table 1, to be printed next to our numbers: label, iwelbo,
-        pathway_accuracy, ate_pearson.
+        CSV file of other numbers to print next to ours than those of the paper's Table 1: label,
+        and any of iwelbo, pathway_accuracy, ate_pearson and their standard deviations (..._sd).
     seeds
         Number of seeds of each model, if it is to differ from the experiment's.
     experiment
         TOML file of an experiment of your own, instead of the paper's.
     """
-    from samsvae.reproduce.experiments import check_data, experiment_of
-    from samsvae.reproduce.experiments import reproduce as reproduced
-    from samsvae.runs.directory import Laboratory
+    from samsvae.reproduce.experiments import Reproduction, experiment_of
+    from samsvae.runs.run import ExperimentDirectory
 
-    jobs = questions.JobSettings.among(work)
-    check_data(data)
-    laboratory = Laboratory(out)
-    laboratory.check_new(overwrite=jobs.overwrite, resume=jobs.resume)
+    jobs, directory = questions.JobSettings.among(work), ExperimentDirectory(out)
+    directory.check_new(overwrite=jobs.overwrite, resume=jobs.resume)
     options: dict[str, Any] = {"device": questions.DeviceSettings.among(work).device}
     wanted = experiment_of(name if experiment is None else str(experiment), scale, options)
     if seeds is not None:
         wanted = replace(wanted, seeds=seeds)
-    runner = reproduced(
-        name,
-        data,
-        laboratory,
-        wanted,
+    reproduction = Reproduction(
+        name=name,
+        data=data,
+        directory=directory,
+        experiment=wanted,
         scale=scale,
+        preparation=PreparationSettings(**preparation),
         annotation=annotation,
         published=published,
-        preparation=PreparationSettings(**preparation),
-        resume=jobs.resume,
-        engine=jobs.engine,
-        n_jobs=jobs.jobs,
-        progress=questions.ProgressSettings.among(work).progress,
         say=say,
+    )
+    progress = questions.ProgressSettings.among(work).progress
+    runner = reproduction.run(
+        resume=jobs.resume, engine=jobs.engine, n_jobs=jobs.jobs, progress=progress
     )
     runner.raise_failures()

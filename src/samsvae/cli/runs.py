@@ -272,13 +272,12 @@ def compare(
     """
     from samsvae.cli.tables import comparison_tables
     from samsvae.runs.compare import comparison, report_comparison, results_of, table_of
-    from samsvae.runs.directory import Laboratory, Work, check
-    from samsvae.runs.run import read_screen
+    from samsvae.runs.run import ExperimentDirectory, read_screen
+    from samsvae.runs.runner import ExperimentRunner, check_experiment
     from samsvae.storage.tables import write_csv
 
-    jobs = questions.JobSettings.among(work)
-    laboratory = Laboratory(out)
-    laboratory.check_new(overwrite=jobs.overwrite, resume=jobs.resume)
+    jobs, directory = questions.JobSettings.among(work), ExperimentDirectory(out)
+    directory.check_new(overwrite=jobs.overwrite, resume=jobs.resume)
     experiment = comparison(
         models=models,
         baselines=baselines,
@@ -290,21 +289,20 @@ def compare(
         config=config,
     )
     first = experiment.variants[0].settings
-    screen = read_screen(data, first)
+    screen, progress = read_screen(data, first), first["progress"]
     say(repr(screen))
-    check(experiment, screen)
-    runner, progress = Work(laboratory, experiment), first["progress"]
-    with laboratory.opened(experiment, screen, resume=jobs.resume):
-        made = runner.made(engine=jobs.engine, n_jobs=jobs.jobs, progress=progress, say=say)
-        results = results_of(made.scores, experiment.baselines) if made.scores else None
+    check_experiment(experiment, screen)
+    runner = ExperimentRunner(directory, experiment)
+    with directory.opened(experiment, screen, resume=jobs.resume):
+        done = runner.run(engine=jobs.engine, n_jobs=jobs.jobs, progress=progress, say=say)
+        results = results_of(done.scores, experiment.baselines) if done.scores else None
         if results is not None:
-            write_csv(laboratory / "results.csv", results)
-            write_csv(laboratory / "table.csv", table_of(results))
+            write_csv(directory / "results.csv", results)
+            write_csv(directory / "table.csv", table_of(results))
             for table in comparison_tables(table_of(results), console.width):
                 console.print(table)
             say(f"all metrics, by condition, are in {out / 'results.csv'}")
-        if report and made.fits and results is not None:
-            fits = list(made.fits.values())
-            path = report_comparison(laboratory, fits, screen, results, progress=progress)
-            _say_report(path)
+        if report and done.trained and results is not None:
+            trained = done.trained
+            _say_report(report_comparison(directory, trained, screen, results, progress=progress))
     runner.raise_failures()

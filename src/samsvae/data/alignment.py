@@ -59,12 +59,7 @@ def align_screen(screen: Screen, registry: NameRegistry) -> Screen:
 def align_genes(screen: Screen, genes: Sequence[str]) -> Screen:
     """Return a screen with these genes alone, in this order, and its own perturbations.
 
-    Library sizes that are sums over genes are recomputed.
-
-    Raises
-    ------
-    InputError
-        If the screen lacks one of the genes.
+    Library sizes that are sums over genes are recomputed. It is an error if it lacks a gene.
     """
     genes = tuple(genes)
     if genes == screen.genes:

@@ -13,12 +13,12 @@ import scipy.sparse as sp
 from samsvae.data import labels
 from samsvae.data.conditions import ConditionParser, dosage_rows, written
 from samsvae.data.counts import looks_like_counts, looks_normalised, to_counts
-from samsvae.data.files.anndata_files import RAW, Frame, Table, X, layer_name
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
 from samsvae.data.source import StoredCounts, rows_in_file
 from samsvae.errors import InputError, listed, note, unknown
 from samsvae.settings.conventions import CONVENTIONS, convention
 from samsvae.settings.screen import ScreenSettings
+from samsvae.storage.anndata_files import RAW, Frame, Table, X, layer_name
 
 
 def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any], np.ndarray]:

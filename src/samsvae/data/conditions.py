@@ -27,19 +27,10 @@ _MIN_DOSE, _MAX_DOSE = 1e-30, 1e30
 class ConditionParser:
     """Reads and writes conditions.
 
-    A condition is the set of perturbations a cell received, joined by `separator` and sorted, so
-    that "B+A" is "A+B". A dose other than 1 follows an "@": "drugA@0.5". The empty set is written
-    as the control label, and control as a part adds nothing: "A+control" is "A".
-
-    Parameters
-    ----------
-    control
-        How control is written.
-    separator
-        What joins perturbations; "": a label is a single name.
-    also
-        Other names of control, or patterns in which "*" stands for any text and "?" for any
-        character.
+    A condition is the set of perturbations a cell received, joined by `separator` ("": a label is a
+    single name) and sorted, so that "B+A" is "A+B". A dose other than 1 follows an "@":
+    "drugA@0.5". The empty set is written as the control label, and control as a part adds nothing:
+    "A+control" is "A". `also` holds other names of control, or patterns with "*" and "?".
 
     >>> parser = ConditionParser()
     >>> parser.read("B@2+A", ["A", "B"])

@@ -12,9 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.data.files.anndata_files import as_csr, by_rows
 from samsvae.errors import InputError, note, quoted, unknown
 from samsvae.settings.arguments import checked
+from samsvae.storage.anndata_files import as_csr, by_rows
 
 ROWS = 4096
 """Rows that are read and checked at once, which bounds the memory for any file."""
@@ -115,7 +115,7 @@ _RELATIVE_ERROR = 1e-6
 _MAX_SMALLEST_COUNT = 8
 """The smallest count of a cell is assumed to be at most this."""
 _MAX_EXACT_COUNT = 2.0**24
-"""Larger counts cannot be told from their neighbours in single precision."""
+"""Larger integers are not all distinct in single precision."""
 
 Function = Callable[[np.ndarray], np.ndarray]
 _TRANSFORMS: dict[str, tuple[Function, Function]] = {

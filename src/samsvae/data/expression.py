@@ -324,20 +324,8 @@ def within_batches(
     """Return the sums over the cells of each group, their control, and sums over all other cells.
 
     As `differences_from_control`, with variances: cells in batches without control cells are left
-    out, and the squares of the first sums are about the group's means by batch.
-
-    Parameters
-    ----------
-    values
-        Of the cells.
-    group
-        `cell`: which group; -1: none.
-    control
-        `cell`: which are control.
-    batch
-        `cell`.
-    n_groups
-        Number of groups.
+    out, and the squares of the first sums are about the group's means by batch. `group` (-1: none),
+    `control` (whether it is) and `batch` are by cell.
     """
     n_batches = int(batch.max(initial=0)) + 1
     of_batch = group_moments(values, np.where(control, batch, -1), n_batches)

@@ -14,13 +14,13 @@ import scipy.sparse as sp
 from samsvae.data.builder import fitting
 from samsvae.data.conditions import ConditionParser
 from samsvae.data.counts import looks_like_counts, looks_normalised
-from samsvae.data.files.anndata_files import RAW, Table, X, by_rows, layer_name
 from samsvae.data.labels import SEPARATORS, joined, looks_like_control, text_of
 from samsvae.data.names import SPLITS, UNUSED
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.settings.conventions import convention
 from samsvae.settings.screen import ScreenSettings
+from samsvae.storage.anndata_files import RAW, Table, X, by_rows, layer_name
 
 COUNTS, OTHER, EMPTY = "counts", "real values", "empty"
 NORMALISED = "normalised counts (samsvae.counts_from_normalised turns them back)"

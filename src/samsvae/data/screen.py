@@ -17,14 +17,14 @@ from anndata import AnnData
 
 from samsvae._deprecated import matched_to
 from samsvae.data.builder import check_split, screen_fields
-from samsvae.data.files.anndata_files import Table
-from samsvae.data.files.opening import opened
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
 from samsvae.data.source import Source, StoredCounts
 from samsvae.errors import InputError, listed
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.screen import ScreenSettings
+from samsvae.storage.anndata_files import Table
+from samsvae.storage.opening import opened
 
 _PARTS: WeakKeyDictionary[Screen, WeakValueDictionary[str, Screen]] = WeakKeyDictionary()
 """Cells of the splits of a screen, as long as they are in use: they are copied once."""
@@ -120,8 +120,6 @@ class Screen:
         Examples
         --------
         >>> import tempfile
-        >>> from samsvae.datasets import simulated_screen
-        >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     screen.to_anndata().write_h5ad(f"{folder}/screen.h5ad")
         ...     Screen.open(f"{folder}/screen.h5ad").perturbations
@@ -297,8 +295,6 @@ class Screen:
     def of(self, condition: str | float | Sequence[str | float]) -> Screen:
         """Return the cells of one condition ("B+A" is "A+B"); none if it does not occur.
 
-        >>> from samsvae.datasets import simulated_screen
-        >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
         >>> len(screen.of("G01")), len(screen.of("G02+G01"))
         (150, 0)
         """

@@ -14,8 +14,17 @@ import scipy.sparse as sp
 from samsvae.data.conditions import ConditionParser, dosage_rows
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, check_range, unknown
-from samsvae.settings.arguments import checked
+from samsvae.errors import InputError
+from samsvae.settings.arguments import (
+    Count,
+    Natural,
+    Positive,
+    Probability,
+    Several,
+    Share,
+    check_fields,
+    checked,
+)
 from samsvae.settings.fields import takes
 
 
@@ -111,36 +120,30 @@ class SimulatedScreenSettings:
         Same seed, same screen.
     """
 
-    n_perturbations: int = 40
-    n_combinations: int = 20
-    n_latent: int = 10
-    n_genes: int = 300
-    cells_per_condition: int = 150
-    n_control: int = 1000
-    mask_prob: float = 0.15
-    shift_scale: float = 2.0
-    library_size: float = 190.0
+    n_perturbations: Several = 40
+    n_combinations: Natural = 20
+    n_latent: Several = 10
+    n_genes: Several = 300
+    cells_per_condition: Count = 150
+    n_control: Count = 1000
+    mask_prob: Probability = 0.15
+    shift_scale: Positive = 2.0
+    library_size: Positive = 190.0
     decoder: Literal["programs", "mixed"] = "programs"
-    response_prob: float | tuple[float, float] = 1.0
-    n_sgrnas: int = 0
-    seed: int = 0
+    response_prob: Share | tuple[Share, Share] = 1.0
+    n_sgrnas: Natural = 0
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
-        lowest = {"n_perturbations": 2, "n_latent": 2, "n_genes": 2, "cells_per_condition": 1}
-        lowest |= {"n_control": 1, "n_combinations": 0, "n_sgrnas": 0}
-        for name, low in lowest.items():
-            check_count(name, getattr(self, name), low=low)
-        check_range("n_combinations", self.n_combinations, low=0, high=self.n_pairs)
-        check_range("mask_prob", self.mask_prob, low=0, high=1, open_=True)
-        for name in ("shift_scale", "library_size"):
-            check_range(name, getattr(self, name), low=0, high=np.inf, open_=True)
-        for probability in self.response_range:
-            check_range("response_prob", probability, low=0, high=1)
+        check_fields(self)
+        if self.n_combinations > self.n_pairs:
+            raise InputError(
+                f"n_combinations is {self.n_combinations}: expected a number between 0 and "
+                f"{self.n_pairs}, the pairs of {self.n_perturbations} perturbations"
+            )
         first, second = self.response_range
         if first > second:
             raise InputError(f"response_prob is {first, second}: expected the smaller number first")
-        if self.decoder not in ("programs", "mixed"):
-            raise unknown("decoder", self.decoder, ["programs", "mixed"])
 
     @property
     def n_pairs(self) -> int:
@@ -172,7 +175,6 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
 
     Examples
     --------
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> screen.conditions
     ('control', 'G01', 'G02', 'G03', 'G02+G03')
     >>> screen.truth.effects(["G01"]).shape
@@ -232,7 +234,7 @@ def _pairs(rng: np.random.Generator, settings: SimulatedScreenSettings) -> list[
 
 
 def _drawn_counts(
-    rng: np.random.Generator, truth: Truth, state: np.ndarray, library_size: float
+    rng: np.random.Generator, truth: Truth, state: np.ndarray, library_size: Positive
 ) -> sp.csr_matrix:
     """Draw the counts of cells, `cell gene`, given their states."""
     rho = truth.proportions(state)
@@ -275,8 +277,8 @@ def drawn_truth(
     names: list[str],
     n_latent: int,
     n_genes: int,
-    mask_prob: float,
-    shift_scale: float,
+    mask_prob: Probability,
+    shift_scale: Positive,
 ) -> Truth:
     """Draw masks, embeddings, and a decoder in which each latent dimension has its genes."""
     shape = (len(names), n_latent)

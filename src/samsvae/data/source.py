@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from samsvae.data.counts import ROWS, as_counts, note_rounded
-from samsvae.data.files.anndata_files import StoredMatrix, selected_rows
 from samsvae.errors import InputError
 from samsvae.ops.arrays import dense_rows
 from samsvae.ops.parallel import prefetch
+from samsvae.storage.anndata_files import StoredMatrix, selected_rows
 
 
 class StoredCounts:

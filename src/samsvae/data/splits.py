@@ -12,8 +12,8 @@ import pandas as pd
 
 from samsvae.data.names import UNUSED
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, check_range, note
-from samsvae.settings.arguments import checked
+from samsvae.errors import InputError, note
+from samsvae.settings.arguments import Natural, Share, checked
 
 __all__ = [
     "data_efficiency",
@@ -32,7 +32,7 @@ _TESTED_FROM = 0.75
 
 @checked
 def random(
-    screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = _FRACTIONS
+    screen: Screen, *, seed: Natural = 0, fractions: tuple[float, float, float] = _FRACTIONS
 ) -> pd.Series:
     """Split the cells at random.
 
@@ -40,8 +40,6 @@ def random(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> screen = screen.with_split(random(screen, seed=0))
     >>> len(screen.train) > len(screen.test) > len(screen.valid)
     True
@@ -51,7 +49,7 @@ def random(
 
 @checked
 def stratified(
-    screen: Screen, *, seed: int = 0, fractions: tuple[float, float, float] = _FRACTIONS
+    screen: Screen, *, seed: Natural = 0, fractions: tuple[float, float, float] = _FRACTIONS
 ) -> pd.Series:
     """Split the cells of each condition at random, so that every split has its share of each.
 
@@ -59,8 +57,6 @@ def stratified(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> screen = screen.with_split(stratified(screen, seed=0))
     >>> screen.train.conditions == screen.test.conditions == screen.conditions
     True
@@ -70,7 +66,7 @@ def stratified(
 
 @checked
 def heldout_combinations(
-    screen: Screen, *, fraction: float = 0.3, valid: float = 0.2, seed: int = 0
+    screen: Screen, *, fraction: Share = 0.3, valid: Share = 0.2, seed: Natural = 0
 ) -> pd.Series:
     """Hold out whole combinations: all cells of some conditions with several perturbations.
 
@@ -87,15 +83,10 @@ def heldout_combinations(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> screen = screen.with_split(heldout_combinations(screen, fraction=1.0))
     >>> screen.test.conditions
     ('G02+G03',)
     """
-    check_count("seed", seed, low=0)
-    check_range("fraction", fraction, low=0, high=1)
-    check_range("valid", valid, low=0, high=1)
     rng = np.random.default_rng(seed)
     is_test = _in_first_combinations(screen, fraction, rng)
     split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
@@ -105,7 +96,7 @@ def heldout_combinations(
 
 @checked
 def data_efficiency(
-    screen: Screen, *, fraction: float, test: float = 0.3, valid: float = 0.2, seed: int = 0
+    screen: Screen, *, fraction: Share, test: float = 0.3, valid: Share = 0.2, seed: Natural = 0
 ) -> pd.Series:
     """Train on a fraction of the combinations, and always test on the same others.
 
@@ -125,13 +116,10 @@ def data_efficiency(
 
     Examples
     --------
-    >>> from samsvae.datasets import simulated_screen
-    >>> screen = simulated_screen(n_perturbations=3, n_combinations=1, n_genes=20, seed=0)
     >>> split = data_efficiency(screen, fraction=0.0, test=0.0)
     >>> sorted(split.unique())  # single perturbations and control alone are trained on
     ['train', 'unused', 'valid']
     """
-    check_range("fraction", fraction, low=0, high=1)
     split = heldout_combinations(screen, fraction=test, valid=valid, seed=seed)
     rest = np.flatnonzero(split.to_numpy() != "test")
     is_used = ~screen.is_combination
@@ -142,7 +130,7 @@ def data_efficiency(
 
 
 @checked
-def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
+def norman_ood(screen: Screen, *, fraction: Share, seed: Natural = 0) -> pd.Series:
     """Train on a fraction of the combinations and test on others, as the paper does (section 5.2).
 
     Cells with at most one perturbation are split 80/20 into training and validation, cells of
@@ -161,7 +149,6 @@ def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
     >>> set(screen.test.conditions) & set(screen.train.conditions)
     set()
     """
-    check_range("fraction", fraction, low=0, high=1)
     rng, split, is_untestable = _norman(screen, seed)
     combinations = np.unique(screen.condition[screen.is_combination])
     if len(combinations) < 2:
@@ -179,7 +166,7 @@ def norman_ood(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
 
 
 @checked
-def norman_data_efficiency(screen: Screen, *, fraction: float, seed: int = 0) -> pd.Series:
+def norman_data_efficiency(screen: Screen, *, fraction: Share, seed: Natural = 0) -> pd.Series:
     """Train on a fraction of the cells of combinations, as the paper does (section 5.2).
 
     The cells are split as in `norman_ood`. A random `fraction` of the training cells of
@@ -195,7 +182,6 @@ def norman_data_efficiency(screen: Screen, *, fraction: float, seed: int = 0) ->
     >>> int((none == "train").sum()) < int((half == "train").sum())
     True
     """
-    check_range("fraction", fraction, low=0, high=1)
     rng, split, is_untestable = _norman(screen, seed)
     is_dropped = is_untestable & (split == "test")
     for name in ("train", "valid"):
@@ -208,7 +194,7 @@ def _by_cell(screen: Screen, split: np.ndarray) -> pd.Series:
     return pd.Series(split.astype(object), index=screen.cells, name="split")
 
 
-def _in_first_combinations(screen: Screen, fraction: float, rng: np.random.Generator) -> np.ndarray:
+def _in_first_combinations(screen: Screen, fraction: Share, rng: np.random.Generator) -> np.ndarray:
     """Return `cell`: whether its condition is among the first combinations of a random order."""
     combinations = np.unique(screen.condition[screen.is_combination])
     if len(combinations) == 0:
@@ -220,13 +206,12 @@ def _in_first_combinations(screen: Screen, fraction: float, rng: np.random.Gener
 def _split_within(
     screen: Screen,
     group: np.ndarray,
-    seed: int,
+    seed: Natural,
     fractions: tuple[float, float, float],
     *,
     min_train: int,
 ) -> pd.Series:
     """Split the cells of each group (codes from 0) at random, with at least so many in training."""
-    check_count("seed", seed, low=0)
     if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-9):
         raise InputError(f"fractions are {fractions}: expected three numbers that sum to 1")
     order = np.random.default_rng(seed).permutation(len(screen))
@@ -241,13 +226,12 @@ def _split_within(
     return _by_cell(screen, split)
 
 
-def _norman(screen: Screen, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+def _norman(screen: Screen, seed: Natural) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
     """Return a generator, and `cell` its split and whether its combination cannot be tested.
 
     Both of the paper's experiments begin with the same split at the same seed. A combination cannot
     be tested if a part of it is in no training cell alone.
     """
-    check_count("seed", seed, low=0)
     rng = np.random.default_rng(seed)
     combined = screen.is_combination
     if not combined.any():

@@ -54,13 +54,9 @@ class HasName(Protocol):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Estimator(NetworkSettings, TrainedModel, ABC):
-    """A model of a screen: its fields are its hyperparameters.
+    """A model of a screen: its fields are its hyperparameters, see `samsvae.settings.model`.
 
-    Parameters
-    ----------
-    screen
-        The screen, with a split; its training cells give the model its sizes and names.
-        The hyperparameters are those of `samsvae.settings.model`.
+    The screen has a split; its training cells give the model its sizes and names.
 
     Raises
     ------
@@ -135,8 +131,8 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         cells or a model that has hardly learned) and whether it is the best so far (`is_best`: if
         the last one is, longer training may well be better), mask sparsity (share of posterior
         inclusion probabilities of at most 1/2), norm of the gradient, cells per second. A model
-        that infers masks is aligned half way (see `alignment`): `is_aligned` tells which rows come
-        after, and the model that is kept is one of these.
+        that infers masks is aligned half way (see `alignment`): `is_aligned` marks the rows after
+        that, and the model that is kept is one of these.
 
         Parameters
         ----------
@@ -329,19 +325,14 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         state = "trained" if self.is_trained else "not trained"
         return (
             f"{type(self).__name__}({settings})\n  {state}; "
-            f"{len(metadata.registry.genes):,} genes, {len(metadata.seen):,} perturbations, "
+            f"{len(metadata.registry.genes):,} genes, "
+            f"{len(metadata.trained_perturbations):,} perturbations, "
             f"{len(metadata.library_size):,} training cells"
         )
 
 
 def by_name(kind: str, name: str, known: Iterable[type[Named]]) -> type[Named]:
-    """Return the class of a name.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Return the class of a name; raise if there is none."""
     classes = {one.name: one for one in known}
     if name not in classes:
         raise unknown(kind, name, list(classes))

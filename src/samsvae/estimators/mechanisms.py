@@ -185,7 +185,9 @@ class LatentSpace:
             columns = pd.Index([f"z{i}" for i in range(values.shape[1])], name="latent")
         index = pd.Index(self.model.encoding.columns, name="perturbation")
         table = pd.DataFrame(values.double().cpu().numpy(), index, columns)
-        unseen = set(self.metadata.registry.perturbations) - set(self.metadata.seen)
+        unseen = set(self.metadata.registry.perturbations) - set(
+            self.metadata.trained_perturbations
+        )
         table.loc[table.index.isin(unseen)] = np.nan
         return table
 

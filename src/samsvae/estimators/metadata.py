@@ -49,10 +49,7 @@ class TrainingMetadata:
     def of(cls, screen: Screen) -> TrainingMetadata:
         """Return the metadata of a screen's training cells.
 
-        Raises
-        ------
-        InputError
-            If there are no training cells, no control cells or no perturbed cells among them.
+        It is an error if there are none, or no control or no perturbed cells among them.
         """
         train = training_cells(screen)
         unexpressed = train.unexpressed
@@ -80,7 +77,9 @@ class TrainingMetadata:
             unobserved=bool((train.library_size > train.counted + 0.5).any()),
             sgrnas=_sgrnas(train),
         )
-        strange = [name for name in metadata.seen if name not in metadata.estimable]
+        strange = [
+            name for name in metadata.trained_perturbations if name not in metadata.estimable
+        ]
         if strange:
             note(
                 f"the effects of {listed(strange)} are confounded with those of their batches: "
@@ -90,7 +89,7 @@ class TrainingMetadata:
         return metadata
 
     @cached_property
-    def seen(self) -> tuple[str, ...]:
+    def trained_perturbations(self) -> tuple[str, ...]:
         """Perturbations that training cells received."""
         names = self.registry.perturbations
         return tuple(
@@ -108,9 +107,12 @@ class TrainingMetadata:
         linked = present[0]  # control comes first
         while (more := linked | present[(present & linked).any(1)].any(0)).sum() > linked.sum():
             linked = more
-        found = zip(self.conditions, (present & linked).any(1), strict=True)
+        conditions = zip(self.conditions, (present & linked).any(1), strict=True)
         return frozenset(
-            part for name, known in found if known for part in self.registry.read(name)
+            part
+            for name, linked_to_control in conditions
+            if linked_to_control
+            for part in self.registry.read(name)
         )
 
     def is_estimable(self, condition: str) -> bool:
@@ -135,7 +137,7 @@ class TrainingMetadata:
         end = int(self.cells_per_condition[: place + 1].sum())
         return self.library_size[end - self.n_cells(condition) : end]
 
-    def check_seen(self, perturbations: np.ndarray) -> None:
+    def check_trained(self, perturbations: np.ndarray) -> None:
         """Raise if no training cell received one of these perturbations (columns of dosage)."""
         names = self.registry.perturbations
         strange = [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
@@ -157,7 +159,7 @@ class TrainingMetadata:
                     f"{listed(sorted(known))}"
                 )
 
-    def asked(self, conditions: Conditions | None) -> list[str]:
+    def labels(self, conditions: Conditions | None) -> list[str]:
         """Return the requested conditions, once each; by default those of the training cells."""
         wanted = self.conditions[1:] if conditions is None else conditions
         return self.registry.parser.labels(wanted)
@@ -169,7 +171,7 @@ class TrainingMetadata:
     def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
         """Return conditions, refusing perturbations never seen in training."""
         rows = dosage_rows(list(map(self.registry.read, conditions)), self.registry.column)
-        self.check_seen(np.unique(rows.indices))
+        self.check_trained(np.unique(rows.indices))
         return rows
 
     def observed_shares(self, condition: str) -> np.ndarray:
@@ -240,16 +242,16 @@ def _sgrnas(train: Screen) -> tuple[tuple[str, str], ...]:
     received = train.dosage.tocoo()
     codes = train.sgrna.codes[received.row]
     pairs = np.unique(np.stack([codes, received.col])[:, codes >= 0], axis=1).T
-    names, known = train.perturbations, train.sgrna.categories
-    return tuple(sorted((str(known[code]), names[column]) for code, column in pairs))
+    names, sgrnas = train.perturbations, train.sgrna.categories
+    return tuple(sorted((str(sgrnas[code]), names[column]) for code, column in pairs))
 
 
 def _note_untrained(screen: Screen, train: Screen) -> None:
     """Warn of perturbations and batches that only validation and test cells have."""
     scored = screen[np.isin(np.asarray(screen.split), ["valid", "test"])]
     names = screen.perturbations
-    found = (scored.cells_per_perturbation > 0) & (train.cells_per_perturbation == 0)
-    strange = {"perturbations": [names[t] for t in np.flatnonzero(found)]}
+    is_untrained = (scored.cells_per_perturbation > 0) & (train.cells_per_perturbation == 0)
+    untrained = {"perturbations": [names[t] for t in np.flatnonzero(is_untrained)]}
     levels = screen.registry.batches
     if levels:
         of_scored, of_train = (
@@ -259,9 +261,11 @@ def _note_untrained(screen: Screen, train: Screen) -> None:
             ]
             for cells in (scored, train)
         )
-        both = zip(of_scored, of_train, strict=False)
-        strange["batches"] = sorted(name for some, known in both for name in some - known)
-    for what, those in strange.items():
+        pairs = zip(of_scored, of_train, strict=False)
+        untrained["batches"] = sorted(
+            name for names_scored, trained in pairs for name in names_scored - trained
+        )
+    for what, those in untrained.items():
         if those:
             note(
                 f"{what} that only validation or test cells have: {listed(those)}; the model "

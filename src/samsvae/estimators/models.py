@@ -250,7 +250,7 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
             for field in fields(kind)
         }
         saving.check_hyperparameters(saved.hyperparameters, hints)
-        with torch.device("meta"):  # takes no memory, whatever sizes are asked for
+        with torch.device("meta"):  # takes no memory, whatever the sizes
             outline = kind(saved.metadata, **saved.hyperparameters)
         saving.check_state(outline.module, saved.state)
         n_covariates = saved.metadata.registry.n_covariates

@@ -125,7 +125,7 @@ class Predictions:
         if scale not in scales:
             raise unknown(f"scale for a {self.module.likelihood.name} likelihood:", scale, scales)
         self.model.generator(chosen.seed)  # raises unless the model can answer
-        names = self.metadata.asked(conditions)
+        names = self.metadata.labels(conditions)
         received = self.model.encoding(self.metadata.received(names))
         stored = [self.metadata.stored(name) for name in names]
         results = self._average_effects(stored, received, replace(chosen, scale=scale))
@@ -265,7 +265,7 @@ class Predictions:
         ((10, 20), ['G01', 'control'])
         """
         chosen = SimulationSettings(**settings)
-        names = self.metadata.asked(conditions)
+        names = self.metadata.labels(conditions)
         received = self.model.encoding(self.metadata.received(names))
         has_library_size = self.module.likelihood.has_library_size
         generator = self.model.generator(chosen.seed)

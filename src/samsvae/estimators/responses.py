@@ -129,8 +129,8 @@ class Responses:
         tables = [_table(pooled, [(ALL_CONDITIONS, name) for name in names])]
         if self.model.metadata.sgrnas:
             own = likelihoods.rates(prior, likelihoods.reagent, len(prior))
-            known = slice(len(names), None)
-            tables.append(_table(Rates(*(v[known] for v in own)), self.model.metadata.sgrnas))
+            of_sgrnas = slice(len(names), None)
+            tables.append(_table(Rates(*(v[of_sgrnas] for v in own)), self.model.metadata.sgrnas))
         table = pd.concat(tables, ignore_index=True)
         table = table[table["n_cells"] > 0]
         place = {name: i for i, name in enumerate(names)}

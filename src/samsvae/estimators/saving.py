@@ -1,4 +1,4 @@
-"""Saved models: `model.safetensors` beside `model.json`, never pickle.
+"""Saved models: `model.safetensors` and `model.json`, never pickle.
 
 What they may hold is stated once, and checked before anything is built from it.
 """
@@ -149,10 +149,7 @@ def of_file(path: Path) -> Iterator[None]:
 def check_names(names: Any) -> None:
     """Raise unless a record holds what model.json is to hold, and nothing else.
 
-    Raises
-    ------
-    InputError
-        With where it is, what was got and what is wrong with it.
+    The error says where it differs, what was got and what is wrong with it.
     """
     try:
         _Header.model_validate(names)
@@ -207,15 +204,7 @@ def check_conditions(conditions: Sequence[str], registry: NameRegistry) -> None:
 
 
 def check_hyperparameters(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Raise if hyperparameters are of another model, or larger than any model's.
-
-    Parameters
-    ----------
-    values
-        Hyperparameters by name.
-    hints
-        Annotations of the model's hyperparameters.
-    """
+    """Raise if hyperparameters are of another model (`hints`), or larger than any model's."""
     strange = [name for name in values if name not in hints]
     if strange:
         raise InputError(f"the model has no hyperparameters {listed(strange)}")
@@ -230,10 +219,10 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     wanted = module.state_dict()
     _same_names("model", state, wanted)
     for name, value in wanted.items():
-        found = state[name]
-        if found.shape != value.shape or found.dtype != value.dtype:
+        tensor = state[name]
+        if tensor.shape != value.shape or tensor.dtype != value.dtype:
             raise InputError(
-                f"model.{name} is {_size(found.shape)}, {found.dtype}: expected "
+                f"model.{name} is {_size(tensor.shape)}, {tensor.dtype}: expected "
                 f"{_size(value.shape)}, {value.dtype}"
             )
 
@@ -304,11 +293,8 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
 def read(folder: str | os.PathLike[str]) -> Saved:
     """Return what `write` wrote.
 
-    Raises
-    ------
-    InputError
-        If a file is missing, not whole, damaged, of another schema, does not belong to the other,
-        or holds parameters that are not finite.
+    It is an error if a file is missing, incomplete, damaged, of another schema, does not belong to
+    the other, or holds parameters that are not finite.
     """
     path = Path(folder) / NAMES
     if not path.is_file():

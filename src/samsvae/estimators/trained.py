@@ -15,11 +15,12 @@ from samsvae.data.alignment import align_screen
 from samsvae.data.loader import Loader
 from samsvae.data.names import Encoding, NameRegistry
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, check_count, listed
+from samsvae.errors import InputError, listed
 from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
 from samsvae.model.mechanism import MAX_SLOTS, Responding
 from samsvae.model.vae import PerturbationVAE
+from samsvae.settings.arguments import Natural, check
 
 Answers = TypeVar("Answers")
 Parameters = ParamSpec("Parameters")
@@ -83,7 +84,7 @@ class TrainedModel:
 
     def generator(self, seed: int) -> torch.Generator:
         """Return a random number generator on the model's device, if the model can answer."""
-        check_count("seed", seed, low=0)
+        check("seed", seed, Natural)
         self.check_can_answer()
         return torch.Generator(self.device).manual_seed(seed)
 
@@ -104,7 +105,7 @@ class TrainedModel:
         matched = self.matched(screen)
         if not len(matched):
             raise InputError("the screen has no cells")
-        self.metadata.check_seen(np.flatnonzero(matched.cells_per_perturbation))
+        self.metadata.check_trained(np.flatnonzero(matched.cells_per_perturbation))
         present = np.unique(matched.batch) if matched.registry.batches else ()
         self.metadata.check_batches([matched.registry.batches[i] for i in present])
         loader = self._loader(matched, self.device)
@@ -122,16 +123,9 @@ def delegated(
     answers: Callable[[Any], Answers],
     method: Callable[Concatenate[Answers, Parameters], Result],
 ) -> Callable[Concatenate[Any, Parameters], Result]:
-    """Return a method of a model that an object made of the model answers.
+    """Return a method of a model that an object made of the model (by `answers`) answers.
 
     Signature and docstring are those of the other method.
-
-    Parameters
-    ----------
-    answers
-        Makes the object: a class such as `Predictions`.
-    method
-        One of its methods.
     """
 
     @functools.wraps(method)

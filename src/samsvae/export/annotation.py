@@ -118,7 +118,7 @@ def perturbation_space(
     (['control', 'G01', 'G01+G02'], (3, 4))
     """
     metadata, control = model.metadata, model.metadata.conditions[0]
-    stored = dict.fromkeys(metadata.stored(name) for name in metadata.asked(conditions))
+    stored = dict.fromkeys(metadata.stored(name) for name in metadata.labels(conditions))
     names = [name for name in stored if name != control]
     effects = model.effects(names, **settings)
     rows = [control, *names]

@@ -270,9 +270,9 @@ def _log(counts: Tensor) -> Tensor:
 
 def _mean(arms: Iterable[Tensor]) -> Tensor:
     """Return the mean of tensors that nobody else needs: the first is written over."""
-    every = iter(arms)
-    total, n = next(every), 1
-    for arm in every:
+    rest = iter(arms)
+    total, n = next(rest), 1
+    for arm in rest:
         total += arm
         n += 1
     return total.div_(n)

@@ -33,20 +33,8 @@ def new_cells(
 ) -> Cells:
     """Draw the counts of new cells, each with its own basal state, mask and embedding.
 
-    Parameters
-    ----------
-    model
-        Trained.
-    received
-        `1 perturbation`: what they receive.
-    library_size
-        `cell`, counts.
-    covariates
-        `cell covariate`.
-    generator
-        Source of the draws.
-    panel
-        Library sizes count these genes alone.
+    All receive the same (`1 perturbation`); `library_size` is `cell`, `covariates` `cell
+    covariate`. With `panel` library sizes count these genes alone.
     """
     dosage = on_device(encode(received, max(1, received.nnz)), generator.device)
     blocks = []
@@ -85,8 +73,8 @@ def given_cells(
         context = model.mechanism.context(batch, own)
         basal = model.encoder.draw(batch, context, model.encoder.noise(n, 1, generator)).value
         target = Dosage(one.columns, one.position.expand(n, -1), one.dose.expand(n, -1))
-        given = Batch.without_data(target, batch.covariates)
-        hidden = model.hidden(given, of_batch(shifts, columns, target), basal).squeeze(0)
+        of_target = Batch.without_data(target, batch.covariates)
+        hidden = model.hidden(of_target, of_batch(shifts, columns, target), basal).squeeze(0)
         size = batch.library_size
         blocks.append(model.likelihood.draw(hidden, size, generator, panel=False).counts)
     return _stored(model, blocks)

@@ -19,14 +19,9 @@ from samsvae.types import SCALE_SIZE, Batch, CountDraw, Scale
 
 
 class Likelihood(nn.Module, ABC):
-    """p(x | z) of a cell's data.
+    """p(x | z) of a cell's data, from a last hidden layer of the decoder of width `n_hidden`.
 
-    Parameters
-    ----------
-    n_hidden, n_genes
-        Width of the decoder's last layer; number of genes.
-    unobserved
-        Whether library sizes count more than these genes (a panel of a larger library).
+    `unobserved`: library sizes count more than these genes (a panel of a larger library).
     """
 
     name: ClassVar[str]
@@ -123,12 +118,12 @@ class NegativeBinomialLikelihood(Likelihood):
 
     def mean(self, hidden: Tensor, library_size: Tensor, *, panel: bool = False) -> Tensor:
         """Return l rho + 1e-4, `... gene`, counts; `panel`: l counts these genes alone."""
-        return self._times(library_size, hidden, panel=panel, least=1e-4)
+        return self._times(library_size, hidden, panel=panel, floor=1e-4)
 
-    def _times(self, size: Tensor, hidden: Tensor, *, panel: bool, least: float = 0.0) -> Tensor:
+    def _times(self, size: Tensor, hidden: Tensor, *, panel: bool, floor: float = 0.0) -> Tensor:
         n = self.n_genes if panel else None  # of these genes alone
         weight, bias = self.linear.weight[:n], self.linear.bias[:n]
-        means = negative_binomial.mean_of_hidden(hidden, weight, bias, size, least=least)
+        means = negative_binomial.mean_of_hidden(hidden, weight, bias, size, floor=floor)
         return means[..., : self.n_genes]
 
     def log_prob(self, hidden: Tensor, batch: Batch) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Beta, kl_divergence
 from torch.nn import functional as F
 
-from samsvae.errors import check_range
 from samsvae.ops.bernoulli import BetaNoise, beta_log_prob, beta_logit, beta_noise, straight_through
 from samsvae.ops.gaussian import uniform
 from samsvae.ops.spike_slab import logit, most_likely_share
@@ -68,16 +67,10 @@ class Mask(nn.Module, ABC):
     def update(
         self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
     ) -> None:
-        """Set the posterior to prior log odds plus log Bayes factor.
+        """Set the posterior to prior log odds plus log Bayes factor (`column latent`, nats).
 
-        Parameters
-        ----------
-        log_bayes_factors
-            `column latent`, nats.
-        has_cells
-            `column`: whether it has training cells.
-        logit_bound
-            Largest absolute log odds.
+        `has_cells` says which columns have training cells; log odds are at most `logit_bound` in
+        size.
         """
 
     def _posterior_logit(self, log_bayes_factors: Tensor, bound: float) -> Tensor:
@@ -100,8 +93,6 @@ class BernoulliMask(Mask):
 
     def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__(n_columns, n_latent, prior)
-        if prior.prob is not None:
-            check_range("mask_prob", prior.prob, low=0, high=1, open_=True)
         self.logits = nn.Parameter(torch.zeros(self.shape))
         self.prob = prior.prob
         self.log_odds = nn.Parameter(torch.tensor(logit(0.01))) if prior.prob is None else None
@@ -112,8 +103,8 @@ class BernoulliMask(Mask):
         if self.log_odds is not None:
             return Bernoulli(logits=self.log_odds, validate_args=False)
         assert self.prob is not None
-        given = self.logits.new_full((), logit(self.prob))
-        return Bernoulli(logits=given, validate_args=False)
+        log_odds = self.logits.new_full((), logit(self.prob))
+        return Bernoulli(logits=log_odds, validate_args=False)
 
     @torch.no_grad()
     def update(
@@ -158,8 +149,6 @@ class _BetaMask(Mask):
 
     def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__(n_columns, n_latent, prior)
-        check_range("beta_a", prior.a, low=0, high=float("inf"), open_=True)
-        check_range("beta_b", prior.b, low=0, high=float("inf"), open_=True)
         self.a, self.b = prior.a, prior.b
 
     def prior_logit(self) -> Tensor:

@@ -90,7 +90,7 @@ class Mechanism(nn.Module, ABC):
         return batch
 
     def metrics(self) -> dict[str, Tensor]:
-        """Return what training reports beside the objective."""
+        """Return what training reports in addition to the objective."""
         return {}
 
 
@@ -214,19 +214,13 @@ class AdditiveShift(Mechanism):
 
 
 class Responding(Mechanism):
-    """A displacement that takes place in a share of the cells: the responders.
+    """A displacement (`inner`) that takes place in a share of the cells: the responders.
 
     w_ij ~ Bernoulli(pi_r): whether what cell i received in slot j acts in it, r the reagent that
-    delivered it. w multiplies the dose (eq. 1 of the paper). pi_r ~ Beta(1, 1) is a point while the
-    networks are trained (its prior is flat, so it contributes no KL term), and gets its posterior
-    in closed form when they are. The posterior of w is exact given the states of its branches.
-
-    Parameters
-    ----------
-    inner
-        The displacement.
-    n_reagents
-        Number of perturbations (for cells whose sgRNA is not known) and of their sgRNAs.
+    delivered it: a perturbation (for cells whose sgRNA is not known) or an sgRNA. w multiplies the
+    dose (eq. 1 of the paper). pi_r ~ Beta(1, 1) is a point while the networks are trained (its
+    prior is flat, so it contributes no KL term), and gets its posterior in closed form when they
+    are. The posterior of w is exact given the states of its branches.
     """
 
     cell_variables = ("response",)

@@ -92,8 +92,8 @@ def draw(
 
 def _simple(prior_loc: Tensor, prior_scale: Tensor) -> bool:
     """Whether a prior is N(0, s^2 I) with a given s; on the host, where asking costs nothing."""
-    given = not (prior_loc.requires_grad or prior_scale.requires_grad)
-    return given and prior_loc.ndim == prior_scale.ndim == 0 and prior_loc.item() == 0
+    is_fixed = not (prior_loc.requires_grad or prior_scale.requires_grad)
+    return is_fixed and prior_loc.ndim == prior_scale.ndim == 0 and prior_loc.item() == 0
 
 
 class _Draw(Function):
@@ -104,11 +104,11 @@ class _Draw(Function):
         ctx: Any, loc: Tensor, scale: Tensor, noise: Tensor, prior_scale: float, closed_form: bool
     ) -> tuple[Tensor, Tensor]:
         shape = noise.shape
-        given = _rows(loc), _rows(scale), _rows(noise).contiguous()
-        ctx.save_for_backward(*given)
+        arguments = _rows(loc), _rows(scale), _rows(noise).contiguous()
+        ctx.save_for_backward(*arguments)
         ctx.settings = float(prior_scale), int(closed_form)
-        value, ratio = torch.empty_like(given[2]), noise.new_empty(shape[:-1])
-        native.call("gaussian_draw", *given, value, ratio, *ctx.settings, *_sizes(*given))
+        value, ratio = torch.empty_like(arguments[2]), noise.new_empty(shape[:-1])
+        native.call("gaussian_draw", *arguments, value, ratio, *ctx.settings, *_sizes(*arguments))
         return value.view(shape), ratio
 
     @staticmethod

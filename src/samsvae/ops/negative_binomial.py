@@ -99,10 +99,10 @@ def mean_of_hidden(
     bias: Tensor,
     size: Tensor,
     *,
-    least: float = 0.0,
+    floor: float = 0.0,
     fast: bool = True,
 ) -> Tensor:
-    """Return size softmax(W h + b) + least, `... category`.
+    """Return size softmax(W h + b) + floor, `... category`.
 
     `fast` uses the C code where it can and no gradient is needed.
     """
@@ -111,10 +111,10 @@ def mean_of_hidden(
         means = F.linear(hidden.flatten(0, -2), weight)
         sizes, n_threads = size.expand(hidden.shape[:-1]).flatten(), native.threads(means.numel())
         work = means.new_empty(n_threads, len(bias))
-        given = means, bias, sizes.contiguous(), work, float(least)
-        native.call("nb_means", *given, *means.shape, n_threads)
+        arguments = means, bias, sizes.contiguous(), work, float(floor)
+        native.call("nb_means", *arguments, *means.shape, n_threads)
         return means.view(*hidden.shape[:-1], len(bias))
-    return size.unsqueeze(-1) * F.linear(hidden, weight, bias).softmax(-1) + least
+    return size.unsqueeze(-1) * F.linear(hidden, weight, bias).softmax(-1) + floor
 
 
 def gamma_noise(log_theta: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -157,7 +157,7 @@ def poisson_coupled(
 
 _TABLE = 16
 """Rows of the tables of negative_binomial.c."""
-_CHEAPER = 4
+_RELATIVE_COST = 4
 """What is looked up costs so many times less than what is computed."""
 _ELEMENTS = 6_000_000
 """Largest number of logits held at once: 24 MB, which the allocator keeps for the next block."""
@@ -184,11 +184,11 @@ class LogProb(Function):
     ) -> Tensor:
         half = torch.is_autocast_enabled("cpu")
         ctx.products = torch.get_autocast_dtype("cpu") if half else torch.float32
-        given = hidden, weight, bias, log_theta, counts.contiguous(), library_size.contiguous()
-        ctx.save_for_backward(*given)
+        arguments = hidden, weight, bias, log_theta, counts.contiguous(), library_size.contiguous()
+        ctx.save_for_backward(*arguments)
         n_rows = hidden.shape[:-1].numel()
         equal = torch.full((n_rows,), -1 / n_rows) if with_gradient else None
-        value, ctx.gradients = _evaluated(_Given(*given), equal, ctx.products)
+        value, ctx.gradients = _evaluated(_Given(*arguments), equal, ctx.products)
         return value.view(hidden.shape[:-1])
 
     @staticmethod
@@ -276,7 +276,7 @@ def _constant(given: _Given, theta: Tensor, weights: Tensor | None, to_theta: Te
     values, slopes = theta.new_empty(2, _TABLE, n_genes)
     native.call("nb_tables", theta, values, slopes, n_genes)
     of_cells = torch.zeros(n_cells) if weights is None else weights.view(-1, n_cells).sum(0)
-    out, n_threads = torch.empty(n_cells), native.threads(counts.numel() // _CHEAPER)
+    out, n_threads = torch.empty(n_cells), native.threads(counts.numel() // _RELATIVE_COST)
     native.call(
         "nb_constant",
         *(counts, theta, values, slopes, of_cells, out, to_theta),

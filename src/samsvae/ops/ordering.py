@@ -7,18 +7,11 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 
 def average_linkage_order(values: np.ndarray, *, optimal: bool = False) -> np.ndarray:
-    """Return the order of the leaves of an average-linkage tree of rows, Euclidean distances.
+    """Return the order of the leaves of an average-linkage tree of rows, by Euclidean distances.
 
-    Parameters
-    ----------
-    values
-        `row feature`.
-    optimal
-        Flip branches so that neighbouring leaves are as close as possible: slow above some
-        thousand rows.
+    `optimal` flips branches so that neighbouring leaves are as close as possible, which is slow
+    above some thousand rows.
 
-    Examples
-    --------
     >>> average_linkage_order(np.array([[0.0], [9.0], [1.0], [8.0]])).tolist()
     [0, 2, 1, 3]
     """

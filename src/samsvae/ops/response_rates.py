@@ -8,7 +8,7 @@ import numpy as np
 
 _GRID = 2001
 """Values of pi, equally far apart: finer than the posterior of any number of cells of a screen."""
-_TOGETHER = 1000
+_CHUNK = 1000
 """Cells at once."""
 
 
@@ -42,10 +42,10 @@ def response_rates(log_odds: np.ndarray, group: np.ndarray, n_groups: int) -> Ra
     log_density = np.zeros((n_groups, _GRID))
     order = np.argsort(group, kind="stable")
     n_cells = np.bincount(group, minlength=n_groups)
-    for one, own in enumerate(np.split(order, np.cumsum(n_cells)[:-1])):
-        for start in range(0, len(own), _TOGETHER):
-            known = log_odds[own[start : start + _TOGETHER], None]
-            log_density[one] += np.logaddexp(log_pi + known, log_rest).sum(0)
+    for one, cells in enumerate(np.split(order, np.cumsum(n_cells)[:-1])):
+        for start in range(0, len(cells), _CHUNK):
+            odds = log_odds[cells[start : start + _CHUNK], None]
+            log_density[one] += np.logaddexp(log_pi + odds, log_rest).sum(0)
     largest = log_density.max(1)
     share = np.exp(log_density - largest[:, None])
     total = largest + np.log(share.sum(1))

@@ -13,10 +13,10 @@ Loss: TypeAlias = Callable[[Matrix], tuple[float, Matrix]]
 """Value of a loss of a matrix, and its gradient."""
 
 _STARTS = 16
-"""Of which the first is the varimax solution, the others are random."""
+"""Starting points: the varimax solution, and random rotations."""
 _REFINEMENTS = 15
-_NONE = 1e-9
-"""Singular values below this share of the largest are none."""
+_TINY = 1e-9
+"""Singular values below this share of the largest count as 0."""
 
 
 class Rotation(NamedTuple):
@@ -62,11 +62,11 @@ def sparsest(
     True
     """
     values, scale = np.asarray(values, np.float64), np.asarray(scale, np.float64)
-    # All axes of latent space are wanted, and of perturbations no more than there are.
+    # All axes of latent space are needed, but no more left singular vectors than columns of dosage.
     _, size, axes = np.linalg.svd(values, full_matrices=len(values) < values.shape[1])
-    rank = int(np.sum(size > _NONE * size.max(initial=0.0)))
+    rank = int(np.sum(size > _TINY * size.max(initial=0.0)))
     inside, outside = axes[:rank].T, axes[rank:].T
-    spanned, width = values @ inside, max(float(np.median(scale)), _NONE)
+    spanned, width = values @ inside, max(float(np.median(scale)), _TINY)
     turn, lowest = np.eye(rank), np.inf
     for other in _starts(spanned, seed) if start is None else [np.linalg.qr(inside.T @ start)[0]]:
         other = _descended(spanned, other, lambda x: _smooth_l1(x, width))
@@ -74,7 +74,7 @@ def sparsest(
         if loss < lowest - 1e-9 * abs(loss):
             turn, lowest = other, loss
     share = 0.1 if rank else 0.0
-    precision = np.maximum(scale, _NONE) ** -2
+    precision = np.maximum(scale, _TINY) ** -2
     for _ in range(_REFINEMENTS if rank else 0):
         variance = np.clip(1 / (precision @ np.square(inside @ turn)), 1e-6, 1 - 1e-6)
         narrow = variance * (1 - variance)
@@ -132,7 +132,7 @@ def _descended(values: Matrix, turn: Matrix, loss: Loss, n_steps: int = 500) -> 
         inner = turn.T @ gradient
         along = gradient - turn @ (inner + inner.T) / 2
         steepness = float(np.square(along).sum())
-        if steepness <= (_NONE * abs(value)) ** 2:
+        if steepness <= (_TINY * abs(value)) ** 2:
             break
         length *= 2
         for _ in range(40):

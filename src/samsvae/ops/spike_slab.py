@@ -1,4 +1,4 @@
-"""Which of many estimates are not of 0: mixtures of a spike at 0 and a slab around it.
+"""Spike-and-slab mixtures: which of many estimates are different from 0.
 
 The share of the slab is learned from all of them (empirical Bayes).
 """
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 Matrix: TypeAlias = NDArray[np.float64]
 
 _FREEDOM = 5.0
-"""Of the noise: with few degrees of freedom, what a linear, settled model would not show is rare,
-but there. Chosen by simulations (docs/identifiability.md)."""
-_UNSEEN = 1e-3
-"""Probability below which a dimension is not in use, for what leaks."""
+"""Degrees of freedom of the noise: few, since deviations from a linear, converged model have heavy
+tails. Chosen by simulations (docs/identifiability.md)."""
+_MIN_IN_USE = 1e-3
+"""Dimensions that are in use with a smaller probability do not leak into others."""
 
 
 def expit(log_odds: Matrix) -> Matrix:
@@ -39,9 +39,9 @@ def log_bayes_factor(x: Matrix, narrow: Matrix, wide: Matrix) -> Matrix:
 def most_likely_share(evidence: Matrix) -> float:
     """Return the share alpha of the slab that makes log Bayes factors most likely.
 
-    max over alpha of sum log(1 - alpha + alpha BF), by expectation maximisation; alpha is also the
-    mean of the posterior probabilities that it gives, with half an entry more that is not 0 and
-    half of one that is: where nothing is found, alpha is that of half an entry.
+    max over alpha of sum log(1 - alpha + alpha BF), by expectation maximisation, with half a
+    pseudo-entry in the slab and half a one in the spike: without any signal, alpha is that of half
+    an entry.
 
     >>> evidence = np.array([20.0] * 3 + [-1.0] * 17)
     >>> round(most_likely_share(evidence), 2)
@@ -50,33 +50,33 @@ def most_likely_share(evidence: Matrix) -> float:
     share = 0.1
     for _ in range(1000):
         before = share
-        found = float(expit(logit(share) + evidence).sum())
-        share = (found + 0.5) / (evidence.size + 1)
+        n_slab = float(expit(logit(share) + evidence).sum())
+        share = (n_slab + 0.5) / (evidence.size + 1)
         if abs(share - before) < 1e-6 * before:
             break
     return share
 
 
 class Inclusion(NamedTuple):
-    """Which estimates are not of 0."""
+    """Posterior of which estimates are different from 0, and the parameters it depends on."""
 
     log_odds: Matrix
     """`perturbation latent`: of the posterior probability that an entry is not 0."""
     share: float
-    """Of the entries that are not 0: the mean probability, with half an entry more that is not 0
-    and half of one that is."""
+    """Share of entries that are not 0: the mean probability, with half a pseudo-entry of each
+    kind."""
     in_use: Matrix
     """`latent`: posterior probability that any entry of a dimension is not 0."""
     error: float
-    """sigma^2, of the entries that are 0."""
-    leak: float
-    """kappa^2: how far axes are turned towards each other, radians squared."""
+    """sigma^2, the noise variance of entries that are 0."""
+    misalignment: float
+    """kappa^2, the variance of cross-loadings: misalignment of the axes, radians squared."""
     slab: float
-    """g: mean square of shifts, in units of what one cell tells of them."""
+    """g: mean square of shifts, in units of the sampling variance from a single cell."""
 
 
 def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
-    """Return how probable it is of each estimate that it is not of 0.
+    """Return the posterior probability that each estimate is of a value different from 0.
 
     A dimension is in use with probability pi; in one that is, an entry is not 0 with probability
     alpha, and
@@ -84,21 +84,17 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     z_tl = n_t^(1/2) g^(1/2) N(0, 1) [if it is not 0] + sum_k delta_kl z_tk + sigma noise_tl,
     delta_kl ~ N(0, kappa^2),
 
-    summed over the entries k of t that are not 0. Three things keep what is not there from being
-    found. Axes that are turned a little towards each other (delta) show a share of each shift in
-    other dimensions, the same for all perturbations: it is estimated (ridge regression) and taken
-    off, without the entry that is asked about. The noise is as large as it is found to be where
-    entries are 0, if not smaller than the standard error (an empirical null), and has the tails of
-    Student's t, for what is neither shift nor leak. The slab is a g-prior, no narrower than that
-    of unit information, g = 1. All parameters by expectation maximisation; the noise beside a slab
-    is taken as Gaussian, the slab being much wider.
+    summed over the entries k of t that are not 0. Three terms guard against false positives:
 
-    Parameters
-    ----------
-    z
-        `perturbation latent`: estimates in units of their standard error.
-    n_cells
-        `perturbation`: cells behind them.
+    - Cross-loadings delta: axes that are slightly misaligned show a share of each shift in other
+      dimensions, the same for all perturbations. They are estimated by ridge regression, without
+      the entry in question, and subtracted.
+    - An empirical null: the noise variance is estimated from entries that are 0, is at least the
+      squared standard error, and the noise has the tails of Student's t.
+    - A g-prior as the slab, no narrower than that of unit information, g = 1.
+
+    All parameters are estimated by expectation maximisation. `z` (`perturbation latent`) are
+    estimates in units of their standard error, `n_cells` (`perturbation`) the cells behind them.
 
     References
     ----------
@@ -112,8 +108,8 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     --------
     >>> rng = np.random.default_rng(0)
     >>> planted = np.where(rng.random((40, 6)) < [0.3, 0.3, 0.3, 0, 0, 0], 15.0, 0.0)
-    >>> found = inclusion(planted + rng.normal(size=(40, 6)), np.full(40, 100.0))
-    >>> bool(((found.log_odds > 3) == (planted > 0)).all())  # called with 95 % and more
+    >>> posterior = inclusion(planted + rng.normal(size=(40, 6)), np.full(40, 100.0))
+    >>> bool(((posterior.log_odds > 3) == (planted > 0)).all())  # at 95 % and more
     True
     """
     n_entries, n_dimensions = z.shape
@@ -121,8 +117,8 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     share, in_use, slab, noise = 0.2, 0.5, 1.0, _Noise(1.5, 1e-3)
     open_, used = (z * z > 16).astype(float), np.ones(n_dimensions)
     for step in range(200):
-        leaked, doubt, noise = _leaks(z, open_, used, noise)
-        rest, narrow = z - leaked, noise.error + doubt
+        leakage, variance, noise = _leakage(z, open_, used, noise)
+        rest, narrow = z - leakage, noise.error + variance
         wide = narrow + n * slab
         evidence = _log_gaussian(rest, wide) - _log_student(rest, narrow)
         log_odds = logit(share) + evidence
@@ -130,7 +126,7 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
         of_use = logit(in_use) + (np.log1p(-share) + np.logaddexp(0, log_odds)).sum(0)
         used, before = expit(of_use), open_
         open_ = used * expit(log_odds)
-        noise = noise._replace(error=_error(rest, narrow, doubt, 1 - open_))
+        noise = noise._replace(error=_error(rest, narrow, variance, 1 - open_))
         weight = open_ * (n / wide) ** 2
         surplus = float((weight * (rest * rest - narrow) / n).sum())
         slab = max(surplus / max(float(weight.sum()), 1e-12), 1.0)
@@ -138,42 +134,46 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
         share = float((open_.sum() + 0.5) / (used.sum() * n_entries + 1))
         if np.abs(open_ - before).max() < 1e-4:
             break
-        open_ = (open_ + before) / 2 if step else open_  # who is open says what leaks: not to swing
+        open_ = (open_ + before) / 2 if step else open_  # damped: entries determine what leaks
     # The log odds of a product of probabilities, of which neither is rounded to 1.
     both = -np.logaddexp(np.logaddexp(-log_odds, -of_use), -log_odds - of_use)
     mean = float((open_.sum() + 0.5) / (open_.size + 1))
-    return Inclusion(both, mean, used, noise.error, noise.leak, slab)
+    return Inclusion(both, mean, used, noise.error, noise.misalignment, slab)
 
 
 class _Noise(NamedTuple):
     error: float
-    leak: float
+    misalignment: float
 
 
-def _leaks(z: Matrix, open_: Matrix, used: Matrix, noise: _Noise) -> tuple[Matrix, Matrix, _Noise]:
-    """Return what leaks into each entry from the others, its variance, and what leaks in the mean.
+def _leakage(
+    z: Matrix, open_: Matrix, used: Matrix, noise: _Noise
+) -> tuple[Matrix, Matrix, _Noise]:
+    """Return the leakage into each entry from other dimensions, its variance, and the new noise.
 
-    Of each dimension in use the posterior of delta given the entries that are 0; of each entry that
-    posterior's mean and variance without the entry itself.
+    For each dimension in use: the posterior of its cross-loadings given the entries that are 0; for
+    each entry, the mean and variance under that posterior without the entry itself.
     """
-    leaked, doubt, square, count = np.zeros_like(z), np.zeros_like(z), 0.0, 0
-    dimensions = np.flatnonzero(used > _UNSEEN)
+    leakage, leakage_variance = np.zeros_like(z), np.zeros_like(z)
+    square, count = 0.0, 0
+    dimensions = np.flatnonzero(used > _MIN_IN_USE)
     for own in dimensions:
         others = dimensions[dimensions != own]
         shifts = open_[:, others] * z[:, others]
         weight = (1 - open_[:, own]) / noise.error
-        precision = shifts.T @ (weight[:, None] * shifts) + np.eye(len(others)) / noise.leak
+        precision = shifts.T @ (weight[:, None] * shifts)
+        precision = precision + np.eye(len(others)) / noise.misalignment
         covariance = np.linalg.inv(precision)
         delta = covariance @ (shifts.T @ (weight * z[:, own]))
         variance = ((shifts @ covariance) * shifts).sum(1)
         without = 1 / np.maximum(1 - weight * variance, 1e-3)  # the entry itself
-        leaked[:, own] = z[:, own] - (z[:, own] - shifts @ delta) * without
-        doubt[:, own] = variance * without
+        leakage[:, own] = z[:, own] - (z[:, own] - shifts @ delta) * without
+        leakage_variance[:, own] = variance * without
         square += float(delta @ delta + np.trace(covariance))
         count += len(others)
     if count:
-        noise = noise._replace(leak=max(square / count, 1e-8))
-    return leaked, doubt, noise
+        noise = noise._replace(misalignment=max(square / count, 1e-8))
+    return leakage, leakage_variance, noise
 
 
 def _log_gaussian(x: Matrix, square: Matrix) -> Matrix:
@@ -181,15 +181,15 @@ def _log_gaussian(x: Matrix, square: Matrix) -> Matrix:
 
 
 def _log_student(x: Matrix, square: Matrix) -> Matrix:
-    """Return the log density of Student's t of `_FREEDOM` degrees, its scale given as a square."""
+    """Return the log density of Student's t with `_FREEDOM` degrees and a squared scale."""
     half = (_FREEDOM + 1) / 2
     constant = math.lgamma(half) - math.lgamma(_FREEDOM / 2) - math.log(_FREEDOM * np.pi) / 2
     return constant - np.log(square) / 2 - half * np.log1p(x * x / (_FREEDOM * square))
 
 
-def _error(rest: Matrix, narrow: Matrix, doubt: Matrix, weight: Matrix) -> float:
-    """Return sigma^2 >= 1 of what is left of entries that are 0 with these weights."""
+def _error(rest: Matrix, narrow: Matrix, leakage_variance: Matrix, weight: Matrix) -> float:
+    """Return sigma^2 >= 1, from the residuals of entries that are 0 with these weights."""
     square = rest * rest
     precision = (_FREEDOM + 1) / (_FREEDOM + square / narrow)  # of a t as a mixture of Gaussians
-    mean = (weight * np.maximum(precision * square - doubt, 0)).sum() / weight.sum()
+    mean = (weight * np.maximum(precision * square - leakage_variance, 0)).sum() / weight.sum()
     return max(float(mean), 1.0)

@@ -15,53 +15,50 @@ from markupsafe import Markup
 
 from samsvae._version import __version__
 from samsvae.report.cautions import cautions
-from samsvae.report.findings import Findings
 from samsvae.report.payload import MAPPED, n_genes_of, payload
-from samsvae.report.scoreboard import MEANINGS, scoreboards
+from samsvae.report.tables import MEANINGS, ReportTables, scoreboards
 
 _SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
 LISTED = 1000
-"""Most rows of a list that stands in the page itself; all are in the tables beside it."""
+"""Largest number of rows of a list in the page; the complete tables have all."""
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-"""What would end the element that the data stand in, or a line of JavaScript."""
+"""What would end the element that holds the data, or a line of JavaScript."""
 
 
-def page(findings: Findings) -> str:
-    """Return the report as HTML, in which nothing is loaded from elsewhere.
+def page(report: ReportTables) -> str:
+    """Return the report as one HTML page that loads nothing from elsewhere.
 
-    Every name is data: Jinja2 escapes what it writes into the page, and the scripts write text,
-    never HTML. The policy of the page admits no script but its own.
+    Names from the data are always text: Jinja2 escapes them in the page, and the scripts write
+    text, never HTML. The page's content security policy admits no script but its own.
     """
     script = Markup("\n".join(_asset(f"{name}.js") for name in _SCRIPTS))
     script = Markup('(() => {\n"use strict";\n') + script + Markup("\n})();\n")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    record = payload(findings)
-    n_mechanisms = 0 if findings.mechanisms is None else len(findings.mechanisms)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            findings=findings,
-            cautions=cautions(findings),
-            boards=scoreboards(findings.scores),
-            meanings=MEANINGS,
-            data=Markup(embedded(record)),
-            n_genes=n_genes_of(findings),
-            mapped=MAPPED,
-            n_mapped=record["mask"].get("n", 0),
-            listed_of_each=max(20, LISTED // max(1, n_mechanisms)),
-            listed=LISTED,
-            style=Markup(_asset("style.css")),
-            script=script,
-            policy=f"{_POLICY}; script-src 'sha256-{digest}'",
-            version=__version__,
-        )
+    data = payload(report)
+    n_mechanisms = 0 if report.mechanisms is None else len(report.mechanisms)
+    template = _environment().get_template("page.html")
+    return template.render(
+        report=report,
+        cautions=cautions(report),
+        boards=scoreboards(report.scores),
+        meanings=MEANINGS,
+        data=Markup(embedded(data)),
+        n_genes=n_genes_of(report),
+        mapped=MAPPED,
+        n_mapped=data["mask"].get("n", 0),
+        listed_of_each=max(20, LISTED // max(1, n_mechanisms)),
+        listed=LISTED,
+        style=Markup(_asset("style.css")),
+        script=script,
+        policy=f"{_POLICY}; script-src 'sha256-{digest}'",
+        version=__version__,
     )
 
 
 def embedded(record: Any) -> str:
-    r"""Return a record as JSON that may stand in a script element; what is no number is null.
+    r"""Return a record as JSON that may stand in a script element; numbers that are not finite are
+    null.
 
     Examples
     --------
@@ -78,9 +75,9 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(name): _finite(one) for name, one in value.items()}
+        return {str(name): _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return value
 
 
@@ -102,7 +99,7 @@ def _asset(name: str) -> str:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number as it is shown; an en dash for what is not known.
+    """Return a number as text; an en dash if it is missing.
 
     >>> number(12345), number(0.12345), number(float("nan")), number(True)
     ('12,345', '0.123', '–', 'True')

@@ -1,4 +1,4 @@
-"""What the scripts of the page read: the tables as lists, numbers cut to what can be seen."""
+"""The data that the scripts of the page read: tables as lists, numbers cut to what can be seen."""
 
 from __future__ import annotations
 
@@ -11,255 +11,223 @@ import pandas as pd
 
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
-from samsvae.report.findings import Findings
+from samsvae.report.tables import ReportTables
 
 N_GENES = 50
-"""Most genes of a condition that the page holds; all are in the tables beside it."""
-_ROWS, _FEWEST = 100_000, 10
-"""Effects that the page holds of all conditions together: of many conditions fewer genes each, but
-not below so many."""
+"""Largest number of genes of a condition in the page; the complete tables have all."""
+_ROWS, _MIN_GENES = 100_000, 10
+"""Effects of all conditions in the page: with many conditions, fewer genes of each, down to the
+second number."""
 MAPPED = 2000
-"""Most perturbations in the maps of mechanisms, those of the largest shifts."""
+"""Largest number of perturbations in the maps of mechanisms, those of the largest shifts."""
 _DIGITS = 4
 """Significant digits: what a chart can show, and a tenth of the file."""
 _EFFECTS = ("estimate", "lower", "upper", "lfsr", "q_value", "model", "observed")
 
 
-def payload(findings: Findings) -> dict[str, Any]:
+def payload(report: ReportTables) -> dict[str, Any]:
     """Return all that is drawn or searched on the page."""
-    conditions = _conditions(findings)
-    place = {one["name"]: i for i, one in enumerate(conditions)}
+    conditions = _conditions(report)
+    place = {condition["name"]: i for i, condition in enumerate(conditions)}
     genes: dict[str, int] = {}
-    effects = _effects(findings, genes, place)
-    record = {
-        "model": findings.model,
-        "scale": findings.scale,
-        "hasRates": findings.has_rates,
+    similar = [report.similar.get(name, []) for name in place]
+    return {
+        "scale": report.scale,
+        "hasRates": report.has_error_rates,
         "conditions": conditions,
-        "effects": effects,
-        "alike": _alike(findings, place),
-        "sgrnas": _sgrnas(findings, place),
-        "combinations": _combinations(findings, place, genes),
-        "history": _history(findings.history),
-        "mask": _mask(findings),
-        "map": _map(findings),
+        "effects": _effects(report, genes, place),
+        "similar": [[[place[n], _short(r)] for n, r in row if n in place] for row in similar],
+        "sgrnas": _sgrnas(report, place),
+        "combinations": _combinations(report, place, genes),
+        "history": _history(report.history),
+        "mask": _mask(report),
+        "map": _map(report),
+        "genes": list(genes),  # filled by the effects and combinations above
     }
-    return {**record, "genes": list(genes)}
 
 
-def n_genes_of(findings: Findings) -> int:
+def n_genes_of(report: ReportTables) -> int:
     """Return how many genes of each condition the page holds."""
-    n = 0 if findings.effects is None else findings.effects["condition"].nunique()
-    return min(N_GENES, max(_FEWEST, _ROWS // max(1, n)))
+    n = 0 if report.effects is None else report.effects["condition"].nunique()
+    return min(N_GENES, max(_MIN_GENES, _ROWS // max(1, n)))
 
 
-def _conditions(findings: Findings) -> list[dict[str, Any]]:
+def _conditions(report: ReportTables) -> list[dict[str, Any]]:
     """Return the conditions of the page: those with effects, in their order."""
-    if findings.effects is None:
+    effects = report.effects
+    if effects is None:
         return []
-    table, estimate = findings.effects, findings.effects["estimate"]
-    called = table["q_value"] < 0.05 if findings.has_rates else np.zeros(len(table), bool)
-    told = pd.DataFrame(
-        {
-            "condition": table["condition"],
-            "n_cells": table["n_cells"],
-            "up": called & (estimate > 0),
-            "down": called & (estimate < 0),
-            "square": np.square(estimate),
-        }
-    )
-    groups = told.groupby("condition", observed=True, sort=False)
-    each = groups.agg({"n_cells": "first", "up": "sum", "down": "sum", "square": "mean"})
-    has_cells = each["n_cells"].astype(bool)
-    trained, estimable = has_cells, pd.Series(True, each.index)
-    if findings.cells is not None:
-        seen = findings.cells.reindex(each.index.astype(object))
-        trained = seen["is_trained"].where(seen["is_trained"].notna(), has_cells.to_numpy())
-        estimable = seen["estimable"].where(seen["estimable"].notna(), True)
-    columns = (each.index, *(each[name] for name in each), trained, estimable)
+    estimate = effects["estimate"]
+    is_call = effects["q_value"] < 0.05 if report.has_error_rates else np.zeros(len(effects), bool)
+    calls = {"up": is_call & (estimate > 0), "down": is_call & (estimate < 0)}
+    groups = effects.assign(**calls).groupby("condition", observed=True, sort=False)
+    table = groups.agg({"n_cells": "first", "up": "sum", "down": "sum"})
+    has_cells = table["n_cells"].astype(bool)
+    trained, estimable = has_cells, pd.Series(True, table.index)
+    if report.cells is not None:
+        cells = report.cells.reindex(table.index.astype(object))
+        trained = cells["is_trained"].where(cells["is_trained"].notna(), has_cells.to_numpy())
+        estimable = cells["estimable"].where(cells["estimable"].notna(), True)
+    rows = zip(table.itertuples(), trained, estimable, strict=True)
     return [
         {
-            "name": str(name),
-            "nCells": int(n_cells),
+            "name": str(row.Index),
+            "nCells": int(row.n_cells),
             "isTrained": bool(is_trained),
-            "isIdentified": bool(is_estimable),
-            "nUp": int(up),
-            "nDown": int(down),
-            "size": _short(float(np.sqrt(square))),
+            "isEstimable": bool(is_estimable),
+            "nUp": int(row.up),
+            "nDown": int(row.down),
         }
-        for name, n_cells, up, down, square, is_trained, is_estimable in zip(*columns, strict=True)
+        for row, is_trained, is_estimable in rows
     ]
 
 
 def _effects(
-    findings: Findings, genes: dict[str, int], place: dict[str, int]
+    report: ReportTables, genes: dict[str, int], place: dict[str, int]
 ) -> list[dict[str, list[Any]]]:
-    """Return, by condition, its surest genes, the largest effects first where none is surer."""
-    table = findings.effects
+    """Return, by condition, the genes of smallest lfsr, then largest effect."""
+    table = report.effects
     if table is None:
         return [{} for _ in place]
-    columns, n_genes = [name for name in _EFFECTS if name in table], n_genes_of(findings)
     codes, names = pd.factorize(table["condition"])
     condition = np.asarray([place[str(name)] for name in names], int)[codes]
-    order = np.lexsort((*_surest(table), condition))
+    keys = [-np.nan_to_num(table["estimate"].abs().to_numpy(float))]
+    if "lfsr" in table:
+        keys.append(table["lfsr"].to_numpy(float).round(6))
+    order = np.lexsort((*keys, condition))
     starts = np.flatnonzero(np.diff(condition[order], prepend=-1))
     rank = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    top = order[rank < n_genes]
-    parts = np.flatnonzero(np.diff(condition[top], prepend=-1))[1:]
+    top = order[rank < n_genes_of(report)]
+    breaks = np.flatnonzero(np.diff(condition[top], prepend=-1))[1:]
     chosen = table.iloc[top]
-    whole: dict[str, list[Any]] = {
+    columns: dict[str, list[Any]] = {
         "gene": [_position(genes, gene) for gene in chosen["gene"]],
-        **{column: _numbers(chosen[column]) for column in columns},
+        **{column: _numbers(chosen[column]) for column in _EFFECTS if column in table},
     }
-    spans = list(pairwise([0, *parts, len(top)]))
-    return [{name: values[i:j] for name, values in whole.items()} for i, j in spans]
+    spans = list(pairwise([0, *breaks, len(top)]))
+    return [{name: values[i:j] for name, values in columns.items()} for i, j in spans]
 
 
-def _surest(rows: pd.DataFrame) -> list[np.ndarray]:
-    """Return by what rows are sorted, the last first."""
-    size = -np.nan_to_num(rows["estimate"].abs().to_numpy(float))
-    return [size, rows["lfsr"].to_numpy(float).round(6)] if "lfsr" in rows else [size]
-
-
-def _alike(findings: Findings, place: dict[str, int]) -> list[list[list[Any]]]:
-    return [
-        [[place[other], _short(r)] for other, r in findings.alike.get(name, []) if other in place]
-        for name in place
-    ]
-
-
-def _sgrnas(findings: Findings, place: dict[str, int]) -> list[list[list[Any]]]:
-    found: list[list[list[Any]]] = [[] for _ in place]
-    if findings.sgrnas is not None:
-        for row in findings.sgrnas.itertuples():
+def _sgrnas(report: ReportTables, place: dict[str, int]) -> list[list[list[Any]]]:
+    by_condition: list[list[list[Any]]] = [[] for _ in place]
+    if report.sgrnas is not None:
+        for row in report.sgrnas.itertuples():
             if row.condition in place:
                 strength = _short(row.strength), _short(row.strength_se)
-                told = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
-                found[place[str(row.condition)]].append(told)
-    return found
+                entry = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
+                by_condition[place[str(row.condition)]].append(entry)
+    return by_condition
 
 
 def _combinations(
-    findings: Findings, place: dict[str, int], genes: dict[str, int]
+    report: ReportTables, place: dict[str, int], genes: dict[str, int]
 ) -> list[dict[str, Any]]:
-    """Return, by combination, its genes as the model, the sum of the singles and the data see them.
+    """Return, by combination, the effects of the model, of the sum of the singles and of the data.
 
-    Those in which model or data are furthest from the sum or from 0.
+    Genes are those in which any of the three is largest.
     """
-    if findings.effects is None or not findings.combinations:
+    if report.effects is None or not report.combinations:
         return []
-    groups = findings.effects.groupby("condition", observed=True)
-    wide = {
-        str(name): rows.set_index("gene")[["model", "lower", "upper", "observed"]]
+    groups = report.effects.groupby("condition", observed=True)
+    by_condition = {
+        str(name): rows.set_index("gene")[["model", "observed"]]
         for name, rows in groups
         if str(name) in place
     }
-    found = []
-    for name, parts in findings.combinations.items():
-        if name not in wide:
+    records = []
+    for name, parts in report.combinations.items():
+        if name not in by_condition:
             continue
-        own = wide[name]
+        own = by_condition[name]
         unknown = pd.Series(np.nan, own.index)
-        singles = [wide[part]["observed"] if part in wide else unknown for part in parts]
-        table = pd.DataFrame(
-            {
-                "predicted": own["model"],
-                "sum": np.sum([one.to_numpy(float) for one in singles], axis=0),
-                "observed": own["observed"],
-            }
-        )
-        top = table.abs().max(axis=1).fillna(0).sort_values(ascending=False, kind="stable").index
-        top = top[: n_genes_of(findings)]
-        found.append(
+        singles = [by_condition[p]["observed"] if p in by_condition else unknown for p in parts]
+        total = np.sum([single.to_numpy(float) for single in singles], axis=0)
+        table = own.assign(sum=total).rename(columns={"model": "predicted"})
+        size = table.abs().max(axis=1).fillna(0).sort_values(ascending=False, kind="stable")
+        top = size.index[: n_genes_of(report)]
+        records.append(
             {
                 "condition": place[name],
                 "parts": list(parts),
                 "gene": [_position(genes, gene) for gene in top],
                 **{column: _numbers(table.loc[top, column]) for column in table},
-                "singles": [_numbers(one.loc[top]) for one in singles],
-                "fit": _fit(table),
+                "singles": [_numbers(single.loc[top]) for single in singles],
+                "fit": _fit(table.dropna()),
             }
         )
-    return found
+    return records
 
 
 def _fit(table: pd.DataFrame) -> dict[str, Any]:
-    """Return how far prediction and sum are from what is observed, over all genes."""
-    known = table.dropna()
-    if known.empty:
+    """Return RMSE and correlation of prediction and of sum with the observed effects."""
+    if table.empty:
         return {}
-    beyond = {
-        name: _short(float(np.sqrt(np.square(known[name] - known["observed"]).mean())))
-        for name in ("predicted", "sum")
-    }
-    observed = known["observed"].to_numpy()
-    correlations = {
-        f"{name}_r": float(pearson(known[name].to_numpy(), observed))
-        for name in ("predicted", "sum")
-    }
-    return beyond | {name: _short(r) for name, r in correlations.items() if not np.isnan(r)}
+    observed, fit = table["observed"].to_numpy(), {}
+    for name in ("predicted", "sum"):
+        values = table[name].to_numpy()
+        fit[name] = _short(float(np.sqrt(np.square(values - observed).mean())))
+        fit[f"{name}_r"] = _short(float(pearson(values, observed)))
+    return fit
 
 
-def _history(history: pd.DataFrame) -> dict[str, Any]:
-    if history.empty:
-        return {}
+def _history(history: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the columns of the history; of ELBOs the last digits matter."""
     return {
-        name: [bool(v) for v in history[name]] if history[name].dtype == bool
-        else _numbers(history[name], digits=7)  # of ELBOs the last digits are what is looked at
-        for name in history
-    }  # fmt: skip
+        name: values.tolist() if values.dtype == bool else _numbers(values, digits=7)
+        for name, values in history.items()
+        if len(values)
+    }
 
 
-def _mask(findings: Findings) -> dict[str, Any]:
-    """Return the mask of the dimensions in use; perturbations that act alike side by side.
+def _mask(report: ReportTables) -> dict[str, Any]:
+    """Return the mask of the dimensions in use, similar perturbations side by side.
 
-    Of many perturbations, those of the largest shifts: `n` tells how many there are.
+    Of many perturbations, those of the largest shifts; `n` is the number of all.
     """
-    table = findings.inclusion
-    if table is None or findings.mechanisms is None or findings.mechanisms.empty:
+    table = report.inclusion
+    if table is None or report.mechanisms is None or report.mechanisms.empty:
         return {}
     probability = table.pivot(index="perturbation", columns="dimension", values="probability")
     shift = table.pivot(index="perturbation", columns="dimension", values="shift")
-    dimensions = list(findings.mechanisms.index)
-    n, shift = len(shift), shift.iloc[_largest(np.linalg.norm(shift[dimensions], axis=1))]
+    dimensions = list(report.mechanisms.index)
+    n, shift = len(shift), shift.iloc[_largest(shift[dimensions])]
     order = average_linkage_order(shift[dimensions].to_numpy(), optimal=len(shift) < 2000)
-    names = [str(shift.index[i]) for i in order]
+    shift = shift.iloc[order]
+
+    def rows(table: pd.DataFrame) -> list[list[float | None]]:
+        return [_numbers(row, digits=3) for row in table[dimensions].to_numpy(float)]
+
     return {
         "n": n,
         "dimensions": [str(name) for name in dimensions],
-        "perturbations": names,
-        "probability": _rows(probability.loc[shift.index], dimensions, order),
-        "shift": _rows(shift, dimensions, order),
+        "perturbations": [str(name) for name in shift.index],
+        "probability": rows(probability.loc[shift.index]),
+        "shift": rows(shift),
     }
 
 
-def _rows(table: pd.DataFrame, columns: list[Any], order: np.ndarray) -> list[list[float | None]]:
-    return [_numbers(row, digits=3) for row in table[columns].to_numpy(float)[order]]
-
-
-def _map(findings: Findings) -> dict[str, Any]:
+def _map(report: ReportTables) -> dict[str, Any]:
     """Return perturbations in the plane of the two principal components of their shifts."""
-    table = findings.inclusion
+    table = report.inclusion
     if table is None or table.empty:
         return {}
     shift = table.pivot(index="perturbation", columns="dimension", values="shift")
-    centred = shift - shift.mean()
-    if min(shift.shape) < 2 or not np.abs(centred.to_numpy()).sum():
+    centred = (shift - shift.mean()).to_numpy()
+    if min(shift.shape) < 2 or not np.abs(centred).sum():
         return {}
-    left, size, _ = np.linalg.svd(centred.to_numpy(), full_matrices=False)
-    share, length = size**2 / np.square(size).sum(), np.linalg.norm(shift.to_numpy(), axis=1)
-    kept = _largest(length)
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    share, kept = size**2 / np.square(size).sum(), _largest(shift)
     return {
         "name": [str(name) for name in shift.index[kept]],
         "x": _numbers(left[kept, 0] * size[0]),
         "y": _numbers(left[kept, 1] * size[1]),
         "share": _numbers(share[:2]),
-        "size": _numbers(length[kept]),
     }
 
 
-def _largest(size: np.ndarray) -> np.ndarray:
-    """Return which perturbations are mapped, by position: those of the largest shifts."""
+def _largest(shift: pd.DataFrame) -> np.ndarray:
+    """Return the positions of the perturbations in the maps: those of the largest shifts."""
+    size = np.linalg.norm(shift.to_numpy(), axis=1)
     return np.sort(np.argsort(-size, kind="stable")[:MAPPED])
 
 
@@ -272,5 +240,5 @@ def _numbers(values: Iterable[float], digits: int = _DIGITS) -> list[float | Non
 
 
 def _short(value: float, digits: int = _DIGITS) -> float | None:
-    """Return a number with so many significant digits; None for what is no number."""
+    """Return a number with a few significant digits; None if it is not finite."""
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None

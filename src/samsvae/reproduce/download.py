@@ -1,7 +1,4 @@
-"""Published files, downloaded once: resumed after a cut, checked by their SHA-256.
-
-The paper's screens, in Python: downloaded once, and prepared.
-"""
+"""The paper's screens: published files, downloaded once, checked by their SHA-256, and prepared."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from samsvae._deprecated import renamed_arguments
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.reproduce.prepare import prepare
@@ -30,7 +28,7 @@ class Published:
 
     file: str
     urls: tuple[str, ...]
-    """The first is tried first, the others are mirrors."""
+    """Mirrors, in the order in which they are tried."""
     source: str
     sha256: str | None = None
     """As published; None: it is recorded when the file is first downloaded."""
@@ -55,15 +53,15 @@ CATALOG: Mapping[str, Published] = {
         "Norman et al. 2019, Science 365: 786, as in scPerturb (Peidli et al. 2024); 0.7 GB",
     ),
 }
-"""By name."""
+"""Published files by name."""
 
 
 def data_folder() -> Path:
-    """Return where files are kept: SAMSVAE_DATA, or the user's cache."""
+    """Return the folder of downloaded files: SAMSVAE_DATA, or the user's cache."""
     from platformdirs import user_cache_path
 
-    given = os.environ.get("SAMSVAE_DATA")
-    return Path(given).expanduser() if given else user_cache_path("samsvae")
+    folder = os.environ.get("SAMSVAE_DATA")
+    return Path(folder).expanduser() if folder else user_cache_path("samsvae")
 
 
 def fetch(
@@ -73,72 +71,72 @@ def fetch(
     catalog: Mapping[str, Published] = CATALOG,
     progress: bool = True,
 ) -> Path:
-    """Return the path of a published file; it is downloaded where it is not there yet.
+    """Return the path of a published file, which is downloaded if it does not exist yet.
 
     Parameters
     ----------
     name
-        Of the file: "replogle" or "norman".
+        "replogle" or "norman".
     folder
-        Where it is kept; by default `data_folder`.
+        Where the file is kept; by default `data_folder()`.
     catalog
-        What there is.
+        Published files by name.
     progress
         Show a progress bar.
 
     Raises
     ------
     InputError
-        If no mirror has it, the connection is cut (what came is kept, and gone on with), the disk
-        is full, or it is not what was published.
+        If no mirror has it, the connection is lost (the next call resumes the download), the disk
+        is full, or the file is not the published one.
     """
     import pooch
 
     if name not in catalog:
         raise unknown("data set", name, list(catalog))
-    wanted, place = catalog[name], data_folder() if folder is None else folder
-    recorded = place / f"{wanted.file}.sha256"
-    known = wanted.sha256 or (recorded.read_text().split()[0] if recorded.exists() else None)
+    published, folder = catalog[name], data_folder() if folder is None else folder
+    record = folder / f"{published.file}.sha256"
+    expected = published.sha256 or (record.read_text().split()[0] if record.exists() else None)
     failures = []
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        for url in wanted.urls:
+        folder.mkdir(parents=True, exist_ok=True)
+        for url in published.urls:
             try:
-                download = _Resuming(place / f".{wanted.file}.part", progress)
-                found = pooch.retrieve(
-                    url, known, fname=wanted.file, path=place, downloader=download
+                download = _ResumedDownload(folder / f".{published.file}.part", progress)
+                path = pooch.retrieve(
+                    url, expected, fname=published.file, path=folder, downloader=download
                 )
             except _MirrorError as error:
                 failures.append(f"{url}: {error}")
                 continue
-            except ValueError as error:  # pooch's word for another hash
+            except ValueError as error:  # raised by pooch for another hash
                 raise InputError(
-                    f"{wanted.file!r} from {url} is not what was published or first downloaded: "
-                    f"expected SHA-256 {known}; it was not kept (remove {str(recorded)!r} to take "
-                    "another version)"
+                    f"{published.file!r} from {url} is not the file that was published or first "
+                    f"downloaded: expected SHA-256 {expected}; it was not kept (remove "
+                    f"{str(record)!r} to take another version)"
                 ) from error
-            if known is None:
-                write_text(recorded, f"{pooch.file_hash(found)}  {wanted.file}\n")
-            return Path(found)
+            if expected is None:
+                write_text(record, f"{pooch.file_hash(path)}  {published.file}\n")
+            return Path(path)
     except OSError as error:
         raise InputError(
-            f"cannot write {str(place / wanted.file)!r}: {error.strerror or error}; free some "
+            f"cannot write {str(folder / published.file)!r}: {error.strerror or error}; free some "
             "space, or set SAMSVAE_DATA to another folder"
         ) from error
-    raise InputError(f"{wanted.file!r} could not be downloaded: " + "; ".join(failures))
+    raise InputError(f"{published.file!r} could not be downloaded: " + "; ".join(failures))
 
 
 class _MirrorError(Exception):
-    """A mirror that does not give the file."""
+    """A mirror that does not deliver the file."""
 
 
-class _Resuming:
-    """Downloads for pooch, and goes on with what an earlier one left.
+class _ResumedDownload:
+    """A downloader for pooch that resumes an earlier download, which pooch's own does not.
 
     Parameters
     ----------
     part
-        Where it is collected.
+        The incomplete file.
     progress
         Show a progress bar.
     """
@@ -149,45 +147,43 @@ class _Resuming:
     def __call__(self, url: str, output_file: str | os.PathLike[str], pooch: Any) -> None:
         import requests
 
-        there = self.part.stat().st_size if self.part.exists() else 0
-        headers = {"Range": f"bytes={there}-"} if there else {}
+        size = self.part.stat().st_size if self.part.exists() else 0
+        headers = {"Range": f"bytes={size}-"} if size else {}
         try:
-            with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-                if answer.status_code == 416:  # there is no more of it
-                    there_all = answer.headers.get("Content-Range", "").rpartition("/")[2]
-                    if there_all != str(there):
+            with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+                if response.status_code == 416:  # nothing follows these bytes
+                    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+                    if total != str(size):
                         self.part.unlink()
-                        raise _MirrorError("what was left of a download is no part of it")
-                elif answer.status_code >= 400:
-                    raise _MirrorError(f"{answer.status_code} {answer.reason}")
+                        raise _MirrorError("the incomplete download is not a part of this file")
+                elif response.status_code >= 400:
+                    raise _MirrorError(f"{response.status_code} {response.reason}")
                 else:
-                    self._collect(answer, there if answer.status_code == 206 else 0)
+                    self._write(response, size if response.status_code == 206 else 0)
         except requests.RequestException as error:
-            raise _MirrorError(
-                f"{type(error).__name__}; what came is kept, the same command goes on"
-            ) from error
+            raise _MirrorError(f"{type(error).__name__}; the same command resumes it") from error
         shutil.move(self.part, output_file)
 
-    def _collect(self, answer: Any, there: int) -> None:
+    def _write(self, response: Any, size: int) -> None:
+        """Write a response to the incomplete file, after its first `size` bytes."""
         from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else there + int(length)
+        length = response.headers.get("Content-Length")
+        total = None if length is None else size + int(length)
         columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with (
             Progress(*columns, disable=not self.progress) as bar,
-            open(self.part, "ab" if there else "wb") as file,
+            open(self.part, "ab" if size else "wb") as file,
         ):
-            task = bar.add_task("download", total=total, completed=there)
-            for chunk in answer.iter_content(_CHUNK):
+            task = bar.add_task("download", total=total, completed=size)
+            for chunk in response.iter_content(_CHUNK):
                 file.write(chunk)
                 bar.update(task, advance=len(chunk))
         if total is not None and self.part.stat().st_size < total:
-            raise _MirrorError(
-                "the connection was cut; what came is kept, the same command goes on"
-            )
+            raise _MirrorError("the connection was lost; the same command resumes it")
 
 
+@renamed_arguments(rate="fdr")
 @checked
 @takes(PreparationSettings)
 def replogle(path: str | os.PathLike[str] | None = None, **settings: Any) -> Screen:
@@ -196,19 +192,20 @@ def replogle(path: str | os.PathLike[str] | None = None, **settings: Any) -> Scr
     Parameters
     ----------
     path
-        The file of raw counts; by default it is downloaded (66 GB), once.
+        The file of raw counts; by default it is downloaded once (66 GB).
     **settings
-        Thresholds: min_cells, min_de_share, rate, min_perturbation_share; see
+        Thresholds: min_cells, min_de_share, fdr, min_perturbation_share; see
         `samsvae.settings.experiment.PreparationSettings`.
 
     Raises
     ------
     InputError
-        If the file cannot be had or read, or nothing is left of it.
+        If the file cannot be downloaded or read, or nothing passes the thresholds.
     """
     return _prepared("replogle", path, settings)
 
 
+@renamed_arguments(rate="fdr")
 @checked
 @takes(PreparationSettings)
 def norman(path: str | os.PathLike[str] | None = None, **settings: Any) -> Screen:
@@ -217,24 +214,23 @@ def norman(path: str | os.PathLike[str] | None = None, **settings: Any) -> Scree
     Parameters
     ----------
     path
-        The file of raw counts; by default it is downloaded (0.7 GB), once.
+        The file of raw counts; by default it is downloaded once (0.7 GB).
     **settings
         n_genes (5,000), n_bins; see `samsvae.settings.experiment.PreparationSettings`.
 
     Raises
     ------
     InputError
-        If the file cannot be had or read.
+        If the file cannot be downloaded or read.
     """
     return _prepared("norman", path, settings)
 
 
 def _prepared(name: str, path: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Screen:
-    given = PreparationSettings(**settings)
-    place = fetch(name) if path is None else Path(path)
-    return prepare(name, read(name, place), given).screen
+    chosen = PreparationSettings(**settings)
+    return prepare(name, read(name, fetch(name) if path is None else Path(path)), chosen).screen
 
 
 def read(name: str, path: Path, **settings: Any) -> Screen:
-    """Return all cells and genes of a raw file, without batches, as the paper takes them."""
+    """Return all cells and genes of a raw file, without batches, as in the paper."""
     return Screen.open(path, **{"convention": name, "batch_key": None, **settings})

@@ -1,4 +1,4 @@
-"""From a published file of counts to the paper's screen, and a report of what was kept."""
+"""From a published file of counts to the paper's screen, with a report of what was kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pandas as pd
 from samsvae.benchmark.metrics.observed import significant, welch
 from samsvae.data.conditions import ConditionParser
 from samsvae.data.expression import expression, group_moments, within_batches
-from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.settings.experiment import PreparationSettings
@@ -20,28 +19,28 @@ PAPER = {
     "replogle": {"cells": 118_461, "genes": 1_187, "perturbations": 722, "combinations": 0},
     "norman": {"cells": 111_255, "genes": 5_000, "perturbations": 105, "combinations": 131},
 }
-"""What the paper reports of its screens."""
+"""Sizes of the paper's screens, as it reports them."""
 
 
 class Prepared(NamedTuple):
-    """A screen, and how it came about."""
+    """A screen, and how it was made."""
 
     screen: Screen
     report: pd.DataFrame
-    """What was kept: step, cells, genes, perturbations, combinations; the paper's own last."""
+    """What each step kept: step, cells, genes, perturbations, combinations; last, the paper's."""
 
 
-def prepare(name: str, screen: Screen, given: PreparationSettings) -> Prepared:
-    """Return the paper's screen, made of the counts as they were published.
+def prepare(name: str, screen: Screen, settings: PreparationSettings) -> Prepared:
+    """Return the paper's screen, made from the published counts.
 
     Parameters
     ----------
     name
-        "replogle": strong perturbations and the genes that they change; "norman": all cells, highly
-        variable genes, found from log-normalised counts. Counts stay as they are.
+        "replogle": perturbations with strong effects and the genes that they change; "norman": all
+        cells, and genes that are highly variable in log-normalised counts. Counts are not changed.
     screen
         All cells and genes of the file.
-    given
+    settings
         The thresholds.
 
     Raises
@@ -51,52 +50,48 @@ def prepare(name: str, screen: Screen, given: PreparationSettings) -> Prepared:
     """
     steps = [("as read", screen)]
     if name == "replogle":
-        kept = _strong(screen, given)
-        steps += [("strong perturbations", screen[kept.cells]), ("genes they change", kept.screen)]
+        cells, genes = _strong(screen, settings)
+        steps.append(("strong perturbations", screen[cells]))
+        steps.append(("genes they change", screen[cells].with_genes(genes)))
     else:
-        n_genes = min(given.n_genes, len(screen.genes))
-        best = np.sort(np.argsort(-_dispersions(screen, given.n_bins), kind="stable")[:n_genes])
-        steps.append((f"{n_genes:,} highly variable genes", screen.with_genes(best)))
+        n_genes = min(settings.n_genes, len(screen.genes))
+        order = np.argsort(-_dispersions(screen, settings.n_bins), kind="stable")
+        variable = screen.with_genes(np.sort(order[:n_genes]))
+        steps.append((f"{n_genes:,} highly variable genes", variable))
     final = steps[-1][1]
-    empty = final.library_size == 0
-    if empty.any():
-        steps.append(("cells with counts", final[~empty]))
-    rows = [{"step": step, **_sizes(one)} for step, one in steps]
+    is_empty = final.library_size == 0
+    if is_empty.any():
+        steps.append(("cells with counts", final[~is_empty]))
+    rows = [{"step": step, **_sizes(kept)} for step, kept in steps]
     rows.append({"step": "the paper's", **PAPER[name]})
-    return Prepared(plain(without_unused(steps[-1][1])), pd.DataFrame(rows))
+    return Prepared(_plain(steps[-1][1]), pd.DataFrame(rows))
 
 
-class _Kept(NamedTuple):
-    cells: np.ndarray
-    screen: Screen
-
-
-def _strong(screen: Screen, given: PreparationSettings) -> _Kept:
-    """Keep perturbations with many differentially expressed genes (Welch's test)."""
+def _strong(screen: Screen, settings: PreparationSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return which cells and genes are kept: of perturbations with many DE genes (Welch's test)."""
     n = len(screen.condition_names)
     n_cells = np.bincount(screen.condition, minlength=n)
     group = np.where(screen.is_control, -1, screen.condition)
-    values = expression(screen, "log")
-    of_each, control, _ = within_batches(
-        values, group, screen.is_control, np.zeros(len(screen), int), n
+    one_batch = np.zeros(len(screen), int)
+    perturbed, control, _ = within_batches(
+        expression(screen, "log"), group, screen.is_control, one_batch, n
     )
-    _, p_values = welch(of_each, control)
-    changed = np.nan_to_num(significant(np.nan_to_num(p_values, nan=1.0), given.rate))
-    strong = (changed.mean(1) > given.min_de_share) & (n_cells >= given.min_cells)
+    _, p_values = welch(perturbed, control)
+    changed = np.nan_to_num(significant(np.nan_to_num(p_values, nan=1.0), settings.fdr))
+    strong = (changed.mean(1) > settings.min_de_share) & (n_cells >= settings.min_cells)
     strong[0] = False
     if not strong.any():
         raise InputError(
-            f"no perturbation has {given.min_cells} cells and changes {given.min_de_share:.2%} of "
-            "the genes: lower --min-cells or --min-de-share"
+            f"no perturbation has {settings.min_cells} cells and changes "
+            f"{settings.min_de_share:.2%} of the genes: lower --min-cells or --min-de-share"
         )
-    genes = np.flatnonzero(changed[strong].mean(0) >= given.min_perturbation_share)
+    genes = np.flatnonzero(changed[strong].mean(0) >= settings.min_perturbation_share)
     if len(genes) < 2:
         raise InputError(
-            f"{len(genes)} genes are changed by {given.min_perturbation_share:.1%} of the "
+            f"{len(genes)} genes are changed by {settings.min_perturbation_share:.1%} of the "
             "perturbations: lower --min-perturbation-share"
         )
-    cells = strong[screen.condition] | screen.is_control
-    return _Kept(cells, screen[cells].with_genes(genes))
+    return strong[screen.condition] | screen.is_control, genes
 
 
 def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
@@ -124,43 +119,48 @@ def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
     return normalised.fillna(-np.inf).to_numpy()
 
 
-def without_unused(screen: Screen) -> Screen:
-    """Return the screen without perturbations and conditions that none of its cells received."""
+def fewer_cells(screen: Screen, share: float, *, n_min: int, seed: int = 0) -> Screen:
+    """Return a share of the cells of each condition, drawn at random by the seed.
+
+    At least `n_min` cells of a condition are kept (all, if it has fewer), of control ten times as
+    many.
+    """
+    n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
+    lower = np.full(len(n_cells), n_min)
+    lower[0] = 10 * n_min
+    kept = np.minimum(n_cells, np.maximum(lower, np.round(share * n_cells)))
+    order = np.random.default_rng(seed).permutation(len(screen))
+    rank = pd.Series(screen.condition[order]).groupby(screen.condition[order]).cumcount()
+    return screen[np.sort(order[rank.to_numpy() < kept[screen.condition[order]]])]
+
+
+def _plain(screen: Screen) -> Screen:
+    """Return the screen with the conditions that it has cells of, written "control", "A", "A+B"."""
+    parser = ConditionParser()
     used = np.flatnonzero(screen.cells_per_perturbation > 0)
     names = tuple(screen.perturbations[i] for i in used)
+    joined = [name for name in names if parser.separator in name]
+    if joined:
+        raise InputError(
+            f"names of perturbations contain {parser.separator!r}: {listed(joined)}; rename them, "
+            "since it joins the parts of combinations"
+        )
     present = np.unique(np.append(screen.condition, 0))
-    registry: NameRegistry = replace(screen.registry, perturbations=names)
+    labels = (parser.write(screen.registry.read(screen.condition_names[i])) for i in present)
     return replace(
         screen,
-        registry=registry,
+        registry=replace(screen.registry, perturbations=names, parser=parser),
         dosage=screen.dosage[:, used],
-        condition_names=tuple(screen.condition_names[i] for i in present),
+        condition_names=tuple(labels),
         condition=np.searchsorted(present, screen.condition).astype(screen.condition.dtype),
     )
 
 
-def plain(screen: Screen) -> Screen:
-    """Return the screen with its conditions written as "control", "A", "A+B"."""
-    parser = ConditionParser()
-    odd = [name for name in screen.perturbations if parser.separator in name]
-    if odd:
-        raise InputError(
-            f"names of perturbations hold {parser.separator!r}: {listed(odd)}; the experiments "
-            "join combinations by it, rename them"
-        )
-    read = list(map(screen.registry.read, screen.condition_names))
-    return replace(
-        screen,
-        registry=replace(screen.registry, parser=parser),
-        condition_names=tuple(map(parser.write, read)),
-    )
-
-
 def _sizes(screen: Screen) -> dict[str, int]:
-    combined = np.diff(screen.dosage.indptr) > 1
+    is_combination = np.diff(screen.dosage.indptr) > 1
     return {
         "cells": len(screen),
         "genes": len(screen.genes),
         "perturbations": int((screen.cells_per_perturbation > 0).sum()),
-        "combinations": len(np.unique(screen.condition[combined])),
+        "combinations": len(np.unique(screen.condition[is_combination])),
     }

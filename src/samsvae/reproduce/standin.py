@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,15 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae.data.simulate import Truth, drawn_truth
-from samsvae.errors import check_count, check_range, unknown
+from samsvae.settings.arguments import Natural, Share, checked
 
-NAMES = ("replogle", "norman")
-_CELLS_AT_A_TIME = 2000
 _N_LATENT = 12
+_CHUNK = 2000
+"""Number of cells that are drawn at a time."""
 
 
 class Shape(NamedTuple):
-    """How large a screen is."""
+    """The size of a screen."""
 
     n_cells: int
     n_genes: int
@@ -29,10 +29,10 @@ class Shape(NamedTuple):
     def scaled(self, scale: float) -> Shape:
         """Return a smaller one: as many cells per condition, genes by the square root."""
         perturbations = max(min(24, self.n_perturbations), round(scale * self.n_perturbations))
-        pairs = perturbations * (perturbations - 1) // 2
-        combinations = min(pairs, max(8, round(scale * self.n_combinations)))
-        if not self.n_combinations:
-            combinations = 0
+        combinations = 0
+        if self.n_combinations:
+            n_pairs = perturbations * (perturbations - 1) // 2
+            combinations = min(n_pairs, max(8, round(scale * self.n_combinations)))
         conditions = self.n_perturbations + self.n_combinations
         share = (perturbations + combinations) / conditions
         genes = min(self.n_genes, max(100, round(self.n_genes * scale**0.5)))
@@ -40,24 +40,27 @@ class Shape(NamedTuple):
 
 
 SHAPES = {"replogle": Shape(118_461, 1_187, 722, 0), "norman": Shape(111_255, 5_000, 105, 131)}
-"""Of the paper's screens."""
+"""Sizes of the paper's screens."""
 
 
 class StandIn(NamedTuple):
-    """A simulated screen, and what is known about it."""
+    """A simulated screen, and its annotation."""
 
     adata: AnnData
     annotation: dict[str, list[str]]
     """Replogle: perturbations by pathway; Norman: combinations by kind of interaction."""
 
 
-def stand_in(name: str, *, scale: float = 1.0, seed: int = 0) -> StandIn:
+@checked
+def stand_in(
+    name: Literal["replogle", "norman"], *, scale: Share = 1.0, seed: Natural = 0
+) -> StandIn:
     """Simulate a screen of the shape and raw layout of a published one; names are invented.
 
     Counts are drawn from SAMS-VAE's own process. Perturbations of a pathway shift the same latent
     dimensions; every tenth has no effect, so that preparation has something to leave out. Of
     Norman's combinations a third are additive, a third shift a dimension that neither part does
-    ("NEOMORPHIC"), and of a third one part alone acts ("EPISTASIS").
+    ("NEOMORPHIC"), and in a third only one part acts ("EPISTASIS").
 
     Parameters
     ----------
@@ -68,104 +71,83 @@ def stand_in(name: str, *, scale: float = 1.0, seed: int = 0) -> StandIn:
         Share of the perturbations and combinations, with as many cells each; at least 24
         perturbations and 8 combinations. Genes shrink by its square root.
     seed
-        Same seed, same screen.
+        The same seed gives the same screen.
     """
-    if name not in NAMES:
-        raise unknown("stand-in", name, NAMES)
-    check_range("scale", scale, low=0, high=1)
-    check_count("seed", seed, low=0)
     rng, shape = np.random.default_rng(seed), SHAPES[name].scaled(scale)
     targets = [f"T{i + 1:03d}" for i in range(shape.n_perturbations)]
-    pathway = np.arange(shape.n_perturbations) % max(4, min(12, shape.n_perturbations // 6))
-    truth = drawn_truth(
-        rng, [f"p{i}" for i in range(pathway.max() + 1)], _N_LATENT, shape.n_genes, 0.15, 2.0
-    )
+    n_pathways = max(4, min(12, shape.n_perturbations // 6))
+    pathway = np.arange(shape.n_perturbations) % n_pathways
+    names = [f"p{i}" for i in range(n_pathways)]
+    truth = drawn_truth(rng, names, _N_LATENT, shape.n_genes, 0.15, 2.0)
     strength = rng.uniform(0.6, 1.4, len(targets)) * (np.arange(len(targets)) % 10 != 9)
     shifts = truth.shift.to_numpy()[pathway] * strength[:, None]
     if name == "replogle":
-        conditions = [(i,) for i in range(len(targets))]
-        counts, condition, shown = _counts(rng, truth, shape.n_cells, 0.08, list(shifts))
-        adata = _replogle(rng, counts, ["non-targeting", *targets], condition, truth.genes)
-        strong = np.flatnonzero(shown)
-        annotated = {
-            f"PATHWAY_{p + 1}": [targets[i] for i in strong if pathway[i] == p][:15]
-            for p in range(pathway.max() + 1)
+        counts, condition, has_effect = _counts(rng, truth, shape.n_cells, 0.08, list(shifts))
+        annotation = {
+            f"PATHWAY_{p + 1}": [targets[i] for i in np.flatnonzero(has_effect & (pathway == p))]
+            for p in range(n_pathways)
         }
-        return StandIn(adata, annotated)
+        adata = _replogle(rng, counts, ["non-targeting", *targets], condition, truth.genes)
+        return StandIn(adata, {group: names[:15] for group, names in annotation.items()})
     pairs = np.stack(np.triu_indices(len(targets), 1), 1)
-    chosen = pairs[np.sort(rng.choice(len(pairs), shape.n_combinations, replace=False))]
-    kinds = np.array(["ADDITIVE", "NEOMORPHIC", "EPISTASIS"])[np.arange(len(chosen)) % 3]
-    doubles = []
-    for (first, second), kind in zip(chosen, kinds, strict=True):
-        together = shifts[first] + (0 if kind == "EPISTASIS" else shifts[second])
+    pairs = pairs[np.sort(rng.choice(len(pairs), shape.n_combinations, replace=False))]
+    kinds = np.array(["ADDITIVE", "NEOMORPHIC", "EPISTASIS"])[np.arange(len(pairs)) % 3]
+    of_pairs = []
+    for (first, second), kind in zip(pairs, kinds, strict=True):
+        shift = shifts[first] + (0 if kind == "EPISTASIS" else shifts[second])
         if kind == "NEOMORPHIC":
-            together = together.copy()
-            together[rng.integers(_N_LATENT)] += 3.0
-        doubles.append(together)
-    conditions = [*((i,) for i in range(len(targets))), *(tuple(pair) for pair in chosen)]
-    counts, condition, _ = _counts(rng, truth, shape.n_cells, 0.1, [*shifts, *doubles])
-    labels = ["NegCtrl0_NegCtrl0", *("_".join(_parts(c, targets)) for c in conditions)]
-    adata = _norman(rng, counts, labels, condition, truth.genes)
+            shift[rng.integers(_N_LATENT)] += 3.0
+        of_pairs.append(shift)
+    counts, condition, _ = _counts(rng, truth, shape.n_cells, 0.1, [*shifts, *of_pairs])
+    # A cell has two sgRNAs; with one target, the other is a negative control.
+    labels = ["NegCtrl0_NegCtrl0", *(f"{target}_NegCtrl0" for target in targets)]
+    labels += [f"{targets[first]}_{targets[second]}" for first, second in pairs]
     annotation = {
-        str(kind): ["+".join(targets[i] for i in pair) for pair in chosen[kinds == kind]]
+        str(kind): [f"{targets[first]}+{targets[second]}" for first, second in pairs[kinds == kind]]
         for kind in np.unique(kinds)
     }
-    return StandIn(adata, annotation)
-
-
-def _parts(condition: Sequence[int], targets: Sequence[str]) -> list[str]:
-    """Return the two sgRNAs' targets of a cell, a negative control where it has one target."""
-    names = [targets[i] for i in condition]
-    return names if len(names) == 2 else [*names, "NegCtrl0"]
+    return StandIn(_norman(rng, counts, labels, condition, truth.genes), annotation)
 
 
 def _counts(
     rng: np.random.Generator,
     truth: Truth,
     n_cells: int,
-    control: float,
-    shifts: list[np.ndarray],
+    control_share: float,
+    shifts: Sequence[np.ndarray],
 ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
     """Return counts, `cell` condition (0: control), and `condition` whether it shifts anything."""
-    n_control = round(control * n_cells)
+    n_control = round(control_share * n_cells)
     others = np.arange(n_cells - n_control) % len(shifts) + 1
     condition = rng.permutation(np.concatenate([np.zeros(n_control, int), others]))
-    moved = np.vstack([np.zeros(_N_LATENT), *shifts])
+    shift = np.vstack([np.zeros(_N_LATENT), *shifts])
     theta, blocks = truth.inverse_dispersion, []
-    for start in range(0, n_cells, _CELLS_AT_A_TIME):
-        some = condition[start : start + _CELLS_AT_A_TIME]
-        state = rng.standard_normal((len(some), _N_LATENT)) + moved[some]
-        size = np.exp(rng.normal(np.log(2.0 * len(theta)), 0.4, len(some)))
+    for start in range(0, n_cells, _CHUNK):
+        chunk = condition[start : start + _CHUNK]
+        state = rng.standard_normal((len(chunk), _N_LATENT)) + shift[chunk]
+        size = np.exp(rng.normal(np.log(2.0 * len(theta)), 0.4, len(chunk)))
         rate = truth.proportions(state) * size[:, None]
         drawn = rng.poisson(rng.gamma(theta, 1 / theta, rate.shape) * rate)
         drawn[:, 0] += drawn.sum(1) == 0  # a cell without counts would not be observed
         blocks.append(sp.csr_matrix(drawn.astype(np.float32)))
-    return sp.vstack(blocks, "csr"), condition, np.abs(moved[1:]).sum(1) > 0
+    return sp.vstack(blocks, "csr"), condition, np.abs(shift[1:]).sum(1) > 0
 
 
 def _replogle(
     rng: np.random.Generator,
     counts: sp.csr_matrix,
-    labels: list[str],
+    labels: Sequence[str],
     condition: np.ndarray,
     genes: Sequence[str],
 ) -> AnnData:
     """Return counts in the layout of the authors' h5ad files."""
     gene = np.asarray(labels)[condition]
-    obs = pd.DataFrame(
-        {
-            "gem_group": rng.integers(1, 9, len(gene)),
-            "gene": gene,
-            "gene_id": [f"TARGET{i:05d}" for i in condition],
-            "transcript": "P1P2",
-            "gene_transcript": [
-                f"{i}_{name}_P1P2" for i, name in zip(condition, gene, strict=True)
-            ],
-            "sgID_AB": [f"{name}_+_1.23-P1P2|{name}_-_4.56-P1P2" for name in gene],
-            "UMI_count": np.asarray(counts.sum(1)).ravel(),
-        },
-        [f"CELL{i:06d}-1" for i in range(len(gene))],
-    )
+    obs = pd.DataFrame({"gem_group": rng.integers(1, 9, len(gene)), "gene": gene}, _cells(gene))
+    obs["gene_id"] = [f"TARGET{i:05d}" for i in condition]
+    obs["transcript"] = "P1P2"
+    obs["gene_transcript"] = [f"{i}_{name}_P1P2" for i, name in zip(condition, gene, strict=True)]
+    obs["sgID_AB"] = [f"{name}_+_1.23-P1P2|{name}_-_4.56-P1P2" for name in gene]
+    obs["UMI_count"] = np.asarray(counts.sum(1)).ravel()
     var = pd.DataFrame({"gene_name": list(genes)}, [f"ID{i:05d}" for i in range(len(genes))])
     return AnnData(counts, obs=obs, var=var)
 
@@ -173,15 +155,16 @@ def _replogle(
 def _norman(
     rng: np.random.Generator,
     counts: sp.csr_matrix,
-    labels: list[str],
+    labels: Sequence[str],
     condition: np.ndarray,
     genes: Sequence[str],
 ) -> AnnData:
     """Return counts in the layout of the GEO series' cell identities."""
     label = np.asarray(labels)[condition]
-    obs: dict[str, Any] = {
-        "guide_identity": [f"{name}__{name}" for name in label],
-        "gemgroup": rng.integers(1, 9, len(label)),
-    }
-    names = [f"CELL{i:06d}-1" for i in range(len(label))]
-    return AnnData(counts, obs=pd.DataFrame(obs, names), var=pd.DataFrame(index=list(genes)))
+    obs = pd.DataFrame({"guide_identity": [f"{name}__{name}" for name in label]}, _cells(label))
+    obs["gemgroup"] = rng.integers(1, 9, len(label))
+    return AnnData(counts, obs=obs, var=pd.DataFrame(index=list(genes)))
+
+
+def _cells(labels: np.ndarray) -> list[str]:
+    return [f"CELL{i:06d}-1" for i in range(len(labels))]

@@ -1,98 +1,87 @@
-"""The paper's tables out of an experiment's scores: as text, CSV and LaTeX."""
+"""The paper's tables from an experiment's scores, and the tables that its figures show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from anndata import read_h5ad
+from pydantic import TypeAdapter, ValidationError
 
+from samsvae.analysis.differential_expression import differential_expression
 from samsvae.benchmark.tasks import DUPLICATE
+from samsvae.data.conditions import parts_matrix
+from samsvae.data.expression import control_cells
+from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
-from samsvae.runs.directory import Made
-from samsvae.runs.jobs import Fit, Score
+from samsvae.runs.jobs import ScoreJob, slug
 from samsvae.storage.tables import read_csv
-from samsvae.types import ALL_CONDITIONS
+from samsvae.types import ALL_CONDITIONS, Scale
 
 METRICS = ("iwelbo", "ate_pearson")
 PUBLISHED = ("iwelbo", "pathway_accuracy", "ate_pearson")
-"""Columns of the paper's Table 1: whoever has it at hand gives its numbers."""
+"""Columns of the paper's Table 1. A standard deviation is in a column "..._sd"."""
+TABLE_1 = Path(__file__).with_name("paper") / "table1.csv"
+"""Table 1 of Bereket and Karaletsos, NeurIPS 2023 (100 latent dimensions, K = 10,000; means and
+standard deviations over seeds; pathway accuracy of a random forest on the mask)."""
+_GROUPS = TypeAdapter(dict[str, list[str]])
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    """Return the numbers of the paper's Table 1, by label, of a CSV file.
+def read_published(path: Path = TABLE_1) -> pd.DataFrame:
+    """Return published numbers by label, from a CSV file; by default those of the paper's Table 1.
 
-    Its columns are label (as the table made here has them) and any of iwelbo, pathway_accuracy and
-    ate_pearson.
+    Its columns are label (as in the table made here) and any of iwelbo, pathway_accuracy,
+    ate_pearson and their standard deviations, such as iwelbo_sd.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is no such table.
+        If there is no such file, or it has other columns.
     """
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected the paper's numbers as CSV")
     table = read_csv(path)
-    strange = [name for name in table if name not in ("label", *PUBLISHED)]
-    if "label" not in table or strange:
+    columns = [*PUBLISHED, *(f"{name}_sd" for name in PUBLISHED)]
+    if "label" not in table or set(table) - {"label", *columns}:
         raise InputError(
             f"{str(path)!r} has the columns {listed(table)}: expected label, and any of "
-            f"{listed(PUBLISHED)}"
+            f"{listed(columns)}"
         )
-    wrong = [name for name in PUBLISHED if name in table and table[name].dtype.kind not in "fi"]
+    wrong = [name for name in columns if name in table and table[name].dtype.kind not in "fi"]
     if wrong or not table["label"].is_unique:
         raise InputError(f"{str(path)!r}: expected each label once, and numbers in {listed(wrong)}")
     return table.set_index("label")
 
 
-def pooled_scores(made: Made) -> pd.DataFrame:
-    """Return test scores of all models, baselines and the duplicate.
+def collected_scores(jobs: Iterable[ScoreJob]) -> pd.DataFrame:
+    """Return the test scores of all models, baselines and the technical replicate.
 
-    Columns label, fraction, seed, iwelbo (nats per cell), ate_pearson, validation_iwelbo.
+    Columns label, fraction, seed, iwelbo (nats per cell), ate_pearson, validation_iwelbo. The
+    technical replicate is that of the test conditions, seen or unseen, with more cells.
     """
     tables = []
-    for score in made.scores:
-        table = score.pooled.rename(columns={"predictor": "label"})
-        if score.fit is None:
-            table = table[table["label"].isin(score.baselines)]
-            table = pd.concat([table, _duplicate(score)], ignore_index=True)
-        table.insert(1, "fraction", score.cell.fraction)
-        table.insert(2, "seed", score.cell.seed)
-        table["validation_iwelbo"] = np.nan if score.fit is None else score.fit.validation
+    for job in jobs:
+        table = job.pooled.rename(columns={"predictor": "label"})
+        if job.trained is None:
+            table = table[table["label"].isin(job.baselines)]
+            scores = job.scores[job.scores["condition"] == ALL_CONDITIONS].sort_values("n_cells")
+            is_own = (scores["predictor"] == DUPLICATE) & (scores["metric"] == "ate_pearson")
+            values = scores.loc[is_own, "value"].tail(1).array
+            replicate = {"label": DUPLICATE, "iwelbo": np.nan, "ate_pearson": values}
+            table = pd.concat([table, pd.DataFrame(replicate)], ignore_index=True)
+        table.insert(1, "fraction", job.replicate.fraction)
+        table.insert(2, "seed", job.replicate.seed)
+        table["validation_iwelbo"] = np.nan if job.trained is None else job.trained.validation
         tables.append(table.astype({"fraction": float}))
     return pd.concat(tables, ignore_index=True)
 
 
-def _duplicate(score: Score) -> pd.DataFrame:
-    """Return the technical duplicate's ate_pearson: of its larger kind of conditions."""
-    scores = score.scores
-    own = scores[(scores["predictor"] == DUPLICATE) & (scores["metric"] == "ate_pearson")]
-    own = own[own["condition"] == ALL_CONDITIONS].sort_values("n_cells").tail(1)
-    values = {"label": DUPLICATE, "iwelbo": np.nan, "ate_pearson": own["value"].to_numpy()}
-    return pd.DataFrame(values)
-
-
-def best_fits(made: Made) -> dict[str, Fit]:
-    """Return the model of the best validation IWELBO of each label, at its largest fraction."""
-    found: dict[str, Fit] = {}
-    for (label, cell), fit in made.fits.items():
-        rank = (cell.fraction or 0.0, np.nan_to_num(fit.validation, nan=-np.inf))
-        known = found.get(label)
-        before = (
-            (known.cell.fraction or 0.0, np.nan_to_num(known.validation, nan=-np.inf))
-            if known is not None
-            else (-1.0, -np.inf)
-        )
-        if rank > before:
-            found[label] = fit
-    return found
-
-
 def first_table(
-    pooled: pd.DataFrame,
+    scores: pd.DataFrame,
     ours: Sequence[str],
-    pathways: Mapping[str, float],
+    accuracies: Mapping[str, float],
     published: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return the paper's Table 1: a row per label, the paper's rows first, then `ours`.
@@ -102,100 +91,76 @@ def first_table(
 
     Parameters
     ----------
-    pooled
-        As `pooled_scores` returns them.
+    scores
+        As `collected_scores` returns them.
     ours
-        Labels that are none of the paper's.
-    pathways
-        Accuracy by label.
+        Labels that are not in the paper.
+    accuracies
+        Pathway accuracy by label.
     published
-        The paper's numbers by label, to stand beside; None: their columns are empty.
+        The paper's numbers, as `read_published` returns them; None: empty columns.
     """
     rows = []
-    for label, some in pooled.groupby("label", sort=False):
-        best = some.loc[some["validation_iwelbo"].fillna(-np.inf).idxmax()]
-        is_model = some["validation_iwelbo"].notna().any()
+    for label, group in scores.groupby("label", sort=False):
+        best = group.loc[group["validation_iwelbo"].fillna(-np.inf).idxmax()]
+        is_model = group["validation_iwelbo"].notna().any()
         rows.append(
             {
                 "label": label,
                 "ours": label in ours or not is_model,
-                "iwelbo": some["iwelbo"].mean(),
-                "iwelbo_sd": some["iwelbo"].std(),
-                "n_seeds": len(some),
-                "pathway_accuracy": pathways.get(str(label), np.nan),
-                "ate_pearson": best["ate_pearson"] if is_model else some["ate_pearson"].mean(),
+                "iwelbo": group["iwelbo"].mean(),
+                "iwelbo_sd": group["iwelbo"].std(),
+                "n_seeds": len(group),
+                "pathway_accuracy": accuracies.get(str(label), np.nan),
+                "ate_pearson": best["ate_pearson"] if is_model else group["ate_pearson"].mean(),
             }
         )
     table = pd.DataFrame(rows).sort_values("ours", kind="stable", ignore_index=True)
-    known = pd.DataFrame() if published is None else published
-    known = known.reindex(index=table["label"], columns=list(PUBLISHED)).astype(float)
-    return table.assign(**{f"paper_{name}": known[name].to_numpy() for name in PUBLISHED})
+    paper = pd.DataFrame(columns=[]) if published is None else published
+    errors = [name for name in paper if str(name).endswith("_sd")]
+    paper = paper.reindex(index=table["label"], columns=[*PUBLISHED, *errors]).astype(float)
+    return table.join(paper.add_prefix("paper_"), on="label")
 
 
-def fraction_table(pooled: pd.DataFrame, ours: Sequence[str]) -> pd.DataFrame:
+def fraction_table(scores: pd.DataFrame, ours: Sequence[str]) -> pd.DataFrame:
     """Return mean and standard deviation over splits, by label and fraction."""
-    grouped = pooled.groupby(["label", "fraction"], sort=False)
-    table = grouped[list(METRICS)].agg(["mean", "std", "count"])
-    columns = {
-        "iwelbo": table["iwelbo", "mean"],
-        "iwelbo_sd": table["iwelbo", "std"],
-        "ate_pearson": table["ate_pearson", "mean"],
-        "ate_pearson_sd": table["ate_pearson", "std"],
-        "n_seeds": grouped.size(),
-    }
-    found = pd.DataFrame(columns).reset_index()
-    models = set(pooled.loc[pooled["validation_iwelbo"].notna(), "label"])
-    below = found["label"].isin(ours) | ~found["label"].isin(models)
-    return found.assign(ours=below).sort_values("ours", kind="stable", ignore_index=True)
+    grouped = scores.groupby(["label", "fraction"], sort=False)
+    names = {"": "mean", "_sd": "std"}
+    statistics = {f"{m}{end}": (m, how) for m in METRICS for end, how in names.items()}
+    table = grouped.agg(**statistics).assign(n_seeds=grouped.size()).reset_index()
+    models = set(scores.loc[scores["validation_iwelbo"].notna(), "label"])
+    is_ours = table["label"].isin(ours) | ~table["label"].isin(models)
+    return table.assign(ours=is_ours).sort_values("ours", kind="stable", ignore_index=True)
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """Return a table as aligned text, a line between the paper's rows and ours."""
-    shown = _shown(table)
-    widths = [max(map(len, [name, *shown[name]])) for name in shown]
-    first = "  ".join(name.ljust(width) for name, width in zip(shown, widths, strict=True))
-    lines = [first.rstrip(), "-" * len(first)]
-    before = False
-    for (_, row), ours in zip(shown.iterrows(), table["ours"], strict=True):
-        if ours and not before:
-            lines.append("-" * len(first))
-        before = bool(ours)
-        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines) + "\n"
+    """Return a table as aligned text, with a line between the paper's rows and ours."""
+    lines = _printed(table).rename_axis(columns="model").to_string().splitlines()
+    rule = "-" * len(lines[0])
+    lines.insert(1, rule)
+    if table["ours"].any():
+        lines.insert(2 + int((~table["ours"]).sum()), rule)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def as_latex(table: pd.DataFrame) -> str:
-    """Return a table for LaTeX (booktabs), a line between the paper's rows and ours."""
-    shown = _shown(table)
-    lines = [f"\\begin{{tabular}}{{l{'r' * (shown.shape[1] - 1)}}}", "\\toprule"]
-    lines += [" & ".join(map(_escaped, shown)) + " \\\\", "\\midrule"]
-    before = False
-    for (_, row), ours in zip(shown.iterrows(), table["ours"], strict=True):
-        if ours and not before:
-            lines.append("\\midrule")
-        before = bool(ours)
-        lines.append(" & ".join(map(_escaped, row)) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+    r"""Return a table for LaTeX (booktabs), with a \midrule between the paper's rows and ours."""
+    printed = _printed(table).reset_index(names="model")
+    form = "l" + "r" * (printed.shape[1] - 1)
+    lines = printed.to_latex(index=False, escape=True, column_format=form).splitlines()
+    if table["ours"].any():
+        lines.insert(4 + int((~table["ours"]).sum()), "\\midrule")
+    return "\n".join(lines) + "\n"
 
 
-def _escaped(text: str) -> str:
-    for sign in "\\_&%#$":
-        text = text.replace(sign, f"\\{sign}")
-    return text
-
-
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what is printed: means with their sd, nothing where there is no number."""
-    columns = {"model": table["label"].astype(str)}
+def _printed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the texts that are printed, by label: means with their sd; "" for missing numbers."""
+    columns = {}
     for name in table.columns.difference(["label", "ours"], sort=False):
-        if str(name).endswith("_sd"):
-            continue
-        spread = table.get(f"{name}_sd", pd.Series(np.nan, table.index))
-        columns[str(name)] = pd.Series(
-            [_number(value, sd) for value, sd in zip(table[name], spread, strict=True)]
-        )
-    return pd.DataFrame(columns)
+        if not str(name).endswith("_sd"):
+            spread = table.get(f"{name}_sd", pd.Series(np.nan, table.index))
+            columns[str(name)] = list(map(_number, table[name], spread))
+    return pd.DataFrame(columns, table["label"].astype(str).rename(None))
 
 
 def _number(value: float, sd: float) -> str:
@@ -204,3 +169,142 @@ def _number(value: float, sd: float) -> str:
     if float(value).is_integer():
         return f"{value:g}"
     return f"{value:.3f}" if pd.isna(sd) else f"{value:.3f} ({sd:.3f})"
+
+
+def read_groups(path: Path) -> dict[str, list[str]]:
+    """Return names by group: perturbations by pathway, or pairs by kind of interaction.
+
+    Parameters
+    ----------
+    path
+        JSON, `{"group": ["name", ...]}`; or CSV of two columns, the name and its group. A pair is
+        written "A+B", in any order.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, or is not of this form.
+    """
+    if not path.is_file():
+        raise InputError(f"no file {str(path)!r}: expected groups of names, as JSON or CSV")
+    if path.suffix == ".csv":
+        table = read_csv(path)
+        if table.shape[1] != 2:
+            raise InputError(
+                f"{str(path)!r} has {table.shape[1]} columns: expected two, the name and its group"
+            )
+        names, groups = (table[column].astype(str) for column in table)
+        return {str(group): list(own) for group, own in names.groupby(groups, sort=False)}
+    try:
+        return _GROUPS.validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        raise InputError(
+            f'{str(path)!r} is not JSON as expected, {{"group": ["name", ...]}}: '
+            f"{error.errors()[0]['msg']}"
+        ) from error
+
+
+def single_group(groups: Mapping[str, list[str]], names: Iterable[str]) -> pd.Series:
+    """Return the group of each of the names that is in exactly one."""
+    pairs = [(name, group) for group, own in groups.items() for name in dict.fromkeys(own)]
+    table = pd.DataFrame(pairs, columns=["name", "group"])
+    group = table[~table["name"].duplicated(keep=False)].set_index("name")["group"]
+    return group[group.index.isin(set(names))]
+
+
+def predicted_effects(job: ScoreJob) -> pd.DataFrame:
+    """Return the ATE of a scored model, test conditions x genes."""
+    path = job.folder / f"effects.{slug(job.label)}.h5ad"
+    effects: pd.DataFrame = read_h5ad(path).to_df()
+    return effects
+
+
+def observed_effects(job: ScoreJob) -> pd.DataFrame:
+    """Return the DE of test cells, for the same conditions."""
+    screen = job.screen()
+    test = np.asarray(screen.split) == "test"
+    reference = screen[test | control_cells(screen, test)]
+    conditions = list(predicted_effects(job).index)
+    return differential_expression(reference, conditions, scale=job.scale)
+
+
+def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.DataFrame:
+    """Return effects of test combinations whose parts were trained on, gene by gene.
+
+    Columns condition, gene; observed, DE of test cells; predicted, the model's `ate` (conditions x
+    genes); additive, the sum of the DE of the parts' training cells.
+    """
+    control = np.asarray(screen.is_control)
+    test = np.asarray(screen.split) == "test"
+    train = np.asarray(screen.split) == "train"
+    parser = screen.registry.parser
+    trained = set(screen[train].conditions)
+    parts = {name: parser.parts(name) for name in screen[test].conditions if name in ate.index}
+    parts = {name: own for name, own in parts.items() if len(own) > 1 and trained >= {*own}}
+    if not parts:
+        return pd.DataFrame(columns=["condition", "gene", "observed", "predicted", "additive"])
+    conditions, genes = list(parts), list(screen.genes)
+    observed = differential_expression(screen[test | control], conditions, scale=scale)
+    names = sorted({part for own in parts.values() for part in own})
+    singles = differential_expression(screen[train | control], names, scale=scale)
+    additive = parts_matrix(conditions, names, parser) @ singles.to_numpy()
+    table = pd.DataFrame(
+        {
+            "condition": np.repeat(conditions, len(genes)),
+            "gene": np.tile(genes, len(conditions)),
+            "observed": observed.loc[conditions].to_numpy().ravel(),
+            "predicted": ate.loc[conditions, genes].to_numpy().ravel(),
+            "additive": additive.ravel(),
+        }
+    )
+    return table.dropna()
+
+
+def combination_errors(effects: pd.DataFrame) -> pd.DataFrame:
+    """Return, by condition, the root mean squared errors of `combination_effects`.
+
+    Columns model, sum, and better: whether the model's error is the smaller one.
+    """
+    predictions = effects[["predicted", "additive"]].set_axis(["model", "sum"], axis=1)
+    squares = predictions.sub(effects["observed"], axis=0) ** 2
+    errors = squares.groupby(effects["condition"], sort=False).mean() ** 0.5
+    return errors.assign(better=errors["model"] < errors["sum"])
+
+
+def sorted_pairs(pairs: Iterable[str]) -> list[str]:
+    """Return pairs, written "A+B", with their parts sorted, as conditions are stored."""
+    return ["+".join(sorted(pair.split("+"))) for pair in pairs]
+
+
+def errors_by_kind(errors: pd.DataFrame, kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """Return, by kind of interaction, how many of its pairs the model predicts better than the sum.
+
+    `errors` are those of `combination_errors`.
+    """
+    rows = []
+    for kind, pairs in kinds.items():
+        of_kind = errors[errors.index.isin(sorted_pairs(pairs))]
+        rows.append(
+            {
+                "kind": kind,
+                "n_pairs": len(of_kind),
+                "n_better": int(of_kind["better"].sum()),
+                "share_better": of_kind["better"].mean(),
+                "rmse_model": of_kind["model"].mean(),
+                "rmse_sum": of_kind["sum"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def interactions(jobs: Iterable[ScoreJob], kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """Return `errors_by_kind` of all scored models: by label, fraction, seed and kind."""
+    tables = []
+    for job in jobs:
+        if job.trained is not None:
+            effects = combination_effects(predicted_effects(job), job.screen(), job.scale)
+            table = errors_by_kind(combination_errors(effects), kinds)
+            table.insert(0, "label", job.label)
+            table.insert(1, "fraction", job.replicate.fraction)
+            tables.append(table.assign(seed=job.replicate.seed))
+    return pd.concat(tables, ignore_index=True)

@@ -1,42 +1,36 @@
-"""Models and baselines, trained and scored on one split: the paper's Table 1, with its floor and
-ceiling.
-
-The report of a comparison: all models and all seeds, the first of them in detail.
-"""
+"""Compare models and baselines, trained and scored on one split, and report the comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 import pandas as pd
-from samsvae.errors import InputError, check_count
+
+from samsvae.analysis.agreement import stability
+from samsvae.benchmark.baselines import BASELINES
+from samsvae.benchmark.tasks import DUPLICATE, UNSEEN
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError
 from samsvae.estimators import ESTIMATORS, Estimator
 from samsvae.estimators.base import Named, by_name
-from samsvae.benchmark.baselines import BASELINES
-from samsvae.types import ALL_CONDITIONS
-from samsvae.benchmark.tasks import DUPLICATE
-from samsvae.benchmark.tasks import UNSEEN
-from samsvae.runs.jobs import Score
-from samsvae.settings.fields import settings_of
-from samsvae.settings.questions import ScoreSettings
+from samsvae.runs.jobs import ScoreJob, TrainJob
+from samsvae.runs.reporting import REPORTED_METRICS, reported_scores, write_page
+from samsvae.runs.run import ExperimentDirectory, Run
 from samsvae.settings.experiment import Experiment, Variant
+from samsvae.settings.fields import settings_of
 from samsvae.settings.model import MODEL_SETTINGS
+from samsvae.settings.questions import ScoreSettings
 from samsvae.settings.run import COMPARED, gathered
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.train import TrainPlan
-from samsvae.types import Scale
-from collections.abc import Mapping, Sequence
-import numpy as np
-from samsvae.data.screen import Screen
-from samsvae.errors import InputError
-from samsvae.estimators import Estimator
-from samsvae.analysis.agreement import stability as agreement_of
-from samsvae.runs.findings import SHOWN, scores_of
-from samsvae.runs.jobs import Fit
-from samsvae.runs.reporting import write
-from samsvae.runs.run import Run
-from samsvae.storage.directory import Directory
+from samsvae.types import ALL_CONDITIONS, Scale
+
+_STABILITY_PARTICLES = 500
+"""Particles of the effects that are compared between seeds."""
+
 
 def comparison(
     *,
@@ -49,7 +43,7 @@ def comparison(
     assignments: Iterable[str] = (),
     config: Path | None = None,
 ) -> Experiment:
-    """Return the experiment that compares models. A setting is given to those that have it.
+    """Return the experiment that compares models. Each setting goes to the models that have it.
 
     Parameters
     ----------
@@ -65,67 +59,73 @@ def comparison(
     Raises
     ------
     InputError
-        If a name is unknown or given twice, or a setting is of none of the models.
+        If a name is unknown or given twice, or none of the models has a setting.
     """
-    check_count("seeds", seeds)
-    given = {**COMPARED.assigned(assignments), **options}
-    kinds = _chosen("model", models, ESTIMATORS)
-    taken = {model.name: _settings_of(model, given) for model in kinds}
-    foreign = [name for name in given if not any(name in some for some in taken.values())]
+    settings = {**COMPARED.assigned(assignments), **options}
+    kinds = _classes("model", models, ESTIMATORS)
+    own = {kind.name: _settings_of(kind, settings) for kind in kinds}
+    foreign = [name for name in settings if not any(name in of_model for of_model in own.values())]
     if foreign:
         raise InputError(
             f"none of the models compared has the setting {foreign[0]!r}: leave it out"
         )
     variants = []
-    for model, some in taken.items():
-        settings = gathered({**some, "model": model}, config=config)
-        TrainPlan(**settings_of(TrainPlan, settings))  # told before the data are read
-        variants.append(Variant(label=model, settings=settings))
-    if baselines in ("all", "none"):
-        simple = BASELINES if baselines == "all" else []
-    else:
-        simple = _chosen("baseline", baselines, BASELINES)
+    for model, of_model in own.items():
+        complete = gathered({**of_model, "model": model}, config=config)
+        TrainPlan(**settings_of(TrainPlan, complete))  # raises before the data are read
+        variants.append(Variant(label=model, settings=complete))
+    lists = {"all": list(BASELINES), "none": []}
+    chosen = lists[baselines] if baselines in lists else _classes("baseline", baselines, BASELINES)
     return Experiment(
         variants=tuple(variants),
         seeds=seeds,
-        baselines=tuple(kind.name for kind in simple),
+        baselines=tuple(kind.name for kind in chosen),
         scoring=scoring,
         scale=scale,
     )
 
 
-def results_of(scores: Sequence[Score], baselines: Sequence[str]) -> pd.DataFrame:
+def _settings_of(model: type[Estimator], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a model's run has."""
+    sources = (ScreenSettings, MODEL_SETTINGS[model.name], TrainPlan)
+    return {k: v for source in sources for k, v in settings_of(source, settings).items()}
+
+
+def _classes(kind: str, text: str, classes: Sequence[type[Named]]) -> list[type[Named]]:
+    """Return classes by their names, joined by commas."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--{kind}s {text!r}: expected names joined by commas")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"--{kind}s names {twice[0]!r} twice")
+    return [by_name(kind, name, classes) for name in names]
+
+
+def results_of(scores: Sequence[ScoreJob], baselines: Sequence[str]) -> pd.DataFrame:
     """Return every metric of test cells: one row per predictor, seed, split, condition, metric.
 
-    Parameters
-    ----------
-    scores
-        Jobs that are done.
-    baselines
-        Those that are told, beside models and duplicate.
+    The table holds the models, these baselines and the technical replicate of finished jobs.
     """
     tables = []
-    for score in scores:
-        table, fit = score.scores, score.fit
-        own = table["predictor"].isin([DUPLICATE, *baselines] if fit is None else [fit.label])
-        seed = pd.NA if fit is None else fit.cell.seed
-        tables.append(table[own & table["split"].isin(["test", UNSEEN])].assign(seed=seed))
+    for job in scores:
+        table, model = job.scores, job.trained
+        names = [DUPLICATE, *baselines] if model is None else [model.label]
+        rows = table["predictor"].isin(names) & table["split"].isin(["test", UNSEEN])
+        seed = pd.NA if model is None else job.replicate.seed
+        tables.append(table[rows].assign(seed=seed))
     results = pd.concat(tables, ignore_index=True)
-    seed = results.pop("seed")
-    results.insert(1, "seed", seed.astype("Int64"))
+    results.insert(1, "seed", results.pop("seed").astype("Int64"))
     return results
 
 
 def table_of(results: pd.DataFrame) -> pd.DataFrame:
-    """Return, by split, predictor and metric, the pooled score: mean, sd over seeds, and how many.
+    """Return mean and sd over seeds of the scores over all conditions, see `results_of`.
 
-    Parameters
-    ----------
-    results
-        As `results_of` returns them.
+    One row per split, predictor and metric.
     """
-    pooled = results[results["condition"] == ALL_CONDITIONS]
-    grouped = pooled.groupby(["split", "predictor", "metric"], sort=False)
+    scores = results[results["condition"] == ALL_CONDITIONS]
+    grouped = scores.groupby(["split", "predictor", "metric"], sort=False)
     columns = {
         "mean": grouped["value"].mean(),
         "sd": grouped["value"].std(),
@@ -135,104 +135,63 @@ def table_of(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index()
 
 
-def _settings_of(model: type[Estimator], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a model's run has."""
-    sources = (ScreenSettings, MODEL_SETTINGS[model.name], TrainPlan)
-    return {k: v for source in sources for k, v in settings_of(source, given).items()}
-
-
-def _chosen(what: str, text: str, known: Sequence[type[Named]]) -> list[type[Named]]:
-    """Return classes by their names, joined by commas."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise InputError(f"--{what}s {text!r}: expected names joined by commas")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"--{what}s names {twice[0]!r} twice")
-    return [by_name(what, name, known) for name in names]
-
-
-_SEED_PARTICLES = 500
-"""Of the effects that are compared between seeds."""
-
-
 def report_comparison(
-    place: Directory,
-    fits: Sequence[Fit],
+    directory: ExperimentDirectory,
+    trained: Sequence[TrainJob],
     screen: Screen,
     results: pd.DataFrame,
-    **asked: Any,
+    **settings: Any,
 ) -> Path:
-    """Write the report of a comparison: of its first model, beside all others and all seeds.
+    """Write the report of a comparison: its first model in detail, and the scores of all.
 
-    Parameters
-    ----------
-    place
-        The directory of the comparison.
-    fits
-        Trained models, the one that is reported first; those of one label differ in their seed, and
-        how far they agree is told.
-    screen
-        With its split.
-    results
-        Scores, as `results_of` returns them.
-    **asked
-        n_particles, seed, progress.
+    The agreement of models of the same label, which differ in their seed, is part of the report.
+    `results` are those of `results_of`; `settings` are n_particles, seed and progress.
     """
-    first = fits[0]
-    run = Run(first.folder)
-    labels = list(dict.fromkeys(fit.label for fit in fits))
-    seeds: dict[str, dict[int, Estimator]] = {label: {} for label in labels}
-    for fit in fits:
-        seeds[fit.label][fit.cell.seed] = Run(fit.folder).model(fit.settings["device"])
-    model = next(iter(seeds[first.label].values()))
-    scores = scores_of(table_of(results).rename(columns={"mean": "value"}), labels)
-    return write(
-        place,
-        run.folder,
-        model,
+    first = trained[0]
+    models: dict[str, dict[int, Estimator]] = {}
+    for job in trained:
+        models.setdefault(job.label, {})[job.replicate.seed] = job.model()
+    scores = reported_scores(table_of(results).rename(columns={"mean": "value"}), models)
+    progress = bool(settings.get("progress", True))
+    return write_page(
+        directory,
+        first.folder,
+        models[first.label][first.replicate.seed],
         screen,
-        (),
-        run.config(),
-        scores,
-        name=f"{place.place.name}: {first.label}, seed {first.cell.seed}",
-        fits=_fits_of(seeds, results),
-        agreement=_agreement_of(seeds, progress=bool(asked.get("progress", True))),
-        **asked,
+        settings=settings,
+        run_settings=Run(first.folder).config(),
+        name=f"{directory.place.name}: {first.label}, seed {first.replicate.seed}",
+        scores=scores,
+        fits=_fits(models, results),
+        stability=_stability(models, progress=progress),
     )
 
 
-def _agreement_of(
-    seeds: Mapping[str, Mapping[int, Estimator]], *, progress: bool
+def _stability(
+    models: Mapping[str, Mapping[int, Estimator]], *, progress: bool
 ) -> pd.DataFrame | None:
-    """Return how far the seeds of each model agree; None: each has one."""
-    asked: dict[str, Any] = {"n_particles": _SEED_PARTICLES, "progress": progress}
+    """Return how far the seeds of each model agree; None if every model has a single seed."""
     tables = {
-        label: agreement_of({f"seed {n}": one for n, one in models.items()}, **asked)
-        for label, models in seeds.items()
-        if len(models) > 1
+        label: stability(
+            {f"seed {seed}": model for seed, model in seeds.items()},
+            n_particles=_STABILITY_PARTICLES,
+            progress=progress,
+        )
+        for label, seeds in models.items()
+        if len(seeds) > 1
     }
     if not tables:
         return None
     return pd.concat(tables, names=["model", None]).reset_index("model").reset_index(drop=True)
 
 
-def _fits_of(seeds: Mapping[str, Mapping[int, Estimator]], results: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per model and seed of a comparison: how it was trained, and its scores.
-
-    Parameters
-    ----------
-    seeds
-        Trained models by label and seed.
-    results
-        As `results_of` returns them: those of test cells, of all conditions together.
-    """
-    pooled = results[(results["condition"] == ALL_CONDITIONS) & (results["split"] == "test")]
+def _fits(models: Mapping[str, Mapping[int, Estimator]], results: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per model and seed: how it was trained, and its scores on test cells."""
+    is_pooled = (results["condition"] == ALL_CONDITIONS) & (results["split"] == "test")
+    pooled = results[is_pooled].set_index(["predictor", "seed", "metric"])["value"]
     rows = []
-    for label, models in seeds.items():
-        for seed, model in models.items():
-            own = pooled[(pooled["predictor"] == label) & (pooled["seed"] == seed)]
-            scores = own.set_index("metric")["value"]
+    for label, seeds in models.items():
+        for seed, model in seeds.items():
             row: dict[str, Any] = {"model": label, "seed": seed}
             history = model.history
             if "is_best" in history and history["is_best"].any():
@@ -241,7 +200,8 @@ def _fits_of(seeds: Mapping[str, Mapping[int, Estimator]], results: pd.DataFrame
             try:
                 used = (model.mask_probabilities() > 0.5).any()
                 row["dimensions_in_use"] = int(used.sum())
-            except InputError:  # it displaces nothing in latent space
+            except InputError:  # a model without shifts in latent space
                 row["dimensions_in_use"] = np.nan
-            rows.append(row | {metric: scores[metric] for metric in SHOWN if metric in scores})
+            scores = {name: pooled.get((label, seed, name)) for name in REPORTED_METRICS}
+            rows.append(row | {name: value for name, value in scores.items() if value is not None})
     return pd.DataFrame(rows)

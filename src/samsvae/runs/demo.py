@@ -1,4 +1,4 @@
-"""The demonstration: a screen whose truth is known, and how much of it a model recovers."""
+"""The demonstration: a simulated screen, and how much of the truth a model recovers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
+
+from samsvae.analysis.agreement import Recovery, recovery
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 from samsvae.estimators import SAMSVAE
-from samsvae.analysis.agreement import Recovery, recovery
+from samsvae.runs.jobs import score
 from samsvae.runs.reporting import report_run
 from samsvae.runs.run import Run
-from samsvae.runs.jobs import score
 from samsvae.settings.fields import settings_of
 from samsvae.settings.questions import ScoreSettings
 from samsvae.settings.run import complete
 from samsvae.settings.train import TrainPlan
-from samsvae.storage.files import write_text
-from samsvae.storage.tables import write_h5ad
-from samsvae.storage.files import write_json
-from samsvae.storage.tables import write_csv
+from samsvae.storage.files import write_json, write_text
+from samsvae.storage.tables import write_csv, write_h5ad
 
 CONFIG = {
     "split_key": "split",
@@ -29,17 +28,16 @@ CONFIG = {
     "n_particles": 2,
     "learning_rate": 0.005,
 }
-"""The demonstration's settings, beside the defaults. The model has twice the true latent
-dimensions, and is told nothing of the simulation."""
-
+"""Settings that differ from the defaults. The model has twice as many latent dimensions as the
+simulation, and nothing else of the simulation enters it."""
 PARTICLES = 1000
-"""Of the effects."""
+"""Particles of the effects."""
 
 
 def demonstrate(
     run: Run, *, seed: int = 0, progress: bool = True, say: Callable[[str], None] = print
 ) -> Recovery:
-    """Simulate, train, score, compare with the truth, and write all of it into a run directory."""
+    """Simulate, train, score, compare with the truth, and write everything into a run directory."""
     start = time.perf_counter()
     screen = simulated_screen(seed=seed, decoder="mixed")
     settings = complete(CONFIG | {"seed": seed, "progress": progress})
@@ -49,55 +47,53 @@ def demonstrate(
     with run.made():
         run.start(settings, screen, resume=False)
         write_h5ad(run / "screen.h5ad", screen.to_anndata())
-        write_csv(
-            run / "true_shift.csv", screen.truth.shift.rename_axis("perturbation").reset_index()
-        )
+        shift = screen.truth.shift.rename_axis("perturbation").reset_index()
+        write_csv(run / "true_shift.csv", shift)
         say(f"\nSAMS-VAE with {model.n_latent} latent dimensions is trained on the training cells.")
         run.train(model, settings, resume=False)
-        given = ScoreSettings(
+        scoring = ScoreSettings(
             seed=seed, progress=progress, n_cells=0, n_halvings=5, effect_particles=PARTICLES
         )
-        result = score(model, screen, given)
+        result = score(model, screen, scoring)
         run.write_scores(result, model.name)
-        found = recovery(model, screen, seed=seed)
+        mixed = recovery(model, screen, seed=seed)
         say("The same is done with a screen in which each dimension has genes of its own.")
-        easier = simulated_screen(seed=seed, decoder="programs")
-        other = SAMSVAE(easier, **settings_of(SAMSVAE, settings))
+        separate = simulated_screen(seed=seed, decoder="programs")
+        other = SAMSVAE(separate, **settings_of(SAMSVAE, settings))
         other.train(**settings_of(TrainPlan, settings))
-        own_genes = recovery(other, easier, seed=seed)
-        write_json(run / "recovery.json", {"mixed": asdict(found), "programs": asdict(own_genes)})
-        summary = in_words(found, own_genes, result.summary(model.name)["test"], screen)
+        programs = recovery(other, separate, seed=seed)
+        write_json(run / "recovery.json", {"mixed": asdict(mixed), "programs": asdict(programs)})
+        summary = in_words(mixed, programs, result.summary(model.name)["test"], screen)
         write_text(run / "summary.txt", summary + "\n")
         path = report_run(run, model, screen, n_particles=PARTICLES, seed=seed, progress=progress)
     say("\n" + summary)
-    say(f"\nAll of it is in {run.folder}, after {time.perf_counter() - start:.0f} seconds.")
+    say(f"\nAll files are in {run.folder}, after {time.perf_counter() - start:.0f} seconds.")
     say(f"The report is {path}: open it in a browser.")
-    return found
+    return mixed
 
 
 def in_words(
-    found: Recovery, own_genes: Recovery, scores: Mapping[str, Any], screen: SimulatedScreen
+    mixed: Recovery, programs: Recovery, scores: Mapping[str, Any], screen: SimulatedScreen
 ) -> str:
-    """Say what was found, for someone who has not read the paper."""
-    n_true = int(screen.truth.mask.to_numpy().sum())
-    better = found.unseen_combinations > found.sum_of_observed_singles
-    verdict = "better" if better else "not better"
+    """Say what was recovered, for someone who has not read the paper."""
+    mask = screen.truth.mask
+    is_better = mixed.unseen_combinations > mixed.sum_of_observed_singles
     return "\n".join(
         [
-            f"Mechanisms. {len(screen.perturbations)} perturbations shift "
-            f"{screen.truth.mask.shape[1]} latent dimensions, in {n_true} pairs. The model finds "
-            f"{found.mask_recall:.0%} of the pairs, and {found.mask_precision:.0%} of those it "
-            f"names are true: F1 {found.mask_f1:.2f} (a random mask as sparse: "
-            f"{found.random_mask_f1:.2f}; a mask of ones: {found.full_mask_f1:.2f}). Every "
-            f"dimension drives every gene here, so that nothing but the sparsity of the shifts "
-            f"tells them apart; where each has genes of its own, F1 is {own_genes.mask_f1:.2f}.",
+            f"Mechanisms. {len(screen.perturbations)} perturbations shift {mask.shape[1]} latent "
+            f"dimensions, in {int(mask.to_numpy().sum())} pairs. The model finds "
+            f"{mixed.mask_recall:.0%} of the pairs, and {mixed.mask_precision:.0%} of the pairs "
+            f"that it reports are true: F1 {mixed.mask_f1:.2f} (a random mask as sparse: "
+            f"{mixed.random_mask_f1:.2f}; a mask of ones: {mixed.full_mask_f1:.2f}). Every "
+            f"dimension changes every gene here, so only the sparsity of the shifts separates "
+            f"them; where each dimension has genes of its own, F1 is {programs.mask_f1:.2f}.",
             f"Effects. Predicted and true effects of single perturbations correlate at "
-            f"{found.singles:.3f} (median); differences of observed means do at "
-            f"{found.observed_singles:.3f}.",
+            f"{mixed.singles:.3f} (median); differences of observed means correlate with the true "
+            f"effects at {mixed.observed_singles:.3f}.",
             f"Unseen combinations. For pairs never seen in training the correlation is "
-            f"{found.unseen_combinations:.3f}, {verdict} than the sum of the observed singles "
-            f"({found.sum_of_observed_singles:.3f}).",
-            f"Held-out cells. Those of conditions seen in training have a likelihood of "
+            f"{mixed.unseen_combinations:.3f}, {'better' if is_better else 'not better'} than the "
+            f"sum of the observed singles ({mixed.sum_of_observed_singles:.3f}).",
+            f"Held-out cells. Cells of conditions seen in training have a likelihood of "
             f"{scores['iwelbo']:.2f} nats per cell; effects on the log scale correlate with their "
             f"noisy differential expression at {scores['ate_pearson']:.2f}.",
         ]

@@ -1,183 +1,62 @@
-"""One trained model, scored beside baselines.
+"""Jobs of an experiment: models to be trained, and predictors to be scored.
 
-The screen of an experiment, as a file that every job reads.
-
-Jobs: models that are trained, and scored, each in a folder that is whole or not there.
-
-A job reads all it needs from the experiment's directory and writes one folder into it, so that it
-can run in any process, on any machine that sees the directory, and twice without harm.
+A job reads all it needs from the experiment's directory and writes one folder into it, which is
+complete or absent: it can run in any process, on any machine that sees the directory, and twice
+without harm.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from samsvae.data.expression import control_cells
-from samsvae.data.screen import Screen
-from samsvae.estimators import Estimator
-from samsvae.benchmark.baselines import BASELINES
-from samsvae.analysis.effect_posterior import EffectPosterior
-from samsvae.benchmark.evaluate import Evaluation, evaluated
-from samsvae.benchmark.predictions import Predictor
-from samsvae.settings.questions import ScoreSettings
-from functools import lru_cache
-from pathlib import Path
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
-from samsvae.data import splits
-from samsvae.data.source import StoredCounts
-from samsvae.storage.tables import write_h5ad
-from samsvae.storage.files import read_json, write_json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
-from anndata import AnnData
+
+import numpy as np
+import pandas as pd
+
+from samsvae.analysis.effect_posterior import EffectPosterior
+from samsvae.benchmark.ate_pearson import ate_pearson
+from samsvae.benchmark.baselines import BASELINES
+from samsvae.benchmark.evaluate import Evaluation, evaluated
+from samsvae.benchmark.predictions import Predictor
+from samsvae.data import splits
+from samsvae.data.expression import control_cells
+from samsvae.data.screen import Screen
 from samsvae.estimators import Estimator, estimator
 from samsvae.estimators.base import by_name
-from samsvae.benchmark.ate_pearson import ate_pearson
-from samsvae.runs.run import CHECKPOINT, Run
+from samsvae.runs.run import CHECKPOINT, Run, read_experiment_data
 from samsvae.settings.fields import settings_of
+from samsvae.settings.questions import ScoreSettings
 from samsvae.storage.directory import Directory
-from samsvae.storage.tables import read_csv, write_csv
+from samsvae.storage.files import read_json, write_json
+from samsvae.storage.tables import read_csv, write_csv, write_h5ad
 from samsvae.types import ALL_CONDITIONS, Scale
 
-def score(
-    model: Estimator,
-    screen: Screen,
-    given: ScoreSettings,
-    *,
-    split: str = "test",
-    baselines: bool = True,
-) -> Evaluation:
-    """Score a trained model on the scale of its likelihood; its effects get intervals.
-
-    Parameters
-    ----------
-    model
-        Trained.
-    screen
-        The whole screen; matched by gene and perturbation name.
-    given
-        How.
-    split
-        Whose cells are scored.
-    baselines
-        Beside all baselines and a technical duplicate, made from the screen's training cells, and
-        what the model and the cells say together, where there are validation cells.
-    """
-    matched = model.matched(screen)
-    others: list[Predictor] = [kind(matched) for kind in BASELINES] if baselines else []
-    if not baselines:
-        given = replace(given, n_halvings=0)
-    scale = model.module.likelihood.scales[0]
-    draws = given.n_draws
-    beside: list[Predictor] = [model, *others]
-    if baselines and split == "test" and EffectPosterior.learns_from(matched):
-        beside.insert(1, EffectPosterior(model, matched))
-    return evaluated(beside, matched, given, scale=scale, splits=[split], fixed_draws=draws)
-
-
-SCREEN, SETTINGS = "screen.h5ad", "screen.json"
-
-
-def write_material(folder: Path, screen: Screen) -> None:
-    """Write a screen, and how it is to be read.
-
-    What a file of it holds beside the counts: conditions, doses, batches, library sizes, split,
-    sgRNAs. Counts that are in a file go from there to here, and are left here by those who read it.
-    """
-    counts = screen.counts
-    stored = isinstance(counts, StoredCounts)
-    empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if screen.registry.counts else np.float32)
-    adata = (replace(screen, counts=empty) if stored else screen).to_anndata()
-    registry = screen.registry
-    batches = [name for name in adata.obs if name.split("_")[0] == "batch"]
-    settings = {
-        "control": [registry.parser.control],
-        "separator": registry.parser.separator,
-        "dosage_key": "dosage" if "dosage" in adata.obs else None,
-        "batch_key": batches,
-        "library_size_key": None if registry.own_library_size else "library_size",
-        "split_key": "split" if "split" in adata.obs else None,
-        "gene_key": "symbol" if registry.symbols else None,
-        "sgrna_key": "sgrna" if "sgrna" in adata.obs else None,
-        "counts": registry.counts,
-        "in_memory": screen.is_in_memory,
-    }
-    write_json(folder / SETTINGS, settings)
-    rows = (lambda: (block for _, block in screen.blocks())) if stored else None
-    write_h5ad(folder / SCREEN, adata, rows)
-
-
-def read_material(folder: Path) -> Screen:
-    """Return the screen that was written into a folder; a process reads it once."""
-    return _read(folder, (folder / SCREEN).stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1)
-def _read(folder: Path, written: int) -> Screen:
-    settings = read_json(folder / SETTINGS)
-    several = {name: tuple(settings[name]) for name in ("control", "batch_key")}
-    return Screen.open(folder / SCREEN, **{**settings, **several})
-
-
-def with_split(screen: Screen, split: str, *, fraction: float | None, seed: int) -> Screen:
-    """Return the screen split as an experiment says, see `samsvae.settings.experiment`."""
-    if split == "given":
-        return screen
-    if split == "random" or fraction is None:
-        return screen.with_split(splits.random(screen, seed=seed))
-    kind = splits.norman_ood if split == "norman-ood" else splits.norman_data_efficiency
-    return screen.with_split(kind(screen, fraction=fraction, seed=seed))
-
-
-def fewer_cells(screen: Screen, share: float, *, least: int, seed: int = 0) -> Screen:
-    """Return some cells of each condition, at random: a share of them, but at least so many.
-
-    Parameters
-    ----------
-    screen
-        The cells.
-    share
-        Of the cells of each condition.
-    least
-        Cells of a condition that are kept (all, where it has fewer); of control ten times as many.
-    seed
-        Same seed, same cells.
-    """
-    n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
-    floor = np.full(len(n_cells), least)
-    floor[0] = 10 * least
-    kept = np.minimum(n_cells, np.maximum(floor, np.round(share * n_cells)))
-    order = np.random.default_rng(seed).permutation(len(screen))
-    rank = pd.Series(screen.condition[order]).groupby(screen.condition[order]).cumcount()
-    return screen[np.sort(order[rank.to_numpy() < kept[screen.condition[order]]])]
-
-
 N_HALVINGS = 20
-"""Of the duplicate beside baselines, where models have none."""
+"""Halvings for the technical replicate, where the settings have none."""
 
 
 class Job(Protocol):
-    """What a runner runs."""
+    """What `samsvae.runs.runner.run_jobs` runs."""
 
     @property
     def name(self) -> str:
-        """What it is called; its folder, too."""
+        """Its name, and that of its folder."""
 
     @property
     def is_done(self) -> bool:
-        """Whether its folder is there."""
+        """Whether its folder exists."""
 
     def run(self) -> None:
-        """Do it. It goes on where it was interrupted."""
+        """Do the work, or go on where it was interrupted."""
 
 
-class Cell(NamedTuple):
-    """Where in an experiment a job stands."""
+class Replicate(NamedTuple):
+    """One split of the experiment's screen, and the seed of the models trained on it."""
 
     split: str
     fraction: float | None
@@ -189,24 +68,33 @@ class Cell(NamedTuple):
         return f"{share}-seed{self.seed}"
 
     def screen(self, place: Path) -> Screen:
-        """Return the experiment's screen with this split."""
-        whole = read_material(place)
-        return with_split(whole, self.split, fraction=self.fraction, seed=self.seed)
+        """Return the screen of the experiment in a directory, with this split."""
+        return self.split_of(read_experiment_data(place))
+
+    def split_of(self, screen: Screen) -> Screen:
+        """Return a screen with this split, see `samsvae.settings.experiment.Experiment`."""
+        if self.split == "given":
+            return screen
+        if self.split == "random" or self.fraction is None:
+            return screen.with_split(splits.random(screen, seed=self.seed))
+        norman = splits.norman_ood if self.split == "norman-ood" else splits.norman_data_efficiency
+        return screen.with_split(norman(screen, fraction=self.fraction, seed=self.seed))
 
 
 @dataclass(frozen=True)
-class InFolder(ABC):
-    """A job that leaves a folder in the experiment's directory."""
+class FolderJob(ABC):
+    """A job that writes a folder into the experiment's directory."""
 
     place: Path
     """The experiment's directory."""
+    replicate: Replicate
     FOLDER: ClassVar[str]
-    """Where in it the folders of such jobs lie."""
+    """Where in the directory the folders of such jobs are."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is called; its folder, too."""
+        """Its name, and that of its folder."""
 
     @property
     def folder(self) -> Path:
@@ -216,95 +104,95 @@ class InFolder(ABC):
     def is_done(self) -> bool:
         return self.folder.is_dir()
 
+    def screen(self) -> Screen:
+        """Return the screen with the split of the job."""
+        return self.replicate.screen(self.place)
+
 
 @dataclass(frozen=True)
-class Fit(InFolder):
+class TrainJob(FolderJob):
     """A model to be trained."""
 
     label: str
     choice: Mapping[str, Any]
     """The candidate's values."""
-    cell: Cell
     settings: Mapping[str, Any]
     n_particles: int
-    """Of the validation IWELBO."""
+    """Particles of the validation IWELBO."""
     FOLDER: ClassVar[str] = "runs"
 
     @property
     def name(self) -> str:
         choice = "".join(f"-{name}-{value:g}" for name, value in self.choice.items())
-        return f"{slug(self.label)}{choice}{self.cell.name}"
+        return f"{slug(self.label)}{choice}{self.replicate.name}"
 
     def run(self) -> None:
-        """Train the model; until it is finished, its run lies among the unfinished ones."""
+        """Train the model, in a run among the unfinished ones until it is complete."""
         run = Run(self.place / "unfinished" / self.name)
-        screen = self.cell.screen(self.place)
-        settings = {**self.settings, **self.choice, "seed": self.cell.seed, "progress": False}
+        screen = self.screen()
+        settings = {**self.settings, **self.choice, "seed": self.replicate.seed, "progress": False}
         resume = run.place.is_dir()
         with run.made(resume=resume):
             run.start(settings, screen, resume=resume)
             kind = estimator(settings["model"])
             model = kind(screen, **settings_of(kind, settings))
             run.train(model, settings, resume=resume)
-            write_json(run / "valid.json", self._validated(model, screen))
-            (run / CHECKPOINT).unlink()  # a finished run is not gone on with
+            write_json(run / "valid.json", self._validate(model, screen))
+            (run / CHECKPOINT).unlink()  # a finished run is never resumed
         self.folder.parent.mkdir(exist_ok=True)
         os.replace(run.place, self.folder)
         with suppress(OSError):
-            run.place.parent.rmdir()  # where nothing else is unfinished
+            run.place.parent.rmdir()  # if no other run is unfinished
 
-    def _validated(self, model: Estimator, screen: Screen) -> dict[str, Any]:
-        """Return the validation IWELBO, where there are cells for it."""
+    def _validate(self, model: Estimator, screen: Screen) -> dict[str, Any]:
+        """Return the validation IWELBO; None without validation cells."""
         if not len(screen.valid):
             return {"iwelbo": None, "n_particles": self.n_particles}
-        each = model.iwelbo(screen.valid, n_particles=self.n_particles, progress=False)
-        found = {"iwelbo": float(each["iwelbo"].mean()), "mc_se": each.attrs["mean_mc_se"]}
-        return {**found, "n_particles": self.n_particles}
+        table = model.iwelbo(screen.valid, n_particles=self.n_particles, progress=False)
+        iwelbo, mc_se = float(table["iwelbo"].mean()), table.attrs["mean_mc_se"]
+        return {"iwelbo": iwelbo, "mc_se": mc_se, "n_particles": self.n_particles}
 
     @property
     def validation(self) -> float:
-        """The validation IWELBO, nats per cell; NaN: no cells to validate on."""
+        """The validation IWELBO, nats per cell; NaN without validation cells."""
         value = read_json(self.folder / "valid.json")["iwelbo"]
         return float("nan") if value is None else float(value)
 
-
-class Scores(Directory):
-    """What one job of scores leaves: scores.csv, pooled.csv, effects.h5ad of each predictor."""
-
-    files: ClassVar[tuple[str, ...]] = ("scores.csv", "pooled.csv", "effects.*.h5ad")
+    def model(self) -> Estimator:
+        """Return the trained model."""
+        return Run(self.folder).model(self.settings["device"])
 
 
 @dataclass(frozen=True)
-class Score(InFolder):
+class ScoreJob(FolderJob):
     """Predictors to be scored on the test cells of one split: a trained model, or baselines."""
 
-    cell: Cell
     scoring: ScoreSettings
     scale: Scale
-    fit: Fit | None = None
-    """The model; None: baselines, and a technical duplicate."""
+    trained: TrainJob | None = None
+    """The model; None: baselines and the technical replicate."""
     baselines: tuple[str, ...] = ()
     FOLDER: ClassVar[str] = "scores"
 
     @property
     def name(self) -> str:
-        return f"baselines{self.cell.name}" if self.fit is None else self.fit.name
+        return f"baselines{self.replicate.name}" if self.trained is None else self.trained.name
 
     @property
     def label(self) -> str:
-        return "baselines" if self.fit is None else self.fit.label
+        return "baselines" if self.trained is None else self.trained.label
 
     def run(self) -> None:
-        """Score, and write everything at once."""
-        screen = self.cell.screen(self.place)
+        """Score, and write scores.csv, pooled.csv and effects.*.h5ad of each predictor at once."""
+        screen = self.screen()
         predictors, scoring = self._predictors(screen), replace(self.scoring, progress=False)
-        if self.fit is None:
+        if self.trained is None:
             scoring = replace(scoring, n_halvings=scoring.n_halvings or N_HALVINGS)
         draws = max(scoring.n_draws, 1)
         result = evaluated(predictors, screen, scoring, scale=self.scale, fixed_draws=draws)
-        table = pooled(result, screen, self.scale)
+        table = pooled_scores(result, screen, self.scale)
         self.folder.parent.mkdir(exist_ok=True)
-        scores = Scores(self.folder)
+        scores = Directory(self.folder)
         with scores.made():
             write_csv(scores / "scores.csv", result.scores)
             write_csv(scores / "pooled.csv", table)
@@ -312,10 +200,9 @@ class Score(InFolder):
                 write_h5ad(scores / f"effects.{slug(name)}.h5ad", effects)
 
     def _predictors(self, screen: Screen) -> dict[str, Predictor]:
-        if self.fit is not None:
-            run = Run(self.fit.folder)
-            return {self.fit.label: run.model(self.fit.settings["device"])}
-        # The duplicate is scored beside any predictor: the mean, where no baseline is asked for.
+        if self.trained is not None:
+            return {self.trained.label: self.trained.model()}
+        # The technical replicate needs a predictor: the mean, if no baseline is to be scored.
         names = self.baselines or ("perturbation-mean",)
         kinds = [by_name("baseline", name, BASELINES) for name in names]
         return {kind.name: kind(screen) for kind in kinds}
@@ -327,34 +214,62 @@ class Score(InFolder):
 
     @property
     def pooled(self) -> pd.DataFrame:
-        """See `pooled`."""
+        """The table of `pooled_scores`."""
         return read_csv(self.folder / "pooled.csv")
 
 
-def pooled(result: Evaluation, screen: Screen, scale: Scale) -> pd.DataFrame:
-    """Return iwelbo and ate_pearson of all test cells, whether their conditions were seen or not.
+def pooled_scores(result: Evaluation, screen: Screen, scale: Scale) -> pd.DataFrame:
+    """Return iwelbo and ate_pearson over all test cells, of training conditions and of unseen ones.
 
-    One row per predictor: nats per cell, the correlation over all test conditions x genes, and
-    NaN where it has none.
+    One row per predictor: nats per cell, and the correlation over all test conditions x genes; NaN
+    where it has none.
     """
     test = np.asarray(screen.split) == "test"
     reference = screen[test | control_cells(screen, test)]
-    stored = screen.registry.stored
+    measured = set(reference.conditions)
     rows = []
-    for name in dict.fromkeys(result.effects):
-        scores = result.scores[result.scores["predictor"] == name]
+    for name, effects in result.effects.items():
+        scores = result.scores[result.scores["predictor"] == name].dropna(subset="value")
         of_all = scores[(scores["condition"] == ALL_CONDITIONS) & (scores["metric"] == "iwelbo")]
-        known = of_all.dropna(subset="value")
-        iwelbo = np.nan if known.empty else np.average(known["value"], weights=known["n_cells"])
-        effects: AnnData = result.effects[name]
-        known_there = any(stored(one) in reference.conditions for one in effects.obs_names)
-        r = ate_pearson(effects.to_df(), reference, scale=scale).pooled if known_there else np.nan
+        iwelbo = r = np.nan
+        if len(of_all):
+            iwelbo = np.average(of_all["value"], weights=of_all["n_cells"])
+        if measured.intersection(map(screen.registry.stored, effects.obs_names)):
+            r = ate_pearson(effects.to_df(), reference, scale=scale).pooled
         rows.append({"predictor": name, "iwelbo": iwelbo, "ate_pearson": r})
     return pd.DataFrame(rows, columns=["predictor", "iwelbo", "ate_pearson"])
 
 
+def score(
+    model: Estimator,
+    screen: Screen,
+    settings: ScoreSettings,
+    *,
+    split: str = "test",
+    baselines: bool = True,
+) -> Evaluation:
+    """Score a trained model on the scale of its likelihood, with intervals of its effects.
+
+    With `baselines`, all baselines are trained on the screen's training cells and scored as well, a
+    technical replicate and, given validation cells, the posterior of the effects from model and
+    cells together.
+    """
+    matched = model.matched(screen)
+    scale = model.module.likelihood.scales[0]
+    predictors: list[Predictor] = [model]
+    if not baselines:
+        settings = replace(settings, n_halvings=0)
+    else:
+        if split == "test" and EffectPosterior.learns_from(matched):
+            predictors.append(EffectPosterior(model, matched))
+        predictors += [kind(matched) for kind in BASELINES]
+    return evaluated(
+        predictors, matched, settings, scale=scale, splits=[split], fixed_draws=settings.n_draws
+    )
+
+
 def slug(label: str) -> str:
-    """Return a name as the name of a file.
+    """Return a label as a file name.
 
     >>> slug("SAMS-VAE, mean field"), slug("SVAE+")
     ('sams-vae-mean-field', 'svae+')

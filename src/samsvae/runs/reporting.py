@@ -1,38 +1,56 @@
-"""Reports of runs: made of what is there, and of what is asked of the model."""
+"""Reports of runs: the tables of a model and its screen, computed once, and the page of them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import platform
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pandas as pd
+import torch
+
 from samsvae._version import __version__
+from samsvae.analysis.differential_expression import differential_expression
+from samsvae.analysis.discoveries import discoveries, most_similar
+from samsvae.analysis.sgrnas import sgrnas
+from samsvae.benchmark.baselines import BASELINES
+from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
+from samsvae.benchmark.tasks import DUPLICATE
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import Estimator, saving
-from samsvae.runs.findings import asked_for, effects_of, gathered, scores_of
-from samsvae.runs.run import Run
-from samsvae.report.findings import Findings
 from samsvae.report.page import page
+from samsvae.report.tables import ReportTables
+from samsvae.runs.run import Run, digest_of
 from samsvae.settings.arguments import checked
+from samsvae.settings.fields import takes
+from samsvae.settings.questions import ReportSettings
 from samsvae.storage.directory import Directory
-from samsvae.storage.files import write_text
-from samsvae.storage.files import read_json, write_json
+from samsvae.storage.files import read_json, write_json, write_text
 from samsvae.storage.tables import read_csv, write_csv
+from samsvae.types import ALL_CONDITIONS
 
 REPORT, TABLES = "report.html", "report"
-_MADE = f"{TABLES}/made_of.json"
+MAX_LISTED = 500
+"""Largest number of conditions that can be named in addition to those of the data."""
+REPORTED_METRICS = (*HEADLINES, "coverage_50", "interaction_pearson")
+"""Metrics in a report, in this order."""
+_MADE_OF = f"{TABLES}/made_of.json"
 _DISCOVERIES = f"{TABLES}/discoveries.csv"
 _DIGITS = 6
 
 
 @checked
+@takes(ReportSettings)
 def write_report(
     run: str | os.PathLike[str],
     data: Screen | str | os.PathLike[str] | None = None,
@@ -40,15 +58,12 @@ def write_report(
     *,
     scores: pd.DataFrame | None = None,
     stability: pd.DataFrame | None = None,
-    n_particles: int = 2500,
-    seed: int = 0,
-    progress: bool = True,
-    device: str = "auto",
+    **settings: Any,
 ) -> Path:
     """Write the report of a run: report.html in it, and the complete tables in `report`.
 
-    One HTML file that opens from disk: the data, how training went, the evaluation (if the run
-    has been evaluated), reasons for doubt, mechanisms, discoveries, each condition, combinations.
+    One HTML file that a browser opens from disk: the data, training, evaluation (if the run has
+    been evaluated), what limits the results, mechanisms, discoveries, each condition, combinations.
 
     Parameters
     ----------
@@ -56,22 +71,18 @@ def write_report(
         Run directory of `samsvae train`, or the folder of a saved model.
     data
         The screen that it was trained on, or its path (read with the settings of the run). By
-        default the screen.h5ad of the run; without one the report is of the model alone.
+        default the screen.h5ad of the run; without one the report shows the model alone.
     conditions
-        At most 500, beside those of the data: such as combinations that were not measured.
+        At most 500 conditions in addition to those of the data, such as combinations that were not
+        measured.
     scores
-        As `samsvae.evaluate` returns them; by default those that `samsvae evaluate` left in the
+        As `samsvae.evaluate` returns them; by default those that `samsvae evaluate` saved in the
         run.
     stability
         As `samsvae.stability` returns it.
-    n_particles
-        Of the model's effects.
-    seed
-        Same seed, same numbers.
-    progress
-        Show progress bars.
-    device
-        Such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+    **settings
+        n_particles (2500), seed (0), progress, device ("auto"); see
+        `samsvae.settings.questions.ReportSettings`.
 
     Returns
     -------
@@ -80,31 +91,24 @@ def write_report(
     Raises
     ------
     InputError
-        If there is no finished run, a condition is not known, or a file cannot be written.
+        If there is no finished run, a condition is unknown, or a file cannot be written.
     """
+    chosen = asdict(ReportSettings(**settings))
     directory = Run(Path(run))
-    model = directory.model(device)
+    model = directory.model(chosen.pop("device"))
     screen = data if isinstance(data, Screen) else screen_of(directory, data)
     return report_run(
-        directory,
-        model,
-        screen,
-        conditions,
-        scores=scores,
-        agreement=stability,
-        n_particles=n_particles,
-        seed=seed,
-        progress=progress,
+        directory, model, screen, conditions, scores=scores, stability=stability, **chosen
     )
 
 
 def screen_of(
-    run: Run, data: str | os.PathLike[str] | None, settings: Mapping[str, Any] | None = None
+    run: Run, data: str | os.PathLike[str] | None, keys: Mapping[str, Any] | None = None
 ) -> Screen | None:
-    """Return the screen of a path, or that which lies in a run, if one does."""
+    """Return the screen at a path, or else the run's own, if it has one."""
     own = run / "screen.h5ad"
-    place = data if data is not None else (own if own.is_file() else None)
-    return None if place is None else run.screen(Path(place), settings or {})
+    path = data if data is not None else (own if own.is_file() else None)
+    return None if path is None else run.screen(Path(path), keys or {})
 
 
 def report_run(
@@ -114,153 +118,112 @@ def report_run(
     conditions: Conditions = (),
     *,
     scores: pd.DataFrame | None = None,
-    agreement: pd.DataFrame | None = None,
-    **asked: Any,
+    stability: pd.DataFrame | None = None,
+    **settings: Any,
 ) -> Path:
-    """Write the report of a run whose model and screen are at hand; see `write_report`.
+    """Write the report of a run from its saved model and the screen that it was trained on, if any.
 
-    Effects that the run has from an earlier report of the same model and cells are read.
-
-    Parameters
-    ----------
-    run
-        With its saved model.
-    model, screen
-        What it was trained on; without a screen the report is of the model alone.
-    conditions
-        Beside those of the data.
-    scores, agreement
-        As `samsvae.evaluate` and `samsvae.stability` return them.
-    **asked
-        n_particles, seed, progress.
+    `settings` are n_particles, seed and progress; see `write_report`.
     """
-    known = run.scores() if scores is None else scores
-    told = None if known is None else scores_of(known, [model.name])
+    if scores is None:
+        scores = run.scores()
+    is_run = (run / "config.toml").is_file()
     how = "samsvae evaluate RUN DATA scores the run on its test cells"
-    settings = model.hyperparameters
-    if (run / "config.toml").is_file():
-        settings = run.config()
-    else:  # a model that was saved, not trained as a run
+    if not is_run:  # a model that was saved, not trained as a run
         how = "samsvae.evaluate scores it on its test cells, for write_report(..., scores=)"
-    why = f"Not evaluated yet: {how}, beside baselines and a technical duplicate."
-    return write(
+    why = f"Not evaluated yet: {how}, with baselines and a technical replicate."
+    return write_page(
         run,
         run.folder,
         model,
         screen,
         conditions,
-        settings,
-        told,
-        agreement=agreement,
+        settings=settings,
+        run_settings=run.config() if is_run else model.hyperparameters,
+        scores=None if scores is None else reported_scores(scores, [model.name]),
+        stability=stability,
         missing={"evaluation": why},
-        **asked,
     )
 
 
-def write(
+def write_page(
     place: Directory,
     saved: Path,
     model: Estimator,
     screen: Screen | None,
-    conditions: Conditions,
-    settings: Mapping[str, Any],
-    scores: pd.DataFrame | None,
+    conditions: Conditions = (),
     *,
-    name: str | None = None,
-    fits: pd.DataFrame | None = None,
-    agreement: pd.DataFrame | None = None,
+    settings: Mapping[str, Any],
     missing: Mapping[str, str] | None = None,
-    **asked: Any,
+    **tables: Any,
 ) -> Path:
-    """Write the page and the tables of a model, into a place; see `report_run`.
+    """Write the page and the tables of a model into a directory; see `report_run`.
 
-    The page comes last, when what it links to is there. The model is saved in `saved`.
+    The page is written last, after the files that it links to.
+
+    Parameters
+    ----------
+    place
+        Where the report is written.
+    saved
+        The folder of the saved model.
+    model, screen, conditions, settings
+        As in `report_run`.
+    missing
+        By section: why it is empty.
+    **tables
+        Other fields of `ReportTables`, such as scores.
     """
-    matched = None if screen is None else model.matched(screen)
-    names = asked_for(model, matched, conditions)
-    effects, why = _effects(place, saved, model, matched, names, asked)
-    findings = gathered(
-        model,
-        matched,
-        effects,
-        name=name or place.place.name,
-        settings=settings,
-        scores=scores,
-        fits=fits,
-        stability=agreement,
-        missing={**(missing or {}), **({} if why is None else {"rates": why})},
-    )
-    tables = _tables(findings)
-    for path, table in tables.items():
+    aligned = None if screen is None else model.matched(screen)
+    names = reported_conditions(model, aligned, conditions)
+    effects, why = _stored_effects(place, saved, model, aligned, names, settings)
+    missing = {**(missing or {}), **({} if why is None else {"rates": why})}
+    tables = {"name": place.place.name, **tables}
+    report = report_tables(model, aligned, effects, missing=missing, **tables)
+    complete = complete_tables(report)
+    for path, table in complete.items():
         write_csv(place / path, table)
-    paths = (_DISCOVERIES, *tables)
-    write_text(place / REPORT, page(replace(findings, tables=paths)))
+    write_text(place / REPORT, page(replace(report, paths=(_DISCOVERIES, *complete))))
     return place.place / REPORT
 
 
-def _effects(
+def _stored_effects(
     place: Directory,
     saved: Path,
     model: Estimator,
     screen: Screen | None,
     names: Sequence[str],
-    asked: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> tuple[pd.DataFrame, str | None]:
-    """Return the effects of conditions, and write them; those that are there are read."""
+    """Return the effects of conditions as in `reported_effects`, and save them.
+
+    Those of an earlier report are read, if they are of the same model, cells and settings.
+    """
     made_of = {
         "samsvae": __version__,
         "model": read_json(saved / saving.NAMES)["digest"],
-        "cells": None if screen is None else _digest(screen),
+        "cells": None if screen is None else digest_of(screen),
         "conditions": list(names),
-        "n_particles": asked.get("n_particles", 2500),
-        "seed": asked.get("seed", 0),
+        "n_particles": settings.get("n_particles", 2500),
+        "seed": settings.get("seed", 0),
     }
-    with suppress(OSError, InputError):  # what is not there, or damaged, is made anew
-        before = read_json(place / _MADE)
+    with suppress(OSError, InputError):  # if a file is absent or damaged, effects are estimated again
+        before = read_json(place / _MADE_OF)
         why = before.pop("no_rates", None)
-        if before == {**made_of, "file": _digest_of(place / _DISCOVERIES)}:
+        if before == {**made_of, "file": _digest_of_file(place / _DISCOVERIES)}:
             return read_csv(place / _DISCOVERIES), why
-    effects, why = effects_of(model, screen, names, **asked)
+    effects, why = reported_effects(model, screen, names, **settings)
     effects = _rounded(effects)
-    (place / _MADE).unlink(missing_ok=True)  # until both are there
+    (place / _MADE_OF).unlink(missing_ok=True)  # until both files are there
     write_csv(place / _DISCOVERIES, effects)
-    digest = _digest_of(place / _DISCOVERIES)
-    write_json(place / _MADE, {**made_of, "file": digest, "no_rates": why})
+    digest = _digest_of_file(place / _DISCOVERIES)
+    write_json(place / _MADE_OF, {**made_of, "file": digest, "no_rates": why})
     return effects, why
 
 
-def _digest_of(path: Path) -> str:
+def _digest_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def _digest(screen: Screen) -> str:
-    """Return a digest of the cells and their split."""
-    split = np.asarray(screen.split, dtype=str)
-    return hashlib.blake2b(f"{screen.digest} {split.tolist()}".encode(), digest_size=16).hexdigest()
-
-
-def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
-    """Return the complete tables by the path at which they are written, but for the effects."""
-    tables: dict[str, pd.DataFrame] = {}
-    if findings.cells is not None:
-        cells = findings.cells.rename_axis("condition").reset_index()
-        tables[f"{TABLES}/conditions.csv"] = cells
-    if findings.sgrnas is not None:
-        tables[f"{TABLES}/sgrnas.csv"] = findings.sgrnas
-    if findings.mechanisms is not None:
-        lists = ("perturbations", "shifts", "probabilities", "up", "down")
-        told = findings.mechanisms.reset_index()
-        for name in lists:
-            told[name] = ["; ".join(map(str, some)) for some in told[name]]
-        tables[f"{TABLES}/mechanisms.csv"] = told
-    if findings.inclusion is not None:
-        tables[f"{TABLES}/inclusion.csv"] = findings.inclusion
-    if findings.fits is not None:
-        tables[f"{TABLES}/models.csv"] = findings.fits
-    if findings.stability is not None:
-        tables[f"{TABLES}/stability.csv"] = findings.stability
-    return tables
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
@@ -270,3 +233,239 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
         size = np.floor(np.log10(np.abs(numbers)))
     scale = 10.0 ** (_DIGITS - 1 - size.replace([np.inf, -np.inf], 0).fillna(0)).clip(-300, 300)
     return table.assign(**(np.round(numbers * scale) / scale))
+
+
+def reported_conditions(
+    model: Estimator, screen: Screen | None, listed: Conditions = ()
+) -> list[str]:
+    """Return the conditions of a report, as they are stored.
+
+    These are the conditions of the training cells, those of other cells for which the model has an
+    answer, and the listed ones.
+
+    Raises
+    ------
+    InputError
+        If more than 500 are listed, or one has a perturbation never seen in training.
+    """
+    extra = [] if not listed else model.registry.parser.labels(listed)
+    if len(extra) > MAX_LISTED:
+        raise InputError(
+            f"{len(extra)} conditions are listed: expected at most {MAX_LISTED}; samsvae effects "
+            "writes any number of them to a file"
+        )
+    if extra:
+        model.metadata.received(extra)  # raises if a perturbation is unknown
+    others = [] if screen is None else [n for n in screen.conditions if model.answers_for(n)]
+    names = [*model.metadata.conditions, *others, *map(model.metadata.stored, extra)]
+    return [name for name in dict.fromkeys(names) if name != model.metadata.conditions[0]]
+
+
+def reported_effects(
+    model: Estimator, screen: Screen | None, conditions: Sequence[str], **settings: Any
+) -> tuple[pd.DataFrame, str | None]:
+    """Return effects with error rates; if there are none, the model's own effects and the reason.
+
+    `conditions` are written as they are stored; `settings` are n_particles, seed and progress.
+    """
+    why = "The report has no cells, so there are no error rates: samsvae report RUN DATA."
+    scale = model.module.likelihood.scales[0]
+    if screen is not None:
+        try:
+            return discoveries(model, screen, conditions, scale=scale, **settings), None
+        except InputError as error:
+            why = f"There are no error rates: {error}."
+    size: dict[str, Any] = {"library_size": "observed"} if scale != "mean" else {}
+    size |= {"batch": "observed"} if model.registry.batches else {}
+    effects = model.effects(conditions, scale=scale, **size, **settings)
+    genes, n_cells = effects.var_names, np.asarray(effects.obs["n_train_cells"])
+    observed = pd.DataFrame(np.nan, list(conditions), list(genes))
+    if screen is not None:
+        counts = np.bincount(screen.condition, minlength=len(screen.condition_names))
+        n_cells = pd.Series(counts, screen.condition_names).reindex(conditions, fill_value=0)
+        measured = [name for name in conditions if name in set(screen.conditions)]
+        if measured:
+            difference = differential_expression(screen, measured, scale=scale)
+            observed = difference.reindex(conditions)[list(genes)]
+    rows = pd.MultiIndex.from_product([conditions, genes], names=["condition", "gene"])
+    interval = {name: effects.layers[name] for name in ("lower", "upper")}
+    columns = {"estimate": effects.X, **interval, "model": effects.X, "observed": observed}
+    table = pd.DataFrame({name: np.ravel(values) for name, values in columns.items()}, rows)
+    return table.assign(n_cells=np.repeat(np.asarray(n_cells), len(genes))).reset_index(), why
+
+
+def report_tables(
+    model: Estimator,
+    screen: Screen | None,
+    effects: pd.DataFrame,
+    *,
+    run_settings: Mapping[str, Any],
+    missing: Mapping[str, str] | None = None,
+    **tables: Any,
+) -> ReportTables:
+    """Return the tables of a report, see `write_page`.
+
+    The screen is aligned with the model; `effects` are those of `reported_effects`.
+    """
+    missing = dict(missing or {})
+    mechanisms = inclusion = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            mechanisms, inclusion = model.mechanisms(), model.inclusion()
+        except InputError as error:
+            missing["mechanisms"] = f"There are none to show: {error}."
+    if screen is None:
+        missing["data"] = "The report has no cells: samsvae report RUN DATA shows them."
+    else:
+        tables |= _tables_of_cells(model, screen, missing)
+    names = [str(name) for name in pd.unique(effects["condition"])]
+    parts = {name: tuple(model.registry.singles(name)) for name in names}
+    return ReportTables(
+        model=model.name,
+        card=_card(model, run_settings),
+        settings=run_settings,
+        history=model.history,
+        unexpressed=tuple(np.array(model.registry.genes)[model.metadata.unexpressed]),
+        effects=effects,
+        scale=model.module.likelihood.scales[0],
+        similar=most_similar(effects) if "lfsr" in effects and len(names) > 1 else {},
+        combinations={name: singles for name, singles in parts.items() if len(singles) > 1},
+        mechanisms=mechanisms,
+        inclusion=inclusion,
+        notes=tuple(str(warning.message) for warning in caught),
+        missing=missing,
+        **tables,
+    )
+
+
+def _tables_of_cells(model: Estimator, screen: Screen, missing: dict[str, str]) -> dict[str, Any]:
+    """Return the tables that a screen gives; `missing` gets the reasons for those that fail."""
+    tables = {
+        "overview": _overview(screen),
+        "cells": _cells(model, screen),
+        "batches": _batches(screen),
+    }
+    if screen.sgrna is not None:
+        try:
+            tables["sgrnas"] = sgrnas(screen, progress=False).sgrnas
+        except InputError as error:
+            missing["sgrnas"] = f"No comparison of sgRNAs: {error}."
+    try:
+        tables["responders"] = model.responders(screen, progress=False).rates
+    except InputError as error:
+        missing["responders"] = f"Not estimated: {error}."
+    return tables
+
+
+def reported_scores(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
+    """Return the scores of a report: over all conditions, of the reported metrics.
+
+    `table` is as `samsvae.evaluate` returns it, or has one row per predictor, split and metric. The
+    named models come first. A predictor without the name of a baseline is a model, too.
+    """
+    scores = table[table["condition"] == ALL_CONDITIONS] if "condition" in table else table
+    metrics = [name for name in REPORTED_METRICS if name in set(scores["metric"])]
+    models = list(models)
+    scores = scores[scores["metric"].isin(metrics)].copy()
+    kinds = {DUPLICATE: "duplicate", **{kind.name: "baseline" for kind in BASELINES}}
+    scores["kind"] = scores["predictor"].map(kinds).fillna("model")
+    scores["best"] = scores["metric"].map({metric.name: metric.best for metric in METRICS})
+    for column in ("lower", "upper", "sd"):
+        if column not in scores:
+            scores[column] = np.nan
+    order = {
+        "split": list(pd.unique(scores["split"])),
+        "predictor": models,  # the others after them
+        "metric": metrics,
+    }
+    ranks = [
+        scores[column].map({name: i for i, name in enumerate(names)}).fillna(len(names))
+        for column, names in order.items()
+    ]
+    columns = ["predictor", "kind", "split", "metric", "value", "lower", "upper", "sd", "best"]
+    return scores.iloc[np.lexsort(ranks[::-1])][columns].reset_index(drop=True)
+
+
+def complete_tables(report: ReportTables) -> dict[str, pd.DataFrame]:
+    """Return the complete tables by the path at which they are written, except the effects."""
+    cells, mechanisms = report.cells, report.mechanisms
+    if cells is not None:
+        cells = cells.rename_axis("condition").reset_index()
+    if mechanisms is not None:
+        lists = ("perturbations", "shifts", "probabilities", "up", "down")
+        texts = {name: ["; ".join(map(str, items)) for items in mechanisms[name]] for name in lists}
+        mechanisms = mechanisms.assign(**texts).reset_index()
+    tables = {
+        "conditions": cells,
+        "sgrnas": report.sgrnas,
+        "mechanisms": mechanisms,
+        "inclusion": report.inclusion,
+        "models": report.fits,
+        "stability": report.stability,
+    }
+    return {f"{TABLES}/{name}.csv": table for name, table in tables.items() if table is not None}
+
+
+def _overview(screen: Screen) -> dict[str, Any]:
+    combinations = [name for name in screen.conditions if len(screen.registry.read(name)) > 1]
+    sizes = screen.library_size if screen.registry.counts else np.full(1, np.nan)
+    return {
+        "n_cells": len(screen),
+        "n_control_cells": int(screen.is_control.sum()),
+        "n_genes": len(screen.genes),
+        "n_perturbations": int((screen.cells_per_perturbation > 0).sum()),
+        "n_combinations": len(combinations),
+        "library_size": np.quantile(sizes, [0, 0.25, 0.5, 0.75, 1]).tolist(),
+    }
+
+
+def _cells(model: Estimator, screen: Screen) -> pd.DataFrame:
+    table = screen.summary()
+    if "total" not in table:
+        table = table.rename(columns={"cells": "total"})
+    sizes = screen.library_size if screen.registry.counts else np.full(len(screen), np.nan)
+    median = pd.Series(sizes).groupby(screen.condition).median()
+    median.index = [screen.condition_names[i] for i in median.index]
+    table["library_size"] = median.reindex(table.index)
+    table["estimable"] = [model.metadata.is_estimable(name) for name in table.index]
+    table["is_trained"] = table.index.isin(model.metadata.conditions)
+    return table
+
+
+def _batches(screen: Screen) -> pd.DataFrame | None:
+    names = screen.registry.batch_names
+    if not names:
+        return None
+    control, n = screen.is_control, len(names)
+    pairs = np.unique(np.stack([screen.batch, screen.condition])[:, ~control], axis=1)
+    return pd.DataFrame(
+        {
+            "control": np.bincount(screen.batch[control], minlength=n),
+            "perturbed": np.bincount(screen.batch[~control], minlength=n),
+            "n_conditions": np.bincount(pairs[0], minlength=n),
+        },
+        index=list(names),
+    )
+
+
+def _card(model: Estimator, settings: Mapping[str, Any]) -> dict[str, Any]:
+    history, n_cells = model.history, int(model.metadata.cells_per_condition.sum())
+    card = {
+        "model": f"{model.name} ({type(model).__name__})",
+        "samsvae": __version__,
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "seed": settings.get("seed", "not recorded"),
+        "training cells": f"{n_cells:,}",
+        "parameters": f"{sum(values.numel() for values in model.module.parameters()):,}",
+    }
+    if "cells_per_second" in history and len(history) and "batch_size" in settings:
+        steps = history["step"].diff().fillna(history["step"].iloc[0])
+        n_seen = steps * min(int(settings["batch_size"]), n_cells)
+        seconds = float((n_seen / history["cells_per_second"]).sum())
+        if np.isfinite(seconds):
+            card["training time"] = f"about {max(1, round(seconds)):,} seconds of steps"
+    return card | {
+        "this report was made on": platform.platform(),
+        "Python and torch": f"{platform.python_version()}, {torch.__version__}",
+    }

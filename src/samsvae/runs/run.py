@@ -1,74 +1,74 @@
-"""Run directories: what `samsvae train` writes and the other commands read."""
+"""Directories of results: a run, which holds one model, and an experiment, which holds several.
+
+An experiment's directory also holds its screen, as a file that every job reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+
+from samsvae.benchmark.evaluate import Evaluation
 from samsvae.data import splits
 from samsvae.data.screen import Screen
+from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, listed
 from samsvae.estimators import Estimator, load, saving
-from samsvae.benchmark.evaluate import Evaluation
-from samsvae.settings.fields import settings_of
 from samsvae.settings.conventions import completed
+from samsvae.settings.experiment import Experiment
+from samsvae.settings.fields import read_toml, settings_of, toml
 from samsvae.settings.run import RUN, complete
 from samsvae.settings.screen import ScreenSettings
-from samsvae.settings.fields import read_toml, toml
 from samsvae.settings.train import MAY_DIFFER, TrainPlan, TrainSettings
 from samsvae.storage.directory import Directory
-from samsvae.storage.files import write_text
-from samsvae.storage.tables import write_h5ad
-from samsvae.storage.files import read_json, write_json
-from samsvae.storage.tables import read_csv, write_csv
+from samsvae.storage.files import read_json, write_json, write_text
+from samsvae.storage.tables import read_csv, write_csv, write_h5ad
 
 CHECKPOINT = "checkpoint.safetensors"
+SCREEN, KEYS = "screen.h5ad", "screen.json"
+RECORD = "experiment.json"
 
 
 class Run(Directory):
     """A run directory.
 
-    It holds config.toml (all settings), split.csv (where the split was made here),
-    checkpoint.safetensors, model.json + model.safetensors, history.csv, and what
-    `evaluate` adds: scores.csv, metrics.json, effects.h5ad; report.html and its complete tables in
-    `report`; of a demonstration, true_shift.csv, recovery.json and summary.txt.
+    It holds config.toml (all settings), split.csv (if the split was made by the run),
+    checkpoint.safetensors, model.json, model.safetensors and history.csv. `samsvae evaluate` adds
+    scores.csv, metrics.json and effects.h5ad; a report is report.html, with its complete tables in
+    the folder report; a demonstration adds true_shift.csv, recovery.json and summary.txt.
     """
 
     files: ClassVar[tuple[str, ...]] = (
-        "config.toml",
-        "split.csv",
-        CHECKPOINT,
-        "model.json",
-        "model.safetensors",
-        "history.csv",
-        "scores.csv",
-        "metrics.json",
-        "effects.h5ad",
-        "report.html",
-        "report/*",
-        "true_shift.csv",
-        "recovery.json",
-        "summary.txt",
+        *("config.toml", "split.csv", CHECKPOINT, "model.json", "model.safetensors"),
+        *("history.csv", "scores.csv", "metrics.json", "effects.h5ad", "report.html", "report/*"),
+        *("true_shift.csv", "recovery.json", "summary.txt"),
     )
 
     def start(self, settings: Mapping[str, Any], screen: Screen, *, resume: bool) -> None:
-        """Begin the run, or check that it is the one to be resumed."""
+        """Start the run, or check that it is the one to be resumed."""
         if resume and (self / "config.toml").exists():
             before = complete(self.config())
             for name, value in settings.items():
-                was = before.get(name)
-                if name not in MAY_DIFFER and was != value:
+                if name not in MAY_DIFFER and before.get(name) != value:
                     raise InputError(
-                        f"the run was started with {name} = {was!r}, not {value!r}: "
+                        f"the run was started with {name} = {before.get(name)!r}, not {value!r}: "
                         "resume with the same command, or start another run"
                     )
             return
-        there = [name for name in self.files if (self / name).exists()]
-        if there:
+        present = [name for name in self.files if (self / name).exists()]
+        if present:
             raise InputError(
                 f"no run to go on with in {self.shown}: it has no config.toml, but "
-                f"{listed(there)}; --overwrite replaces them"
+                f"{listed(present)}; --overwrite replaces them"
             )
         if settings["split_key"] is None and screen.split is not None:
             split = pd.Series(screen.split, screen.cells.rename("cell"), name="split")
@@ -76,49 +76,48 @@ class Run(Directory):
         write_text(self / "config.toml", toml(settings))
 
     def train(self, model: Estimator, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Train a model, saved here on the way and in the end.
+        """Train a model and save it here.
 
-        At its first good checkpoint the run takes its place.
+        A new run replaces an old one at its first good checkpoint.
         """
-        chosen = TrainSettings(
+        plan = TrainSettings(
             **settings_of(TrainPlan, settings), checkpoint=self.file(CHECKPOINT), resume=resume
         )
-        model.train_with(chosen, saved=self.settle)
+        model.train_with(plan, saved=self.move_into_place)
         model.save(self.folder)
         write_csv(self / "history.csv", model.history)
 
     def config(self) -> dict[str, Any]:
         """Return the settings of the run."""
-        if not (self / "config.toml").exists():
+        path = self / "config.toml"
+        if not path.exists():
             raise InputError(f"no run in {self.shown}: it has no config.toml")
         self.check_links()
-        path = self / "config.toml"
         return RUN.checked(read_toml(path), f"in {str(path)!r}")
 
-    def screen(self, data: Path, given: Mapping[str, Any]) -> Screen:
-        """Read a screen with the keys (and the split) of the run.
+    def screen(self, data: Path, keys: Mapping[str, Any]) -> Screen:
+        """Read a screen as the run's was read, with the split of the run.
 
         Parameters
         ----------
         data
             The h5ad file.
-        given
-            Keys that differ from the run's.
+        keys
+            Settings of reading that differ from the run's.
         """
-        config = self.config()
-        keys = settings_of(ScreenSettings, config) | completed(given)
-        if keys.get("labels") is not None and "labels" not in given:
+        settings = settings_of(ScreenSettings, self.config()) | completed(keys)
+        if settings.get("labels") is not None and "labels" not in keys:
             raise InputError(
-                f"the run was trained with labels from {keys['labels']!r}: give --labels again, "
-                "since no path that stands in a run is followed"
+                f"the run was trained with labels from {settings['labels']!r}: give --labels "
+                "again, since paths that are stored in a run are never opened"
             )
-        screen = Screen.open(data, **keys)
+        screen = Screen.open(data, **settings)
         if screen.split is None and (self / "split.csv").exists():
             table = read_csv(self / "split.csv")
             if set(table) != {"cell", "split"} or table.isna().any(axis=None):
                 raise InputError(
                     f"{str(self / 'split.csv')!r} is damaged: expected the split of each cell; "
-                    "give --split-key, or train anew"
+                    "give --split-key, or train again"
                 )
             screen = screen.with_split(table.set_index("cell")["split"])
         return screen
@@ -129,27 +128,27 @@ class Run(Directory):
         if not self.folder.is_dir():
             raise InputError(f"no directory {self.shown}: expected a run of samsvae train")
         self.check_links()
-        parts = [(self / name).exists() for name in (saving.NAMES, saving.TENSORS)]
-        if (self / CHECKPOINT).exists() and not all(parts):
+        is_saved = all((self / name).exists() for name in (saving.NAMES, saving.TENSORS))
+        if (self / CHECKPOINT).exists() and not is_saved:
             raise InputError(
                 f"the run in {self.shown} is not finished: go on with samsvae train --resume"
             )
         return load(self.folder, device=device)
 
     def check_scores(self) -> None:
-        """Raise if there are scores here that others could not be added to."""
+        """Raise if the scores that are saved here are damaged."""
         self._metrics()
         self.scores()
 
     def write_scores(self, result: Evaluation, name: str) -> None:
-        """Save scores of a model and what stands beside it, and the effects that were scored.
+        """Save the scores of all predictors, and the effects that the model was scored by.
 
-        Those of other splits are kept. metrics.json holds the model's own over all conditions.
+        Scores of other splits are kept. metrics.json holds the model's own over all conditions.
         """
         splits = result.scores["split"].unique()
         before = self.scores()
         kept = [] if before is None else [before[~before["split"].isin(splits)]]
-        scores = pd.concat([*(some for some in kept if len(some)), result.scores])
+        scores = pd.concat([*(table for table in kept if len(table)), result.scores])
         write_csv(self / "scores.csv", scores)
         write_json(self / "metrics.json", self._metrics() | result.summary(name))
         if name in result.effects:
@@ -160,7 +159,7 @@ class Run(Directory):
         return read_json(path) if path.exists() else {}
 
     def scores(self) -> pd.DataFrame | None:
-        """Return what `evaluate` has scored, every metric and condition; None if nothing yet."""
+        """Return the saved scores, every metric and condition; None if there are none yet."""
         path = self / "scores.csv"
         if not path.exists():
             return None
@@ -168,7 +167,7 @@ class Run(Directory):
         texts = {"predictor", "split", "condition", "metric", "scale"}
         numbers = table.drop(columns=texts, errors="ignore").dtypes
         is_complete = {"predictor", "split", "condition", "metric", "value"} <= set(table)
-        if not is_complete or (numbers == object).any():
+        if not is_complete or any(dtype.kind == "O" for dtype in numbers):
             raise InputError(f"{str(path)!r} is damaged (no table of scores): remove it")
         return table
 
@@ -184,3 +183,120 @@ def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:
             "or make them unique with adata.obs_names_make_unique()"
         )
     return screen.with_split(splits.stratified(screen, seed=settings["seed"]))
+
+
+class ExperimentDirectory(Directory):
+    """A directory in which an experiment is run.
+
+    It holds experiment.json (all that the results depend on), the screen, a run directory for each
+    model (in `runs`; in `unfinished` until it is trained), its scores (`scores`), and the errors of
+    jobs that failed (`failures`).
+    """
+
+    files: ClassVar[tuple[str, ...]] = (
+        *(RECORD, SCREEN, KEYS, "runs/*", "unfinished/*", "scores/*", "failures/*"),
+        *("results.csv", "pooled.csv", "table.csv", "choices.csv", "preparation.csv"),
+        *("tables/*", "figures/*", "report.html", "report/*"),
+    )
+
+    @contextmanager
+    def opened(
+        self,
+        experiment: Experiment,
+        screen: Screen | Callable[[], Screen],
+        *,
+        resume: bool,
+        source: Mapping[str, Any] | None = None,
+    ) -> Iterator[None]:
+        """Make the directory, or go on with an existing one: jobs run inside the `with` block.
+
+        Parameters
+        ----------
+        experiment
+            What is trained and scored.
+        screen
+            Its screen; or a function that returns it, which is called for a new directory only.
+        resume
+            Go on with an existing directory.
+        source
+            What the screen was made from, by name; needed if `screen` is a function.
+
+        Raises
+        ------
+        InputError
+            If the directory belongs to another experiment or another screen, or cannot be written.
+        """
+        if isinstance(screen, Screen):
+            source = {"screen": digest_of(screen)}
+        with self.made(resume=resume):
+            if resume and (self / RECORD).exists():
+                self._check(experiment.record, source or {})
+            else:
+                new = screen if isinstance(screen, Screen) else screen()
+                write_experiment_data(self.folder, new)
+                write_json(self / RECORD, {**experiment.record, "data": source})
+            self.move_into_place()  # jobs write here from now on
+            yield
+
+    def _check(self, record: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+        """Raise unless the directory was started with these settings and this screen."""
+        stored = read_json(self / RECORD)
+        data = stored.pop("data", source)  # written by this version only
+        for name in (*record, *stored):
+            if stored.get(name) != record.get(name):
+                raise InputError(
+                    f"the experiment in {self.shown} was started with other settings, {name} = "
+                    f"{stored.get(name)!r}, not {record.get(name)!r}: resume with the same "
+                    "command, or give another --out"
+                )
+        for name, value in source.items():
+            if data.get(name) != value:
+                raise InputError(
+                    f"the experiment in {self.shown} was started with another {name}: resume with "
+                    "the same data and settings, or give another --out"
+                )
+
+
+def digest_of(screen: Screen) -> str:
+    """Return a digest of a screen's cells and their split."""
+    split = np.asarray(screen.split, dtype=str)
+    return hashlib.blake2b(f"{screen.digest} {split.tolist()}".encode(), digest_size=16).hexdigest()
+
+
+def write_experiment_data(folder: Path, screen: Screen) -> None:
+    """Write a screen into a folder, and the settings by which it is read.
+
+    The file holds counts, conditions, doses, batches, library sizes, split and sgRNAs. Counts that
+    are not in memory are copied from file to file, and whoever reads the screen leaves them there.
+    """
+    counts, registry = screen.counts, screen.registry
+    is_stored = isinstance(counts, StoredCounts)
+    empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if registry.counts else np.float32)
+    adata = (replace(screen, counts=empty) if is_stored else screen).to_anndata()
+    settings = {
+        "control": [registry.parser.control],
+        "separator": registry.parser.separator,
+        "dosage_key": "dosage" if "dosage" in adata.obs else None,
+        "batch_key": [name for name in adata.obs if name.split("_")[0] == "batch"],
+        "library_size_key": None if registry.own_library_size else "library_size",
+        "split_key": "split" if "split" in adata.obs else None,
+        "gene_key": "symbol" if registry.symbols else None,
+        "sgrna_key": "sgrna" if "sgrna" in adata.obs else None,
+        "counts": registry.counts,
+        "in_memory": screen.is_in_memory,
+    }
+    write_json(folder / KEYS, settings)
+    rows = (lambda: (block for _, block in screen.blocks())) if is_stored else None
+    write_h5ad(folder / SCREEN, adata, rows)
+
+
+def read_experiment_data(folder: Path) -> Screen:
+    """Return the screen that was written into a folder; a process reads it once."""
+    return _read(folder, (folder / SCREEN).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read(folder: Path, time_written: int) -> Screen:
+    settings = read_json(folder / KEYS)
+    several = {name: tuple(settings[name]) for name in ("control", "batch_key")}
+    return Screen.open(folder / SCREEN, **{**settings, **several})

@@ -1,4 +1,4 @@
-"""Jobs run side by side through joblib: in local processes, or by a cluster's engine."""
+"""An experiment's jobs, run side by side: in local processes, or by a cluster's engine."""
 
 from __future__ import annotations
 
@@ -9,26 +9,194 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Event, Thread
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
 from joblib import Parallel, delayed, parallel_config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from samsvae.errors import InputError, note, shown
-from samsvae.runs.jobs import Job
+
+from samsvae.benchmark.baselines import BASELINES
+from samsvae.data.screen import Screen
+from samsvae.errors import FailedJobsError, InputError, note, shown
+from samsvae.estimators import estimator
+from samsvae.estimators.base import by_name
+from samsvae.runs.jobs import Job, Replicate, ScoreJob, TrainJob
+from samsvae.runs.run import ExperimentDirectory
+from samsvae.settings.experiment import Experiment, Variant
+from samsvae.settings.fields import settings_of
+from samsvae.settings.train import TrainPlan
+from samsvae.storage.files import write_text
 
 Engine = Literal["local", "ray", "dask"]
+Key = TypeVar("Key")
 ROUNDS = 3
-"""How often a job is begun whose worker is lost (killed, out of memory, its machine gone)."""
+"""How often a job is started whose worker is lost (killed, out of memory, its machine gone)."""
+
+
+class ExperimentResults(NamedTuple):
+    """The results of an experiment."""
+
+    trained: list[TrainJob]
+    """Trained models; of candidates the chosen one."""
+    scores: list[ScoreJob]
+    """Finished scores."""
+    choices: pd.DataFrame
+    """By candidate: label, fraction, its values, validation IWELBO, whether it was chosen."""
+
+
+class ExperimentRunner:
+    """Runs the jobs of an experiment, those first that others need.
+
+    Parameters
+    ----------
+    directory
+        Where everything is written.
+    experiment
+        What is trained and scored.
+    """
+
+    def __init__(self, directory: ExperimentDirectory, experiment: Experiment) -> None:
+        self.directory, self.experiment = directory, experiment
+        self.failed: dict[str, Outcome] = {}
+
+    @property
+    def replicates(self) -> list[Replicate]:
+        """All fractions and seeds."""
+        experiment = self.experiment
+        first = experiment.variants[0].settings["seed"]
+        return [
+            Replicate(experiment.split, fraction, first + i)
+            for fraction in experiment.fractions or (None,)
+            for i in range(experiment.seeds)
+        ]
+
+    def run(self, **how: Any) -> ExperimentResults:
+        """Run all jobs that are not done yet; return what is done in the end.
+
+        The candidates of a variant are trained at the first seed, and the one with the best
+        validation IWELBO at the others. `how` are the arguments of `run_jobs`: engine, n_jobs,
+        progress, say.
+        """
+        experiment, replicates = self.experiment, self.replicates
+        first = replicates[0].seed
+        candidates = [
+            self._train_job(variant, choice, replicate)
+            for variant in experiment.variants
+            if len(variant.choices) > 1
+            for choice in variant.choices
+            for replicate in replicates
+            if replicate.seed == first
+        ]
+        candidates = self._done(candidates, **how)
+        chosen = best_jobs(candidates, lambda job: (job.label, job.replicate))
+        jobs = []
+        for replicate in replicates:
+            for variant in experiment.variants:
+                choice = variant.choices[0]
+                if len(variant.choices) > 1:
+                    best = chosen.get((variant.label, replicate._replace(seed=first)))
+                    if best is None:  # no candidate could be trained
+                        continue
+                    choice = dict(best.choice)
+                jobs.append(self._train_job(variant, choice, replicate))
+        trained = self._done(jobs, **how)
+        scores = [self._score_job(job.replicate, job) for job in trained]
+        splits = replicates[:1] if experiment.split == "given" else replicates
+        scores += [self._score_job(replicate) for replicate in splits]
+        choices = [_row(job, is_chosen=job in chosen.values()) for job in candidates]
+        columns = ["label", "fraction", "values", "validation_iwelbo", "chosen"]
+        table = pd.DataFrame(choices, columns=columns)
+        return ExperimentResults(trained, self._done(scores, **how), table)
+
+    def _train_job(self, variant: Variant, choice: Any, replicate: Replicate) -> TrainJob:
+        return TrainJob(
+            self.directory.place.resolve(),
+            replicate,
+            variant.label,
+            choice,
+            variant.settings,
+            self.experiment.choice_particles,
+        )
+
+    def _score_job(self, replicate: Replicate, trained: TrainJob | None = None) -> ScoreJob:
+        """Return the job of scoring a model; without one, of scoring the baselines."""
+        where, experiment = self.directory.place.resolve(), self.experiment
+        baselines = () if trained else experiment.baselines
+        return ScoreJob(where, replicate, experiment.scoring, experiment.scale, trained, baselines)
+
+    def _done(self, jobs: list[AnyJob], *, say: Callable[[str], None], **how: Any) -> list[AnyJob]:
+        """Run jobs, write down the errors of those that fail, and return those that are done."""
+        failed = run_jobs(jobs, say=say, **how)
+        folder = self.directory / "failures"
+        for outcome in failed.values():
+            say(f"failed: {outcome.name}: {outcome.error}")
+            write_text(folder / f"{outcome.name}.txt", outcome.trace or f"{outcome.error}\n")
+        self.failed |= failed
+        done = [job for job in jobs if job.is_done]
+        for job in done:
+            (folder / f"{job.name}.txt").unlink(missing_ok=True)
+        return done
+
+    def raise_failures(self) -> None:
+        """Raise if a job failed."""
+        if self.failed:
+            first = next(iter(self.failed.values()))
+            raise FailedJobsError(
+                f"{len(self.failed)} jobs failed, {first.name!r} with: {first.error}; all errors "
+                f"are in {str(self.directory.place / 'failures')!r}, and the same command with "
+                "--resume runs these jobs again"
+            )
+
+
+def best_jobs(jobs: Iterable[TrainJob], key: Callable[[TrainJob], Key]) -> dict[Key, TrainJob]:
+    """Return, by key, the trained model of the largest fraction and then validation IWELBO."""
+    groups: dict[Key, list[TrainJob]] = {}
+    for job in jobs:
+        groups.setdefault(key(job), []).append(job)
+
+    def rank(job: TrainJob) -> tuple[float, float]:
+        return job.replicate.fraction or 0.0, float(np.nan_to_num(job.validation, nan=-np.inf))
+
+    return {name: max(group, key=rank) for name, group in groups.items()}
+
+
+def _row(job: TrainJob, *, is_chosen: bool) -> dict[str, Any]:
+    """Return a candidate as a row of the table of choices."""
+    return {
+        "label": job.label,
+        "fraction": np.nan if job.replicate.fraction is None else job.replicate.fraction,
+        "values": ", ".join(f"{name} = {value:g}" for name, value in job.choice.items()),
+        "validation_iwelbo": job.validation,
+        "chosen": is_chosen,
+    }
+
+
+def check_experiment(experiment: Experiment, screen: Screen) -> None:
+    """Raise the errors that training or a baseline would raise before its first step."""
+    fraction = max(experiment.fractions, default=None)
+    first = experiment.variants[0].settings["seed"]
+    split = Replicate(experiment.split, fraction, first).split_of(screen)
+    for variant in experiment.variants:
+        kind = estimator(variant.settings["model"])
+        model = kind(split, **settings_of(kind, variant.settings))
+        model.check_training(**settings_of(TrainPlan, variant.settings))
+    for name in experiment.baselines:
+        by_name("baseline", name, BASELINES)(split)
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 class Outcome(NamedTuple):
-    """What came of a job."""
+    """How a job ended."""
 
     name: str
     error: str | None
     """In one line; None: it is done."""
     trace: str
     notes: tuple[str, ...]
-    """What it warned of, where nobody would see it."""
+    """Its warnings, if it ran in another process, where nobody would see them."""
 
 
 def run_jobs(
@@ -41,18 +209,18 @@ def run_jobs(
 ) -> dict[str, Outcome]:
     """Run the jobs that are not done; return those that failed, by name.
 
-    A job that fails leaves the others alone. One whose worker is lost is begun again, from its last
-    checkpoint.
+    The failure of a job does not affect the others. A job whose worker is lost is started again,
+    from its last checkpoint.
 
     Parameters
     ----------
     jobs
-        What.
+        The jobs.
     engine
-        "local": processes of this machine; "ray" or "dask": a cluster that is there already.
+        "local": processes on this machine; "ray" or "dask": a cluster that is already running.
     n_jobs
-        How many at a time; by default as many as there are cores, or one where there is a GPU; of a
-        cluster, all that it takes. 1 runs them in this process.
+        How many run at a time; by default one per core, or one if there is a GPU; on a cluster, as
+        many as it takes. 1 runs them in this process.
     progress
         Show a progress bar.
     say
@@ -64,63 +232,57 @@ def run_jobs(
         If the engine is not installed, or there is no such cluster.
     """
     failed: dict[str, Outcome] = {}
-    todo = [job for job in jobs if not job.is_done]
-    if len(todo) < len(jobs):
-        say(f"{len(jobs) - len(todo)} of {len(jobs)} jobs were done before")
-    if not todo:
+    remaining = [job for job in jobs if not job.is_done]
+    if len(remaining) < len(jobs):
+        say(f"{len(jobs) - len(remaining)} of {len(jobs)} jobs were done before")
+    if not remaining:
         return failed
-    n_jobs = n_jobs or _at_a_time(engine, len(todo))
-    context, apart = _engine(engine, n_jobs), n_jobs != 1 or engine != "local"
+    n_jobs = n_jobs or _default_n_jobs(engine, len(remaining))
+    context, in_worker = _engine(engine, n_jobs), n_jobs != 1 or engine != "local"
     noted: set[str] = set()
-    with _progress(todo, shown=progress):
+    with _progress(remaining, shown=progress):
         for turn in range(1, ROUNDS + 1):
             try:
                 with context():
-                    for outcome in _outcomes(todo, engine, apart=apart):
+                    for outcome in _outcomes(remaining, engine, in_worker=in_worker):
                         if outcome.error is not None:
                             failed[outcome.name] = outcome
                         for text in set(outcome.notes) - noted:
                             noted.add(text)
                             note(text)
                 return failed
-            except Exception as error:  # noqa: BLE001  however an engine tells of a lost worker
-                todo = [job for job in todo if not job.is_done and job.name not in failed]
+            except Exception as error:  # noqa: BLE001  each engine reports a lost worker its way
+                remaining = [job for job in remaining if not job.is_done and job.name not in failed]
                 lost = f"its worker was lost, {turn} times ({_line(error)})"
-                if todo and turn < ROUNDS:
-                    say(f"a worker was lost: {len(todo)} jobs are begun again ({_line(error)})")
-    return failed | {job.name: Outcome(job.name, lost, "", ()) for job in todo}
+                if remaining and turn < ROUNDS:
+                    say(f"a worker was lost: {len(remaining)} jobs start again ({_line(error)})")
+    return failed | {job.name: Outcome(job.name, lost, "", ()) for job in remaining}
 
 
-def _outcomes(jobs: Sequence[Job], engine: Engine, *, apart: bool) -> Iterable[Outcome]:
-    """Return what comes of jobs; local ones are told as they end."""
+def _outcomes(jobs: Sequence[Job], engine: Engine, *, in_worker: bool) -> Iterable[Outcome]:
+    """Return how jobs ended; local ones as soon as each ends."""
     order = "generator_unordered" if engine == "local" else "list"
     parallel = Parallel(return_as=order, batch_size=1, pre_dispatch="all")
-    found: Iterable[Outcome] = parallel(delayed(attempted)(job, apart=apart) for job in jobs)
-    return found
+    outcomes: Iterable[Outcome] = parallel(
+        delayed(attempt)(job, in_worker=in_worker) for job in jobs
+    )
+    return outcomes
 
 
-def attempted(job: Job, *, apart: bool) -> Outcome:
-    """Run a job; an error of its own is an outcome.
-
-    Parameters
-    ----------
-    job
-        What.
-    apart
-        Whether in a process of its own: its warnings are then handed back.
-    """
-    caught: Any = warnings.catch_warnings(record=True) if apart else nullcontext()
+def attempt(job: Job, *, in_worker: bool) -> Outcome:
+    """Run a job and return its outcome, an error too; in a worker, collect its warnings."""
+    catcher: Any = warnings.catch_warnings(record=True) if in_worker else nullcontext()
     error, trace = None, ""
-    with caught as found:
-        if apart:
+    with catcher as caught:
+        if in_worker:
             warnings.simplefilter("always")
         try:
-            if not job.is_done:  # by the worker that was lost
+            if not job.is_done:  # by a worker that was lost
                 job.run()
-        except Exception as failure:  # noqa: BLE001  one job's, and the others go on
+        except Exception as failure:  # noqa: BLE001  of one job: the others go on
             error, trace = _line(failure), traceback.format_exc()
-    told = [str(one.message) for one in found or [] if issubclass(one.category, UserWarning)]
-    return Outcome(job.name, error, trace, tuple(dict.fromkeys(told)))
+    texts = [str(w.message) for w in caught or [] if issubclass(w.category, UserWarning)]
+    return Outcome(job.name, error, trace, tuple(dict.fromkeys(texts)))
 
 
 def _line(error: BaseException) -> str:
@@ -128,16 +290,16 @@ def _line(error: BaseException) -> str:
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
-def _at_a_time(engine: Engine, n_todo: int) -> int:
+def _default_n_jobs(engine: Engine, n_remaining: int) -> int:
     if engine != "local":
         return -1
     from torch.cuda import is_available
 
-    return 1 if is_available() else max(1, min(len(os.sched_getaffinity(0)), n_todo))
+    return 1 if is_available() else max(1, min(len(os.sched_getaffinity(0)), n_remaining))
 
 
 def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]:
-    """Return what makes joblib use an engine."""
+    """Return a context in which joblib uses an engine."""
     if engine == "local":
         return lambda: parallel_config("loky", n_jobs=n_jobs)
     try:
@@ -150,9 +312,9 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
             f"--engine {engine} needs {error.name}: pip install 'samsvae[{engine}]'"
         ) from None
     except (ConnectionError, OSError, TimeoutError) as error:
-        begun = "ray start --head" if engine == "ray" else "dask scheduler, and dask worker"
+        command = "ray start --head" if engine == "ray" else "dask scheduler, and dask worker"
         raise InputError(
-            f"no {engine} cluster answers ({_line(error)}): start one ({begun}), then give the "
+            f"no {engine} cluster answers ({_line(error)}): start one ({command}), then give the "
             "same command"
         ) from error
     return lambda: parallel_config(engine, n_jobs=n_jobs)
@@ -182,23 +344,23 @@ def _connect_ray() -> None:
 
 @contextmanager
 def _progress(jobs: Sequence[Job], *, shown: bool) -> Iterator[None]:
-    """Show a bar over jobs; it looks for their folders, whoever writes them."""
+    """Show a progress bar, which counts the folders that any process has finished."""
     columns = (TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, disable=not shown) as bar:
         task, ended = bar.add_task("jobs", total=len(jobs)), Event()
 
-        def look() -> None:
+        def update() -> None:
             bar.update(task, completed=sum(job.is_done for job in jobs))
 
         def watch() -> None:
             while not ended.wait(1):
-                look()
+                update()
 
-        watching = Thread(target=watch, daemon=True)
-        watching.start()
+        thread = Thread(target=watch, daemon=True)
+        thread.start()
         try:
             yield
         finally:
             ended.set()
-            watching.join()
-            look()
+            thread.join()
+            update()

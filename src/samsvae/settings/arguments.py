@@ -25,8 +25,8 @@ from samsvae.errors import InputError, a, got, unknown
 if TYPE_CHECKING:  # imported when a value is checked: help and completion do without
     from pydantic import TypeAdapter
 
-__all__ = ["Count", "Natural", "NonNegative", "Positive", "Probability", "Share"]
-__all__ += ["check", "check_fields", "checked", "in_words"]
+__all__ = ["Count", "Natural", "NonNegative", "Positive", "Probability", "Several"]
+__all__ += ["Share", "check", "check_fields", "checked", "in_words"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,6 +34,8 @@ Count = Annotated[int, Ge(1)]
 """A whole number of at least 1."""
 Natural = Annotated[int, Ge(0)]
 """A whole number of at least 0."""
+Several = Annotated[int, Ge(2)]
+"""A whole number of at least 2."""
 Share = Annotated[float, Ge(0), Le(1)]
 """A number between 0 and 1."""
 Probability = Annotated[float, Gt(0), Lt(1)]

@@ -1,10 +1,15 @@
-"""How the files of other projects are laid out: `convention="gears"` and the like."""
+"""How the files of other projects are laid out: `convention="gears"` and the like.
+
+The conventions themselves are in conventions.toml.
+"""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from samsvae.errors import unknown
@@ -34,8 +39,8 @@ class Convention:
     """
 
     settings: Mapping[str, Any]
-    signs: tuple[frozenset[str], ...]
-    marks: frozenset[str] = frozenset()
+    signs: tuple[tuple[str, ...], ...]
+    marks: tuple[str, ...] = ()
     instead: tuple[str, ...] = ()
     rewritten: tuple[tuple[str, str], ...] = ()
     splits: Mapping[str, str] = field(default_factory=dict)
@@ -55,12 +60,12 @@ class Convention:
         >>> CONVENTIONS["gears"].fits(["condition", "cell_type"], ["A+control", "control"])
         0
         """
-        shown = max((len(one) for one in self.signs if one <= set(columns)), default=0)
-        if not (shown and self.marks):
-            return shown
+        n_signs = max((len(one) for one in self.signs if set(one) <= set(columns)), default=0)
+        if not (n_signs and self.marks):
+            return n_signs
         separator = self.settings["separator"]
         parts = {part for text in labels for part in self.label(text).split(separator)}
-        return shown if self.marks & parts else 0
+        return n_signs if parts.intersection(self.marks) else 0
 
     def perturbation_key(self, columns: Collection[str]) -> str:
         """Return the column with the perturbations: the first of those that there may be."""
@@ -68,106 +73,19 @@ class Convention:
         return next((key for key in (first, *self.instead) if key in columns), first)
 
 
-def _signs(*columns: str) -> tuple[frozenset[str], ...]:
-    return tuple(frozenset(some.split()) for some in columns)
+def _read() -> dict[str, Convention]:
+    """Return the conventions of the TOML file; its lists become tuples."""
+    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    return {name: Convention(**_frozen(table)) for name, table in tables.items()}
 
 
-CONVENTIONS: dict[str, Convention] = {
-    "scperturb": Convention(
-        settings={
-            "perturbation_key": "perturbation",
-            "control": ("control",),
-            "separator": "_",
-            "dosage_key": "dose_value",
-            "sgrna_key": "guide_id",
-        },
-        signs=_signs("perturbation nperts"),
-        source="Peidli et al. 2024, scPerturb, Nature Methods 21: 531; https://scperturb.org",
-    ),
-    "gears": Convention(
-        settings={
-            "perturbation_key": "condition",
-            "control": ("ctrl",),
-            "separator": "+",
-            "dosage_key": "dose_val",
-            "gene_key": "gene_name",
-            "layer": "counts",
-        },
-        signs=_signs("condition condition_name", "condition cell_type"),
-        marks=frozenset({"ctrl"}),
-        source="Roohani et al. 2024, GEARS, Nature Biotechnology 42: 927; data tutorial of "
-        "https://github.com/snap-stanford/GEARS",
-    ),
-    "cpa": Convention(
-        settings={
-            "perturbation_key": "condition",
-            "control": ("control", "ctrl"),
-            "separator": "+",
-            "dosage_key": "dose_val",
-            "batch_key": ("cell_type",),
-            "split_key": "split",
-            "layer": "counts",
-        },
-        signs=_signs(
-            "condition cov_drug_dose_name", "condition cov_drug", "condition dose_val split"
-        ),
-        marks=frozenset({"control", "ctrl"}),
-        splits={"test": "valid", "ood": "test"},  # what CPA stops by, and what it is judged by
-        source="Lotfollahi et al. 2023, CPA, Molecular Systems Biology 19: e11517; "
-        "https://cpa-tools.readthedocs.io",
-    ),
-    "pertpy": Convention(
-        settings={
-            "perturbation_key": "gene_target",
-            "control": ("NT", "control"),
-            "separator": "+",
-            "batch_key": ("replicate",),
-            "sgrna_key": "guide_ID",
-        },
-        signs=_signs("gene_target guide_ID", "perturbation_name"),
-        instead=("perturbation_name",),
-        source="Heumos et al. 2025, pertpy, Nature Methods; the data sets of "
-        "https://pertpy.readthedocs.io (papalexi_2021, norman_2019)",
-    ),
-    "perturbench": Convention(
-        settings={
-            "perturbation_key": "condition",
-            "control": ("control",),
-            "separator": "+",
-            "batch_key": ("cell_type", "treatment"),
-            "layer": "counts",
-        },
-        signs=_signs("condition cell_type", "condition treatment"),
-        marks=frozenset({"control"}),
-        source="Wu et al. 2025, PerturBench, NeurIPS Datasets and Benchmarks; "
-        "https://github.com/altoslabs/perturbench",
-    ),
-    "replogle": Convention(
-        settings={
-            "perturbation_key": "gene",
-            "control": ("non-targeting",),
-            "separator": "",  # a cell has one perturbation; names of genes hold no separator
-            "batch_key": ("gem_group",),
-            "sgrna_key": "sgID_AB",
-            "gene_key": "gene_name",
-        },
-        signs=_signs("gene sgID_AB", "gene gene_transcript"),
-        source="Replogle et al. 2022, Cell 185: 2559; the h5ad files of "
-        "https://doi.org/10.25452/figshare.plus.20029387",
-    ),
-    "norman": Convention(
-        settings={
-            "perturbation_key": "guide_identity",
-            "control": ("control", "NegCtrl*", "ctrl"),
-            "separator": "_",
-            "batch_key": ("gemgroup",),
-        },
-        signs=_signs("guide_identity"),
-        instead=("perturbation", "condition"),
-        rewritten=((r"__.*$", ""), (r"\+", "_")),
-        source="Norman et al. 2019, Science 365: 786; cell identities of GEO GSE133344",
-    ),
-}
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _frozen(one) for name, one in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+CONVENTIONS = _read()
 """By name."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from samsvae._deprecated import takes_former_settings
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.arguments import Count, Share, check
 from samsvae.settings.fields import Settings, read_toml, settings_of
@@ -17,6 +18,7 @@ from samsvae.settings.train import TrainPlan
 from samsvae.types import Scale
 
 
+@takes_former_settings
 @dataclass(frozen=True, kw_only=True)
 class PreparationSettings(Checked):
     """What is kept of a published file.
@@ -24,7 +26,8 @@ class PreparationSettings(Checked):
     The published description (Lopez et al. 2022, for the filtered Replogle screen) says that
     perturbations with strong effects were kept, and the genes associated with them; its exact
     thresholds are not known to us. The defaults take over the rule by which Replogle et al. 2022
-    call a response strong; the report stands beside the paper's numbers, so that they can be tuned.
+    call a response strong; the tables print the paper's numbers next to ours, so that they can be
+    tuned.
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ class PreparationSettings(Checked):
     min_de_share
         Share of the genes that a perturbation must change to be kept (Replogle et al. 2022: more
         than 50 of 8,248 genes).
-    rate
+    fdr
         False discovery rate of these genes, Benjamini and Hochberg, per perturbation (5 %).
     min_perturbation_share
         Share of the kept perturbations that must change a gene for it to be kept (ours).
@@ -46,7 +49,7 @@ class PreparationSettings(Checked):
 
     min_cells: Count = 25
     min_de_share: Share = 50 / 8248
-    rate: Share = 0.05
+    fdr: Share = 0.05
     min_perturbation_share: Share = 0.02
     n_genes: Count = 5000
     n_bins: Count = 20
@@ -104,7 +107,7 @@ class Experiment(Checked):
     seeds
         How many: each is a split and a training of its own. The first is the setting `seed`.
     baselines
-        Names of baselines that are scored beside.
+        Names of baselines that are scored as well.
     scoring
         How models are scored.
     scale
@@ -217,9 +220,9 @@ def read_experiment(path: Path, *, options: Mapping[str, Any] | None = None) -> 
     """Read an experiment from a TOML file.
 
     At the top stand split, fractions, seeds, scale, baselines, choice_particles, and `settings`: a
-    file of settings of all runs (as `samsvae train --config` takes it), beside this one. The table
-    `[scoring]` holds those of the scores. Each `[[models]]` is a row: its `label`, `model`, other
-    settings, whether it is `ours`, and `candidates`, lists of values by setting.
+    file of settings of all runs (as `samsvae train --config` takes it), in the same folder. The
+    table `[scoring]` holds those of the scores. Each `[[models]]` is a row: its `label`, `model`,
+    other settings, whether it is `ours`, and `candidates`, lists of values by setting.
 
     Parameters
     ----------
@@ -264,5 +267,5 @@ def _variant(
     foreign = [name for name in candidates if name not in settings]
     if foreign:
         raise unknown(f"setting of {settings['model']!r} {where}:", foreign[0], list(settings))
-    TrainPlan(**settings_of(TrainPlan, settings))  # told before anything is trained
+    TrainPlan(**settings_of(TrainPlan, settings))  # raises before anything is trained
     return Variant(label=label, settings=settings, candidates=candidates, ours=ours)

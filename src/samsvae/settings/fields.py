@@ -34,7 +34,7 @@ class Settings:
     Raises
     ------
     TypeError
-        If a name is defined twice: which of the two a user means could not be told.
+        If a name is defined twice, which would be ambiguous.
 
     >>> from samsvae.settings.model import ModelChoice, SAMSVAESettings
     >>> settings = Settings(ModelChoice, SAMSVAESettings)
@@ -96,8 +96,8 @@ class Settings:
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings: the given values, and the defaults of the others."""
-        every = {name: values.get(name, field.default) for name, field in self.fields.items()}
-        return {name: tuple(v) if isinstance(v, list) else v for name, v in every.items()}
+        settings = {name: values.get(name, field.default) for name, field in self.fields.items()}
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
 
 
 def _as_text(source: type) -> dict[str, Any]:
@@ -148,8 +148,8 @@ def takes(source: type) -> Callable[[Callable[..., Result]], Callable[..., Resul
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         signature = inspect.signature(function)
         named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        known = {p.name for p in named}
-        settings = [p for p in _parameters(source) if p.name not in known]
+        names = {p.name for p in named}
+        settings = [p for p in _parameters(source) if p.name not in names]
         function.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*named, *settings]
         )
@@ -197,5 +197,5 @@ def toml(values: Mapping[str, Any]) -> str:
     n_latent = 20
     mask = "bernoulli"
     """
-    given = {name: value for name, value in values.items() if value is not None}
-    return tomli_w.dumps({k: str(v) if isinstance(v, Path) else v for k, v in given.items()})
+    present = {name: value for name, value in values.items() if value is not None}
+    return tomli_w.dumps({k: str(v) if isinstance(v, Path) else v for k, v in present.items()})

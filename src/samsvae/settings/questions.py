@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Lt
+from annotated_types import Lt
 
-from samsvae.settings.arguments import Count, Natural, Positive, Share, check_fields
+from samsvae.settings.arguments import Count, Natural, Positive, Several, Share, check_fields
 from samsvae.types import Scale
 
 LibrarySize = Annotated[Positive, Lt(2.0**31)]
 """Expected counts of a cell."""
-Draws = Annotated[int, Ge(2)]
-"""A number of draws that have a standard error: at least 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +147,7 @@ class EffectSettings(ProgressSettings, SeedSettings):
 
     scale: Scale | None = None
     library_size: LibrarySize | Literal["observed"] = 1e4
-    n_particles: Draws = 2500
+    n_particles: Several = 2500
     n_count_draws: Count = 1
     n_draws: Natural = 100
     basal: Literal["prior", "control"] = "prior"
@@ -194,7 +192,7 @@ class DiscoverySettings(ProgressSettings, SeedSettings):
     scale: Scale = "log"
     by: Literal["condition", "sgrna"] = "condition"
     cells: Literal["all", "responders"] = "all"
-    n_particles: Draws = 1000
+    n_particles: Several = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +238,7 @@ class CombinationSettings(ProgressSettings, SeedSettings):
 
     scale: Scale = "log"
     library_size: LibrarySize | Literal["observed"] = 1e4
-    n_particles: Draws = 500
+    n_particles: Several = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +264,7 @@ class ProgramSettings(ProgressSettings, SeedSettings):
         Basal states that loadings are averaged over.
     """
 
-    n_particles: Draws = 500
+    n_particles: Several = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +291,7 @@ class ScoreSettings(ProgressSettings, SeedSettings):
     """
 
     n_particles: Count = 100
-    effect_particles: Draws = 2500
+    effect_particles: Several = 2500
     n_draws: Natural = 100
     basal: Literal["prior", "control"] = "prior"
     n_halvings: Natural = 20
@@ -310,4 +308,4 @@ class ReportSettings(ProgressSettings, SeedSettings, DeviceSettings):
         Draws of basal state, mask and embedding for the model's effects.
     """
 
-    n_particles: Draws = 2500
+    n_particles: Several = 2500

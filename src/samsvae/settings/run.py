@@ -41,7 +41,7 @@ def gathered(
 
 
 def complete(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all settings of the run of the model that is asked for: what config.toml holds.
+    """Return all settings of a run of the chosen model: the content of config.toml.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""What is kept on disk: files that are whole or not there."""
+"""Files: those that a lab has, opened as tables, and ours, which are never half-written."""

@@ -20,15 +20,9 @@ from samsvae.storage.files import CannotWriteError, half_written
 class Directory:
     """A directory of results, wherever its files are at the moment.
 
-    A new one is temporary until `settle` moves it to its place, once it holds something that is
-    worth what it replaces; until then a failure leaves the old directory as it was.
-
-    Parameters
-    ----------
-    place
-        Its path; for a directory `within` another, which moves with that one, its name there.
-    within
-        The other directory.
+        A new one is written to a temporary directory and renamed by `move_into_place` once it holds
+    results worth keeping; until then a failure leaves the old directory as it was. A directory
+    `within` another moves with that one; `place` is then its name there.
     """
 
     files: ClassVar[tuple[str, ...]] = ()
@@ -91,13 +85,10 @@ class Directory:
     def made(self, *, resume: bool = False) -> Iterator[None]:
         """Make the directory, or with `resume` go on with the one in its place.
 
-        Its files are written inside the `with` block, at whose end it settles. An error before it
-        settled removes the new files, and leaves the old directory as it was.
-
-        Raises
-        ------
-        InputError
-            If it cannot be made, or another process is writing it.
+                Its files are written inside the `with` block, at whose end it is moved into place.
+                An
+        error before that removes the new files, and leaves the old directory as it was. It is an
+        error if another process is writing it.
         """
         if self.within is not None:
             self.folder.mkdir(exist_ok=True)
@@ -115,7 +106,7 @@ class Directory:
                 self.aside = new
             try:
                 yield
-                self.settle()
+                self.move_into_place()
             except CannotWriteError as error:
                 if self.aside is None:
                     raise
@@ -129,10 +120,10 @@ class Directory:
                     shutil.rmtree(self.aside, ignore_errors=True)
                     self.aside = None
 
-    def settle(self) -> None:
+    def move_into_place(self) -> None:
         """Move the new directory to its place: the old one is gone from now on."""
         if self.within is not None:
-            self.within.settle()
+            self.within.move_into_place()
         elif self.aside is not None:
             try:
                 if self.place.exists():

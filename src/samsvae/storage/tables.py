@@ -62,13 +62,7 @@ def write_csv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
 
 
 def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a table that `write_csv` wrote: "NA" and the like are names, an empty cell is NaN.
-
-    Raises
-    ------
-    InputError
-        If it is no such table.
-    """
+    """Read a table that `write_csv` wrote: "NA" and the like are names, an empty cell is NaN."""
     try:
         table = pd.read_csv(
             path,
@@ -109,12 +103,8 @@ def check_writable(path: Path, *, overwrite: bool, h5ad: bool = False) -> None:
 def write_table(path: str | os.PathLike[str], tables: Iterable[pd.DataFrame]) -> int:
     """Write tables of the same columns one after the other, and return their number of rows.
 
-    As CSV or parquet by the file's suffix. Only one table is held in memory at a time.
-
-    Raises
-    ------
-    InputError
-        If there is no table, pyarrow is missing or the file cannot be written.
+    As CSV or parquet by the file's suffix. Only one table is held in memory at a time. It is an
+    error if there is no table, or pyarrow is missing.
     """
     append = _append_parquet if Path(path).suffix == ".parquet" else _append_csv
     with written_aside(path) as aside:

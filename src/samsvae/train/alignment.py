@@ -44,7 +44,7 @@ _LOGIT_BOUND = 8.0
 
 
 def can_align(model: PerturbationVAE) -> bool:
-    """Whether a model infers masks, so that its axes mean something."""
+    """Whether a model infers masks, so that its axes have a meaning."""
     additive = model.mechanism.additive
     return additive is not None and additive.mask.variable is not None
 
@@ -54,18 +54,9 @@ def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
     """Rotate a model that was trained with masks fixed at one, and start its masks.
 
     The origin is translated, too: to where most perturbations lie along each axis (the median).
-    While masks are fixed, control may lie away from all perturbations that do nothing, since an
+    While masks are fixed, control may lie away from all perturbations without an effect, since an
     offset that all perturbations share costs nothing; a sparse mask would have to include it for
-    each of them.
-
-    Parameters
-    ----------
-    model
-        With masks fixed at one, which ends here.
-    train
-        Its training cells.
-    seed
-        Of the rotation's starts.
+    each of them. `seed` is that of the rotation's starts.
     """
     additive = model.mechanism.additive
     assert additive is not None
@@ -125,10 +116,9 @@ def _information(model: PerturbationVAE, train: Loader, n_cells: Tensor) -> Tens
 
 
 _CELLS_AT_ONCE = 512
-"""Cells at once."""
 _PARTICLES = 8
-"""Draws of the basal states. Their noise is part of the standard error, so fewer are only less
-powerful."""
+"""Draws of the basal states. Their noise is part of the standard error, so fewer draws only cost
+power."""
 _MIN_INFORMATION = 1e-6
 """Minimum Fisher information of a cell about its state, where the encoder gives none."""
 
@@ -143,7 +133,7 @@ class ShiftScores(NamedTuple):
 
 
 def update_inclusion(model: PerturbationVAE, train: Loader) -> None:
-    """Set all masks (and a prior that is learned) to their posterior, networks unchanged."""
+    """Set all masks (and a learned prior) to their closed-form posterior; networks stay."""
     z, n_cells = shift_scores(model, train)
     has_cells = n_cells > 0
     if not bool(has_cells.any()):

@@ -29,16 +29,9 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpointer:
-    """Writes and reads the checkpoint of one training run.
+    """Writes and reads the checkpoint of one training run, in the first of its processes.
 
-    Parameters
-    ----------
-    path
-        The file; None: nothing is written or read.
-    processes
-        The processes that train together; only the first one writes and reads.
-    saved
-        Called after every checkpoint.
+    Without a path nothing is written or read; `saved` is called after every checkpoint.
     """
 
     def __init__(
@@ -72,17 +65,7 @@ class Checkpointer:
         return None if content is None else Checkpoint(*content)
 
     def check(self, checkpoint: Checkpoint, *, header: Mapping[str, Any], model: nn.Module) -> None:
-        """Raise unless a checkpoint is of this run.
-
-        Parameters
-        ----------
-        checkpoint
-            As it was read.
-        header
-            The header that this run would write.
-        model
-            The model that is trained.
-        """
+        """Raise unless a checkpoint is of this model and has the header that it would write."""
         path, theirs = str(self.path), checkpoint.header
         if not theirs.keys() >= header.keys():
             raise InputError(f"{path!r} is not a checkpoint of training")

@@ -60,26 +60,10 @@ class Phases(NamedTuple):
 class Training:
     """One training run of a model, in place: its state is all that a checkpoint holds.
 
-    Parameters
-    ----------
-    model
-        With fresh parameters, on the loaders' device.
-    train, valid
-        Training and validation cells. Without validation cells the last model is kept.
-    settings
-        How it is trained.
-    identity
-        The model's name and hyperparameters, as JSON. A resumed run must share them.
-    history
-        Gets one row per evaluation: step, objective, ELBO and each of its terms (means over the
-        steps since the last row, nats per cell), validation ELBO with its Monte Carlo standard
-        error and whether it is the best so far, mask sparsity, norm of the gradient, cells per
-        second; of a run that is aligned, whether it was by then. It is there too if training ends
-        early.
-    saved
-        Called after every checkpoint.
-    processes
-        The processes that train the model together; by default this one alone.
+    The model has fresh parameters, on the loaders' device; without validation cells the last model
+    is kept. `identity` is its name and hyperparameters, as JSON, which a resumed run must share.
+    `history` gets one row per evaluation (see `Estimator.train`), even if training ends early.
+    `saved` is called after every checkpoint.
     """
 
     def __init__(
@@ -162,14 +146,9 @@ class Training:
         self.processes.same(self.model)  # each computed it, and last digits may differ
 
     def run(self) -> None:
-        """Train to the end and leave the model at its best validation ELBO.
+        """Train to the end and leave the model at its best validation ELBO, even on an error.
 
-        Raises
-        ------
-        NonFiniteError
-            If the ELBO is no longer a finite number; the model is left at its best.
-        TrainingInterrupted
-            On Ctrl-C or SIGTERM; the model is left at its best, and the checkpoint is saved.
+        Raises `NonFiniteError`, or `TrainingInterrupted` on Ctrl-C or SIGTERM, after a checkpoint.
         """
         if self.settings.resume:
             checkpoint = self.checkpointer.read()
@@ -355,7 +334,7 @@ class Training:
         tensors, header = checkpoint
         aligned_after = header["aligned_after"]
         if aligned_after is not None and header["step"] >= aligned_after:
-            # The step of the alignment stays, whatever number of steps is asked for now.
+            # The step of the alignment stays, whatever the new number of steps.
             self.phases = self.phases._replace(aligned_after=aligned_after)
         self.step = header["step"]
         self._start_phase()

@@ -37,13 +37,7 @@ class SingleProcess:
         return slice(self.rank, None, self.size)
 
     def of_batch(self, n_cells: int) -> float:
-        """Return the share of a batch of so many cells that is this process's.
-
-        Raises
-        ------
-        InputError
-            If some process would have none of them.
-        """
+        """Return this process's cells of a batch; raise if some process would have none."""
         if n_cells < self.size:
             raise InputError(
                 f"{self.size} processes cannot share batches of {n_cells} cells: start at most "
@@ -69,10 +63,7 @@ class SingleProcess:
 class ProcessGroup(SingleProcess):
     """One of several processes, in the default process group of torch.distributed.
 
-    Parameters
-    ----------
-    device
-        Where the tensors lie that are sent: on the host for gloo, on a GPU for nccl.
+    Tensors are sent from the host with gloo, from a GPU with nccl.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -51,7 +51,7 @@ class ProgressBar:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether Ctrl-C or SIGTERM came; a second one ends at once."""
+    """Yield a function: whether Ctrl-C or SIGTERM was received. A second one ends at once."""
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set

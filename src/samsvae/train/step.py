@@ -190,21 +190,11 @@ def draw_noise(
 class PlainStep:
     """A training step as it is written: the definition that faster steps must equal.
 
-    Parameters
-    ----------
-    model, optimizer
-        The model's parameters are updated in place.
-    clip_norm
-        Largest norm of the gradient; inf: not clipped.
-    importance_weighted
-        Ascend `objective.iwelbo_surrogate` instead of the ELBO.
-    closed_form
-        Use closed forms of KL terms, where there are any, instead of draws.
-    bfloat16
-        Take matrix products in bfloat16; everything else stays in single precision.
-    reduce
-        Called between the backward pass and clipping, where several processes share their
-        gradients, and the means over their cells.
+    The norm of the gradient is clipped to `clip_norm` (inf: not clipped). With
+    `importance_weighted` the step ascends `objective.iwelbo_surrogate` instead of the ELBO; with
+    `closed_form` it takes closed forms of KL terms, where there are any, instead of draws; with
+    `bfloat16` only matrix products are in bfloat16. `reduce` is called between the backward pass
+    and clipping, where several processes average their gradients.
     """
 
     def __init__(

@@ -104,16 +104,7 @@ def _sums(
 class Validator:
     """Evaluates the validation cells, and keeps the parameters of the best evaluation.
 
-    Parameters
-    ----------
-    model
-        The model that is trained.
-    loader
-        The validation cells. Without any the ELBO is NaN and there is no best model.
-    settings
-        How it is trained: seed, batch size and patience count.
-    processes
-        The processes that train it together.
+    Without validation cells the ELBO is NaN, and there is no best model.
     """
 
     def __init__(

@@ -87,11 +87,6 @@ def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
     literature on identifiability, 1 where every dimension is recovered up to order, sign, scale and
     origin. A true dimension without a partner, or a constant one, counts as 0.
 
-    Raises
-    ------
-    InputError
-        If they are not states of the same number of cells.
-
     References
     ----------
     Hyvarinen, Morioka: Unsupervised feature extraction by time-contrastive learning and nonlinear

@@ -92,13 +92,9 @@ def _squared_distance(
 def _share_closer(a: np.ndarray, b: np.ndarray, distance: Distance) -> np.ndarray:
     """Return the share of the other rows of b that are closer to a row of a than its own row.
 
-    Parameters
-    ----------
-    a, b
-        `condition gene`; NaN: a condition that is not compared.
-    distance
-        From some rows of a (and which these are) to rows of b, and the size of the terms that it
-        is a difference of, which limits its precision.
+    Rows are `condition gene`; one with NaN is not compared. `distance` takes some rows of a, rows
+    of b, and which rows of a these are; it returns distances, and the size of the terms that each
+    is a difference of, which limits its precision.
     """
     shares = np.full(len(a), np.nan)
     order = np.flatnonzero(np.isfinite(b).all(1))

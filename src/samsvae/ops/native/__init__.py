@@ -67,10 +67,10 @@ def _cached(compiler: str) -> Path:
     if _whole(path):
         return path
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        made, told = _compiled(compiler, Path(aside)), Path(aside) / "digest"
-        told.write_text(_digest(made))
-        os.replace(told, path.with_suffix(".sha256"))
-        os.replace(made, path)
+        library, digest = _compiled(compiler, Path(aside)), Path(aside) / "digest"
+        digest.write_text(_digest(library))
+        os.replace(digest, path.with_suffix(".sha256"))
+        os.replace(library, path)
     return path
 
 

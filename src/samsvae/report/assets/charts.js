@@ -5,19 +5,19 @@ function ticks(low, high, count = 5) {
   const power = 10 ** Math.floor(Math.log10(raw));
   const factor = [1, 2, 2.5, 5, 10].find((one) => one * power >= raw * (1 - 1e-9));
   const step = factor * power;
-  const found = [];
+  const values = [];
   for (let v = Math.ceil(low / step) * step; v <= high + step / 1e6; v += step) {
-    found.push(Math.abs(v) < step / 1e6 ? 0 : v);
+    values.push(Math.abs(v) < step / 1e6 ? 0 : v);
   }
-  return { values: found, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (factor === 2.5 ? 1 : 0)) };
+  return { values, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (factor === 2.5 ? 1 : 0)) };
 }
 
 function extent(values, { zero = false, margin = 0.04 } = {}) {
-  const known = values.filter((one) => one !== null && one !== undefined);
-  if (zero) known.push(0);
-  if (!known.length) return [0, 1];
-  let low = known.reduce((a, b) => Math.min(a, b));
-  let high = known.reduce((a, b) => Math.max(a, b));
+  const present = values.filter((one) => one !== null && one !== undefined);
+  if (zero) present.push(0);
+  if (!present.length) return [0, 1];
+  let low = present.reduce((a, b) => Math.min(a, b));
+  let high = present.reduce((a, b) => Math.max(a, b));
   if (low === high) [low, high] = [low - (Math.abs(low) / 20 || 0.5), high + (Math.abs(low) / 20 || 0.5)];
   const room = (high - low) * margin;
   return [low - room, high + room];
@@ -28,7 +28,7 @@ function tickTexts(range) {
   return t.values.map((v) => v.toFixed(t.digits).replace("-", "−"));
 }
 
-// A frame with axes; returns what places points in it.
+// A frame with axes; returns functions that place points in it.
 function frame(width, height, { x, y, xLabel, yLabel, label, left = null, xAxis = true }) {
   const longest = yLabel ? Math.max(...tickTexts(y).map((one) => one.length)) : 0;
   const box = { left: left === null ? 34 + 7 * longest : left, right: width - 14, top: 12, bottom: height - 42 };
@@ -135,10 +135,10 @@ function symbol(mark, x, y, title) {
   return draw("circle", { class: `dot ${mark}`, cx: x, cy: y, r: 4.5 }, named);
 }
 
-// Points with names, to be looked at closely: buttons, dragging, a double click, + - 0 and arrow keys.
-// Returns what leads to a point by its name.
+// Points with names, zoomed and moved by buttons, dragging, a double click, + - 0 and arrow keys.
+// Returns a function that selects a point by its name.
 function scatter(host, { points, xLabel, yLabel, label, onpick }) {
-  // Both axes have one unit: where one spans next to nothing, it is not blown up to look like much.
+  // Both axes have the same unit: an axis that spans very little is not enlarged.
   const whole = {
     x: extent(points.map((one) => one.x), { zero: true }),
     y: extent(points.map((one) => one.y), { zero: true }),
@@ -149,7 +149,7 @@ function scatter(host, { points, xLabel, yLabel, label, onpick }) {
     whole[axis] = [low - room, high + room];
   }
   let view = whole;
-  let found = null;
+  let selected = null;
   let f = null;
   const place = make("div", { class: "chart" });
   const zoom = (factor, at = null) => {
@@ -190,12 +190,12 @@ function scatter(host, { points, xLabel, yLabel, label, onpick }) {
     if (y[0] <= 0 && y[1] >= 0) f.svg.append(draw("line", { class: "zero", y1: f.py(0), y2: f.py(0), x1: f.box.left, x2: f.box.right }));
     const taken = [];
     for (const one of inside) {
-      const dot = draw("circle", { class: "dot first", cx: f.px(one.x), cy: f.py(one.y), r: one.name === found ? 7 : 4 }, draw("title", {}, one.name));
+      const dot = draw("circle", { class: "dot first", cx: f.px(one.x), cy: f.py(one.y), r: one.name === selected ? 7 : 4 }, draw("title", {}, one.name));
       if (onpick) dot.addEventListener("click", () => onpick(one.name));
       f.svg.append(dot);
     }
-    // The outermost are named, as long as names have room; what is looked for comes first.
-    const rank = (one) => (one.name === found ? Infinity : one.weight);
+    // Names are drawn for the outermost points, as long as there is room; the selected one first.
+    const rank = (one) => (one.name === selected ? Infinity : one.weight);
     for (const one of inside.sort((p, q) => rank(q) - rank(p)).slice(0, 250)) {
       if (rank(one) <= 0) break;
       const w = 6.6 * Math.min(one.name.length, 18) + 6;
@@ -204,7 +204,7 @@ function scatter(host, { points, xLabel, yLabel, label, onpick }) {
       const box = [a, b - 11, a + w, b + 3];
       if (taken.some((t) => box[0] < t[2] && box[2] > t[0] && box[1] < t[3] && box[3] > t[1])) continue;
       taken.push(box);
-      f.svg.append(draw("text", { class: one.name === found ? "tick found" : "tick", x: a, y: b }, short(one.name, 18)));
+      f.svg.append(draw("text", { class: one.name === selected ? "tick selected" : "tick", x: a, y: b }, short(one.name, 18)));
     }
     const focused = place.contains(document.activeElement);
     place.replaceChildren(f.svg);
@@ -243,7 +243,7 @@ function scatter(host, { points, xLabel, yLabel, label, onpick }) {
 
   return (name) => {
     const one = points.find((point) => point.name === name);
-    found = one ? name : null;
+    selected = one ? name : null;
     const outside = one && !(one.x >= view.x[0] && one.x <= view.x[1] && one.y >= view.y[0] && one.y <= view.y[1]);
     if (outside) view = whole;
     again();

@@ -17,7 +17,7 @@ function combinations() {
     const fit = own.fit;
     const measured = fit.predicted !== undefined && fit.predicted !== null;
     host.append(make("p", {}, measured
-      ? `${whole(c.nCells)} cells. Over all genes the prediction is ${shown(fit.predicted)} ${UNIT} (root mean square) from what is observed, the sum of the singles ${shown(fit.sum)}; correlations ${shown(fit.predicted_r, 2)} and ${shown(fit.sum_r, 2)}.`
+      ? `${whole(c.nCells)} cells. Over all genes, the root mean square error of the prediction is ${shown(fit.predicted)} ${UNIT}, that of the sum of the singles ${shown(fit.sum)}; correlations with the observed effects: ${shown(fit.predicted_r, 2)} and ${shown(fit.sum_r, 2)}.`
       : c.nCells ? "Its singles were not observed, so there is no sum to compare with." : "No cell of the data received it: the numbers are predictions."));
     const n = Math.min(20, own.gene.length);
     const order = [...Array(n).keys()].sort((a, b) => (own.predicted[b] || 0) - (own.predicted[a] || 0));

@@ -1,4 +1,4 @@
-// One condition: what it does, how sure that is, what acts alike.
+// One condition: its effects with intervals, its sgRNAs, its mechanisms, similar conditions.
 function conditionPart() {
   const host = byId("condition-part");
   if (!host || !data.conditions.length) return;
@@ -6,22 +6,22 @@ function conditionPart() {
   const names = byId("condition-names");
   names.append(...data.conditions.map((one) => make("option", { value: one.name })));
   const title = byId("condition-title");
-  const told = byId("condition-told");
+  const status = byId("condition-status");
 
   function show(c) {
     const own = data.conditions[c];
     field.value = own.name;
     title.textContent = own.name;
     const facts = [own.nCells ? `${whole(own.nCells)} cells` : "no cells in the data"];
-    if (!own.isTrained) facts.push("never seen in training: what is said of it is the model's prediction");
-    if (!own.isIdentified) facts.push("not to be told from its batches");
+    if (!own.isTrained) facts.push("never seen in training: its effects are predictions of the model");
+    if (!own.isEstimable) facts.push("confounded with its batches");
     if (data.hasRates) facts.push(`${own.nUp} genes up and ${own.nDown} down at q below 0.05`);
-    told.textContent = `${facts.join("; ")}.`;
+    status.textContent = `${facts.join("; ")}.`;
     host.replaceChildren();
     effects(c);
     sgrnas(c);
     mechanisms(own.name);
-    alike(c);
+    similar(c);
   }
 
   function effects(c) {
@@ -37,9 +37,9 @@ function conditionPart() {
       ],
     }));
     const place = make("div", { class: "chart" });
-    host.append(make("h4", {}, data.hasRates ? `The ${n} surest effects` : `The ${n} largest effects`), place,
+    host.append(make("h4", {}, data.hasRates ? `The ${n} effects of smallest lfsr` : `The ${n} largest effects`), place,
       legend([["first", "estimate, with its 90 % interval"], ["third cross", "observed difference from control"]]));
-    rowChart(place, { rows, xLabel: `effect, ${UNIT}`, label: `Effects on the surest genes of ${conditionName(c)}` });
+    rowChart(place, { rows, xLabel: `effect, ${UNIT}`, label: `Effects of ${conditionName(c)} on its first genes` });
     const head = ["gene", "estimate", "90 % interval", "model", "observed"];
     if (data.hasRates) head.push("lfsr", "q");
     const body = [...own.gene.keys()].map((i) => {
@@ -53,11 +53,11 @@ function conditionPart() {
     const own = data.sgrnas[c];
     host.append(make("h4", {}, "Its sgRNAs"));
     if (!own.length) {
-      host.append(make("p", { class: "missing" }, "The sgRNAs of its cells are not known: read the screen with sgrna_key."));
+      host.append(make("p", { class: "missing" }, "The screen has no sgRNAs: read it with sgrna_key."));
       return;
     }
     const place = make("div", { class: "chart" });
-    host.append(make("p", {}, "The effect of each sgRNA as a multiple of that of the others together: 0 as control, 1 as the others. None is given where the others change no gene for sure. Bars: 90 % of the sampling error."), place);
+    host.append(make("p", {}, "The effect of each sgRNA as a multiple of the effect of the others together: 0 is like control, 1 like the others. It is missing if the others change no gene with confidence. Bars: 90 % intervals of the sampling error."), place);
     rowChart(place, {
       rows: own.map(([name, n, value, se, flag]) => ({
         name: flag ? `${name} (${n}, ${flag})` : `${name} (${n})`,
@@ -73,22 +73,22 @@ function conditionPart() {
     const row = mask.perturbations ? mask.perturbations.indexOf(name) : -1;
     if (row < 0) {
       if (mask.perturbations && mask.n > mask.perturbations.length) {
-        host.append(make("h4", {}, "Its mechanisms"), make("p", {}, "It is not among the perturbations of the largest shifts, which this page holds: the complete tables tell."));
+        host.append(make("h4", {}, "Its mechanisms"), make("p", {}, "It is not among the perturbations with the largest shifts, which this page shows: see the complete tables."));
       }
       return;
     }
     const used = mask.dimensions.map((one, i) => [one, mask.probability[row][i], mask.shift[row][i]]).filter((one) => one[1] > 0.5);
     host.append(make("h4", {}, "Its mechanisms"));
     host.append(used.length
-      ? plainTable("Mechanisms that it moves", ["mechanism", "probability", "shift"], used.map(([one, p, s]) => [make("a", { href: `#mechanism-${one}` }, one), shown(p), signed(s)]))
-      : make("p", {}, "It moves none with a probability above 1/2."));
+      ? plainTable("Mechanisms that it shifts", ["mechanism", "probability", "shift"], used.map(([one, p, s]) => [make("a", { href: `#mechanism-${one}` }, one), shown(p), signed(s)]))
+      : make("p", {}, "It shifts none with a probability above 1/2."));
   }
 
-  function alike(c) {
-    const own = data.alike[c];
+  function similar(c) {
+    const own = data.similar[c];
     if (!own.length) return;
-    host.append(make("h4", {}, "Conditions that act alike"),
-      plainTable("Correlation over genes of the effects in units of their errors, on a log scale: no single gene decides", ["condition", "correlation"], own.map(([other, r]) => [chooser(conditionName(other)), signed(r)])));
+    host.append(make("h4", {}, "Conditions with similar effects"),
+      plainTable("Correlation over genes of effects in units of their errors, on a log scale, so that no single gene dominates", ["condition", "correlation"], own.map(([other, r]) => [chooser(conditionName(other)), signed(r)])));
   }
 
   field.addEventListener("change", () => choose(field.value, { scroll: false }));

@@ -1,4 +1,4 @@
-// What all parts of the page use. Names from the data are only ever written as text.
+// Used by all parts of the page. Names from the data are only ever written as text.
 const data = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 const NARROW = 560; // pixels below which labels get less room
@@ -60,7 +60,7 @@ const conditionName = (i) => data.conditions[i].name;
 const conditionPlace = new Map(data.conditions.map((one, i) => [one.name, i]));
 const UNIT = { log: "log2", normalized: "counts per 10,000", mean: "units of the data" }[data.scale];
 
-// Charts are drawn for the width there is, and anew when that changes.
+// Charts are drawn to fit the width, and again when it changes.
 const drawn = [];
 function keepDrawn(container, render) {
   let width = 0;
@@ -82,7 +82,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   drawn.forEach((again) => again(true));
 });
 
-// One place where everyone learns that another condition was chosen.
+// Parts of the page that follow the chosen condition.
 const listeners = [];
 function choose(name, { scroll = true } = {}) {
   if (!conditionPlace.has(name)) return;

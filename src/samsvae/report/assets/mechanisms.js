@@ -1,17 +1,17 @@
-// Which perturbation moves which mechanism: a map to point at, and where perturbations lie.
+// A map of perturbations and mechanisms, and perturbations in the plane of their shifts.
 function maskMap() {
   const host = byId("mask-map");
   const whole = data.mask;
   if (!host || !whole.dimensions) return () => {};
   const among = byId("mask-rows");
-  const every = [...whole.perturbations.keys()];
-  const moved = every.filter((r) => whole.probability[r].some((p) => p > 0.5));
+  const all = [...whole.perturbations.keys()];
+  const used = all.filter((r) => whole.probability[r].some((p) => p > 0.5));
   let mask = whole;
-  let rows = every.length;
+  let rows = all.length;
   const columns = whole.dimensions.length;
   const largest = mask.shift.flat().reduce((most, v) => Math.max(most, Math.abs(v || 0)), 1e-9);
-  const canvas = make("canvas", { class: "map", role: "img", tabindex: 0, "aria-describedby": "mask-told" });
-  const told = byId("mask-told");
+  const canvas = make("canvas", { class: "map", role: "img", tabindex: 0, "aria-describedby": "mask-status" });
+  const status = byId("mask-status");
   const mode = byId("mask-shows");
   const scale = byId("mask-scale");
   host.append(canvas);
@@ -76,7 +76,7 @@ function maskMap() {
   function point(r, c) {
     at = { r: Math.max(0, Math.min(rows - 1, r)), c: Math.max(0, Math.min(columns - 1, c)) };
     const [p, s] = [mask.probability[at.r][at.c], mask.shift[at.r][at.c]];
-    told.textContent = `${mask.perturbations[at.r]} in ${mask.dimensions[at.c]}: probability ${shown(p)}, shift ${signed(s)}`;
+    status.textContent = `${mask.perturbations[at.r]} in ${mask.dimensions[at.c]}: probability ${shown(p)}, shift ${signed(s)}`;
     again();
   }
 
@@ -119,7 +119,7 @@ function maskMap() {
   mode.addEventListener("change", again);
   scale.addEventListener("change", again);
   among.addEventListener("change", () => {
-    const kept = among.value === "moved" ? moved : every;
+    const kept = among.value === "used" ? used : all;
     mask = {
       dimensions: whole.dimensions,
       perturbations: kept.map((r) => whole.perturbations[r]),

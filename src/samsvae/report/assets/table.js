@@ -1,4 +1,4 @@
-// The table of discoveries: searched, sorted, a page of it shown at a time.
+// The table of discoveries: searched, sorted, shown page by page.
 function discoveries() {
   const host = byId("discoveries-table");
   if (!host || !data.conditions.length) return;
@@ -20,7 +20,7 @@ function discoveries() {
   ].filter(([name]) => data.hasRates || (name !== "lfsr" && name !== "q_value"));
   const SIZE = 25;
   let sorted = data.hasRates ? { by: "lfsr", down: false } : { by: "estimate", down: true };
-  let found = rows;
+  let matching = rows;
   let start = 0;
 
   const search = byId("discoveries-search");
@@ -45,7 +45,7 @@ function discoveries() {
 
   function compare(a, b) {
     let [x, y] = [a[sorted.by], b[sorted.by]];
-    if (x === null || y === null) return (x === null) - (y === null); // unknown ones last, either way
+    if (x === null || y === null) return (x === null) - (y === null); // missing values last, in either order
     if (sorted.by === "estimate") [x, y] = [Math.abs(x), Math.abs(y)];
     const order = typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y;
     if (order === 0) return Math.abs(b.estimate) - Math.abs(a.estimate);
@@ -62,15 +62,15 @@ function discoveries() {
   function refresh() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const most = below && below.value ? Number(below.value) : null;
-    found = rows.filter((row) =>
+    matching = rows.filter((row) =>
       words.every((word) => row.text.includes(word)) && (most === null || (row.q_value !== null && row.q_value < most)));
-    found.sort(compare);
+    matching.sort(compare);
     start = 0;
     show();
   }
 
   function move(by) {
-    start = Math.max(0, Math.min(start + by, Math.floor((found.length - 1) / SIZE) * SIZE));
+    start = Math.max(0, Math.min(start + by, Math.floor((matching.length - 1) / SIZE) * SIZE));
     show();
   }
 
@@ -80,16 +80,16 @@ function discoveries() {
       if (own) head.setAttribute("aria-sort", sorted.down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
     });
-    body.replaceChildren(...found.slice(start, start + SIZE).map((row) =>
+    body.replaceChildren(...matching.slice(start, start + SIZE).map((row) =>
       make("tr", {}, ...columns.map(([name, , format]) => {
         if (name === "condition") return make("th", { scope: "row" }, chooser(row.condition));
         if (name === "interval") return make("td", { class: "number" }, row.lower === null ? "–" : `${signed(row.lower)} to ${signed(row.upper)}`);
         return make("td", { class: format ? "number" : null }, format ? format(row[name]) : row[name]);
       }))));
-    const end = Math.min(start + SIZE, found.length);
-    count.textContent = found.length ? `Rows ${whole(start + 1)} to ${whole(end)} of ${whole(found.length)}` : "No row matches";
+    const end = Math.min(start + SIZE, matching.length);
+    count.textContent = matching.length ? `Rows ${whole(start + 1)} to ${whole(end)} of ${whole(matching.length)}` : "No row matches";
     before.disabled = start === 0;
-    after.disabled = end >= found.length;
+    after.disabled = end >= matching.length;
   }
 
   search.addEventListener("input", refresh);

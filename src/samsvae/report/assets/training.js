@@ -1,4 +1,4 @@
-// How training went.
+// The course of training.
 function training() {
   const host = byId("training-charts");
   const history = data.history;
@@ -11,7 +11,7 @@ function training() {
   if (history.valid_elbo && history.valid_elbo.some((one) => one !== null)) {
     elbo.push({ name: "validation cells", mark: "second", x: step, y: history.valid_elbo });
   }
-  // The first steps are far below: what is looked at is where it ends.
+  // The ELBO of the first steps is far lower: they are left out, to show where it ends.
   const from = Math.min(step.length - 2, Math.floor(step.length * 0.15));
   if (from > 0) elbo.forEach((one) => { one.x = one.x.slice(from); one.y = one.y.slice(from); });
   const place = (title) => {

@@ -10,8 +10,8 @@ import pandas as pd
 import scipy.io
 import scipy.sparse as sp
 
-from samsvae.data.files.anndata_files import Frame, Table, X, check_declared_size, member
 from samsvae.errors import InputError, listed, note
+from samsvae.storage.anndata_files import Frame, Table, X, check_declared_size, member
 
 _GENES = "Gene Expression"
 

@@ -28,7 +28,7 @@ SECONDS = 60.0
 _BYTES_PER_SECOND = 10**7
 """Speed of a slow disk."""
 _TEXTS_PER_READ = 100_000
-_COMMAND = [sys.executable, "-P", "-m", "samsvae.data.files.probe"]
+_COMMAND = [sys.executable, "-P", "-m", "samsvae.storage.probe"]
 _LOCK = threading.Lock()
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 """The child process by the process that started it: after a fork each has its own."""

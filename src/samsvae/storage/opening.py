@@ -13,10 +13,10 @@ from typing import Any
 import h5py
 import pandas as pd
 
-from samsvae.data.files import tenx
-from samsvae.data.files.anndata_files import Frame, Table, stored_frame
-from samsvae.data.files.probe import check_walkable
 from samsvae.errors import InputError, first_line, listed
+from samsvae.storage import tenx
+from samsvae.storage.anndata_files import Frame, Table, stored_frame
+from samsvae.storage.probe import check_walkable
 
 KINDS = (".h5ad", ".h5mu", ".h5 (10x Genomics)", ".zarr", "a folder of 10x Genomics' matrix")
 _SUFFIXES = {".h5ad": "h5ad", ".h5mu": "h5mu", ".h5": "10x Genomics' h5"}

@@ -1,4 +1,4 @@
-"""What a report is made of, invented: every section has something to show."""
+"""Invented tables of a report, with something to show in every section."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from samsvae.report.findings import Findings
+from samsvae.report.tables import ReportTables
 
 HOSTILE = "<script>alert(1)</script>"
 CONDITIONS = ["A", "B", "C", "A+B", HOSTILE]
@@ -148,8 +148,8 @@ def mechanisms(perturbations: list[str], n_latent: int = 4) -> pd.DataFrame:
     )
 
 
-def findings(**changed: Any) -> Findings:
-    """Return findings in which nothing is to be doubted but that there is one seed."""
+def report_tables(**changed: Any) -> ReportTables:
+    """Return tables that give no caution except that there is one seed."""
     singles = ["A", "B", "C", HOSTILE]
     given: dict[str, Any] = {
         "name": HOSTILE,
@@ -182,10 +182,10 @@ def findings(**changed: Any) -> Findings:
         ),
         "scores": scores(),
         "effects": effects(),
-        "alike": {"A": [("B", 0.5), (HOSTILE, 0.2)]},
+        "similar": {"A": [("B", 0.5), (HOSTILE, 0.2)]},
         "combinations": {"A+B": ("A", "B")},
         "mechanisms": mechanisms(singles),
         "inclusion": inclusion(singles),
-        "tables": ("report/discoveries.csv",),
+        "paths": ("report/discoveries.csv",),
     }
-    return Findings(**{**given, **changed})
+    return ReportTables(**{**given, **changed})

@@ -14,7 +14,7 @@ import pytest
 import samsvae
 from helpers.screens import make_adata
 from samsvae import InputError
-from samsvae.data.files import probe
+from samsvae.storage import probe
 
 PROGRAMS = {
     "hangs": "import sys, time; sys.stdin.readline(); time.sleep(60)",

@@ -1,4 +1,4 @@
-"""The screen of an experiment whose counts stay in a file: copied by blocks, and left there."""
+"""The screen of an experiment: copied by blocks if its counts stay in a file, and never exchanged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ import pytest
 import scipy.sparse as sp
 
 from helpers.screens import make_adata
-from samsvae import Screen
+from samsvae import InputError, Screen, datasets
 from samsvae.data import source as stored
-from samsvae.runs.jobs import SCREEN, read_material, write_material
+from samsvae.runs.compare import comparison
+from samsvae.runs.run import (
+    SCREEN,
+    ExperimentDirectory,
+    read_experiment_data,
+    write_experiment_data,
+)
+from samsvae.settings.questions import ScoreSettings
+from samsvae.storage.files import read_json, write_json
 
 KEYS = {"split_key": "split", "batch_key": "batch", "sgrna_key": "guide"}
 
@@ -41,8 +49,8 @@ def test_counts_in_a_file_go_to_another(
     rows = np.random.default_rng(0).permutation(240)[:130]
     held = Screen.open(path, counts=counts, **KEYS)[rows]
     monkeypatch.setattr(stored.StoredCounts, "to_memory", None)  # never all of it at once
-    write_material(tmp_path / "lab", file[rows])
-    again = read_material(tmp_path / "lab")
+    write_experiment_data(tmp_path / "lab", file[rows])
+    again = read_experiment_data(tmp_path / "lab")
     assert not again.is_in_memory
     assert again.digest == held.digest
     assert again.sgrna is not None
@@ -53,21 +61,21 @@ def test_counts_in_a_file_go_to_another(
 FULL = """
 import pathlib, resource, signal, sys
 from samsvae import InputError, Screen
-from samsvae.runs.jobs import write_material
+from samsvae.runs.run import write_experiment_data
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 screen = Screen.open(sys.argv[1], in_memory=False, split_key="split")
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    write_material(pathlib.Path(sys.argv[2]), screen)
+    write_experiment_data(pathlib.Path(sys.argv[2]), screen)
 except InputError as error:
     sys.exit(f"told: {error}")
 """
 
 
-def test_a_full_disk_is_told_before_hdf5_finds_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_before_hdf5_fails(tmp_path: Path) -> None:
     path, lab = written(tmp_path), tmp_path / "lab"
-    write_material(lab, Screen.open(path, in_memory=False, split_key="split"))
+    write_experiment_data(lab, Screen.open(path, in_memory=False, split_key="split"))
     size = (lab / SCREEN).stat().st_size
     before = (lab / SCREEN).read_bytes()
     done = subprocess.run(
@@ -81,3 +89,32 @@ def test_a_full_disk_is_told_before_hdf5_finds_it(tmp_path: Path) -> None:
     assert "told: cannot write" in done.stderr
     assert (lab / SCREEN).read_bytes() == before
     assert {one.name for one in lab.iterdir()} == {SCREEN, "screen.json"}
+
+
+def test_an_experiment_is_not_resumed_with_another_screen(tmp_path: Path) -> None:
+    experiment = comparison(
+        models="cpa-vae",
+        baselines="none",
+        seeds=1,
+        scale="log",
+        scoring=ScoreSettings(),
+        options={"max_steps": 5},
+    )
+    screen, other = (
+        datasets.simulated_screen(n_perturbations=n, n_combinations=1, n_genes=20, seed=0)
+        for n in (4, 5)
+    )
+    with ExperimentDirectory(tmp_path / "c").opened(experiment, screen, resume=False):
+        pass
+    split = ["train" if part == "valid" else str(part) for part in screen.split]
+    for changed in (other, screen[:50], screen.with_split(split)):
+        with (
+            pytest.raises(InputError, match="was started with another screen: resume with"),
+            ExperimentDirectory(tmp_path / "c").opened(experiment, changed, resume=True),
+        ):
+            pass
+    record = read_json(tmp_path / "c/experiment.json")
+    for stored in (record, {name: value for name, value in record.items() if name != "data"}):
+        write_json(tmp_path / "c/experiment.json", stored)  # also of an earlier version
+        with ExperimentDirectory(tmp_path / "c").opened(experiment, screen, resume=True):
+            assert read_experiment_data(tmp_path / "c").genes == screen.genes

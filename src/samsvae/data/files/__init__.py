@@ -1,1 +1,0 @@
-"""Files of any kind that a lab has, as tables."""
