@@ -87,20 +87,13 @@ Keys = given(Settings(ScreenSettings), show_default=False)
 """How a screen is read, where that differs from its run."""
 
 
-def opened_model(run: Path, settings: Mapping[str, Any]) -> Estimator:
-    """Return the model of a run, on the device of the settings."""
-    from samsvae.runs.run import Run
-
-    return Run(run).model(DeviceSettings.among(settings).device)
-
-
 def opened(
-    run: Path, data: Path | None, settings: Mapping[str, Any], keys: Mapping[str, Any]
+    run: Path, settings: Mapping[str, Any], data: Path | None = None, keys: Any = NOTHING
 ) -> tuple[Estimator, Any]:
     """Return the model of a run, and a screen (if any), read with the keys of the run."""
     from samsvae.runs.run import Run
 
-    model = opened_model(run, settings)
+    model = Run(run).model(DeviceSettings.among(settings).device)
     return model, None if data is None else Run(run).screen(data, keys)
 
 

@@ -18,7 +18,6 @@ from samsvae.cli.console import (
     console,
     given,
     opened,
-    opened_model,
     say,
     write_rows,
 )
@@ -57,7 +56,7 @@ def effects(
     if out is not None:
         overwrite = questions.OutputSettings.among(settings).overwrite
         check_new_file(out, (".csv", ".h5ad"), overwrite=overwrite)
-    model = opened_model(run, settings)
+    model, _ = opened(run, settings)
     adata = model.effects(
         list(conditions) or None, **settings_of(questions.EffectSettings, settings)
     )
@@ -98,7 +97,7 @@ def simulate(
     from samsvae.storage.tables import write_h5ad
 
     check_new_file(out, (".h5ad",), overwrite=questions.OutputSettings.among(settings).overwrite)
-    model, screen = opened(run, cells, settings, {})
+    model, screen = opened(run, settings, cells)
     chosen = settings_of(questions.SimulationSettings, settings)
     adata = model.simulate(list(conditions), cells=screen, **chosen)
     write_h5ad(out, adata)
@@ -133,7 +132,7 @@ def combinations(
     from samsvae.analysis.combinations import combinations
 
     check_outputs(settings, out)
-    model, screen = opened(run, data, settings, keys)
+    model, screen = opened(run, settings, data, keys)
     chosen = settings_of(questions.CombinationSettings, settings)
     write_rows(out, combinations(model, screen, list(conditions) or None, **chosen))
 
@@ -166,7 +165,7 @@ def discoveries(
 
     fdr = questions.ErrorRateSettings.among(settings).fdr
     check_outputs(settings, out, h5ad=True)
-    model, screen = opened(run, data, settings, keys)
+    model, screen = opened(run, settings, data, keys)
     chosen = settings_of(questions.DiscoverySettings, settings)
     table = discoveries(model, screen, list(conditions) or None, **chosen)
     console.print(discovery_table(table))
@@ -206,7 +205,7 @@ def regulators(
         raise InputError("no gene is named: expected one or more, such as STAT1, after the data")
     lfsr = questions.RegulatorSettings.among(settings).lfsr
     check_outputs(settings, out, h5ad=True)
-    model, screen = opened(run, data, settings, keys)
+    model, screen = opened(run, settings, data, keys)
     for gene in genes:
         if gene not in model.registry.genes:  # before minutes of work
             raise unknown("gene", gene, model.registry.genes)
@@ -252,7 +251,7 @@ def programs(
         raise InputError("--enrichment is given without gene sets: expected --gene-sets too")
     check_outputs(settings, out, h5ad=True)
     check_outputs(settings, enrichment)
-    model = opened_model(run, settings)
+    model, _ = opened(run, settings)
     table = model.programs(**settings_of(questions.ProgramSettings, settings))
     mechanisms = model.mechanisms()
     if not len(table):
@@ -299,7 +298,7 @@ def responders(
 
     check_outputs(settings, out, h5ad=True)
     check_outputs(settings, rates)
-    model, screen = opened(run, data, settings, keys)
+    model, screen = opened(run, settings, data, keys)
     answer = model.responders(screen, **settings_of(questions.ResponderSettings, settings))
     console.print(rate_table(answer.rates))
     write_rows(out, [answer.cells])

@@ -17,7 +17,7 @@ from samsvae.cli.console import (
     RunPath,
     console,
     given,
-    opened_model,
+    opened,
     say,
 )
 from samsvae.ops.device import rank
@@ -173,10 +173,9 @@ def evaluate(
     from samsvae.runs.reporting import report_run
     from samsvae.runs.run import Run
 
+    model, screen = opened(run, settings, data, keys)
     folder = Run(run)
-    model = opened_model(run, settings)
     folder.check_scores()  # damaged scores are reported before minutes of work
-    screen = folder.screen(data, dict(keys))
     if baselines and not len(screen.train):
         say("the data contain no training cells: there are no baselines to compare with")
         baselines = False
@@ -219,7 +218,7 @@ def report(
     from samsvae.runs.reporting import report_run, screen_of
     from samsvae.runs.run import Run
 
-    model = opened_model(run, settings)
+    model, _ = opened(run, settings)
     screen = screen_of(Run(run), data, keys)
     chosen = asdict(questions.ReportSettings.among(settings))
     del chosen["device"]

@@ -215,8 +215,7 @@ def relative(table: pd.DataFrame, reference: str, metrics: list[str]) -> pd.Data
     base = table[(table["label"] == reference) & (table["fraction"] == smallest)]
     base = base.set_index("seed")[metrics]
     scores = table[table["seed"].isin(base.index)].copy()
-    for metric in metrics:
-        scores[metric] = scores[metric] - scores["seed"].map(base[metric])
+    scores[metrics] -= base.loc[scores["seed"]].to_numpy()
     return scores
 
 
@@ -273,12 +272,9 @@ def stability_matrix(
     if metric not in measures:
         raise unknown("measure of the table:", metric, measures)
     names = list(pd.unique(pd.concat([stability["first"], stability["second"]])))
-    place = {name: i for i, name in enumerate(names)}
-    n = len(names)
-    matrix = np.full((n, n), np.nan)
-    for row in stability.itertuples():
-        i, j = place[row.first], place[row.second]
-        matrix[i, j] = matrix[j, i] = getattr(row, metric)
+    n, wide = len(names), stability.pivot(index="first", columns="second", values=metric)
+    wide = wide.reindex(index=names, columns=names)
+    matrix = wide.combine_first(wide.T).loc[names, names].to_numpy(float)
     ax = style.axes_of(ax, (2.6 + 0.55 * n, 1.8 + 0.55 * n))
     image = ax.imshow(matrix, cmap="viridis", vmin=0, vmax=1)
     for i, j in zip(*np.nonzero(np.isfinite(matrix)), strict=True):
