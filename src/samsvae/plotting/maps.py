@@ -70,7 +70,7 @@ def shift_map(
         Number of perturbations, the most distant ones, that are named where there is room.
     """
     ax, x, y = _plane(points, "perturbations", ax, (7.5, 5))
-    own = style.known_groups(groups, points.index).reindex(points.index)
+    own = style.groups_of(groups, points.index).reindex(points.index)
     if _draw_groups(ax, x, y, own, sizes=(14, 34)):
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     distance = np.hypot(x - np.nanmedian(x), y - np.nanmedian(y))
@@ -135,8 +135,8 @@ def cell_map(
 
 
 def _draw_numbers(ax: Axes, cells: pd.DataFrame, label: str, dots: dict[str, Any]) -> None:
-    known = np.isfinite(cells["value"])
-    without, rest = cells[~known], cells[known]
+    has_value = np.isfinite(cells["value"])
+    without, rest = cells[~has_value], cells[has_value]
     if len(without):
         unknown = f"not known: {len(without):,}"
         ax.scatter(without["x"], without["y"], color=style.OTHER, label=unknown, **dots)
@@ -192,7 +192,7 @@ def gene_projection(
     """
     rows = ate.index.intersection(de.index)
     first, second = genes or _two_genes(de.loc[rows])
-    own = style.known_groups(groups, rows).reindex(rows)
+    own = style.groups_of(groups, rows).reindex(rows)
     figure, panels = plt.subplots(
         1, 2, figsize=(10, 4.6), sharex=True, sharey=True, layout="constrained"
     )

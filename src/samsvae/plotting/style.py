@@ -150,13 +150,13 @@ def name_points(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) ->
             taken.append(box)
 
 
-def known_groups(groups: pd.Series | None, names: pd.Index) -> pd.Series:
+def groups_of(groups: pd.Series | None, names: pd.Index) -> pd.Series:
     """Return the groups of the names that have one; each name once."""
     if groups is None:
         return pd.Series(dtype=str)
-    known = groups.dropna()
-    known = known[known.index.isin(names)]
-    return known[~known.index.duplicated()].astype(str)
+    own = groups.dropna()
+    own = own[own.index.isin(names)]
+    return own[~own.index.duplicated()].astype(str)
 
 
 def check_number(n: int) -> None:
@@ -202,14 +202,14 @@ def band(figure: Figure, axes: Axes, groups: pd.Series, names: pd.Index, place: 
 
     `names` are those drawn, at evenly spaced places; one without a group is grey.
     """
-    known = known_groups(groups, names)
-    colour = colours(sorted(known.unique()))
-    shades = [colour.get(known.get(name, ""), OTHER) for name in names]
+    own = groups_of(groups, names)
+    colour = colours(sorted(own.unique()))
+    shades = [colour.get(own.get(name, ""), OTHER) for name in names]
     step = place[1] - place[0] if len(place) > 1 else 1.0
     axes.barh(place, 1, step, color=shades)
     axes.set(xlim=(0, 1), xticks=[])
     axes.margins(y=0)
     entries = [(short(name, 40), one) for name, one in colour.items()]
-    entries += [("none", OTHER)] if len(known) < len(names) else []
+    entries += [("none", OTHER)] if len(own) < len(names) else []
     handles, labels = [Patch(color=one) for _, one in entries], [name for name, _ in entries]
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
