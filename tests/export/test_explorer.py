@@ -31,7 +31,7 @@ TRAINING: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def layouts_of_principal_components(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """UMAP is made, where it is installed, by tests/interop."""
-    monkeypatch.setattr("samsvae.export.explorer.has_umap", lambda: False)
+    monkeypatch.setattr("samsvae.export.annotation.has_umap", lambda: False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "layouts are principal components alone")
         yield

@@ -23,9 +23,8 @@ from helpers.report_tables import (
 )
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
-from samsvae.report import payload
-from samsvae.report.page import embedded, page
-from samsvae.report.payload import N_GENES
+from samsvae.report import page as payload
+from samsvae.report.page import N_GENES, embedded, page
 from samsvae.report.tables import MEANINGS, scoreboards
 from samsvae.runs.reporting import REPORTED_METRICS
 

@@ -18,7 +18,7 @@ from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import expression, shares_of_batches, within_batches
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
-from samsvae.estimators import Estimator
+from samsvae.estimators.base import Estimator
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import CombinationSettings

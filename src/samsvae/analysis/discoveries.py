@@ -20,7 +20,7 @@ from samsvae.benchmark.metrics.effects import standardised
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
-from samsvae.estimators import Estimator
+from samsvae.estimators.base import Estimator
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import DiscoverySettings, EffectSettings, RegulatorSettings

@@ -17,7 +17,7 @@ from samsvae.data.expression import Expression, expression, within_batches
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
-from samsvae.estimators import Estimator
+from samsvae.estimators.base import Estimator
 from samsvae.settings.arguments import check, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings

@@ -17,7 +17,7 @@ from samsvae.settings.screen import ScreenSettings
 if TYPE_CHECKING:  # help and completion do without pandas and torch
     import pandas as pd
 
-    from samsvae.estimators import Estimator
+    from samsvae.estimators.base import Estimator
 
 console = Console(markup=False, emoji=False)  # a name may hold brackets, or be like HLA:b:27
 

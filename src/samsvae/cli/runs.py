@@ -54,7 +54,7 @@ def train(
     out
         Run directory to write.
     """
-    from samsvae.estimators import estimator
+    from samsvae.estimators.models import estimator
     from samsvae.runs.reporting import report_run
     from samsvae.runs.run import Run, read_screen
 

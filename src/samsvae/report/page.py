@@ -1,4 +1,7 @@
-"""The page: templates filled with tables, everything inlined."""
+"""The page of a report: templates filled with tables, everything inlined.
+
+The page's scripts read the tables as lists, with numbers rounded to what can be seen.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from samsvae._version import __version__
+from samsvae.benchmark.metrics.effects import pearson
+from samsvae.ops.ordering import average_linkage_order
 from samsvae.report.cautions import cautions
-from samsvae.report.payload import MAPPED, n_genes_of, payload
 from samsvae.report.tables import MEANINGS, ReportTables, scoreboards
 
 _SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
@@ -109,3 +117,234 @@ def number(value: Any, digits: int = 3) -> str:
     if isinstance(value, float):
         return f"{value:,.{digits}f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+N_GENES = 50
+"""Largest number of genes of a condition in the page; the complete tables have all."""
+_ROWS, _MIN_GENES = 100_000, 10
+"""Effects of all conditions in the page: with many conditions, fewer genes of each, down to the
+second number."""
+MAPPED = 2000
+"""Largest number of perturbations in the maps of mechanisms, those of the largest shifts."""
+_DIGITS = 4
+"""Significant digits: what a chart can show, and a tenth of the file."""
+_EFFECTS = ("estimate", "lower", "upper", "lfsr", "q_value", "model", "observed")
+
+
+def payload(report: ReportTables) -> dict[str, Any]:
+    """Return all that is drawn or searched on the page."""
+    conditions = _conditions(report)
+    place = {condition["name"]: i for i, condition in enumerate(conditions)}
+    genes: dict[str, int] = {}
+    similar = [report.similar.get(name, []) for name in place]
+    return {
+        "scale": report.scale,
+        "hasRates": report.has_error_rates,
+        "conditions": conditions,
+        "effects": _effects(report, genes, place),
+        "similar": [[[place[n], _short(r)] for n, r in row if n in place] for row in similar],
+        "sgrnas": _sgrnas(report, place),
+        "combinations": _combinations(report, place, genes),
+        "history": _history(report.history),
+        "mask": _mask(report),
+        "map": _map(report),
+        "genes": list(genes),  # filled by the effects and combinations above
+    }
+
+
+def n_genes_of(report: ReportTables) -> int:
+    """Return how many genes of each condition the page holds."""
+    n = 0 if report.effects is None else report.effects["condition"].nunique()
+    return min(N_GENES, max(_MIN_GENES, _ROWS // max(1, n)))
+
+
+def _conditions(report: ReportTables) -> list[dict[str, Any]]:
+    """Return the conditions of the page: those with effects, in their order."""
+    effects = report.effects
+    if effects is None:
+        return []
+    estimate = effects["estimate"]
+    is_call = effects["q_value"] < 0.05 if report.has_error_rates else np.zeros(len(effects), bool)
+    calls = {"up": is_call & (estimate > 0), "down": is_call & (estimate < 0)}
+    groups = effects.assign(**calls).groupby("condition", observed=True, sort=False)
+    table = groups.agg({"n_cells": "first", "up": "sum", "down": "sum"})
+    has_cells = table["n_cells"].astype(bool)
+    trained, estimable = has_cells, pd.Series(True, table.index)
+    if report.cells is not None:
+        cells = report.cells.reindex(table.index.astype(object))
+        trained = cells["is_trained"].where(cells["is_trained"].notna(), has_cells.to_numpy())
+        estimable = cells["estimable"].where(cells["estimable"].notna(), True)
+    rows = zip(table.itertuples(), trained, estimable, strict=True)
+    return [
+        {
+            "name": str(row.Index),
+            "nCells": int(row.n_cells),
+            "isTrained": bool(is_trained),
+            "isEstimable": bool(is_estimable),
+            "nUp": int(row.up),
+            "nDown": int(row.down),
+        }
+        for row, is_trained, is_estimable in rows
+    ]
+
+
+def _effects(
+    report: ReportTables, genes: dict[str, int], place: dict[str, int]
+) -> list[dict[str, list[Any]]]:
+    """Return, by condition, the genes of smallest lfsr, then largest effect."""
+    table = report.effects
+    if table is None:
+        return [{} for _ in place]
+    codes, names = pd.factorize(table["condition"])
+    condition = np.asarray([place[str(name)] for name in names], int)[codes]
+    keys = [-np.nan_to_num(table["estimate"].abs().to_numpy(float))]
+    if "lfsr" in table:
+        keys.append(table["lfsr"].to_numpy(float).round(6))
+    order = np.lexsort((*keys, condition))
+    starts = np.flatnonzero(np.diff(condition[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    top = order[rank < n_genes_of(report)]
+    breaks = np.flatnonzero(np.diff(condition[top], prepend=-1))[1:]
+    chosen = table.iloc[top]
+    columns: dict[str, list[Any]] = {
+        "gene": [_position(genes, gene) for gene in chosen["gene"]],
+        **{column: _numbers(chosen[column]) for column in _EFFECTS if column in table},
+    }
+    spans = list(pairwise([0, *breaks, len(top)]))
+    return [{name: values[i:j] for name, values in columns.items()} for i, j in spans]
+
+
+def _sgrnas(report: ReportTables, place: dict[str, int]) -> list[list[list[Any]]]:
+    by_condition: list[list[list[Any]]] = [[] for _ in place]
+    if report.sgrnas is not None:
+        for row in report.sgrnas.itertuples():
+            if row.condition in place:
+                strength = _short(row.strength), _short(row.strength_se)
+                entry = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
+                by_condition[place[str(row.condition)]].append(entry)
+    return by_condition
+
+
+def _combinations(
+    report: ReportTables, place: dict[str, int], genes: dict[str, int]
+) -> list[dict[str, Any]]:
+    """Return, by combination, the effects of the model, of the sum of the singles and of the data.
+
+    Genes are those in which any of the three is largest.
+    """
+    if report.effects is None or not report.combinations:
+        return []
+    groups = report.effects.groupby("condition", observed=True)
+    by_condition = {
+        str(name): rows.set_index("gene")[["model", "observed"]]
+        for name, rows in groups
+        if str(name) in place
+    }
+    records = []
+    for name, parts in report.combinations.items():
+        if name not in by_condition:
+            continue
+        own = by_condition[name]
+        unknown = pd.Series(np.nan, own.index)
+        singles = [by_condition[p]["observed"] if p in by_condition else unknown for p in parts]
+        total = np.sum([single.to_numpy(float) for single in singles], axis=0)
+        table = own.assign(sum=total).rename(columns={"model": "predicted"})
+        size = table.abs().max(axis=1).fillna(0).sort_values(ascending=False, kind="stable")
+        top = size.index[: n_genes_of(report)]
+        records.append(
+            {
+                "condition": place[name],
+                "parts": list(parts),
+                "gene": [_position(genes, gene) for gene in top],
+                **{column: _numbers(table.loc[top, column]) for column in table},
+                "singles": [_numbers(single.loc[top]) for single in singles],
+                "fit": _fit(table.dropna()),
+            }
+        )
+    return records
+
+
+def _fit(table: pd.DataFrame) -> dict[str, Any]:
+    """Return RMSE and correlation of prediction and of sum with the observed effects."""
+    if table.empty:
+        return {}
+    observed, fit = table["observed"].to_numpy(), {}
+    for name in ("predicted", "sum"):
+        values = table[name].to_numpy()
+        fit[name] = _short(float(np.sqrt(np.square(values - observed).mean())))
+        fit[f"{name}_r"] = _short(float(pearson(values, observed)))
+    return fit
+
+
+def _history(history: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the columns of the history; of ELBOs the last digits matter."""
+    return {
+        name: values.tolist() if values.dtype == bool else _numbers(values, digits=7)
+        for name, values in history.items()
+        if len(values)
+    }
+
+
+def _mask(report: ReportTables) -> dict[str, Any]:
+    """Return the mask of the dimensions in use, similar perturbations side by side.
+
+    Of many perturbations, those of the largest shifts; `n` is the number of all.
+    """
+    table = report.inclusion
+    if table is None or report.mechanisms is None or report.mechanisms.empty:
+        return {}
+    probability = table.pivot(index="perturbation", columns="dimension", values="probability")
+    shift = table.pivot(index="perturbation", columns="dimension", values="shift")
+    dimensions = list(report.mechanisms.index)
+    n, shift = len(shift), shift.iloc[_largest(shift[dimensions])]
+    order = average_linkage_order(shift[dimensions].to_numpy(), optimal=len(shift) < 2000)
+    shift = shift.iloc[order]
+
+    def rows(table: pd.DataFrame) -> list[list[float | None]]:
+        return [_numbers(row, digits=3) for row in table[dimensions].to_numpy(float)]
+
+    return {
+        "n": n,
+        "dimensions": [str(name) for name in dimensions],
+        "perturbations": [str(name) for name in shift.index],
+        "probability": rows(probability.loc[shift.index]),
+        "shift": rows(shift),
+    }
+
+
+def _map(report: ReportTables) -> dict[str, Any]:
+    """Return perturbations in the plane of the two principal components of their shifts."""
+    table = report.inclusion
+    if table is None or table.empty:
+        return {}
+    shift = table.pivot(index="perturbation", columns="dimension", values="shift")
+    centred = (shift - shift.mean()).to_numpy()
+    if min(shift.shape) < 2 or not np.abs(centred).sum():
+        return {}
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    share, kept = size**2 / np.square(size).sum(), _largest(shift)
+    return {
+        "name": [str(name) for name in shift.index[kept]],
+        "x": _numbers(left[kept, 0] * size[0]),
+        "y": _numbers(left[kept, 1] * size[1]),
+        "share": _numbers(share[:2]),
+    }
+
+
+def _largest(shift: pd.DataFrame) -> np.ndarray:
+    """Return the positions of the perturbations in the maps: those of the largest shifts."""
+    size = np.linalg.norm(shift.to_numpy(), axis=1)
+    return np.sort(np.argsort(-size, kind="stable")[:MAPPED])
+
+
+def _position(genes: dict[str, int], name: object) -> int:
+    return genes.setdefault(str(name), len(genes))
+
+
+def _numbers(values: Iterable[float], digits: int = _DIGITS) -> list[float | None]:
+    return [_short(float(value), digits) for value in values]
+
+
+def _short(value: float, digits: int = _DIGITS) -> float | None:
+    """Return a number with a few significant digits; None if it is not finite."""
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None

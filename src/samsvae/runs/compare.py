@@ -14,7 +14,8 @@ from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.tasks import DUPLICATE, UNSEEN
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
-from samsvae.estimators import ESTIMATORS, Estimator
+from samsvae.estimators.base import Estimator
+from samsvae.estimators.models import ESTIMATORS
 from samsvae.estimators.base import Named, by_name
 from samsvae.runs.jobs import ScoreJob, TrainJob
 from samsvae.runs.reporting import REPORTED_METRICS, reported_scores, write_page

@@ -9,7 +9,7 @@ from typing import Any
 
 from samsvae.analysis.agreement import Recovery, recovery
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
-from samsvae.estimators import SAMSVAE
+from samsvae.estimators.models import SAMSVAE
 from samsvae.runs.jobs import score
 from samsvae.runs.reporting import report_run
 from samsvae.runs.run import Run

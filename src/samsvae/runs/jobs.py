@@ -26,7 +26,8 @@ from samsvae.benchmark.predictions import Predictor
 from samsvae.data import splits
 from samsvae.data.expression import control_cells
 from samsvae.data.screen import Screen
-from samsvae.estimators import Estimator, estimator
+from samsvae.estimators.base import Estimator
+from samsvae.estimators.models import estimator
 from samsvae.estimators.base import by_name
 from samsvae.runs.run import CHECKPOINT, Run, read_experiment_data
 from samsvae.settings.fields import settings_of

@@ -27,7 +27,8 @@ from samsvae.benchmark.tasks import DUPLICATE
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
-from samsvae.estimators import Estimator, saving
+from samsvae.estimators import saving
+from samsvae.estimators.base import Estimator
 from samsvae.report.page import page
 from samsvae.report.tables import ReportTables
 from samsvae.runs.run import Run, digest_of

@@ -22,7 +22,9 @@ from samsvae.data import splits
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, listed
-from samsvae.estimators import Estimator, load, saving
+from samsvae.estimators import saving
+from samsvae.estimators.base import Estimator
+from samsvae.estimators.models import load
 from samsvae.settings.conventions import completed
 from samsvae.settings.experiment import Experiment
 from samsvae.settings.fields import read_toml, settings_of, toml

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.data.screen import Screen
 from samsvae.errors import FailedJobsError, InputError, note, shown
-from samsvae.estimators import estimator
+from samsvae.estimators.models import estimator
 from samsvae.estimators.base import by_name
 from samsvae.runs.jobs import Job, Replicate, ScoreJob, TrainJob
 from samsvae.runs.run import ExperimentDirectory
