@@ -40,7 +40,7 @@ def screen(n_cells: int, n_genes: int, n_conditions: int, seed: int = 0) -> sams
 
 
 def main() -> None:
-    """Time all baselines beside a technical duplicate, as docs/performance.md tells."""
+    """Time all baselines beside a technical replicate, as docs/performance.md describes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a tenth of the cells and conditions")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/evaluation.csv"))

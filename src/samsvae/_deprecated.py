@@ -27,6 +27,9 @@ SETTINGS: Mapping[str, tuple[str, Mapping[Any, Any]]] = {
 OPTIONS = {("discoveries", "--below"): "--fdr", ("regulators", "--below"): "--lfsr"}
 """By command and its former option, the option of today."""
 
+PREDICTORS = {"duplicate": "technical replicate"}
+"""By former name in tables of scores, that of today: for files that were written before."""
+
 
 def renamed_method(owner: object, name: str) -> Any:
     """Return what answers for a former method of an object.

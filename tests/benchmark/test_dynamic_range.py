@@ -1,4 +1,4 @@
-"""The dynamic range: from the perturbation mean to the technical duplicate."""
+"""The dynamic range: from the perturbation mean to the technical replicate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Range(NamedTuple):
 
     value: float
     better: bool
-    """Whether the duplicate is better than the mean."""
+    """Whether the replicate is better than the mean."""
     clarity: float
     """By how many standard deviations."""
 
@@ -49,11 +49,11 @@ class Range(NamedTuple):
         return self.value if self.better and self.clarity > 2 else float("nan")
 
 
-def dynamic_range(own: Any, mean: Any, duplicate: Any, best: float) -> Range:
-    own, mean, duplicate = np.array([own, mean, duplicate])
-    spans = [b - a for a, b in zip(mean, duplicate, strict=True)]
+def dynamic_range(own: Any, mean: Any, replicate: Any, best: float) -> Range:
+    own, mean, replicate = np.array([own, mean, replicate])
+    spans = [b - a for a, b in zip(mean, replicate, strict=True)]
     span, sd = np.mean(spans), np.std(spans, ddof=1)
-    better = abs(np.mean(duplicate) - best) < abs(np.mean(mean) - best)
+    better = abs(np.mean(replicate) - best) < abs(np.mean(mean) - best)
     return Range((np.mean(own) - np.mean(mean)) / span, bool(better), abs(span) / sd)
 
 
@@ -73,12 +73,12 @@ def ranges(screen: Screen, halves: Halves) -> Iterator[tuple[float, Range]]:
             name: pd.DataFrame([by_hand(metric, effects, seen) for _, seen in both])
             for name, effects in asked.items()
         }
-        duplicate = pd.DataFrame([by_hand(metric, first, seen) for first, seen in both])
+        replicate = pd.DataFrame([by_hand(metric, first, seen) for first, seen in both])
         mean = scores["perturbation-mean"]
         for kind in kinds:
             own = found(rows, kind.name, metric)["dynamic_range"]
             for name in [*SCORED, "(all)"]:
-                three = scores[kind.name][name], mean[name], duplicate[name]
+                three = scores[kind.name][name], mean[name], replicate[name]
                 yield own[name], dynamic_range(*three, best=best)
 
 
@@ -93,7 +93,7 @@ def test_the_dynamic_range_by_hand(clear: Screen, halves: Halves) -> None:
     assert max(known) > 1.1
 
 
-def test_a_dynamic_range_needs_a_clearly_better_duplicate(whole: Screen, halves: Halves) -> None:
+def test_a_dynamic_range_needs_a_clearly_better_replicate(whole: Screen, halves: Halves) -> None:
     blurred = read(clear_adata(rate=12, change=2))
     both = [*ranges(blurred, halves), *ranges(whole, halves)]
     for own, by_hand_ in both:
@@ -107,22 +107,24 @@ def test_a_dynamic_range_needs_a_clearly_better_duplicate(whole: Screen, halves:
 
 def test_the_ends_of_the_dynamic_range(clear: Screen) -> None:
     rows = scored({"mean": PerturbationMean(clear), "no": NoChange(clear)}, clear)
-    for name, end in (("mean", 0.0), ("duplicate", 1.0)):
+    for name, end in (("mean", 0.0), ("technical replicate", 1.0)):
         own = rows[rows["predictor"] == name]
         known = own["dynamic_range"].dropna()
         assert len(known) > 30
         np.testing.assert_allclose(known, end, atol=1e-12)
     unknown = rows.set_index(KEYS)["dynamic_range"].isna().unstack("predictor")
-    assert (unknown["mean"] == unknown["duplicate"]).all()
+    assert (unknown["mean"] == unknown["technical replicate"]).all()
 
 
-def test_a_duplicate_that_is_worse_or_uncertain_is_no_measure(
+def test_a_replicate_that_is_worse_or_uncertain_is_no_measure(
     whole: Screen, clear: Screen, table: pd.DataFrame
 ) -> None:
-    duplicate, mean = (found(table, name, "mae") for name in ("duplicate", "perturbation-mean"))
-    worse = duplicate["value"] > mean["value"] + 0.2  # of so few cells
+    replicate, mean = (
+        found(table, name, "mae") for name in ("technical replicate", "perturbation-mean")
+    )
+    worse = replicate["value"] > mean["value"] + 0.2  # of so few cells
     assert worse.any()
-    assert duplicate.loc[worse, "dynamic_range"].isna().all()
+    assert replicate.loc[worse, "dynamic_range"].isna().all()
     own = found(scored(NoChange(clear), clear, n_cells=0), "no-change", "mae")["dynamic_range"]
     assert own.notna().all()
     assert (own < 0).any()
@@ -180,13 +182,13 @@ def test_without_halvings(trained: Estimator, whole: Screen, table: pd.DataFrame
 
 @pytest.mark.parametrize("n_cells", [0, 20])
 def test_conditions_of_a_single_cell(n_cells: int, whole: Screen) -> None:
-    """Half of one cell is nothing: there is no duplicate, but there are scores."""
+    """Half of one cell is nothing: there is no replicate, but there are scores."""
     test = in_split(whole, "test")
     of_a = test & (whole.condition == whole.condition_names.index("A"))
     of_a[np.flatnonzero(of_a)[0]] = False
     screen = whole[~of_a]
     rows = scored(Additive(screen), screen, n_cells=n_cells)
-    own, half = (found(rows, name, "mae") for name in ("additive", "duplicate"))
+    own, half = (found(rows, name, "mae") for name in ("additive", "technical replicate"))
     assert own["value"].notna().all()
     assert own["n_cells"]["A"] == 1
     assert half["value"].isna().tolist() == [True, False, False, False, False]

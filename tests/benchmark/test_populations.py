@@ -295,7 +295,7 @@ def test_real_values_of_a_model() -> None:
     np.testing.assert_allclose(predicted(space, model, "A"), expected, atol=1e-6)
 
 
-# The technical duplicate.
+# The technical replicate.
 
 
 def test_one_half_of_the_cells_as_a_prediction_of_the_other(
@@ -308,7 +308,7 @@ def test_one_half_of_the_cells_as_a_prediction_of_the_other(
         cells = test & (plain.label == name)
         expected = plain.distances(plain.of(cells & first), plain.of(cells & second))
         for metric, value in expected.items():
-            own = rows_of(rows, "duplicate", metric)["value"]
+            own = rows_of(rows, "technical replicate", metric)["value"]
             assert own[name] == pytest.approx(value, abs=1e-6)
 
 
@@ -318,7 +318,7 @@ def test_clouds_with_no_cells_in_a_half(wide: Screen) -> None:
     others = np.flatnonzero((np.asarray(wide.split) == "test") & of_a)[1:]
     screen = wide[~np.isin(np.arange(len(wide)), others)]
     rows = evaluate(NoChange(screen), screen, **QUICK | {"n_halvings": 2})
-    own = rows_of(rows, "duplicate", "e_distance")["value"]
+    own = rows_of(rows, "technical replicate", "e_distance")["value"]
     assert np.isnan(own["A"])
     assert own[["B", "C", "A+B"]].notna().all()
     assert np.isnan(rows_of(rows, "no-change", "e_distance")["value"]["A"])

@@ -47,7 +47,7 @@ def test_columns_and_types(table: pd.DataFrame) -> None:
 
 
 def test_one_row_per_predictor_split_condition_and_metric(table: pd.DataFrame) -> None:
-    asked = ["sams-vae", *(kind.name for kind in BASELINES), "duplicate"]
+    asked = ["sams-vae", *(kind.name for kind in BASELINES), "technical replicate"]
     assert table["predictor"].unique().tolist() == asked
     assert set(table["split"]) == {"test"}
     expected = set()
@@ -100,7 +100,7 @@ def test_a_seed_gives_the_same_numbers(trained: Estimator, whole: Screen) -> Non
         ("model", "rmse"),
         ("model", "iwelbo"),
         ("model", "e_distance"),
-        ("duplicate", "mae"),
+        ("technical replicate", "mae"),
     ]:
         ours, theirs = (found(one, predictor, metric)["value"] for one in (first, other))
         assert (ours.drop("(all)") != theirs.drop("(all)")).any()
@@ -112,7 +112,7 @@ def test_predictors_do_not_depend_on_each_other(
     others = [kind(whole) for kind in reversed(BASELINES)]
     same(scored([*others, trained], whole), table)
     for one in (trained, Additive(whole)):
-        own = table[table["predictor"].isin([one.name, "duplicate"])]
+        own = table[table["predictor"].isin([one.name, "technical replicate"])]
         same(scored(one, whole), own)
 
 
@@ -162,7 +162,7 @@ def test_a_tuple_of_predictors_is_a_list(whole: Screen) -> None:
     assert names.tolist() == ["no-change", "perturbation-mean"]
 
 
-@pytest.mark.parametrize("name", ["duplicate", "(perturbation mean)"])
+@pytest.mark.parametrize("name", ["technical replicate", "(perturbation mean)"])
 def test_reserved_names_are_refused(whole: Screen, name: str) -> None:
     with pytest.raises(InputError, match="a predictor cannot be called"):
         scored({name: NoChange(whole)}, whole)

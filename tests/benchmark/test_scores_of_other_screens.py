@@ -155,7 +155,7 @@ def test_a_loaded_model_scores_alike(
 ) -> None:
     trained.save(tmp_path)
     rows = scored(samsvae.load(tmp_path), whole)
-    own = table[table["predictor"].isin(["sams-vae", "duplicate"])]
+    own = table[table["predictor"].isin(["sams-vae", "technical replicate"])]
     same(rows, own)
 
 

@@ -131,7 +131,7 @@ def test_the_replicate_of_one_halving(metric: str, clear: Screen, halves: Halves
     rows = scored(NoChange(clear), clear, n_halvings=1, n_cells=0)
     ((first, second),) = halves
     expected = by_hand(metric, effects_of_half(clear, first), effects_of_half(clear, second))
-    assert values(rows, "duplicate", metric) == pytest.approx(expected)
+    assert values(rows, "technical replicate", metric) == pytest.approx(expected)
 
 
 def test_the_interaction_of_one_halving(clear: Screen, halves: Halves) -> None:
@@ -142,7 +142,7 @@ def test_the_interaction_of_one_halving(clear: Screen, halves: Halves) -> None:
         control = Cells(clear, half & in_split(clear, "test")).mean("control")
         beyond.append(own["A+B"] - everywhere.mean("A") - everywhere.mean("B") + 2 * control)
     expected = np.sqrt(((beyond[0] - beyond[1]) ** 2).mean())
-    own = values(rows, "duplicate", "interaction_rmse")
+    own = values(rows, "technical replicate", "interaction_rmse")
     assert [own["A+B"], own["(all)"]] == pytest.approx([expected] * 2)
     assert np.isnan(own["A"])
 
@@ -155,10 +155,10 @@ def test_the_replicate_of_several_halvings(clear: Screen, halves: Halves) -> Non
         for first, second in halves
     ]
     expected = pd.DataFrame(errors).mean()
-    assert values(rows, "duplicate", "mae") == pytest.approx(dict(expected))
+    assert values(rows, "technical replicate", "mae") == pytest.approx(dict(expected))
     squares = [
         by_hand("rmse", effects_of_half(clear, first), effects_of_half(clear, second))
         for first, second in halves
     ]
     expected = np.sqrt((pd.DataFrame(squares) ** 2).mean())
-    assert values(rows, "duplicate", "rmse") == pytest.approx(dict(expected))
+    assert values(rows, "technical replicate", "rmse") == pytest.approx(dict(expected))

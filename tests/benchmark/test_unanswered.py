@@ -202,7 +202,7 @@ def test_a_screen_without_training_cells_is_scored_on_what_needs_none(
         if metric not in needing:
             assert ours[condition, metric] == pytest.approx(value, nan_ok=True), metric
     assert ours.loc[:, "pearson_from_perturbation_mean"].isna().all()
-    assert "duplicate" not in set(table["predictor"])
+    assert "technical replicate" not in set(table["predictor"])
     with pytest.raises(InputError, match="no training cells"):
         ConditionMean(whole.test)
 

@@ -24,6 +24,6 @@ def test_it_ends_by_naming_its_report(tmp_path: Path, monkeypatch: pytest.Monkey
     report = tmp_path / "demo/report.html"
     assert said[-1] == f"The report is {report}: open it in a browser."
     text = report.read_text()
-    assert all(f">{name}" in text for name in ("sams-vae", "condition-mean", "duplicate"))
+    assert all(f">{name}" in text for name in ("sams-vae", "condition-mean", "technical replicate"))
     assert "G01" in text
     assert (tmp_path / "demo/summary.txt").is_file()

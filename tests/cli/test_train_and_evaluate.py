@@ -74,7 +74,7 @@ def test_evaluate(run: Path, call: Call) -> None:
     assert summary["iwelbo"] == pytest.approx(iwelbo["iwelbo"].mean())
     assert ad.read_h5ad(run / "effects.h5ad").shape == (4, 12)
     scores = pd.read_csv(run / "scores.csv")
-    assert {"sams-vae", "additive", "duplicate"} < set(scores["predictor"])
+    assert {"sams-vae", "additive", "technical replicate"} < set(scores["predictor"])
     assert set(scores["split"]) == {"valid", "test"}  # of both calls
     mine = scores[scores["split"] == "test"].set_index(["predictor", "condition", "metric"])[
         "value"

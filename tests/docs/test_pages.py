@@ -19,7 +19,7 @@ CHECKS = {
 assert list(table.columns[2:6]) == ["predicted", "mc_se", "additive", "deviation"]
 assert np.allclose(table["deviation"], table["predicted"] - table["additive"])
 assert not set(held.train.conditions) & set(held.test.conditions)
-assert set(pooled["predictor"]) == {"sams-vae", "additive", "duplicate"}
+assert set(pooled["predictor"]) == {"sams-vae", "additive", "technical replicate"}
 """,
     "gallery": """
 drawn = {path.stem for path in Path('.').glob('*.png')}
@@ -55,7 +55,7 @@ assert np.abs(found - table.loc["G01"].to_numpy()).max() < 0.3
     "data": "assert (screen.counts.toarray() == x).all()",
     "evaluation": """
 scores = pooled[pooled["split"] == "test"].set_index(["predictor", "metric"])["value"].sort_index()
-assert {"sams-vae", "condition-mean", "duplicate"} <= set(table["predictor"])
+assert {"sams-vae", "condition-mean", "technical replicate"} <= set(table["predictor"])
 assert scores["condition-mean", "rmse"] < scores["no-change", "rmse"]
 assert scores["sams-vae", "iwelbo"] < 0
 """,

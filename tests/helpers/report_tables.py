@@ -44,7 +44,7 @@ def effects(
 
 
 def scores(**values: float) -> pd.DataFrame:
-    """Return scores of a model, a baseline and a duplicate on test cells.
+    """Return scores of a model, a baseline and a replicate on test cells.
 
     Values are those of the model; the baseline's are worse.
     """
@@ -53,7 +53,7 @@ def scores(**values: float) -> pd.DataFrame:
     rows = [
         ("sams-vae", "model", told),
         ("condition-mean", "baseline", {"ate_pearson": 0.5, "rmse": 0.4}),
-        ("duplicate", "duplicate", {"ate_pearson": 0.7, "rmse": 0.35}),
+        ("technical replicate", "replicate", {"ate_pearson": 0.7, "rmse": 0.35}),
     ]
     return pd.DataFrame(
         {

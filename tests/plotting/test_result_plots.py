@@ -237,7 +237,7 @@ def test_a_card_tells_what_it_leaves_out() -> None:
     assert "one (-, q = 0.001)" in told
 
 
-def test_a_strip_takes_pooled_scores_of_the_split_and_the_duplicate_as_a_line() -> None:
+def test_a_strip_takes_pooled_scores_of_the_split_and_the_replicate_as_a_line() -> None:
     figure = plotting.metric_strip(SCORES, ["ate_pearson", "coverage_90"])
     pearson, coverage = figure.axes
     assert label_of(pearson) == ["sams-vae", "condition-mean"]

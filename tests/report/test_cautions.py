@@ -77,7 +77,7 @@ def test_each_problem_gives_one_caution(title: str, changed: dict[str, Any], wor
 
 
 def test_the_technical_replicate_is_no_baseline() -> None:
-    assert cautions_of(scores=scores(ate_pearson=0.55)) == {}  # the duplicate has 0.7
+    assert cautions_of(scores=scores(ate_pearson=0.55)) == {}  # the replicate has 0.7
 
 
 def test_names_are_cut_short_and_counted() -> None:

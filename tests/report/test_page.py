@@ -178,7 +178,7 @@ def test_the_best_model_or_baseline_is_marked_but_no_technical_replicate() -> No
         ("condition-mean", "rmse"),
         ("sams-vae", "coverage_90"),
     }
-    assert [kind for _, kind, _ in board.rows] == ["model", "baseline", "duplicate"]
+    assert [kind for _, kind, _ in board.rows] == ["model", "baseline", "replicate"]
 
 
 def test_the_highest_likelihood_is_the_best() -> None:

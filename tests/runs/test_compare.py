@@ -73,7 +73,7 @@ def test_results_hold_every_predictor_seed_split_and_condition(whole: pd.DataFra
     assert list(whole.columns[:6]) == first
     assert not whole.duplicated(first[:5]).any()
     simple = [kind.name for kind in BASELINES]
-    assert set(whole["predictor"]) == {"sams-vae", "conditional-vae", *simple, "duplicate"}
+    assert set(whole["predictor"]) == {"sams-vae", "conditional-vae", *simple, "technical replicate"}
     for predictor, rows in whole.groupby("predictor"):
         seeds = set(rows["seed"].dropna())
         assert seeds == ({0, 1} if predictor in MODELS.split(",") else set())
@@ -109,7 +109,7 @@ def test_the_table_is_the_mean_and_sd_over_seeds(folder: Path, whole: pd.DataFra
 def test_the_table_is_printed(whole: pd.DataFrame, call: Call) -> None:
     done = call(f"{LINE} --out whole --resume")
     assert (done.code, done.errors) == (0, [])
-    for name in ("sams-vae", "condition-mean", "duplicate", "ate pearson", "test cells", "unseen"):
+    for name in ("sams-vae", "condition-mean", "technical replicate", "ate pearson", "test cells", "unseen"):
         assert name in done.out
     assert "seed 0" not in done.out  # nothing was trained anew
 
@@ -233,5 +233,5 @@ def test_the_technical_replicate_is_scored_without_baselines(call: Call, folder:
     assert (done.code, done.errors) == (0, [])
     assert set(pd.read_csv(folder / "bare" / "results.csv")["predictor"]) == {
         "cpa-vae",
-        "duplicate",
+        "technical replicate",
     }

@@ -22,7 +22,7 @@ from samsvae.runs.reporting import (
 )
 from samsvae.runs.run import Run
 from samsvae.settings.run import complete
-from samsvae.storage.tables import read_csv, write_h5ad
+from samsvae.storage.tables import read_csv, write_csv, write_h5ad
 
 QUICK: dict[str, Any] = {"n_particles": 30, "progress": False}
 TRAINING: dict[str, Any] = {
@@ -212,7 +212,7 @@ def test_scores_are_over_all_conditions_with_the_best_value(
         "sams-vae": "model",
         "mine": "model",
         "condition-mean": "baseline",
-        "duplicate": "duplicate",
+        "technical replicate": "replicate",
     }
     pooled = table[table["condition"] == "(all)"].set_index(["predictor", "metric"])["value"]
     for row in found.itertuples():
@@ -315,3 +315,19 @@ def test_real_values_have_no_library_size(tmp_path: Path) -> None:
     assert json.loads(text.split('type="application/json">')[1].split("</script>")[0])["scale"] == (
         "mean"
     )
+
+
+def test_scores_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "predictor": ["sams-vae", "duplicate"],
+            "split": "test",
+            "condition": "(all)",
+            "metric": "mae",
+            "value": [0.2, 0.3],
+        }
+    )
+    write_csv(tmp_path / "scores.csv", table)
+    scores = Run(tmp_path).scores()
+    assert scores is not None
+    assert list(scores["predictor"]) == ["sams-vae", "technical replicate"]

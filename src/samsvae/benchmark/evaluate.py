@@ -14,8 +14,8 @@ from samsvae.benchmark.baselines import Baseline, PerturbationMean
 from samsvae.benchmark.metrics.registry import Scored, bootstrap, scored
 from samsvae.benchmark.predictions import Likelihood, PredictedTables, Predictor
 from samsvae.benchmark.tasks import (
-    DUPLICATE,
     MEAN,
+    REPLICATE,
     EvaluationTask,
     SplitHalfScores,
     evaluation_tasks,
@@ -81,9 +81,9 @@ def evaluate(
     -------
     One row per predictor, split, condition and metric: value; lower, upper (95 % bootstrap interval
     over conditions, for condition "(all)"); mc_se, Monte Carlo standard error (of the IWELBO of all
-    cells); dynamic_range; n_cells, scored cells of the condition; scale. Predictor "duplicate" is
-    the technical replicate, on halves. A condition that a predictor cannot handle (never seen in
-    training, say) is NaN, is named in a warning (for a model), and counted in
+    cells); dynamic_range; n_cells, scored cells of the condition; scale. The technical replicate is
+    a predictor of this name, scored on halves. A condition that a predictor cannot handle (never
+    seen in training, say) is NaN, is named in a warning (for a model), and counted in
     `.attrs["n_left_out"]`, by predictor and split; `.attrs["n_not_estimable"]` counts conditions
     that share no batch with control cells.
 
@@ -231,7 +231,7 @@ def _scores(
             mc_se = likelihood.mc_se if score.metric.part == "likelihood" else np.nan
             yield _rows(task, name, score, half, seed=settings.seed, mc_se=mc_se)
     for (name, _), half in halves.items():
-        if name == DUPLICATE:
+        if name == REPLICATE:
             yield _rows(task, name, half.scores, half, seed=settings.seed)
 
 
@@ -280,7 +280,7 @@ def _named(predictors: Predictors) -> dict[str, Predictor]:
             )
         if not predictor.is_trained:
             raise InputError(f"the model {name!r} is not trained: call train first")
-        if name in (DUPLICATE, MEAN):
+        if name in (REPLICATE, MEAN):
             raise InputError(f"a predictor cannot be called {name!r}: give it another name")
     return named
 

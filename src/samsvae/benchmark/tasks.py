@@ -37,7 +37,7 @@ from samsvae.types import Scale
 
 UNSEEN = "unseen"
 """Label of conditions of the test cells that no training cell received."""
-DUPLICATE = "duplicate"
+REPLICATE = "technical replicate"
 """Name in tables of the technical replicate."""
 MEAN = "(perturbation mean)"
 """The bottom of the dynamic range, scored whether or not it is among the predictors."""
@@ -276,7 +276,7 @@ def split_half_scores(
     for _ in track(range(n_halvings), f"{task.label}: halves", disable=not progress):
         first, second = task.halves(rng)
         half = task.observation(second)
-        scored_predictions = {**predictions, DUPLICATE: task.replicate(first)}
+        scored_predictions = {**predictions, REPLICATE: task.replicate(first)}
         of_half = side_by_side(partial(scored, observation=half), scored_predictions.values())
         for name, metrics in zip(scored_predictions, of_half, strict=True):
             for metric, score in metrics.items():
@@ -289,11 +289,11 @@ def _over_halvings(
 ) -> Iterator[tuple[tuple[str, str], SplitHalfScores]]:
     """Yield mean statistics and dynamic range, by predictor and metric."""
     for (name, metric), own in scores.items():
-        if (DUPLICATE, metric) not in scores:  # coverage: a replicate has no intervals
+        if (REPLICATE, metric) not in scores:  # coverage: a replicate has no intervals
             continue
         ours, top, bottom = (
             np.array([one.among(of).all() for one, of in zip(theirs, own, strict=True)])
-            for theirs in (own, scores[DUPLICATE, metric], scores[MEAN, metric])
+            for theirs in (own, scores[REPLICATE, metric], scores[MEAN, metric])
         )
         span, best = top - bottom, own[0].metric.best
         is_better = np.abs((bottom + span).mean(0) - best) < np.abs(bottom.mean(0) - best)

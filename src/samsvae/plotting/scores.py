@@ -98,7 +98,7 @@ def _alignment_step(history: pd.DataFrame) -> float | None:
 
 _IN_UNITS = ("rmse", "mae", "interaction_rmse")
 """Metrics in the units of effects."""
-_REPLICATE = "duplicate"
+_REPLICATE = "technical replicate"
 
 
 def metric_strip(

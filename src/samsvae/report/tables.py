@@ -39,7 +39,7 @@ class ReportTables:
     unexpressed: tuple[str, ...] = ()
     """Genes without a count in training."""
     scores: pd.DataFrame | None = None
-    """Scores over all conditions: predictor, kind ("model", "baseline" or "duplicate"), split,
+    """Scores over all conditions: predictor, kind ("model", "baseline" or "replicate"), split,
     metric, value, lower, upper, sd (over seeds), best (the best possible value)."""
     fits: pd.DataFrame | None = None
     """Of a comparison, by model and seed: model, seed, step (of the model that was kept),
@@ -128,12 +128,12 @@ def _scoreboard(title: str, scores: pd.DataFrame) -> Scoreboard:
     best = scores.drop_duplicates("metric").set_index("metric")["best"]
     scores = scores.assign(distance=_distance_from_best(scores))
     # A technical replicate is data, not a prediction: it does not compete.
-    competing = scores[(scores["kind"] != "duplicate") & scores["value"].notna()]
+    competing = scores[(scores["kind"] != "replicate") & scores["value"].notna()]
     nearest = competing.groupby("metric")["distance"].min()
-    is_best = (scores["kind"] != "duplicate") & (
+    is_best = (scores["kind"] != "replicate") & (
         scores["distance"] <= scores["metric"].map(nearest)
     )
-    order = {"model": 0, "baseline": 1, "duplicate": 2}
+    order = {"model": 0, "baseline": 1, "replicate": 2}
     scores = scores.assign(is_best=is_best)
     scores = scores.sort_values("kind", key=lambda kind: kind.map(order), kind="stable")
     rows = []

@@ -11,7 +11,7 @@ from anndata import read_h5ad
 from pydantic import TypeAdapter, ValidationError
 
 from samsvae.analysis.differential_expression import differential_expression
-from samsvae.benchmark.tasks import DUPLICATE
+from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import parts_matrix
 from samsvae.data.expression import control_cells
 from samsvae.data.screen import Screen
@@ -67,9 +67,9 @@ def collected_scores(jobs: Iterable[ScoreJob]) -> pd.DataFrame:
         if job.trained is None:
             table = table[table["label"].isin(job.baselines)]
             scores = job.scores[job.scores["condition"] == ALL_CONDITIONS].sort_values("n_cells")
-            is_own = (scores["predictor"] == DUPLICATE) & (scores["metric"] == "ate_pearson")
+            is_own = (scores["predictor"] == REPLICATE) & (scores["metric"] == "ate_pearson")
             values = scores.loc[is_own, "value"].tail(1).array
-            replicate = {"label": DUPLICATE, "iwelbo": np.nan, "ate_pearson": values}
+            replicate = {"label": REPLICATE, "iwelbo": np.nan, "ate_pearson": values}
             table = pd.concat([table, pd.DataFrame(replicate)], ignore_index=True)
         table.insert(1, "fraction", job.replicate.fraction)
         table.insert(2, "seed", job.replicate.seed)

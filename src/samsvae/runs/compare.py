@@ -11,7 +11,7 @@ import pandas as pd
 
 from samsvae.analysis.agreement import stability
 from samsvae.benchmark.baselines import BASELINES
-from samsvae.benchmark.tasks import DUPLICATE, UNSEEN
+from samsvae.benchmark.tasks import REPLICATE, UNSEEN
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
@@ -111,7 +111,7 @@ def results_of(scores: Sequence[ScoreJob], baselines: Sequence[str]) -> pd.DataF
     tables = []
     for job in scores:
         table, model = job.scores, job.trained
-        names = [DUPLICATE, *baselines] if model is None else [model.label]
+        names = [REPLICATE, *baselines] if model is None else [model.label]
         rows = table["predictor"].isin(names) & table["split"].isin(["test", UNSEEN])
         seed = pd.NA if model is None else job.replicate.seed
         tables.append(table[rows].assign(seed=seed))

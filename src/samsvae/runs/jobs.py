@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
+from samsvae._deprecated import PREDICTORS
 from samsvae.analysis.effect_posterior import EffectPosterior
 from samsvae.benchmark.ate_pearson import ate_pearson
 from samsvae.benchmark.baselines import BASELINES
@@ -211,7 +212,7 @@ class ScoreJob(FolderJob):
     @property
     def scores(self) -> pd.DataFrame:
         """Every metric, as `evaluate` returns them."""
-        return read_csv(self.folder / "scores.csv")
+        return read_csv(self.folder / "scores.csv").replace({"predictor": PREDICTORS})
 
     @property
     def pooled(self) -> pd.DataFrame:

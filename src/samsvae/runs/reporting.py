@@ -23,7 +23,7 @@ from samsvae.analysis.discoveries import discoveries, most_similar
 from samsvae.analysis.sgrnas import sgrnas
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
-from samsvae.benchmark.tasks import DUPLICATE
+from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -369,7 +369,7 @@ def reported_scores(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
     metrics = [name for name in REPORTED_METRICS if name in set(scores["metric"])]
     models = list(models)
     scores = scores[scores["metric"].isin(metrics)].copy()
-    kinds = {DUPLICATE: "duplicate", **{kind.name: "baseline" for kind in BASELINES}}
+    kinds = {REPLICATE: "replicate", **{kind.name: "baseline" for kind in BASELINES}}
     scores["kind"] = scores["predictor"].map(kinds).fillna("model")
     scores["best"] = scores["metric"].map({metric.name: metric.best for metric in METRICS})
     for column in ("lower", "upper", "sd"):

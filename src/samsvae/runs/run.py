@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from samsvae._deprecated import PREDICTORS
 from samsvae.benchmark.evaluate import Evaluation
 from samsvae.data import splits
 from samsvae.data.screen import Screen
@@ -165,7 +166,7 @@ class Run(Directory):
         path = self / "scores.csv"
         if not path.exists():
             return None
-        table = read_csv(path)
+        table = read_csv(path).replace({"predictor": PREDICTORS})
         texts = {"predictor", "split", "condition", "metric", "scale"}
         numbers = table.drop(columns=texts, errors="ignore").dtypes
         is_complete = {"predictor", "split", "condition", "metric", "value"} <= set(table)
