@@ -1,10 +1,12 @@
 """How the documentation is built: `make docs`."""
 
+import inspect
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -46,8 +48,11 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:.*", r"(anndata|collections|dataclasses|matplotlib|numpy|os|pathlib|pandas|scipy)\..*"),
-    ("py:class", r"(np|sp|pd|torch)\..*|Facts|InitVar|PerturbationVAE|StoredCounts|Vocabulary"),
-    ("py:class", r"samsvae\.(data|estimators|evaluation|inference|model|settings)\..*"),
+    (
+        "py:class",
+        r"(np|sp|pd|torch)\..*|InitVar|NameRegistry|PerturbationVAE|StoredCounts|TrainingMetadata",
+    ),
+    ("py:class", r"samsvae\.(analysis|benchmark|data|estimators|inference|model|settings)\..*"),
 ]
 
 
@@ -61,6 +66,19 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
             lines[i] = "".join(parts)
     if what in ("attribute", "data", "property"):
         lines[:0] = ["..", ""]  # else what stands before a colon is taken for a type
+
+
+def without_bounds(app: Any, obj: Any, is_bound: bool) -> None:
+    """Leave the bounds of arguments out of signatures: int, not Annotated[int, Ge(ge=1)]."""
+
+    def stripped() -> None: ...
+
+    with suppress(NameError, TypeError, ValueError):  # of names that only type checkers import
+        signature = inspect.signature(obj, eval_str=True)
+        stripped.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        types = get_type_hints(stripped)
+        parameters = [p.replace(annotation=types[p.name]) for p in signature.parameters.values()]
+        obj.__signature__ = signature.replace(parameters=parameters)
 
 
 def inline_math(translator: Any, node: Any) -> None:
@@ -94,4 +112,5 @@ def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", gallery)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("autodoc-before-process-signature", without_bounds)
     app.connect("autodoc-process-docstring", plain, priority=400)
