@@ -1,21 +1,11 @@
-"""The command line: its commands, in the order of `samsvae --help`."""
+"""The command line: the commands of `questions`, `runs` and `files`."""
 
 from collections.abc import Sequence
 
 from cyclopts import App
 
 from samsvae._version import __version__
-from samsvae.cli.files import datasets, inspect, reproduce
-from samsvae.cli.questions import (
-    combinations,
-    discoveries,
-    effects,
-    programs,
-    regulators,
-    responders,
-    simulate,
-)
-from samsvae.cli.runs import compare, demo, evaluate, report, train
+from samsvae.cli import files, questions, runs
 from samsvae.errors import InputError
 from samsvae.ops.device import started_together
 
@@ -28,8 +18,10 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for command in (
-    *(inspect, train, evaluate, effects, discoveries, regulators, programs, responders),
-    *(combinations, simulate, compare, report, reproduce, datasets, demo),
+    *(files.inspect, runs.train, runs.evaluate),
+    *(questions.effects, questions.discoveries, questions.regulators, questions.programs),
+    *(questions.responders, questions.combinations, questions.simulate),
+    *(runs.compare, runs.report, files.reproduce, files.datasets, runs.demo),
 ):
     app.command(command)
 
@@ -38,7 +30,7 @@ def check_processes(arguments: Sequence[str]) -> None:
     """Raise if several processes were started together for a command that only one can run."""
     name = arguments[0] if arguments else ""
     is_command = name in app and not name.startswith("-")  # --help is for all
-    if started_together() and is_command and name != train.__name__:
+    if started_together() and is_command and name != "train":
         raise InputError(
             f"several processes were started together (WORLD_SIZE in the environment), and each "
             f"would run all of samsvae {name}: start it once, without torchrun, which is for "

@@ -56,14 +56,9 @@ def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
     cells = f"{n_cells:,} training cells" if n_cells else "never seen in training"
     confounded = "" if effect.obs["estimable"].iloc[0] else ", confounded with batches"
     name, scale = shown(effect.obs_names[0]), effect.uns["scale"]
-    columns = {
-        "gene": _name("gene"),
-        "ATE": "{0.ate:+.3f}",
-        "mc_se": "{0.mc_se:.3f}",
-        "90 % interval": _interval,
-    }
+    columns = {"gene": _name("gene"), "ATE": "{0.ate:+.3f}", "mc_se": "{0.mc_se:.3f}"}
     title = f"{name} ({cells}{confounded}): ATE on scale {scale!r}"
-    return _table(title, table.itertuples(), columns)
+    return _table(title, table.itertuples(), {**columns, "90 % interval": _interval})
 
 
 def discovery_table(table: pd.DataFrame, *, fdr: float = 0.05, n_genes: int = 5) -> Table:
