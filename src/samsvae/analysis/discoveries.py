@@ -231,8 +231,7 @@ def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[st
 def _correlations(values: np.ndarray, own: int) -> np.ndarray:
     """Return the correlation of each row with one of them; NaN where either is constant."""
     unit = standardised(values)
-    correlation: np.ndarray = unit @ unit[own]
-    return correlation
+    return unit @ unit[own]
 
 
 def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -256,8 +256,7 @@ class EffectPosterior:
     def _row_of_cells(self, place: Mapping[str, int]) -> np.ndarray:
         """Return the row of each cell's condition, `cell`; -1 where it has none."""
         position = np.array([place.get(name, -1) for name in self.screen.condition_names])
-        row: np.ndarray = position[self.screen.condition]
-        return row
+        return position[self.screen.condition]
 
     def _fitted(self, stored: Sequence[str], settings: EffectSettings) -> _Fitted:
         """Estimate the prior of training conditions and others from the split's cells."""

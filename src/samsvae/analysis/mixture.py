@@ -196,8 +196,7 @@ def components(entries: Entries, weights: MixtureWeights) -> tuple[Tensor, Tenso
 
 def below(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Return the probability that an effect is below a value, `entry`."""
-    probability: np.ndarray = (weight * ndtr((value - mean) / np.maximum(sd, TINY))).sum(0)
-    return probability
+    return (weight * ndtr((value - mean) / np.maximum(sd, TINY))).sum(0)
 
 
 def quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float) -> np.ndarray:

@@ -67,5 +67,4 @@ class PrincipalComponents:
     def _project(self, values: sp.csr_matrix) -> np.ndarray:
         if self.components is None:  # a single gene is its own component
             return values.toarray()
-        projected: np.ndarray = self.components.transform(values)
-        return projected
+        return self.components.transform(values)

@@ -117,8 +117,7 @@ def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np
     in_group = group >= 0
     np.add.at(n_cells, (group[in_group], batch[in_group]), 1)
     with np.errstate(invalid="ignore"):  # 0 / 0
-        shares: np.ndarray = n_cells / n_cells.sum(1, keepdims=True)
-    return shares
+        return n_cells / n_cells.sum(1, keepdims=True)
 
 
 def differences_from_control(
@@ -145,8 +144,7 @@ def differences_from_control(
     )
     shares = shares_of_batches(np.where(comparable, condition, -1), batch, n_conditions)
     with np.errstate(invalid="ignore"):  # 0 / 0
-        means: np.ndarray = sums / n_cells[:, None] - shares @ of_batch
-    return means
+        return sums / n_cells[:, None] - shares @ of_batch
 
 
 def sums_of(
@@ -267,15 +265,13 @@ class Moments(NamedTuple):
     def mean(self) -> np.ndarray:
         """`group gene`; NaN for an empty group."""
         with np.errstate(invalid="ignore"):  # 0 / 0
-            mean: np.ndarray = self.total / self.n_cells[:, None]
-        return mean
+            return self.total / self.n_cells[:, None]
 
     @property
     def variance(self) -> np.ndarray:
         """`group gene`, with n - 1; NaN for a group of fewer than two cells."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            variance: np.ndarray = self.squares / (self.n_cells[:, None] - 1)
-        return variance
+            return self.squares / (self.n_cells[:, None] - 1)
 
     @property
     def squares(self) -> np.ndarray:

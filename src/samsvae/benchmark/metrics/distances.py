@@ -108,8 +108,7 @@ def median_distance(x: np.ndarray) -> float:
 
 
 def _kernel(a: np.ndarray, b: np.ndarray, bandwidth: float) -> np.ndarray:
-    values: np.ndarray = np.exp(-cdist(a, b, "sqeuclidean") / (2 * bandwidth**2))
-    return values
+    return np.exp(-cdist(a, b, "sqeuclidean") / (2 * bandwidth**2))
 
 
 def _within(values: np.ndarray) -> float:

@@ -110,8 +110,7 @@ def turned_onto(states: np.ndarray, others: np.ndarray) -> np.ndarray:
     """
     a, b = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (states, others))
     left, _, right = np.linalg.svd(a.T @ b, full_matrices=False)
-    turned: np.ndarray = a @ (left @ right)
-    return turned
+    return a @ (left @ right)
 
 
 def chance_f1(fitted: np.ndarray, true: np.ndarray, *, n_draws: int = 20, seed: int = 0) -> float:

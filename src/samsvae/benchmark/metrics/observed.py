@@ -125,8 +125,7 @@ def significant(p_values: np.ndarray, fdr: float = 0.05) -> np.ndarray:
     """Return which genes pass at a false discovery rate within a condition, `condition gene`."""
     if not p_values.size:
         return np.zeros(p_values.shape, bool)
-    passing: np.ndarray = false_discovery_control(p_values, axis=1) <= fdr
-    return passing
+    return false_discovery_control(p_values, axis=1) <= fdr
 
 
 def error_within(sums: Moments, control: Control) -> np.ndarray:
@@ -134,8 +133,7 @@ def error_within(sums: Moments, control: Control) -> np.ndarray:
     n, m = sums.n_cells, control.n_cells
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = (sums.squares + control.squares) / (n + m - 2 * control.n_batches)[:, None]
-        error: np.ndarray = np.sqrt(variance * (1 / n + control.inverse)[:, None])
-    return error
+        return np.sqrt(variance * (1 / n + control.inverse)[:, None])
 
 
 def pooled_error(a: Moments, b: Moments) -> np.ndarray:
@@ -147,8 +145,7 @@ def pooled_error(a: Moments, b: Moments) -> np.ndarray:
     n, m = a.n_cells[:, None], b.n_cells[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = (a.squares + b.squares) / (n + m - 2)
-        error: np.ndarray = np.sqrt(variance * (1 / n + 1 / m))
-    return error
+        return np.sqrt(variance * (1 / n + 1 / m))
 
 
 def welch(a: Moments, b: Control) -> tuple[np.ndarray, np.ndarray]:
