@@ -1,4 +1,9 @@
-"""How far models agree with each other, and with the truth of a simulated screen."""
+"""How far models agree with each other, and with the truth of a simulated screen.
+
+The dimensions of a model come in no particular order, so they are matched one to one by the
+Hungarian method. Masks and shifts are `perturbation latent`, states `cell latent`; numbers of
+dimensions may differ.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +17,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.optimize import linear_sum_assignment
 
 from samsvae.analysis.differential_expression import differential_expression
-from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson
-from samsvae.benchmark.metrics.masks import (
-    chance_f1,
-    mask_jaccard,
-    mask_matthews,
-    mask_score,
-    mean_correlation,
-    shift_agreement,
-    turned_onto,
-)
+from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson, standardised
 from samsvae.data.alignment import align_table
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.screen import Screen
@@ -350,3 +347,119 @@ def _of_effects(effects: pd.DataFrame, screen: SimulatedScreen) -> float:
         return math.nan
     true = align_table(screen.truth.effects(list(effects.index)), genes=list(effects.columns))
     return float(correlation_per_condition(effects, true).dropna().median())
+
+
+def matched_truth(fitted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return the true binary mask in the dimensions of the fitted one, boolean.
+
+    Matched to share as many entries as possible; empty in a dimension without a partner.
+    """
+    overlap = np.asarray(fitted, float).T @ np.asarray(true, float)
+    ours, theirs = linear_sum_assignment(overlap, maximize=True)
+    matched = np.zeros(np.shape(fitted), bool)
+    matched[:, ours] = np.asarray(true, bool)[:, theirs]
+    return matched
+
+
+def matched_overlap(first: np.ndarray, second: np.ndarray) -> int:
+    """Return how many entries binary masks share, dimensions matched."""
+    return int((matched_truth(first, second) & np.asarray(first, bool)).sum())
+
+
+class MaskScore(NamedTuple):
+    """Agreement of a fitted mask with the true one, dimensions matched."""
+
+    f1: float
+    precision: float
+    recall: float
+
+
+def mask_score(fitted: np.ndarray, true: np.ndarray) -> MaskScore:
+    """Return precision and recall of the entries of a binary mask, dimensions matched.
+
+    All entries of a fitted dimension without a partner are false positives.
+
+    Examples
+    --------
+    >>> score = mask_score(np.array([[0, 1], [1, 0]]), np.array([[1, 0], [0, 1]]))
+    >>> float(score.f1)  # dimensions in any order
+    1.0
+    """
+    hits, n_fitted, n_true = matched_overlap(fitted, true), np.sum(fitted), np.sum(true)
+    f1 = 2 * hits / max(1, n_fitted + n_true)
+    return MaskScore(f1, hits / max(1, n_fitted), hits / max(1, n_true))
+
+
+def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
+    """Return the Matthews correlation of a fitted mask with the true one, dimensions matched.
+
+    The Pearson correlation of their entries: 1 for the same mask, 0 for one without entries or all
+    ones (where F1 is above 0); above 0 for a random one, because of the matching. The mask of fewer
+    dimensions gets empty ones; dimensions that the fitted mask does not use are not counted.
+    """
+    n = len(true) * max(int(np.any(fitted, 0).sum()), np.shape(true)[1])
+    n_fitted, n_true = int(np.sum(fitted)), int(np.sum(true))
+    scale = math.sqrt(n_fitted * (n - n_fitted) * n_true * (n - n_true))
+    covariance = n * matched_overlap(fitted, true) - n_fitted * n_true
+    return covariance / scale if scale else 0.0
+
+
+def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
+    """Return the mean correlation of true latent dimensions with the fitted ones they match.
+
+    Mean over true dimensions of |Pearson r| over cells, matched for the largest sum: the MCC of the
+    literature on identifiability (Hyvarinen, Morioka, NeurIPS 2016), 1 where every dimension is
+    recovered up to order, sign, scale and origin. A true dimension without a partner, or a constant
+    one, counts as 0.
+    """
+    if len(fitted) != len(true):
+        raise InputError(
+            f"got fitted states of {len(fitted)} cells and true states of {len(true)}: expected "
+            "the same cells, in the same order"
+        )
+    a, b = (np.nan_to_num(standardised(np.asarray(x, np.float64).T)) for x in (fitted, true))
+    r = np.abs(a @ b.T)
+    return float(r[linear_sum_assignment(r, maximize=True)].sum() / r.shape[1])
+
+
+def turned_onto(states: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return states rotated onto others of the same cells (Procrustes), both centred.
+
+    By the matrix of orthonormal columns Q that maximises trace(Q' states' others); `others` may
+    have fewer dimensions.
+    """
+    a, b = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (states, others))
+    left, _, right = np.linalg.svd(a.T @ b, full_matrices=False)
+    return a @ (left @ right)
+
+
+def chance_f1(fitted: np.ndarray, true: np.ndarray, *, seed: int = 0) -> float:
+    """Return the mean F1 of random masks with as many entries as the fitted one."""
+    rng, entries = np.random.default_rng(seed), np.ravel(fitted)
+    draws = [rng.permutation(entries).reshape(np.shape(fitted)) for _ in range(_N_PERMUTATIONS)]
+    return float(np.mean([mask_score(draw, true).f1 for draw in draws]))
+
+
+def mask_jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Return |A and B| / |A or B| of binary masks, dimensions matched; NaN where both are empty."""
+    shared = matched_overlap(first, second)
+    either = int(np.sum(first)) + int(np.sum(second)) - shared
+    return shared / either if either else float("nan")
+
+
+def shift_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Return the agreement of shifts, axis by axis, and after the best rotation of the second.
+
+    sum over matched dimensions of |a . b| / (|A| |B|); and the sum of the singular values of
+    A'B / (|A| |B|), the largest trace over rotations (Procrustes). Both are 1 for the same shifts,
+    the second is the larger one; NaN where either has none.
+    """
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    if not norm > 0:
+        return float("nan"), float("nan")
+    products = a.T @ b
+    size = np.abs(products)
+    matched = size[linear_sum_assignment(size, maximize=True)].sum()
+    rotated = np.linalg.svd(products, compute_uv=False).sum()
+    return float(matched / norm), float(rotated / norm)

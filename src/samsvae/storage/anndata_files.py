@@ -55,7 +55,7 @@ class Frame:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, what: str) -> Frame:
-        """Take a data frame; reading one of several columns with the same name is an error."""
+        """Take a data frame; a column whose name another one has cannot be read."""
 
         def read(key: str) -> pd.Series:
             if frame[key].ndim > 1:
@@ -102,8 +102,11 @@ class Table:
         """Take the content of a group of a file, laid out as anndata does."""
         obs, var = stored_frame(group, "obs"), stored_frame(group, "var")
 
-        def matrix(group: Any, name: str, genes: Frame, where: str) -> Any:
-            return _stored_matrix(group, name, (len(obs.names), len(genes.names)), where)
+        def matrix(group: Any, name: str, genes: Frame, where: str) -> StoredMatrix | None:
+            node = member(group, name)
+            if node.attrs.get("encoding-type") == "null":  # a group, or an array without a size
+                return None
+            return StoredMatrix(node, (len(obs.names), len(genes.names)), where)
 
         layers = member(group, "layers") if "layers" in group else {}
         x = matrix(group, "X", var, X) if "X" in group else None
@@ -156,14 +159,6 @@ def stored_frame(group: Any, name: str) -> Frame:
         return pd.Series(column, names)
 
     return Frame(names, [str(column) for column in node.attrs["column-order"]], read)
-
-
-def _stored_matrix(group: Any, name: str, shape: tuple[int, int], where: str) -> Any:
-    """Return a matrix in a file, checked; None if it is empty."""
-    node = member(group, name)
-    if node.attrs.get("encoding-type") == "null":  # a group, or an array without a size
-        return None
-    return StoredMatrix(node, shape, where)
 
 
 def _is_array(node: Any) -> bool:
