@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from samsvae.benchmark.metrics import effects, ranks
+from samsvae.benchmark.metrics import effects
 from samsvae.benchmark.metrics.distances import CellPopulations, energy_distance, mmd
 from samsvae.benchmark.metrics.effects import pearson_of_means, r2_of_means
 from samsvae.benchmark.metrics.observed import Intervals, Observation, Observed, Prediction
@@ -174,12 +174,14 @@ METRICS: list[Metric] = [
     ),
     _mean_of("weighted_mse", effects.weighted_mse, "observed", best=0),
     _mean_of("weighted_r2_from_control", effects.weighted_r2_from_control, "observed", best=1),
-    _mean_of("centroid_accuracy", ranks.centroid_accuracy, "observed", best=1),
-    _mean_of("perturbation_discrimination", ranks.perturbation_discrimination, "observed", best=1),
-    _mean_of("perturbench_rank", ranks.perturbench_rank, "observed", best=0),
-    _mean_of("de_overlap", ranks.de_overlap, "observed", best=1),
-    _mean_of("de_auprc", ranks.de_auprc, "observed", best=1),
-    _mean_of("de_sign_agreement", ranks.de_sign_agreement, "observed", best=1),
+    _mean_of("centroid_accuracy", effects.centroid_accuracy, "observed", best=1),
+    _mean_of(
+        "perturbation_discrimination", effects.perturbation_discrimination, "observed", best=1
+    ),
+    _mean_of("perturbench_rank", effects.perturbench_rank, "observed", best=0),
+    _mean_of("de_overlap", effects.de_overlap, "observed", best=1),
+    _mean_of("de_auprc", effects.de_auprc, "observed", best=1),
+    _mean_of("de_sign_agreement", effects.de_sign_agreement, "observed", best=1),
     # Interactions, pooled over combinations x genes.
     Metric(
         "interaction_pearson", effects.paired_means, pearson_of_means, "fixed", 1, "interactions"
