@@ -19,10 +19,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy.optimize import linear_sum_assignment
 
-from samsvae.analysis.differential_expression import differential_expression
 from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson, standardised
 from samsvae.data.alignment import align_table
 from samsvae.data.conditions import Conditions, parts_matrix
+from samsvae.data.expression import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.data.simulate import SimulatedScreen
 from samsvae.errors import InputError, got

@@ -19,11 +19,10 @@ from samsvae.benchmark.metrics.observed import N_TOP, most_changed
 from samsvae.data.alignment import align_table
 from samsvae.data.expression import (
     Block,
-    condition_differences,
     differences_from_control,
+    differential_expression,
     expression,
     normalised,
-    position_of,
 )
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -75,7 +74,6 @@ def ate_pearson(
 
     Examples
     --------
-    >>> from samsvae.analysis.differential_expression import differential_expression
     >>> effects = differential_expression(screen)  # the data as a prediction of themselves
     >>> round(ate_pearson(effects, screen).pooled, 6)
     1.0
@@ -86,8 +84,7 @@ def ate_pearson(
     if not names:
         raise InputError("no condition to score: none of the effects has cells to compare with")
     ate = effects.loc[names].to_numpy()
-    positions = [position_of(reference, name) for name in names]
-    de = pd.DataFrame(condition_differences(reference, positions, scale), names, reference.genes)
+    de = differential_expression(reference, names, scale=scale)
     de = align_table(de, genes=list(effects.columns)).to_numpy()
     estimable = ~np.isnan(de).any(1)  # the others share no batch with control cells
     top = most_changed(de, n_top)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
+from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, unknown
+from samsvae.settings.arguments import checked
 from samsvae.types import SCALE_SIZE, Scale
 
 Block: TypeAlias = tuple[slice, sp.csr_matrix]
@@ -213,16 +216,50 @@ def training_cells(screen: Screen) -> Screen:
     return train
 
 
-def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale) -> np.ndarray:
-    """Return the differential expression of conditions within batches, `condition gene`.
+@checked
+def differential_expression(
+    screen: Screen, conditions: Conditions | None = None, *, scale: Scale = "log"
+) -> pd.DataFrame:
+    """Return the difference of mean expression between conditions and control.
 
-    Conditions are positions in `screen.condition_names`.
+    DE = mean over the condition's cells of log2(1 + 1e4 x / sum x) - the same over control cells;
+    within batches: control cells are weighted as the condition's cells are distributed over
+    batches, and cells in batches without control are left out.
+
+    Parameters
+    ----------
+    screen
+        The cells, say `screen.test`.
+    conditions
+        Named in any way ("B+A", ("A", "B")); by default all in these cells but control.
+    scale
+        "log"; "normalized": counts per 10,000, without the logarithm; "mean": x as it is.
+
+    Returns
+    -------
+    Conditions (as given) x genes, on the scale. A condition of the screen without cells among
+    these is a row of NaN.
+
+    Raises
+    ------
+    InputError
+        If the screen holds no control cells, or no cell of the whole screen has a condition.
+
+    Examples
+    --------
+    >>> table = differential_expression(screen, ["G01", "G02+G03"])
+    >>> table.shape, list(table.index)
+    ((2, 20), ['G01', 'G02+G03'])
     """
+    labels = screen.registry.parser.labels(screen.conditions if conditions is None else conditions)
+    positions = {name: position_of(screen, name) for name in labels}
+    perturbed = {name: position for name, position in positions.items() if position > 0}
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
-    values, n_conditions = expression(screen, scale), len(screen.condition_names)
-    change = differences_from_control(values.blocks(), screen.condition, screen.batch, n_conditions)
-    return change[list(positions)]
+    blocks, n_conditions = expression(screen, scale).blocks(), len(screen.condition_names)
+    change = differences_from_control(blocks, screen.condition, screen.batch, n_conditions)
+    index, genes = pd.Index(list(perturbed), name="condition"), pd.Index(screen.genes, name="gene")
+    return pd.DataFrame(change[list(perturbed.values())], index, genes)
 
 
 def position_of(screen: Screen, condition: object) -> int:
