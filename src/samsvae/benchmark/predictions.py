@@ -10,10 +10,9 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.benchmark.metrics.distances import CellPopulations
 from samsvae.benchmark.metrics.effects import interaction
 from samsvae.benchmark.metrics.observed import Intervals, Prediction
-from samsvae.benchmark.populations import PrincipalComponents
+from samsvae.benchmark.metrics.populations import CellPopulations, PrincipalComponents
 from samsvae.benchmark.tasks import EvaluationTask
 from samsvae.data.conditions import Conditions
 from samsvae.data.names import NameRegistry

@@ -14,11 +14,10 @@ import pandas as pd
 from rich.progress import track
 
 from samsvae.benchmark.baselines import means_of, scales_of
-from samsvae.benchmark.metrics.distances import CellPopulations
 from samsvae.benchmark.metrics.effects import interaction
 from samsvae.benchmark.metrics.observed import Observation, Observed, Prediction
+from samsvae.benchmark.metrics.populations import CellPopulations, PrincipalComponents
 from samsvae.benchmark.metrics.registry import Scored, scored
-from samsvae.benchmark.populations import PrincipalComponents
 from samsvae.data.expression import (
     Control,
     Expression,

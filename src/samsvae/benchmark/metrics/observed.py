@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import stdtr
 from scipy.stats import false_discovery_control
 
-from samsvae.benchmark.metrics.distances import CellPopulations
+from samsvae.benchmark.metrics.populations import CellPopulations
 from samsvae.data.expression import Control, Moments
 
 N_TOP = 20

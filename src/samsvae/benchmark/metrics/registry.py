@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from samsvae.benchmark.metrics import effects
-from samsvae.benchmark.metrics.distances import CellPopulations, energy_distance, mmd
 from samsvae.benchmark.metrics.effects import pearson_of_means, r2_of_means
 from samsvae.benchmark.metrics.observed import Intervals, Observation, Observed, Prediction
+from samsvae.benchmark.metrics.populations import CellPopulations, energy_distance, mmd
 
 
 class Metric(NamedTuple):
