@@ -37,7 +37,7 @@ _IN_USE = 0.1
 
 
 class MaskedModel(Protocol):
-    """What `recovery` needs of a model."""
+    """A model as `recovery` needs it."""
 
     def mask_probabilities(self) -> pd.DataFrame: ...
 
@@ -47,7 +47,7 @@ class MaskedModel(Protocol):
 
 
 class ComparableModel(MaskedModel, Protocol):
-    """What `stability` needs of models."""
+    """A model as `stability` needs it."""
 
     metadata: TrainingMetadata
     is_trained: bool
@@ -81,14 +81,11 @@ def stability(
         by default states are not compared.
     conditions
         Whose effects are compared; by default those in the training cells of both models.
-    scale
-        Of the effects, as in `effects`; by default the models' own.
-    n_particles
-        Draws behind each effect. Monte Carlo error from too few of them reduces agreement.
-    seed
-        Of effects and permutations: same seed, same numbers.
-    progress
-        Show progress bars.
+    scale, n_particles
+        Of the effects, as in `effects`; by default the models' own scale. Monte Carlo error from
+        too few particles reduces agreement.
+    seed, progress
+        Same seed, same numbers; show progress bars.
 
     Returns
     -------
@@ -106,9 +103,9 @@ def stability(
       axis by axis;
     - shift_agreement_rotated: the same after the best rotation of the second; where it is much
       larger, models agree on shifts but not on axes, which are then not identifiable;
-    - state_agreement, with a screen: mean |Pearson r| over its cells of the latent coordinates of
-      their states, dimensions matched one to one; of the dimensions whose standard deviation is
-      above a tenth of the largest (others are not in use), those of the model with fewer;
+    - state_agreement, with a screen: mean |Pearson r| over its cells of the coordinates of their
+      states, dimensions matched one to one, of the model with fewer dimensions in use (with a
+      standard deviation above a tenth of the largest);
     - state_agreement_rotated: the same after the best rotation of the second (Procrustes);
     - effect_pearson: Pearson correlation of their effects, over conditions x genes;
     - effect_pearson_median: the same by condition, its median;
@@ -130,9 +127,7 @@ def stability(
     >>> table.shape
     (1, 11)
     """
-    named: dict[Any, ComparableModel] = dict(
-        models if isinstance(models, Mapping) else enumerate(models)
-    )
+    named = dict[Any, ComparableModel](models if isinstance(models, Mapping) else enumerate(models))
     _check_comparable(named)
     options: dict[str, Any] = {"n_particles": n_particles, "seed": seed, "progress": progress}
     states = {}
@@ -161,8 +156,8 @@ class _View(NamedTuple):
     """The parts of a model that are compared."""
 
     latent: tuple[pd.DataFrame, pd.DataFrame] | None
-    """Mask (binary) and shifts (probability * embedding) of perturbations seen in training; None
-    for a model that displaces nothing in latent space."""
+    """Mask (binary) and shifts (probability * embedding) of perturbations seen in training, if the
+    model displaces anything in latent space."""
     effects: pd.DataFrame
     """Conditions (as they are stored, without control) x genes."""
     scale: str
@@ -219,18 +214,14 @@ def _latent_agreement(first: _View, second: _View, seed: int) -> dict[str, float
     return dict(zip(names, (*overlap, *shift_agreement(a_shift, b_shift)), strict=True))
 
 
-def _state_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    a, b = sorted((_in_use(first), _in_use(second)), key=lambda x: -x.shape[1])
+def _state_agreement(*states: np.ndarray) -> dict[str, float]:
+    """Compare states, `cell latent`, in the latent dimensions in which they vary."""
+    in_use = (x[:, x.std(0) > _IN_USE * x.std(0).max()] for x in states)
+    a, b = sorted(in_use, key=lambda x: -x.shape[1])
     return {
         "state_agreement": mean_correlation(a, b),
         "state_agreement_rotated": mean_correlation(turned_onto(a, b), b),
     }
-
-
-def _in_use(states: np.ndarray) -> np.ndarray:
-    """Return the latent dimensions in which the cells' states vary."""
-    spread = states.std(0)
-    return states[:, spread > _IN_USE * spread.max()]
 
 
 def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> dict[str, float]:
@@ -253,8 +244,8 @@ class Recovery:
     """How much of a simulated screen's truth a model recovered."""
 
     mask_f1: float
-    """Of the mask (posterior probability > 1/2) after matching latent dimensions; values of masks
-    are NaN for a model without one."""
+    """Of the mask (posterior probability > 1/2), latent dimensions matched; what concerns masks is
+    NaN for a model without one."""
     mask_precision: float
     mask_recall: float
     mask_matthews: float
@@ -263,8 +254,7 @@ class Recovery:
     full_mask_f1: float
     """Of a mask of ones."""
     states: float
-    """Mean correlation of the true latent dimensions with those they match, over held-out cells
-    of conditions seen in training."""
+    """See `mean_correlation`: over held-out cells of conditions seen in training."""
     singles: float
     """Median over perturbations of the correlation of effects with the truth."""
     unseen_combinations: float
@@ -284,10 +274,8 @@ def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> R
 
     Parameters
     ----------
-    model
-        Trained on the screen.
-    screen
-        From `samsvae.simulated_screen`.
+    model, screen
+        A model trained on a screen from `samsvae.datasets.simulated_screen`.
     seed
         Same seed, same numbers.
 
@@ -300,7 +288,8 @@ def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> R
     singles = list(screen.perturbations)
     unseen = sorted(set(screen.conditions) - seen)
     observed = differential_expression(screen.train, singles, scale="normalized")
-    sums = parts_matrix(unseen, singles, screen.registry.parser) @ observed.to_numpy()
+    parts = parts_matrix(unseen, singles, screen.registry.parser)
+    sums = pd.DataFrame(parts @ observed.to_numpy(), unseen, observed.columns)
     names = np.array(screen.condition_names)[screen.condition]
     held_out = screen[(np.asarray(screen.split) == "test") & np.isin(names, list(seen))]
     states = model.latent(held_out, seed=seed)["state"]
@@ -310,9 +299,7 @@ def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> R
         singles=_of_effects(_effects(model, singles, seed), screen),
         unseen_combinations=_of_effects(_effects(model, unseen, seed), screen),
         observed_singles=_of_effects(observed, screen),
-        sum_of_observed_singles=_of_effects(
-            pd.DataFrame(sums, unseen, columns=observed.columns), screen
-        ),
+        sum_of_observed_singles=_of_effects(sums, screen),
     )
 
 
@@ -333,12 +320,10 @@ def _of_mask(model: MaskedModel, screen: SimulatedScreen, seed: int) -> dict[str
 def _effects(model: MaskedModel, conditions: list[str], seed: int) -> pd.DataFrame:
     """Return effects of conditions; none, if the model has no prediction for them (SVAE+)."""
     try:
-        effects = model.effects(
-            conditions, scale="normalized", n_draws=0, seed=seed, progress=False
-        )
+        options: dict[str, Any] = {"n_draws": 0, "seed": seed, "progress": False}
+        return model.effects(conditions, scale="normalized", **options).to_df()
     except InputError:
         return pd.DataFrame()
-    return effects.to_df()
 
 
 def _of_effects(effects: pd.DataFrame, screen: SimulatedScreen) -> float:

@@ -35,8 +35,7 @@ def enrichment(
 ) -> pd.DataFrame:
     """Return which gene sets are enriched among the genes that a table calls, or ranks high.
 
-    Nothing is downloaded, and the background are the table's own genes: of a set, only genes that
-    the screen measures count.
+    The background is the genes of the table: of a set, only genes that the screen measures count.
 
     Parameters
     ----------
@@ -109,17 +108,15 @@ def _enriched_sets(
     if "q_value" in table.columns:
         called = (table["q_value"] < fdr).to_numpy()
     members = {name: genes.isin([str(gene) for gene in some]) for name, some in sets.items()}
-    rows = [
-        {"gene_set": name, **_tests(inside, called, values)}
-        for name, inside in members.items()
-        if inside.sum() >= min_size
-    ]
-    if not rows:
+    large = {name: inside for name, inside in members.items() if inside.sum() >= min_size}
+    if not large:
         raise InputError(
             f"none of {len(sets)} gene sets has {min_size} of the {len(genes)} genes, such as "
             f"{listed(genes, 3)}: expected sets of the same gene names"
         )
-    tests = pd.DataFrame(rows)
+    tests = pd.DataFrame(
+        {"gene_set": name, **_tests(inside, called, values)} for name, inside in large.items()
+    )
     for name in ("hypergeometric", "rank"):
         p = tests[f"p_{name}"].dropna()
         tests[f"q_{name}"] = pd.Series(false_discovery_control(p), p.index, float)
@@ -149,7 +146,7 @@ def _tests(inside: np.ndarray, called: np.ndarray, values: np.ndarray) -> dict[s
 
 
 class ModelWithMasks(Protocol):
-    """What `pathway_score` needs of a model."""
+    """A model as `pathway_score` needs it."""
 
     is_trained: bool
 
@@ -256,17 +253,8 @@ def pathway_score(
 def read_gmt(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     """Read gene sets: from the name of each pathway to its perturbations.
 
-    A line of a GMT file is a name, a description and the genes, separated by tabs.
-
-    Parameters
-    ----------
-    path
-        The file, such as MSigDB offers.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, it is not text, a line is not of this form, or a name comes twice.
+    A line of a GMT file, as MSigDB offers them, is a name, a description and the genes, separated
+    by tabs; a line of another form, or a name that comes twice, is an error.
     """
     path = Path(path)
     if not path.is_file():
@@ -365,7 +353,8 @@ def _labels(
     return used, numbers
 
 
-def _check_splits(labels: pd.Series, test_share: Probability) -> None:
+def _check_splits(labels: pd.Series, test_share: float) -> None:
+    """Raise unless each pathway can be on either side of a split."""
     n_test = math.ceil(test_share * len(labels))
     if min(n_test, len(labels) - n_test) < labels.nunique():
         raise InputError(

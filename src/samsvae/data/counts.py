@@ -1,7 +1,4 @@
-"""Counts from any matrix that a file may hold; also from normalised values c / s or log(1 + c / s).
-
-Here s is one size per cell.
-"""
+"""Counts from any matrix that a file may hold; also from values normalised by a size per cell."""
 
 from __future__ import annotations
 
@@ -88,6 +85,7 @@ def _is_whole(values: np.ndarray) -> np.ndarray:
 
 
 def _check_values(values: np.ndarray, where: str, *, counts: bool) -> None:
+    """Raise unless values are finite, and counts where these are expected."""
     is_finite = np.isfinite(values)
     if not is_finite.all():
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,9 @@ Block: TypeAlias = tuple[slice, sp.csr_matrix]
 
 
 class Expression:
-    """Values of cells, `cell gene`, of which rows and sums are taken.
+    """Values of cells, `cell gene`: in memory, or counts in a file, put on `scale` at each use.
 
-    `values` are in memory, on their scale; or counts in a file, which are read and put on `scale`
-    at each use. `weight` is the weight of each cell in sums, by default 1.
+    `weight` is the weight of each cell in sums, by default 1.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Expression:
         """
         total, square = np.zeros((2, n_groups, self.shape[1]))
         for cells, values in self.blocks():
-            squares = self._squares if values is self._values else squared(values)
+            squares = self._squares if values is self._values else values.multiply(values)
             weight = None if self.weight is None else self.weight[cells]
             member = membership(group[cells], n_groups, weight)
             total += (member @ values).toarray()
@@ -74,7 +73,8 @@ class Expression:
 
     @cached_property
     def _squares(self) -> sp.csr_matrix:
-        return squared(self._values)
+        values: Any = self._values
+        return values.multiply(values).tocsr()
 
 
 def expression(
@@ -104,11 +104,6 @@ def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     if scale == "log":
         values.data = np.log2(1 + values.data)
     return values
-
-
-def squared(values: sp.csr_matrix) -> sp.csr_matrix:
-    """Return the square of each value."""
-    return sp.csr_matrix(values.multiply(values))
 
 
 def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np.ndarray:
@@ -153,10 +148,9 @@ def differences_from_control(
 def sums_of(
     blocks: Iterable[Block], group: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums over the cells of groups, `group gene`, and the numbers of cells.
+    """Return the sums over the cells of groups, `group gene`, and their numbers of cells.
 
-    `blocks` are the cells' values, in order, read once; `group` is the group of each cell, -1 for
-    none.
+    `blocks` are the cells' values, in order, read once; `group` is that of each cell, -1 for none.
     """
     total: np.ndarray | float = 0.0
     for cells, values in blocks:
@@ -274,8 +268,7 @@ def position_of(screen: Screen, condition: object) -> int:
 def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
     """Return `cell`: whether it is a control cell that conditions are compared with.
 
-    These are the control cells among the scored cells, or all of the screen where no scored cell is
-    control, as in a split that holds out combinations.
+    Control cells among the scored ones or, without any (in a split of combinations, say), all.
     """
     control = screen.is_control
     if not control.any():
@@ -320,7 +313,7 @@ class Moments(NamedTuple):
 
 
 def group_moments(values: Expression, group: np.ndarray, n_groups: int) -> Moments:
-    """Return the sums over the cells of each group; of group -1, over none."""
+    """Return the sums over the cells of each group; group -1 is none."""
     return Moments(_n_cells(values, group, shape=(n_groups,)), *values.sums(group, n_groups))
 
 
@@ -334,10 +327,7 @@ def _n_cells(values: Expression, *groups: np.ndarray, shape: tuple[int, ...]) ->
 
 
 class Control(NamedTuple):
-    """Control cells as each group is compared with them: in its batches, weighted as its cells are.
-
-    Means and sums are over batches with control cells alone.
-    """
+    """Control cells in the batches of each group, weighted as its cells are distributed."""
 
     n_batches: np.ndarray
     """`group`: batches that it has cells in."""
@@ -364,11 +354,10 @@ def within_batches(
     of_batch = group_moments(values, np.where(control, batch, -1), n_batches)
     if n_batches == 1:
         sums = group_moments(values, group, n_groups)
-        same = np.zeros(n_groups, int)
+        parts = of_batch.n_cells, of_batch.mean, of_batch.squares
+        n_cells, mean, squares = (np.repeat(part, n_groups, axis=0) for part in parts)
         with np.errstate(divide="ignore"):
-            inverse = 1 / of_batch.n_cells[same]
-        n_cells, mean, squares = of_batch.n_cells[same], of_batch.mean[same], of_batch.squares[same]
-        compared = Control(np.ones(n_groups, int), n_cells, mean, squares, inverse)
+            compared = Control(np.ones(n_groups, int), n_cells, mean, squares, 1 / n_cells)
         return sums, compared, _all_others(sums, of_batch)
     group = np.where(of_batch.n_cells[batch] > 0, group, -1)
     n_cells = _n_cells(values, group, batch, shape=(n_groups, n_batches))
@@ -399,13 +388,11 @@ def _batches_at_once(present: np.ndarray, n_max: int) -> Iterator[np.ndarray]:
 
     `present` says which groups have cells in them, `group batch`.
     """
-    ends = np.cumsum(present.sum(0))
-    first = 0
-    while first < len(ends):
-        before = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + n_max, side="right")))
-        yield np.arange(first, last)
-        first = last
+    ends, first = np.cumsum([0, *present.sum(0)]), 0
+    while first < present.shape[1]:
+        last = int(np.searchsorted(ends, ends[first] + n_max, side="right")) - 1
+        yield np.arange(first, max(first + 1, last))
+        first = max(first + 1, last)
 
 
 def _all_others(sums: Moments, control: Moments) -> Moments:
