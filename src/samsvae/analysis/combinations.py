@@ -41,8 +41,8 @@ def combinations(
 
     deviation = ATE(A + B) - ATE(A) - ATE(B), on the scale of expression: a model whose shifts add
     up in latent space deviates where the decoder is not linear. All arms share their draws. Tables
-    come one after the other, each of about half a million rows, so that all pairs of 700
-    perturbations fit in memory; `samsvae combinations` writes them to a file.
+    have about half a million rows each, so that all pairs of 700 perturbations fit in memory;
+    `samsvae combinations` writes them to a file.
 
     Parameters
     ----------
@@ -59,12 +59,8 @@ def combinations(
     library_size
         As in `model.effects`: on scale "log" expression depends on it, and observed effects are at
         the cells' own.
-    n_particles
-        Of the model's effects.
-    seed
-        Same seed, same numbers.
-    progress
-        Show a progress bar.
+    n_particles, seed, progress
+        As in `model.effects`.
 
     Returns
     -------
@@ -95,14 +91,8 @@ def combinations(
         raise InputError("the model is not trained: call train first")
     names, n_names = _names(model, conditions)
     observed = None if screen is None else _observed(model, screen, conditions, scale, seed)
-    settings = {
-        "scale": scale,
-        "library_size": library_size,
-        "n_particles": n_particles,
-        "n_draws": 0,
-        "seed": seed,
-        "progress": False,
-    }
+    settings = {"scale": scale, "library_size": library_size, "n_particles": n_particles}
+    settings |= {"n_draws": 0, "seed": seed, "progress": False}
     bar = Progress(disable=not progress)
     return _tables(model, names, observed, settings, bar=bar, n_names=n_names)
 
@@ -157,8 +147,7 @@ def _tables(
             }
             if observed is not None:
                 columns |= observed.columns([model.metadata.stored(name) for name in some])
-            n, n_genes = len(some), len(genes)
-            condition, gene = np.repeat(np.arange(n), n_genes), np.tile(np.arange(n_genes), n)
+            condition, gene = (place.ravel() for place in np.indices(predicted.shape))
             yield pd.DataFrame(
                 {
                     "condition": pd.Categorical.from_codes(condition, some),
@@ -173,8 +162,8 @@ def _tables(
 class _Observed(NamedTuple):
     """Effects of combinations in the cells."""
 
-    row: dict[str, int]
-    """By combination that has cells."""
+    names: pd.Index
+    """Of combinations that have cells."""
     effect: np.ndarray
     """`combination gene`."""
     deviation: ObservedEffects
@@ -184,23 +173,20 @@ class _Observed(NamedTuple):
 
     def columns(self, conditions: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the columns of the table, `condition gene` each."""
-        row = np.array([self.row.get(name, -1) for name in conditions])
-        has_cells, is_observed = row >= 0, self.deviation.is_observed
-
-        def of(values: np.ndarray) -> np.ndarray:
-            placed = np.full((len(row), values.shape[1]), np.nan)
-            placed[has_cells] = values[row[has_cells]]
-            return placed
-
-        n_cells = np.zeros((len(row), self.effect.shape[1]), int)
-        n_cells[has_cells] = self.deviation.n_cells[row[has_cells], None]
+        row = self.names.get_indexer(conditions)
+        is_observed = self.deviation.is_observed
+        values = {
+            "observed": self.effect,
+            "observed_deviation": self.deviation.difference,
+            "interaction": np.where(is_observed, self.posterior.mean, np.nan),
+            "interaction_sd": np.where(is_observed, self.posterior.sd, np.nan),
+            "lfsr": np.where(is_observed, self.posterior.lfsr, np.nan),
+        }
+        n_cells = np.append(self.deviation.n_cells.astype(int), 0)[row]  # row -1, the last: none
+        nothing = np.full((1, self.effect.shape[1]), np.nan)
         return {
-            "n_cells": n_cells,
-            "observed": of(self.effect),
-            "observed_deviation": of(self.deviation.difference),
-            "interaction": of(np.where(is_observed, self.posterior.mean, np.nan)),
-            "interaction_sd": of(np.where(is_observed, self.posterior.sd, np.nan)),
-            "lfsr": of(np.where(is_observed, self.posterior.lfsr, np.nan)),
+            "n_cells": np.repeat(n_cells[:, None], nothing.shape[1], axis=1),
+            **{name: np.concatenate([table, nothing])[row] for name, table in values.items()},
         }
 
 
@@ -237,5 +223,5 @@ def _observed(
     deviation = difference[:n] - parts @ difference[n:]
     error = own[:n] + parts @ own[n:] + inverse[:, None] * variance[:n]
     effects = ObservedEffects(deviation, error, sums.n_cells[:n], np.zeros(n))
-    row = {name: i for i, name in enumerate(names)}
-    return _Observed(row, difference[:n], effects, zero_centred(effects, seed=seed))
+    posterior = zero_centred(effects, seed=seed)
+    return _Observed(pd.Index(names, dtype=object), difference[:n], effects, posterior)

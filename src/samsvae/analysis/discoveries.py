@@ -1,7 +1,6 @@
 """The table of discoveries: which genes each condition changes, at what error rate.
 
-And what it answers: what changes a gene, which conditions are similar, whether error rates hold for
-control sgRNAs in the place of perturbations.
+And what it answers: what changes a gene, which conditions are similar, whether error rates hold.
 """
 
 from __future__ import annotations
@@ -115,18 +114,15 @@ def discoveries(
             "scale": pd.Categorical.from_codes(np.zeros(n_rows * n_genes, int), [chosen.scale]),
         }
     )
-    prior = answer.prior
-    table.attrs |= {"model_share": prior.model_share, "slope": prior.slope}
     table.attrs |= {"scale": chosen.scale, "cells": chosen.cells}
+    table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
     return table
 
 
 def _q_values(lfsr: np.ndarray) -> np.ndarray:
     """Return the cumulative mean of local false sign rates, smallest first."""
-    order = np.argsort(lfsr, kind="stable")
-    q_value = np.empty(len(lfsr))
-    q_value[order] = np.cumsum(lfsr[order]) / np.arange(1, len(lfsr) + 1)
-    return q_value
+    ascending = pd.Series(lfsr).sort_values(kind="stable")
+    return (ascending.cumsum() / np.arange(1, len(lfsr) + 1)).sort_index().to_numpy()
 
 
 def _repeated(names: list[str], n_genes: int) -> pd.Categorical:
@@ -142,10 +138,8 @@ def regulators(table: pd.DataFrame, gene: str, *, lfsr: float = 1.0) -> pd.DataF
 
     Parameters
     ----------
-    table
-        From `samsvae.discoveries`.
-    gene
-        Its name.
+    table, gene
+        From `samsvae.discoveries`; the name of the gene.
     lfsr
         Leave out rows with a larger local false sign rate.
 
@@ -159,9 +153,8 @@ def regulators(table: pd.DataFrame, gene: str, *, lfsr: float = 1.0) -> pd.DataF
     if gene not in set(genes):
         raise unknown("gene", gene, list(pd.unique(genes)))
     own = table[(genes == gene) & (table["lfsr"] <= lfsr)]
-    size = own["estimate"].abs().rank(ascending=False)
-    order = own.assign(_size=size).sort_values(["lfsr", "_size"])
-    return order.drop(columns="_size").reset_index(drop=True)
+    order = np.lexsort((-own["estimate"].abs(), own["lfsr"]))
+    return own.iloc[order].reset_index(drop=True)
 
 
 @checked
@@ -211,20 +204,17 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
 def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
     """Return, by condition, those with the most similar effects, and their correlation.
 
-    As `similar`, for all conditions of a table of `discoveries` at once, without standard errors. A
-    condition without any effect is similar to none.
+    As `similar`, for all conditions, without standard errors; one without effects has none.
     """
     names, values, _ = _profiles(table)
     unit = np.nan_to_num(standardised(values))
-    varies = unit.any(1)
-    neighbours = {}
+    varies, neighbours = unit.any(1), {}
     for i, name in enumerate(names):  # never all pairs at once
         correlation = unit @ unit[i]
         correlation[i] = -np.inf
         order = np.argsort(-correlation, kind="stable")[: min(n_max, len(names) - 1)]
-        neighbours[name] = [
-            (names[j], float(correlation[j])) for j in order if varies[i] and varies[j]
-        ]
+        some = [(names[j], float(correlation[j])) for j in order if varies[j]]
+        neighbours[name] = some if varies[i] else []
     return neighbours
 
 
@@ -235,7 +225,7 @@ def _correlations(values: np.ndarray, own: int) -> np.ndarray:
 
 
 def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return conditions, and `condition gene`: log-scaled z values of effects, and signed calls."""
+    """Return conditions; log-scaled z values of their effects, and signed calls, by gene."""
     _need(table, "condition", "gene", "estimate", "sd", "lfsr")
     if "sgrna" in table.columns:
         raise InputError(
@@ -277,10 +267,9 @@ def control_calibration(
     screen
         Read with `sgrna_key`, with several sgRNAs among the control cells, and with training and
         validation cells; matched by gene and perturbation name.
-    n_particles
-        Of the models' effects.
-    **training
-        As in `model.train`; by default as many steps as the model had, if it is trained.
+    n_particles, **training
+        Of the models' effects; as in `model.train`, by default as many steps as the model had, if
+        it is trained.
 
     Returns
     -------
@@ -299,15 +288,13 @@ def control_calibration(
     names = sorted(set(screen.sgrna[screen.is_control].dropna()))
     if len(names) < 2:
         raise InputError(f"control cells have {len(names)} sgRNAs: expected at least two")
-    settings = dict(training)
-    if model.is_trained and not {"max_steps", "max_epochs"} & settings.keys():
-        settings["max_steps"] = max(1, int(model.history["step"].max()))
-    progress, seed = bool(settings.get("progress", True)), int(settings.get("seed", 0))
+    if model.is_trained and not {"max_steps", "max_epochs"} & training.keys():
+        training["max_steps"] = max(1, int(model.history["step"].max()))
+    progress, seed = bool(training.pop("progress", True)), int(training.get("seed", 0))
     tables = []
     for name in track(names, "control sgRNAs", disable=not progress):
         relabelled = _relabelled(screen, name)
-        own = type(model)(relabelled, **model.hyperparameters)
-        own = own.train(**{**settings, "progress": False})
+        own = type(model)(relabelled, **model.hyperparameters).train(**training, progress=False)
         tables.append(
             discoveries(own, relabelled, [name], n_particles=n_particles, seed=seed, progress=False)
         )
@@ -317,19 +304,15 @@ def control_calibration(
 
 def _relabelled(screen: Screen, sgrna: str) -> Screen:
     """Return a screen in which the control cells of an sgRNA are those of a perturbation."""
-    registry = screen.registry
-    names = tuple(sorted((*registry.perturbations, sgrna)))
-    place = {name: i for i, name in enumerate(names)}
-    received = sp.lil_matrix((len(screen), len(names)), dtype=screen.dosage.dtype)
-    received[:, [place[name] for name in registry.perturbations]] = screen.dosage
-    rows = np.flatnonzero(screen.is_control & np.asarray(screen.sgrna == sgrna))
-    received[rows, place[sgrna]] = 1
-    condition = screen.condition.copy()
-    condition[rows] = len(screen.condition_names)
+    names = (*screen.perturbations, sgrna)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    is_relabelled = screen.is_control & np.asarray(screen.sgrna == sgrna)
+    column = sp.csr_matrix(is_relabelled[:, None], dtype=screen.dosage.dtype)
+    condition = np.where(is_relabelled, len(screen.condition_names), screen.condition)
     return replace(
         screen,
-        registry=replace(registry, perturbations=names),
-        dosage=received.tocsr(),
+        registry=replace(screen.registry, perturbations=tuple(names[i] for i in order)),
+        dosage=sp.hstack([screen.dosage, column], "csr")[:, order],
         condition_names=(*screen.condition_names, sgrna),
         condition=condition,
     )

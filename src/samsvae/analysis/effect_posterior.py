@@ -46,7 +46,7 @@ class _Fitted(NamedTuple):
     """The prior of all conditions, and the data it is updated with."""
 
     place: dict[str, int]
-    """By condition, its row."""
+    """Row of each condition."""
     predicted: PredictedEffects
     prior: EffectPrior
     estimable: np.ndarray
@@ -121,10 +121,9 @@ class EffectPosterior:
 
     @staticmethod
     def learns_from(screen: Screen) -> bool:
-        """Whether a screen has enough training and validation cells.
+        """Whether a condition has two training and two validation cells, in batches with control.
 
-        That is a condition with two of each, in batches with control cells: the standard error of
-        one cell cannot be estimated.
+        The standard error of one cell cannot be estimated.
         """
         if screen.split is None:
             return False
@@ -163,17 +162,10 @@ class EffectPosterior:
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
 
-        Always at the cells' own library sizes.
-
-        Parameters
-        ----------
-        conditions
-            As in the models' `effects`; by default all of the training cells but control.
-        **settings
-            Of the models' `effects`.
+        Its settings are those, always at the cells' own library sizes; conditions are by default
+        all of the training cells but control.
         """
-        chosen = EffectSettings(**settings)
-        metadata = self.model.metadata
+        chosen, metadata = EffectSettings(**settings), self.model.metadata
         names = metadata.labels(conditions)
         answer = self.answer(names, chosen, self._used)
         posterior, unexpressed = answer.posterior, metadata.unexpressed
@@ -305,10 +297,9 @@ class EffectPosterior:
         with np.errstate(invalid="ignore", divide="ignore"):
             squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
             variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
-        in_group = group >= 0
         n_cells, n_trained_on = (
-            np.bincount(group[of], minlength=n)
-            for of in (in_group, in_group & self._of_split["train"])
+            np.bincount(group[of & (group >= 0)], minlength=n)
+            for of in (cells, self._of_split["train"])
         )
         trained_on = n_trained_on / np.maximum(n_cells, 1)
         return ObservedEffects(sums.mean - compared.mean, variance, sums.n_cells, trained_on)

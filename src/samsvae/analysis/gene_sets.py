@@ -104,9 +104,7 @@ def _enriched_sets(
         twice = genes[genes.duplicated()].unique()
         raise InputError(f"genes occur more than once in the table: {listed(twice, 3)}")
     values = table[score].to_numpy(float)
-    called = np.zeros(len(genes), bool)
-    if "q_value" in table.columns:
-        called = (table["q_value"] < fdr).to_numpy()
+    called = (table.get("q_value", pd.Series(1.0, table.index)) < fdr).to_numpy()
     members = {name: genes.isin([str(gene) for gene in some]) for name, some in sets.items()}
     large = {name: inside for name, inside in members.items() if inside.sum() >= min_size}
     if not large:
@@ -232,18 +230,15 @@ def pathway_score(
     rng = np.random.default_rng(seed)
     state = int(rng.integers(2**31))  # scikit-learn takes no larger ones
     splits = StratifiedShuffleSplit(n_repeats, test_size=test_share, random_state=state)
-    rows = []
-    for train, test in splits.split(mask, pathways):
-        permuted = rng.permutation(pathways)
-        rows.append(
-            {
-                "mask": _accuracy(mask, pathways, train, test, state),
-                "embedding": _accuracy(embedding, pathways, train, test, state),
-                "permuted": _accuracy(mask, permuted, train, test, state),
-                "majority": float(np.mean(pathways[test] == largest)),
-            }
-        )
-    repeats = pd.DataFrame(rows)
+    repeats = pd.DataFrame(
+        {
+            "mask": _accuracy(mask, pathways, train, test, state),
+            "embedding": _accuracy(embedding, pathways, train, test, state),
+            "permuted": _accuracy(mask, rng.permutation(pathways), train, test, state),
+            "majority": float(np.mean(pathways[test] == largest)),
+        }
+        for train, test in splits.split(mask, pathways)
+    )
     table = pd.DataFrame({"accuracy": repeats.mean(), "sd": repeats.std()})
     table.attrs |= numbers
     return table.rename_axis("predictor")
@@ -300,13 +295,8 @@ def _pairs(annotation: Annotation) -> pd.DataFrame:
         pairs = (annotation[_COLUMNS] if is_named else annotation).to_numpy().tolist()
     elif isinstance(annotation, pd.Series):
         pairs = list(annotation.items())
-    elif isinstance(annotation, Mapping):
-        pairs = _items(annotation)
     else:
-        raise InputError(
-            f"the annotation is a {type(annotation).__name__}: expected a Series, a DataFrame, a "
-            "mapping or the path of a GMT file"
-        )
+        pairs = _items(annotation)
     return pd.DataFrame(pairs, columns=_COLUMNS).dropna().astype(str).drop_duplicates()
 
 

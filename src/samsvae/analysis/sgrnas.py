@@ -1,4 +1,4 @@
-"""Do the sgRNAs of one target agree? Those that look dead or different from the others."""
+"""Agreement of the sgRNAs of one target: which have no effect, or another one."""
 
 from __future__ import annotations
 
@@ -89,10 +89,8 @@ def sgrnas(
         "log", "normalized" (counts per 10,000) or "mean", as in `differential_expression`.
     n_permutations
         p values are at least 1 / (n_permutations + 1).
-    seed
-        Same seed, same numbers.
-    progress
-        Show a progress bar.
+    seed, progress
+        Same seed, same numbers; show a progress bar.
 
     Raises
     ------
@@ -155,10 +153,10 @@ def sgrnas(
 class _Halves(NamedTuple):
     """Means of control cells by batch, of two halves of them."""
 
-    means: tuple[np.ndarray, np.ndarray]
-    """`batch gene` each."""
-    n_cells: tuple[np.ndarray, np.ndarray]
-    """`batch` each."""
+    means: np.ndarray
+    """`half batch gene`."""
+    n_cells: np.ndarray
+    """`half batch`."""
     with_control: np.ndarray
     """`batch`: whether it has control cells enough for two halves."""
 
@@ -173,10 +171,10 @@ def _control_halves(screen: Screen, values: Expression, seed: int) -> _Halves:
     sums, n_cells = sums_of(values.blocks(), group, 2 * n_batches)
     means = (sums / np.maximum(n_cells, 1)[:, None]).reshape(2, n_batches, -1)
     sizes = n_cells.reshape(2, n_batches)
-    enough = (sizes[0] > 0) & (sizes[1] > 0)
+    enough = np.all(sizes > 0, axis=0)
     if not enough.any():
         raise InputError("no batch has two control cells: expected halves of them to compare with")
-    return _Halves((means[0], means[1]), (sizes[0], sizes[1]), enough)
+    return _Halves(means, sizes, enough)
 
 
 class _Test(NamedTuple):
@@ -207,14 +205,11 @@ class _Condition:
         self.sums = membership(group, self.n_groups) @ self.values
         self.n_cells = np.bincount(group, minlength=self.n_groups)
         # Effects: means of what is left of the batches' own effects, and these.
-        shares = np.zeros((self.n_groups, n_batches))
-        np.add.at(shares, (group, batch), 1)
-        self.shares = shares
-        self.effects = [center - half for half in halves.means]
-        self.control_noise = [
-            (shares / shares.sum(1, keepdims=True)) ** 2 @ (1 / np.maximum(n, 1))
-            for n in halves.n_cells
-        ]
+        self.shares = np.zeros((self.n_groups, n_batches))
+        np.add.at(self.shares, (group, batch), 1)
+        self.effects = center - halves.means
+        weights = (self.shares / self.shares.sum(1, keepdims=True)) ** 2
+        self.control_noise = [weights @ (1 / np.maximum(n, 1)) for n in halves.n_cells]
 
     def test(self, n: int, rng: np.random.Generator) -> _Test:
         """Return the p values of permutations of the sgRNAs within batches."""
@@ -294,19 +289,17 @@ def _strength(
     """
     if not changed.any():
         return np.nan, np.nan
-    up = sum(a[0] * b[0] for a, b in pairs) / 2 / variance
-    down = (sum(b[0] ** 2 for _, b in pairs) / 2 - noise) / variance
-    up, down = up[changed], down[changed]
+    up = (sum(a[0] * b[0] for a, b in pairs) / 2 / variance)[changed]
+    down = ((sum(b[0] ** 2 for _, b in pairs) / 2 - noise) / variance)[changed]
     block = np.arange(len(up)) % _BLOCKS
-    left = [
-        (up[block != i].sum(), down[block != i].sum()) for i in range(_BLOCKS) if (block != i).any()
-    ]
-    if down.sum() <= 0 or any(d <= 0 for _, d in left):
+    left = [some for i in range(_BLOCKS) if (some := block != i).any()]
+    ups, downs = (np.array([values[some].sum() for some in left]) for values in (up, down))
+    if down.sum() <= 0 or (downs <= 0).any():
         return np.nan, np.nan
     slope = float(up.sum() / down.sum())
-    parts = np.array([u / d for u, d in left])
     if len(up) < _BLOCKS:
         return slope, np.nan
+    parts = ups / downs
     return slope, float(np.sqrt((1 - 1 / _BLOCKS) * ((parts - parts.mean()) ** 2).sum()))
 
 

@@ -54,7 +54,7 @@ class Predictor(Protocol):
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
 
-        Where they depend on the library size, `uns["library_size"]` is that size.
+        `uns["library_size"]` is the library size, where they depend on it.
         """
 
     def cells(
@@ -162,10 +162,9 @@ class PredictedTables(NamedTuple):
 def predicted_populations(
     components: PrincipalComponents, predictor: Predictor, conditions: Sequence[str]
 ) -> CellPopulations:
-    """Return cells that a predictor expects under conditions, as points.
+    """Return cells that a predictor expects under conditions, as points; the same ones only once.
 
-    None for a condition: it predicts means alone, or has no prediction. Where it expects the same
-    cells for several conditions, they are held once.
+    None for a condition: it predicts means alone, or has no prediction.
     """
     answered = [name for name in conditions if predictor.answers_for(name)]
     cells: dict[str, np.ndarray | None] = {}

@@ -136,11 +136,6 @@ def absolute_error(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     return np.abs(predicted - observed.effect).mean(1)
 
 
-def squared_error(predicted: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return the mean over genes of (a - d)^2, `condition 1`."""
-    return mean_square(predicted, observed.effect)
-
-
 def mean_square(a: np.ndarray, d: np.ndarray) -> np.ndarray:
     """Return the mean over genes of (a - d)^2, `condition 1`."""
     return ((np.asarray(a, float) - d) ** 2).mean(1, keepdims=True)
@@ -176,12 +171,10 @@ def coverage(
 
     The posterior interval is of the true effect, to which the data add their sampling error. So it
     is widened to sqrt((ate - lower)^2 + (z se)^2) below the ATE, and likewise above, with the
-    standard error se of the observed effect and z the normal quantile of the level. (An ATE outside
-    its interval is replaced by the nearer end.) For a calibrated model that share is the level,
-    whatever the number of cells.
-
-    Genes without a standard error, or with 0, are left out. NaN for a condition without an
-    interval, or without such genes. Arguments are `condition gene`.
+    standard error se of the observed effect and z the normal quantile of the level; for a
+    calibrated model the share is then the level, whatever the number of cells. An ATE outside its
+    interval is replaced by the nearer end. Genes without a standard error, or with 0, are left out;
+    NaN for a condition without an interval, or without such genes.
     """
     has_error = observed.standard_error > 0
     error = ndtri((1 + level) / 2) * observed.standard_error

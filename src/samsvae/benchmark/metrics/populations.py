@@ -52,10 +52,8 @@ def energy_distance(
 ) -> float:
     """Return 2 E|X - Y| - E|X - X'| - E|Y - Y'|, the unbiased estimate from two sets of cells.
 
-    0 in expectation for two sets of the same distribution, so it may be negative.
-
-    NaN unless x and y, `cell feature`, have at least two cells each. `within`: `mean_distance` of x
-    and of y, if they are already computed.
+    It may be negative, and is NaN unless x and y, `cell feature`, have at least two cells each.
+    `within`: `mean_distance` of x and of y, if they are already computed.
 
     References
     ----------
@@ -80,9 +78,8 @@ def mmd(
 ) -> float:
     """Return the squared maximum mean discrepancy, the unbiased estimate, of a Gaussian kernel.
 
-    E k(X, X') + E k(Y, Y') - 2 E k(X, Y) with k(a, b) = exp(-|a - b|^2 / (2 bandwidth^2)).
-
-    NaN unless x and y, `cell feature`, have at least two cells each and the bandwidth is above 0.
+    E k(X, X') + E k(Y, Y') - 2 E k(X, Y) with k(a, b) = exp(-|a - b|^2 / (2 bandwidth^2)); NaN
+    unless x and y, `cell feature`, have at least two cells each and the bandwidth is above 0.
     `within`: `mean_kernel` of x and of y, if they are already computed.
 
     References
@@ -123,10 +120,10 @@ def _within(values: np.ndarray) -> float:
 
 
 class PrincipalComponents:
-    """Principal components of expression, from training cells of a screen.
+    """Principal components of the expression of training cells.
 
-    `values` are the expression of all its cells on the scale; a population has at most `n_cells`,
-    drawn by the seed.
+    `values` are the expression of all cells of the screen on the scale; a population has at most
+    `n_cells`, drawn by the seed.
     """
 
     def __init__(
