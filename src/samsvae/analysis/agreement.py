@@ -364,8 +364,6 @@ def mask_score(fitted: np.ndarray, true: np.ndarray) -> MaskScore:
 
     All entries of a fitted dimension without a partner are false positives.
 
-    Examples
-    --------
     >>> score = mask_score(np.array([[0, 1], [1, 0]]), np.array([[1, 0], [0, 1]]))
     >>> float(score.f1)  # dimensions in any order
     1.0

@@ -161,22 +161,19 @@ def regulators(table: pd.DataFrame, gene: str, *, lfsr: float = 1.0) -> pd.DataF
 def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     """Return the correlation of other conditions' effects with those of one, the largest first.
 
-    Over genes, of the estimates of `samsvae.discoveries` in units of their posterior standard
-    deviation (as sign times log(1 + |z|), so that no single gene decides): uncertain effects count
-    little.
+    Over genes, of the estimates in units of their posterior standard deviation (as sign times
+    log(1 + |z|), so that no single gene decides): uncertain effects count little.
 
     Parameters
     ----------
-    table
-        From `samsvae.discoveries`, one row per condition and gene.
-    condition
-        Compared with all others.
+    table, condition
+        From `samsvae.discoveries`, one row per condition and gene; compared with all others.
 
     Returns
     -------
-    By condition: `correlation` (NaN without any effect), its standard error `se` by leaving out
-    tenths of the genes in turn (jackknife), and `n_shared`, the genes that both change (lfsr below
-    0.05) in the same direction.
+    By condition: `correlation` (NaN without any effect), its jackknife standard error `se` (leaving
+    out tenths of the genes), and `n_shared`, the genes that both change (lfsr below 0.05) in the
+    same direction.
 
     Raises
     ------
@@ -256,9 +253,8 @@ def control_calibration(
 ) -> pd.DataFrame:
     """Return the lfsr of effects that are known to be null: of control sgRNAs.
 
-    In turn, the control cells of each sgRNA are relabelled as cells of a perturbation of their own,
-    a model with the same hyperparameters is trained on that screen, and its discoveries are
-    computed: each call is a false one.
+    In turn, the control cells of each sgRNA are relabelled as a perturbation, and a model with the
+    same hyperparameters is trained on that screen: all its discoveries of it are false.
 
     Parameters
     ----------

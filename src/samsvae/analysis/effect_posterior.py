@@ -27,8 +27,7 @@ CellChoice: TypeAlias = Literal["all", "responders"]
 _Z_90 = 1.6448536269514722
 """Half the width of a central 90 % interval, in standard deviations of a normal."""
 _DRAWS = 40
-"""Of mask and embedding: few, since each costs an average over basal states, and only a variance is
-estimated from them."""
+"""Of mask and embedding: few, since each is costly and only a variance is estimated from them."""
 
 
 class EffectAnswer(NamedTuple):
@@ -63,16 +62,15 @@ class _Fitted(NamedTuple):
 
 
 class EffectPosterior:
-    """Predicts effects from a model and from the training and validation cells.
+    """Predicts effects from a model and from the training and validation cells, see `discoveries`.
 
-    A predictor as models and baselines are: `samsvae.evaluate` takes it. See `discoveries`.
+    `samsvae.evaluate` takes it as it takes models and baselines.
 
     Parameters
     ----------
-    model
-        Trained on the screen's training cells.
-    screen
-        With training and validation cells; matched by gene and perturbation name.
+    model, screen
+        A model trained on the screen's training cells; the screen, with training and validation
+        cells, matched by gene and perturbation name.
     cells
         "all", or "responders": each cell is weighted by the probability that its perturbation acts
         in it (all of them, for a combination), so that cells that do not respond do not dilute the
@@ -214,10 +212,9 @@ class EffectPosterior:
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings
     ) -> tuple[EffectAnswer, list[tuple[str, str]]]:
-        """Return the effects of conditions given the cells of each of their sgRNAs alone.
+        """Return the effects of conditions given the cells of each sgRNA alone, and both names.
 
-        All sgRNAs of a condition share its prior. The second value names condition and sgRNA of
-        each row.
+        All sgRNAs of a condition share its prior.
         """
         screen = self.screen
         if screen.sgrna is None:
@@ -285,8 +282,7 @@ class EffectPosterior:
     ) -> ObservedEffects:
         """Return the differences from control in some cells, by the row (of n) of each cell.
 
-        The variance of a gene is that of its cells and of one more with a single count: zero counts
-        do not show that a variance is zero.
+        Variances include a cell with a single count: zero counts do not show that there is none.
         """
         screen = self.screen
         group = np.where(cells, row, -1)

@@ -54,10 +54,9 @@ def enrichment(
     Returns
     -------
     One row per condition and set, the smallest p value first: `n_genes` of the set that are
-    measured, `n_called` of them, `expected` by chance, `p_hypergeometric` (as many called or more),
-    `direction` (of the set's scores against the others': +1 or -1), `p_rank` (Mann-Whitney,
-    two-sided), and q values of both, Benjamini-Hochberg within a condition. Without called genes
-    the hypergeometric columns are NaN.
+    measured, `n_called` of them, `expected` by chance, `p_hypergeometric` (as many called or more;
+    NaN without called genes), `direction` (of the set's scores against the others': +1 or -1),
+    `p_rank` (Mann-Whitney, two-sided), and q values of both, Benjamini-Hochberg by condition.
 
     Raises
     ------
@@ -165,8 +164,8 @@ def pathway_score(
 ) -> pd.DataFrame:
     """Return how well a random forest predicts the pathway of a perturbation from its mask.
 
-    The forest (scikit-learn's, with its defaults) is fitted to some annotated perturbations and
-    scored on the others, on repeated random splits that keep the shares of the pathways.
+    The forest (of scikit-learn, with its defaults) is fitted to some annotated perturbations and
+    scored on the others, in repeated random splits stratified by pathway.
 
     Parameters
     ----------
@@ -177,25 +176,22 @@ def pathway_score(
         From perturbation to pathway: a Series (index: perturbations), a DataFrame (columns
         "perturbation" and "pathway", or two columns in that order), a mapping whose values are all
         strings; from pathway to perturbations: a mapping whose values are all lists, or the path of
-        a GMT file, see `read_gmt`. Perturbations are matched by name; those in several pathways or
-        never seen in training are left out.
-    n_repeats
-        Number of splits.
-    test_share
-        Share of the perturbations that are scored.
+        a GMT file, see `read_gmt`. Perturbations in several pathways or never seen in training are
+        left out.
+    n_repeats, test_share
+        Number of splits, and the share of the perturbations that are scored in each.
     min_size
-        Pathways of fewer perturbations than this are left out.
+        Pathways of fewer perturbations are left out.
     seed
         Same seed, same numbers.
 
     Returns
     -------
-    accuracy (mean over the splits) and sd (over the splits) of each predictor, all on the same
-    splits: "mask", the forest on the mask (posterior probability > 1/2); "embedding", on the
-    posterior means of the embeddings; "permuted", on the mask with permuted pathways: chance;
-    "majority", always the largest pathway. In `.attrs` are the numbers of perturbations and
-    pathways used (n_perturbations, n_pathways), and of perturbations left out: n_unknown, n_unseen,
-    n_ambiguous, and n_small in n_small_pathways small pathways.
+    accuracy (mean over the splits) and sd (over the splits) of each predictor: "mask", the forest
+    on the mask (posterior probability > 1/2); "embedding", on the posterior means of the
+    embeddings; "permuted", on the mask with permuted pathways: chance; "majority", always the
+    largest pathway. `.attrs` counts perturbations and pathways used (n_perturbations, n_pathways),
+    and perturbations left out: n_unknown, n_unseen, n_ambiguous, and n_small in n_small_pathways.
 
     Raises
     ------
@@ -302,10 +298,10 @@ def _pairs(annotation: Annotation) -> pd.DataFrame:
 
 def _items(annotation: Mapping[str, str] | Mapping[str, Collection[str]]) -> list[tuple[str, str]]:
     """Return pairs of a mapping, whose values are pathways if strings, else perturbations."""
-    text = {name for name, value in annotation.items() if isinstance(value, str)}
-    if len(text) == len(annotation):
+    are_texts = [isinstance(value, str) for value in annotation.values()]
+    if all(are_texts):
         return [(name, str(pathway)) for name, pathway in annotation.items()]
-    if text or not all(isinstance(value, Collection) for value in annotation.values()):
+    if any(are_texts) or not all(isinstance(value, Collection) for value in annotation.values()):
         kinds = sorted({type(value).__name__ for value in annotation.values()})
         raise InputError(
             f"the annotation's values are {' and '.join(kinds)}: expected strings, the pathway of "

@@ -16,12 +16,9 @@ model predicts an effect, it is less probably null: with t'' the mean of t',
     log pi_0 / (1 - pi_0) = l + a log(m^2 / t'' + lambda_1).
 
 A null effect is too small to be distinguished from the model's own errors: it counts in the local
-false sign rate, and intervals include it. Adaptive shrinkage with a second centre, a learned scale
-and a prior that depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
-
-References
-----------
-Stephens: False discovery rates: a new deal, Biostatistics 2017.
+false sign rate, and intervals include it. This is adaptive shrinkage (Stephens: False discovery
+rates: a new deal, Biostatistics 2017) with a second centre, a learned scale and a prior that
+depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
 """
 
 from __future__ import annotations

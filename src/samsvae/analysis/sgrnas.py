@@ -73,11 +73,10 @@ def sgrnas(
     Q_g = sum_a n_a (m_ag - m_g)^2 / s_g^2,    m_g = sum_a n_a m_ag / sum_a n_a
 
     with s_g^2 the variance of the condition's cells about their batches' means (Cochran's Q). Genes
-    are not independent, so the p value of sum_g Q_g, and that of one sgRNA against the others, is
-    from permutations of the sgRNAs among the condition's cells within their batches: it is valid
-    whatever the distribution of counts. For correlation, sign and strength an sgRNA and the others
-    are compared with separate halves of the control cells, so that the noise of control does not
-    make them agree.
+    are not independent, so p values, of sum_g Q_g and of one sgRNA against the others, are from
+    permutations of the sgRNAs among the condition's cells within batches: valid whatever the
+    distribution of counts. For correlation, sign and strength an sgRNA and the others are compared
+    with separate halves of the control cells, whose noise then does not make them agree.
 
     Parameters
     ----------
@@ -284,8 +283,7 @@ def _strength(
 ) -> tuple[float, float]:
     """Return the slope of an sgRNA's effect on that of the others, and its jackknife error.
 
-    The noise of the others' effect is subtracted from the denominator; NaN where they change no
-    gene.
+    The noise of the others is subtracted from the denominator; NaN where they change no gene.
     """
     if not changed.any():
         return np.nan, np.nan

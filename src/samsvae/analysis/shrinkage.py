@@ -56,8 +56,6 @@ def rank_one(residual: np.ndarray, variance: np.ndarray, *, n_steps: int = 200) 
     pseudo-genes of the mean spread, each w_g some pseudo-conditions, which stabilise spreads of
     few, noisy numbers; a condition without any has the mean spread.
 
-    Examples
-    --------
     >>> rng = np.random.default_rng(0)
     >>> spread = np.outer([1.0, 4.0], np.linspace(1, 2, 400))
     >>> fitted = rank_one(rng.normal(0, np.sqrt(spread + 0.1)), np.full((2, 400), 0.1))

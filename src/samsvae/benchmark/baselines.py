@@ -3,12 +3,9 @@
 They have the `train()` and `effects(conditions)` of models: effects are differences from control,
 learned from the training cells only. In the formulas mu_p is the mean expression of a condition's
 training cells on the scale, mu_0 that of control (in the batches of those cells), delta_p = mu_p -
-mu_0, and mu - mu_0 the mean of delta_p over perturbed conditions.
-
-References
-----------
-Ahlmann-Eltze, Huber, Anders: Deep-learning-based gene perturbation effect prediction does not yet
-outperform simple linear baselines, Nature Methods 2025.
+mu_0, and mu - mu_0 the mean of delta_p over perturbed conditions. See Ahlmann-Eltze, Huber, Anders:
+Deep-learning-based gene perturbation effect prediction does not yet outperform simple linear
+baselines, Nature Methods 2025.
 """
 
 from __future__ import annotations
@@ -271,8 +268,6 @@ class ConditionMean(Baseline):
 class Additive(Baseline):
     """Predicts the sum of a combination's parts: of delta_p, or mu - mu_0 for an unseen part.
 
-    Examples
-    --------
     >>> effects = Additive(screen).effects(["G01", "G02", "G01+G02"]).to_df()
     >>> total = effects.loc["G01"] + effects.loc["G02"]
     >>> bool((total - effects.loc["G01+G02"]).abs().max() < 1e-9)

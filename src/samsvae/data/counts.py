@@ -27,8 +27,8 @@ _ZERO_ROUNDING = 1e-6
 def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
     """Return a matrix, `cell gene`, as CSR, checked: counts in the smallest unsigned type.
 
-    Counts within 0.001 of an integer are rounded, with a note. Without `counts` any finite values
-    are admitted, and kept as float32. `where` is what the matrix is called in messages.
+    Counts within 0.001 of an integer are rounded, with a note. Without `counts`, values are finite
+    float32. `where` is what the matrix is called in messages.
     """
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         try:

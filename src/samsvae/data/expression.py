@@ -58,10 +58,7 @@ class Expression:
             yield slice(0, self.shape[0]), self._values
 
     def sums(self, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sums of values and of their squares over the cells of groups, `group gene`.
-
-        `group` is the group of each cell, -1 for none.
-        """
+        """Return the sums of values and of squares over the cells of groups, `group gene`."""
         total, square = np.zeros((2, n_groups, self.shape[1]))
         for cells, values in self.blocks():
             squares = self._squares if values is self._values else values.multiply(values)
@@ -107,10 +104,7 @@ def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
 
 
 def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return the share of each batch in the cells of each group, `group batch`; rows sum to 1.
-
-    A cell of group -1 is in no group; a group without cells is a row of NaN.
-    """
+    """Return the share of each batch in the cells of each group, `group batch`; NaN without any."""
     n_cells = np.zeros((n_groups, int(batch.max(initial=0)) + 1))
     in_group = group >= 0
     np.add.at(n_cells, (group[in_group], batch[in_group]), 1)
@@ -182,9 +176,7 @@ def places_within(group: np.ndarray) -> np.ndarray:
 
 
 def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> sp.csr_matrix:
-    """Return the matrix that sums over the cells of each group, `group cell`; group -1 is none.
-
-    Its entries are the cells' weights, 1 by default.
+    """Return the matrix that sums over the (weighted) cells of each group; group -1 is none.
 
     >>> membership(np.array([1, -1, 0, 1]), 2).toarray()
     array([[0., 0., 1., 0.],

@@ -47,9 +47,7 @@ class NameRegistry:
         return pd.DataFrame(columns, index=list(self.genes))
 
     def with_genes(self, genes: Sequence[str]) -> NameRegistry:
-        """Return the names with other genes, by name: the symbols go along.
-
-        A gene that is new here has its name as its symbol.
+        """Return the names with other genes, and their symbols (of a new gene, its name).
 
         >>> registry = NameRegistry(("g1", "g2"), ("A",), symbols=("KLF1", "SPI1"))
         >>> registry.with_genes(["g2"]).symbols

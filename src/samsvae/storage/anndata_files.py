@@ -1,7 +1,6 @@
 """Tables of cells, genes and matrices: in memory, or in a file of anndata (HDF5 or zarr).
 
-anndata reads the elements of a file (`read_elem`). What stands around it here is what anndata 0.12
-does not do:
+anndata reads the elements of a file (`read_elem`). Here is what anndata 0.12 does not do:
 
 - It trusts the sizes and the structure that a file declares. A damaged file then allocates
   terabytes, or makes compiled code read and write outside its arrays. Here both are checked first.
@@ -197,11 +196,10 @@ def check_declared_size(node: Any, where: str) -> None:
 
 
 class StoredMatrix:
-    """A matrix in a file, `cell gene`: checked once, and read from the file at each pass over it.
+    """A matrix in a file, `cell gene`: checked once, and opened anew for each pass over it.
 
-    The file is opened for each pass, so that a matrix can be pickled, or used after a fork. `node`
-    is the array, or the group with the parts of a sparse matrix, of the open file; `where` is what
-    it is called in messages.
+    So it can be pickled, or used after a fork. `node` is the array, or the group of a sparse
+    matrix, in the open file; `where` is what it is called in messages.
     """
 
     def __init__(self, node: Any, shape: tuple[int, int], where: str) -> None:
@@ -272,8 +270,7 @@ class StoredMatrix:
     def _parts_of_store(self) -> list[str]:
         """Return the folders and metadata of a zarr array, or of the arrays of a group.
 
-        A chunk is written to a temporary file and renamed, which changes the time of its folder.
-        Chunks themselves may be too many to look at each.
+        Chunks may be too many to look at; writing one changes the time of its folder.
         """
         paths = [str(self.path)]
         for folder, _, names in os.walk(self.path / self._name.strip("/")):
@@ -335,8 +332,7 @@ class StoredMatrix:
 def by_rows(matrix: Any, where: str = X) -> Any:
     """Return a matrix, in memory or in a file, whose rows can be sliced.
 
-    A matrix that is stored by columns is turned into one by rows, once: otherwise each slice would
-    read all of it.
+    One that is stored by columns is converted: otherwise each slice would read all of it.
     """
     if hasattr(matrix, "group"):  # of a backed AnnData object
         matrix = StoredMatrix(matrix.group, tuple(matrix.shape), where)

@@ -39,8 +39,6 @@ def to_csv(table: pd.DataFrame, *, header: bool = True) -> str:
     =, +, -, @, a tab or a carriage return, get an apostrophe in front, which `read_csv` removes.
     Texts are quoted where one of them breaks the line.
 
-    Examples
-    --------
     >>> to_csv(pd.DataFrame({"gene": ["=A1", "NA"], "ate": [-1.5, float("nan")]}))
     "gene,ate\n'=A1,-1.5\nNA,\n"
     """

@@ -49,10 +49,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
-    """Return rows minus their mean, of length 1: their products are correlations.
-
-    A constant row is NaN.
-    """
+    """Return rows centred and of length 1, NaN if constant: their products are correlations."""
     centred = values - values.mean(-1, keepdims=True)
     length = np.linalg.norm(centred, axis=-1, keepdims=True)
     varies = (np.ptp(values, axis=-1, keepdims=True) > 0) & (length > 0)
@@ -156,8 +153,7 @@ def weighted_r2_from_control(predicted: np.ndarray, observed: Observed) -> np.nd
 def interaction(effects: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> np.ndarray:
     """Return what combinations do beyond the sum of their parts, `combination gene`.
 
-    delta_AB - (delta_A + delta_B), of effects (conditions x genes) and the parts of each
-    combination, in their order; NaN where one of them is.
+    delta_AB - (delta_A + delta_B), of effects, conditions x genes; NaN where one of them is.
     """
     expected = [effects.loc[list(names)].to_numpy(float).sum(0) for names in parts.values()]
     combined = effects.loc[list(parts)].to_numpy(float)
@@ -190,13 +186,8 @@ def coverage(
 def centroid_accuracy(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the share of other conditions that are farther from the prediction than its own.
 
-    Mean over q != p of [|a_p - d_q| > |a_p - d_p|], Euclidean, for predicted effects a and
-    observed effects d: 1 best, .5 for a prediction that is closest to none in particular.
-
-    References
-    ----------
-    Viñas Torné et al.: Systema: a framework for evaluating genetic perturbation response
-    prediction beyond systematic variation, Nature Biotechnology 2025.
+    Mean over q != p of [|a_p - d_q| > |a_p - d_p|], Euclidean: 1 best, .5 for a prediction that is
+    closest to none in particular (Viñas Torné et al.: Systema, Nature Biotechnology 2025).
     """
     return 1 - _share_closer(predicted, observed.effect, _squared_distance)
 
@@ -205,12 +196,8 @@ def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np
     """Return the normalised rank of a condition by distance from its prediction, 1 for the first.
 
     1 - (rank - 1) / (n - 1) of sum_g |a_pg - d_pg| among sum_g |a_pg - d_qg| over q, the smallest
-    first, without the genes that p perturbs: predicting their effects takes no model.
-
-    References
-    ----------
-    Wu et al.: PerturBench, 2024; the Virtual Cell Challenge, Cell 2025 (there the rank is divided
-    by n).
+    first, without the genes that p perturbs: predicting their effects takes no model. In the
+    Virtual Cell Challenge (Cell 2025) the rank is divided by n.
     """
     from samsvae.ops.arrays import manhattan  # needs torch, which plots do without
 
@@ -229,12 +216,8 @@ def perturbench_rank(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the normalised rank of a prediction by distance from the data, 0 for the first.
 
     (rank - 1) / (n - 1) of rmse(a_p, d_p) among rmse(a_q, d_p) over q, the smallest first: .5 for a
-    predictor that predicts the same for all conditions.
-
-    References
-    ----------
-    Wu et al.: PerturBench: Benchmarking Machine Learning Models for Cellular Perturbation
-    Analysis, 2024 (there the rank is divided by n, and ties are broken at random).
+    predictor that predicts the same for all conditions. In Wu et al., PerturBench, 2024, the rank
+    is divided by n, and ties are broken at random.
     """
     # Predictions for conditions without cells are not compared.
     predicted = np.where(np.isnan(observed.effect), np.nan, predicted)
@@ -289,8 +272,7 @@ def _share_closer(a: np.ndarray, b: np.ndarray, distance: Distance) -> np.ndarra
 def de_overlap(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the share of `Observed.significant` genes, S, among the |S| largest |predicted|.
 
-    Genes that tie for the last places count as in random order: a constant prediction scores
-    |S| / G.
+    Ties for the last places count as in random order: a constant prediction scores |S| / G.
     """
     size, wanted = np.abs(predicted), observed.significant
     n = wanted.sum(1)

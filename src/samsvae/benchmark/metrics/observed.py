@@ -101,13 +101,8 @@ class Observed:
         """`condition gene`: how specific a gene's change is to the condition; each sums to 1.
 
         w_pg ~ ((|t_pg| - min_g |t_pg|) / (max_g |t_pg| - min_g |t_pg|))^2, t_pg being `t_rest`;
-        uniform where all |t| are equal.
-
-        References
-        ----------
-        Mejia, Miller et al.: Diversity by Design: Addressing Mode Collapse Improves scRNA-seq
-        Perturbation Modeling on Well-Calibrated Metrics, 2025 (there t is against the cells of
-        other perturbations, without control, and Welch's).
+        uniform where all |t| are equal. In Mejia, Miller et al., Diversity by Design, 2025, t is
+        Welch's, against the cells of other perturbations, without control.
         """
         t = np.abs(self.t_rest)
         above = t - t.min(1, keepdims=True)
@@ -139,8 +134,7 @@ def error_within(sums: Moments, control: Control) -> np.ndarray:
 def pooled_error(a: Moments, b: Moments) -> np.ndarray:
     """Return the standard error of a difference of means, `group gene`, one variance for both.
 
-    Counts are sparse: a gene may be 0 in all cells of a small group, whose own variance would then
-    suggest that its mean has no error.
+    A gene may be 0 in all cells of a small group, whose own variance would suggest no error.
     """
     n, m = a.n_cells[:, None], b.n_cells[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
