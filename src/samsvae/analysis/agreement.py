@@ -19,6 +19,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.optimize import linear_sum_assignment
 
+from samsvae.analysis.gene_sets import ModelWithMasks
 from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson, standardised
 from samsvae.data.alignment import align_table
 from samsvae.data.conditions import Conditions, parts_matrix
@@ -26,6 +27,7 @@ from samsvae.data.expression import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.data.simulate import SimulatedScreen
 from samsvae.errors import InputError, got
+from samsvae.estimators import Estimator
 from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.settings.arguments import checked
 from samsvae.types import Scale
@@ -36,23 +38,14 @@ _IN_USE = 0.1
 """Standard deviation of the states in a dimension in use, as a share of the largest, at least."""
 
 
-class MaskedModel(Protocol):
-    """A model as `recovery` needs it."""
+class ComparableModel(ModelWithMasks, Protocol):
+    """A model as `stability` needs it."""
 
-    def mask_probabilities(self) -> pd.DataFrame: ...
+    metadata: TrainingMetadata
 
     def latent(self, screen: Screen, *, seed: int = 0) -> dict[str, np.ndarray]: ...
 
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData: ...
-
-
-class ComparableModel(MaskedModel, Protocol):
-    """A model as `stability` needs it."""
-
-    metadata: TrainingMetadata
-    is_trained: bool
-
-    def embeddings(self) -> pd.DataFrame: ...
 
 
 @checked
@@ -266,7 +259,7 @@ class Recovery:
 
 
 @checked
-def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> Recovery:
+def recovery(model: Estimator, screen: SimulatedScreen, *, seed: int = 0) -> Recovery:
     """Compare a trained model with the truth of a simulated screen.
 
     Effects are on scale "normalized" (counts per 10,000), correlated over the model's genes,
@@ -303,7 +296,7 @@ def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> R
     )
 
 
-def _of_mask(model: MaskedModel, screen: SimulatedScreen, seed: int) -> dict[str, float]:
+def _of_mask(model: Estimator, screen: SimulatedScreen, seed: int) -> dict[str, float]:
     truth = screen.truth.mask
     names = [name for name in Recovery.__dataclass_fields__ if "mask" in name]
     try:
@@ -317,7 +310,7 @@ def _of_mask(model: MaskedModel, screen: SimulatedScreen, seed: int) -> dict[str
     return dict(zip(names, values, strict=True))
 
 
-def _effects(model: MaskedModel, conditions: list[str], seed: int) -> pd.DataFrame:
+def _effects(model: Estimator, conditions: list[str], seed: int) -> pd.DataFrame:
     """Return effects of conditions; none, if the model has no prediction for them (SVAE+)."""
     try:
         options: dict[str, Any] = {"n_draws": 0, "seed": seed, "progress": False}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
+from samsvae.analysis.discoveries import long_table
 from samsvae.analysis.mixture import ObservedEffects, Posterior
 from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
@@ -124,8 +125,7 @@ def _tables(
     bar: Progress,
     n_names: int,
 ) -> Iterator[pd.DataFrame]:
-    genes = list(model.registry.genes)
-    n_at_once = max(1, _MAX_ROWS // len(genes))
+    n_at_once = max(1, _MAX_ROWS // len(model.registry.genes))
     singles: dict[str, np.ndarray] = {}
     with bar:
         task = bar.add_task("combinations", total=n_names)
@@ -147,15 +147,7 @@ def _tables(
             }
             if observed is not None:
                 columns |= observed.columns([model.metadata.stored(name) for name in some])
-            condition, gene = (place.ravel() for place in np.indices(predicted.shape))
-            yield pd.DataFrame(
-                {
-                    "condition": pd.Categorical.from_codes(condition, some),
-                    "gene": pd.Categorical.from_codes(gene, genes),
-                    **{name: values.ravel() for name, values in columns.items()},
-                    "scale": pd.Categorical.from_codes(0 * gene, [settings["scale"]]),
-                }
-            )
+            yield long_table({"condition": some}, model.registry.genes, columns, settings["scale"])
             bar.advance(task, len(some))
 
 

@@ -5,6 +5,7 @@ And what it answers: what changes a gene, which conditions are similar, whether 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import DiscoverySettings, EffectSettings
 from samsvae.settings.train import TrainSettings
+from samsvae.types import Scale
 
 
 @checked
@@ -90,45 +92,49 @@ def discoveries(
         labels = {"condition": [c for c, _ in pairs], "sgrna": [sgrna for _, sgrna in pairs]}
     else:
         answer = predictor.answer(names, of_effects, np.ones(len(predictor.screen), bool))
-    posterior, genes = answer.posterior, list(model.registry.genes)
-    n_rows, n_genes = posterior.mean.shape
-    unexpressed = np.broadcast_to(model.metadata.unexpressed, posterior.mean.shape)
+    posterior, unexpressed = answer.posterior, model.metadata.unexpressed
     has_answer = ~unexpressed & answer.estimable[:, None]
-    lfsr = np.where(has_answer, posterior.lfsr, 1).ravel()
+    lfsr = np.where(has_answer, posterior.lfsr, 1)
     values = {
         "estimate": np.where(unexpressed, 0, posterior.mean),
         "sd": np.where(has_answer, posterior.sd, np.nan),
         "lower": np.where(has_answer, posterior.lower, np.nan),
         "upper": np.where(has_answer, posterior.upper, np.nan),
         "lfsr": lfsr,
-        "q_value": _q_values(lfsr),
+        "q_value": _q_values(lfsr.ravel()),
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
-        "n_cells": np.repeat(answer.observed.n_cells, n_genes),
+        "n_cells": np.repeat(answer.observed.n_cells, lfsr.shape[1]),
     }
-    table = pd.DataFrame(
-        {
-            **{name: _repeated(some, n_genes) for name, some in labels.items()},
-            "gene": pd.Categorical.from_codes(np.tile(np.arange(n_genes), n_rows), genes),
-            **{name: np.ravel(column) for name, column in values.items()},
-            "scale": pd.Categorical.from_codes(np.zeros(n_rows * n_genes, int), [chosen.scale]),
-        }
-    )
+    table = long_table(labels, model.registry.genes, values, chosen.scale)
     table.attrs |= {"scale": chosen.scale, "cells": chosen.cells}
     table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
     return table
+
+
+def long_table(
+    labels: Mapping[str, Sequence[str]],
+    genes: Sequence[str],
+    values: Mapping[str, np.ndarray],
+    scale: Scale,
+) -> pd.DataFrame:
+    """Return values, `row gene`, by column, as a table of a row each, with the labels of rows."""
+    n_rows = len(next(iter(labels.values())))
+    row, gene = (place.ravel() for place in np.indices((n_rows, len(genes))))
+    return pd.DataFrame(
+        {
+            **{k: pd.Categorical(v, list(dict.fromkeys(v)))[row] for k, v in labels.items()},
+            "gene": pd.Categorical.from_codes(gene, list(genes)),
+            **{name: column.ravel() for name, column in values.items()},
+            "scale": pd.Categorical.from_codes(0 * gene, [scale]),
+        }
+    )
 
 
 def _q_values(lfsr: np.ndarray) -> np.ndarray:
     """Return the cumulative mean of local false sign rates, smallest first."""
     ascending = pd.Series(lfsr).sort_values(kind="stable")
     return (ascending.cumsum() / np.arange(1, len(lfsr) + 1)).sort_index().to_numpy()
-
-
-def _repeated(names: list[str], n_genes: int) -> pd.Categorical:
-    """Return names of rows, each for all genes."""
-    codes, categories = pd.factorize(np.array(names, object))
-    return pd.Categorical.from_codes(np.repeat(codes, n_genes), list(categories))
 
 
 @renamed_arguments(rate="lfsr")

@@ -143,7 +143,7 @@ def _tests(inside: np.ndarray, called: np.ndarray, values: np.ndarray) -> dict[s
 
 
 class ModelWithMasks(Protocol):
-    """A model as `pathway_score` needs it."""
+    """A model with masks and embeddings, or a stand-in."""
 
     is_trained: bool
 

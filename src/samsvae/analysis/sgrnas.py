@@ -123,30 +123,28 @@ def sgrnas(
         if not len(codes):
             continue
         one = _Condition(values[cells], group, screen.batch[cells], halves)
-        test = one.test(n_permutations, np.random.default_rng([seed, position]))
-        own = [one.row(i) | {"p_different": float(p)} for i, p in enumerate(test.p_different)]
-        for code, row in zip(codes, own, strict=True):
-            sgrna = str(screen.sgrna.categories[code])
+        q, p, p_different = one.test(n_permutations, np.random.default_rng([seed, position]))
+        own = [one.row(i) | {"p_different": float(p)} for i, p in enumerate(p_different)]
+        for sgrna, row in zip(map(str, screen.sgrna.categories[codes]), own, strict=True):
             rows.append({"condition": name, "sgrna": sgrna, **row})
-        correlations = np.array([row["correlation"] for row in own], float)
         summaries.append(
             {
                 "condition": name,
                 "n_sgrnas": len(codes),
                 "n_cells": len(cells),
-                "correlation": float(np.mean(correlations)),
-                "Q": test.q,
+                "correlation": float(np.mean(np.array([row["correlation"] for row in own], float))),
+                "Q": q,
                 "df": (len(codes) - 1) * int(one.varies.sum()),
-                "p_heterogeneity": test.p,
+                "p_heterogeneity": p,
             }
         )
     if not rows:
         raise InputError("none of the conditions has cells with a known sgRNA")
-    each, whole = pd.DataFrame(rows), pd.DataFrame(summaries)
-    each["q_different"] = _adjusted(each["p_different"])
-    each["flag"] = _flags(each)
-    whole["q_heterogeneity"] = _adjusted(whole["p_heterogeneity"])
-    return Sgrnas(each.assign(scale=scale), whole.assign(scale=scale))
+    by_sgrna, by_condition = pd.DataFrame(rows), pd.DataFrame(summaries)
+    by_sgrna["q_different"] = _adjusted(by_sgrna["p_different"])
+    by_sgrna["flag"] = _flags(by_sgrna)
+    by_condition["q_heterogeneity"] = _adjusted(by_condition["p_heterogeneity"])
+    return Sgrnas(by_sgrna.assign(scale=scale), by_condition.assign(scale=scale))
 
 
 class _Halves(NamedTuple):
@@ -176,13 +174,6 @@ def _control_halves(screen: Screen, values: Expression, seed: int) -> _Halves:
     return _Halves(means, sizes, enough)
 
 
-class _Test(NamedTuple):
-    q: float
-    p: float
-    p_different: np.ndarray
-    """`sgrna`."""
-
-
 class _Condition:
     """The cells of one condition, by sgRNA."""
 
@@ -210,17 +201,17 @@ class _Condition:
         weights = (self.shares / self.shares.sum(1, keepdims=True)) ** 2
         self.control_noise = [weights @ (1 / np.maximum(n, 1)) for n in halves.n_cells]
 
-    def test(self, n: int, rng: np.random.Generator) -> _Test:
-        """Return the p values of permutations of the sgRNAs within batches."""
+    def test(self, n: int, rng: np.random.Generator) -> tuple[float, float, np.ndarray]:
+        """Return Q, its p value, and that of each sgRNA, by n permutations within batches."""
         if self.n_groups == 1:
-            return _Test(np.nan, np.nan, np.full(1, np.nan))
+            return np.nan, np.nan, np.full(1, np.nan)
         q, different = (v[0] for v in self._statistics(self.sums[None]))
         more, more_different = 1, np.ones(self.n_groups)
         for sums in self._permuted(n, rng):
             permuted, each = self._statistics(sums)
             more += int((permuted >= q * (1 - 1e-12)).sum())
             more_different += (each >= different * (1 - 1e-12)).sum(0)
-        return _Test(float(q), more / (n + 1), more_different / (n + 1))
+        return float(q), more / (n + 1), more_different / (n + 1)
 
     def _statistics(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return sum_g Q_g, and that of each sgRNA against the others: `draw`, `draw sgrna`."""
@@ -304,13 +295,13 @@ def _strength(
 def _flags(table: pd.DataFrame) -> np.ndarray:
     """Return what stands out about each sgRNA."""
     is_weak = table["strength"] + 2 * table["strength_se"].fillna(0) < _DEAD
-    conditions = {
+    flags = {
         "alone": table["p_different"].isna(),
         "few cells": table["n_cells"] < _MIN_CELLS,
         "": table["q_different"] >= _FDR,
         "dead": is_weak,
     }
-    return np.select(list(conditions.values()), list(conditions), "different").astype(object)
+    return np.select(list(flags.values()), list(flags), "different").astype(object)
 
 
 def _adjusted(p: pd.Series) -> pd.Series:

@@ -191,6 +191,11 @@ class Baseline(ABC):
         """Raise: baselines predict means, and have no likelihood."""
         raise InputError(f"{self.name} has no likelihood: it predicts means")
 
+    @cached_property
+    def _rows(self) -> list[np.ndarray]:
+        """Training cells of each condition, control first, by position."""
+        return rows_of(self._train.condition, len(self._train.condition_names))
+
     def _similar(self, condition: str) -> np.ndarray | None:
         """Return the training cells that predict a condition, by position; None: means alone."""
         return None
@@ -220,11 +225,7 @@ class NoChange(Baseline):
         return np.zeros_like(means.mean)
 
     def _similar(self, condition: str) -> np.ndarray:
-        return self._control
-
-    @cached_property
-    def _control(self) -> np.ndarray:
-        return np.flatnonzero(self._train.is_control)
+        return self._rows[0]
 
 
 class PerturbationMean(Baseline):
@@ -258,11 +259,7 @@ class ConditionMean(Baseline):
         return delta * (n / (n + 50))
 
     def _similar(self, condition: str) -> np.ndarray:
-        return self._own[self._train.position_of_condition[self.registry.stored(condition)]]
-
-    @cached_property
-    def _own(self) -> list[np.ndarray]:
-        return rows_of(self._train.condition, len(self._train.condition_names))
+        return self._rows[self._train.position_of_condition[self.registry.stored(condition)]]
 
 
 class Additive(Baseline):

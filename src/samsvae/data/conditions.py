@@ -97,7 +97,7 @@ class ConditionParser:
         return text.split(self.separator) if self.separator else [text]
 
     def condition(self, label: str, doses: Sequence[float] | None = None) -> dict[str, float]:
-        """Read a label, with doses of all its parts, or of all that are not control; by default 1."""
+        """Read a label, with doses (default 1) of all parts, or of those that are not control."""
         parts = self.parts(label)
         received = [part for part in parts if not self.is_control(part)]
         if doses is None:

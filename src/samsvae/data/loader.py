@@ -34,7 +34,7 @@ class Loader:
         sgrnas: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         self.screen = screen
-        self.source = screen.source
+        self.source = Source(screen.counts)
         self.device = torch.device(device)
         encoding = encoding or Separate(screen.registry)
         self.dosage = encoding(screen.dosage)

@@ -18,7 +18,7 @@ from anndata import AnnData
 from samsvae._deprecated import matched_to
 from samsvae.data.builder import check_split, screen_fields
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
-from samsvae.data.source import Source, StoredCounts
+from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, listed
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
@@ -167,11 +167,6 @@ class Screen:
             yield from self.counts.blocks()
         else:
             yield slice(0, len(self)), self.counts
-
-    @property
-    def source(self) -> Source:
-        """Where minibatches take the counts from."""
-        return Source(self.counts)
 
     @property
     def genes(self) -> tuple[str, ...]:

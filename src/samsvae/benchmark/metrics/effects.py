@@ -202,12 +202,12 @@ def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np
     from samsvae.ops.arrays import manhattan  # needs torch, which plots do without
 
     def distance(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        whole = manhattan(a, b)
-        left = whole.copy()
+        of_all_genes = manhattan(a, b)
+        distances = of_all_genes.copy()
         for i, row in enumerate(rows):
             targets = list(observed.targets[row])
-            left[i] -= np.abs(a[i, targets] - b[:, targets]).sum(1)
-        return left, whole
+            distances[i] -= np.abs(a[i, targets] - b[:, targets]).sum(1)
+        return distances, of_all_genes
 
     return 1 - _share_closer(predicted, observed.effect, distance)
 
@@ -274,12 +274,12 @@ def de_overlap(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 
     Ties for the last places count as in random order: a constant prediction scores |S| / G.
     """
-    size, wanted = np.abs(predicted), observed.significant
-    n = wanted.sum(1)
+    size, significant = np.abs(predicted), observed.significant
+    n = significant.sum(1)
     last = np.take_along_axis(-np.sort(-size, axis=1), np.maximum(n, 1)[:, None] - 1, 1)
     above, tied = size > last, size == last
     chance = (n - above.sum(1)) / np.maximum(tied.sum(1), 1)
-    hits = (above & wanted).sum(1) + chance * (tied & wanted).sum(1)
+    hits = (above & significant).sum(1) + chance * (tied & significant).sum(1)
     return _where_scored(hits / np.maximum(n, 1), predicted, observed, n)
 
 
@@ -288,11 +288,11 @@ def de_auprc(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 
     Mean over genes of S of the share of S among all genes with an effect at least as large.
     """
-    size, wanted = np.abs(predicted), observed.significant
-    ascending, n = np.sort(size, axis=1), wanted.sum(1)
+    size, significant = np.abs(predicted), observed.significant
+    ascending, n = np.sort(size, axis=1), significant.sum(1)
     score = np.zeros(len(size))
     for row in np.flatnonzero(n):
-        own = np.sort(size[row, wanted[row]])
+        own = np.sort(size[row, significant[row]])
         among_all = size.shape[1] - np.searchsorted(ascending[row], own)
         score[row] = np.mean((n[row] - np.searchsorted(own, own)) / among_all)
     return _where_scored(score, predicted, observed, n)
@@ -300,9 +300,9 @@ def de_auprc(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 
 def de_sign_agreement(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the share of `Observed.significant` genes whose effect has the predicted sign."""
-    wanted = observed.significant
-    n = wanted.sum(1)
-    agree = (wanted & (np.sign(predicted) == np.sign(observed.effect))).sum(1)
+    significant = observed.significant
+    n = significant.sum(1)
+    agree = (significant & (np.sign(predicted) == np.sign(observed.effect))).sum(1)
     return _where_scored(agree / np.maximum(n, 1), predicted, observed, n)
 
 

@@ -74,7 +74,7 @@ def mmd(
 
     E k(X, X') + E k(Y, Y') - 2 E k(X, Y) with k(a, b) = exp(-|a - b|^2 / (2 bandwidth^2)); NaN
     unless x and y, `cell feature`, have at least two cells each and the bandwidth is above 0.
-    `within`: `mean_kernel` of x and of y, if they are already computed. See Gretton et al.: A kernel
+    `within`: `mean_kernel` of x and of y, if already computed. See Gretton et al.: A kernel
     two-sample test, JMLR 2012.
     """
     if min(len(x), len(y)) < 2 or not bandwidth > 0:
