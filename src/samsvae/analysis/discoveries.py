@@ -118,9 +118,9 @@ def long_table(
     values: Mapping[str, np.ndarray],
     scale: Scale,
 ) -> pd.DataFrame:
-    """Return values, `row gene`, by column, as a table of a row each, with the labels of rows."""
-    n_rows = len(next(iter(labels.values())))
-    row, gene = (place.ravel() for place in np.indices((n_rows, len(genes))))
+    """Return a table of all labels and genes: their names, values (`label gene` each), `scale`."""
+    shape = len(next(iter(labels.values()))), len(genes)
+    row, gene = (place.ravel() for place in np.indices(shape, np.int32))
     return pd.DataFrame(
         {
             **{k: pd.Categorical(v, list(dict.fromkeys(v)))[row] for k, v in labels.items()},

@@ -212,7 +212,7 @@ class EffectPosterior:
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings
     ) -> tuple[EffectAnswer, list[tuple[str, str]]]:
-        """Return the effects of conditions given the cells of each sgRNA alone, and both names.
+        """Return the effects of conditions given the cells of each sgRNA, and names of both.
 
         All sgRNAs of a condition share its prior.
         """
@@ -282,7 +282,7 @@ class EffectPosterior:
     ) -> ObservedEffects:
         """Return the differences from control in some cells, by the row (of n) of each cell.
 
-        Variances include a cell with a single count: zero counts do not show that there is none.
+        Variances include one more cell with a single count: zeros do not show that there is none.
         """
         screen = self.screen
         group = np.where(cells, row, -1)
