@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import samsvae
-from samsvae.benchmark.metrics.masks import matched_truth
+from samsvae.analysis.agreement import matched_truth
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 
 BINS = np.array([0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1])

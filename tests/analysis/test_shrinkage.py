@@ -12,6 +12,7 @@ from scipy.stats import norm
 from samsvae.analysis.mixture import (
     GRID,
     EffectPrior,
+    MixtureWeights,
     ObservedEffects,
     PredictedEffects,
     Reliability,
@@ -28,7 +29,8 @@ def alone(component: int, *, slope: float = 1.0, noise_inflation: float = 1.0) -
     weight = np.full(N_COMPONENTS, -60.0)
     weight[component] = 0
     reliability = Reliability(np.ones(1), np.ones(1), np.zeros(1), np.full((1, 3), 0.5))
-    return EffectPrior(weight, slope, noise_inflation, 0.0, 1.0, np.full((1, 3), 2.0), reliability)
+    weights = MixtureWeights(torch.from_numpy(weight), slope, noise_inflation, 0.0)
+    return EffectPrior(weights, 1.0, np.full((1, 3), 2.0), reliability)
 
 
 def shown(
@@ -72,7 +74,8 @@ def test_without_cells_the_model_speaks_alone() -> None:
     nothing = ObservedEffects(none, none, np.array([0]), np.array([0.0]))
     weight = np.log(np.full(N_COMPONENTS, 1 / N_COMPONENTS))
     prior = alone(8)
-    mixed = EffectPrior(weight, 1.0, 1.0, -1.0, 1.0, prior.spread, prior.reliability)
+    weights = MixtureWeights(torch.from_numpy(weight), 1.0, 1.0, -1.0)
+    mixed = EffectPrior(weights, 1.0, prior.spread, prior.reliability)
     found = mixed.posterior(nothing, predicted(M))
     np.testing.assert_allclose(found.mean[0], M, atol=1e-9)
     np.testing.assert_allclose(found.sd, np.sqrt(0.5 * np.mean(GRID)), atol=1e-9)
@@ -112,7 +115,8 @@ def test_the_mixture_by_numerical_integration() -> None:
     reliability = Reliability(
         np.array([0.7]), np.array([0.8]), np.array([0.1]), np.full((1, 1), 0.5)
     )
-    prior = EffectPrior(weight, 1.1, 1.3, -0.8, 0.4, np.full((1, 1), 0.3), reliability)
+    weights = MixtureWeights(torch.from_numpy(weight), 1.1, 1.3, -0.8)
+    prior = EffectPrior(weights, 0.4, np.full((1, 1), 0.3), reliability)
     found = prior.posterior(shown([0.6], 0.2, trained_on=0.6), predicted([0.9], 0.05))
     theta = np.linspace(-6, 6, 240_001)
     w = np.exp(weight)
@@ -247,7 +251,7 @@ def test_where_the_model_says_nothing_none_is_expected() -> None:
     signs = model.effect * rng.choice([-1.0, 1.0], theta.shape)
     shuffled = rng.permutation(signs.ravel()).reshape(theta.shape)
     informed, uninformed = (
-        fitted_prior(train, valid, PredictedEffects(m, model.variance)).log_odds_slope
+        fitted_prior(train, valid, PredictedEffects(m, model.variance)).weights.log_odds_slope
         for m in (signs, shuffled)
     )
     assert informed < -0.5

@@ -25,8 +25,7 @@ from samsvae.benchmark.baselines import (
     NoChange,
     PerturbationMean,
 )
-from samsvae.benchmark.metrics.distances import median_distance, mmd
-from samsvae.benchmark.populations import PrincipalComponents
+from samsvae.benchmark.metrics.populations import PrincipalComponents, median_distance, mmd
 from samsvae.benchmark.predictions import Predictor, predicted_populations
 from samsvae.data.expression import expression
 from samsvae.estimators.base import Estimator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samsvae.benchmark.metrics.masks import mask_score
+from samsvae.analysis.agreement import mask_score
 from samsvae.ops import rotation
 from samsvae.ops.rotation import sparsest
 

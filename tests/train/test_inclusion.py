@@ -11,8 +11,7 @@ import torch
 import samsvae
 from helpers.models import shaken
 from helpers.screens import SMALL, make_adata, read
-from samsvae.analysis.agreement import recovery
-from samsvae.benchmark.metrics.masks import matched_truth
+from samsvae.analysis.agreement import matched_truth, recovery
 from samsvae.data.loader import Loader
 from samsvae.data.simulate import simulated_screen
 from samsvae.model.mechanism import AdditiveShift

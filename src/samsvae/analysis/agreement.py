@@ -1,4 +1,9 @@
-"""How far models agree with each other, and with the truth of a simulated screen."""
+"""How far models agree with each other, and with the truth of a simulated screen.
+
+The dimensions of a model come in no particular order, so they are matched one to one by the
+Hungarian method. Masks and shifts are `perturbation latent`, states `cell latent`; numbers of
+dimensions may differ.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +17,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.optimize import linear_sum_assignment
 
-from samsvae.analysis.differential_expression import differential_expression
-from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson
-from samsvae.benchmark.metrics.masks import (
-    chance_f1,
-    mask_jaccard,
-    mask_matthews,
-    mask_score,
-    mean_correlation,
-    shift_agreement,
-    turned_onto,
-)
+from samsvae.analysis.gene_sets import ModelWithMasks
+from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson, standardised
 from samsvae.data.alignment import align_table
 from samsvae.data.conditions import Conditions, parts_matrix
+from samsvae.data.expression import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.data.simulate import SimulatedScreen
 from samsvae.errors import InputError, got
+from samsvae.estimators.base import Estimator
 from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.settings.arguments import checked
 from samsvae.types import Scale
@@ -39,23 +38,14 @@ _IN_USE = 0.1
 """Standard deviation of the states in a dimension in use, as a share of the largest, at least."""
 
 
-class MaskedModel(Protocol):
-    """What `recovery` needs of a model."""
+class ComparableModel(ModelWithMasks, Protocol):
+    """A model as `stability` needs it."""
 
-    def mask_probabilities(self) -> pd.DataFrame: ...
+    metadata: TrainingMetadata
 
     def latent(self, screen: Screen, *, seed: int = 0) -> dict[str, np.ndarray]: ...
 
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData: ...
-
-
-class ComparableModel(MaskedModel, Protocol):
-    """What `stability` needs of models."""
-
-    metadata: TrainingMetadata
-    is_trained: bool
-
-    def embeddings(self) -> pd.DataFrame: ...
 
 
 @checked
@@ -84,14 +74,11 @@ def stability(
         by default states are not compared.
     conditions
         Whose effects are compared; by default those in the training cells of both models.
-    scale
-        Of the effects, as in `effects`; by default the models' own.
-    n_particles
-        Draws behind each effect. Monte Carlo error from too few of them reduces agreement.
-    seed
-        Of effects and permutations: same seed, same numbers.
-    progress
-        Show progress bars.
+    scale, n_particles
+        Of the effects, as in `effects`; by default the models' own scale. Monte Carlo error from
+        too few particles reduces agreement.
+    seed, progress
+        Same seed, same numbers; show progress bars.
 
     Returns
     -------
@@ -109,9 +96,9 @@ def stability(
       axis by axis;
     - shift_agreement_rotated: the same after the best rotation of the second; where it is much
       larger, models agree on shifts but not on axes, which are then not identifiable;
-    - state_agreement, with a screen: mean |Pearson r| over its cells of the latent coordinates of
-      their states, dimensions matched one to one; of the dimensions whose standard deviation is
-      above a tenth of the largest (others are not in use), those of the model with fewer;
+    - state_agreement, with a screen: mean |Pearson r| over its cells of the coordinates of their
+      states, dimensions matched one to one, of the model with fewer dimensions in use (with a
+      standard deviation above a tenth of the largest);
     - state_agreement_rotated: the same after the best rotation of the second (Procrustes);
     - effect_pearson: Pearson correlation of their effects, over conditions x genes;
     - effect_pearson_median: the same by condition, its median;
@@ -133,9 +120,7 @@ def stability(
     >>> table.shape
     (1, 11)
     """
-    named: dict[Any, ComparableModel] = dict(
-        models if isinstance(models, Mapping) else enumerate(models)
-    )
+    named = dict[Any, ComparableModel](models if isinstance(models, Mapping) else enumerate(models))
     _check_comparable(named)
     options: dict[str, Any] = {"n_particles": n_particles, "seed": seed, "progress": progress}
     states = {}
@@ -164,8 +149,8 @@ class _View(NamedTuple):
     """The parts of a model that are compared."""
 
     latent: tuple[pd.DataFrame, pd.DataFrame] | None
-    """Mask (binary) and shifts (probability * embedding) of perturbations seen in training; None
-    for a model that displaces nothing in latent space."""
+    """Mask (binary) and shifts (probability * embedding) of perturbations seen in training, if the
+    model displaces anything in latent space."""
     effects: pd.DataFrame
     """Conditions (as they are stored, without control) x genes."""
     scale: str
@@ -222,18 +207,14 @@ def _latent_agreement(first: _View, second: _View, seed: int) -> dict[str, float
     return dict(zip(names, (*overlap, *shift_agreement(a_shift, b_shift)), strict=True))
 
 
-def _state_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    a, b = sorted((_in_use(first), _in_use(second)), key=lambda x: -x.shape[1])
+def _state_agreement(*states: np.ndarray) -> dict[str, float]:
+    """Compare states, `cell latent`, in the latent dimensions in which they vary."""
+    in_use = (x[:, x.std(0) > _IN_USE * x.std(0).max()] for x in states)
+    a, b = sorted(in_use, key=lambda x: -x.shape[1])
     return {
         "state_agreement": mean_correlation(a, b),
         "state_agreement_rotated": mean_correlation(turned_onto(a, b), b),
     }
-
-
-def _in_use(states: np.ndarray) -> np.ndarray:
-    """Return the latent dimensions in which the cells' states vary."""
-    spread = states.std(0)
-    return states[:, spread > _IN_USE * spread.max()]
 
 
 def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> dict[str, float]:
@@ -256,8 +237,8 @@ class Recovery:
     """How much of a simulated screen's truth a model recovered."""
 
     mask_f1: float
-    """Of the mask (posterior probability > 1/2) after matching latent dimensions; values of masks
-    are NaN for a model without one."""
+    """Of the mask (posterior probability > 1/2), latent dimensions matched; what concerns masks is
+    NaN for a model without one."""
     mask_precision: float
     mask_recall: float
     mask_matthews: float
@@ -266,8 +247,7 @@ class Recovery:
     full_mask_f1: float
     """Of a mask of ones."""
     states: float
-    """Mean correlation of the true latent dimensions with those they match, over held-out cells
-    of conditions seen in training."""
+    """See `mean_correlation`: over held-out cells of conditions seen in training."""
     singles: float
     """Median over perturbations of the correlation of effects with the truth."""
     unseen_combinations: float
@@ -279,7 +259,7 @@ class Recovery:
 
 
 @checked
-def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> Recovery:
+def recovery(model: Estimator, screen: SimulatedScreen, *, seed: int = 0) -> Recovery:
     """Compare a trained model with the truth of a simulated screen.
 
     Effects are on scale "normalized" (counts per 10,000), correlated over the model's genes,
@@ -287,10 +267,8 @@ def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> R
 
     Parameters
     ----------
-    model
-        Trained on the screen.
-    screen
-        From `samsvae.simulated_screen`.
+    model, screen
+        A model trained on a screen from `samsvae.datasets.simulated_screen`.
     seed
         Same seed, same numbers.
 
@@ -303,7 +281,8 @@ def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> R
     singles = list(screen.perturbations)
     unseen = sorted(set(screen.conditions) - seen)
     observed = differential_expression(screen.train, singles, scale="normalized")
-    sums = parts_matrix(unseen, singles, screen.registry.parser) @ observed.to_numpy()
+    parts = parts_matrix(unseen, singles, screen.registry.parser)
+    sums = pd.DataFrame(parts @ observed.to_numpy(), unseen, observed.columns)
     names = np.array(screen.condition_names)[screen.condition]
     held_out = screen[(np.asarray(screen.split) == "test") & np.isin(names, list(seen))]
     states = model.latent(held_out, seed=seed)["state"]
@@ -313,13 +292,11 @@ def recovery(model: MaskedModel, screen: SimulatedScreen, *, seed: int = 0) -> R
         singles=_of_effects(_effects(model, singles, seed), screen),
         unseen_combinations=_of_effects(_effects(model, unseen, seed), screen),
         observed_singles=_of_effects(observed, screen),
-        sum_of_observed_singles=_of_effects(
-            pd.DataFrame(sums, unseen, columns=observed.columns), screen
-        ),
+        sum_of_observed_singles=_of_effects(sums, screen),
     )
 
 
-def _of_mask(model: MaskedModel, screen: SimulatedScreen, seed: int) -> dict[str, float]:
+def _of_mask(model: Estimator, screen: SimulatedScreen, seed: int) -> dict[str, float]:
     truth = screen.truth.mask
     names = [name for name in Recovery.__dataclass_fields__ if "mask" in name]
     try:
@@ -333,15 +310,13 @@ def _of_mask(model: MaskedModel, screen: SimulatedScreen, seed: int) -> dict[str
     return dict(zip(names, values, strict=True))
 
 
-def _effects(model: MaskedModel, conditions: list[str], seed: int) -> pd.DataFrame:
+def _effects(model: Estimator, conditions: list[str], seed: int) -> pd.DataFrame:
     """Return effects of conditions; none, if the model has no prediction for them (SVAE+)."""
     try:
-        effects = model.effects(
-            conditions, scale="normalized", n_draws=0, seed=seed, progress=False
-        )
+        options: dict[str, Any] = {"n_draws": 0, "seed": seed, "progress": False}
+        return model.effects(conditions, scale="normalized", **options).to_df()
     except InputError:
         return pd.DataFrame()
-    return effects.to_df()
 
 
 def _of_effects(effects: pd.DataFrame, screen: SimulatedScreen) -> float:
@@ -350,3 +325,117 @@ def _of_effects(effects: pd.DataFrame, screen: SimulatedScreen) -> float:
         return math.nan
     true = align_table(screen.truth.effects(list(effects.index)), genes=list(effects.columns))
     return float(correlation_per_condition(effects, true).dropna().median())
+
+
+def matched_truth(fitted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return the true binary mask in the dimensions of the fitted one, boolean.
+
+    Matched to share as many entries as possible; empty in a dimension without a partner.
+    """
+    overlap = np.asarray(fitted, float).T @ np.asarray(true, float)
+    ours, theirs = linear_sum_assignment(overlap, maximize=True)
+    matched = np.zeros(np.shape(fitted), bool)
+    matched[:, ours] = np.asarray(true, bool)[:, theirs]
+    return matched
+
+
+def matched_overlap(first: np.ndarray, second: np.ndarray) -> int:
+    """Return how many entries binary masks share, dimensions matched."""
+    return int((matched_truth(first, second) & np.asarray(first, bool)).sum())
+
+
+class MaskScore(NamedTuple):
+    """Agreement of a fitted mask with the true one, dimensions matched."""
+
+    f1: float
+    precision: float
+    recall: float
+
+
+def mask_score(fitted: np.ndarray, true: np.ndarray) -> MaskScore:
+    """Return precision and recall of the entries of a binary mask, dimensions matched.
+
+    All entries of a fitted dimension without a partner are false positives.
+
+    >>> score = mask_score(np.array([[0, 1], [1, 0]]), np.array([[1, 0], [0, 1]]))
+    >>> float(score.f1)  # dimensions in any order
+    1.0
+    """
+    hits, n_fitted, n_true = matched_overlap(fitted, true), np.sum(fitted), np.sum(true)
+    f1 = 2 * hits / max(1, n_fitted + n_true)
+    return MaskScore(f1, hits / max(1, n_fitted), hits / max(1, n_true))
+
+
+def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
+    """Return the Matthews correlation of a fitted mask with the true one, dimensions matched.
+
+    The Pearson correlation of their entries: 1 for the same mask, 0 for one without entries or all
+    ones (where F1 is above 0); above 0 for a random one, because of the matching. The mask of fewer
+    dimensions gets empty ones; dimensions that the fitted mask does not use are not counted.
+    """
+    n = len(true) * max(int(np.any(fitted, 0).sum()), np.shape(true)[1])
+    n_fitted, n_true = int(np.sum(fitted)), int(np.sum(true))
+    scale = math.sqrt(n_fitted * (n - n_fitted) * n_true * (n - n_true))
+    covariance = n * matched_overlap(fitted, true) - n_fitted * n_true
+    return covariance / scale if scale else 0.0
+
+
+def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
+    """Return the mean correlation of true latent dimensions with the fitted ones they match.
+
+    Mean over true dimensions of |Pearson r| over cells, matched for the largest sum: the MCC of the
+    literature on identifiability (Hyvarinen, Morioka, NeurIPS 2016), 1 where every dimension is
+    recovered up to order, sign, scale and origin. A true dimension without a partner, or a constant
+    one, counts as 0.
+    """
+    if len(fitted) != len(true):
+        raise InputError(
+            f"got fitted states of {len(fitted)} cells and true states of {len(true)}: expected "
+            "the same cells, in the same order"
+        )
+    a, b = (np.nan_to_num(standardised(np.asarray(x, np.float64).T)) for x in (fitted, true))
+    r = np.abs(a @ b.T)
+    return float(r[linear_sum_assignment(r, maximize=True)].sum() / r.shape[1])
+
+
+def turned_onto(states: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return states rotated onto others of the same cells (Procrustes), both centred.
+
+    By the matrix of orthonormal columns Q that maximises trace(Q' states' others); `others` may
+    have fewer dimensions.
+    """
+    a, b = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (states, others))
+    left, _, right = np.linalg.svd(a.T @ b, full_matrices=False)
+    return a @ (left @ right)
+
+
+def chance_f1(fitted: np.ndarray, true: np.ndarray, *, seed: int = 0) -> float:
+    """Return the mean F1 of random masks with as many entries as the fitted one."""
+    rng, entries = np.random.default_rng(seed), np.ravel(fitted)
+    draws = [rng.permutation(entries).reshape(np.shape(fitted)) for _ in range(_N_PERMUTATIONS)]
+    return float(np.mean([mask_score(draw, true).f1 for draw in draws]))
+
+
+def mask_jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Return |A and B| / |A or B| of binary masks, dimensions matched; NaN where both are empty."""
+    shared = matched_overlap(first, second)
+    either = int(np.sum(first)) + int(np.sum(second)) - shared
+    return shared / either if either else float("nan")
+
+
+def shift_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Return the agreement of shifts, axis by axis, and after the best rotation of the second.
+
+    sum over matched dimensions of |a . b| / (|A| |B|); and the sum of the singular values of
+    A'B / (|A| |B|), the largest trace over rotations (Procrustes). Both are 1 for the same shifts,
+    the second is the larger one; NaN where either has none.
+    """
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    if not norm > 0:
+        return float("nan"), float("nan")
+    products = a.T @ b
+    size = np.abs(products)
+    matched = size[linear_sum_assignment(size, maximize=True)].sum()
+    rotated = np.linalg.svd(products, compute_uv=False).sum()
+    return float(matched / norm), float(rotated / norm)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
+from samsvae.analysis.discoveries import long_table
 from samsvae.analysis.mixture import ObservedEffects, Posterior
 from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
@@ -40,8 +41,8 @@ def combinations(
 
     deviation = ATE(A + B) - ATE(A) - ATE(B), on the scale of expression: a model whose shifts add
     up in latent space deviates where the decoder is not linear. All arms share their draws. Tables
-    come one after the other, each of about half a million rows, so that all pairs of 700
-    perturbations fit in memory; `samsvae combinations` writes them to a file.
+    have about half a million rows each, so that all pairs of 700 perturbations fit in memory;
+    `samsvae combinations` writes them to a file.
 
     Parameters
     ----------
@@ -117,8 +118,7 @@ def _tables(
     bar: Progress,
     n_names: int,
 ) -> Iterator[pd.DataFrame]:
-    genes = list(model.registry.genes)
-    n_at_once = max(1, _MAX_ROWS // len(genes))
+    n_at_once = max(1, _MAX_ROWS // len(model.registry.genes))
     singles: dict[str, np.ndarray] = {}
     with bar:
         task = bar.add_task("combinations", total=n_names)
@@ -140,24 +140,15 @@ def _tables(
             }
             if observed is not None:
                 columns |= observed.columns([model.metadata.stored(name) for name in some])
-            n, n_genes = len(some), len(genes)
-            condition, gene = np.repeat(np.arange(n), n_genes), np.tile(np.arange(n_genes), n)
-            yield pd.DataFrame(
-                {
-                    "condition": pd.Categorical.from_codes(condition, some),
-                    "gene": pd.Categorical.from_codes(gene, genes),
-                    **{name: values.ravel() for name, values in columns.items()},
-                    "scale": pd.Categorical.from_codes(0 * gene, [settings["scale"]]),
-                }
-            )
+            yield long_table({"condition": some}, model.registry.genes, columns, settings["scale"])
             bar.advance(task, len(some))
 
 
 class _Observed(NamedTuple):
     """Effects of combinations in the cells."""
 
-    row: dict[str, int]
-    """By combination that has cells."""
+    names: pd.Index
+    """Of combinations that have cells."""
     effect: np.ndarray
     """`combination gene`."""
     deviation: ObservedEffects
@@ -167,23 +158,20 @@ class _Observed(NamedTuple):
 
     def columns(self, conditions: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the columns of the table, `condition gene` each."""
-        row = np.array([self.row.get(name, -1) for name in conditions])
-        has_cells, is_observed = row >= 0, self.deviation.is_observed
-
-        def of(values: np.ndarray) -> np.ndarray:
-            placed = np.full((len(row), values.shape[1]), np.nan)
-            placed[has_cells] = values[row[has_cells]]
-            return placed
-
-        n_cells = np.zeros((len(row), self.effect.shape[1]), int)
-        n_cells[has_cells] = self.deviation.n_cells[row[has_cells], None]
+        row = self.names.get_indexer(conditions)
+        is_observed = self.deviation.is_observed
+        values = {
+            "observed": self.effect,
+            "observed_deviation": self.deviation.difference,
+            "interaction": np.where(is_observed, self.posterior.mean, np.nan),
+            "interaction_sd": np.where(is_observed, self.posterior.sd, np.nan),
+            "lfsr": np.where(is_observed, self.posterior.lfsr, np.nan),
+        }
+        n_cells = np.append(self.deviation.n_cells.astype(int), 0)[row]  # row -1, the last: none
+        nothing = np.full((1, self.effect.shape[1]), np.nan)
         return {
-            "n_cells": n_cells,
-            "observed": of(self.effect),
-            "observed_deviation": of(self.deviation.difference),
-            "interaction": of(np.where(is_observed, self.posterior.mean, np.nan)),
-            "interaction_sd": of(np.where(is_observed, self.posterior.sd, np.nan)),
-            "lfsr": of(np.where(is_observed, self.posterior.lfsr, np.nan)),
+            "n_cells": np.repeat(n_cells[:, None], nothing.shape[1], axis=1),
+            **{name: np.concatenate([table, nothing])[row] for name, table in values.items()},
         }
 
 
@@ -220,5 +208,5 @@ def _observed(
     deviation = difference[:n] - parts @ difference[n:]
     error = own[:n] + parts @ own[n:] + inverse[:, None] * variance[:n]
     effects = ObservedEffects(deviation, error, sums.n_cells[:n], np.zeros(n))
-    row = {name: i for i, name in enumerate(names)}
-    return _Observed(row, difference[:n], effects, zero_centred(effects, seed=seed))
+    posterior = zero_centred(effects, seed=seed)
+    return _Observed(pd.Index(names, dtype=object), difference[:n], effects, posterior)

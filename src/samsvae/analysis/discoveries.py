@@ -1,11 +1,11 @@
 """The table of discoveries: which genes each condition changes, at what error rate.
 
-And what it answers: what changes a gene, which conditions are similar, whether error rates hold for
-control sgRNAs in the place of perturbations.
+And what it answers: what changes a gene, which conditions are similar, whether error rates hold.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import DiscoverySettings, EffectSettings, RegulatorSettings
 from samsvae.settings.train import TrainSettings
+from samsvae.types import Scale
 
 
 @checked
@@ -91,48 +92,49 @@ def discoveries(
         labels = {"condition": [c for c, _ in pairs], "sgrna": [sgrna for _, sgrna in pairs]}
     else:
         answer = predictor.answer(names, of_effects, np.ones(len(predictor.screen), bool))
-    posterior, genes = answer.posterior, list(model.registry.genes)
-    n_rows, n_genes = posterior.mean.shape
-    unexpressed = np.broadcast_to(model.metadata.unexpressed, posterior.mean.shape)
+    posterior, unexpressed = answer.posterior, model.metadata.unexpressed
     has_answer = ~unexpressed & answer.estimable[:, None]
-    lfsr = np.where(has_answer, posterior.lfsr, 1).ravel()
+    lfsr = np.where(has_answer, posterior.lfsr, 1)
     values = {
         "estimate": np.where(unexpressed, 0, posterior.mean),
         "sd": np.where(has_answer, posterior.sd, np.nan),
         "lower": np.where(has_answer, posterior.lower, np.nan),
         "upper": np.where(has_answer, posterior.upper, np.nan),
         "lfsr": lfsr,
-        "q_value": _q_values(lfsr),
+        "q_value": _q_values(lfsr.ravel()),
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
-        "n_cells": np.repeat(answer.observed.n_cells, n_genes),
+        "n_cells": np.repeat(answer.observed.n_cells, lfsr.shape[1]),
     }
-    table = pd.DataFrame(
+    table = long_table(labels, model.registry.genes, values, chosen.scale)
+    table.attrs |= {"scale": chosen.scale, "cells": chosen.cells}
+    table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
+    return table
+
+
+def long_table(
+    labels: Mapping[str, Sequence[str]],
+    genes: Sequence[str],
+    values: Mapping[str, np.ndarray],
+    scale: Scale,
+) -> pd.DataFrame:
+    """Return a table of all labels and genes: their names, values (`label gene` each), `scale`."""
+    shape = len(next(iter(labels.values()))), len(genes)
+    row, gene = (place.ravel() for place in np.indices(shape, np.int32))
+    return pd.DataFrame(
         {
-            **{name: _repeated(some, n_genes) for name, some in labels.items()},
-            "gene": pd.Categorical.from_codes(np.tile(np.arange(n_genes), n_rows), genes),
-            **{name: np.ravel(column) for name, column in values.items()},
-            "scale": pd.Categorical.from_codes(np.zeros(n_rows * n_genes, int), [chosen.scale]),
+            **{k: pd.Categorical(v, list(dict.fromkeys(v)))[row] for k, v in labels.items()},
+            "gene": pd.Categorical.from_codes(gene, list(genes)),
+            **{name: column.ravel() for name, column in values.items()},
+            "scale": pd.Categorical.from_codes(0 * gene, [scale]),
         }
     )
-    prior = answer.prior
-    table.attrs |= {"model_share": prior.model_share, "slope": prior.slope}
-    table.attrs |= {"scale": chosen.scale, "cells": chosen.cells}
-    return table
 
 
 def _q_values(lfsr: np.ndarray) -> np.ndarray:
     """Return the cumulative mean of local false sign rates, smallest first."""
-    order = np.argsort(lfsr, kind="stable")
-    q_value = np.empty(len(lfsr))
-    q_value[order] = np.cumsum(lfsr[order]) / np.arange(1, len(lfsr) + 1)
-    return q_value
-
-
-def _repeated(names: list[str], n_genes: int) -> pd.Categorical:
-    """Return names of rows, each for all genes."""
-    codes, categories = pd.factorize(np.array(names, object))
-    return pd.Categorical.from_codes(np.repeat(codes, n_genes), list(categories))
+    ascending = pd.Series(lfsr).sort_values(kind="stable")
+    return (ascending.cumsum() / np.arange(1, len(lfsr) + 1)).sort_index().to_numpy()
 
 
 @renamed_arguments(rate="lfsr")
@@ -160,31 +162,27 @@ def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
     if gene not in set(genes):
         raise unknown("gene", gene, list(pd.unique(genes)))
     own = table[(genes == gene) & (table["lfsr"] <= RegulatorSettings(**settings).lfsr)]
-    size = own["estimate"].abs().rank(ascending=False)
-    order = own.assign(_size=size).sort_values(["lfsr", "_size"])
-    return order.drop(columns="_size").reset_index(drop=True)
+    order = np.lexsort((-own["estimate"].abs(), own["lfsr"]))
+    return own.iloc[order].reset_index(drop=True)
 
 
 @checked
 def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     """Return the correlation of other conditions' effects with those of one, the largest first.
 
-    Over genes, of the estimates of `samsvae.discoveries` in units of their posterior standard
-    deviation (as sign times log(1 + |z|), so that no single gene decides): uncertain effects count
-    little.
+    Over genes, of the estimates in units of their posterior standard deviation (as sign times
+    log(1 + |z|), so that no single gene decides): uncertain effects count little.
 
     Parameters
     ----------
-    table
-        From `samsvae.discoveries`, one row per condition and gene.
-    condition
-        Compared with all others.
+    table, condition
+        From `samsvae.discoveries`, one row per condition and gene; compared with all others.
 
     Returns
     -------
-    By condition: `correlation` (NaN without any effect), its standard error `se` by leaving out
-    tenths of the genes in turn (jackknife), and `n_shared`, the genes that both change (lfsr below
-    0.05) in the same direction.
+    By condition: `correlation` (NaN without any effect), its jackknife standard error `se` (leaving
+    out tenths of the genes), and `n_shared`, the genes that both change (lfsr below 0.05) in the
+    same direction.
 
     Raises
     ------
@@ -212,32 +210,28 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
 def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
     """Return, by condition, those with the most similar effects, and their correlation.
 
-    As `similar`, for all conditions of a table of `discoveries` at once, without standard errors. A
-    condition without any effect is similar to none.
+    As `similar`, for all conditions, without standard errors; one without effects has none.
     """
     names, values, _ = _profiles(table)
     unit = np.nan_to_num(standardised(values))
-    varies = unit.any(1)
-    neighbours = {}
+    varies, neighbours = unit.any(1), {}
     for i, name in enumerate(names):  # never all pairs at once
         correlation = unit @ unit[i]
         correlation[i] = -np.inf
         order = np.argsort(-correlation, kind="stable")[: min(n_max, len(names) - 1)]
-        neighbours[name] = [
-            (names[j], float(correlation[j])) for j in order if varies[i] and varies[j]
-        ]
+        some = [(names[j], float(correlation[j])) for j in order if varies[j]]
+        neighbours[name] = some if varies[i] else []
     return neighbours
 
 
 def _correlations(values: np.ndarray, own: int) -> np.ndarray:
     """Return the correlation of each row with one of them; NaN where either is constant."""
     unit = standardised(values)
-    correlation: np.ndarray = unit @ unit[own]
-    return correlation
+    return unit @ unit[own]
 
 
 def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return conditions, and `condition gene`: log-scaled z values of effects, and signed calls."""
+    """Return conditions; log-scaled z values of their effects, and signed calls, by gene."""
     _need(table, "condition", "gene", "estimate", "sd", "lfsr")
     if "sgrna" in table.columns:
         raise InputError(
@@ -268,9 +262,8 @@ def control_calibration(
 ) -> pd.DataFrame:
     """Return the lfsr of effects that are known to be null: of control sgRNAs.
 
-    In turn, the control cells of each sgRNA are relabelled as cells of a perturbation of their own,
-    a model with the same hyperparameters is trained on that screen, and its discoveries are
-    computed: each call is a false one.
+    In turn, the control cells of each sgRNA are relabelled as a perturbation, and a model with the
+    same hyperparameters is trained on that screen: all its discoveries of it are false.
 
     Parameters
     ----------
@@ -279,10 +272,9 @@ def control_calibration(
     screen
         Read with `sgrna_key`, with several sgRNAs among the control cells, and with training and
         validation cells; matched by gene and perturbation name.
-    n_particles
-        Of the models' effects.
-    **training
-        As in `model.train`; by default as many steps as the model had, if it is trained.
+    n_particles, **training
+        Of the models' effects; as in `model.train`, by default as many steps as the model had, if
+        it is trained.
 
     Returns
     -------
@@ -301,15 +293,13 @@ def control_calibration(
     names = sorted(set(screen.sgrna[screen.is_control].dropna()))
     if len(names) < 2:
         raise InputError(f"control cells have {len(names)} sgRNAs: expected at least two")
-    settings = dict(training)
-    if model.is_trained and not {"max_steps", "max_epochs"} & settings.keys():
-        settings["max_steps"] = max(1, int(model.history["step"].max()))
-    progress, seed = bool(settings.get("progress", True)), int(settings.get("seed", 0))
+    if model.is_trained and not {"max_steps", "max_epochs"} & training.keys():
+        training["max_steps"] = max(1, int(model.history["step"].max()))
+    progress, seed = bool(training.pop("progress", True)), int(training.get("seed", 0))
     tables = []
     for name in track(names, "control sgRNAs", disable=not progress):
         relabelled = _relabelled(screen, name)
-        own = type(model)(relabelled, **model.hyperparameters)
-        own = own.train(**{**settings, "progress": False})
+        own = type(model)(relabelled, **model.hyperparameters).train(**training, progress=False)
         tables.append(
             discoveries(own, relabelled, [name], n_particles=n_particles, seed=seed, progress=False)
         )
@@ -319,19 +309,15 @@ def control_calibration(
 
 def _relabelled(screen: Screen, sgrna: str) -> Screen:
     """Return a screen in which the control cells of an sgRNA are those of a perturbation."""
-    registry = screen.registry
-    names = tuple(sorted((*registry.perturbations, sgrna)))
-    place = {name: i for i, name in enumerate(names)}
-    received = sp.lil_matrix((len(screen), len(names)), dtype=screen.dosage.dtype)
-    received[:, [place[name] for name in registry.perturbations]] = screen.dosage
-    rows = np.flatnonzero(screen.is_control & np.asarray(screen.sgrna == sgrna))
-    received[rows, place[sgrna]] = 1
-    condition = screen.condition.copy()
-    condition[rows] = len(screen.condition_names)
+    names = (*screen.perturbations, sgrna)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    is_relabelled = screen.is_control & np.asarray(screen.sgrna == sgrna)
+    column = sp.csr_matrix(is_relabelled[:, None], dtype=screen.dosage.dtype)
+    condition = np.where(is_relabelled, len(screen.condition_names), screen.condition)
     return replace(
         screen,
-        registry=replace(registry, perturbations=names),
-        dosage=received.tocsr(),
+        registry=replace(screen.registry, perturbations=tuple(names[i] for i in order)),
+        dosage=sp.hstack([screen.dosage, column], "csr")[:, order],
         condition_names=(*screen.condition_names, sgrna),
         condition=condition,
     )

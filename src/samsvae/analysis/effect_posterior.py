@@ -27,8 +27,7 @@ CellChoice: TypeAlias = Literal["all", "responders"]
 _Z_90 = 1.6448536269514722
 """Half the width of a central 90 % interval, in standard deviations of a normal."""
 _DRAWS = 40
-"""Of mask and embedding: few, since each costs an average over basal states, and only a variance is
-estimated from them."""
+"""Of mask and embedding: few, since each is costly and only a variance is estimated from them."""
 
 
 class EffectAnswer(NamedTuple):
@@ -46,7 +45,7 @@ class _Fitted(NamedTuple):
     """The prior of all conditions, and the data it is updated with."""
 
     place: dict[str, int]
-    """By condition, its row."""
+    """Row of each condition."""
     predicted: PredictedEffects
     prior: EffectPrior
     estimable: np.ndarray
@@ -63,16 +62,15 @@ class _Fitted(NamedTuple):
 
 
 class EffectPosterior:
-    """Predicts effects from a model and from the training and validation cells.
+    """Predicts effects from a model and from the training and validation cells, see `discoveries`.
 
-    A predictor as models and baselines are: `samsvae.evaluate` takes it. See `discoveries`.
+    `samsvae.evaluate` takes it as it takes models and baselines.
 
     Parameters
     ----------
-    model
-        Trained on the screen's training cells.
-    screen
-        With training and validation cells; matched by gene and perturbation name.
+    model, screen
+        A model trained on the screen's training cells; the screen, with training and validation
+        cells, matched by gene and perturbation name.
     cells
         "all", or "responders": each cell is weighted by the probability that its perturbation acts
         in it (all of them, for a combination), so that cells that do not respond do not dilute the
@@ -121,10 +119,9 @@ class EffectPosterior:
 
     @staticmethod
     def learns_from(screen: Screen) -> bool:
-        """Whether a screen has enough training and validation cells.
+        """Whether a condition has two training and two validation cells, in batches with control.
 
-        That is a condition with two of each, in batches with control cells: the standard error of
-        one cell cannot be estimated.
+        The standard error of one cell cannot be estimated.
         """
         if screen.split is None:
             return False
@@ -163,17 +160,10 @@ class EffectPosterior:
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
 
-        Always at the cells' own library sizes.
-
-        Parameters
-        ----------
-        conditions
-            As in the models' `effects`; by default all of the training cells but control.
-        **settings
-            Of the models' `effects`.
+        Its settings are those, always at the cells' own library sizes; conditions are by default
+        all of the training cells but control.
         """
-        chosen = EffectSettings(**settings)
-        metadata = self.model.metadata
+        chosen, metadata = EffectSettings(**settings), self.model.metadata
         names = metadata.labels(conditions)
         answer = self.answer(names, chosen, self._used)
         posterior, unexpressed = answer.posterior, metadata.unexpressed
@@ -222,10 +212,9 @@ class EffectPosterior:
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings
     ) -> tuple[EffectAnswer, list[tuple[str, str]]]:
-        """Return the effects of conditions given the cells of each of their sgRNAs alone.
+        """Return the effects of conditions given the cells of each sgRNA, and names of both.
 
-        All sgRNAs of a condition share its prior. The second value names condition and sgRNA of
-        each row.
+        All sgRNAs of a condition share its prior.
         """
         screen = self.screen
         if screen.sgrna is None:
@@ -256,8 +245,7 @@ class EffectPosterior:
     def _row_of_cells(self, place: Mapping[str, int]) -> np.ndarray:
         """Return the row of each cell's condition, `cell`; -1 where it has none."""
         position = np.array([place.get(name, -1) for name in self.screen.condition_names])
-        row: np.ndarray = position[self.screen.condition]
-        return row
+        return position[self.screen.condition]
 
     def _fitted(self, stored: Sequence[str], settings: EffectSettings) -> _Fitted:
         """Estimate the prior of training conditions and others from the split's cells."""
@@ -294,8 +282,7 @@ class EffectPosterior:
     ) -> ObservedEffects:
         """Return the differences from control in some cells, by the row (of n) of each cell.
 
-        The variance of a gene is that of its cells and of one more with a single count: zero counts
-        do not show that a variance is zero.
+        Variances include one more cell with a single count: zeros do not show that there is none.
         """
         screen = self.screen
         group = np.where(cells, row, -1)
@@ -306,10 +293,9 @@ class EffectPosterior:
         with np.errstate(invalid="ignore", divide="ignore"):
             squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
             variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
-        in_group = group >= 0
         n_cells, n_trained_on = (
-            np.bincount(group[of], minlength=n)
-            for of in (in_group, in_group & self._of_split["train"])
+            np.bincount(group[of & (group >= 0)], minlength=n)
+            for of in (cells, self._of_split["train"])
         )
         trained_on = n_trained_on / np.maximum(n_cells, 1)
         return ObservedEffects(sums.mean - compared.mean, variance, sums.n_cells, trained_on)

@@ -35,8 +35,7 @@ def enrichment(
 ) -> pd.DataFrame:
     """Return which gene sets are enriched among the genes that a table calls, or ranks high.
 
-    Nothing is downloaded, and the background are the table's own genes: of a set, only genes that
-    the screen measures count.
+    The background is the genes of the table: of a set, only genes that the screen measures count.
 
     Parameters
     ----------
@@ -55,10 +54,9 @@ def enrichment(
     Returns
     -------
     One row per condition and set, the smallest p value first: `n_genes` of the set that are
-    measured, `n_called` of them, `expected` by chance, `p_hypergeometric` (as many called or more),
-    `direction` (of the set's scores against the others': +1 or -1), `p_rank` (Mann-Whitney,
-    two-sided), and q values of both, Benjamini-Hochberg within a condition. Without called genes
-    the hypergeometric columns are NaN.
+    measured, `n_called` of them, `expected` by chance, `p_hypergeometric` (as many called or more;
+    NaN without called genes), `direction` (of the set's scores against the others': +1 or -1),
+    `p_rank` (Mann-Whitney, two-sided), and q values of both, Benjamini-Hochberg by condition.
 
     Raises
     ------
@@ -105,21 +103,17 @@ def _enriched_sets(
         twice = genes[genes.duplicated()].unique()
         raise InputError(f"genes occur more than once in the table: {listed(twice, 3)}")
     values = table[score].to_numpy(float)
-    called = np.zeros(len(genes), bool)
-    if "q_value" in table.columns:
-        called = (table["q_value"] < fdr).to_numpy()
+    called = (table.get("q_value", pd.Series(1.0, table.index)) < fdr).to_numpy()
     members = {name: genes.isin([str(gene) for gene in some]) for name, some in sets.items()}
-    rows = [
-        {"gene_set": name, **_tests(inside, called, values)}
-        for name, inside in members.items()
-        if inside.sum() >= min_size
-    ]
-    if not rows:
+    large = {name: inside for name, inside in members.items() if inside.sum() >= min_size}
+    if not large:
         raise InputError(
             f"none of {len(sets)} gene sets has {min_size} of the {len(genes)} genes, such as "
             f"{listed(genes, 3)}: expected sets of the same gene names"
         )
-    tests = pd.DataFrame(rows)
+    tests = pd.DataFrame(
+        {"gene_set": name, **_tests(inside, called, values)} for name, inside in large.items()
+    )
     for name in ("hypergeometric", "rank"):
         p = tests[f"p_{name}"].dropna()
         tests[f"q_{name}"] = pd.Series(false_discovery_control(p), p.index, float)
@@ -149,7 +143,7 @@ def _tests(inside: np.ndarray, called: np.ndarray, values: np.ndarray) -> dict[s
 
 
 class ModelWithMasks(Protocol):
-    """What `pathway_score` needs of a model."""
+    """A model with masks and embeddings, or a stand-in."""
 
     is_trained: bool
 
@@ -170,8 +164,8 @@ def pathway_score(
 ) -> pd.DataFrame:
     """Return how well a random forest predicts the pathway of a perturbation from its mask.
 
-    The forest (scikit-learn's, with its defaults) is fitted to some annotated perturbations and
-    scored on the others, on repeated random splits that keep the shares of the pathways.
+    The forest (of scikit-learn, with its defaults) is fitted to some annotated perturbations and
+    scored on the others, in repeated random splits stratified by pathway.
 
     Parameters
     ----------
@@ -182,25 +176,22 @@ def pathway_score(
         From perturbation to pathway: a Series (index: perturbations), a DataFrame (columns
         "perturbation" and "pathway", or two columns in that order), a mapping whose values are all
         strings; from pathway to perturbations: a mapping whose values are all lists, or the path of
-        a GMT file, see `read_gmt`. Perturbations are matched by name; those in several pathways or
-        never seen in training are left out.
-    n_repeats
-        Number of splits.
-    test_share
-        Share of the perturbations that are scored.
+        a GMT file, see `read_gmt`. Perturbations in several pathways or never seen in training are
+        left out.
+    n_repeats, test_share
+        Number of splits, and the share of the perturbations that are scored in each.
     min_size
-        Pathways of fewer perturbations than this are left out.
+        Pathways of fewer perturbations are left out.
     seed
         Same seed, same numbers.
 
     Returns
     -------
-    accuracy (mean over the splits) and sd (over the splits) of each predictor, all on the same
-    splits: "mask", the forest on the mask (posterior probability > 1/2); "embedding", on the
-    posterior means of the embeddings; "permuted", on the mask with permuted pathways: chance;
-    "majority", always the largest pathway. In `.attrs` are the numbers of perturbations and
-    pathways used (n_perturbations, n_pathways), and of perturbations left out: n_unknown, n_unseen,
-    n_ambiguous, and n_small in n_small_pathways small pathways.
+    accuracy (mean over the splits) and sd (over the splits) of each predictor: "mask", the forest
+    on the mask (posterior probability > 1/2); "embedding", on the posterior means of the
+    embeddings; "permuted", on the mask with permuted pathways: chance; "majority", always the
+    largest pathway. `.attrs` counts perturbations and pathways used (n_perturbations, n_pathways),
+    and perturbations left out: n_unknown, n_unseen, n_ambiguous, and n_small in n_small_pathways.
 
     Raises
     ------
@@ -235,18 +226,15 @@ def pathway_score(
     rng = np.random.default_rng(seed)
     state = int(rng.integers(2**31))  # scikit-learn takes no larger ones
     splits = StratifiedShuffleSplit(n_repeats, test_size=test_share, random_state=state)
-    rows = []
-    for train, test in splits.split(mask, pathways):
-        permuted = rng.permutation(pathways)
-        rows.append(
-            {
-                "mask": _accuracy(mask, pathways, train, test, state),
-                "embedding": _accuracy(embedding, pathways, train, test, state),
-                "permuted": _accuracy(mask, permuted, train, test, state),
-                "majority": float(np.mean(pathways[test] == largest)),
-            }
-        )
-    repeats = pd.DataFrame(rows)
+    repeats = pd.DataFrame(
+        {
+            "mask": _accuracy(mask, pathways, train, test, state),
+            "embedding": _accuracy(embedding, pathways, train, test, state),
+            "permuted": _accuracy(mask, rng.permutation(pathways), train, test, state),
+            "majority": float(np.mean(pathways[test] == largest)),
+        }
+        for train, test in splits.split(mask, pathways)
+    )
     table = pd.DataFrame({"accuracy": repeats.mean(), "sd": repeats.std()})
     table.attrs |= numbers
     return table.rename_axis("predictor")
@@ -256,17 +244,8 @@ def pathway_score(
 def read_gmt(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     """Read gene sets: from the name of each pathway to its perturbations.
 
-    A line of a GMT file is a name, a description and the genes, separated by tabs.
-
-    Parameters
-    ----------
-    path
-        The file, such as MSigDB offers.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, it is not text, a line is not of this form, or a name comes twice.
+    A line of a GMT file, as MSigDB offers them, is a name, a description and the genes, separated
+    by tabs; a line of another form, or a name that comes twice, is an error.
     """
     path = Path(path)
     if not path.is_file():
@@ -312,22 +291,17 @@ def _pairs(annotation: Annotation) -> pd.DataFrame:
         pairs = (annotation[_COLUMNS] if is_named else annotation).to_numpy().tolist()
     elif isinstance(annotation, pd.Series):
         pairs = list(annotation.items())
-    elif isinstance(annotation, Mapping):
-        pairs = _items(annotation)
     else:
-        raise InputError(
-            f"the annotation is a {type(annotation).__name__}: expected a Series, a DataFrame, a "
-            "mapping or the path of a GMT file"
-        )
+        pairs = _items(annotation)
     return pd.DataFrame(pairs, columns=_COLUMNS).dropna().astype(str).drop_duplicates()
 
 
 def _items(annotation: Mapping[str, str] | Mapping[str, Collection[str]]) -> list[tuple[str, str]]:
     """Return pairs of a mapping, whose values are pathways if strings, else perturbations."""
-    text = {name for name, value in annotation.items() if isinstance(value, str)}
-    if len(text) == len(annotation):
+    are_texts = [isinstance(value, str) for value in annotation.values()]
+    if all(are_texts):
         return [(name, str(pathway)) for name, pathway in annotation.items()]
-    if text or not all(isinstance(value, Collection) for value in annotation.values()):
+    if any(are_texts) or not all(isinstance(value, Collection) for value in annotation.values()):
         kinds = sorted({type(value).__name__ for value in annotation.values()})
         raise InputError(
             f"the annotation's values are {' and '.join(kinds)}: expected strings, the pathway of "
@@ -365,7 +339,8 @@ def _labels(
     return used, numbers
 
 
-def _check_splits(labels: pd.Series, test_share: Probability) -> None:
+def _check_splits(labels: pd.Series, test_share: float) -> None:
+    """Raise unless each pathway can be on either side of a split."""
     n_test = math.ceil(test_share * len(labels))
     if min(n_test, len(labels) - n_test) < labels.nunique():
         raise InputError(

@@ -16,12 +16,9 @@ model predicts an effect, it is less probably null: with t'' the mean of t',
     log pi_0 / (1 - pi_0) = l + a log(m^2 / t'' + lambda_1).
 
 A null effect is too small to be distinguished from the model's own errors: it counts in the local
-false sign rate, and intervals include it. Adaptive shrinkage with a second centre, a learned scale
-and a prior that depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
-
-References
-----------
-Stephens: False discovery rates: a new deal, Biostatistics 2017.
+false sign rate, and intervals include it. This is adaptive shrinkage (Stephens: False discovery
+rates: a new deal, Biostatistics 2017) with a second centre, a learned scale and a prior that
+depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
 """
 
 from __future__ import annotations
@@ -65,7 +62,7 @@ class ObservedEffects(NamedTuple):
     @property
     def is_observed(self) -> np.ndarray:
         """`condition gene`: whether there is a difference, with a standard error."""
-        is_finite: np.ndarray = np.isfinite(self.difference) & np.isfinite(self.variance)
+        is_finite = np.isfinite(self.difference) & np.isfinite(self.variance)
         return is_finite & (self.variance > 0) & (self.n_cells > 1)[:, None]
 
 
@@ -149,7 +146,7 @@ class Entries(NamedTuple):
 
 
 class MixtureWeights(NamedTuple):
-    """Parameters that all entries share, numbers or tensors."""
+    """Parameters that all entries share: tensors, or numbers once they are estimated."""
 
     log_weight: Tensor
     """`component`: the null component, those about 0, those about the model; at log signal 0."""
@@ -196,8 +193,7 @@ def components(entries: Entries, weights: MixtureWeights) -> tuple[Tensor, Tenso
 
 def below(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Return the probability that an effect is below a value, `entry`."""
-    probability: np.ndarray = (weight * ndtr((value - mean) / np.maximum(sd, TINY))).sum(0)
-    return probability
+    return (weight * ndtr((value - mean) / np.maximum(sd, TINY))).sum(0)
 
 
 def quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float) -> np.ndarray:
@@ -252,15 +248,7 @@ class Posterior(NamedTuple):
 class EffectPrior:
     """The prior of effects, about 0 and about a model's prediction."""
 
-    log_weight: np.ndarray
-    """`component`: the null component, those about 0, those about the model, where the model
-    predicts an effect of the usual size."""
-    slope: float
-    """b: what the model's effects are multiplied by."""
-    noise_inflation: float
-    """kappa, at least 1: of the squared standard errors of cells on which the model was trained."""
-    log_odds_slope: float
-    """a: change of the log odds of the null component per unit of log signal."""
+    weights: MixtureWeights
     unit: float
     """t'': the mean spread about the model."""
     spread: np.ndarray
@@ -270,7 +258,7 @@ class EffectPrior:
     @property
     def model_share(self) -> float:
         """The share of effects about the model's prediction, among those that are not null."""
-        weight = np.exp(self.log_weight)
+        weight = np.exp(self.weights.log_weight.numpy())
         return float(weight[N_ZERO:].sum() / weight[1:].sum())
 
     def of(self, rows: np.ndarray) -> EffectPrior:
@@ -295,13 +283,10 @@ class EffectPrior:
         entries = Entries.of(
             observed, predicted, self.spread, self.reliability, unit=self.unit, used=slice(None)
         )
-        weights = MixtureWeights(
-            torch.from_numpy(self.log_weight), self.slope, self.noise_inflation, self.log_odds_slope
-        )
-        weight, mean, variance = (values.numpy() for values in components(entries, weights))
+        weight, mean, variance = (values.numpy() for values in components(entries, self.weights))
         unobserved = ~observed.is_observed.ravel()
         if unobserved.any():  # the prior about the model
-            prior = np.exp(self.log_weight[N_ZERO:, None])
+            prior = np.exp(self.weights.log_weight.numpy()[N_ZERO:, None])
             weight[:N_ZERO, unobserved] = 0
             weight[N_ZERO:, unobserved] = prior / prior.sum()
         sd = np.sqrt(variance)

@@ -43,10 +43,8 @@ def projection(
         Rows x dimensions: shifts of perturbations, states of cells. A row with a NaN stays NaN.
     method
         "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA.
-    n_neighbors
-        Of UMAP; at most the other rows there are.
-    seed
-        Of UMAP: same seed, same numbers.
+    n_neighbors, seed
+        Of UMAP; neighbours are at most all other rows, and the same seed gives the same numbers.
 
     Returns
     -------
@@ -83,20 +81,21 @@ def projection(
 def _principal(rows: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
     """Return the first two principal components, each with its largest weight positive."""
     if not len(rows):
-        return np.zeros((0, 2)), [f"principal component {i}" for i in (1, 2)]
+        return np.zeros((0, 2)), ["principal component 1", "principal component 2"]
     centred = rows - rows.mean(0)
     variance, axes = np.linalg.eigh(centred.T @ centred)
     variance, axes = np.maximum(variance[::-1], 0), axes[:, ::-1][:, :2]
     axes = axes * np.where(axes[np.abs(axes).argmax(0), [0, 1]] < 0, -1, 1)
-    shares = variance[:2] / (variance.sum() or 1)
+    percent = 100 * variance[:2] / (variance.sum() or 1)
     names = [
-        f"principal component {i} ({share:.0%} of the variance)".replace("%", " %")
-        for i, share in enumerate(shares, 1)
+        f"principal component {i} ({share:.0f} % of the variance)"
+        for i, share in enumerate(percent, 1)
     ]
     return centred @ axes, names
 
 
-def _umap(rows: np.ndarray, start: np.ndarray, n_neighbors: Several, seed: int) -> np.ndarray:
+def _umap(rows: np.ndarray, start: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
+    """Return the layout of rows in the plane, initialised by `start`."""
     if not has_umap():
         raise InputError("umap-learn is not installed: pip install 'samsvae[umap]', or take 'pca'")
     if len(rows) < _MIN_ROWS:

@@ -1,4 +1,4 @@
-"""Do the sgRNAs of one target agree? Those that look dead or different from the others."""
+"""Agreement of the sgRNAs of one target: which have no effect, or another one."""
 
 from __future__ import annotations
 
@@ -73,11 +73,10 @@ def sgrnas(
     Q_g = sum_a n_a (m_ag - m_g)^2 / s_g^2,    m_g = sum_a n_a m_ag / sum_a n_a
 
     with s_g^2 the variance of the condition's cells about their batches' means (Cochran's Q). Genes
-    are not independent, so the p value of sum_g Q_g, and that of one sgRNA against the others, is
-    from permutations of the sgRNAs among the condition's cells within their batches: it is valid
-    whatever the distribution of counts. For correlation, sign and strength an sgRNA and the others
-    are compared with separate halves of the control cells, so that the noise of control does not
-    make them agree.
+    are not independent, so p values, of sum_g Q_g and of one sgRNA against the others, are from
+    permutations of the sgRNAs among the condition's cells within batches: valid whatever the
+    distribution of counts. For correlation, sign and strength an sgRNA and the others are compared
+    with separate halves of the control cells, whose noise then does not make them agree.
 
     Parameters
     ----------
@@ -89,10 +88,8 @@ def sgrnas(
         "log", "normalized" (counts per 10,000) or "mean", as in `differential_expression`.
     n_permutations
         p values are at least 1 / (n_permutations + 1).
-    seed
-        Same seed, same numbers.
-    progress
-        Show a progress bar.
+    seed, progress
+        Same seed, same numbers; show a progress bar.
 
     Raises
     ------
@@ -126,39 +123,37 @@ def sgrnas(
         if not len(codes):
             continue
         one = _Condition(values[cells], group, screen.batch[cells], halves)
-        test = one.test(n_permutations, np.random.default_rng([seed, position]))
-        own = [one.row(i) | {"p_different": float(p)} for i, p in enumerate(test.p_different)]
-        for code, row in zip(codes, own, strict=True):
-            sgrna = str(screen.sgrna.categories[code])
+        q, p, p_different = one.test(n_permutations, np.random.default_rng([seed, position]))
+        own = [one.row(i) | {"p_different": float(p)} for i, p in enumerate(p_different)]
+        for sgrna, row in zip(map(str, screen.sgrna.categories[codes]), own, strict=True):
             rows.append({"condition": name, "sgrna": sgrna, **row})
-        correlations = np.array([row["correlation"] for row in own], float)
         summaries.append(
             {
                 "condition": name,
                 "n_sgrnas": len(codes),
                 "n_cells": len(cells),
-                "correlation": float(np.mean(correlations)),
-                "Q": test.q,
+                "correlation": float(np.mean(np.array([row["correlation"] for row in own], float))),
+                "Q": q,
                 "df": (len(codes) - 1) * int(one.varies.sum()),
-                "p_heterogeneity": test.p,
+                "p_heterogeneity": p,
             }
         )
     if not rows:
         raise InputError("none of the conditions has cells with a known sgRNA")
-    each, whole = pd.DataFrame(rows), pd.DataFrame(summaries)
-    each["q_different"] = _adjusted(each["p_different"])
-    each["flag"] = _flags(each)
-    whole["q_heterogeneity"] = _adjusted(whole["p_heterogeneity"])
-    return Sgrnas(each.assign(scale=scale), whole.assign(scale=scale))
+    by_sgrna, by_condition = pd.DataFrame(rows), pd.DataFrame(summaries)
+    by_sgrna["q_different"] = _adjusted(by_sgrna["p_different"])
+    by_sgrna["flag"] = _flags(by_sgrna)
+    by_condition["q_heterogeneity"] = _adjusted(by_condition["p_heterogeneity"])
+    return Sgrnas(by_sgrna.assign(scale=scale), by_condition.assign(scale=scale))
 
 
 class _Halves(NamedTuple):
     """Means of control cells by batch, of two halves of them."""
 
-    means: tuple[np.ndarray, np.ndarray]
-    """`batch gene` each."""
-    n_cells: tuple[np.ndarray, np.ndarray]
-    """`batch` each."""
+    means: np.ndarray
+    """`half batch gene`."""
+    n_cells: np.ndarray
+    """`half batch`."""
     with_control: np.ndarray
     """`batch`: whether it has control cells enough for two halves."""
 
@@ -173,17 +168,10 @@ def _control_halves(screen: Screen, values: Expression, seed: int) -> _Halves:
     sums, n_cells = sums_of(values.blocks(), group, 2 * n_batches)
     means = (sums / np.maximum(n_cells, 1)[:, None]).reshape(2, n_batches, -1)
     sizes = n_cells.reshape(2, n_batches)
-    enough = (sizes[0] > 0) & (sizes[1] > 0)
+    enough = np.all(sizes > 0, axis=0)
     if not enough.any():
         raise InputError("no batch has two control cells: expected halves of them to compare with")
-    return _Halves((means[0], means[1]), (sizes[0], sizes[1]), enough)
-
-
-class _Test(NamedTuple):
-    q: float
-    p: float
-    p_different: np.ndarray
-    """`sgrna`."""
+    return _Halves(means, sizes, enough)
 
 
 class _Condition:
@@ -207,26 +195,23 @@ class _Condition:
         self.sums = membership(group, self.n_groups) @ self.values
         self.n_cells = np.bincount(group, minlength=self.n_groups)
         # Effects: means of what is left of the batches' own effects, and these.
-        shares = np.zeros((self.n_groups, n_batches))
-        np.add.at(shares, (group, batch), 1)
-        self.shares = shares
-        self.effects = [center - half for half in halves.means]
-        self.control_noise = [
-            (shares / shares.sum(1, keepdims=True)) ** 2 @ (1 / np.maximum(n, 1))
-            for n in halves.n_cells
-        ]
+        self.shares = np.zeros((self.n_groups, n_batches))
+        np.add.at(self.shares, (group, batch), 1)
+        self.effects = center - halves.means
+        weights = (self.shares / self.shares.sum(1, keepdims=True)) ** 2
+        self.control_noise = [weights @ (1 / np.maximum(n, 1)) for n in halves.n_cells]
 
-    def test(self, n: int, rng: np.random.Generator) -> _Test:
-        """Return the p values of permutations of the sgRNAs within batches."""
+    def test(self, n: int, rng: np.random.Generator) -> tuple[float, float, np.ndarray]:
+        """Return Q, its p value, and that of each sgRNA, by n permutations within batches."""
         if self.n_groups == 1:
-            return _Test(np.nan, np.nan, np.full(1, np.nan))
+            return np.nan, np.nan, np.full(1, np.nan)
         q, different = (v[0] for v in self._statistics(self.sums[None]))
         more, more_different = 1, np.ones(self.n_groups)
         for sums in self._permuted(n, rng):
             permuted, each = self._statistics(sums)
             more += int((permuted >= q * (1 - 1e-12)).sum())
             more_different += (each >= different * (1 - 1e-12)).sum(0)
-        return _Test(float(q), more / (n + 1), more_different / (n + 1))
+        return float(q), more / (n + 1), more_different / (n + 1)
 
     def _statistics(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return sum_g Q_g, and that of each sgRNA against the others: `draw`, `draw sgrna`."""
@@ -289,37 +274,34 @@ def _strength(
 ) -> tuple[float, float]:
     """Return the slope of an sgRNA's effect on that of the others, and its jackknife error.
 
-    The noise of the others' effect is subtracted from the denominator; NaN where they change no
-    gene.
+    The noise of the others is subtracted from the denominator; NaN where they change no gene.
     """
     if not changed.any():
         return np.nan, np.nan
-    up = sum(a[0] * b[0] for a, b in pairs) / 2 / variance
-    down = (sum(b[0] ** 2 for _, b in pairs) / 2 - noise) / variance
-    up, down = up[changed], down[changed]
+    up = (sum(a[0] * b[0] for a, b in pairs) / 2 / variance)[changed]
+    down = ((sum(b[0] ** 2 for _, b in pairs) / 2 - noise) / variance)[changed]
     block = np.arange(len(up)) % _BLOCKS
-    left = [
-        (up[block != i].sum(), down[block != i].sum()) for i in range(_BLOCKS) if (block != i).any()
-    ]
-    if down.sum() <= 0 or any(d <= 0 for _, d in left):
+    left = [some for i in range(_BLOCKS) if (some := block != i).any()]
+    ups, downs = (np.array([values[some].sum() for some in left]) for values in (up, down))
+    if down.sum() <= 0 or (downs <= 0).any():
         return np.nan, np.nan
     slope = float(up.sum() / down.sum())
-    parts = np.array([u / d for u, d in left])
     if len(up) < _BLOCKS:
         return slope, np.nan
+    parts = ups / downs
     return slope, float(np.sqrt((1 - 1 / _BLOCKS) * ((parts - parts.mean()) ** 2).sum()))
 
 
 def _flags(table: pd.DataFrame) -> np.ndarray:
     """Return what stands out about each sgRNA."""
     is_weak = table["strength"] + 2 * table["strength_se"].fillna(0) < _DEAD
-    conditions = {
+    flags = {
         "alone": table["p_different"].isna(),
         "few cells": table["n_cells"] < _MIN_CELLS,
         "": table["q_different"] >= _FDR,
         "dead": is_weak,
     }
-    return np.select(list(conditions.values()), list(conditions), "different").astype(object)
+    return np.select(list(flags.values()), list(flags), "different").astype(object)
 
 
 def _adjusted(p: pd.Series) -> pd.Series:

@@ -56,8 +56,6 @@ def rank_one(residual: np.ndarray, variance: np.ndarray, *, n_steps: int = 200) 
     pseudo-genes of the mean spread, each w_g some pseudo-conditions, which stabilise spreads of
     few, noisy numbers; a condition without any has the mean spread.
 
-    Examples
-    --------
     >>> rng = np.random.default_rng(0)
     >>> spread = np.outer([1.0, 4.0], np.linspace(1, 2, 400))
     >>> fitted = rank_one(rng.normal(0, np.sqrt(spread + 0.1)), np.full((2, 400), 0.1))
@@ -91,8 +89,8 @@ def rank_one(residual: np.ndarray, variance: np.ndarray, *, n_steps: int = 200) 
 def fitted_reliability(valid: ObservedEffects, predicted: PredictedEffects) -> Reliability:
     """Return how well predictions match validation cells, by condition.
 
-    Validation cells show b_c times the prediction, plus a spread of rank one; b_c is 0 for some
-    conditions (whose prediction is uninformative) and about a common slope for the others.
+    Effects there are b_c times the prediction plus a spread of rank one; b_c is 0 for conditions
+    whose prediction is uninformative, and about a common slope for the others.
     """
     m, is_observed = predicted.effect, valid.is_observed
     d = np.where(is_observed, valid.difference, np.nan)
@@ -112,10 +110,9 @@ def fitted_reliability(valid: ObservedEffects, predicted: PredictedEffects) -> R
 
 
 def slopes(estimate: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, for slopes estimated with known error variance, the probability that each is not 0.
+    """Return the probability that each slope is not 0, and its mean and variance in that case.
 
-    And its posterior mean and variance in that case. EM for a mixture of a point at 0 and a normal,
-    whose shares, mean and variance are estimated.
+    `error` are the estimates' error variances. EM for a mixture of a point at 0 and a normal.
     """
     share, center, between = 0.9, 1.0, 0.05
     for _ in range(200):
@@ -137,12 +134,7 @@ def zero_centred(observed: ObservedEffects, *, seed: int = 0) -> Posterior:
     """Return effects given cells alone, shrunk towards 0.
 
     p(theta) = pi_0 delta + sum_k pi_k N(0, lambda_k t), t of rank one in condition and gene, the
-    weights estimated by EM, with ten more null entries; the seed draws entries, where there are
-    many.
-
-    References
-    ----------
-    Stephens: False discovery rates: a new deal, Biostatistics 2017.
+    weights estimated by EM with ten more null entries; the seed draws entries, if there are many.
     """
     is_observed = observed.is_observed
     spread = rank_one(np.where(is_observed, observed.difference, np.nan), observed.variance)
@@ -163,16 +155,9 @@ def zero_centred(observed: ObservedEffects, *, seed: int = 0) -> Posterior:
     if n == 0:
         return Posterior(*(spread,) * len(Posterior._fields))
     no_model = Reliability(np.zeros(n), np.ones(n), np.zeros(n), np.zeros_like(spread))
-    prior = EffectPrior(
-        np.concatenate([np.log(weight), np.full(len(GRID), _LEFT_OUT)]),
-        slope=1.0,
-        noise_inflation=1.0,
-        log_odds_slope=0.0,
-        unit=1.0,
-        spread=spread,
-        reliability=no_model,
-    )
-    zero = np.zeros_like(spread)
+    log_weight = np.concatenate([np.log(weight), np.full(len(GRID), _LEFT_OUT)])
+    weights = MixtureWeights(torch.from_numpy(log_weight), 1.0, 1.0, 0.0)
+    prior, zero = EffectPrior(weights, 1.0, spread, no_model), np.zeros_like(spread)
     return prior.posterior(observed, PredictedEffects(zero, zero))
 
 
@@ -182,7 +167,7 @@ def fitted_prior(
     """Estimate the prior of effects so that it predicts `valid` from `train` and the model.
 
     `train` are effects in the cells on which the model was trained, `valid` those of the same
-    conditions in other cells; the seed draws pairs of condition and gene, where there are many.
+    conditions in other cells; the seed draws entries, if there are many.
     """
     spread = rank_one(np.where(train.is_observed, train.difference, np.nan), train.variance)
     reliability = fitted_reliability(valid, predicted)
@@ -216,10 +201,8 @@ def fitted_prior(
         optimizer.step(loss)
     with torch.no_grad():
         log_weight, *numbers = _weights(logits, others)
-        slope, noise_inflation, log_odds_slope = map(float, numbers)
-    return EffectPrior(
-        log_weight.numpy(), slope, noise_inflation, log_odds_slope, unit, spread, reliability
-    )
+        weights = MixtureWeights(log_weight, *map(float, numbers))
+    return EffectPrior(weights, unit, spread, reliability)
 
 
 def _weights(logits: Tensor, others: Tensor) -> MixtureWeights:

@@ -6,7 +6,7 @@ The check asks whether a model expects of its own data the correlation that it r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,10 @@ from samsvae.benchmark.metrics.observed import N_TOP, most_changed
 from samsvae.data.alignment import align_table
 from samsvae.data.expression import (
     Block,
-    condition_differences,
     differences_from_control,
+    differential_expression,
     expression,
     normalised,
-    position_of,
 )
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -63,10 +62,8 @@ def ate_pearson(
     reference
         The cells whose DE is compared with, such as the test cells. Conditions without cells
         there are not scored.
-    scale
-        Of the effects, and of the DE.
-    n_top
-        How many genes of a condition are those that change most.
+    scale, n_top
+        Of effects and DE; how many genes of a condition are those that change most.
 
     Raises
     ------
@@ -75,7 +72,6 @@ def ate_pearson(
 
     Examples
     --------
-    >>> from samsvae.analysis.differential_expression import differential_expression
     >>> effects = differential_expression(screen)  # the data as a prediction of themselves
     >>> round(ate_pearson(effects, screen).pooled, 6)
     1.0
@@ -86,8 +82,7 @@ def ate_pearson(
     if not names:
         raise InputError("no condition to score: none of the effects has cells to compare with")
     ate = effects.loc[names].to_numpy()
-    positions = [position_of(reference, name) for name in names]
-    de = pd.DataFrame(condition_differences(reference, positions, scale), names, reference.genes)
+    de = differential_expression(reference, names, scale=scale)
     de = align_table(de, genes=list(effects.columns)).to_numpy()
     estimable = ~np.isnan(de).any(1)  # the others share no batch with control cells
     top = most_changed(de, n_top)
@@ -126,24 +121,18 @@ def predictive_check(
 
     Each posterior draw of the globals gives a replicate of all these cells, with the perturbations,
     library sizes and batches that they have, and basal states from the prior. Its DE is compared
-    with the same ATE (at observed library sizes) as that of the data. The spread is that of
-    the globals and of sampling cells, so that a low correlation from few cells is no sign against
-    the model.
+    with the same ATE (at observed library sizes) as that of the data. Both the globals and the
+    sampling of cells vary, so a low correlation from few cells is no evidence against the model.
 
     Parameters
     ----------
-    model
-        Trained.
-    cells
-        Such as `screen.test`, with control cells; matched by gene and perturbation name.
-    n_draws
-        Replicates.
-    effect_particles
-        Particles of the ATE.
-    seed
-        Same seed, same numbers.
-    progress
-        Show progress bars.
+    model, cells
+        A trained model; cells such as `screen.test`, with control, matched by gene and perturbation
+        name.
+    n_draws, effect_particles
+        Number of replicates; particles of the ATE.
+    seed, progress
+        Same seed, same numbers; show progress bars.
 
     Raises
     ------
@@ -168,14 +157,8 @@ def predictive_check(
     control, *names = matched.conditions
     if control != matched.condition_names[0] or not names:
         raise InputError("expected cells of control and of at least one other condition")
-    effects = model.effects(
-        names,
-        library_size="observed",
-        n_particles=effect_particles,
-        n_draws=0,
-        seed=seed,
-        progress=progress,
-    )
+    settings: dict[str, Any] = {"n_particles": effect_particles, "n_draws": 0, "seed": seed}
+    effects = model.effects(names, library_size="observed", progress=progress, **settings)
     scale: Scale = effects.uns["scale"]
     table = effects.to_df()
     observed = _correlations(expression(matched, scale).blocks(), matched, table)
@@ -195,9 +178,7 @@ def _correlations(blocks: Iterable[Block], cells: Screen, effects: pd.DataFrame)
     """Return r(ATE, DE), of all conditions together and of each."""
     n_conditions = len(cells.condition_names)
     change = differences_from_control(blocks, cells.condition, cells.batch, n_conditions)
-    de, ate = (
-        change[[cells.position_of_condition[name] for name in effects.index]],
-        effects.to_numpy(),
-    )
+    rows = [cells.position_of_condition[name] for name in effects.index]
+    de, ate = change[rows], effects.to_numpy()
     together = pearson(ate.ravel(), de.ravel())
     return pd.Series([together, *pearson(ate, de)], [ALL_CONDITIONS, *effects.index], dtype=float)

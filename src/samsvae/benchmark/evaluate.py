@@ -116,11 +116,11 @@ class Evaluation(NamedTuple):
     """By predictor, with intervals, at library size 1e4; empty without `fixed_draws`."""
 
     def summary(self, predictor: str) -> dict[str, dict[str, Any]]:
-        """Return what a predictor scored over all conditions, by split and metric.
+        """Return the scores of a predictor over all conditions, by split and metric; or None.
 
-        None stands for what could not be scored. Besides the metrics: scale, n_particles of the
-        IWELBO, n_conditions, n_cells (with control's where their likelihood is scored),
-        n_left_out (conditions without a prediction) and iwelbo_mc_se.
+        Besides the metrics: scale, n_particles of the IWELBO, n_conditions, n_cells (with control's
+        where their likelihood is scored), n_left_out (conditions without a prediction) and
+        iwelbo_mc_se.
         """
         attrs = self.scores.attrs
         own = self.scores[self.scores["predictor"] == predictor]
@@ -152,9 +152,8 @@ def evaluated(
 ) -> Evaluation:
     """Score models and baselines as `evaluate` does, and return their effects, too.
 
-    With `fixed_draws`, effects at library size 1e4 have intervals from so many posterior draws.
-    A screen without training cells has no perturbation mean, no principal components and no
-    technical replicate.
+    With `fixed_draws`, effects at library size 1e4 have intervals from so many posterior draws. A
+    screen without training cells has no perturbation mean, components, or technical replicate.
     """
     named = _named(predictors)
     screen = _aligned(screen, named)
@@ -236,11 +235,7 @@ def _scores(
 
 
 def _left_out(named: Mapping[str, Predictor], tasks: Sequence[EvaluationTask]) -> dict[str, Any]:
-    """Count, and name in warnings, the conditions that cannot be scored.
-
-    `n_not_estimable`: those that share no batch with control cells; `n_left_out`, by predictor
-    and split: those that it has no prediction for.
-    """
+    """Count, and name in warnings, the conditions that cannot be scored; see `evaluate`."""
     confounded = [name for task in tasks for name in task.not_estimable]
     if confounded:
         note(
@@ -306,17 +301,16 @@ def _check_heldout(predictors: Mapping[str, Predictor], task: EvaluationTask) ->
     cells = task.screen.cells[task.group >= 0]
     for name, one in predictors.items():
         n_fitted = int(one.fitted_on.isin(cells).sum())
-        if not n_fitted:
-            continue
-        if isinstance(one, Baseline):
+        if n_fitted and isinstance(one, Baseline):
             raise InputError(
                 f"the baseline {name!r} was made from a screen with another split: {n_fitted} of "
                 f"its training cells are {task.label} cells here; make it from the same screen"
             )
-        raise InputError(
-            f"{name!r} was fitted on {n_fitted} of the {task.label} cells: it learns from training "
-            "and validation cells, so score it on others, splits='test'"
-        )
+        if n_fitted:
+            raise InputError(
+                f"{name!r} was fitted on {n_fitted} of the {task.label} cells: it learns from "
+                "training and validation cells, so score it on others, splits='test'"
+            )
 
 
 def _rows(

@@ -10,10 +10,9 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.benchmark.metrics.distances import CellPopulations
 from samsvae.benchmark.metrics.effects import interaction
 from samsvae.benchmark.metrics.observed import Intervals, Prediction
-from samsvae.benchmark.populations import PrincipalComponents
+from samsvae.benchmark.metrics.populations import CellPopulations, PrincipalComponents
 from samsvae.benchmark.tasks import EvaluationTask
 from samsvae.data.conditions import Conditions
 from samsvae.data.names import NameRegistry
@@ -55,7 +54,7 @@ class Predictor(Protocol):
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
 
-        Where they depend on the library size, `uns["library_size"]` is that size.
+        `uns["library_size"]` is the library size, where they depend on it.
         """
 
     def cells(
@@ -163,10 +162,9 @@ class PredictedTables(NamedTuple):
 def predicted_populations(
     components: PrincipalComponents, predictor: Predictor, conditions: Sequence[str]
 ) -> CellPopulations:
-    """Return cells that a predictor expects under conditions, as points.
+    """Return cells that a predictor expects under conditions, as points; the same ones only once.
 
-    None for a condition: it predicts means alone, or has no prediction. Where it expects the same
-    cells for several conditions, they are held once.
+    None for a condition: it predicts means alone, or has no prediction.
     """
     answered = [name for name in conditions if predictor.answers_for(name)]
     cells: dict[str, np.ndarray | None] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +15,10 @@ import pandas as pd
 from rich.progress import track
 
 from samsvae.benchmark.baselines import means_of, scales_of
-from samsvae.benchmark.metrics.distances import CellPopulations
 from samsvae.benchmark.metrics.effects import interaction
 from samsvae.benchmark.metrics.observed import Observation, Observed, Prediction
+from samsvae.benchmark.metrics.populations import CellPopulations, PrincipalComponents
 from samsvae.benchmark.metrics.registry import Scored, scored
-from samsvae.benchmark.populations import PrincipalComponents
 from samsvae.data.expression import (
     Control,
     Expression,
@@ -61,14 +61,12 @@ class EvaluationTask:
         perturbation_mean: np.ndarray,
         components: PrincipalComponents | None = None,
     ) -> None:
-        self.screen, self.label = screen, label
-        self.conditions = tuple(conditions)
+        self.screen, self.label, self.conditions = screen, label, tuple(conditions)
         self.perturbation_mean, self.components = perturbation_mean, components
         self.cells, self.control = cells, control_cells(screen, cells)
         self.group = np.where(cells, _positions(screen, self.conditions), -1)
         self.combinations = _parts(screen, self.conditions)
-        parts = [name for names in self.combinations.values() for name in names]
-        self.parts = tuple(dict.fromkeys(parts))
+        self.parts = tuple(dict.fromkeys(chain.from_iterable(self.combinations.values())))
         self.part = _positions(screen, self.parts)
         genes = screen.registry.position_of_target
         received = map(screen.registry.read, self.conditions)
@@ -117,7 +115,7 @@ class EvaluationTask:
 
     def observation(self, cells: np.ndarray | None = None) -> Observation:
         """Return what the scored cells show; with `cells`, those of them alone."""
-        among = self._among(cells)
+        among = np.ones(len(self.screen), bool) if cells is None else cells
         sums, control, rest = self._compared(self.group, len(self.conditions), among)
         observed = Observed.of(
             self.conditions,
@@ -135,19 +133,12 @@ class EvaluationTask:
 
     def replicate(self, cells: np.ndarray) -> Prediction:
         """Return what some of the scored cells show as a prediction of others."""
-        among = self._among(cells)
-        sums, control, _ = self._compared(self.group, len(self.conditions), among)
-        effect = sums.mean - control.mean
-        sizes = ("fixed", "observed")
+        sums, control, _ = self._compared(self.group, len(self.conditions), cells)
+        effect, sizes = sums.mean - control.mean, ("fixed", "observed")
+        interactions = dict.fromkeys(sizes, self._interaction(effect, cells))
         return Prediction(
-            dict.fromkeys(sizes, effect),
-            dict.fromkeys(sizes, self._interaction(effect, among)),
-            None,
-            self._populations(among),
+            dict.fromkeys(sizes, effect), interactions, None, self._populations(cells)
         )
-
-    def _among(self, cells: np.ndarray | None) -> np.ndarray:
-        return np.ones(len(self.screen), bool) if cells is None else cells
 
     def _interaction(self, effect: np.ndarray, among: np.ndarray) -> np.ndarray:
         """Return what combinations do beyond the sum of their parts, `combination gene`."""
@@ -196,23 +187,15 @@ def evaluation_tasks(
     if not splits:
         raise InputError(f"no split to score: expected one or more of {listed(SPLITS)}")
     values = expression(screen, scale)
-    mean, components = np.full(len(screen.genes), np.nan), None
-    if trained:
-        mean = means_of(screen.train, scale).mean
+    no_mean, components = np.full(len(screen.genes), np.nan), None
+    mean = means_of(screen.train, scale).mean if trained else no_mean
     if trained and n_cells:
         components = PrincipalComponents(screen, values, scale=scale, n_cells=n_cells, seed=seed)
+    make = partial(EvaluationTask, screen, values, perturbation_mean=mean, components=components)
     tasks: dict[str, EvaluationTask] = {}
     for split in splits:
         for label, (cells, conditions) in _scored_conditions(screen, split, training).items():
-            tasks[label] = EvaluationTask(
-                screen,
-                values,
-                label,
-                cells=cells,
-                conditions=conditions,
-                perturbation_mean=mean,
-                components=components,
-            )
+            tasks[label] = make(label, cells=cells, conditions=conditions)
     return list(tasks.values())
 
 
@@ -241,9 +224,7 @@ def _scored_conditions(
 
 def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
     """Return, `cell`, the position of each cell's condition among some; -1: none of them."""
-    position = np.full(len(screen.condition_names), -1)
-    position[[screen.position_of_condition[name] for name in conditions]] = range(len(conditions))
-    return position[screen.condition]
+    return pd.Index(conditions, dtype=object).get_indexer(screen.condition_names)[screen.condition]
 
 
 def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:

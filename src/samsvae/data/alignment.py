@@ -21,14 +21,9 @@ from samsvae.errors import InputError, listed, note
 def align_screen(screen: Screen, registry: NameRegistry) -> Screen:
     """Return a screen with the genes, perturbations and batches of a model.
 
-    Raises
-    ------
-    InputError
-        If the screen lacks a gene of the model, a cell received a perturbation or is of a batch
-        that the model does not have, or the data are of another kind (counts, library sizes).
+    It is an error if the screen lacks a gene of the model, a cell received a perturbation or is of
+    a batch that the model does not have, or the data are of another kind (counts, library sizes).
 
-    Examples
-    --------
     >>> from samsvae.datasets import simulated_screen
     >>> screen = simulated_screen(n_perturbations=3, n_combinations=0, n_genes=20, seed=0)
     >>> reversed_genes = replace(screen.registry, genes=screen.genes[::-1])
@@ -61,8 +56,7 @@ def align_genes(screen: Screen, genes: Sequence[str]) -> Screen:
 
     Library sizes that are sums over genes are recomputed. It is an error if it lacks a gene.
     """
-    genes = tuple(genes)
-    if genes == screen.genes:
+    if tuple(genes) == screen.genes:
         return screen
     return screen.with_genes(_positions(screen.genes, genes, "genes"))
 
@@ -75,30 +69,24 @@ def align_table(
 ) -> pd.DataFrame:
     """Return a table, conditions x genes, with these rows and columns, in this order.
 
-    Raises
-    ------
-    InputError
-        If the table lacks one of them.
-
-    Examples
-    --------
     >>> table = pd.DataFrame([[1, 2], [3, 4]], ["A", "B"], ["x", "y"])
     >>> align_table(table, genes=["y", "x"], conditions=["B"])
        y  x
     B  4  3
     """
     if genes is not None:
-        table = table.iloc[:, _positions(tuple(table.columns), tuple(genes), "genes")]
+        table = table.iloc[:, _positions(table.columns, genes, "genes")]
     if conditions is not None:
-        table = table.iloc[_positions(tuple(table.index), tuple(conditions), "conditions")]
+        table = table.iloc[_positions(table.index, conditions, "conditions")]
     return table
 
 
 def _positions(data: Sequence[str], model: Sequence[str], kind: str) -> np.ndarray:
     """Return the position in the data of each name of a model; tell how many are not used."""
-    position: np.ndarray = pd.Index(data, dtype=object).get_indexer(pd.Index(model, dtype=object))
-    missing = [name for name, i in zip(model, position, strict=True) if i < 0]
-    if missing:
+    wanted = pd.Index(model, dtype=object)
+    position: np.ndarray = pd.Index(data, dtype=object).get_indexer(wanted)
+    missing = wanted[position < 0]
+    if len(missing):
         raise InputError(
             f"the data lack {len(missing)} of the model's {len(model)} {kind}: {listed(missing)}"
         )

@@ -214,13 +214,9 @@ def _batches(
     batch = np.zeros(len(is_labelled), np.int32)
     if not columns:
         return (), batch
-    levels = [np.unique(one[is_labelled].astype(str), return_inverse=True) for one in columns]
-    codes = np.stack([code for _, code in levels], 1)
-    present, code = np.unique(codes, axis=0, return_inverse=True)
-    batch[is_labelled] = code.ravel()
-    names = [name for name, _ in levels]
-    batches = [tuple(str(n[i]) for n, i in zip(names, row, strict=True)) for row in present]
-    return tuple(batches), batch
+    rows = pd.MultiIndex.from_arrays([one[is_labelled].astype(str) for one in columns])
+    batch[is_labelled], present = rows.factorize(sort=True)
+    return tuple(tuple(map(str, levels)) for levels in present), batch
 
 
 def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:

@@ -56,20 +56,14 @@ class ConditionParser:
 
     @classmethod
     def of(cls, control: Sequence[object], separator: str = "+") -> ConditionParser:
-        """Return the parser for which all these names are control.
-
-        Control is written as the first of them that is not a pattern, or as "control".
-        """
+        """Return the parser of these names of control, written as the first that is no pattern."""
         names = [written(name) for name in control]
         plain = [name for name in names if not _is_pattern(name)]
         first = plain[0] if plain else "control"
         return cls(first, separator, tuple(name for name in names if name != first))
 
     def is_control(self, name: str) -> bool:
-        """Whether a part of a label, or a whole label, is control.
-
-        A pattern does not match across a separator, unless it contains one.
-        """
+        """Whether a label, or part of one, is control; patterns do not match across separators."""
         if name == self.control or name in self.also:
             return True
         is_joined = bool(self.separator) and self.separator in name
@@ -103,10 +97,7 @@ class ConditionParser:
         return text.split(self.separator) if self.separator else [text]
 
     def condition(self, label: str, doses: Sequence[float] | None = None) -> dict[str, float]:
-        """Read a label, each part at its dose (default 1); a part at dose 0 was not received.
-
-        There is one dose for each part, or for each part that is not control.
-        """
+        """Read a label, with doses (default 1) of all parts, or of those that are not control."""
         parts = self.parts(label)
         received = [part for part in parts if not self.is_control(part)]
         if doses is None:

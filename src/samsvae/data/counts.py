@@ -1,7 +1,4 @@
-"""Counts from any matrix that a file may hold; also from normalised values c / s or log(1 + c / s).
-
-Here s is one size per cell.
-"""
+"""Counts from any matrix that a file may hold; also from values normalised by a size per cell."""
 
 from __future__ import annotations
 
@@ -30,8 +27,8 @@ _ZERO_ROUNDING = 1e-6
 def to_counts(matrix: Any, where: str, *, counts: bool = True) -> sp.csr_matrix:
     """Return a matrix, `cell gene`, as CSR, checked: counts in the smallest unsigned type.
 
-    Counts within 0.001 of an integer are rounded, with a note. Without `counts` any finite values
-    are admitted, and kept as float32. `where` is what the matrix is called in messages.
+    Counts within 0.001 of an integer are rounded, with a note. Without `counts`, values are finite
+    float32. `where` is what the matrix is called in messages.
     """
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         try:
@@ -88,6 +85,7 @@ def _is_whole(values: np.ndarray) -> np.ndarray:
 
 
 def _check_values(values: np.ndarray, where: str, *, counts: bool) -> None:
+    """Raise unless values are finite, and counts where these are expected."""
     is_finite = np.isfinite(values)
     if not is_finite.all():
         raise InputError(

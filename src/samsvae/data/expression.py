@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
+from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, unknown
+from samsvae.settings.arguments import checked
 from samsvae.types import SCALE_SIZE, Scale
 
 Block: TypeAlias = tuple[slice, sp.csr_matrix]
@@ -20,10 +23,9 @@ Block: TypeAlias = tuple[slice, sp.csr_matrix]
 
 
 class Expression:
-    """Values of cells, `cell gene`, of which rows and sums are taken.
+    """Values of cells, `cell gene`: in memory, or counts in a file, put on `scale` at each use.
 
-    `values` are in memory, on their scale; or counts in a file, which are read and put on `scale`
-    at each use. `weight` is the weight of each cell in sums, by default 1.
+    `weight` is the weight of each cell in sums, by default 1.
     """
 
     def __init__(
@@ -56,13 +58,10 @@ class Expression:
             yield slice(0, self.shape[0]), self._values
 
     def sums(self, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sums of values and of their squares over the cells of groups, `group gene`.
-
-        `group` is the group of each cell, -1 for none.
-        """
+        """Return the sums of values and of squares over the cells of groups, `group gene`."""
         total, square = np.zeros((2, n_groups, self.shape[1]))
         for cells, values in self.blocks():
-            squares = self._squares if values is self._values else squared(values)
+            squares = self._squares if values is self._values else values.multiply(values)
             weight = None if self.weight is None else self.weight[cells]
             member = membership(group[cells], n_groups, weight)
             total += (member @ values).toarray()
@@ -71,7 +70,8 @@ class Expression:
 
     @cached_property
     def _squares(self) -> sp.csr_matrix:
-        return squared(self._values)
+        values: Any = self._values
+        return values.multiply(values).tocsr()
 
 
 def expression(
@@ -103,22 +103,13 @@ def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     return values
 
 
-def squared(values: sp.csr_matrix) -> sp.csr_matrix:
-    """Return the square of each value."""
-    return sp.csr_matrix(values.multiply(values))
-
-
 def shares_of_batches(group: np.ndarray, batch: np.ndarray, n_groups: int) -> np.ndarray:
-    """Return the share of each batch in the cells of each group, `group batch`; rows sum to 1.
-
-    A cell of group -1 is in no group; a group without cells is a row of NaN.
-    """
+    """Return the share of each batch in the cells of each group, `group batch`; NaN without any."""
     n_cells = np.zeros((n_groups, int(batch.max(initial=0)) + 1))
     in_group = group >= 0
     np.add.at(n_cells, (group[in_group], batch[in_group]), 1)
     with np.errstate(invalid="ignore"):  # 0 / 0
-        shares: np.ndarray = n_cells / n_cells.sum(1, keepdims=True)
-    return shares
+        return n_cells / n_cells.sum(1, keepdims=True)
 
 
 def differences_from_control(
@@ -145,17 +136,15 @@ def differences_from_control(
     )
     shares = shares_of_batches(np.where(comparable, condition, -1), batch, n_conditions)
     with np.errstate(invalid="ignore"):  # 0 / 0
-        means: np.ndarray = sums / n_cells[:, None] - shares @ of_batch
-    return means
+        return sums / n_cells[:, None] - shares @ of_batch
 
 
 def sums_of(
     blocks: Iterable[Block], group: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums over the cells of groups, `group gene`, and the numbers of cells.
+    """Return the sums over the cells of groups, `group gene`, and their numbers of cells.
 
-    `blocks` are the cells' values, in order, read once; `group` is the group of each cell, -1 for
-    none.
+    `blocks` are the cells' values, in order, read once; `group` is that of each cell, -1 for none.
     """
     total: np.ndarray | float = 0.0
     for cells, values in blocks:
@@ -187,9 +176,7 @@ def places_within(group: np.ndarray) -> np.ndarray:
 
 
 def membership(group: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> sp.csr_matrix:
-    """Return the matrix that sums over the cells of each group, `group cell`; group -1 is none.
-
-    Its entries are the cells' weights, 1 by default.
+    """Return the matrix that sums over the (weighted) cells of each group; group -1 is none.
 
     >>> membership(np.array([1, -1, 0, 1]), 2).toarray()
     array([[0., 0., 1., 0.],
@@ -215,16 +202,50 @@ def training_cells(screen: Screen) -> Screen:
     return train
 
 
-def condition_differences(screen: Screen, positions: Sequence[int], scale: Scale) -> np.ndarray:
-    """Return the differential expression of conditions within batches, `condition gene`.
+@checked
+def differential_expression(
+    screen: Screen, conditions: Conditions | None = None, *, scale: Scale = "log"
+) -> pd.DataFrame:
+    """Return the difference of mean expression between conditions and control.
 
-    Conditions are positions in `screen.condition_names`.
+    DE = mean over the condition's cells of log2(1 + 1e4 x / sum x) - the same over control cells;
+    within batches: control cells are weighted as the condition's cells are distributed over
+    batches, and cells in batches without control are left out.
+
+    Parameters
+    ----------
+    screen
+        The cells, say `screen.test`.
+    conditions
+        Named in any way ("B+A", ("A", "B")); by default all in these cells but control.
+    scale
+        "log"; "normalized": counts per 10,000, without the logarithm; "mean": x as it is.
+
+    Returns
+    -------
+    Conditions (as given) x genes, on the scale. A condition of the screen without cells among
+    these is a row of NaN.
+
+    Raises
+    ------
+    InputError
+        If the screen holds no control cells, or no cell of the whole screen has a condition.
+
+    Examples
+    --------
+    >>> table = differential_expression(screen, ["G01", "G02+G03"])
+    >>> table.shape, list(table.index)
+    ((2, 20), ['G01', 'G02+G03'])
     """
+    labels = screen.registry.parser.labels(screen.conditions if conditions is None else conditions)
+    positions = {name: position_of(screen, name) for name in labels}
+    perturbed = {name: position for name, position in positions.items() if position > 0}
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
-    values, n_conditions = expression(screen, scale), len(screen.condition_names)
-    change = differences_from_control(values.blocks(), screen.condition, screen.batch, n_conditions)
-    return change[list(positions)]
+    blocks, n_conditions = expression(screen, scale).blocks(), len(screen.condition_names)
+    change = differences_from_control(blocks, screen.condition, screen.batch, n_conditions)
+    index, genes = pd.Index(list(perturbed), name="condition"), pd.Index(screen.genes, name="gene")
+    return pd.DataFrame(change[list(perturbed.values())], index, genes)
 
 
 def position_of(screen: Screen, condition: object) -> int:
@@ -239,8 +260,7 @@ def position_of(screen: Screen, condition: object) -> int:
 def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
     """Return `cell`: whether it is a control cell that conditions are compared with.
 
-    These are the control cells among the scored cells, or all of the screen where no scored cell is
-    control, as in a split that holds out combinations.
+    Control cells among the scored ones or, without any (in a split of combinations, say), all.
     """
     control = screen.is_control
     if not control.any():
@@ -267,15 +287,13 @@ class Moments(NamedTuple):
     def mean(self) -> np.ndarray:
         """`group gene`; NaN for an empty group."""
         with np.errstate(invalid="ignore"):  # 0 / 0
-            mean: np.ndarray = self.total / self.n_cells[:, None]
-        return mean
+            return self.total / self.n_cells[:, None]
 
     @property
     def variance(self) -> np.ndarray:
         """`group gene`, with n - 1; NaN for a group of fewer than two cells."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            variance: np.ndarray = self.squares / (self.n_cells[:, None] - 1)
-        return variance
+            return self.squares / (self.n_cells[:, None] - 1)
 
     @property
     def squares(self) -> np.ndarray:
@@ -287,7 +305,7 @@ class Moments(NamedTuple):
 
 
 def group_moments(values: Expression, group: np.ndarray, n_groups: int) -> Moments:
-    """Return the sums over the cells of each group; of group -1, over none."""
+    """Return the sums over the cells of each group; group -1 is none."""
     return Moments(_n_cells(values, group, shape=(n_groups,)), *values.sums(group, n_groups))
 
 
@@ -301,10 +319,7 @@ def _n_cells(values: Expression, *groups: np.ndarray, shape: tuple[int, ...]) ->
 
 
 class Control(NamedTuple):
-    """Control cells as each group is compared with them: in its batches, weighted as its cells are.
-
-    Means and sums are over batches with control cells alone.
-    """
+    """Control cells in the batches of each group, weighted as its cells are distributed."""
 
     n_batches: np.ndarray
     """`group`: batches that it has cells in."""
@@ -331,11 +346,10 @@ def within_batches(
     of_batch = group_moments(values, np.where(control, batch, -1), n_batches)
     if n_batches == 1:
         sums = group_moments(values, group, n_groups)
-        same = np.zeros(n_groups, int)
+        parts = of_batch.n_cells, of_batch.mean, of_batch.squares
+        n_cells, mean, squares = (np.repeat(part, n_groups, axis=0) for part in parts)
         with np.errstate(divide="ignore"):
-            inverse = 1 / of_batch.n_cells[same]
-        n_cells, mean, squares = of_batch.n_cells[same], of_batch.mean[same], of_batch.squares[same]
-        compared = Control(np.ones(n_groups, int), n_cells, mean, squares, inverse)
+            compared = Control(np.ones(n_groups, int), n_cells, mean, squares, 1 / n_cells)
         return sums, compared, _all_others(sums, of_batch)
     group = np.where(of_batch.n_cells[batch] > 0, group, -1)
     n_cells = _n_cells(values, group, batch, shape=(n_groups, n_batches))
@@ -366,13 +380,11 @@ def _batches_at_once(present: np.ndarray, n_max: int) -> Iterator[np.ndarray]:
 
     `present` says which groups have cells in them, `group batch`.
     """
-    ends = np.cumsum(present.sum(0))
-    first = 0
-    while first < len(ends):
-        before = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + n_max, side="right")))
-        yield np.arange(first, last)
-        first = last
+    ends, first = np.cumsum([0, *present.sum(0)]), 0
+    while first < present.shape[1]:
+        last = int(np.searchsorted(ends, ends[first] + n_max, side="right")) - 1
+        yield np.arange(first, max(first + 1, last))
+        first = max(first + 1, last)
 
 
 def _all_others(sums: Moments, control: Moments) -> Moments:

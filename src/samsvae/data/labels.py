@@ -40,10 +40,7 @@ def looks_like_control(name: str) -> bool:
 
 
 def text_of(values: pd.Series, where: str, what: str) -> np.ndarray:
-    """Return labels as text without spaces around them, `cell`; None where one is missing.
-
-    Integers have no fraction.
-    """
+    """Return labels as text, without spaces around them, `cell`; None where one is missing."""
     if isinstance(values.dtype, pd.CategoricalDtype):  # few texts, however many cells
         texts = [written(name) for name in values.cat.categories] + [""]
         codes = values.cat.codes.to_numpy()  # -1, the last, for a missing one

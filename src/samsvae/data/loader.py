@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,9 +20,9 @@ from samsvae.types import Batch, Dosage
 class Loader:
     """Makes batches of the cells of one split, with this split's own n_t.
 
-    `encoding` gives the columns of dosage that batches have, by default the screen's perturbations.
-    `sgrnas` are distinguished, each with its perturbation: `Dosage.reagent` is then a position in
-    the perturbations (for cells of other sgRNAs) followed by these.
+    `encoding` gives the columns of dosage, by default the screen's perturbations. With `sgrnas`,
+    each with its perturbation, `Dosage.reagent` is a position in the perturbations (for cells of
+    other sgRNAs) followed by these.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Loader:
         sgrnas: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         self.screen = screen
-        self.source = screen.source
+        self.source = Source(screen.counts)
         self.device = torch.device(device)
         encoding = encoding or Separate(screen.registry)
         self.dosage = encoding(screen.dosage)
@@ -60,13 +61,11 @@ class Loader:
 
     def resident(self) -> ResidentCells:
         """Return the cells with all their data on the device."""
-        counts, size = self.screen.to_memory().counts, self.screen.library_size
-        assert isinstance(counts, sp.csr_matrix)
+        counts: Any = self.screen.to_memory().counts
+        parts = counts.data, counts.indices, counts.indptr, counts.shape[1]
         return ResidentCells(
-            ResidentCounts(
-                counts.data, counts.indices, counts.indptr, counts.shape[1], self.device
-            ),
-            self._tensor(size),
+            ResidentCounts(*parts, self.device),
+            self._tensor(self.screen.library_size),
             self._tensor(self.screen.covariates),
             on_device(self._dosage(slice(None)), self.device),
             self._tensor(self.cells_per_column),

@@ -47,9 +47,7 @@ class NameRegistry:
         return pd.DataFrame(columns, index=list(self.genes))
 
     def with_genes(self, genes: Sequence[str]) -> NameRegistry:
-        """Return the names with other genes, by name: the symbols go along.
-
-        A gene that is new here has its name as its symbol.
+        """Return the names with other genes, and their symbols (of a new gene, its name).
 
         >>> registry = NameRegistry(("g1", "g2"), ("A",), symbols=("KLF1", "SPI1"))
         >>> registry.with_genes(["g2"]).symbols
@@ -105,15 +103,13 @@ class NameRegistry:
         """
         columns = zip(zip(*self.batches, strict=True), self.batch_levels, strict=True)
         blocks = [np.array(column)[:, None] == np.array(levels) for column, levels in columns]
-        if not blocks:
-            return np.zeros((0, 0), np.float32)
-        return np.concatenate(blocks, 1).astype(np.float32)
+        return np.concatenate([np.zeros((len(self.batches), 0)), *blocks], 1).astype(np.float32)
 
     @property
     def even(self) -> np.ndarray:
         """`covariate`: the levels of each batch column in equal parts."""
-        parts = [np.full(len(names), 1 / len(names), np.float32) for names in self.batch_levels]
-        return np.concatenate([np.zeros(0, np.float32), *parts])
+        sizes = np.array(list(map(len, self.batch_levels)), int)
+        return np.repeat(1 / sizes, sizes).astype(np.float32)
 
     @cached_property
     def n_covariates(self) -> int:
@@ -164,10 +160,7 @@ class Separate(Encoding):
 
 
 class Joint(Encoding):
-    """A column per condition of the training cells: each combination is a perturbation of its own.
-
-    A combination that is not among these conditions is an error, or encoded as control.
-    """
+    """A column per training condition; others are an error, or encoded as control."""
 
     def __init__(
         self, registry: NameRegistry, conditions: Sequence[str], *, unseen_as_control: bool

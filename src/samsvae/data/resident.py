@@ -1,7 +1,6 @@
-"""Minibatches from data on a device, made there.
+"""Minibatches made on a device, from data there; needs torch and numpy alone.
 
-This module needs torch and numpy alone. The sizes of a batch do not depend on its cells, so that a
-step can be recorded as one CUDA graph.
+The sizes of a batch do not depend on its cells, so that a step can be recorded as one CUDA graph.
 """
 
 from __future__ import annotations
@@ -14,10 +13,7 @@ from samsvae.types import Batch, Dosage
 
 
 class ResidentCounts:
-    """Counts, `cell gene`, as sparse rows of small integers, on a device.
-
-    `values`, `columns` and `starts` are the data, indices and indptr of a CSR matrix.
-    """
+    """Counts on a device: data, indices and indptr of a CSR matrix, in small integers."""
 
     def __init__(
         self,
@@ -41,8 +37,7 @@ class ResidentCounts:
     def rows(self, rows: Tensor) -> Tensor:
         """Return some rows, dense, `row column`, float32.
 
-        Of every row as many entries are read as the longest row has, so that no size depends on the
-        rows; entries beyond the end of a row count as 0.
+        Of each row as many entries are read as the longest one has: no size depends on the rows.
         """
         place = torch.arange(self.max_width, device=rows.device)
         start, end = self.starts[rows].unsqueeze(1), self.starts[rows + 1].unsqueeze(1)
@@ -76,22 +71,18 @@ class ResidentCells:
     def batch(self, rows: Tensor) -> Batch:
         """Return some cells, by position.
 
-        The list of perturbations has the largest length that any batch needs. It is padded with
+        The list of perturbations is padded, to the largest length that any batch needs, with
         perturbation 0, which is then drawn but received by no cell.
         """
         received = self.received[rows]
         n_columns = max(1, min(received.numel(), len(self.cells_per_column)))
         columns, position = distinct(received, n_columns)
+        reagent = None if self.reagent is None else self.reagent[rows]
         return Batch(
             self.counts.rows(rows),
             self.library_size[rows],
             self.covariates[rows],
-            Dosage(
-                columns,
-                position,
-                self.dose[rows],
-                None if self.reagent is None else self.reagent[rows],
-            ),
+            Dosage(columns, position, self.dose[rows], reagent),
             self.cells_per_column[columns],
         )
 

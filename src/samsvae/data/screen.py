@@ -18,7 +18,7 @@ from anndata import AnnData
 from samsvae._deprecated import matched_to
 from samsvae.data.builder import check_split, screen_fields
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
-from samsvae.data.source import Source, StoredCounts
+from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, listed
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
@@ -34,16 +34,15 @@ _PARTS: WeakKeyDictionary[Screen, WeakValueDictionary[str, Screen]] = WeakKeyDic
 class Screen:
     """The cells of a Perturb-seq screen. Make one with `Screen.from_anndata` or `Screen.open`.
 
-    Counts are in memory, or stay in their file; everything else takes a few bytes per cell. Subsets
-    (`screen.train`, `screen[rows]`) share the names of the whole screen.
+    Counts are in memory, or stay in their file. Subsets (`screen.train`, `screen[rows]`) share the
+    names of the whole screen.
     """
 
     registry: NameRegistry
     cells: pd.Index
     """Names of the cells."""
     counts: sp.csr_matrix | StoredCounts
-    """`cell gene`: CSR of the smallest unsigned integer type (float32 for real values), or where
-    that is in a file."""
+    """`cell gene`: CSR of the smallest unsigned type (float32 for real values), or in a file."""
     library_size: np.ndarray
     """`cell`, counts: total counts of the cell."""
     dosage: sp.csr_matrix
@@ -82,8 +81,6 @@ class Screen:
 
         Examples
         --------
-        >>> import numpy as np, pandas as pd
-        >>> from anndata import AnnData
         >>> labels = ["control", "A", "B+A", "control"]
         >>> obs = pd.DataFrame({"perturbation": labels}, index=["c1", "c2", "c3", "c4"])
         >>> adata = AnnData(np.array([[1, 2], [3, 0], [2, 2], [0, 1]]), obs=obs)
@@ -170,11 +167,6 @@ class Screen:
             yield from self.counts.blocks()
         else:
             yield slice(0, len(self)), self.counts
-
-    @property
-    def source(self) -> Source:
-        """Where minibatches take the counts from."""
-        return Source(self.counts)
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -286,8 +278,7 @@ class Screen:
                 "screen.with_split(samsvae.splits.random(screen, seed=0))"
             )
         parts = _PARTS.setdefault(self, WeakValueDictionary())
-        part = parts.get(name)
-        if part is None:
+        if (part := parts.get(name)) is None:
             part = parts[name] = self[self.split == name]
         return part
 
@@ -308,17 +299,15 @@ class Screen:
         Either a Series by cell name, as the functions of `samsvae.splits` return, or a sequence in
         the order of the cells.
         """
-        if isinstance(split, pd.Series):
-            if not split.index.equals(self.cells):
-                missing = self.cells.difference(split.index)
-                if len(missing):
-                    raise InputError(
-                        f"the split lacks {len(missing)} of {len(self)} cells: {listed(missing)}"
-                    )
-                if not split.index.is_unique or not self.cells.is_unique:
-                    raise InputError("cell names are not unique: the split cannot be matched")
-                split = split.loc[self.cells]
-            split = split.to_numpy()
+        if isinstance(split, pd.Series) and not split.index.equals(self.cells):
+            missing = self.cells.difference(split.index)
+            if len(missing):
+                raise InputError(
+                    f"the split lacks {len(missing)} of {len(self)} cells: {listed(missing)}"
+                )
+            if not split.index.is_unique or not self.cells.is_unique:
+                raise InputError("cell names are not unique: the split cannot be matched")
+            split = split.loc[self.cells]
         values = np.asarray(split, dtype=object)
         if values.shape != (len(self),):
             raise InputError(f"the split has {len(values)} values for {len(self)} cells")

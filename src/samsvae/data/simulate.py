@@ -62,14 +62,13 @@ class Truth:
         """Return the true ATE on scale "normalized" (1e4 rho), conditions x genes.
 
         Conditions are names joined by "+". The expectation is a mean over `n_particles` basal
-        states, whose Monte Carlo error is small relative to the effects.
+        states.
         """
         basal = np.random.default_rng(seed).standard_normal((n_particles, self.mask.shape[1]))
         control = self.proportions(basal).mean(0)
-        rows = []
-        for condition in conditions:
-            shift = self.shift.loc[ConditionParser().parts(condition)].to_numpy().sum(0)
-            rows.append(1e4 * (self.proportions(basal + shift).mean(0) - control))
+        parts = map(ConditionParser().parts, conditions)
+        shifts = (self.shift.loc[names].to_numpy().sum(0) for names in parts)
+        rows = [1e4 * (self.proportions(basal + shift).mean(0) - control) for shift in shifts]
         return pd.DataFrame(rows, pd.Index(conditions, name="condition"), list(self.genes))
 
 
@@ -166,9 +165,9 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     perturbation; e ~ N(0, shift_scale^2), redrawn where |e| < 1; rho = softmax of a network with
     four tanh units per latent dimension (see `decoder`); x ~ NegativeBinomial(l rho, theta).
 
-    Three distributions are those of the control cells of Papalexi et al. 2021 (299 genes): the log
-    library size has standard deviation 0.55 around a median of 190 counts, the log of the genes'
-    baseline shares standard deviation 1.86, log theta mean 0.55 and standard deviation 1.
+    As in the control cells of Papalexi et al. 2021 (299 genes), the log library size has standard
+    deviation 0.55 around a median of 190 counts, the log of the genes' baseline shares 1.86, and
+    log theta mean 0.55 and standard deviation 1.
 
     All combinations are test cells, so none is seen in training; the cells of single perturbations
     and control are split 64/16/20 at random. The settings are those of `SimulatedScreenSettings`.
@@ -187,8 +186,8 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
         rng, names, chosen.n_latent, chosen.n_genes, chosen.mask_prob, chosen.shift_scale
     )
     if chosen.decoder == "mixed":
-        mixed = _mixed(rng, chosen.n_latent, chosen.n_genes)
-        truth = replace(truth, weights=(*mixed, truth.weights[3]))
+        w1, b1, w2 = _mixed(rng, chosen.n_latent, chosen.n_genes)
+        truth = replace(truth, weights=(w1, b1, w2, truth.weights[3]))
     conditions: list[dict[str, float]] = [{}, *({name: 1.0} for name in names)]
     conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in _pairs(rng, chosen)]
     n_cells = np.repeat(chosen.cells_per_condition, len(conditions))
@@ -234,7 +233,7 @@ def _pairs(rng: np.random.Generator, settings: SimulatedScreenSettings) -> list[
 
 
 def _drawn_counts(
-    rng: np.random.Generator, truth: Truth, state: np.ndarray, library_size: Positive
+    rng: np.random.Generator, truth: Truth, state: np.ndarray, library_size: float
 ) -> sp.csr_matrix:
     """Draw the counts of cells, `cell gene`, given their states."""
     rho = truth.proportions(state)
@@ -277,8 +276,8 @@ def drawn_truth(
     names: list[str],
     n_latent: int,
     n_genes: int,
-    mask_prob: Probability,
-    shift_scale: Positive,
+    mask_prob: float,
+    shift_scale: float,
 ) -> Truth:
     """Draw masks, embeddings, and a decoder in which each latent dimension has its genes."""
     shape = (len(names), n_latent)
@@ -311,11 +310,8 @@ def drawn_truth(
     )
 
 
-def _mixed(
-    rng: np.random.Generator, n_latent: int, n_genes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mixed(rng: np.random.Generator, n_latent: int, n_genes: int) -> list[np.ndarray]:
     """Draw W1, b1 and W2 of a decoder in which every latent dimension drives every gene."""
-    n_units = 4 * n_latent
-    w1 = rng.normal(0, n_latent**-0.5, (n_units, n_latent))
-    b1 = rng.normal(0, 0.7, n_units)
-    return w1, b1, rng.normal(0, 1.4 * n_units**-0.5, (n_genes, n_units))
+    n = 4 * n_latent
+    scales = {(n, n_latent): n_latent**-0.5, (n,): 0.7, (n_genes, n): 1.4 * n**-0.5}
+    return [rng.normal(0, scale, shape) for shape, scale in scales.items()]

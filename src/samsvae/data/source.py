@@ -24,9 +24,8 @@ from samsvae.storage.anndata_files import StoredMatrix, selected_rows
 class StoredCounts:
     """Counts in a file, `cell gene`: some of its cells and genes, in any order, by position.
 
-    Indexing gives another view of the file; `read` gives counts. `rows` and `columns` are the
-    positions of these cells and genes in the matrix, None for all of them; without `counts` values
-    are real, see `samsvae.data.counts.to_counts`.
+    Indexing gives another view of the file; `read` gives counts. `rows` and `columns` are positions
+    in the matrix, None for all; without `counts` values are real.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
-"""Splits of a screen's cells, for `Screen.with_split`.
+"""Splits for `Screen.with_split`: "train", "valid", "test" or "unused" by cell name.
 
-Each function takes the screen and a seed (same seed, same split), and returns "train", "valid",
-"test" or "unused" by cell name. What is trained on (in `heldout_combinations`: tested) at a smaller
-fraction is so at a larger one, too.
+The same seed gives the same split. What is trained on (in `heldout_combinations`: tested) at a
+smaller fraction is so at a larger one, too.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from samsvae.data.expression import places_within
 from samsvae.data.names import UNUSED
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, note
@@ -70,16 +70,8 @@ def heldout_combinations(
 ) -> pd.Series:
     """Hold out whole combinations: all cells of some conditions with several perturbations.
 
-    Parameters
-    ----------
-    screen
-        The cells; it is an error if there are no combinations.
-    fraction
-        Fraction of the combinations whose cells become test cells.
-    valid
-        Fraction of the other cells that become validation cells, at random.
-    seed
-        Same seed, same split.
+    All cells of a `fraction` of the combinations become test cells, and a fraction `valid` of the
+    other cells validation cells, at random. It is an error if there are no combinations.
 
     Examples
     --------
@@ -100,19 +92,10 @@ def data_efficiency(
 ) -> pd.Series:
     """Train on a fraction of the combinations, and always test on the same others.
 
-    Parameters
-    ----------
-    screen
-        The cells.
-    fraction
-        Fraction of the combinations not held out that are trained on, between 0 (single
-        perturbations and control alone) and 1; the cells of the others are "unused".
-    test
-        Fraction of the combinations held out, as in `heldout_combinations` with the same seed.
-    valid
-        Fraction of the other cells that become validation cells, at random.
-    seed
-        Same seed, same split.
+    As in `heldout_combinations` with the same seed, a fraction `test` of the combinations is held
+    out, and a fraction `valid` of the other cells become validation cells. A `fraction` of the
+    combinations not held out is trained on, between 0 (single perturbations and control alone) and
+    1; the cells of the others are "unused".
 
     Examples
     --------
@@ -134,12 +117,12 @@ def norman_ood(screen: Screen, *, fraction: Share, seed: Natural = 0) -> pd.Seri
     """Train on a fraction of the combinations and test on others, as the paper does (section 5.2).
 
     Cells with at most one perturbation are split 80/20 into training and validation, cells of
-    combinations 64/16/20. The combinations come in a random order: the first `fraction` of them
-    keep their training and validation cells, the last quarter keep their test cells; all other
-    cells of combinations are "unused". Up to a fraction of 0.75 no tested combination was seen; at
-    1 all were (the paper's reference). Combinations with a perturbation that no training cell has
-    alone come first and are not tested, because nothing is learned of it at fraction 0. It is an
-    error if there are fewer than two combinations, or none that can be tested.
+    combinations 64/16/20. Of the combinations, in random order, the first `fraction` keep their
+    training and validation cells, the last quarter their test cells; all other cells of
+    combinations are "unused". Up to a fraction of 0.75 no tested combination was seen; at 1 all
+    were (the paper's reference). Combinations with a perturbation that no training cell has alone
+    come first and are not tested, because nothing is learned of it at fraction 0. It is an error
+    if there are fewer than two combinations, or none that can be tested.
 
     Examples
     --------
@@ -215,14 +198,11 @@ def _split_within(
     if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) < 1e-9):
         raise InputError(f"fractions are {fractions}: expected three numbers that sum to 1")
     order = np.random.default_rng(seed).permutation(len(screen))
-    order = order[np.argsort(group[order], kind="stable")]
-    n_cells = np.bincount(group)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(n_cells) - n_cells, n_cells)
-    ends = np.round(np.cumsum(fractions) * n_cells[:, None]).astype(int)
-    first, second = (np.repeat(np.maximum(end, min_train), n_cells) for end in ends.T[:2])
-    split = np.full(len(screen), "test", object)
-    split[order[place < second]] = "valid"
-    split[order[place < first]] = "train"
+    place = np.empty(len(order), int)
+    place[order] = places_within(group[order])
+    ends = np.round(np.cumsum(fractions) * np.bincount(group)[:, None]).astype(int)
+    first, second, _ = np.maximum(ends, min_train)[group].T
+    split = np.select([place < first, place < second], ["train", "valid"], "test")
     return _by_cell(screen, split)
 
 

@@ -10,10 +10,9 @@ import pandas as pd
 from anndata import read_h5ad
 from pydantic import TypeAdapter, ValidationError
 
-from samsvae.analysis.differential_expression import differential_expression
 from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import parts_matrix
-from samsvae.data.expression import control_cells
+from samsvae.data.expression import control_cells, differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.runs.jobs import ScoreJob, slug

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from samsvae._version import __version__
-from samsvae.analysis.differential_expression import differential_expression
+from samsvae.data.expression import differential_expression
 from samsvae.analysis.discoveries import discoveries, most_similar
 from samsvae.analysis.sgrnas import sgrnas
 from samsvae.benchmark.baselines import BASELINES

@@ -1,7 +1,6 @@
 """Tables of cells, genes and matrices: in memory, or in a file of anndata (HDF5 or zarr).
 
-anndata reads the elements of a file (`read_elem`). What stands around it here is what anndata 0.12
-does not do:
+anndata reads the elements of a file (`read_elem`). Here is what anndata 0.12 does not do:
 
 - It trusts the sizes and the structure that a file declares. A damaged file then allocates
   terabytes, or makes compiled code read and write outside its arrays. Here both are checked first.
@@ -55,7 +54,7 @@ class Frame:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, what: str) -> Frame:
-        """Take a data frame; reading one of several columns with the same name is an error."""
+        """Take a data frame; a column whose name another one has cannot be read."""
 
         def read(key: str) -> pd.Series:
             if frame[key].ndim > 1:
@@ -102,8 +101,11 @@ class Table:
         """Take the content of a group of a file, laid out as anndata does."""
         obs, var = stored_frame(group, "obs"), stored_frame(group, "var")
 
-        def matrix(group: Any, name: str, genes: Frame, where: str) -> Any:
-            return _stored_matrix(group, name, (len(obs.names), len(genes.names)), where)
+        def matrix(group: Any, name: str, genes: Frame, where: str) -> StoredMatrix | None:
+            node = member(group, name)
+            if node.attrs.get("encoding-type") == "null":  # a group, or an array without a size
+                return None
+            return StoredMatrix(node, (len(obs.names), len(genes.names)), where)
 
         layers = member(group, "layers") if "layers" in group else {}
         x = matrix(group, "X", var, X) if "X" in group else None
@@ -158,14 +160,6 @@ def stored_frame(group: Any, name: str) -> Frame:
     return Frame(names, [str(column) for column in node.attrs["column-order"]], read)
 
 
-def _stored_matrix(group: Any, name: str, shape: tuple[int, int], where: str) -> Any:
-    """Return a matrix in a file, checked; None if it is empty."""
-    node = member(group, name)
-    if node.attrs.get("encoding-type") == "null":  # a group, or an array without a size
-        return None
-    return StoredMatrix(node, shape, where)
-
-
 def _is_array(node: Any) -> bool:
     """Whether a node of a file is an array, not a group."""
     return hasattr(node, "shape")
@@ -202,11 +196,10 @@ def check_declared_size(node: Any, where: str) -> None:
 
 
 class StoredMatrix:
-    """A matrix in a file, `cell gene`: checked once, and read from the file at each pass over it.
+    """A matrix in a file, `cell gene`: checked once, and opened anew for each pass over it.
 
-    The file is opened for each pass, so that a matrix can be pickled, or used after a fork. `node`
-    is the array, or the group with the parts of a sparse matrix, of the open file; `where` is what
-    it is called in messages.
+    So it can be pickled, or used after a fork. `node` is the array, or the group of a sparse
+    matrix, in the open file; `where` is what it is called in messages.
     """
 
     def __init__(self, node: Any, shape: tuple[int, int], where: str) -> None:
@@ -277,8 +270,7 @@ class StoredMatrix:
     def _parts_of_store(self) -> list[str]:
         """Return the folders and metadata of a zarr array, or of the arrays of a group.
 
-        A chunk is written to a temporary file and renamed, which changes the time of its folder.
-        Chunks themselves may be too many to look at each.
+        Chunks may be too many to look at; writing one changes the time of its folder.
         """
         paths = [str(self.path)]
         for folder, _, names in os.walk(self.path / self._name.strip("/")):
@@ -340,8 +332,7 @@ class StoredMatrix:
 def by_rows(matrix: Any, where: str = X) -> Any:
     """Return a matrix, in memory or in a file, whose rows can be sliced.
 
-    A matrix that is stored by columns is turned into one by rows, once: otherwise each slice would
-    read all of it.
+    One that is stored by columns is converted: otherwise each slice would read all of it.
     """
     if hasattr(matrix, "group"):  # of a backed AnnData object
         matrix = StoredMatrix(matrix.group, tuple(matrix.shape), where)

@@ -20,7 +20,7 @@ from samsvae.storage.files import CannotWriteError, half_written
 class Directory:
     """A directory of results, wherever its files are at the moment.
 
-        A new one is written to a temporary directory and renamed by `move_into_place` once it holds
+    A new one is written to a temporary directory and renamed by `move_into_place` once it holds
     results worth keeping; until then a failure leaves the old directory as it was. A directory
     `within` another moves with that one; `place` is then its name there.
     """
@@ -85,10 +85,8 @@ class Directory:
     def made(self, *, resume: bool = False) -> Iterator[None]:
         """Make the directory, or with `resume` go on with the one in its place.
 
-                Its files are written inside the `with` block, at whose end it is moved into place.
-                An
-        error before that removes the new files, and leaves the old directory as it was. It is an
-        error if another process is writing it.
+        Its files are written inside the `with` block, at whose end it is moved into place. An error
+        before that removes the new files, and leaves the old directory as it was.
         """
         if self.within is not None:
             self.folder.mkdir(exist_ok=True)

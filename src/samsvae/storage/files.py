@@ -30,10 +30,7 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
-    """Give temporary paths to write to; at the end they are renamed, if all were written.
-
-    Otherwise the old files are unchanged.
-    """
+    """Give temporary paths to write to; at the end, if all were written, they are renamed."""
     places = [Path(path) for path in paths]
     temporary = {
         path: path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for path in places

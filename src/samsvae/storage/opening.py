@@ -1,4 +1,4 @@
-"""Any file that holds a screen, as a table."""
+"""Any file that holds a screen, as a table: of anndata, of mudata, of 10x Genomics."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
+import scipy.io
+import scipy.sparse as sp
 
-from samsvae.errors import InputError, first_line, listed
-from samsvae.storage import tenx
-from samsvae.storage.anndata_files import Frame, Table, stored_frame
+from samsvae.errors import InputError, first_line, listed, note
+from samsvae.storage.anndata_files import (
+    Frame,
+    Table,
+    X,
+    check_declared_size,
+    member,
+    stored_frame,
+)
 from samsvae.storage.probe import check_walkable
 
 KINDS = (".h5ad", ".h5mu", ".h5 (10x Genomics)", ".zarr", "a folder of 10x Genomics' matrix")
 _SUFFIXES = {".h5ad": "h5ad", ".h5mu": "h5mu", ".h5": "10x Genomics' h5"}
+_GENES = "Gene Expression"
+"""The type of feature that genes are, of 10x Genomics."""
 _COMPRESSED = (".gz", ".zip", ".tar", ".bz2", ".xz")
 _REMOTE = re.compile(r"(https?|s3|gs|gcs|ftp|az|abfss?):/", re.IGNORECASE)
 
@@ -31,8 +42,7 @@ def opened(
     """Open a file, or a folder, as a table; columns and matrices are read on request.
 
     `modality` is the one to read, from a file with several; `labels` is a CSV or TSV file of more
-    columns of the cells, with the cells' names in the first. It is an error if the file does not
-    exist, is of an unknown kind or cannot be read as its kind.
+    columns of the cells, with the cells' names in the first.
     """
     file = local(path)
     kind = _kind(file)
@@ -68,7 +78,7 @@ def _kind(path: Path) -> str:
     if path.is_dir():
         if suffix == ".zarr" or (path / ".zgroup").exists() or (path / "zarr.json").exists():
             return "zarr"
-        if tenx.matrix_in(path) is not None:
+        if _matrix_in(path) is not None:
             return "10x Genomics' matrix"
         raise InputError(
             f"{str(path)!r} is a directory, and holds no zarr store and no matrix.mtx: expected "
@@ -88,12 +98,12 @@ def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Tabl
 
         return Table.stored(zarr.open_group(path, mode="r"))
     if kind == "10x Genomics' matrix":
-        return tenx.read_folder(path)
+        return _read_10x_folder(path)
     check_walkable(path)
     file = stack.enter_context(h5py.File(path, "r"))
     if kind == "h5ad":
         return Table.stored(file)
-    return _modality(file, modality) if kind == "h5mu" else tenx.read_h5(file)
+    return _modality(file, modality) if kind == "h5mu" else _read_10x_h5(file)
 
 
 def _modality(file: h5py.File, name: str | None) -> Table:
@@ -133,3 +143,91 @@ def _labels(path: str, table: Table) -> Frame:
             f"{listed(frame.index, 2)}, the cells are called {listed(names, 2)}"
         )
     return Frame.of(frame.reindex(names), "the labels")
+
+
+def _read_10x_h5(file: h5py.File) -> Table:
+    """Return the genes of a filtered (or raw) feature-barcode matrix, of Cell Ranger 2 or later."""
+    group = member(file, "matrix")
+    if group is None:
+        genomes = [name for name in file if isinstance(member(file, name), h5py.Group)]
+        if len(genomes) != 1 or "barcodes" not in file[genomes[0]]:
+            raise InputError(
+                "the file has no group 'matrix': expected 10x Genomics' h5; a file of anndata ends "
+                "in .h5ad"
+            )
+        group = file[genomes[0]]
+        columns = {"id": group["genes"], "name": group["gene_names"]}
+    else:
+        columns = {name: group["features"][name] for name in ("id", "name", "feature_type")}
+    check_declared_size(group, "the matrix")
+    features = pd.DataFrame({name: column.asstr()[:] for name, column in columns.items()})
+    barcodes = group["barcodes"].asstr()[:]
+    shape = tuple(map(int, group["shape"][:]))
+    _check_shape(shape, features, barcodes)
+    # Columns of the file are cells, so its arrays are the rows of cells x genes.
+    parts = tuple(group[name][:] for name in ("data", "indices", "indptr"))
+    matrix = sp.csr_matrix(parts, shape=shape[::-1])
+    matrix.check_format(full_check=True)
+    return _genes_among(matrix, barcodes, features)
+
+
+def _matrix_in(folder: Path) -> Path | None:
+    """Return the matrix in a folder, if there is one."""
+    paths = (folder / name for name in ("matrix.mtx", "matrix.mtx.gz"))
+    return next((path for path in paths if path.exists()), None)
+
+
+def _read_10x_folder(folder: Path) -> Table:
+    """Return the genes of a folder with matrix.mtx, barcodes.tsv and features.tsv, or *.gz."""
+    barcodes = _lines(folder, "barcodes.tsv")[0].to_numpy(str)
+    features = _lines(folder, "features.tsv", "genes.tsv")
+    features = features.rename(columns={0: "id", 1: "name", 2: "feature_type"})
+    if "name" not in features:
+        features["name"] = features["id"]
+    matrix = scipy.io.mmread(_matrix_in(folder))
+    _check_shape(matrix.shape, features, barcodes)
+    return _genes_among(sp.csr_matrix(matrix.T), barcodes, features)
+
+
+def _lines(folder: Path, *names: str) -> pd.DataFrame:
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.exists():
+                return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
+    raise InputError(f"{str(folder)!r} has a matrix but no {' or '.join(names)}")
+
+
+def _check_shape(shape: tuple[int, ...], features: pd.DataFrame, barcodes: np.ndarray) -> None:
+    if shape != (len(features), len(barcodes)):
+        raise InputError(
+            f"the matrix is {' x '.join(map(str, shape))}, of {len(features)} features and "
+            f"{len(barcodes)} barcodes: the file is damaged"
+        )
+
+
+def _genes_among(counts: sp.csr_matrix, barcodes: np.ndarray, features: pd.DataFrame) -> Table:
+    """Return the genes among the features, named by symbols where these are unique."""
+    if "feature_type" not in features:  # of an old version of Cell Ranger: all are genes
+        features["feature_type"] = _GENES
+    is_gene = (features["feature_type"] == _GENES).to_numpy()
+    others = features["feature_type"][~is_gene].value_counts()
+    if not is_gene.any():
+        raise InputError(f"no feature has the type {_GENES!r}: there are {listed(others.index)}")
+    if len(others):
+        dropped = ", ".join(f"{n} of {kind}" for kind, n in others.items())
+        note(f"features that are not genes are left out: {dropped}")
+    genes = features.loc[is_gene].rename(columns={"id": "gene_ids", "name": "gene_symbols"})
+    symbols = pd.Index(genes["gene_symbols"])
+    if not symbols.is_unique:
+        repeated = symbols[symbols.duplicated()].unique()
+        note(
+            f"{len(repeated)} gene symbols occur more than once, {listed(repeated, 3)}: genes go "
+            "by their identifiers (gene_key='gene_symbols' finds targets by symbol)"
+        )
+    names = pd.Index(genes["gene_symbols" if symbols.is_unique else "gene_ids"].to_numpy(object))
+    matrix = counts[:, is_gene]
+    return Table(
+        Frame.of(pd.DataFrame(index=pd.Index(barcodes)), "the cells"),
+        Frame.of(genes[["gene_ids", "gene_symbols"]].set_axis(names), "the genes"),
+        {X: lambda: matrix},
+    )

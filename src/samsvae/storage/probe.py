@@ -1,9 +1,9 @@
 """Find out in a child process whether the HDF5 library survives a file.
 
 A damaged file may send the HDF5 library into an endless loop, or crash it. So a file that comes
-from elsewhere is first walked through by a child process (this module, run as a program). A file
-that passed is remembered by its path, size and time of change, here and in the user's cache:
-opening it again costs nothing.
+from elsewhere is first read through by a child process (this module, run as a program). A file that
+passed is noted in the user's cache, by its path, size and time of change: opening it again costs
+nothing.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ _PASSED: set[str] = set()
 def check_walkable(path: Path) -> None:
     """Raise if the HDF5 library hangs or crashes on a file; reading reports all other damage.
 
-    A file that passed before and has not changed is not checked again. Where no child process can
-    be started, nothing is checked.
+    Where no child process can be started, nothing is checked.
     """
     name = os.fsencode(path.absolute())
     if os.name != "posix" or b"\n" in name:

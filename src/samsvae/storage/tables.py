@@ -1,7 +1,4 @@
-"""Tables as CSV and parquet, AnnData as h5ad; files are never half-written.
-
-Every name in a CSV file comes back as it was.
-"""
+"""Tables as CSV (every name comes back as it was) and parquet, AnnData as h5ad."""
 
 from __future__ import annotations
 
@@ -38,12 +35,10 @@ _NAMES = (
 def to_csv(table: pd.DataFrame, *, header: bool = True) -> str:
     r"""Return a table as CSV, without its index.
 
-    A text that a spreadsheet would take for a formula (one that begins with =, +, -, @, a tab or a
-    carriage return) gets an apostrophe in front, which `read_csv` removes; so do names of columns.
+    Texts (and names of columns) that a spreadsheet would take for a formula, those that begin with
+    =, +, -, @, a tab or a carriage return, get an apostrophe in front, which `read_csv` removes.
     Texts are quoted where one of them breaks the line.
 
-    Examples
-    --------
     >>> to_csv(pd.DataFrame({"gene": ["=A1", "NA"], "ate": [-1.5, float("nan")]}))
     "gene,ate\n'=A1,-1.5\nNA,\n"
     """
@@ -103,8 +98,7 @@ def check_writable(path: Path, *, overwrite: bool, h5ad: bool = False) -> None:
 def write_table(path: str | os.PathLike[str], tables: Iterable[pd.DataFrame]) -> int:
     """Write tables of the same columns one after the other, and return their number of rows.
 
-    As CSV or parquet by the file's suffix. Only one table is held in memory at a time. It is an
-    error if there is no table, or pyarrow is missing.
+    As CSV or parquet by the file's suffix, with one table in memory at a time.
     """
     append = _append_parquet if Path(path).suffix == ".parquet" else _append_csv
     with written_aside(path) as aside:
@@ -159,33 +153,26 @@ def _pyarrow() -> tuple[Any, Any]:
 Rows: TypeAlias = Iterator[sp.csr_matrix]
 
 
-def h5ad_bytes(adata: AnnData) -> bytes:
-    """Return an AnnData object as the bytes of an h5ad file.
-
-    The file is made in memory: when the disk fills up, the HDF5 library may crash the process.
-    """
-    adata.strings_to_categoricals()  # as AnnData.write_h5ad does
-    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
-        write_elem(file, "/", adata)
-        file.flush()
-        return bytes(file.id.get_file_image())
-
-
 def write_h5ad(
     path: str | os.PathLike[str], adata: AnnData, rows: Callable[[], Rows] | None = None
 ) -> None:
-    """Write an AnnData object as an h5ad file.
-
-    `rows` returns the rows of X, some at a time, where they must not be in memory together: X of
-    `adata` is then an empty sparse matrix of the same shape. It is called twice.
-    """
+    """Write an AnnData object as an h5ad file; for `rows` see `put_h5ad`."""
     with written_aside(path) as aside:
         put_h5ad(aside, adata, rows)
 
 
 def put_h5ad(path: Path, adata: AnnData, rows: Callable[[], Rows] | None = None) -> None:
-    """Write an AnnData object to a path that is already temporary; see `write_h5ad`."""
-    path.write_bytes(h5ad_bytes(adata))
+    """Write an AnnData object to a path that is already temporary.
+
+    The file is made in memory: when the disk fills up, the HDF5 library may crash the process.
+    `rows` returns the rows of X, some at a time, where they must not be in memory together: X of
+    `adata` is then an empty sparse matrix of the same shape. It is called twice.
+    """
+    adata.strings_to_categoricals()  # as AnnData.write_h5ad does
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
+        write_elem(file, "/", adata)
+        file.flush()
+        path.write_bytes(file.id.get_file_image())
     if rows is not None:
         _fill(path, rows)
 
@@ -210,7 +197,7 @@ def _fill(path: Path, rows: Callable[[], Rows]) -> None:
 
 
 def _check_room(path: Path, n_bytes: int) -> None:
-    """Raise if a file cannot grow by so much, before the HDF5 library finds out (see above)."""
+    """Raise if a file cannot grow by so much, before the HDF5 library crashes because of it."""
     if n_bytes and hasattr(os, "posix_fallocate"):
         with open(path, "rb+") as file:
             size = path.stat().st_size

@@ -68,8 +68,7 @@ def write(
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the header of a file, after checking its schema and digest."""
-    path = Path(path)
-    if not path.is_file():
+    if not (path := Path(path)).is_file():
         raise InputError(f"no file {str(path)!r}")
     try:
         with safe_open(path, framework="pt") as file:

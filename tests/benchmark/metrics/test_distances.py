@@ -10,7 +10,7 @@ import scipy.stats
 
 from helpers.clouds import Distance, far, plain_energy, plain_mmd, points, within
 from helpers.statistics import errors
-from samsvae.benchmark.metrics.distances import energy_distance, median_distance, mmd
+from samsvae.benchmark.metrics.populations import energy_distance, median_distance, mmd
 
 
 def of_scale(scale: float) -> Distance:

@@ -13,17 +13,17 @@ from sklearn.metrics import average_precision_score
 
 from helpers.observed import observed_of
 from helpers.statistics import errors
-from samsvae.benchmark.metrics import ranks
-from samsvae.benchmark.metrics.effects import coverage
-from samsvae.benchmark.metrics.observed import significant
-from samsvae.benchmark.metrics.ranks import (
+from samsvae.benchmark.metrics import effects as ranks
+from samsvae.benchmark.metrics.effects import (
     centroid_accuracy,
+    coverage,
     de_auprc,
     de_overlap,
     de_sign_agreement,
     perturbation_discrimination,
     perturbench_rank,
 )
+from samsvae.benchmark.metrics.observed import significant
 
 
 def test_ranks_by_hand() -> None:

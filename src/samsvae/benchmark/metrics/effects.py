@@ -1,13 +1,15 @@
-"""Scores of predicted effects against observed ones: correlation, error, interaction, coverage.
+"""Scores of predicted effects against observed ones: correlation, error, coverage, ranks.
 
 In the formulas a is a predicted effect and d the observed one, both differences from control; p, q
 are conditions and g genes. What else a difference is taken from is in the name of the metric.
+Scores are `condition`, NaN where one cannot be scored; in ranks, ties count half, or as they would
+on average in random order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,17 @@ if TYPE_CHECKING:  # plots need `pearson`, and no torch
 _ROUNDING = 1e-12
 """A variance below this share of the second moment, or a difference below this share of what it is
 taken from, is 0."""
+_EQUAL_DISTANCES = 1e-9
+"""Distances that differ by less than this share of them are equal."""
+_MAX_PAIRS = 2**20
+"""Distances that are held in memory at once."""
+OTHERS = 1000
+"""Conditions that each is ranked among, at most: of more, its neighbours in a random order. The
+standard error of a share is then at most .016, and the work does not grow with their square."""
+_CHUNK = 128
+"""Conditions that are compared with these at once."""
+
+Distance: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -36,10 +49,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
-    """Return rows minus their mean, of length 1: their products are correlations.
-
-    A constant row is NaN.
-    """
+    """Return rows centred and of length 1, NaN if constant: their products are correlations."""
     centred = values - values.mean(-1, keepdims=True)
     length = np.linalg.norm(centred, axis=-1, keepdims=True)
     varies = (np.ptp(values, axis=-1, keepdims=True) > 0) & (length > 0)
@@ -123,11 +133,6 @@ def absolute_error(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     return np.abs(predicted - observed.effect).mean(1)
 
 
-def squared_error(predicted: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return the mean over genes of (a - d)^2, `condition 1`."""
-    return mean_square(predicted, observed.effect)
-
-
 def mean_square(a: np.ndarray, d: np.ndarray) -> np.ndarray:
     """Return the mean over genes of (a - d)^2, `condition 1`."""
     return ((np.asarray(a, float) - d) ** 2).mean(1, keepdims=True)
@@ -148,8 +153,7 @@ def weighted_r2_from_control(predicted: np.ndarray, observed: Observed) -> np.nd
 def interaction(effects: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> np.ndarray:
     """Return what combinations do beyond the sum of their parts, `combination gene`.
 
-    delta_AB - (delta_A + delta_B), of effects (conditions x genes) and the parts of each
-    combination, in their order; NaN where one of them is.
+    delta_AB - (delta_A + delta_B), of effects, conditions x genes; NaN where one of them is.
     """
     expected = [effects.loc[list(names)].to_numpy(float).sum(0) for names in parts.values()]
     combined = effects.loc[list(parts)].to_numpy(float)
@@ -163,12 +167,10 @@ def coverage(
 
     The posterior interval is of the true effect, to which the data add their sampling error. So it
     is widened to sqrt((ate - lower)^2 + (z se)^2) below the ATE, and likewise above, with the
-    standard error se of the observed effect and z the normal quantile of the level. (An ATE outside
-    its interval is replaced by the nearer end.) For a calibrated model that share is the level,
-    whatever the number of cells.
-
-    Genes without a standard error, or with 0, are left out. NaN for a condition without an
-    interval, or without such genes. Arguments are `condition gene`.
+    standard error se of the observed effect and z the normal quantile of the level; for a
+    calibrated model the share is then the level, whatever the number of cells. An ATE outside its
+    interval is replaced by the nearer end. Genes without a standard error, or with 0, are left out;
+    NaN for a condition without an interval, or without such genes.
     """
     has_error = observed.standard_error > 0
     error = ndtri((1 + level) / 2) * observed.standard_error
@@ -179,3 +181,134 @@ def coverage(
     n_genes, n_inside = has_error.sum(1), (has_error & inside).sum(1)
     unknown = (has_error & np.isnan(below + above + distance)).any(1) | (n_genes == 0)
     return np.where(unknown, np.nan, n_inside / np.maximum(n_genes, 1))
+
+
+def centroid_accuracy(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the share of other conditions that are farther from the prediction than its own.
+
+    Mean over q != p of [|a_p - d_q| > |a_p - d_p|], Euclidean: 1 best, .5 for a prediction that is
+    closest to none in particular (Viñas Torné et al.: Systema, Nature Biotechnology 2025).
+    """
+    return 1 - _share_closer(predicted, observed.effect, _squared_distance)
+
+
+def perturbation_discrimination(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the normalised rank of a condition by distance from its prediction, 1 for the first.
+
+    1 - (rank - 1) / (n - 1) of sum_g |a_pg - d_pg| among sum_g |a_pg - d_qg| over q, the smallest
+    first, without the genes that p perturbs: predicting their effects takes no model. In the
+    Virtual Cell Challenge (Cell 2025) the rank is divided by n.
+    """
+    from samsvae.ops.arrays import manhattan  # needs torch, which plots do without
+
+    def distance(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        of_all_genes = manhattan(a, b)
+        distances = of_all_genes.copy()
+        for i, row in enumerate(rows):
+            targets = list(observed.targets[row])
+            distances[i] -= np.abs(a[i, targets] - b[:, targets]).sum(1)
+        return distances, of_all_genes
+
+    return 1 - _share_closer(predicted, observed.effect, distance)
+
+
+def perturbench_rank(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the normalised rank of a prediction by distance from the data, 0 for the first.
+
+    (rank - 1) / (n - 1) of rmse(a_p, d_p) among rmse(a_q, d_p) over q, the smallest first: .5 for a
+    predictor that predicts the same for all conditions. In Wu et al., PerturBench, 2024, the rank
+    is divided by n, and ties are broken at random.
+    """
+    # Predictions for conditions without cells are not compared.
+    predicted = np.where(np.isnan(observed.effect), np.nan, predicted)
+    return _share_closer(observed.effect, predicted, _squared_distance)
+
+
+def _squared_distance(
+    a: np.ndarray, b: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sum_g (a_pg - b_qg)^2 as |a|^2 + |b|^2 - 2 a b, and |a|^2 + |b|^2, `row row`."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    size = (a * a).sum(1)[:, None] + (b * b).sum(1)
+    return size - 2 * a @ b.T, size
+
+
+def _share_closer(a: np.ndarray, b: np.ndarray, distance: Distance) -> np.ndarray:
+    """Return the share of the other rows of b that are closer to a row of a than its own row.
+
+    Rows are `condition gene`; one with NaN is not compared. `distance` takes some rows of a, rows
+    of b, and which rows of a these are; it returns distances, and the size of the terms that each
+    is a difference of, which limits its precision.
+    """
+    shares = np.full(len(a), np.nan)
+    order = np.flatnonzero(np.isfinite(b).all(1))
+    n, reach = len(order), OTHERS // 2
+    n_at_once, n_others, is_subsample = max(1, _MAX_PAIRS // max(1, n)), n - 1, n > OTHERS + 1
+    if is_subsample:
+        order = np.random.default_rng(0).permutation(order)
+        n_at_once, n_others = _CHUNK, 2 * reach
+    for start in range(0, n, n_at_once):
+        place = np.arange(start, min(start + n_at_once, n))
+        each = np.arange(len(place))
+        own, to = place, order
+        if is_subsample:  # neighbours in a circle
+            own, to = reach + each, order[np.arange(start - reach, place[-1] + reach + 1) % n]
+        rows = order[place]
+        beyond, size = distance(a[rows], b[to], rows)
+        to_itself = beyond[each, own]
+        slack = _EQUAL_DISTANCES * np.maximum(size, size[each, own][:, None])
+        beyond -= to_itself[:, None]
+        beyond[each, own] = np.nan
+        if is_subsample:
+            offset = np.arange(len(to)) - each[:, None]
+            beyond[(offset < 0) | (offset > n_others)] = np.nan
+        closer = (beyond < -slack).sum(1)
+        ties = (beyond <= slack).sum(1) - closer
+        share = (closer + ties / 2) / max(n_others, 1)
+        shares[rows] = np.where(np.isfinite(to_itself) & (n_others > 0), share, np.nan)
+    return shares
+
+
+def de_overlap(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the share of `Observed.significant` genes, S, among the |S| largest |predicted|.
+
+    Ties for the last places count as in random order: a constant prediction scores |S| / G.
+    """
+    size, significant = np.abs(predicted), observed.significant
+    n = significant.sum(1)
+    last = np.take_along_axis(-np.sort(-size, axis=1), np.maximum(n, 1)[:, None] - 1, 1)
+    above, tied = size > last, size == last
+    chance = (n - above.sum(1)) / np.maximum(tied.sum(1), 1)
+    hits = (above & significant).sum(1) + chance * (tied & significant).sum(1)
+    return _where_scored(hits / np.maximum(n, 1), predicted, observed, n)
+
+
+def de_auprc(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the average precision of |predicted| for the `Observed.significant` genes, S.
+
+    Mean over genes of S of the share of S among all genes with an effect at least as large.
+    """
+    size, significant = np.abs(predicted), observed.significant
+    ascending, n = np.sort(size, axis=1), significant.sum(1)
+    score = np.zeros(len(size))
+    for row in np.flatnonzero(n):
+        own = np.sort(size[row, significant[row]])
+        among_all = size.shape[1] - np.searchsorted(ascending[row], own)
+        score[row] = np.mean((n[row] - np.searchsorted(own, own)) / among_all)
+    return _where_scored(score, predicted, observed, n)
+
+
+def de_sign_agreement(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the share of `Observed.significant` genes whose effect has the predicted sign."""
+    significant = observed.significant
+    n = significant.sum(1)
+    agree = (significant & (np.sign(predicted) == np.sign(observed.effect))).sum(1)
+    return _where_scored(agree / np.maximum(n, 1), predicted, observed, n)
+
+
+def _where_scored(
+    score: np.ndarray, predicted: np.ndarray, observed: Observed, n: np.ndarray
+) -> np.ndarray:
+    """Return the score, NaN where no gene is significant or an effect is missing."""
+    is_complete = np.isfinite(predicted).all(1) & np.isfinite(observed.effect).all(1)
+    return np.where(is_complete & (n > 0), score, np.nan)

@@ -1,7 +1,4 @@
-"""Every metric: its name, how it is computed, where it stands in tables.
-
-A new metric is a function in one of this folder's files and an entry in `METRICS`.
-"""
+"""All metrics. A new one is a function in this folder's files and an entry in `METRICS`."""
 
 from __future__ import annotations
 
@@ -11,17 +8,16 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from samsvae.benchmark.metrics import effects, ranks
-from samsvae.benchmark.metrics.distances import CellPopulations, energy_distance, mmd
+from samsvae.benchmark.metrics import effects
 from samsvae.benchmark.metrics.effects import pearson_of_means, r2_of_means
 from samsvae.benchmark.metrics.observed import Intervals, Observation, Observed, Prediction
+from samsvae.benchmark.metrics.populations import CellPopulations, energy_distance, mmd
 
 
 class Metric(NamedTuple):
     """A score of predictions, per condition and for all of them together.
 
-    Both come from the same statistics of each condition, so that conditions can be resampled
-    without computing them again.
+    Both come from the same statistics of each condition, which can be resampled.
     """
 
     name: str
@@ -62,10 +58,7 @@ class Scored(NamedTuple):
 
 
 def pooled(metric: Metric, statistics: np.ndarray) -> float:
-    """Return the score of all conditions together, from their mean statistics.
-
-    Conditions that cannot be scored are left out; NaN where none can.
-    """
+    """Return the score of all conditions that can be scored, from their mean statistics."""
     rows = _scored_rows(statistics)
     return float(metric.finish(rows.mean(0))) if len(rows) else float("nan")
 
@@ -78,10 +71,9 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the bootstrap interval of the pooled score over conditions.
+    """Return the bootstrap interval of the pooled score over conditions; NaN for fewer than two.
 
-    Conditions that cannot be scored are left out; NaN where fewer than two can. The same seed draws
-    the same conditions, so that differences of predictors have intervals, too.
+    The same seed draws the same conditions: differences of predictors have intervals, too.
     """
     rows = _scored_rows(statistics)
     n = len(rows)
@@ -94,10 +86,7 @@ def bootstrap(
 
 @lru_cache(maxsize=1)
 def _resampled(n: int, n_draws: int, seed: int) -> np.ndarray:
-    """Return how often each of n conditions is in each sample, `draw condition`.
-
-    Cached: most metrics of most predictors score the same conditions.
-    """
+    """Return how often each of n conditions is in each sample, `draw condition`; cached."""
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_draws)
     return drawn.astype(float)  # a product of real numbers is the fast one
 
@@ -165,7 +154,7 @@ METRICS: list[Metric] = [
     Metric("ate_pearson_observed_size", effects.all_genes, pearson_of_means, "observed", best=1),
     Metric("ate_r2", effects.all_genes, r2_of_means, "observed", best=1),
     Metric("ate_r2_top20", effects.top_genes, r2_of_means, "observed", best=1),
-    Metric("rmse", effects.squared_error, _root, "observed", best=0),
+    Metric("rmse", lambda a, of: effects.mean_square(a, of.effect), _root, "observed", best=0),
     # Means over conditions.
     _mean_of("mae", effects.absolute_error, "observed", best=0),
     _mean_of("pearson_from_control", effects.pearson_from_control, "fixed", best=1),
@@ -174,12 +163,14 @@ METRICS: list[Metric] = [
     ),
     _mean_of("weighted_mse", effects.weighted_mse, "observed", best=0),
     _mean_of("weighted_r2_from_control", effects.weighted_r2_from_control, "observed", best=1),
-    _mean_of("centroid_accuracy", ranks.centroid_accuracy, "observed", best=1),
-    _mean_of("perturbation_discrimination", ranks.perturbation_discrimination, "observed", best=1),
-    _mean_of("perturbench_rank", ranks.perturbench_rank, "observed", best=0),
-    _mean_of("de_overlap", ranks.de_overlap, "observed", best=1),
-    _mean_of("de_auprc", ranks.de_auprc, "observed", best=1),
-    _mean_of("de_sign_agreement", ranks.de_sign_agreement, "observed", best=1),
+    _mean_of("centroid_accuracy", effects.centroid_accuracy, "observed", best=1),
+    _mean_of(
+        "perturbation_discrimination", effects.perturbation_discrimination, "observed", best=1
+    ),
+    _mean_of("perturbench_rank", effects.perturbench_rank, "observed", best=0),
+    _mean_of("de_overlap", effects.de_overlap, "observed", best=1),
+    _mean_of("de_auprc", effects.de_auprc, "observed", best=1),
+    _mean_of("de_sign_agreement", effects.de_sign_agreement, "observed", best=1),
     # Interactions, pooled over combinations x genes.
     Metric(
         "interaction_pearson", effects.paired_means, pearson_of_means, "fixed", 1, "interactions"
@@ -218,7 +209,7 @@ HEADLINES = (
 
 
 def scored(prediction: Prediction, observation: Observation) -> dict[str, Scored]:
-    """Return every metric that a prediction can be scored on, by name, in the order of tables.
+    """Return all metrics of a prediction, by name, in the order of tables.
 
     A condition that is not predicted, or is no combination where only these are scored, is NaN.
     """
@@ -262,8 +253,7 @@ def _statistics(
 class _EffectStatistics:
     """Statistics of effects that are both predicted and observed; NaN for other conditions.
 
-    Conditions without a prediction are left out before the others are ranked. What several metrics
-    need of the same effects is computed once.
+    These are left out before conditions are ranked; what metrics share is computed once.
     """
 
     def __init__(self, observed: Observed) -> None:
@@ -288,9 +278,7 @@ class _EffectStatistics:
             return metric.statistics(predicted, among)
         if not rows.any():
             return np.full_like(metric.statistics(np.zeros_like(predicted), self.observed), np.nan)
-        return _placed(
-            metric.statistics(predicted[rows], among), np.flatnonzero(rows), len(predicted)
-        )
+        return _placed(metric.statistics(predicted[rows], among), rows, len(predicted))
 
 
 def _placed(statistics: np.ndarray, rows: np.ndarray, n_conditions: int) -> np.ndarray:

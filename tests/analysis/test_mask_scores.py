@@ -16,7 +16,7 @@ from sklearn.metrics import (
 
 from helpers.masks import masks, over_orders
 from helpers.messages import fails
-from samsvae.benchmark.metrics.masks import (
+from samsvae.analysis.agreement import (
     chance_f1,
     mask_jaccard,
     mask_matthews,
