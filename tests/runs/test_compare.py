@@ -109,7 +109,7 @@ def test_the_table_is_the_mean_and_sd_over_seeds(folder: Path, whole: pd.DataFra
 def test_the_table_is_printed(whole: pd.DataFrame, call: Call) -> None:
     done = call(f"{LINE} --out whole --resume")
     assert (done.code, done.errors) == (0, [])
-    names = "sams-vae", "condition-mean", "replicate", "ate pearson", "test cells", "unseen"
+    names = "sams-vae", "condition-mean", "technical replicate", "ate pearson", "test cells", "unseen"
     for name in names:
         assert name in done.out
     assert "seed 0" not in done.out  # nothing was trained anew

@@ -148,7 +148,9 @@ def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
     Metrics that do not fit next to each other in a console of this width are in further tables.
     `scores` are as `samsvae.runs.compare.table_of` returns them.
     """
-    n_columns = max(1, (width - 20) // 20)
+    name_width = max(scores["predictor"].astype(str).map(len))
+    metric_width = 16
+    n_columns = max(1, (width - name_width - 4) // (metric_width + 3))
     has_unseen = "unseen" in set(scores["split"])
     labels = {
         "test": "test cells of conditions seen in training" if has_unseen else "test cells",
@@ -162,9 +164,9 @@ def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
         for start in range(0, wide.shape[1], n_columns):
             some = wide.iloc[:, start : start + n_columns]
             table = Table(title=labels.get(str(split), f"{split} cells") + over_seeds)
-            table.add_column("", no_wrap=True, min_width=17)
+            table.add_column("", no_wrap=True, min_width=name_width)
             for name in some:
-                table.add_column(name.replace("_", " "), width=17)
+                table.add_column(name.replace("_", " "), width=metric_width)
             for predictor, *values in some.itertuples():
                 table.add_row(shown(predictor), *values)
             yield table
