@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 if TYPE_CHECKING:  # settings name a scale, and must not wait for torch to be imported
     from torch import Tensor
 
-Scale = Literal["log", "normalized", "mean"]
-"""The scale of effects: log2(1 + 1e4 x / sum x); 1e4 x / sum x (counts per 10,000); x itself."""
+Scale = Literal["lfc", "log", "normalized", "mean"]
+"""The scale of effects.
+
+"lfc": log2 fold change of expected expression; differences of means of "log": log2(1 + 1e4 x / sum
+x); "normalized": 1e4 x / sum x (counts per 10,000); "mean": x itself.
+"""
+
+Reference = Literal["typical gene", "library"]
+"""What log2 fold changes are relative to: genes that do not change, or the sum over all genes."""
 
 ALL_CONDITIONS = "(all)"
 """In a column of conditions (or of sgRNAs): all of them together."""

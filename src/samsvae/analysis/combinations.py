@@ -207,6 +207,8 @@ def _observed(
     inverse = (weight**2 / np.maximum(of_control, 1)).sum(1)
     deviation = difference[:n] - parts @ difference[n:]
     error = own[:n] + parts @ own[n:] + inverse[:, None] * variance[:n]
-    effects = ObservedEffects(deviation, error, sums.n_cells[:n], np.zeros(n))
+    effects = ObservedEffects(
+        deviation, error, sums.n_cells[:n], np.zeros(n), np.full(n, np.nan)
+    )
     posterior = zero_centred(effects, seed=seed)
     return _Observed(pd.Index(names, dtype=object), difference[:n], effects, posterior)

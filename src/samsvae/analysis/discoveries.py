@@ -80,6 +80,7 @@ def discoveries(
     chosen = DiscoverySettings(**settings)
     of_effects = EffectSettings(
         scale=chosen.scale,
+        relative_to=chosen.relative_to,
         n_particles=chosen.n_particles,
         seed=chosen.seed,
         progress=chosen.progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from samsvae.analysis.mixture import EffectPrior, ObservedEffects, Posterior, Pr
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import Expression, expression, within_batches
+from samsvae.data.fold_changes import fold_changes, typical_gene
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -50,9 +52,9 @@ class _Fitted(NamedTuple):
     prior: EffectPrior
     estimable: np.ndarray
     """`condition`."""
-    values: Expression
-    """Of all cells."""
-    scale: Scale
+    values: Expression | None
+    """Of all cells; None for fold changes, which are of sums."""
+    settings: EffectSettings
 
     def answer(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
         """Return the effects of the conditions of some rows, in their order."""
@@ -185,7 +187,7 @@ class EffectPosterior:
                 "lfsr": np.where(has_answer, posterior.lfsr, 1),
                 **{name: np.where(has_answer, layers[name], np.nan) for name in ends},
             },
-            uns={"scale": self._scale(chosen)},
+            uns={"scale": self._complete(chosen).scale, "relative_to": chosen.relative_to},
         )
 
     def cells(self, conditions: Iterable[str], *, n_cells: int, seed: int) -> Iterator[None]:
@@ -206,7 +208,7 @@ class EffectPosterior:
         fitted = self._fitted(stored, settings)
         rows = np.array([fitted.place[name] for name in stored], int)
         row = self._row_of_cells(fitted.place)
-        observed = self._observed(fitted.values, row, cells, fitted.scale, n=len(fitted.place))
+        observed = self._observed(fitted.values, row, cells, fitted.settings, n=len(fitted.place))
         return fitted.answer(rows, observed.of(rows))
 
     def answer_by_sgrna(
@@ -234,13 +236,15 @@ class EffectPosterior:
         group = np.full(len(screen), -1)
         group[has_sgrna] = inverse.ravel()
         cells = np.ones(len(screen), bool)
-        observed = self._observed(fitted.values, group, cells, fitted.scale, n=pairs.shape[1])
+        observed = self._observed(fitted.values, group, cells, fitted.settings, n=pairs.shape[1])
         rows = np.array([fitted.place[stored[i]] for i in pairs[0]], int)
         names = [(conditions[i], str(screen.sgrna.categories[j])) for i, j in pairs.T]
         return fitted.answer(rows, observed), names
 
-    def _scale(self, settings: EffectSettings) -> Scale:
-        return settings.scale or self.model.module.likelihood.scales[0]
+    def _complete(self, settings: EffectSettings) -> EffectSettings:
+        """Return settings with a scale."""
+        scale = settings.scale or self.model.module.likelihood.scales[0]
+        return replace(settings, scale=scale)
 
     def _row_of_cells(self, place: Mapping[str, int]) -> np.ndarray:
         """Return the row of each cell's condition, `cell`; -1 where it has none."""
@@ -249,11 +253,13 @@ class EffectPosterior:
 
     def _fitted(self, stored: Sequence[str], settings: EffectSettings) -> _Fitted:
         """Estimate the prior of training conditions and others from the split's cells."""
-        scale = self._scale(settings)
+        settings = self._complete(settings)
+        scale: Scale = settings.scale or "log"
         conditions = list(dict.fromkeys((*self.training_conditions[1:], *stored)))
         effects = self.model.effects(
             conditions,
             scale=scale,
+            relative_to=settings.relative_to,
             library_size="observed",
             n_particles=settings.n_particles,
             n_draws=_DRAWS,
@@ -265,40 +271,60 @@ class EffectPosterior:
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
         variance = np.nan_to_num(half / _Z_90) ** 2 + effects.layers["mc_se"] ** 2
         predicted = PredictedEffects(np.asarray(effects.X, float), variance)
-        values = expression(self.screen, scale, weight=self._weight)
+        values = None
+        if scale != "lfc":
+            values = expression(self.screen, scale, weight=self._weight)
         place = {name: i for i, name in enumerate(conditions)}
         row = self._row_of_cells(place)
         row[self.screen.is_control] = -1  # control may be among the conditions, but has no effect
         train, valid = (
-            self._observed(values, row, cells, scale, n=len(conditions))
+            self._observed(values, row, cells, settings, n=len(conditions))
             for cells in self._of_split.values()
         )
         prior = fitted_prior(train, valid, predicted, seed=settings.seed)
         estimable = np.asarray(effects.obs["estimable"], bool)
-        return _Fitted(place, predicted, prior, estimable, values, scale)
+        return _Fitted(place, predicted, prior, estimable, values, settings)
 
     def _observed(
-        self, values: Expression, row: np.ndarray, cells: np.ndarray, scale: Scale, *, n: int
+        self,
+        values: Expression | None,
+        row: np.ndarray,
+        cells: np.ndarray,
+        settings: EffectSettings,
+        *,
+        n: int,
     ) -> ObservedEffects:
         """Return the differences from control in some cells, by the row (of n) of each cell.
 
-        Variances include one more cell with a single count: zeros do not show that there is none.
+        Variances of differences of means include one more cell with a single count: zeros do not
+        show that there is none.
         """
         screen = self.screen
         group = np.where(cells, row, -1)
         control = cells & screen.is_control
-        sums, compared, _ = within_batches(values, group, control, screen.batch, n)
-        free = sums.n_cells + compared.n_cells - 2 * compared.n_batches
-        one = _single_count(self.screen.train, scale)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
-            variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
         n_cells, n_trained_on = (
             np.bincount(group[of & (group >= 0)], minlength=n)
             for of in (cells, self._of_split["train"])
         )
         trained_on = n_trained_on / np.maximum(n_cells, 1)
-        return ObservedEffects(sums.mean - compared.mean, variance, sums.n_cells, trained_on)
+        if values is None:
+            change = fold_changes(screen, group, control, n, self._weight)
+            if settings.relative_to == "library":
+                return ObservedEffects(*change, trained_on, np.full(n, np.nan))
+            typical = typical_gene(change.difference, change.variance)
+            difference = change.difference - typical.shift[:, None]
+            variance = change.variance + typical.variance[:, None]
+            return ObservedEffects(difference, variance, change.n_cells, trained_on, typical.shift)
+        sums, compared, _ = within_batches(values, group, control, screen.batch, n)
+        free = sums.n_cells + compared.n_cells - 2 * compared.n_batches
+        one = _single_count(self.screen.train, settings.scale)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
+            variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
+        difference = sums.mean - compared.mean
+        return ObservedEffects(
+            difference, variance, sums.n_cells, trained_on, np.full(n, np.nan)
+        )
 
 
 def _response_weights(model: Estimator, screen: Screen, progress: bool) -> np.ndarray:
@@ -310,7 +336,7 @@ def _response_weights(model: Estimator, screen: Screen, progress: bool) -> np.nd
     return weight
 
 
-def _single_count(screen: Screen, scale: Scale) -> float:
+def _single_count(screen: Screen, scale: Scale | None) -> float:
     """Return the expression of a gene with one count in a typical cell."""
     if scale == "mean":
         return 0.0 if not screen.registry.counts else 1.0

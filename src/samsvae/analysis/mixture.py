@@ -54,6 +54,8 @@ class ObservedEffects(NamedTuple):
     """`condition`."""
     trained_on: np.ndarray
     """`condition`: the share of its cells on which the model was trained."""
+    composition: np.ndarray
+    """`condition`: log2 fold change of the typical gene, which was subtracted; NaN: none was."""
 
     def of(self, rows: np.ndarray) -> ObservedEffects:
         """Return those of some conditions."""

@@ -43,8 +43,9 @@ _EM_STEPS = 200
 _LEFT_OUT = -100.0
 """Log weight of a component that is left out."""
 _LBFGS_STEPS = 100
-_PRIOR_NULL = 5.0
-"""Pseudo-entries that are null: fewer calls rather than too many."""
+_PRIOR_NULL = 0.03
+"""Pseudo-entries that are null, as a share of all: fewer calls rather than too many. Where a model
+predicts next to nothing, a null effect and one about the prediction are told apart by little."""
 _CONCENTRATION = 0.1
 """Weight of a normal prior on the logits, which keeps unused components from running away."""
 
@@ -73,7 +74,9 @@ def rank_one(residual: np.ndarray, variance: np.ndarray, *, n_steps: int = 200) 
     # conditions have effects: these start from their own squares.
     noise = _CLEAR * np.sqrt(2 * np.where(is_observed, s**2, 0).sum(1))
     own = np.where(excess.sum(1) > noise, excess.sum(1), 0) / np.maximum(n_genes, 1)
-    u = np.maximum(own, max(float(excess.sum() / is_observed.sum()), TINY))
+    precision = np.where(is_observed, s**-2, 0)
+    common = (precision * excess).sum() / precision.sum()
+    u = np.maximum(own, max(float(common), TINY))
     for _ in range(n_steps):
         t = u[:, None] * w
         k = t / (t + s)
@@ -191,7 +194,7 @@ def fitted_prior(
         value: Tensor = (
             _CONCENTRATION * 0.5 * (logits**2).sum()
             + 0.5 * (others**2).sum()
-            - _PRIOR_NULL * weights.log_prior(entries.log_signal)[0].mean()
+            - _PRIOR_NULL * weights.log_prior(entries.log_signal)[0].sum()
             - predictive
         )
         value.backward()

@@ -93,6 +93,8 @@ def normalised(counts: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
     >>> normalised(counts, "normalized").toarray()
     array([[2500., 7500.]])
     """
+    if scale == "lfc":
+        raise ValueError("a fold change is of groups of cells: see samsvae.data.fold_changes")
     values = counts.astype(np.float64)
     if scale == "mean":
         return values

@@ -92,7 +92,7 @@ class Predictions:
             not; by default all conditions of the training cells but control. "@" gives a dose:
             "drugA@0.5".
         **settings
-            scale, library_size (1e4), n_particles (2500), n_count_draws, n_draws (100), basal
+            scale, relative_to, library_size (1e4), n_particles (2500), n_count_draws, n_draws (100), basal
             ("prior"), batch, seed (0), progress; see `samsvae.settings.questions.EffectSettings`.
 
         Returns
@@ -102,7 +102,8 @@ class Predictions:
         not the spread of cells), and "lower_50" and "upper_50", that of 50 %. `obs` holds each
         condition as it is stored (sorted), its number of training cells (0 for an unseen
         combination), and whether its effect is `estimable`: not confounded with batches; if it is
-        confounded, there is no interval. `var["unexpressed"]` marks genes without a count in
+        confounded, there is no interval; on scale "lfc", `composition` is the log2 fold change of
+        the typical gene, which effects are relative to. `var["unexpressed"]` marks genes without a count in
         training: their effect is 0, without an interval.
 
         Raises
@@ -141,6 +142,7 @@ class Predictions:
                     "condition": stored,
                     "n_train_cells": [self.metadata.n_cells(name) for name in stored],
                     "estimable": estimable,
+                    "composition": [result.composition for result in results],
                 },
                 index=pd.Index(names, dtype=str),
             ),
@@ -150,6 +152,7 @@ class Predictions:
             layers={"mc_se": np.where(unexpressed, 0, mc_se), **ends},
             uns={
                 "scale": scale,
+                "relative_to": chosen.relative_to,
                 "library_size": str(chosen.library_size),
                 "basal": chosen.basal,
                 "n_particles": chosen.n_particles,

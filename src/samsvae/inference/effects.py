@@ -13,6 +13,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from samsvae.data.fold_changes import typical_gene
 from samsvae.data.loader import encode, on_device
 from samsvae.inference.latent import BasalPosterior, Batches, draw_shifts
 from samsvae.model.vae import PerturbationVAE
@@ -36,6 +37,8 @@ class Effect(NamedTuple):
     intervals: np.ndarray
     """`level end gene`: lower and upper end of the central posterior interval of each of `LEVELS`;
     NaN without draws for it."""
+    composition: float
+    """The log2 fold change of the typical gene, which was subtracted; NaN on other scales."""
 
 
 class ArmCells(NamedTuple):
@@ -104,6 +107,8 @@ class Control:
         self.sizes = _tensor(np.sort(cells.control_sizes), generator.device)
         self.batches = cells.batches
         self.posterior, self.own_batches = cells.basal, cells.own_batches
+        self.is_ratio = settings.scale == "lfc"
+        self.total, self.square = np.zeros((2, model.likelihood.n_genes))
 
     @property
     def sizes_of_blocks(self) -> list[int]:
@@ -112,8 +117,12 @@ class Control:
         return [min(block, n - start) for start in range(0, n, block)]
 
     def blocks(self) -> Iterator[Paired]:
-        """Draw what the arms share, block by block."""
-        return map(self.paired, self.sizes_of_blocks)
+        """Draw what the arms share, block by block; sum the control arm, for ratios."""
+        for shared in map(self.paired, self.sizes_of_blocks):
+            if self.is_ratio:
+                self.total += _sum(shared.control)
+                self.square += _sum(shared.control, shared.control)
+            yield shared
 
     @torch.no_grad()
     def paired(self, n: int) -> Paired:
@@ -175,12 +184,19 @@ class Arm:
         self.control, self.generator = control, generator
         self.sizes = _tensor(np.sort(sizes), generator.device)
         self.dosage = on_device(encode(received, max(1, received.nnz)), generator.device)
-        self.total = np.zeros(control.model.likelihood.n_genes)
-        self.square = np.zeros(control.model.likelihood.n_genes)
+        self.total, self.square, self.product = np.zeros((3, control.model.likelihood.n_genes))
 
     def add(self, shared: Paired) -> None:
-        """Add a block of particles, each with a draw of the globals to itself."""
+        """Add a block of particles, each with a draw of the globals to itself.
+
+        The sums are of this arm, for ratios, otherwise of its difference from the control arm.
+        """
         expression = self.expression(self.shifts(len(shared.state)), shared)
+        if self.control.is_ratio:
+            self.total += _sum(expression)
+            self.square += _sum(expression, expression)
+            self.product += _sum(expression, shared.control)
+            return
         total, square = difference_sums(expression, shared.control)
         self.total += total.cpu().numpy()
         self.square += square.cpu().numpy()
@@ -207,14 +223,35 @@ class Arm:
     def effect(self, shared: Crossed | None) -> Effect:
         """Return the effect, with its interval over these basal draws, if they are given."""
         n = self.control.settings.n_particles
-        ate = self.total / n
-        mc_se = np.sqrt(np.maximum(self.square / n - ate**2, 0) / (n - 1))
-        if shared is None:
-            return Effect(ate, mc_se, np.full((len(LEVELS), 2, len(ate)), np.nan))
-        return Effect(ate, mc_se, self._ends(ate, shared))
+        if self.control.is_ratio:
+            mean, of_control = self.total / n, self.control.total / n
+            ate = np.log2(mean / of_control)
+            # The delta method: of e_k / mean e - c_k / mean c, whose mean is 0.
+            square = (
+                self.square / mean**2
+                - 2 * self.product / (mean * of_control)
+                + self.control.square / of_control**2
+            )
+            variance = square / n / math.log(2) ** 2
+        else:
+            ate = self.total / n
+            variance = self.square / n - ate**2
+        mc_se = np.sqrt(np.maximum(variance, 0) / (n - 1))
+        typical = None
+        if self.control.settings.relative_to == "typical gene" and self.control.is_ratio:
+            typical = typical_gene(ate[None])
+        intervals = np.full((len(LEVELS), 2, len(ate)), np.nan)
+        if shared is not None:
+            weight = None if typical is None else typical.weight[0]
+            intervals = self._ends(ate, shared, weight)
+        if typical is None:
+            return Effect(ate, mc_se, intervals, np.nan)
+        return Effect(ate - typical.shift, mc_se, intervals, float(typical.shift[0]))
 
-    def _ends(self, ate: np.ndarray, shared: Crossed) -> np.ndarray:
+    def _ends(self, ate: np.ndarray, shared: Crossed, typical: np.ndarray | None) -> np.ndarray:
         """Return the ends of the intervals of ATE(E, M), whose mean is `ate`, `level end gene`.
+
+        With the weights `typical` of genes, effects are relative to the typical gene.
 
         Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
         d_rs = mean + A_r + B_s + e_rs, what is wanted is the spread of A_r; the mean over s still
@@ -230,7 +267,9 @@ class Arm:
         for start in range(0, n_draws, together):
             rows = slice(start, min(start + together, n_draws))
             shifts = self.shifts(rows.stop - start)
-            difference = (self.expression(shifts, shared) - shared.control).double().cpu().numpy()
+            difference = self._differences(self.expression(shifts, shared), shared.control)
+            if typical is not None:
+                difference -= (difference @ typical)[..., None]
             by_draw[rows] = difference.mean(1)
             by_basal += difference.sum(0) / n_draws
             square += np.square(difference).sum((0, 1))
@@ -249,13 +288,33 @@ class Arm:
         kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
         ends = [((1 - level) / 2, (1 + level) / 2) for level in LEVELS]
         # Of R draws the k-th smallest is the quantile k / (R + 1): others leave intervals narrow.
+        if typical is not None:
+            ate = ate - ate @ typical
         effects = np.where(by_draw == 0, 0, ate + (by_draw - mean) * kept)
         quantiles: np.ndarray = np.quantile(effects, ends, axis=0, method="weibull")
         return quantiles
 
+    def _differences(self, expression: Tensor, of_control: Tensor) -> np.ndarray:
+        """Return differences from control, `draw basal gene`, whose mean over `basal` is wanted.
+
+        Of logarithms of means, for ratios: each basal draw is an influence on that of its mean.
+        """
+        arm, base = expression.double(), of_control.double()
+        if not self.control.is_ratio:
+            return np.asarray((arm - base).cpu().numpy())
+        mean, mean_base = arm.mean(1, keepdim=True), base.mean(1, keepdim=True)
+        influence = (arm / mean - base / mean_base) / math.log(2)
+        return np.asarray((torch.log2(mean / mean_base) + influence).cpu().numpy())
+
 
 def _swapped(values: Tensor | None) -> Any:
     return None if values is None else values.transpose(0, 1)
+
+
+def _sum(values: Tensor, times: Tensor | None = None) -> np.ndarray:
+    """Return the sum over particles, `gene`, of values or products, in float64."""
+    values = values.double() if times is None else values.double() * times.double()
+    return np.asarray(values.flatten(0, -2).sum(0).cpu().numpy())
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Lt
 
 from samsvae.settings.arguments import Count, Natural, Positive, Several, Share, check_fields
-from samsvae.types import Scale
+from samsvae.types import Reference, Scale
 
 LibrarySize = Annotated[Positive, Lt(2.0**31)]
 """Expected counts of a cell."""
@@ -122,10 +122,14 @@ class EffectSettings(ProgressSettings, SeedSettings):
     Parameters
     ----------
     scale
-        "log": drawn counts as log2(1 + 1e4 x / sum x), what the paper scores; "normalized": 1e4
-        times the expected share of a gene (counts per 10,000), without drawing counts; "mean": the
-        mean of the data, for likelihoods without a library size (Poisson, Gaussian). By default
-        "log", or "mean" for those.
+        "lfc": log2 fold change of the expected share of a gene, which depends neither on the
+        library size nor on dispersion; "log": difference of drawn counts as log2(1 + 1e4 x / sum
+        x), what the paper scores; "normalized": 1e4 times the expected share of a gene (counts per
+        10,000), without drawing counts; "mean": the mean of the data, for likelihoods without a
+        library size (Poisson, Gaussian). By default "log", or "mean" for those.
+    relative_to
+        What fold changes are relative to: the "typical gene", so that genes which do not change
+        have none although others rise or fall (docs/discoveries.md), or the "library".
     library_size
         Expected counts of both arms over the screen's genes; "observed" draws library sizes from
         the training cells of the condition (of all conditions, for one without cells) and of
@@ -146,6 +150,7 @@ class EffectSettings(ProgressSettings, SeedSettings):
     """
 
     scale: Scale | None = None
+    relative_to: Reference = "typical gene"
     library_size: LibrarySize | Literal["observed"] = 1e4
     n_particles: Several = 2500
     n_count_draws: Count = 1
@@ -179,7 +184,9 @@ class DiscoverySettings(ProgressSettings, SeedSettings):
     Parameters
     ----------
     scale
-        "log", "normalized" or "mean", as for effects.
+        "lfc", "log", "normalized" or "mean", as for effects.
+    relative_to
+        Of fold changes: the "typical gene" or the "library", as for effects.
     by
         "condition", or "sgrna": one row for each sgRNA of a condition, from its own cells.
     cells
@@ -190,6 +197,7 @@ class DiscoverySettings(ProgressSettings, SeedSettings):
     """
 
     scale: Scale = "log"
+    relative_to: Reference = "typical gene"
     by: Literal["condition", "sgrna"] = "condition"
     cells: Literal["all", "responders"] = "all"
     n_particles: Several = 1000
@@ -228,7 +236,9 @@ class CombinationSettings(ProgressSettings, SeedSettings):
     Parameters
     ----------
     scale
-        "log", "normalized" or "mean", as for effects.
+        "lfc", "log", "normalized" or "mean", as for effects.
+    relative_to
+        Of fold changes: the "typical gene" or the "library", as for effects.
     library_size
         Expected counts of both arms, or "observed", as for effects: on scale "log" expression
         depends on it, and observed effects are at the cells' own library sizes.
@@ -237,6 +247,7 @@ class CombinationSettings(ProgressSettings, SeedSettings):
     """
 
     scale: Scale = "log"
+    relative_to: Reference = "typical gene"
     library_size: LibrarySize | Literal["observed"] = 1e4
     n_particles: Several = 500
 

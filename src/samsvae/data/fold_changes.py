@@ -1,0 +1,198 @@
+"""Log2 fold changes of expected expression, condition against control, with standard errors.
+
+The expression of a gene in a group of cells is its share of all their counts, not a mean of
+logarithms over cells: it depends neither on depth nor on dispersion. With x_i the count and l_i the
+library size of cell i, and r_b the share of the gene in the control cells of batch b,
+
+    lfc = log2 (sum_i x_i + 1/2) / (sum_i e_i + 1/2),    e_i = l_i r_b(i),
+
+over the cells of the group. The standard error is that of a ratio (sandwich): from the squared
+deviations of cells from what is expected of them, whatever their distribution. Few cells tell
+little about dispersion, so these squares are moderated by those expected from control's dispersion.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from samsvae.data.expression import expression, membership
+from samsvae.data.screen import Screen
+
+_LOG_2 = np.log(2)
+_HALF = 0.5
+"""A count that is added to observed and to expected counts, and to the variance of both."""
+_PRIOR_CELLS = 8.0
+"""Cells that control's dispersion stands for in the variance of a group."""
+_UNEQUAL = 0.1
+"""Standard deviation of fold changes of unchanged genes: no gene counts more than 1 / 0.1^2."""
+_REJECTED = 4.5
+"""Standard deviations from the typical fold change beyond which a gene does not count."""
+_MAX_ROUNDS, _TOLERANCE = 100, 1e-8
+
+
+class FoldChanges(NamedTuple):
+    """Log2 fold changes of groups of cells against control."""
+
+    difference: np.ndarray
+    """`group gene`, log2; NaN for a group without cells in batches with control cells."""
+    variance: np.ndarray
+    """`group gene`: the squared standard error; infinite for a single cell."""
+    n_cells: np.ndarray
+    """`group`; where cells have weights, the sum of these."""
+
+
+class _Control(NamedTuple):
+    """Shares of genes in control cells."""
+
+    share: np.ndarray
+    """`batch gene`; 0 without control cells."""
+    variance: np.ndarray
+    """`batch gene`: the squared standard error of the share."""
+    dispersion: np.ndarray
+    """`gene`: phi of variance = mean + phi mean^2, within batches."""
+    has_cells: np.ndarray
+    """`batch`."""
+
+
+def fold_changes(
+    screen: Screen,
+    group: np.ndarray,
+    control: np.ndarray,
+    n_groups: int,
+    weight: np.ndarray | None = None,
+) -> FoldChanges:
+    """Return the log2 fold changes of groups of cells, each against control in its own batches.
+
+    By cell: its `group` (-1: none), whether it is `control`, and a `weight` (1 by default). Cells
+    in batches without control cells are left out.
+    """
+    weight = np.ones(len(screen)) if weight is None else weight
+    size, batch = screen.counted.astype(float), screen.batch
+    against = _of_control(screen, control, size)
+    group = np.where(against.has_cells[batch], group, -1)
+    first, second = (membership(group, n_groups, weight**power) for power in (1, 2))
+    n_cells, cells_squared = (np.asarray(of.sum(1)).ravel() for of in (first, second))
+    observed, square, product = np.zeros((3, n_groups, len(screen.genes)))
+    for cells, counts in expression(screen, "mean").blocks():
+        observed += (first[:, cells] @ counts).toarray()
+        square += (second[:, cells] @ counts.multiply(counts)).toarray()
+        expected = _times(counts, size[cells], against.share, batch[cells])
+        product += (second[:, cells] @ expected).toarray()
+    in_batch = sp.csr_matrix(
+        (np.ones(len(batch)), (np.arange(len(batch)), batch)), (len(batch), len(against.share))
+    )
+    size_of = (first @ sp.diags(size) @ in_batch).toarray()
+    expected = size_of @ against.share
+    ratio = (observed + _HALF) / (expected + _HALF)
+    expected_squares = (second @ sp.diags(size**2) @ in_batch).toarray() @ against.share**2
+    squares = square - 2 * ratio * product + ratio**2 * expected_squares
+    with np.errstate(invalid="ignore", divide="ignore"):  # groups without cells
+        own = _moderated(
+            squares,
+            observed + against.dispersion * ratio**2 * expected_squares,
+            n_cells=(n_cells**2 / cells_squared)[:, None],
+        )
+        of_control = size_of**2 @ against.variance
+        variance = own / (observed + _HALF) ** 2 + of_control / (expected + _HALF) ** 2
+    variance = np.where((n_cells > 1)[:, None], variance / _LOG_2**2, np.inf)
+    difference = np.where((n_cells > 0)[:, None], np.log2(ratio), np.nan)
+    return FoldChanges(difference, variance, n_cells)
+
+
+def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray) -> _Control:
+    """Return the shares of genes in control cells, by batch."""
+    n_batches = int(screen.batch.max(initial=0)) + 1
+    group = np.where(control, screen.batch, -1)
+    total, square, product = np.zeros((3, n_batches, len(screen.genes)))
+    member = membership(group, n_batches)
+    for cells, counts in expression(screen, "mean").blocks():
+        total += (member[:, cells] @ counts).toarray()
+        square += (member[:, cells] @ counts.multiply(counts)).toarray()
+        product += (member[:, cells] @ sp.diags(size[cells]) @ counts).toarray()
+    n_cells, sizes, sizes_squared = ((member @ size**power)[:, None] for power in (0, 1, 2))
+    share = total / np.maximum(sizes, 1)
+    squares = square - 2 * share * product + share**2 * sizes_squared
+    expected_squares = share**2 * sizes_squared
+    excess = (squares * n_cells / np.maximum(n_cells - 1, 1) - total).sum(0)
+    dispersion = np.maximum(excess, 0) / np.maximum(expected_squares.sum(0), 1e-12)
+    variance = _moderated(squares, total + dispersion * expected_squares, n_cells=n_cells)
+    variance /= np.maximum(sizes, 1) ** 2
+    return _Control(share, variance, dispersion, n_cells.ravel() > 0)
+
+
+def _moderated(squares: np.ndarray, predicted: np.ndarray, *, n_cells: np.ndarray) -> np.ndarray:
+    """Return the variance of the sum of a group's counts: its own squares, and those predicted.
+
+    A sum that is low by chance has small squares, too: half of what is predicted is the least.
+    """
+    own = n_cells * squares + _PRIOR_CELLS * (predicted + _HALF)
+    moderated = own / np.maximum(n_cells - 1 + _PRIOR_CELLS, 1)
+    return np.maximum(moderated, (moderated + predicted + _HALF) / 2) + _HALF
+
+
+def _times(
+    counts: sp.csr_matrix, size: np.ndarray, share: np.ndarray, batch: np.ndarray
+) -> sp.csr_matrix:
+    """Return counts times what is expected of them, l_i r_b(i), `cell gene`."""
+    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    values = counts.data * size[row] * share[batch[row], counts.indices]
+    return sp.csr_matrix((values, counts.indices, counts.indptr), counts.shape)
+
+
+class TypicalGene(NamedTuple):
+    """The fold change that the unchanged genes of each group share."""
+
+    shift: np.ndarray
+    """`group`, log2; NaN for a group without fold changes."""
+    variance: np.ndarray
+    """`group`: its squared standard error."""
+    weight: np.ndarray
+    """`group gene`: of each gene in `shift`; the sum over genes is 1."""
+
+
+def typical_gene(difference: np.ndarray, variance: np.ndarray | float = 0.0) -> TypicalGene:
+    """Return the fold change that the unchanged genes of each group share.
+
+    Shares sum to 1: where some genes rise, all others fall. As medians of ratios (DESeq2) and
+    trimmed means (edgeR) do, this finds by how much: Tukey's biweight of the log2 fold changes,
+    `group gene`, from the middle of the shortest interval that holds half of the genes, each
+    weighted by its precision.
+
+    >>> difference = np.array([[0.3, 0.3, 0.3, 0.3, -2.0, -2.1, 1.0]])
+    >>> typical_gene(difference, 0.01).shift.round(3)
+    array([0.3])
+    """
+    variance = np.broadcast_to(variance, difference.shape)
+    known = np.isfinite(difference) & np.isfinite(variance)
+    values, total = np.where(known, difference, 0), np.where(known, variance, 0) + _UNEQUAL**2
+    shift = _middle_of_shortest_half(np.where(known, difference, np.inf), total)
+    for _ in range(_MAX_ROUNDS):
+        score = (values - shift[:, None]) / (_REJECTED * np.sqrt(total))
+        weight = np.where(known & (np.abs(score) < 1), (1 - score**2) ** 2, 0) / total
+        with np.errstate(invalid="ignore"):  # groups without fold changes
+            weight /= weight.sum(1, keepdims=True)
+        former, shift = shift, (weight * values).sum(1)
+        if not (np.abs(shift - former) > _TOLERANCE).any():
+            break
+    squares = np.maximum(total, (values - shift[:, None]) ** 2)
+    return TypicalGene(shift, (weight**2 * squares).sum(1), weight)
+
+
+def _middle_of_shortest_half(difference: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return the middle of the shortest interval that holds half of the weight, `group`."""
+    middle = np.full(len(difference), np.nan)
+    order = np.argsort(difference, axis=1)
+    for row, (own, place) in enumerate(zip(difference, order, strict=True)):
+        ascending = own[place][np.isfinite(own[place])]
+        if not len(ascending):
+            continue
+        weight = total[row, place[: len(ascending)]] ** -0.5
+        below = np.cumsum(weight)
+        last = np.searchsorted(below, below - weight + below[-1] / 2 - 1e-9)
+        first = np.flatnonzero(last < len(ascending))
+        shortest = first[np.argmin(ascending[last[first]] - ascending[first])]
+        middle[row] = (ascending[shortest] + ascending[last[shortest]]) / 2
+    return middle
