@@ -67,41 +67,36 @@ def stability(
     Parameters
     ----------
     models
-        At least two trained models, say of different seeds, or a mapping from their names to them.
-        They may be of different kinds and sizes.
+        At least two trained models of any kind and size, say of different seeds; or a mapping from
+        their names to them.
     screen
-        Cells whose states are compared, say `screen.test`, matched by gene and perturbation name;
-        by default states are not compared.
+        Cells whose states are compared, say `screen.test`; by default states are not compared.
     conditions
         Whose effects are compared; by default those in the training cells of both models.
-    scale, n_particles
-        Of the effects, as in `effects`; by default the models' own scale. Monte Carlo error from
+    scale, n_particles, seed, progress
+        Of the effects, as in `effects`; by default on the models' own scale. Monte Carlo error from
         too few particles reduces agreement.
-    seed, progress
-        Same seed, same numbers; show progress bars.
 
     Returns
     -------
-    One row per pair of models:
+    One row per pair of models, their latent dimensions matched one to one (the Hungarian method):
 
     - first, second: their names, or positions;
     - n_first, n_second: entries of their masks (posterior probability > 1/2) over the perturbations
       that both have seen;
-    - mask_jaccard: |A and B| / |A or B| of these entries, latent dimensions matched one to one for
-      the largest overlap (the Hungarian method). NaN where both are empty;
+    - mask_jaccard: |A and B| / |A or B| of these entries; NaN where both are empty;
     - mask_jaccard_chance: the same with permuted perturbations of the second, mean of 20. Both are
       1 for CPA-VAE;
-    - shift_agreement: sum |a . b| / (|A| |B|) over shifts A and B (probability * embedding), latent
-      dimensions a and b matched one to one, signs free: 1 where perturbations are displaced alike,
-      axis by axis;
+    - shift_agreement: sum |a . b| / (|A| |B|) over dimensions a, b of shifts A, B (probability *
+      embedding), signs free: 1 where perturbations are displaced alike, axis by axis;
     - shift_agreement_rotated: the same after the best rotation of the second; where it is much
       larger, models agree on shifts but not on axes, which are then not identifiable;
     - state_agreement, with a screen: mean |Pearson r| over its cells of the coordinates of their
-      states, dimensions matched one to one, of the model with fewer dimensions in use (with a
-      standard deviation above a tenth of the largest);
+      states, of the model with fewer dimensions in use (with a standard deviation above a tenth of
+      the largest);
     - state_agreement_rotated: the same after the best rotation of the second (Procrustes);
-    - effect_pearson: Pearson correlation of their effects, over conditions x genes;
-    - effect_pearson_median: the same by condition, its median;
+    - effect_pearson, effect_pearson_median: Pearson correlation of their effects, over conditions x
+      genes, and its median by condition;
     - scale: of the effects.
 
     Columns of masks are NaN for a model without one (conditional VAE).
@@ -109,7 +104,7 @@ def stability(
     Raises
     ------
     InputError
-        If there are fewer than two models, one is not trained, or they differ in genes or scale, or
+        If there are fewer than two models, one is not trained, they differ in genes or scale or
         have no condition in common; and as `effects` does.
 
     Examples
@@ -211,9 +206,12 @@ def _state_agreement(*states: np.ndarray) -> dict[str, float]:
     """Compare states, `cell latent`, in the latent dimensions in which they vary."""
     in_use = (x[:, x.std(0) > _IN_USE * x.std(0).max()] for x in states)
     a, b = sorted(in_use, key=lambda x: -x.shape[1])
+    # Procrustes: the matrix of orthonormal columns Q that maximises trace(Q' a' b), both centred.
+    turned, onto = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (a, b))
+    left, _, right = np.linalg.svd(turned.T @ onto, full_matrices=False)
     return {
         "state_agreement": mean_correlation(a, b),
-        "state_agreement_rotated": mean_correlation(turned_onto(a, b), b),
+        "state_agreement_rotated": mean_correlation(turned @ (left @ right), b),
     }
 
 
@@ -263,14 +261,7 @@ def recovery(model: Estimator, screen: SimulatedScreen, *, seed: int = 0) -> Rec
     """Compare a trained model with the truth of a simulated screen.
 
     Effects are on scale "normalized" (counts per 10,000), correlated over the model's genes,
-    medians over conditions.
-
-    Parameters
-    ----------
-    model, screen
-        A model trained on a screen from `samsvae.datasets.simulated_screen`.
-    seed
-        Same seed, same numbers.
+    medians over conditions. The model was trained on the screen.
 
     Examples
     --------
@@ -396,17 +387,6 @@ def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
     a, b = (np.nan_to_num(standardised(np.asarray(x, np.float64).T)) for x in (fitted, true))
     r = np.abs(a @ b.T)
     return float(r[linear_sum_assignment(r, maximize=True)].sum() / r.shape[1])
-
-
-def turned_onto(states: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return states rotated onto others of the same cells (Procrustes), both centred.
-
-    By the matrix of orthonormal columns Q that maximises trace(Q' states' others); `others` may
-    have fewer dimensions.
-    """
-    a, b = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (states, others))
-    left, _, right = np.linalg.svd(a.T @ b, full_matrices=False)
-    return a @ (left @ right)
 
 
 def chance_f1(fitted: np.ndarray, true: np.ndarray, *, seed: int = 0) -> float:

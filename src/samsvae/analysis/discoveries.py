@@ -42,11 +42,9 @@ def discoveries(
 
     Parameters
     ----------
-    model
-        Trained on the screen's training cells.
-    screen
-        With training and validation cells; all of its cells are observations. Matched by gene and
-        perturbation name.
+    model, screen
+        A model trained on the screen's training cells; the screen with training and validation
+        cells, all of which are observations, matched by gene and perturbation name.
     conditions
         As in `model.effects`; by default all training conditions but control.
     **settings
@@ -95,13 +93,15 @@ def discoveries(
     posterior, unexpressed = answer.posterior, model.metadata.unexpressed
     has_answer = ~unexpressed & answer.estimable[:, None]
     lfsr = np.where(has_answer, posterior.lfsr, 1)
+    ascending = pd.Series(lfsr.ravel()).sort_values(kind="stable")
+    cumulative = (ascending.cumsum() / np.arange(1, lfsr.size + 1)).sort_index()
     values = {
         "estimate": np.where(unexpressed, 0, posterior.mean),
         "sd": np.where(has_answer, posterior.sd, np.nan),
         "lower": np.where(has_answer, posterior.lower, np.nan),
         "upper": np.where(has_answer, posterior.upper, np.nan),
         "lfsr": lfsr,
-        "q_value": _q_values(lfsr.ravel()),
+        "q_value": cumulative.to_numpy(),
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
         "n_cells": np.repeat(answer.observed.n_cells, lfsr.shape[1]),
@@ -131,12 +131,6 @@ def long_table(
     )
 
 
-def _q_values(lfsr: np.ndarray) -> np.ndarray:
-    """Return the cumulative mean of local false sign rates, smallest first."""
-    ascending = pd.Series(lfsr).sort_values(kind="stable")
-    return (ascending.cumsum() / np.arange(1, len(lfsr) + 1)).sort_index().to_numpy()
-
-
 @renamed_arguments(rate="lfsr")
 @checked
 @takes(RegulatorSettings)
@@ -145,10 +139,8 @@ def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
 
     Parameters
     ----------
-    table
-        From `samsvae.discoveries`.
-    gene
-        Its name.
+    table, gene
+        From `samsvae.discoveries`, and one of its genes.
     **settings
         lfsr (1): leave out rows with a larger local false sign rate.
 
@@ -267,11 +259,9 @@ def control_calibration(
 
     Parameters
     ----------
-    model
-        With the hyperparameters, trained or not.
-    screen
-        Read with `sgrna_key`, with several sgRNAs among the control cells, and with training and
-        validation cells; matched by gene and perturbation name.
+    model, screen
+        A model with the hyperparameters, trained or not; a screen with training and validation
+        cells, read with `sgrna_key`, with several sgRNAs among the control cells.
     n_particles, **training
         Of the models' effects; as in `model.train`, by default as many steps as the model had, if
         it is trained.

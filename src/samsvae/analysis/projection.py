@@ -44,12 +44,11 @@ def projection(
     method
         "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA.
     n_neighbors, seed
-        Of UMAP; neighbours are at most all other rows, and the same seed gives the same numbers.
+        Of UMAP; neighbours are at most all other rows.
 
     Returns
     -------
-    Rows x 2; the columns name the axes, with the share of the variance that a principal component
-    explains.
+    Rows x 2; the columns name the axes, with the share of the variance that a component explains.
 
     Raises
     ------

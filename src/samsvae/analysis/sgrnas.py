@@ -10,8 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 from annotated_types import Ge
 from rich.progress import track
-from scipy.stats import false_discovery_control
 
+from samsvae.analysis.gene_sets import adjusted
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import (
@@ -80,10 +80,8 @@ def sgrnas(
 
     Parameters
     ----------
-    screen
-        Read with `sgrna_key`.
-    conditions
-        By default all but control.
+    screen, conditions
+        The screen, read with `sgrna_key`; by default all of its conditions but control.
     scale
         "log", "normalized" (counts per 10,000) or "mean", as in `differential_expression`.
     n_permutations
@@ -141,9 +139,9 @@ def sgrnas(
     if not rows:
         raise InputError("none of the conditions has cells with a known sgRNA")
     by_sgrna, by_condition = pd.DataFrame(rows), pd.DataFrame(summaries)
-    by_sgrna["q_different"] = _adjusted(by_sgrna["p_different"])
+    by_sgrna["q_different"] = adjusted(by_sgrna["p_different"])
     by_sgrna["flag"] = _flags(by_sgrna)
-    by_condition["q_heterogeneity"] = _adjusted(by_condition["p_heterogeneity"])
+    by_condition["q_heterogeneity"] = adjusted(by_condition["p_heterogeneity"])
     return Sgrnas(by_sgrna.assign(scale=scale), by_condition.assign(scale=scale))
 
 
@@ -302,9 +300,3 @@ def _flags(table: pd.DataFrame) -> np.ndarray:
         "dead": is_weak,
     }
     return np.select(list(flags.values()), list(flags), "different").astype(object)
-
-
-def _adjusted(p: pd.Series) -> pd.Series:
-    """Return q values by Benjamini and Hochberg; NaN where there is no p value."""
-    tested = p.dropna().astype(float)
-    return pd.Series(false_discovery_control(tested), tested.index, float).reindex(p.index)
