@@ -199,14 +199,6 @@ class TrainingMetadata:
             return np.zeros((n_cells, 0))
         return self.registry.design[rng.choice(len(shares), n_cells, p=shares)]
 
-    def drawn_library_sizes(
-        self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Return library sizes of new cells: as given, or drawn from those "observed"."""
-        if library_size == "observed":
-            return rng.choice(self.library_sizes(self.stored(condition)), n)
-        return np.full(n, float(library_size))
-
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays, for saving."""
         arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}

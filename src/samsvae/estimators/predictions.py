@@ -49,10 +49,8 @@ class Predictions:
             The cells, say `screen.test`; matched by gene and perturbation name.
         n_particles
             K. More give a tighter, higher bound.
-        seed
-            Same seed, same numbers.
-        progress
-            Show a progress bar.
+        seed, progress
+            Same seed, same numbers; show a progress bar.
 
         Returns
         -------
@@ -108,8 +106,7 @@ class Predictions:
         Raises
         ------
         InputError
-            If a perturbation was never seen in training, the model has no such scale, or an
-            argument is out of range.
+            If a perturbation was never seen in training, or the model has no such scale.
 
         Examples
         --------
@@ -197,10 +194,8 @@ class Predictions:
 
         Parameters
         ----------
-        perturbation
-            Its name.
-        doses
-            In the units of the screen, each at least 0.
+        perturbation, doses
+            Its name; doses in the units of the screen, each at least 0.
         background
             A condition that the cells also receive, such as "drugB@2".
         **settings
@@ -299,7 +294,10 @@ class Predictions:
     ) -> tuple[simulation.Cells, np.ndarray]:
         """Return counts of new cells, and their library sizes."""
         n, size = settings.n_cells, settings.library_size
-        sizes = self.metadata.drawn_library_sizes(condition, size, n, rng)
+        if size == "observed":
+            sizes = rng.choice(self.metadata.library_sizes(self.metadata.stored(condition)), n)
+        else:
+            sizes = np.full(n, float(size))
         batches = self.metadata.drawn_batches(n, rng)
         panel = size != "observed"
         drawn = simulation.new_cells(self.module, received, sizes, batches, generator, panel=panel)

@@ -256,7 +256,7 @@ def mechanism_card(
     bars.barh(place, shift, 0.75, color=np.where(shift > 0, style.GAIN, style.LOSS))
     at_right: dict[str, Any] = {"transform": bars.get_yaxis_transform(), "va": "center"}
     for y, probability in zip(place, row["probabilities"][:n], strict=True):
-        bars.text(1.01, y, f"{probability:.2f}", **at_right)
+        bars.text(1.01, float(y), f"{probability:.2f}", **at_right)
     bars.text(1.01, -0.9, "P", fontsize=8, **at_right)
     bars.set_yticks(place, [style.short(name) for name in names], fontsize=8)
     bars.set_ylim(n - 0.4, -1.3)
