@@ -176,8 +176,7 @@ def evaluation_tasks(
 ) -> list[EvaluationTask]:
     """Return what is scored in each split, conditions that are not in training as a task apart.
 
-    `training_conditions` of the predictors count for a screen without training cells; `n_cells` is
-    the most cells of a condition whose distribution is compared (0: none).
+    `training_conditions` of the predictors count for a screen without training cells.
     """
     trained = len(screen.train) > 0
     training = set(training_cells(screen).conditions if trained else training_conditions)
