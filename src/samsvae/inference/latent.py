@@ -69,10 +69,7 @@ def draw_shifts(
 
 
 def of_batch(shifts: Shifts, columns: Tensor, dosage: Dosage) -> Shifts:
-    """Select the shifts of a batch's columns from those of many (sorted) ones.
-
-    Global terms are left out: predictions do not score them.
-    """
+    """Select the shifts of a batch's columns from those of many (sorted) ones, without terms."""
     if len(columns) == 0:  # control cells alone: their one slot is empty
         n_particles, _, n_latent = shifts.value.shape
         return Shifts(shifts.value.new_zeros(n_particles, 1, n_latent), {})

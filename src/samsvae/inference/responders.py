@@ -118,18 +118,10 @@ def update_response_rates(model: PerturbationVAE, train: Loader) -> None:
     generator = torch.Generator(train.device).manual_seed(0)
     likelihoods = branch_likelihoods(model, train, n_particles=_PARTICLES, generator=generator)
     log_odds = mechanism.logits.detach().double().cpu().numpy()
+    n_columns = len(train.cells_per_column)
     for _ in range(_ROUNDS if train.n_slots > 1 else 1):
-        log_odds = _posterior_log_odds(likelihoods, log_odds, len(train.cells_per_column))
+        mean = likelihoods.rates(log_odds, likelihoods.reagent, len(log_odds)).mean
+        mean[:n_columns] = likelihoods.rates(log_odds, likelihoods.perturbation, n_columns).mean
+        log_odds = np.log(mean) - np.log1p(-mean)
     with torch.no_grad():
         mechanism.logits.copy_(torch.from_numpy(log_odds))
-
-
-def _posterior_log_odds(
-    likelihoods: BranchLikelihoods, log_odds: np.ndarray, n_columns: int
-) -> np.ndarray:
-    """Return the logit of pi's posterior mean, `reagent`."""
-    mean = likelihoods.rates(log_odds, likelihoods.reagent, len(log_odds)).mean
-    pooled = likelihoods.rates(log_odds, likelihoods.perturbation, n_columns).mean
-    mean[:n_columns] = pooled
-    updated: np.ndarray = np.log(mean) - np.log1p(-mean)
-    return updated

@@ -60,21 +60,15 @@ class Encoder(nn.Module):
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
         """Return q(z_basal | x, ...), `[particle] cell latent`."""
-        x = standardised(self._input(batch), self.center, self.scale, log1p=self.log1p)
+        counts = batch.counts
+        if self.unobserved:
+            rest = (batch.library_size - counts.sum(-1)).clamp(min=0)
+            counts = torch.cat([counts, rest.unsqueeze(-1)], -1)
+        x = standardised(counts, self.center, self.scale, log1p=self.log1p)
         return self.network(x, context, batch.covariates)
 
-    def _input(self, batch: Batch) -> Tensor:
-        """Return the data, followed by the rest of the library where there is one, `cell gene`."""
-        if not self.unobserved:
-            return batch.counts
-        rest = (batch.library_size - batch.counts.sum(-1)).clamp(min=0)
-        return torch.cat([batch.counts, rest.unsqueeze(-1)], -1)
-
     def rotate(self, matrix: Tensor) -> None:
-        """Represent basal states z Q in place of z, given contexts rotated alike.
-
-        A context of another width than the latent space (a dosage) is not rotated.
-        """
+        """Represent basal states z Q in place of z, given contexts rotated alike."""
         first = self.network.hidden.first
         if first.in_features[1] == self.n_latent:
             first.rotate(1, matrix)
@@ -110,10 +104,7 @@ class Encoder(nn.Module):
 
 
 class StateEncoder(Encoder):
-    """q(z | x) of the perturbed state z = basal + shift, as a posterior of the basal state (SVAE+).
-
-    z ~ N(shift, I) is basal ~ N(0, I), and q(basal | x, shift) is q(z | x) minus the shift.
-    """
+    """q(z | x) of z = basal + shift, as a posterior of the basal state: minus the shift (SVAE+)."""
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
         assert isinstance(context, Tensor)

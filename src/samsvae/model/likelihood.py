@@ -42,10 +42,7 @@ class Likelihood(nn.Module, ABC):
         return "log" in self.scales
 
     def start_at(self, shares: Tensor) -> None:
-        """Start from the training cells' shares of the library, if some counts are unobserved.
-
-        `shares` are `category` (these genes, then the rest) and sum to 1.
-        """
+        """Start from the training cells' shares of the library, `category`: genes, then rest."""
         del shares  # most likelihoods have no use for them
 
     @abstractmethod
@@ -78,10 +75,7 @@ class Likelihood(nn.Module, ABC):
         *,
         panel: bool,
     ) -> Tensor:
-        """Draw data with other means, `... gene`, sharing noise with a first draw if it can.
-
-        Sharing none is correct, too: effects on scale "log" are only noisier.
-        """
+        """Draw data with other means, `... gene`, with the noise of a first draw if it can."""
         return self.draw(hidden, library_size, generator, panel=panel).counts
 
 
@@ -106,9 +100,7 @@ class NegativeBinomialLikelihood(Likelihood):
     def start_at(self, shares: Tensor) -> None:
         """Set the biases to the logarithms of shares, `category`.
 
-        In a panel of 500 genes that is 1 % of its library, the bias of the rest is 11 above that of
-        the mean gene: Adam, which moves a bias by about the learning rate per step, would not get
-        there.
+        For a panel that is 1 % of its library they differ by 11, which takes Adam too many steps.
         """
         self.linear.bias.copy_(shares.log())
 

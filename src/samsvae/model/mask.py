@@ -43,9 +43,10 @@ class Mask(nn.Module, ABC):
         super().__init__()
         self.shape = (n_columns, n_latent)
 
-    @abstractmethod
     def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw the noise of `draw`, `particle column latent ...`."""
+        """Draw the noise of `draw`, uniform strictly between 0 and 1, `particle column latent`."""
+        shape = (n_particles, len(columns), self.shape[1])
+        return uniform(shape, next(self.parameters()), generator)
 
     @abstractmethod
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
@@ -69,17 +70,11 @@ class Mask(nn.Module, ABC):
     ) -> None:
         """Set the posterior to prior log odds plus log Bayes factor (`column latent`, nats).
 
-        `has_cells` says which columns have training cells; log odds are at most `logit_bound` in
-        size.
+        `has_cells`: columns with training cells; log odds are at most `logit_bound` in size.
         """
 
     def _posterior_logit(self, log_bayes_factors: Tensor, bound: float) -> Tensor:
         return (self.prior_logit() + log_bayes_factors).clamp(-bound, bound)
-
-    def _uniform(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise strictly between 0 and 1, `particle column latent`."""
-        shape = (n_particles, len(columns), self.shape[1])
-        return uniform(shape, next(self.parameters()), generator)
 
 
 class BernoulliMask(Mask):
@@ -117,10 +112,6 @@ class BernoulliMask(Mask):
 
     def posterior(self, columns: Tensor) -> Bernoulli:
         return Bernoulli(logits=self.logits[columns], validate_args=False)
-
-    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise, `particle column latent`."""
-        return self._uniform(columns, n_particles, generator)
 
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         # log p(m) - log q(m) is linear in m: its expectation has the probability in m's place.
@@ -182,7 +173,7 @@ class BetaBernoulliMask(_BetaMask):
 
         The latter is drawn by rejection and depends on their posterior: `draw` adds the gradient.
         """
-        uniform = self._uniform(columns, n_particles, generator)
+        uniform = super().noise(columns, n_particles, generator)
         posterior = self.posterior(columns)
         a, b = (x.detach().expand_as(uniform).contiguous() for x in _parameters(posterior))
         return torch.stack([uniform, *beta_noise(a, b, generator)], -1)
@@ -228,14 +219,9 @@ class PointBetaBernoulliMask(_BetaMask):
         super().__init__(n_columns, n_latent, prior)
         self.logits = nn.Parameter(torch.zeros(self.shape))
 
-    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise, `particle column latent`."""
-        return self._uniform(columns, n_particles, generator)
-
     def log_prior(self, columns: Tensor) -> Tensor:
         """Return log Beta(p; a, b), `column latent`."""
-        logits = self.logits[columns]
-        prior = self.logits.new_tensor([self.a, self.b])
+        logits, prior = self.logits[columns], self.logits.new_tensor([self.a, self.b])
         return beta_log_prob(F.logsigmoid(logits), F.logsigmoid(-logits), *prior)
 
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:

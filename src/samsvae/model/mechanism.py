@@ -70,19 +70,13 @@ class Mechanism(nn.Module, ABC):
     def log_weights(
         self, terms: CellTerms, batch: Batch, shifts: Shifts, noise: Tensor
     ) -> LogWeights:
-        """Return the terms of the objective, from those of cells in a context.
-
-        `noise`, `particle cell latent`, is that of the basal states.
-        """
+        """Return the terms of the objective from those of cells, given the basal states' noise."""
         return LogWeights(*terms(self.context(batch, shifts), batch, noise), shifts.log_ratios)
 
     def with_responses(
         self, terms: CellTerms, batch: Batch, shifts: Shifts, noise: Callable[[], Tensor]
     ) -> Batch:
-        """Return cells with the posterior probability that what they received acts in them.
-
-        As they are where it acts in every cell; `noise`, of the basal states, is then not drawn.
-        """
+        """Return cells with the posterior probability that what they received acts in them."""
         return batch
 
     def with_expected_responses(self, batch: Batch) -> Batch:
@@ -273,8 +267,7 @@ class Responding(Mechanism):
     def branches(self, terms: CellTerms, batch: Batch, shifts: Shifts, noise: Tensor) -> Branches:
         """Return the terms of cells for each subset of what they received that may act in them.
 
-        All branches share the basal noise, so that only what acts makes them differ. Takes what
-        `log_weights` does.
+        All branches share the basal noise, so that only what acts makes them differ.
         """
         dosage = batch.dosage
         n_cells, n_slots = dosage.dose.shape

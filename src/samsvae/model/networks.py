@@ -54,15 +54,16 @@ class JointLinear(nn.Module):
         return self.weights[n_before] if self.in_features[index] > 0 else None
 
     @torch.no_grad()
+    @torch.no_grad()
     def rotate(self, index: int, matrix: Tensor) -> None:
-        """Expect x Q in place of part x: the output for the rotated part does not change."""
+        """Expect x Q in place of part x: the output does not change."""
         weight = self.part(index)
         if weight is not None:
             weight.copy_(matrix.T @ weight)
 
     @torch.no_grad()
     def translate(self, index: int, offset: Tensor) -> None:
-        """Expect x - c in place of part x: the output for the translated part does not change."""
+        """Expect x - c in place of part x: the output does not change."""
         weight = self.part(index)
         if weight is not None:
             self.bias.add_(offset @ weight)
@@ -146,11 +147,7 @@ class GaussianNetwork(nn.Module):
 def gaussian_draw(
     posterior: Normal, noise: Tensor, prior: Normal, *, closed_form: bool = False
 ) -> Draw:
-    """Draw loc + scale * noise, weighed against the prior.
-
-    With `closed_form` the weight is its expectation, -KL(q || p): less noisy where only the mean
-    over draws is wanted (the ELBO); importance weights need the draws themselves.
-    """
+    """Draw loc + scale * noise, weighed against the prior; see `samsvae.ops.gaussian.draw`."""
     value, ratio = gaussian.draw(
         posterior.loc, posterior.scale, noise, prior.loc, prior.scale, closed_form=closed_form
     )

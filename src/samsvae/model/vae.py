@@ -16,10 +16,7 @@ from samsvae.types import Batch, Context, LogWeights, Shifts
 
 
 class PerturbationVAE(nn.Module):
-    """z_i = z_basal_i shifted by what the cell received; x_i ~ p(x | decoder(z_i)).
-
-    Nothing here knows which member of the family it is: the members differ in their parts.
-    """
+    """z_i = z_basal_i shifted by what the cell received; x_i ~ p(x | decoder(z_i))."""
 
     def __init__(
         self,
@@ -69,10 +66,7 @@ class PerturbationVAE(nn.Module):
         return self.encoder.posterior(batch, self.mechanism.context(batch, shifts))
 
     def hidden(self, batch: Batch, shifts: Shifts, basal: Tensor) -> Tensor:
-        """Return the decoder's last hidden layer, `... hidden`, of cells with given basal states.
-
-        Their counts play no part: `Batch.without_data` will do.
-        """
+        """Return the decoder's last layer, `... hidden`, given basal states and any counts."""
         return self._decoded(basal, self.mechanism.context(batch, shifts), batch)
 
     def _decoded(self, basal: Tensor, context: Context, batch: Batch) -> Tensor:
@@ -84,8 +78,7 @@ class PerturbationVAE(nn.Module):
     ) -> Batch:
         """Return cells with the posterior probability that what they received acts in them.
 
-        `noise`, of the basal states, or a generator to draw it from, is used only where cells may
-        not respond.
+        `noise` of the basal states, or its generator, is used only where cells may not respond.
         """
         terms = partial(self.cell_terms, closed_form=True)
 

@@ -70,10 +70,7 @@ def standardised(
 
 
 def single(values: Tensor) -> Tensor:
-    """Return bfloat16 values in single precision, and any others as they are.
-
-    Matrix products may be taken in bfloat16, densities may not.
-    """
+    """Return bfloat16 values in single precision, for densities, and any others as they are."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
