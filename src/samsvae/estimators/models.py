@@ -223,12 +223,12 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
             outline = kind(saved.metadata, **saved.hyperparameters)
         saving.check_state(outline.module, saved.state)
         n_covariates = saved.metadata.registry.n_covariates
-        saving.check_control(saved.control_basal.tensors(), outline.n_latent, n_covariates)
+        saving.check_control(saved.control_basal._asdict(), outline.n_latent, n_covariates)
     model = kind(saved.metadata, **saved.hyperparameters)
     model.module.load_state_dict(saved.state)
     model.module.to(resolved)
     model.control_basal = BasalPosterior(
-        **{name: value.to(resolved) for name, value in saved.control_basal.tensors().items()}
+        **{name: value.to(resolved) for name, value in saved.control_basal._asdict().items()}
     )
     model.history = pd.DataFrame(saved.history)
     model.is_trained = True

@@ -11,9 +11,8 @@ import pandas as pd
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.trained import TrainedModel
-from samsvae.inference.responders import BranchLikelihoods, branch_likelihoods
+from samsvae.inference.responders import BranchLikelihoods, Rates, branch_likelihoods
 from samsvae.model.mechanism import Responding
-from samsvae.ops.response_rates import Rates
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import ResponderSettings

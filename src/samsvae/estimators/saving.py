@@ -274,7 +274,7 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
     parts = {
         **tensors.prefixed("model", saved.state),
         **tensors.prefixed("facts", saved.metadata.tensors()),
-        **tensors.prefixed("control_basal", saved.control_basal.tensors()),
+        **tensors.prefixed("control_basal", saved.control_basal._asdict()),
     }
     names = {
         "schema_version": tensors.SCHEMA_VERSION,

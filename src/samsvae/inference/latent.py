@@ -46,10 +46,6 @@ class BasalPosterior(NamedTuple):
     covariates: Tensor
     """`cell covariate`: their batches."""
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return them by name."""
-        return self._asdict()
-
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw cells, and a state of each: `draw 1 latent`; and `draw 1 covariate`."""
         device = self.loc.device

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from samsvae.model.networks import GaussianNetwork, OneHot, gaussian_draw, standard_normal
-from samsvae.ops.gaussian import normal
+from samsvae.ops.draws import normal
 from samsvae.types import Draw
 
 

@@ -8,7 +8,7 @@ from torch.distributions import Normal
 
 from samsvae.model.networks import GaussianNetwork, OneHot, gaussian_draw, standard_normal
 from samsvae.ops.arrays import standardised
-from samsvae.ops.gaussian import normal
+from samsvae.ops.draws import normal
 from samsvae.types import Batch, Context, Draw
 
 

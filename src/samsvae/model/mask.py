@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Beta, kl_divergence
 from torch.nn import functional as F
 
-from samsvae.ops.bernoulli import BetaNoise, beta_log_prob, beta_logit, beta_noise, straight_through
-from samsvae.ops.gaussian import uniform
+from samsvae.ops.draws import (
+    BetaNoise,
+    beta_log_prob,
+    beta_logit,
+    beta_noise,
+    straight_through,
+    uniform,
+)
 from samsvae.ops.spike_slab import logit, most_likely_share
 from samsvae.types import Draw
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from samsvae.ops import gaussian
+from samsvae.ops import draws
 from samsvae.ops.arrays import single
 from samsvae.types import Context, Dosage, Draw
 
@@ -147,8 +147,8 @@ class GaussianNetwork(nn.Module):
 def gaussian_draw(
     posterior: Normal, noise: Tensor, prior: Normal, *, closed_form: bool = False
 ) -> Draw:
-    """Draw loc + scale * noise, weighed against the prior; see `samsvae.ops.gaussian.draw`."""
-    value, ratio = gaussian.draw(
+    """Draw loc + scale * noise, weighed against the prior; see `samsvae.ops.draws.gaussian`."""
+    value, ratio = draws.gaussian(
         posterior.loc, posterior.scale, noise, prior.loc, prior.scale, closed_form=closed_form
     )
     return Draw(value, ratio)

@@ -103,8 +103,7 @@ def _responding_cells(model: PerturbationVAE, train: Loader) -> Tensor:
 def _information(model: PerturbationVAE, train: Loader, n_cells: Tensor) -> Tensor:
     """Return the Fisher information of the cells about each entry of an embedding, `column latent`.
 
-    A cell whose state has prior variance 1 and posterior variance v carries as much information
-    about the mean of the state as 1 - v observations of the state itself.
+    A cell whose state has prior variance 1 and posterior variance v tells as much as 1 - v states.
     """
     rows = np.random.default_rng(0).permutation(len(train.screen))[:_CELLS]
     batch = train.batch(np.sort(rows))
@@ -127,7 +126,7 @@ class ShiftScores(NamedTuple):
     """Estimates of the shifts from the training cells, each given the others."""
 
     z: Tensor
-    """`column latent`: the estimate in units of its standard error."""
+    """`column latent`: in units of the standard error."""
     n_cells: Tensor
     """`column`: effective number of cells, a cell of dose d counting as d^2."""
 

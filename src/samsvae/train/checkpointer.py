@@ -88,13 +88,6 @@ class Checkpointer:
                 "or in a file: resume with in_memory as it was"
             )
 
-    @property
-    def how_to_resume(self) -> str:
-        """A sentence for an error: where the run is saved; empty where it is not."""
-        if not self.exists:
-            return ""
-        return f"it is saved in {self.path}: go on with resume=True, or --resume"
-
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimiser's state as tensors, by parameter and name."""

@@ -73,7 +73,6 @@ class ProcessGroup(SingleProcess):
         self.device = device if on_gpu else torch.device("cpu")
 
     def sum(self, values: Sequence[Tensor], share: float = 1.0) -> None:
-        """Replace tensors by their sum over the processes, each times its own share."""
         for kind in dict.fromkeys(value.dtype for value in values):  # one message of each
             some = [value for value in values if value.dtype == kind]
             flat = torch.cat([value.flatten() for value in some]).mul_(share).to(self.device)
@@ -83,13 +82,11 @@ class ProcessGroup(SingleProcess):
                 value.copy_(summed.view_as(value))
 
     def any(self, flag: bool) -> bool:
-        """Whether any of the processes says so."""
         count = torch.tensor([float(flag)])
         self.sum([count])
         return bool(count > 0)
 
     def same(self, module: nn.Module) -> None:
-        """Give a model of all processes the parameters and buffers of the first one's."""
         for value in module.state_dict().values():
             sent = value.detach().to(self.device).contiguous()
             with _lost_processes_named():
@@ -97,7 +94,6 @@ class ProcessGroup(SingleProcess):
             value.copy_(sent)
 
     def from_first(self, content: bytes | None) -> bytes | None:
-        """Return what the first process gives; the others may give anything."""
         size = -1 if content is None else len(content)
         length = torch.tensor([size], device=self.device)
         with _lost_processes_named():
