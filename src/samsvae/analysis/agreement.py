@@ -319,10 +319,7 @@ def _of_effects(effects: pd.DataFrame, screen: SimulatedScreen) -> float:
 
 
 def matched_truth(fitted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Return the true binary mask in the dimensions of the fitted one, boolean.
-
-    Matched to share as many entries as possible; empty in a dimension without a partner.
-    """
+    """Return the true binary mask in the (best matched) dimensions of the fitted one, boolean."""
     overlap = np.asarray(fitted, float).T @ np.asarray(true, float)
     ours, theirs = linear_sum_assignment(overlap, maximize=True)
     matched = np.zeros(np.shape(fitted), bool)
@@ -360,9 +357,8 @@ def mask_score(fitted: np.ndarray, true: np.ndarray) -> MaskScore:
 def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
     """Return the Matthews correlation of a fitted mask with the true one, dimensions matched.
 
-    The Pearson correlation of their entries: 1 for the same mask, 0 for one without entries or all
-    ones (where F1 is above 0); above 0 for a random one, because of the matching. The mask of fewer
-    dimensions gets empty ones; dimensions that the fitted mask does not use are not counted.
+    1 for the same mask, 0 for one without entries or all ones; above 0 for a random one, because of
+    the matching. Dimensions that the fitted mask does not use are not counted.
     """
     n = len(true) * max(int(np.any(fitted, 0).sum()), np.shape(true)[1])
     n_fitted, n_true = int(np.sum(fitted)), int(np.sum(true))
@@ -374,10 +370,9 @@ def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
 def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
     """Return the mean correlation of true latent dimensions with the fitted ones they match.
 
-    Mean over true dimensions of |Pearson r| over cells, matched for the largest sum: the MCC of the
-    literature on identifiability (Hyvarinen, Morioka, NeurIPS 2016), 1 where every dimension is
-    recovered up to order, sign, scale and origin. A true dimension without a partner, or a constant
-    one, counts as 0.
+    Mean over true dimensions of |Pearson r| over cells, matched for the largest sum: the MCC of
+    Hyvarinen, Morioka, NeurIPS 2016, 1 where every dimension is recovered up to order, sign, scale
+    and origin. A true dimension without a partner, or a constant one, counts as 0.
     """
     if len(fitted) != len(true):
         raise InputError(
@@ -407,8 +402,7 @@ def shift_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float
     """Return the agreement of shifts, axis by axis, and after the best rotation of the second.
 
     sum over matched dimensions of |a . b| / (|A| |B|); and the sum of the singular values of
-    A'B / (|A| |B|), the largest trace over rotations (Procrustes). Both are 1 for the same shifts,
-    the second is the larger one; NaN where either has none.
+    A'B / (|A| |B|), the largest trace over rotations. NaN where either has none.
     """
     a, b = np.asarray(first, float), np.asarray(second, float)
     norm = np.linalg.norm(a) * np.linalg.norm(b)

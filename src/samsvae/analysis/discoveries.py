@@ -200,10 +200,7 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
 
 
 def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
-    """Return, by condition, those with the most similar effects, and their correlation.
-
-    As `similar`, for all conditions, without standard errors; one without effects has none.
-    """
+    """Return, by condition, those with the most similar effects, and their correlation."""
     names, values, _ = _profiles(table)
     unit = np.nan_to_num(standardised(values))
     varies, neighbours = unit.any(1), {}

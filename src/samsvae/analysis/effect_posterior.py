@@ -168,10 +168,9 @@ class EffectPosterior:
     @checked
     @takes(EffectSettings)
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
-        """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
+        """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does, with its settings.
 
-        Its settings are those, always at the cells' own library sizes; conditions are by default
-        all of the training cells but control.
+        They are at the cells' own library sizes.
         """
         chosen, metadata = EffectSettings(**settings), self.model.metadata
         names = metadata.labels(conditions)
@@ -222,10 +221,7 @@ class EffectPosterior:
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings
     ) -> tuple[EffectAnswer, list[tuple[str, str]]]:
-        """Return the effects of conditions given the cells of each sgRNA, and names of both.
-
-        All sgRNAs of a condition share its prior.
-        """
+        """Return effects given the cells of each sgRNA, with the condition's prior; and names."""
         screen = self.screen
         if screen.sgrna is None:
             raise InputError(

@@ -187,8 +187,7 @@ def below(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, value: np.ndarra
 def quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float) -> np.ndarray:
     """Return a quantile of the mixture, `entry`; its first component may be a point at 0.
 
-    By Newton's method, from the normal of the same mean and variance; by bisection where a step
-    leaves the bracket, and every third time.
+    By Newton's method; by bisection where a step leaves the bracket, and every third time.
     """
     quantiles = np.zeros(weight.shape[1])
     under = below(weight[1:], mean[1:], sd[1:], quantiles)

@@ -270,9 +270,9 @@ def _strength(
     noise: np.ndarray,
     changed: np.ndarray,
 ) -> tuple[float, float]:
-    """Return the slope of an sgRNA's effect on that of the others, and its jackknife error.
+    """Return the slope of an sgRNA's effect on that of the others, and its jackknife error, or NaN.
 
-    The noise of the others is subtracted from the denominator; NaN where they change no gene.
+    The noise of the others is subtracted from the denominator.
     """
     if not changed.any():
         return np.nan, np.nan

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from samsvae.benchmark.baselines import Baseline, PerturbationMean
 from samsvae.benchmark.metrics.registry import Scored, bootstrap, scored
-from samsvae.benchmark.predictions import Likelihood, PredictedTables, Predictor
+from samsvae.benchmark.predictions import PredictedTables, Predictor, likelihood_of
 from samsvae.benchmark.tasks import (
     MEAN,
     REPLICATE,
@@ -118,8 +118,7 @@ class Evaluation(NamedTuple):
     def summary(self, predictor: str) -> dict[str, dict[str, Any]]:
         """Return the scores of a predictor over all conditions, by split and metric; or None.
 
-        Besides the metrics: scale, n_particles of the IWELBO, n_conditions, n_cells (with control's
-        where they are scored), n_left_out (conditions without a prediction) and iwelbo_mc_se.
+        Besides: scale, n_particles, n_conditions, n_cells, n_left_out and iwelbo_mc_se.
         """
         attrs = self.scores.attrs
         own = self.scores[self.scores["predictor"] == predictor]
@@ -210,13 +209,13 @@ def _scores(
     for name, predictor in predictors.items():
         if name == MEAN:
             continue
-        likelihood = Likelihood.of(
+        likelihood, own_mc_se = likelihood_of(
             predictor, *task.likelihood_cells(), n_particles=settings.n_particles, **options
         )
-        prediction = predictions[name]._replace(likelihood=likelihood.sums)
+        prediction = predictions[name]._replace(likelihood=likelihood)
         for metric, score in scored(prediction, observation).items():
             half = halves.get((name, metric))
-            mc_se = likelihood.mc_se if score.metric.part == "likelihood" else np.nan
+            mc_se = own_mc_se if score.metric.part == "likelihood" else np.nan
             yield _rows(task, name, score, half, seed=settings.seed, mc_se=mc_se)
     for (name, _), half in halves.items():
         if name == REPLICATE:

@@ -162,29 +162,21 @@ def predicted_populations(
     return CellPopulations([cells.get(name) for name in conditions], components.bandwidth)
 
 
-class Likelihood(NamedTuple):
-    """How likely the cells of conditions are under a predictor."""
+def likelihood_of(
+    predictor: Predictor, cells: Screen, group: np.ndarray, **settings: Any
+) -> tuple[np.ndarray | None, float]:
+    """Return `Prediction.likelihood` of cells, each of a group, and the error of their mean.
 
-    sums: np.ndarray | None
-    """`condition 2`: sum of the IWELBO over each condition's cells, nats, and how many these are;
-    NaN: there is no prediction. Control may come last. None: the predictor has no likelihood."""
-    mc_se: float = float("nan")
-    """Nats: Monte Carlo standard error of the mean over cells."""
-
-    @classmethod
-    def of(
-        cls, predictor: Predictor, cells: Screen, group: np.ndarray, **settings: Any
-    ) -> Likelihood:
-        """Score cells, each of a group, by a predictor."""
-        if not predictor.has_likelihood:
-            return cls(None)
-        answered = np.array([predictor.answers_for(name) for name in cells.condition_names])
-        is_answered = answered[cells.condition]
-        n_cells = np.bincount(group).astype(float)
-        total = np.full(len(n_cells), np.nan)
-        if not is_answered.any():
-            return cls(np.stack([total, n_cells], 1))
+    The error is the Monte Carlo standard error of the mean over cells, nats; NaN without any.
+    """
+    if not predictor.has_likelihood:
+        return None, np.nan
+    answered = np.array([predictor.answers_for(name) for name in cells.condition_names])
+    is_answered, n_cells = answered[cells.condition], np.bincount(group).astype(float)
+    total, mc_se = np.full(len(n_cells), np.nan), np.nan
+    if is_answered.any():
         each = predictor.iwelbo(cells[is_answered], **settings)
         groups = np.unique(group[is_answered])
         total[groups] = np.bincount(group[is_answered], each["iwelbo"])[groups]
-        return cls(np.stack([total, n_cells], 1), float(each.attrs["mean_mc_se"]))
+        mc_se = float(each.attrs["mean_mc_se"])
+    return np.stack([total, n_cells], 1), mc_se

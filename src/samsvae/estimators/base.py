@@ -56,12 +56,8 @@ class HasName(Protocol):
 class Estimator(NetworkSettings, TrainedModel, ABC):
     """A model of a screen: its fields are its hyperparameters, see `samsvae.settings.model`.
 
-    The screen has a split; its training cells give the model its sizes and names.
-
-    Raises
-    ------
-    InputError
-        If a hyperparameter is out of range, or there are no training or control cells.
+    The screen has a split; its training cells give the model its sizes and names. It is an error
+    if there are no training or control cells.
     """
 
     screen: InitVar[Screen | TrainingMetadata] = field(kw_only=False)

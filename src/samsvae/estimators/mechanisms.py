@@ -191,15 +191,8 @@ class Mechanisms(LatentSpace):
         order; up and down (names of genes); share (of the sum of squared shifts of all dimensions
         in use); log_bayes_factor (the largest of its entries, nats).
 
-        Warns
-        -----
-        UserWarning
-            If these axes are not identifiable up to rotation: see docs/identifiability.md.
-
-        Raises
-        ------
-        InputError
-            If the model is not trained, or infers no mask (CPA-VAE, conditional VAE).
+        A UserWarning says if these axes are not identifiable up to rotation (see
+        docs/identifiability.md). Errors are those of `inclusion`.
 
         Examples
         --------
@@ -239,23 +232,15 @@ class Mechanisms(LatentSpace):
         decoder is a point estimate, whose error is not included: compare seeds with
         `samsvae.stability`.
 
-        Parameters
-        ----------
-        **settings
-            n_particles (500 basal states), seed (0), progress; see
-            `samsvae.settings.questions.ProgramSettings`.
+        Settings are n_particles (500 basal states), seed (0) and progress; see
+        `samsvae.settings.questions.ProgramSettings`.
 
         Returns
         -------
         One row per dimension in use and gene, as in `mechanisms`, the largest loadings of each
         first: dimension, gene, loading, lower, upper, mc_se (Monte Carlo standard error of the
-        loading), sd (standard deviation over basal states).
-        `samsvae.enrichment` takes it, with `score="loading"` and the dimension as the condition.
-
-        Raises
-        ------
-        InputError
-            If the model is not trained, or infers no mask (CPA-VAE, conditional VAE).
+        loading), sd (standard deviation over basal states). `samsvae.enrichment` takes it, with
+        `score="loading"` and the dimension as the condition.
 
         Examples
         --------

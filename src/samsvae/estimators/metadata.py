@@ -100,8 +100,7 @@ class TrainingMetadata:
     def estimable(self) -> frozenset[str]:
         """Perturbations whose effects are not confounded with batches.
 
-        They have cells in a batch that is linked to control: one with control cells, or with cells
-        of a condition that also has cells in a linked batch.
+        They have cells in a batch with control cells, or one that conditions link to such a batch.
         """
         present = self.cells_per_batch > 0
         linked = present[0]  # control comes first
@@ -276,8 +275,7 @@ def input_statistics(
 ) -> tuple[Tensor, Tensor]:
     """Return the mean and standard deviation (n - 1) of the encoder's input, `gene` each.
 
-    With `unobserved`, the counts of library sizes that are not of these genes are one more column.
-    A gene of zero variance gets scale 1.
+    With `unobserved`, the rest of the library is one more column; a constant gene gets scale 1.
     """
     n, width = len(screen), len(screen.genes) + unobserved
     total, square = np.zeros((2, width))
@@ -296,10 +294,7 @@ def input_statistics(
 
 
 def library_shares(screen: Screen) -> Tensor:
-    """Return the share of each gene, and of all other genes, in the library sizes.
-
-    `gene + 1`, sums to 1. Each gets a pseudocount of 1, so that none is 0.
-    """
+    """Return the share of each gene, and of the rest, in the library sizes, `gene + 1`, never 0."""
     counted = np.zeros(len(screen.genes))
     for _, block in screen.blocks():
         counted += np.asarray(block.sum(0), np.float64).ravel()

@@ -273,9 +273,8 @@ def average_effects(
 ) -> list[Effect]:
     """Return the ATE of each condition: mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), ...].
 
-    `received` is `condition column`. Both arms share the draws of the basal state, of the globals,
-    and the noise of the counts. All conditions share the control arm, and each has its own stream
-    of random numbers that starts from the same seed: its numbers do not depend on the others.
+    `received` is `condition column`. Both arms share all draws and the noise of the counts, all
+    conditions the control arm; a condition's numbers do not depend on the others.
     """
     device = next(model.parameters()).device
     of_basal, of_condition = np.random.SeedSequence(settings.seed).generate_state(2)

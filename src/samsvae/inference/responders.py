@@ -87,8 +87,7 @@ class BranchLikelihoods(NamedTuple):
     def log_bayes_factors(self, log_odds: np.ndarray) -> np.ndarray:
         """Return the log Bayes factor for each perturbation acting, `cell slot`, nats.
 
-        All subsets of the cell's other perturbations are summed over, by their own probability;
-        `log_odds` is the logit of pi, `reagent`.
+        The subsets of the cell's others are summed, at log odds logit(pi), `reagent`.
         """
         prior: np.ndarray = log_odds[self.reagent]
         log_p: np.ndarray = -np.logaddexp(0, -prior)
@@ -104,11 +103,7 @@ class BranchLikelihoods(NamedTuple):
         return factors
 
     def rates(self, log_odds: np.ndarray, of: np.ndarray, n: int) -> Rates:
-        """Return the share of cells that respond, by perturbation or by reagent.
-
-        `log_odds` is the logit of pi, `reagent`, for the cells' other perturbations; `of` is `cell
-        slot`, the `perturbation` or `reagent`, of which there are `n`.
-        """
+        """Return the share of cells that respond, by perturbation or reagent (`of`, n of them)."""
         factors = self.log_bayes_factors(log_odds)[self.received]
         return response_rates(factors, of[self.received], n)
 
@@ -122,10 +117,7 @@ def branch_likelihoods(
     generator: torch.Generator,
     progress: bool = False,
 ) -> BranchLikelihoods:
-    """Return log 1/K sum_k p(x, z_kw) / q(z_kw) of each cell and each w: its IWELBO given w.
-
-    Draws of the globals are shared by all cells, those of basal states by the branches of a cell.
-    """
+    """Return log 1/K sum_k p(x, z_kw) / q(z_kw) of each cell and each w: its IWELBO given w."""
     mechanism, present = model.mechanism, loader.present
     assert isinstance(mechanism, Responding)
     shifts = draw_shifts(model, present, n_particles, generator)
@@ -155,8 +147,7 @@ def branch_likelihoods(
 def update_response_rates(model: PerturbationVAE, train: Loader) -> None:
     """Set every pi to its posterior mean by the training cells, networks unchanged.
 
-    The rate of a perturbation is that of all of its cells, whatever their sgRNA: cells of an sgRNA
-    that no training cell has are taken to respond as often.
+    The rate of a perturbation is that of all its cells, whatever their sgRNA.
     """
     mechanism = model.mechanism
     if not isinstance(mechanism, Responding) or model.not_finite():

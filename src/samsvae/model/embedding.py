@@ -76,10 +76,7 @@ class Embedding(nn.Module, ABC):
 
     @abstractmethod
     def bayes_factors(self, information: Tensor) -> BayesFactors:
-        """Return the Bayes factor of each entry, by its posterior given masks of ones.
-
-        A posterior that is a point uses the Fisher information of the cells, `column latent`.
-        """
+        """Return the Bayes factors given masks of ones; points use the Fisher information."""
 
 
 class GaussianEmbedding(Embedding):

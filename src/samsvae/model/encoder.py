@@ -15,12 +15,10 @@ from samsvae.types import Batch, Context, Draw
 class Encoder(nn.Module):
     """q(z_basal | x[, context][, batch covariates]), a Gaussian given by a network.
 
-    The network sees the counts as log1p(x), standardised per gene with the training cells' mean and
-    standard deviation (real-valued data, without `log1p`: standardised as it is). Where library
-    sizes count more than these genes (`unobserved`), the rest of the library is one more input,
-    treated as a gene: the share of the panel in the library is part of the state, and the panel's
-    counts alone do not show it. `n_context` is the width of the mechanism's context that the
-    posterior sees; 0: the posterior does not see what the cell received (mean field).
+    The network sees log1p(counts) (real values without `log1p`), standardised per gene by the
+    training cells. Where library sizes count more than these genes (`unobserved`), the rest is one
+    more input: the panel's counts alone do not show its share in the library. `n_context` is the
+    width of the context that the posterior sees; 0: none (mean field).
     """
 
     center: Tensor

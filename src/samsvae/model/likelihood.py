@@ -19,10 +19,7 @@ from samsvae.types import SCALE_SIZE, Batch, CountDraw, Scale
 
 
 class Likelihood(nn.Module, ABC):
-    """p(x | z) of a cell's data, from a last hidden layer of the decoder of width `n_hidden`.
-
-    `unobserved`: library sizes count more than these genes (a panel of a larger library).
-    """
+    """p(x | z) of data, from the decoder's last layer; `unobserved`: genes are a panel of more."""
 
     name: ClassVar[str]
     """The name by which users choose it."""
@@ -51,20 +48,13 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def expectation(self, hidden: Tensor) -> Tensor:
-        """Return the expectation on the scale with a closed form, `... gene`.
-
-        1e4 times the share of each gene where there is a library size ("normalized"), the mean of
-        the data otherwise ("mean").
-        """
+        """Return 1e4 times the share of each gene, or the mean of data without a library size."""
 
     @abstractmethod
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
     ) -> CountDraw:
-        """Draw data, `... gene`.
-
-        `library_size`, `...`, is used where there is one; with `panel` it counts these genes alone.
-        """
+        """Draw data, `... gene`; with `panel` the library size, `...`, counts these genes alone."""
 
     def redraw(
         self,
@@ -82,9 +72,8 @@ class Likelihood(nn.Module, ABC):
 class NegativeBinomialLikelihood(Likelihood):
     """x_ig ~ NegativeBinomial(mean l_i rho_ig + 1e-4, inverse dispersion theta_g).
 
-    rho_i = softmax(W h_i + b); theta_g is one per gene, learned by its log. Where library sizes
-    count more than these genes, the softmax gets one more category, for the rest, which is never
-    observed.
+    rho_i = softmax(W h_i + b); the log of theta_g is learned, one per gene. Of a panel of a larger
+    library the rest is one more category, which is never observed.
     """
 
     name = "negative_binomial"
@@ -98,10 +87,7 @@ class NegativeBinomialLikelihood(Likelihood):
 
     @torch.no_grad()
     def start_at(self, shares: Tensor) -> None:
-        """Set the biases to the logarithms of shares, `category`.
-
-        For a panel that is 1 % of its library they differ by 11, which takes Adam too many steps.
-        """
+        """Set the biases to the logarithms of shares, `category`, which Adam is slow to reach."""
         self.linear.bias.copy_(shares.log())
 
     def proportions(self, hidden: Tensor, *, panel: bool) -> Tensor:

@@ -86,8 +86,7 @@ class Mask(nn.Module, ABC):
 class BernoulliMask(Mask):
     """m_tl ~ Bernoulli(alpha), with posterior q(m_tl) = Bernoulli(sigmoid(logits_tl)).
 
-    If no alpha is given, one alpha for all entries is learned (empirical Bayes): a screen in which
-    nothing acts then drives it to 0.
+    Without a given alpha one is learned for all entries (empirical Bayes).
     """
 
     name = "bernoulli"
@@ -137,10 +136,7 @@ class BernoulliMask(Mask):
 
 
 class _BetaMask(Mask):
-    """Base of masks with p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl).
-
-    Given p the mask's posterior is its prior, so only p contributes a KL term.
-    """
+    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), in the posterior, too: p alone has a KL term."""
 
     variable = "mask_prob"
 
@@ -153,10 +149,7 @@ class _BetaMask(Mask):
 
 
 class BetaBernoulliMask(_BetaMask):
-    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a Beta as posterior of p_tl.
-
-    The posterior's parameters are learned by their logarithms and start at 1.
-    """
+    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl); posterior of p_tl: a Beta, at first Beta(1, 1)."""
 
     name = "beta_bernoulli"
 

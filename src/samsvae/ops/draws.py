@@ -21,10 +21,9 @@ def normal(
 ) -> Tensor:
     """Draw standard normal noise of some shape, of the type and on the device of another tensor.
 
-    `fast` draws by C code where it can, in several threads, from a seed that the generator draws;
-    else torch draws. The numbers differ, their distribution does not.
+    `fast` draws by C code where it can: other numbers of the same distribution.
     """
-    if fast and native.serves(like):
+    if fast and _served(like):
         n = torch.Size(shape).numel()
         return _filled("normal_noise", n + n % 2, generator)[:n].view(tuple(shape))
     return torch.randn(tuple(shape), generator=generator, device=like.device, dtype=like.dtype)
@@ -34,11 +33,16 @@ def uniform(
     shape: Sequence[int], like: Tensor, generator: torch.Generator, *, fast: bool = True
 ) -> Tensor:
     """Draw uniform noise strictly between 0 and 1; see `normal`."""
-    if fast and native.serves(like):
+    if fast and _served(like):
         return _filled("uniform_noise", torch.Size(shape).numel(), generator).view(tuple(shape))
     drawn = torch.rand(tuple(shape), generator=generator, device=like.device, dtype=like.dtype)
     tiny = torch.finfo(like.dtype).eps
     return drawn.clamp_(tiny, 1 - tiny)
+
+
+def _served(like: Tensor) -> bool:
+    on_host = like.dtype == torch.float32 and like.device.type == "cpu"
+    return on_host and native.library() is not None
 
 
 def _filled(name: str, n: int, generator: torch.Generator) -> Tensor:
@@ -156,11 +160,7 @@ class _Rounded(Function):
 
 
 def beta_log_prob(log_p: Tensor, log_not_p: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return (a - 1) log p + (b - 1) log(1 - p) - log B(a, b) by element, nats.
-
-    log p and log(1 - p) are separate arguments, so that neither loses digits where p is near 0 or
-    1.
-    """
+    """Return (a - 1) log p + (b - 1) log(1 - p) - log B(a, b), nats, from logs that keep digits."""
     log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
     return (a - 1) * log_p + (b - 1) * log_not_p - log_beta
 
@@ -188,10 +188,9 @@ def beta_noise(a: Tensor, b: Tensor, generator: torch.Generator) -> BetaNoise:
 
 
 def beta_logit(a: Tensor, b: Tensor, drawn: BetaNoise) -> Tensor:
-    """Return log p - log(1 - p) of p ~ Beta(a, b), with its gradient in a and b.
+    """Return log p - log(1 - p) = log X - log Y of p ~ Beta(a, b), with its gradient in a and b.
 
-    p = X / (X + Y) with X ~ Gamma(a, 1), Y ~ Gamma(b, 1), so its logit is log X - log Y, which
-    is finite where p is too near 0 or 1 for a floating point number.
+    X ~ Gamma(a, 1), Y ~ Gamma(b, 1): finite where p is too near 0 or 1.
     """
     log_x = _LogGamma.apply(a.expand_as(drawn.gamma_a), drawn.gamma_a, drawn.exponential_a)
     log_y = _LogGamma.apply(b.expand_as(drawn.gamma_b), drawn.gamma_b, drawn.exponential_b)

@@ -22,11 +22,10 @@ _LARGE = 16.0
 
 
 def log_rising_factorial(counts: Tensor, log_theta: Tensor) -> Tensor:
-    """Return log Gamma(x + theta) - log Gamma(theta), exact in float32 for any theta.
+    """Return log Gamma(x + theta) - log Gamma(theta), `cell gene`, exact in float32 for any theta.
 
-    The difference of two log-gamma functions loses all digits once theta is large (a gene with
-    Poisson noise): there the difference of Stirling's series is used instead. x is `cell gene`,
-    theta `gene`.
+    For large theta (a gene with Poisson noise) the difference would lose all digits: there that of
+    Stirling's series is used instead.
     """
     theta = log_theta.exp()
     # Each branch sees only values it can bear, or the gradient of torch.where would be nan.
@@ -102,10 +101,7 @@ def mean_of_hidden(
     floor: float = 0.0,
     fast: bool = True,
 ) -> Tensor:
-    """Return size softmax(W h + b) + floor, `... category`.
-
-    `fast` uses the C code where it can and no gradient is needed.
-    """
+    """Return size softmax(W h + b) + floor, `... category`; by C, if `fast`, without a gradient."""
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (hidden, weight, bias))
     if fast and not wanted and native.serves(hidden, weight, bias, size) and hidden.numel() > 0:
         means = F.linear(hidden.flatten(0, -2), weight)
@@ -133,10 +129,8 @@ def poisson_coupled(
 ) -> Tensor:
     """Draw Poisson(new_rate) given that `counts` was drawn from Poisson(rate).
 
-    Where the rate falls, counts are thinned; where it rises, the difference is added. The draw is
-    exactly Poisson(new_rate), and equals `counts` where the rates are equal: two arms of an effect
-    that are drawn this way share their noise. `fast` uses the C code where it can, for rates up to
-    2^20.
+    Where the rate falls, counts are thinned; where it rises, the difference is added. Equal rates
+    give equal counts: two arms of an effect share their noise. `fast` uses the C code where it can.
     """
     counts, rate, new_rate = (
         x.contiguous() for x in torch.broadcast_tensors(counts, rate, new_rate)
@@ -166,9 +160,8 @@ _ELEMENTS = 6_000_000
 class LogProb(Function):
     """log p(counts), `particle cell`; see `log_prob_of_hidden`.
 
-    The forward pass also takes the gradient of what a training step descends, minus the mean over
-    all rows, as every logit is at hand then. For other weights of the rows (an importance weighted
-    objective) the backward pass takes it again.
+    The forward pass also takes the gradient of minus the mean over all rows, which training needs;
+    for other weights of the rows the backward pass takes it again.
     """
 
     @staticmethod

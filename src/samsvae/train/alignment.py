@@ -53,10 +53,8 @@ def can_align(model: PerturbationVAE) -> bool:
 def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
     """Rotate a model that was trained with masks fixed at one, and start its masks.
 
-    The origin is translated, too: to where most perturbations lie along each axis (the median).
-    While masks are fixed, control may lie away from all perturbations without an effect, since an
-    offset that all perturbations share costs nothing; a sparse mask would have to include it for
-    each of them. `seed` is that of the rotation's starts.
+    The origin is translated, too, to the median of the perturbations: while masks are fixed, an
+    offset that all perturbations share costs nothing; a sparse mask would include it for each.
     """
     additive = model.mechanism.additive
     assert additive is not None
@@ -101,7 +99,7 @@ def _responding_cells(model: PerturbationVAE, train: Loader) -> Tensor:
 
 
 def _information(model: PerturbationVAE, train: Loader, n_cells: Tensor) -> Tensor:
-    """Return the Fisher information of the cells about each entry of an embedding, `column latent`.
+    """Return the Fisher information about each entry of an embedding, `column latent`.
 
     A cell whose state has prior variance 1 and posterior variance v tells as much as 1 - v states.
     """

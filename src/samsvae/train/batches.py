@@ -75,10 +75,7 @@ class BlockOrder(EpochOrder):
     def windows(
         self, step: int, batch_size: int, part: slice = slice(None)
     ) -> Iterator[np.ndarray]:
-        """Yield the positions of cells from a step on, without end, a window at a time.
-
-        Together they are the steps' cells as `of_step` returns them, or a part of each step's.
-        """
+        """Yield positions as `of_step` gives them from a step on, without end, window by window."""
         batch_size = min(batch_size, self.n_cells)
         taken = np.zeros(batch_size, bool)
         taken[part] = True
@@ -113,10 +110,7 @@ def order_of(loader: Loader, seed: int) -> EpochOrder:
 def batches_from(
     loader: Loader, order: EpochOrder, step: int, batch_size: int, part: slice = slice(None)
 ) -> Iterator[Callable[[Tensor], Batch]]:
-    """Give the function that makes the batches of the steps from one on, given their cells.
-
-    Of the cells of each step only a part is read; those in a file are prefetched.
-    """
+    """Give the function from a step's cells to its batch, or part of it, from a step on."""
     counts = loader.screen.counts
     if isinstance(counts, StoredCounts):
         assert isinstance(order, BlockOrder)

@@ -29,9 +29,9 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpointer:
-    """Writes and reads the checkpoint of one training run, in the first of its processes.
+    """Writes and reads the checkpoint of one training run (none without a path), for all processes.
 
-    Without a path nothing is written or read; `saved` is called after every checkpoint.
+    `saved` is called after every checkpoint.
     """
 
     def __init__(

@@ -139,10 +139,7 @@ class Training:
         self.processes.same(self.model)  # each computed it, and last digits may differ
 
     def run(self) -> None:
-        """Train to the end and leave the model at its best validation ELBO, even on an error.
-
-        Raises `NonFiniteError`, or `TrainingInterrupted` on Ctrl-C or SIGTERM, after a checkpoint.
-        """
+        """Train to the end; leave the model at its best, even on an error, after a checkpoint."""
         if self.settings.resume:
             checkpoint = self.checkpointer.read()
             if checkpoint is not None:

@@ -61,10 +61,7 @@ class SingleProcess:
 
 
 class ProcessGroup(SingleProcess):
-    """One of several processes, in the default process group of torch.distributed.
-
-    Tensors are sent from the host with gloo, from a GPU with nccl.
-    """
+    """One of several processes of torch.distributed: by gloo on the host, by nccl between GPUs."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank = torch.distributed.get_rank()
@@ -115,10 +112,7 @@ Processes: TypeAlias = SingleProcess
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
-    """Give the processes that train a model together: those that torchrun, or another, started.
-
-    A process group that is there already, such as Ray Train's, is taken as it is.
-    """
+    """Give the processes that train together: of torchrun, Ray Train or another, or this one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         yield ProcessGroup(device) if torch.distributed.get_world_size() > 1 else SingleProcess()
         return

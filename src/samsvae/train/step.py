@@ -72,10 +72,7 @@ class Replayed:
 
 
 class CudaRecorder:
-    """Records CUDA graphs that draw from a generator.
-
-    Work is first done outside the main stream, as torch requires for work with gradients.
-    """
+    """Records CUDA graphs that draw from a generator; plain work is outside the main stream."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
@@ -130,10 +127,7 @@ def parameter_groups(
 
 
 class Optimizer:
-    """Adam with a new state, each group of parameters at its own learning rate.
-
-    `recorded` steps read their learning rates from tensors on the device.
-    """
+    """Adam, each group of parameters at its own rate; `recorded` steps read it from the device."""
 
     def __init__(
         self, model: PerturbationVAE, settings: TrainSettings, *, recorded: bool = False
@@ -177,11 +171,9 @@ def draw_noise(
 class PlainStep:
     """A training step as it is written: the definition that faster steps must equal.
 
-    The norm of the gradient is clipped to `clip_norm` (inf: not clipped). With
-    `importance_weighted` the step ascends `objective.iwelbo_surrogate` instead of the ELBO; with
-    `closed_form` it takes closed forms of KL terms, where there are any, instead of draws; with
-    `bfloat16` only matrix products are in bfloat16. `reduce` is called between the backward pass
-    and clipping, where several processes average their gradients.
+    `importance_weighted` steps ascend `objective.iwelbo_surrogate` instead of the ELBO, those with
+    `closed_form` use closed forms of KL terms; with `bfloat16` only matrix products are in it.
+    `reduce` averages gradients over processes before their norm is clipped to `clip_norm`.
     """
 
     def __init__(
@@ -213,8 +205,7 @@ class PlainStep:
     ) -> dict[str, Tensor]:
         """Take one step; `factors` weigh the latent variables, see `objective.weighted`.
 
-        Return, on the device: the objective, the unweighted ELBO and each of its terms (nats per
-        cell), and the norm of the gradient.
+        Return the objective, the ELBO and its terms (nats per cell), and the gradient's norm.
         """
         self.optimizer.zero_grad(set_to_none=True)
         value, terms = self._value(batch, shift_noise, basal_noise, factors)

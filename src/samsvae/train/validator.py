@@ -100,10 +100,7 @@ def _sums(
 
 
 class Validator:
-    """Evaluates the validation cells, and keeps the parameters of the best evaluation.
-
-    Without validation cells the ELBO is NaN, and there is no best model.
-    """
+    """Evaluates the validation cells (NaN without any), and keeps the best parameters."""
 
     def __init__(
         self,

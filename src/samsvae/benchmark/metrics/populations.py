@@ -111,11 +111,7 @@ def _within(values: np.ndarray) -> float:
 
 
 class PrincipalComponents:
-    """Principal components of the expression of training cells.
-
-    `values` are the expression of all cells of the screen on the scale; a population has at most
-    `n_cells`, drawn by the seed.
-    """
+    """Principal components of training cells' expression; populations have at most `n_cells`."""
 
     def __init__(
         self, screen: Screen, values: Expression, *, scale: Scale, n_cells: int, seed: int
