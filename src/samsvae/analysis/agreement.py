@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -121,46 +121,38 @@ def stability(
     states = {}
     if screen is not None:
         states = {name: model.latent(screen, seed=seed)["state"] for name, model in named.items()}
-    views = {
-        name: _View.of(model, model.effects(conditions, scale=scale, n_draws=0, **options))
-        for name, model in named.items()
-    }
-    if len(scales := {view.scale for view in views.values()}) > 1:
+    effects, latents, scales = {}, {}, set()
+    for name, model in named.items():
+        adata = model.effects(conditions, scale=scale, n_draws=0, **options)
+        table = adata.to_df().set_index(adata.obs["condition"].astype(str))
+        table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
+        effects[name] = table.drop(index=model.metadata.conditions[0], errors="ignore")
+        latents[name] = _latent(model)
+        scales.add(adata.uns["scale"])
+    if len(scales) > 1:
         raise InputError(
             f"the models' effects are on different scales ({', '.join(sorted(scales))}): give a "
             "scale that all of them have"
         )
-    table = pd.DataFrame(
+    rows = pd.DataFrame(
         {"first": first, "second": second}
-        | _latent_agreement(views[first], views[second], seed)
+        | _latent_agreement(latents[first], latents[second], seed)
         | (_state_agreement(states[first], states[second]) if states else {})
-        | _effect_agreement(first, second, views)
-        for first, second in combinations(views, 2)
+        | _effect_agreement(first, second, effects)
+        for first, second in combinations(named, 2)
     )
-    return table.assign(scale=scales.pop())
+    return rows.assign(scale=scales.pop())
 
 
-class _View(NamedTuple):
-    """The parts of a model that are compared."""
+Latent: TypeAlias = tuple[pd.DataFrame, pd.DataFrame] | None
+"""Mask (binary) and shifts (probability * embedding) of perturbations seen in training, if any."""
 
-    latent: tuple[pd.DataFrame, pd.DataFrame] | None
-    """Mask (binary) and shifts (probability * embedding) of perturbations seen in training, if the
-    model displaces anything in latent space."""
-    effects: pd.DataFrame
-    """Conditions (as they are stored, without control) x genes."""
-    scale: str
 
-    @classmethod
-    def of(cls, model: ComparableModel, effects: AnnData) -> _View:
-        latent = None
-        with suppress(InputError):
-            probability = model.mask_probabilities().dropna()
-            shifts = probability * model.embeddings().loc[probability.index]
-            latent = probability > 0.5, shifts
-        table = effects.to_df().set_index(effects.obs["condition"].astype(str))
-        table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
-        control = model.metadata.conditions[0]
-        return cls(latent, table.drop(index=control, errors="ignore"), effects.uns["scale"])
+def _latent(model: ComparableModel) -> Latent:
+    with suppress(InputError):
+        probability = model.mask_probabilities().dropna()
+        return probability > 0.5, probability * model.embeddings().loc[probability.index]
+    return None
 
 
 def _check_comparable(models: Mapping[Any, ComparableModel]) -> None:
@@ -186,16 +178,14 @@ def _check_comparable(models: Mapping[Any, ComparableModel]) -> None:
             )
 
 
-def _latent_agreement(first: _View, second: _View, seed: int) -> dict[str, float]:
+def _latent_agreement(first: Latent, second: Latent, seed: int) -> dict[str, float]:
     """Compare masks and shifts of the perturbations that both models have seen."""
     names: tuple[str, ...] = ("n_first", "n_second", "mask_jaccard", "mask_jaccard_chance")
     names += ("shift_agreement", "shift_agreement_rotated")
-    if first.latent is None or second.latent is None:
+    if first is None or second is None:
         return dict.fromkeys(names, float("nan"))
-    both = sorted(set(first.latent[0].index) & set(second.latent[0].index))
-    a, a_shift, b, b_shift = (
-        table.loc[both].to_numpy() for table in (*first.latent, *second.latent)
-    )
+    both = sorted(set(first[0].index) & set(second[0].index))
+    a, a_shift, b, b_shift = (table.loc[both].to_numpy() for table in (*first, *second))
     rng = np.random.default_rng(seed)
     chance = [mask_jaccard(a, rng.permutation(b)) for _ in range(_N_PERMUTATIONS)]
     overlap = (int(a.sum()), int(b.sum()), mask_jaccard(a, b), float(np.mean(chance)))
@@ -215,8 +205,10 @@ def _state_agreement(*states: np.ndarray) -> dict[str, float]:
     }
 
 
-def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> dict[str, float]:
-    a, b = views[first].effects, views[second].effects
+def _effect_agreement(
+    first: Any, second: Any, effects: Mapping[Any, pd.DataFrame]
+) -> dict[str, float]:
+    a, b = effects[first], effects[second]
     both = sorted(set(a.index) & set(b.index))
     if not both:
         raise InputError(

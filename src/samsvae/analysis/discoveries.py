@@ -16,6 +16,7 @@ from rich.progress import track
 
 from samsvae._deprecated import renamed_arguments
 from samsvae.analysis.effect_posterior import EffectPosterior
+from samsvae.analysis.gene_sets import need_columns
 from samsvae.benchmark.metrics.effects import standardised
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
@@ -149,7 +150,7 @@ def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
     InputError
         If there is no such gene, or a column is missing.
     """
-    _need(table, "gene", "estimate", "lfsr")
+    need_columns(table, "gene", "estimate", "lfsr")
     genes = table["gene"].astype(str)
     if gene not in set(genes):
         raise unknown("gene", gene, list(pd.unique(genes)))
@@ -221,7 +222,7 @@ def _correlations(values: np.ndarray, own: int) -> np.ndarray:
 
 def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return conditions; log-scaled z values of their effects, and signed calls, by gene."""
-    _need(table, "condition", "gene", "estimate", "sd", "lfsr")
+    need_columns(table, "condition", "gene", "estimate", "sd", "lfsr")
     if "sgrna" in table.columns:
         raise InputError(
             "the table has rows by sgRNA: conditions are compared in that of "
@@ -235,13 +236,6 @@ def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
     sign = np.sign(np.nan_to_num(estimate.to_numpy()))
     calls = (lfsr < 0.05).to_numpy() * sign
     return list(map(str, estimate.index)), sign * np.log1p(np.abs(z)), calls
-
-
-def _need(table: pd.DataFrame, *names: str) -> None:
-    """Raise unless a table has some columns."""
-    for name in names:
-        if name not in table.columns:
-            raise unknown("column of the table:", name, list(table.columns))
 
 
 @checked

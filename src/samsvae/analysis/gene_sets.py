@@ -39,14 +39,11 @@ def enrichment(
 
     Parameters
     ----------
-    table
-        With a column "gene" and one of scores, such as `samsvae.discoveries` gives. If it has a
-        column "condition", each condition is tested on its own.
-    gene_sets
-        A GMT file, or genes by the name of their set; those with fewer than `min_size` measured
-        genes are left out.
-    score
-        Column by which genes are ranked, signed.
+    table, score
+        With a column "gene" and one of signed scores, by which genes are ranked, as
+        `samsvae.discoveries` gives. With a column "condition" each is tested on its own.
+    gene_sets, min_size
+        A GMT file, or genes by the name of their set; sets with fewer measured genes are left out.
     fdr
         Genes with a `q_value` below it are called, if the table has that column.
 
@@ -73,9 +70,7 @@ def enrichment(
     >>> sets["gene_set"][0], int(sets["n_called"][0]), bool(sets["q_rank"][0] < 0.01)
     ('first', 5, True)
     """
-    for name in ("gene", score):
-        if name not in table.columns:
-            raise unknown("column of the table:", name, list(table.columns))
+    need_columns(table, "gene", score)
     if not pd.api.types.is_numeric_dtype(table[score]):
         raise InputError(f"the column {score!r} holds {table[score].dtype}: expected numbers")
     sets = gene_sets if isinstance(gene_sets, Mapping) else read_gmt(gene_sets)
@@ -116,6 +111,13 @@ def _enriched_sets(
     for name in ("hypergeometric", "rank"):
         tests[f"q_{name}"] = adjusted(tests[f"p_{name}"])
     return tests.sort_values(["p_rank", "p_hypergeometric"], kind="stable", ignore_index=True)
+
+
+def need_columns(table: pd.DataFrame, *names: str) -> None:
+    """Raise unless a table has some columns."""
+    for name in names:
+        if name not in table.columns:
+            raise unknown("column of the table:", name, list(table.columns))
 
 
 def adjusted(p: pd.Series) -> pd.Series:
@@ -182,10 +184,8 @@ def pathway_score(
         several pathways or never seen in training are left out.
     n_repeats, test_share
         Number of splits, and the share of the perturbations that are scored in each.
-    min_size
-        Pathways of fewer perturbations are left out.
-    seed
-        Same seed, same numbers.
+    min_size, seed
+        Pathways of fewer perturbations are left out; same seed, same numbers.
 
     Returns
     -------

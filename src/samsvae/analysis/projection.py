@@ -41,10 +41,8 @@ def projection(
     ----------
     values
         Rows x dimensions: shifts of perturbations, states of cells. A row with a NaN stays NaN.
-    method
-        "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA.
-    n_neighbors, seed
-        Of UMAP; neighbours are at most all other rows.
+    method, n_neighbors, seed
+        "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA, with the other two.
 
     Returns
     -------

@@ -84,10 +84,8 @@ def sgrnas(
         The screen, read with `sgrna_key`; by default all of its conditions but control.
     scale
         "log", "normalized" (counts per 10,000) or "mean", as in `differential_expression`.
-    n_permutations
-        p values are at least 1 / (n_permutations + 1).
-    seed, progress
-        Same seed, same numbers; show a progress bar.
+    n_permutations, seed, progress
+        p values are at least 1 / (n_permutations + 1); same seed, same numbers.
 
     Raises
     ------
@@ -140,7 +138,14 @@ def sgrnas(
         raise InputError("none of the conditions has cells with a known sgRNA")
     by_sgrna, by_condition = pd.DataFrame(rows), pd.DataFrame(summaries)
     by_sgrna["q_different"] = adjusted(by_sgrna["p_different"])
-    by_sgrna["flag"] = _flags(by_sgrna)
+    flags = {
+        "alone": by_sgrna["p_different"].isna(),
+        "few cells": by_sgrna["n_cells"] < _MIN_CELLS,
+        "": by_sgrna["q_different"] >= _FDR,
+        "dead": by_sgrna["strength"] + 2 * by_sgrna["strength_se"].fillna(0) < _DEAD,
+    }
+    flag = np.select(list(flags.values()), list(flags), "different")
+    by_sgrna["flag"] = flag.astype(object)
     by_condition["q_heterogeneity"] = adjusted(by_condition["p_heterogeneity"])
     return Sgrnas(by_sgrna.assign(scale=scale), by_condition.assign(scale=scale))
 
@@ -288,15 +293,3 @@ def _strength(
         return slope, np.nan
     parts = ups / downs
     return slope, float(np.sqrt((1 - 1 / _BLOCKS) * ((parts - parts.mean()) ** 2).sum()))
-
-
-def _flags(table: pd.DataFrame) -> np.ndarray:
-    """Return what stands out about each sgRNA."""
-    is_weak = table["strength"] + 2 * table["strength_se"].fillna(0) < _DEAD
-    flags = {
-        "alone": table["p_different"].isna(),
-        "few cells": table["n_cells"] < _MIN_CELLS,
-        "": table["q_different"] >= _FDR,
-        "dead": is_weak,
-    }
-    return np.select(list(flags.values()), list(flags), "different").astype(object)

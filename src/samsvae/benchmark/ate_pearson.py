@@ -119,15 +119,8 @@ def predictive_check(
     model, cells
         A trained model; cells such as `screen.test`, with control, matched by gene and perturbation
         name.
-    n_draws, effect_particles
-        Number of replicates; particles of the ATE.
-    seed, progress
-        Same seed, same numbers; show progress bars.
-
-    Raises
-    ------
-    InputError
-        If there are no control cells or no conditions to compare.
+    n_draws, effect_particles, seed, progress
+        Number of replicates; particles of the ATE; same seed, same numbers; show progress bars.
 
     References
     ----------

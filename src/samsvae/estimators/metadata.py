@@ -64,12 +64,14 @@ class TrainingMetadata:
         kinds, place, n_cells = np.unique(train.condition, return_inverse=True, return_counts=True)
         per_batch = np.zeros((len(kinds), max(1, n_batches)), np.int64)
         np.add.at(per_batch, (place, train.batch), 1)
+        received = train.dosage.tocsc()
+        doses = np.split(received.data, received.indptr[1:-1].tolist())
         metadata = cls(
             screen.registry,
             train.conditions,
             n_cells,
             train.cells_per_perturbation,
-            _median_dose(train.dosage),
+            np.array([np.median(some) if len(some) else 1.0 for some in doses]),
             train.library_size[order],
             np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
             per_batch,
@@ -262,12 +264,6 @@ def _note_untrained(screen: Screen, train: Screen) -> None:
                 f"{what} that only validation or test cells have: {listed(those)}; the model "
                 "learns nothing about them, and cannot score these cells"
             )
-
-
-def _median_dose(received: sp.csr_matrix) -> np.ndarray:
-    by_perturbation = received.tocsc()
-    doses = np.split(by_perturbation.data, by_perturbation.indptr[1:-1].tolist())
-    return np.array([np.median(some) if len(some) else 1.0 for some in doses])
 
 
 def input_statistics(

@@ -129,7 +129,14 @@ class Predictions:
         estimable = np.array([self.metadata.is_estimable(name) for name in stored])
         unexpressed = self.metadata.unexpressed
         has_interval = estimable[:, None] & ~unexpressed
-        ends = {name: np.where(has_interval, end, np.nan) for name, end in _ends(results).items()}
+        intervals = np.array([result.intervals for result in results])
+        ends = {
+            f"{end}{'' if level == 0.9 else f'_{level:.0%}'.rstrip('%')}": np.where(
+                has_interval, intervals[:, i, j], np.nan
+            )
+            for i, level in enumerate(LEVELS)
+            for j, end in enumerate(("lower", "upper"))
+        }
         mc_se = np.array([result.mc_se for result in results])
         return AnnData(
             np.where(unexpressed, 0, [result.ate for result in results]),
@@ -317,13 +324,3 @@ class Predictions:
         for name, row in zip(names, received, strict=True):
             rng = np.random.default_rng(seed)
             yield self._new_cells(name, row, settings, rng, generator.manual_seed(seed))[0]
-
-
-def _ends(results: Sequence[Effect]) -> dict[str, np.ndarray]:
-    """Return the ends of the intervals as layers, `condition gene` each."""
-    ends = np.array([result.intervals for result in results])
-    return {
-        f"{end}{'' if level == 0.9 else f'_{level:.0%}'.rstrip('%')}": ends[:, i, j]
-        for i, level in enumerate(LEVELS)
-        for j, end in enumerate(("lower", "upper"))
-    }

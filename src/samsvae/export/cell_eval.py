@@ -51,11 +51,9 @@ def cell_eval(
         A trained model or a baseline, and the whole screen with its split, matched by name.
     folder
         Created if it does not exist. Files of these names in it are replaced.
-    split
-        Whose cells are scored: "train", "valid" or "test". They are compared with control cells of
-        the same split, or with all, if the split has none.
-    conditions
-        By default all with cells in the split. Control is not scored.
+    split, conditions
+        Whose cells are scored: "train", "valid" or "test", and by default all of its conditions but
+        control. Control cells are those of the split, or all, if it has none.
     perturbation_key
         Column of `obs` with the conditions as they are stored.
     **settings
@@ -65,9 +63,8 @@ def cell_eval(
     Raises
     ------
     InputError
-        If there is no such split, a condition has no cells in it, the screen has no control cells
-        or holds no counts, the predictor has no prediction for a condition, or the files cannot be
-        written.
+        If a condition has no cells in the split or no prediction, the screen has no control cells
+        or holds no counts, or the files cannot be written.
 
     Warns
     -----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -178,10 +179,17 @@ def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     is the pathway by perturbation, drawn as a band of colours.
     """
     _check_shifts(shift)
-    cosine, has_direction = _cosines(shift.to_numpy(float))
-    distance = 1 - cosine[np.ix_(has_direction, has_direction)]
+    values, n = shift.to_numpy(float), len(shift)
+    length = np.linalg.norm(values, axis=1)
+    has_direction = np.isfinite(length) & (length > 0)
+    n_lost = int((~has_direction).sum())
+    unit = values[has_direction] / length[has_direction, None]
+    similarity = (unit @ unit.T).clip(-1, 1)
+    np.fill_diagonal(similarity, 1)
+    distance = 1 - similarity
     links = None if len(distance) < 2 else linkage(squareform(distance, checks=False), "average")
-    n, n_lost = len(shift), int((~has_direction).sum())
+    cosine = np.full((n, n), np.nan)
+    cosine[np.ix_(has_direction, has_direction)] = similarity
     height = min(2.6 + 0.16 * n, 15)
     widths = [1.3, *([0.22] if groups is not None else []), height - 2]
     size = (sum(widths) + 2, height)
@@ -199,7 +207,8 @@ def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         heat,
         np.ma.masked_invalid(cosine[np.ix_(order, order)]),
         "cosine of the shifts",
-        limit=1.0,
+        vmin=-1,
+        vmax=1,
         where="top",
         cmap=plt.get_cmap("RdBu_r").with_extremes(bad=style.OTHER),
         origin="lower",
@@ -214,18 +223,6 @@ def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     lost = f"; {n_lost} without a direction" if n_lost else ""
     heat.set_xlabel(f"{n} perturbation{'s' if n > 1 else ''}, in the same order{lost}")
     return figure
-
-
-def _cosines(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cosines of rows, NaN without a direction, and which rows have one."""
-    length = np.linalg.norm(values, axis=1)
-    has_direction = np.isfinite(length) & (length > 0)
-    unit = values[has_direction] / length[has_direction, None]
-    cosine = np.full((len(values), len(values)), np.nan)
-    cosine[np.ix_(has_direction, has_direction)] = (unit @ unit.T).clip(-1, 1)
-    own = np.flatnonzero(has_direction)
-    cosine[own, own] = 1
-    return cosine, has_direction
 
 
 _MAX_BARS = 25
@@ -283,14 +280,9 @@ def mechanism_card(
     return figure
 
 
-def _wrapped(names: list[str], width: int = 46) -> str:
-    """Return names joined by commas, in lines of about this width."""
-    lines = [""]
-    for name in map(style.short, names):
-        if lines[-1] and len(lines[-1]) + len(name) > width:
-            lines.append("")
-        lines[-1] += f", {name}" if lines[-1] else name
-    return "\n".join(lines) or "none"
+def _wrapped(names: list[str]) -> str:
+    text = ", ".join(map(style.short, names))
+    return textwrap.fill(text, 46, break_long_words=False, break_on_hyphens=False) or "none"
 
 
 def _write(axes: Axes, paragraphs: list[tuple[str, str, str]]) -> None:

@@ -158,18 +158,15 @@ def colour_bar(ax: Axes, drawn: ScalarMappable, label: str, **settings: Any) -> 
     figure.colorbar(drawn, ax=ax, label=label, **settings)
 
 
-def heat_map(
-    axes: Axes, values: Any, label: str, *, limit: float | None = None, **settings: Any
-) -> None:
+def heat_map(axes: Axes, values: Any, label: str, **settings: Any) -> None:
     """Draw values, `row column`, as colours around 0, with a bar of colours and its label.
 
-    `limit` is the value with the strongest colour, by default the largest. Settings are those of
-    `imshow`, and `where`, the side of the bar of colours.
+    Settings are those of `imshow`, and `where`, the side of the bar of colours.
     """
     bar: dict[str, Any] = {"location": settings.pop("where", "bottom"), "shrink": 0.5}
     if bar["location"] == "bottom":
         bar["pad"] = 0.02
-    largest = limit or float(np.abs(np.asarray(values)).max(initial=0)) or 1.0
+    largest = float(np.abs(np.asarray(values)).max(initial=0)) or 1.0
     shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest, **settings}
     image = axes.imshow(values, aspect="auto", interpolation="nearest", **shades)
     colour_bar(axes, image, label, **bar)
