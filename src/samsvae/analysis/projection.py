@@ -42,7 +42,7 @@ def projection(
     values
         Rows x dimensions: shifts of perturbations, states of cells. A row with a NaN stays NaN.
     method, n_neighbors, seed
-        "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA, with the other two.
+        "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA; the others are UMAP's.
 
     Returns
     -------

@@ -106,7 +106,7 @@ def _rows(table: pd.DataFrame) -> tuple[str, np.ndarray]:
 def _obs(
     table: pd.DataFrame, row: np.ndarray, numbers: list[str], *, with_single: bool
 ) -> pd.DataFrame:
-    """Return the columns with one value per row; `with_single`, also numbers of single lines."""
+    """Return columns with one value per row; `with_single`, numbers of rows with one line, too."""
     lines = np.flatnonzero(~pd.Series(row).duplicated())  # the first of each row
     others = table.drop(columns=numbers).items()
     codes = {name: pd.factorize(values)[0] for name, values in others}

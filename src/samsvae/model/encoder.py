@@ -68,7 +68,7 @@ class Encoder(nn.Module):
     def rotate(self, matrix: Tensor) -> None:
         """Represent basal states z Q in place of z, given contexts rotated alike."""
         first = self.network.hidden.first
-        if first.in_features[1] == self.n_latent:
+        if first.in_features[1] == self.n_latent:  # else it is a dosage, which has no axes
             first.rotate(1, matrix)
         self.network.rotate(matrix)
 

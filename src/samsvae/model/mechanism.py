@@ -125,6 +125,7 @@ class AdditiveShift(Mechanism):
         self.masks_fixed = False
         """Whether all masks are fixed at one, without a KL term: a phase of training."""
         self.dose_response = dose_response
+        """None: the displacement is in proportion to the dose."""
         self.n_context = embedding.n_latent
         self.state_widths = (embedding.n_latent,)
         both = (mask.variable, embedding.variable)

@@ -110,7 +110,7 @@ def order_of(loader: Loader, seed: int) -> EpochOrder:
 def batches_from(
     loader: Loader, order: EpochOrder, step: int, batch_size: int, part: slice = slice(None)
 ) -> Iterator[Callable[[Tensor], Batch]]:
-    """Give the function from a step's cells to its batch, or part of it, from a step on."""
+    """Give the function that makes the batch (or a part) of a step's cells, from one step on."""
     counts = loader.screen.counts
     if isinstance(counts, StoredCounts):
         assert isinstance(order, BlockOrder)

@@ -112,7 +112,7 @@ Processes: TypeAlias = SingleProcess
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
-    """Give the processes that train together: of torchrun, Ray Train or another, or this one."""
+    """Give the processes that train together: those of torchrun or Ray Train, or this one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         yield ProcessGroup(device) if torch.distributed.get_world_size() > 1 else SingleProcess()
         return
