@@ -25,7 +25,7 @@ from samsvae.model.mask import (
     PointBetaBernoulliMask,
 )
 from samsvae.model.mechanism import AdditiveShift
-from samsvae.ops.bernoulli import BetaNoise, beta_logit
+from samsvae.ops.draws import BetaNoise, beta_logit
 
 
 @pytest.fixture(params=FILES, scope="module")

@@ -101,9 +101,9 @@ def test_the_standard_error_is_that_of_repeated_screens() -> None:
         adata.X = rng.poisson(np.linspace(3, 30, 12), adata.shape).astype(np.float32)
         screen = read(adata)
         model = model or shaken(CPAVAE, screen)
-        one = module._observed(model, screen, ["A+B"], "log", 0)
-        found.append(one.deviation.difference[0])
-        errors.append(np.sqrt(one.deviation.variance[0]))
+        _, _, deviation = module._observed(model, screen, ["A+B"], "log")
+        found.append(deviation.difference[0])
+        errors.append(np.sqrt(deviation.variance[0]))
     ratio = np.mean(errors, 0) / np.std(found, 0)
     assert np.median(ratio) == pytest.approx(1, abs=0.15)
 
@@ -114,7 +114,7 @@ def test_an_interaction_is_found_where_there_is_one(model: Estimator) -> None:
     rng = np.random.default_rng(0)
     adata.X[pair, 4] += rng.poisson(30, pair.sum())
     # As counts: shares of a library would all change with one of them.
-    found = module._observed(model, read(adata), ["A+B"], "mean", 0).posterior
+    found = zero_centred(module._observed(model, read(adata), ["A+B"], "mean")[2])
     assert found.lfsr[0, 4] < 1e-3
     assert found.mean[0, 4] == pytest.approx(30, rel=0.2)
     assert (np.delete(found.lfsr[0], 4) > 0.01).all()

@@ -27,7 +27,7 @@ from helpers.statistics import errors
 from helpers.tensors import seeded
 from samsvae.model.mask import BernoulliMask, BetaBernoulliMask, Mask, MaskPrior
 from samsvae.model.mask import PointBetaBernoulliMask as PointMask
-from samsvae.ops.bernoulli import BetaNoise, beta_logit
+from samsvae.ops.draws import BetaNoise, beta_logit
 
 every_mask = pytest.mark.parametrize("kind", EVERY_MASK)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from helpers.statistics import FAILURE_RATE, errors
-from samsvae.ops.bernoulli import BetaNoise, beta_log_prob, beta_logit, beta_noise
+from samsvae.ops.draws import BetaNoise, beta_log_prob, beta_logit, beta_noise
 
 SHAPES = [(0.05, 0.05), (0.05, 3.0), (0.7, 0.4), (1.0, 1.0), (1.0, 50.0), (8.0, 2.0), (90.0, 60.0)]
 SMALLEST = (float(np.exp(-6.0)), float(np.exp(-6.0)))

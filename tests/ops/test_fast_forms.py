@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from samsvae.ops import gaussian, native
+from samsvae.ops import draws, native
 from samsvae.ops.arrays import dense_rows, difference_sums, standardised
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
@@ -30,7 +30,7 @@ def drawn(
     loc, scale, noise = (x.to(dtype) for x in leaves)
     wanted = loc.requires_grad_(), scale.requires_grad_()
     prior = torch.zeros((), dtype=dtype), torch.tensor(0.7, dtype=dtype)
-    value, ratio = gaussian.draw(loc, scale, noise, *prior, closed_form=closed_form, fast=fast)
+    value, ratio = draws.gaussian(loc, scale, noise, *prior, closed_form=closed_form, fast=fast)
     weights = (torch.linspace(-1, 2, x.numel(), dtype=dtype).view(x.shape) for x in (value, ratio))
     total = sum((w * x).sum() for w, x in zip(weights, (value, ratio), strict=True))
     return [value, ratio, *torch.autograd.grad(total, wanted)]
@@ -57,7 +57,9 @@ def test_the_plain_gaussian_gradient_is_that_of_finite_differences() -> None:
     prior_loc, prior_scale = torch.rand(2, 3, generator=rng, dtype=torch.float64) + 0.1
     for closed_form in (True, False):
         assert torch.autograd.gradcheck(
-            lambda a, b, m, s, form=closed_form: gaussian.draw(a, b, noise, m, s, closed_form=form),
+            lambda a, b, m, s, form=closed_form: draws.gaussian(
+                a, b, noise, m, s, closed_form=form
+            ),
             [x.requires_grad_() for x in (loc, scale, prior_loc, prior_scale)],
         )
 
@@ -65,7 +67,7 @@ def test_the_plain_gaussian_gradient_is_that_of_finite_differences() -> None:
 def test_a_gaussian_without_particles_is_drawn_for_each() -> None:
     rng = torch.Generator().manual_seed(0)
     loc, scale, noise = torch.zeros(4, 3), torch.ones(4, 3), torch.randn(5, 4, 3, generator=rng)
-    value, ratio = gaussian.draw(
+    value, ratio = draws.gaussian(
         loc, scale, noise, torch.zeros(()), torch.ones(()), closed_form=True
     )
     assert torch.equal(value, noise)
@@ -81,7 +83,7 @@ def test_a_prior_by_dimension_is_weighed_against(closed_form: bool) -> None:
         Normal(torch.randn(3), torch.rand(3) + 0.1),
     )
     given = loc, scale, noise, prior.loc, prior.scale
-    value, ratio = gaussian.draw(*given, closed_form=closed_form)
+    value, ratio = draws.gaussian(*given, closed_form=closed_form)
     posterior = Normal(loc, scale)
     wanted = prior.log_prob(value) - posterior.log_prob(value)
     if closed_form:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from helpers.statistics import FAILURE_RATE, errors
-from samsvae.ops import gaussian, native
+from samsvae.ops import draws, native
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
@@ -19,7 +19,7 @@ N = 1_000_001
 
 def draw(kind: str, *shape: int, seed: int = 0, fast: bool = True) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    drawn: Tensor = getattr(gaussian, kind)(shape, LIKE, generator, fast=fast)
+    drawn: Tensor = getattr(draws, kind)(shape, LIKE, generator, fast=fast)
     return drawn
 
 
@@ -73,7 +73,7 @@ def test_noise_is_the_seeds_alone(kind: str, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("kind", ["normal", "uniform"])
 def test_a_generator_does_not_draw_the_same_twice(kind: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    first, second = (getattr(gaussian, kind)((5, 3), LIKE, generator) for _ in range(2))
+    first, second = (getattr(draws, kind)((5, 3), LIKE, generator) for _ in range(2))
     assert not torch.equal(first, second)
 
 
@@ -82,6 +82,6 @@ def test_a_generator_does_not_draw_the_same_twice(kind: str) -> None:
 def test_noise_has_the_shape_and_type_that_was_asked_for(kind: str, shape: tuple[int, ...]) -> None:
     assert draw(kind, *shape).shape == shape
     generator = torch.Generator().manual_seed(0)
-    double = getattr(gaussian, kind)(shape, LIKE.double(), generator)
+    double = getattr(draws, kind)(shape, LIKE.double(), generator)
     assert double.shape == shape
     assert double.dtype == torch.float64

@@ -11,9 +11,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from samsvae.ops import gaussian, native
+from samsvae.ops import native
 from samsvae.ops import negative_binomial as nb
 from samsvae.ops.arrays import dense_rows, difference_sums, standardised
+from samsvae.ops.draws import gaussian
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="there is no C code here")
 
@@ -46,7 +47,7 @@ def draws(closed_form: bool, backward: bool) -> Callable[..., list[Tensor]]:
     def run(fast: bool, loc: Tensor, scale: Tensor, noise: Tensor) -> list[Tensor]:
         loc, scale = (x.clone().requires_grad_(backward) for x in (loc, scale))
         given = loc, scale, noise, torch.zeros(()), torch.ones(())
-        value, ratio = gaussian.draw(*given, closed_form=closed_form, fast=fast)
+        value, ratio = gaussian(*given, closed_form=closed_form, fast=fast)
         if not backward:
             return [value, ratio]
         return list(torch.autograd.grad(value.sum() + ratio.sum(), [loc, scale]))

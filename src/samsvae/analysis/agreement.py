@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -67,41 +67,36 @@ def stability(
     Parameters
     ----------
     models
-        At least two trained models, say of different seeds, or a mapping from their names to them.
-        They may be of different kinds and sizes.
+        At least two trained models of any kind and size, say of different seeds; or a mapping from
+        their names to them.
     screen
-        Cells whose states are compared, say `screen.test`, matched by gene and perturbation name;
-        by default states are not compared.
+        Cells whose states are compared, say `screen.test`; by default states are not compared.
     conditions
         Whose effects are compared; by default those in the training cells of both models.
-    scale, n_particles
-        Of the effects, as in `effects`; by default the models' own scale. Monte Carlo error from
+    scale, n_particles, seed, progress
+        Of the effects, as in `effects`; by default on the models' own scale. Monte Carlo error from
         too few particles reduces agreement.
-    seed, progress
-        Same seed, same numbers; show progress bars.
 
     Returns
     -------
-    One row per pair of models:
+    One row per pair of models, their latent dimensions matched one to one (the Hungarian method):
 
     - first, second: their names, or positions;
     - n_first, n_second: entries of their masks (posterior probability > 1/2) over the perturbations
       that both have seen;
-    - mask_jaccard: |A and B| / |A or B| of these entries, latent dimensions matched one to one for
-      the largest overlap (the Hungarian method). NaN where both are empty;
+    - mask_jaccard: |A and B| / |A or B| of these entries; NaN where both are empty;
     - mask_jaccard_chance: the same with permuted perturbations of the second, mean of 20. Both are
       1 for CPA-VAE;
-    - shift_agreement: sum |a . b| / (|A| |B|) over shifts A and B (probability * embedding), latent
-      dimensions a and b matched one to one, signs free: 1 where perturbations are displaced alike,
-      axis by axis;
+    - shift_agreement: sum |a . b| / (|A| |B|) over dimensions a, b of shifts A, B (probability *
+      embedding), signs free: 1 where perturbations are displaced alike, axis by axis;
     - shift_agreement_rotated: the same after the best rotation of the second; where it is much
       larger, models agree on shifts but not on axes, which are then not identifiable;
     - state_agreement, with a screen: mean |Pearson r| over its cells of the coordinates of their
-      states, dimensions matched one to one, of the model with fewer dimensions in use (with a
-      standard deviation above a tenth of the largest);
+      states, of the model with fewer dimensions in use (with a standard deviation above a tenth of
+      the largest);
     - state_agreement_rotated: the same after the best rotation of the second (Procrustes);
-    - effect_pearson: Pearson correlation of their effects, over conditions x genes;
-    - effect_pearson_median: the same by condition, its median;
+    - effect_pearson, effect_pearson_median: Pearson correlation of their effects, over conditions x
+      genes, and its median by condition;
     - scale: of the effects.
 
     Columns of masks are NaN for a model without one (conditional VAE).
@@ -109,7 +104,7 @@ def stability(
     Raises
     ------
     InputError
-        If there are fewer than two models, one is not trained, or they differ in genes or scale, or
+        If there are fewer than two models, one is not trained, they differ in genes or scale or
         have no condition in common; and as `effects` does.
 
     Examples
@@ -126,46 +121,38 @@ def stability(
     states = {}
     if screen is not None:
         states = {name: model.latent(screen, seed=seed)["state"] for name, model in named.items()}
-    views = {
-        name: _View.of(model, model.effects(conditions, scale=scale, n_draws=0, **options))
-        for name, model in named.items()
-    }
-    if len(scales := {view.scale for view in views.values()}) > 1:
+    effects, latents, scales = {}, {}, set()
+    for name, model in named.items():
+        adata = model.effects(conditions, scale=scale, n_draws=0, **options)
+        table = adata.to_df().set_index(adata.obs["condition"].astype(str))
+        table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
+        effects[name] = table.drop(index=model.metadata.conditions[0], errors="ignore")
+        latents[name] = _latent(model)
+        scales.add(adata.uns["scale"])
+    if len(scales) > 1:
         raise InputError(
             f"the models' effects are on different scales ({', '.join(sorted(scales))}): give a "
             "scale that all of them have"
         )
-    table = pd.DataFrame(
+    rows = pd.DataFrame(
         {"first": first, "second": second}
-        | _latent_agreement(views[first], views[second], seed)
+        | _latent_agreement(latents[first], latents[second], seed)
         | (_state_agreement(states[first], states[second]) if states else {})
-        | _effect_agreement(first, second, views)
-        for first, second in combinations(views, 2)
+        | _effect_agreement(first, second, effects)
+        for first, second in combinations(named, 2)
     )
-    return table.assign(scale=scales.pop())
+    return rows.assign(scale=scales.pop())
 
 
-class _View(NamedTuple):
-    """The parts of a model that are compared."""
+Latent: TypeAlias = tuple[pd.DataFrame, pd.DataFrame] | None
+"""Mask (binary) and shifts (probability * embedding) of perturbations seen in training, if any."""
 
-    latent: tuple[pd.DataFrame, pd.DataFrame] | None
-    """Mask (binary) and shifts (probability * embedding) of perturbations seen in training, if the
-    model displaces anything in latent space."""
-    effects: pd.DataFrame
-    """Conditions (as they are stored, without control) x genes."""
-    scale: str
 
-    @classmethod
-    def of(cls, model: ComparableModel, effects: AnnData) -> _View:
-        latent = None
-        with suppress(InputError):
-            probability = model.mask_probabilities().dropna()
-            shifts = probability * model.embeddings().loc[probability.index]
-            latent = probability > 0.5, shifts
-        table = effects.to_df().set_index(effects.obs["condition"].astype(str))
-        table = table[~table.index.duplicated()]  # "B+A" and "A+B" are one
-        control = model.metadata.conditions[0]
-        return cls(latent, table.drop(index=control, errors="ignore"), effects.uns["scale"])
+def _latent(model: ComparableModel) -> Latent:
+    with suppress(InputError):
+        probability = model.mask_probabilities().dropna()
+        return probability > 0.5, probability * model.embeddings().loc[probability.index]
+    return None
 
 
 def _check_comparable(models: Mapping[Any, ComparableModel]) -> None:
@@ -191,16 +178,14 @@ def _check_comparable(models: Mapping[Any, ComparableModel]) -> None:
             )
 
 
-def _latent_agreement(first: _View, second: _View, seed: int) -> dict[str, float]:
+def _latent_agreement(first: Latent, second: Latent, seed: int) -> dict[str, float]:
     """Compare masks and shifts of the perturbations that both models have seen."""
     names: tuple[str, ...] = ("n_first", "n_second", "mask_jaccard", "mask_jaccard_chance")
     names += ("shift_agreement", "shift_agreement_rotated")
-    if first.latent is None or second.latent is None:
+    if first is None or second is None:
         return dict.fromkeys(names, float("nan"))
-    both = sorted(set(first.latent[0].index) & set(second.latent[0].index))
-    a, a_shift, b, b_shift = (
-        table.loc[both].to_numpy() for table in (*first.latent, *second.latent)
-    )
+    both = sorted(set(first[0].index) & set(second[0].index))
+    a, a_shift, b, b_shift = (table.loc[both].to_numpy() for table in (*first, *second))
     rng = np.random.default_rng(seed)
     chance = [mask_jaccard(a, rng.permutation(b)) for _ in range(_N_PERMUTATIONS)]
     overlap = (int(a.sum()), int(b.sum()), mask_jaccard(a, b), float(np.mean(chance)))
@@ -211,14 +196,19 @@ def _state_agreement(*states: np.ndarray) -> dict[str, float]:
     """Compare states, `cell latent`, in the latent dimensions in which they vary."""
     in_use = (x[:, x.std(0) > _IN_USE * x.std(0).max()] for x in states)
     a, b = sorted(in_use, key=lambda x: -x.shape[1])
+    # Procrustes: the matrix of orthonormal columns Q that maximises trace(Q' a' b), both centred.
+    turned, onto = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (a, b))
+    left, _, right = np.linalg.svd(turned.T @ onto, full_matrices=False)
     return {
         "state_agreement": mean_correlation(a, b),
-        "state_agreement_rotated": mean_correlation(turned_onto(a, b), b),
+        "state_agreement_rotated": mean_correlation(turned @ (left @ right), b),
     }
 
 
-def _effect_agreement(first: Any, second: Any, views: Mapping[Any, _View]) -> dict[str, float]:
-    a, b = views[first].effects, views[second].effects
+def _effect_agreement(
+    first: Any, second: Any, effects: Mapping[Any, pd.DataFrame]
+) -> dict[str, float]:
+    a, b = effects[first], effects[second]
     both = sorted(set(a.index) & set(b.index))
     if not both:
         raise InputError(
@@ -263,14 +253,7 @@ def recovery(model: Estimator, screen: SimulatedScreen, *, seed: int = 0) -> Rec
     """Compare a trained model with the truth of a simulated screen.
 
     Effects are on scale "normalized" (counts per 10,000), correlated over the model's genes,
-    medians over conditions.
-
-    Parameters
-    ----------
-    model, screen
-        A model trained on a screen from `samsvae.datasets.simulated_screen`.
-    seed
-        Same seed, same numbers.
+    medians over conditions. The model was trained on the screen.
 
     Examples
     --------
@@ -328,10 +311,7 @@ def _of_effects(effects: pd.DataFrame, screen: SimulatedScreen) -> float:
 
 
 def matched_truth(fitted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Return the true binary mask in the dimensions of the fitted one, boolean.
-
-    Matched to share as many entries as possible; empty in a dimension without a partner.
-    """
+    """Return the true binary mask in the (best matched) dimensions of the fitted one, boolean."""
     overlap = np.asarray(fitted, float).T @ np.asarray(true, float)
     ours, theirs = linear_sum_assignment(overlap, maximize=True)
     matched = np.zeros(np.shape(fitted), bool)
@@ -369,9 +349,8 @@ def mask_score(fitted: np.ndarray, true: np.ndarray) -> MaskScore:
 def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
     """Return the Matthews correlation of a fitted mask with the true one, dimensions matched.
 
-    The Pearson correlation of their entries: 1 for the same mask, 0 for one without entries or all
-    ones (where F1 is above 0); above 0 for a random one, because of the matching. The mask of fewer
-    dimensions gets empty ones; dimensions that the fitted mask does not use are not counted.
+    1 for the same mask, 0 for one without entries or all ones; above 0 for a random one, because of
+    the matching. Dimensions that the fitted mask does not use are not counted.
     """
     n = len(true) * max(int(np.any(fitted, 0).sum()), np.shape(true)[1])
     n_fitted, n_true = int(np.sum(fitted)), int(np.sum(true))
@@ -383,10 +362,9 @@ def mask_matthews(fitted: np.ndarray, true: np.ndarray) -> float:
 def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
     """Return the mean correlation of true latent dimensions with the fitted ones they match.
 
-    Mean over true dimensions of |Pearson r| over cells, matched for the largest sum: the MCC of the
-    literature on identifiability (Hyvarinen, Morioka, NeurIPS 2016), 1 where every dimension is
-    recovered up to order, sign, scale and origin. A true dimension without a partner, or a constant
-    one, counts as 0.
+    Mean over true dimensions of |Pearson r| over cells, matched for the largest sum: the MCC of
+    Hyvarinen, Morioka, NeurIPS 2016, 1 where every dimension is recovered up to order, sign, scale
+    and origin. A true dimension without a partner, or a constant one, counts as 0.
     """
     if len(fitted) != len(true):
         raise InputError(
@@ -396,17 +374,6 @@ def mean_correlation(fitted: np.ndarray, true: np.ndarray) -> float:
     a, b = (np.nan_to_num(standardised(np.asarray(x, np.float64).T)) for x in (fitted, true))
     r = np.abs(a @ b.T)
     return float(r[linear_sum_assignment(r, maximize=True)].sum() / r.shape[1])
-
-
-def turned_onto(states: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return states rotated onto others of the same cells (Procrustes), both centred.
-
-    By the matrix of orthonormal columns Q that maximises trace(Q' states' others); `others` may
-    have fewer dimensions.
-    """
-    a, b = (np.asarray(x, np.float64) - np.mean(x, 0) for x in (states, others))
-    left, _, right = np.linalg.svd(a.T @ b, full_matrices=False)
-    return a @ (left @ right)
 
 
 def chance_f1(fitted: np.ndarray, true: np.ndarray, *, seed: int = 0) -> float:
@@ -427,8 +394,7 @@ def shift_agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float
     """Return the agreement of shifts, axis by axis, and after the best rotation of the second.
 
     sum over matched dimensions of |a . b| / (|A| |B|); and the sum of the singular values of
-    A'B / (|A| |B|), the largest trace over rotations (Procrustes). Both are 1 for the same shifts,
-    the second is the larger one; NaN where either has none.
+    A'B / (|A| |B|), the largest trace over rotations. NaN where either has none.
     """
     a, b = np.asarray(first, float), np.asarray(second, float)
     norm = np.linalg.norm(a) * np.linalg.norm(b)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain, islice
 from itertools import combinations as pairs_of
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
 from samsvae.analysis.discoveries import long_table
-from samsvae.analysis.mixture import ObservedEffects, Posterior
+from samsvae.analysis.mixture import ObservedEffects
 from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import expression, shares_of_batches, within_batches
@@ -41,16 +41,13 @@ def combinations(
 
     deviation = ATE(A + B) - ATE(A) - ATE(B), on the scale of expression: a model whose shifts add
     up in latent space deviates where the decoder is not linear. All arms share their draws. Tables
-    have about half a million rows each, so that all pairs of 700 perturbations fit in memory;
-    `samsvae combinations` writes them to a file.
+    have about half a million rows each, so that all pairs of 700 perturbations fit in memory.
 
     Parameters
     ----------
-    model
-        Trained.
-    screen
-        Whose cells predictions are compared with, matched by gene and perturbation name; by default
-        there is no comparison.
+    model, screen
+        The trained model; the cells whose effects predictions are compared with, matched by gene
+        and perturbation name, by default none.
     conditions
         Combinations such as "KLF1+CEBPA"; by default all pairs of the perturbations of the training
         cells.
@@ -83,12 +80,41 @@ def combinations(
     if not model.is_trained:
         raise InputError("the model is not trained: call train first")
     names, n_names = _names(model, conditions)
-    observed = None
+    observed: dict[str, np.ndarray] = {}
     if screen is not None:
-        observed = _observed(model, screen, conditions, chosen.scale, chosen.seed)
-    of_effects = {**asdict(chosen), "n_draws": 0, "progress": False}
-    bar = Progress(disable=not chosen.progress)
-    return _tables(model, names, observed, of_effects, bar=bar, n_names=n_names)
+        combined, effect, deviation = _observed(model, screen, conditions, chosen.scale)
+        place = {name: i for i, name in enumerate(combined)}
+        observed = _observed_columns(effect, deviation, chosen.seed)
+    options: dict[str, Any] = {**asdict(chosen), "n_draws": 0, "progress": False}
+    n_at_once = max(1, _MAX_ROWS // len(model.registry.genes))
+
+    def tables() -> Iterator[pd.DataFrame]:
+        singles: dict[str, np.ndarray] = {}
+        with Progress(disable=not chosen.progress) as bar:
+            task = bar.add_task("combinations", total=n_names)
+            while some := list(islice(names, n_at_once)):
+                parts = list(dict.fromkeys(chain.from_iterable(map(model.registry.singles, some))))
+                new = [name for name in parts if name not in singles]
+                if new:
+                    alone = model.effects(new, **options)
+                    singles.update(zip(new, np.asarray(alone.X, float), strict=True))
+                effects = model.effects(some, **options)
+                predicted = np.asarray(effects.X, float)
+                of_parts = np.array([singles[name] for name in parts])
+                additive = parts_matrix(some, parts, model.registry.parser) @ of_parts
+                columns = {
+                    "predicted": predicted,
+                    "mc_se": np.asarray(effects.layers["mc_se"], float),
+                    "additive": additive,
+                    "deviation": predicted - additive,
+                }
+                if observed:
+                    row = [place.get(model.metadata.stored(name), -1) for name in some]
+                    columns |= {name: values[row] for name, values in observed.items()}
+                yield long_table({"condition": some}, model.registry.genes, columns, chosen.scale)
+                bar.advance(task, len(some))
+
+    return tables()
 
 
 def _names(model: Estimator, conditions: Conditions | None) -> tuple[Iterator[str], int]:
@@ -109,76 +135,10 @@ def _names(model: Estimator, conditions: Conditions | None) -> tuple[Iterator[st
     return iter(names), len(names)
 
 
-def _tables(
-    model: Estimator,
-    names: Iterator[str],
-    observed: _Observed | None,
-    settings: Mapping[str, Any],
-    *,
-    bar: Progress,
-    n_names: int,
-) -> Iterator[pd.DataFrame]:
-    n_at_once = max(1, _MAX_ROWS // len(model.registry.genes))
-    singles: dict[str, np.ndarray] = {}
-    with bar:
-        task = bar.add_task("combinations", total=n_names)
-        while some := list(islice(names, n_at_once)):
-            parts = list(dict.fromkeys(chain.from_iterable(map(model.registry.singles, some))))
-            new = [name for name in parts if name not in singles]
-            if new:
-                alone = model.effects(new, **settings)
-                singles |= dict(zip(new, np.asarray(alone.X, float), strict=True))
-            effects = model.effects(some, **settings)
-            predicted = np.asarray(effects.X, float)
-            of_parts = np.array([singles[name] for name in parts])
-            additive = parts_matrix(some, parts, model.registry.parser) @ of_parts
-            columns = {
-                "predicted": predicted,
-                "mc_se": np.asarray(effects.layers["mc_se"], float),
-                "additive": additive,
-                "deviation": predicted - additive,
-            }
-            if observed is not None:
-                columns |= observed.columns([model.metadata.stored(name) for name in some])
-            yield long_table({"condition": some}, model.registry.genes, columns, settings["scale"])
-            bar.advance(task, len(some))
-
-
-class _Observed(NamedTuple):
-    """Effects of combinations in the cells."""
-
-    names: pd.Index
-    """Of combinations that have cells."""
-    effect: np.ndarray
-    """`combination gene`."""
-    deviation: ObservedEffects
-    """From the sum of the parts."""
-    posterior: Posterior
-    """Of the deviation."""
-
-    def columns(self, conditions: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the columns of the table, `condition gene` each."""
-        row = self.names.get_indexer(conditions)
-        is_observed = self.deviation.is_observed
-        values = {
-            "observed": self.effect,
-            "observed_deviation": self.deviation.difference,
-            "interaction": np.where(is_observed, self.posterior.mean, np.nan),
-            "interaction_sd": np.where(is_observed, self.posterior.sd, np.nan),
-            "lfsr": np.where(is_observed, self.posterior.lfsr, np.nan),
-        }
-        n_cells = np.append(self.deviation.n_cells.astype(int), 0)[row]  # row -1, the last: none
-        nothing = np.full((1, self.effect.shape[1]), np.nan)
-        return {
-            "n_cells": np.repeat(n_cells[:, None], nothing.shape[1], axis=1),
-            **{name: np.concatenate([table, nothing])[row] for name, table in values.items()},
-        }
-
-
 def _observed(
-    model: Estimator, screen: Screen, conditions: Conditions | None, scale: Scale, seed: int
-) -> _Observed:
-    """Return the effects of combinations in all cells of a screen."""
+    model: Estimator, screen: Screen, conditions: Conditions | None, scale: Scale
+) -> tuple[list[str], np.ndarray, ObservedEffects]:
+    """Return combinations with cells, their effects, and the deviations from the sum of parts."""
     screen = model.matched(screen)
     if not screen.is_control.any():
         raise InputError("no control cells to compare with in these cells")
@@ -208,5 +168,22 @@ def _observed(
     deviation = difference[:n] - parts @ difference[n:]
     error = own[:n] + parts @ own[n:] + inverse[:, None] * variance[:n]
     effects = ObservedEffects(deviation, error, sums.n_cells[:n], np.zeros(n))
-    posterior = zero_centred(effects, seed=seed)
-    return _Observed(pd.Index(names, dtype=object), difference[:n], effects, posterior)
+    return names, difference[:n], effects
+
+
+def _observed_columns(
+    effect: np.ndarray, deviation: ObservedEffects, seed: int
+) -> dict[str, np.ndarray]:
+    """Return columns of the table, `combination + 1 gene`; the last row is that of all others."""
+    posterior, is_observed = zero_centred(deviation, seed=seed), deviation.is_observed
+    columns = {
+        "observed": effect,
+        "observed_deviation": deviation.difference,
+        "interaction": np.where(is_observed, posterior.mean, np.nan),
+        "interaction_sd": np.where(is_observed, posterior.sd, np.nan),
+        "lfsr": np.where(is_observed, posterior.lfsr, np.nan),
+    }
+    last = ((0, 1), (0, 0))
+    n_cells = np.repeat(deviation.n_cells.astype(int)[:, None], effect.shape[1], axis=1)
+    padded = {name: np.pad(v, last, constant_values=np.nan) for name, v in columns.items()}
+    return {"n_cells": np.pad(n_cells, last), **padded}

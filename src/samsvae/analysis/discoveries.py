@@ -16,6 +16,7 @@ from rich.progress import track
 
 from samsvae._deprecated import renamed_arguments
 from samsvae.analysis.effect_posterior import EffectPosterior
+from samsvae.analysis.gene_sets import need_columns
 from samsvae.benchmark.metrics.effects import standardised
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
@@ -42,11 +43,9 @@ def discoveries(
 
     Parameters
     ----------
-    model
-        Trained on the screen's training cells.
-    screen
-        With training and validation cells; all of its cells are observations. Matched by gene and
-        perturbation name.
+    model, screen
+        A model trained on the screen's training cells; the screen with training and validation
+        cells, all of which are observations, matched by gene and perturbation name.
     conditions
         As in `model.effects`; by default all training conditions but control.
     **settings
@@ -95,13 +94,15 @@ def discoveries(
     posterior, unexpressed = answer.posterior, model.metadata.unexpressed
     has_answer = ~unexpressed & answer.estimable[:, None]
     lfsr = np.where(has_answer, posterior.lfsr, 1)
+    ascending = pd.Series(lfsr.ravel()).sort_values(kind="stable")
+    cumulative = (ascending.cumsum() / np.arange(1, lfsr.size + 1)).sort_index()
     values = {
         "estimate": np.where(unexpressed, 0, posterior.mean),
         "sd": np.where(has_answer, posterior.sd, np.nan),
         "lower": np.where(has_answer, posterior.lower, np.nan),
         "upper": np.where(has_answer, posterior.upper, np.nan),
         "lfsr": lfsr,
-        "q_value": _q_values(lfsr.ravel()),
+        "q_value": cumulative.to_numpy(),
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
         "n_cells": np.repeat(answer.observed.n_cells, lfsr.shape[1]),
@@ -131,12 +132,6 @@ def long_table(
     )
 
 
-def _q_values(lfsr: np.ndarray) -> np.ndarray:
-    """Return the cumulative mean of local false sign rates, smallest first."""
-    ascending = pd.Series(lfsr).sort_values(kind="stable")
-    return (ascending.cumsum() / np.arange(1, len(lfsr) + 1)).sort_index().to_numpy()
-
-
 @renamed_arguments(rate="lfsr")
 @checked
 @takes(RegulatorSettings)
@@ -145,10 +140,8 @@ def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
 
     Parameters
     ----------
-    table
-        From `samsvae.discoveries`.
-    gene
-        Its name.
+    table, gene
+        From `samsvae.discoveries`, and one of its genes.
     **settings
         lfsr (1): leave out rows with a larger local false sign rate.
 
@@ -157,7 +150,7 @@ def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
     InputError
         If there is no such gene, or a column is missing.
     """
-    _need(table, "gene", "estimate", "lfsr")
+    need_columns(table, "gene", "estimate", "lfsr")
     genes = table["gene"].astype(str)
     if gene not in set(genes):
         raise unknown("gene", gene, list(pd.unique(genes)))
@@ -208,10 +201,7 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
 
 
 def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
-    """Return, by condition, those with the most similar effects, and their correlation.
-
-    As `similar`, for all conditions, without standard errors; one without effects has none.
-    """
+    """Return, by condition, those with the most similar effects, and their correlation."""
     names, values, _ = _profiles(table)
     unit = np.nan_to_num(standardised(values))
     varies, neighbours = unit.any(1), {}
@@ -232,7 +222,7 @@ def _correlations(values: np.ndarray, own: int) -> np.ndarray:
 
 def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return conditions; log-scaled z values of their effects, and signed calls, by gene."""
-    _need(table, "condition", "gene", "estimate", "sd", "lfsr")
+    need_columns(table, "condition", "gene", "estimate", "sd", "lfsr")
     if "sgrna" in table.columns:
         raise InputError(
             "the table has rows by sgRNA: conditions are compared in that of "
@@ -248,13 +238,6 @@ def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
     return list(map(str, estimate.index)), sign * np.log1p(np.abs(z)), calls
 
 
-def _need(table: pd.DataFrame, *names: str) -> None:
-    """Raise unless a table has some columns."""
-    for name in names:
-        if name not in table.columns:
-            raise unknown("column of the table:", name, list(table.columns))
-
-
 @checked
 @takes(TrainSettings)
 def control_calibration(
@@ -267,11 +250,9 @@ def control_calibration(
 
     Parameters
     ----------
-    model
-        With the hyperparameters, trained or not.
-    screen
-        Read with `sgrna_key`, with several sgRNAs among the control cells, and with training and
-        validation cells; matched by gene and perturbation name.
+    model, screen
+        A model with the hyperparameters, trained or not; a screen with training and validation
+        cells, read with `sgrna_key`, with several sgRNAs among the control cells.
     n_particles, **training
         Of the models' effects; as in `model.train`, by default as many steps as the model had, if
         it is trained.

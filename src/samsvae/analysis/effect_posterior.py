@@ -10,7 +10,13 @@ import pandas as pd
 from anndata import AnnData
 
 from samsvae._deprecated import renamed_attribute
-from samsvae.analysis.mixture import EffectPrior, ObservedEffects, Posterior, PredictedEffects
+from samsvae.analysis.mixture import (
+    EffectPrior,
+    ObservedEffects,
+    Posterior,
+    PredictedEffects,
+    some_rows,
+)
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import Expression, expression, within_batches
@@ -56,7 +62,7 @@ class _Fitted(NamedTuple):
 
     def answer(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
         """Return the effects of the conditions of some rows, in their order."""
-        prior, predicted = self.prior.of(rows), self.predicted.of(rows)
+        prior, predicted = self.prior.of(rows), some_rows(self.predicted, rows)
         posterior = prior.posterior(observed, predicted)
         return EffectAnswer(posterior, observed, predicted, self.prior, self.estimable[rows])
 
@@ -72,10 +78,9 @@ class EffectPosterior:
         A model trained on the screen's training cells; the screen, with training and validation
         cells, matched by gene and perturbation name.
     cells
-        "all", or "responders": each cell is weighted by the probability that its perturbation acts
-        in it (all of them, for a combination), so that cells that do not respond do not dilute the
-        effect; for models with `learn_responders=True`. The number of cells of a condition is then
-        the expected number of responders.
+        "all", or "responders", for models with `learn_responders=True`: each cell is weighted by
+        the probability that all that it received acts in it, so that cells that do not respond do
+        not dilute the effect, and the number of cells is the expected number of responders.
     progress
         Show a progress bar over these cells.
 
@@ -115,7 +120,12 @@ class EffectPosterior:
             name: np.asarray(self.screen.split == name) for name in ("train", "valid")
         }
         self._used = self._of_split["train"] | self._of_split["valid"]
-        self._weight = _response_weights(model, self.screen, progress) if cells != "all" else None
+        self._weight: np.ndarray | None = None
+        if cells == "responders":  # the probability that all that a cell received acts in it
+            probability = model.responders(self.screen, progress=progress).cells["probability"]
+            cell = np.repeat(np.arange(len(self.screen)), np.diff(self.screen.dosage.indptr))
+            self._weight = np.ones(len(self.screen))
+            np.multiply.at(self._weight, cell, probability)
 
     @staticmethod
     def learns_from(screen: Screen) -> bool:
@@ -158,10 +168,9 @@ class EffectPosterior:
     @checked
     @takes(EffectSettings)
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
-        """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
+        """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does, with its settings.
 
-        Its settings are those, always at the cells' own library sizes; conditions are by default
-        all of the training cells but control.
+        They are at the cells' own library sizes.
         """
         chosen, metadata = EffectSettings(**settings), self.model.metadata
         names = metadata.labels(conditions)
@@ -207,15 +216,12 @@ class EffectPosterior:
         rows = np.array([fitted.place[name] for name in stored], int)
         row = self._row_of_cells(fitted.place)
         observed = self._observed(fitted.values, row, cells, fitted.scale, n=len(fitted.place))
-        return fitted.answer(rows, observed.of(rows))
+        return fitted.answer(rows, some_rows(observed, rows))
 
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings
     ) -> tuple[EffectAnswer, list[tuple[str, str]]]:
-        """Return the effects of conditions given the cells of each sgRNA, and names of both.
-
-        All sgRNAs of a condition share its prior.
-        """
+        """Return effects given the cells of each sgRNA, with the condition's prior; and names."""
         screen = self.screen
         if screen.sgrna is None:
             raise InputError(
@@ -299,15 +305,6 @@ class EffectPosterior:
         )
         trained_on = n_trained_on / np.maximum(n_cells, 1)
         return ObservedEffects(sums.mean - compared.mean, variance, sums.n_cells, trained_on)
-
-
-def _response_weights(model: Estimator, screen: Screen, progress: bool) -> np.ndarray:
-    """Return the probability that all that a cell received acts in it, `cell`; 1 for control."""
-    probability = model.responders(screen, progress=progress).cells["probability"]
-    cell = np.repeat(np.arange(len(screen)), np.diff(screen.dosage.indptr))
-    weight = np.ones(len(screen))
-    np.multiply.at(weight, cell, probability)
-    return weight
 
 
 def _single_count(screen: Screen, scale: Scale) -> float:

@@ -39,17 +39,13 @@ def enrichment(
 
     Parameters
     ----------
-    table
-        With a column "gene" and one of scores, such as `samsvae.discoveries` gives. If it has a
-        column "condition", each condition is tested on its own.
-    gene_sets
-        A GMT file, or genes by the name of their set.
-    score
-        Column by which genes are ranked, signed.
+    table, score
+        With a column "gene" and one of signed scores, by which genes are ranked, as
+        `samsvae.discoveries` gives. With a column "condition" each is tested on its own.
+    gene_sets, min_size
+        A GMT file, or genes by the name of their set; sets with fewer measured genes are left out.
     fdr
         Genes with a `q_value` below it are called, if the table has that column.
-    min_size
-        Sets with fewer measured genes are left out.
 
     Returns
     -------
@@ -74,9 +70,7 @@ def enrichment(
     >>> sets["gene_set"][0], int(sets["n_called"][0]), bool(sets["q_rank"][0] < 0.01)
     ('first', 5, True)
     """
-    for name in ("gene", score):
-        if name not in table.columns:
-            raise unknown("column of the table:", name, list(table.columns))
+    need_columns(table, "gene", score)
     if not pd.api.types.is_numeric_dtype(table[score]):
         raise InputError(f"the column {score!r} holds {table[score].dtype}: expected numbers")
     sets = gene_sets if isinstance(gene_sets, Mapping) else read_gmt(gene_sets)
@@ -115,9 +109,21 @@ def _enriched_sets(
         {"gene_set": name, **_tests(inside, called, values)} for name, inside in large.items()
     )
     for name in ("hypergeometric", "rank"):
-        p = tests[f"p_{name}"].dropna()
-        tests[f"q_{name}"] = pd.Series(false_discovery_control(p), p.index, float)
+        tests[f"q_{name}"] = adjusted(tests[f"p_{name}"])
     return tests.sort_values(["p_rank", "p_hypergeometric"], kind="stable", ignore_index=True)
+
+
+def need_columns(table: pd.DataFrame, *names: str) -> None:
+    """Raise unless a table has some columns."""
+    for name in names:
+        if name not in table.columns:
+            raise unknown("column of the table:", name, list(table.columns))
+
+
+def adjusted(p: pd.Series) -> pd.Series:
+    """Return q values by Benjamini and Hochberg; NaN where there is no p value."""
+    tested = p.dropna().astype(float)
+    return pd.Series(false_discovery_control(tested), tested.index, float).reindex(p.index)
 
 
 def _tests(inside: np.ndarray, called: np.ndarray, values: np.ndarray) -> dict[str, object]:
@@ -170,20 +176,16 @@ def pathway_score(
     Parameters
     ----------
     model
-        A trained model that displaces cells in latent space. The mask of CPA-VAE is all ones, and
-        carries no information.
+        A trained model that displaces cells in latent space.
     annotation
         From perturbation to pathway: a Series (index: perturbations), a DataFrame (columns
-        "perturbation" and "pathway", or two columns in that order), a mapping whose values are all
-        strings; from pathway to perturbations: a mapping whose values are all lists, or the path of
-        a GMT file, see `read_gmt`. Perturbations in several pathways or never seen in training are
-        left out.
+        "perturbation" and "pathway", or two columns in that order), a mapping to strings; from
+        pathway to perturbations: a mapping to lists, or the path of a GMT file. Perturbations in
+        several pathways or never seen in training are left out.
     n_repeats, test_share
         Number of splits, and the share of the perturbations that are scored in each.
-    min_size
-        Pathways of fewer perturbations are left out.
-    seed
-        Same seed, same numbers.
+    min_size, seed
+        Pathways of fewer perturbations are left out; same seed, same numbers.
 
     Returns
     -------
@@ -197,8 +199,8 @@ def pathway_score(
     ------
     InputError
         If the model is not trained or displaces nothing in latent space (conditional VAE), or the
-        annotation cannot be used: it is not of these kinds, or leaves fewer than two pathways, or
-        too few perturbations for the splits.
+        annotation is not of these kinds, or leaves fewer than two pathways, or too few
+        perturbations for the splits.
 
     References
     ----------
@@ -219,7 +221,13 @@ def pathway_score(
         raise InputError("the model is not trained: call train first")
     probabilities = model.mask_probabilities()
     labels, numbers = _labels(_pairs(annotation), probabilities, min_size)
-    _check_splits(labels, test_share)
+    n_test = math.ceil(test_share * len(labels))
+    if min(n_test, len(labels) - n_test) < labels.nunique():
+        raise InputError(
+            f"with test_share {test_share:g} {n_test} of {len(labels)} perturbations are scored: "
+            f"expected one of each of the {labels.nunique()} pathways at least, on either side; "
+            "change test_share, or raise min_size"
+        )
     mask = (probabilities.loc[labels.index] > 0.5).to_numpy()
     embedding = model.embeddings().loc[labels.index].to_numpy()
     pathways, largest = labels.to_numpy(str), labels.value_counts().index[0]
@@ -289,25 +297,17 @@ def _pairs(annotation: Annotation) -> pd.DataFrame:
                 "'pathway', or two columns in that order"
             )
         pairs = (annotation[_COLUMNS] if is_named else annotation).to_numpy().tolist()
-    elif isinstance(annotation, pd.Series):
+    elif isinstance(annotation, pd.Series) or all(isinstance(v, str) for v in annotation.values()):
         pairs = list(annotation.items())
+    elif all(isinstance(v, Collection) and not isinstance(v, str) for v in annotation.values()):
+        pairs = [(one, pathway) for pathway, some in annotation.items() for one in some]
     else:
-        pairs = _items(annotation)
-    return pd.DataFrame(pairs, columns=_COLUMNS).dropna().astype(str).drop_duplicates()
-
-
-def _items(annotation: Mapping[str, str] | Mapping[str, Collection[str]]) -> list[tuple[str, str]]:
-    """Return pairs of a mapping, whose values are pathways if strings, else perturbations."""
-    are_texts = [isinstance(value, str) for value in annotation.values()]
-    if all(are_texts):
-        return [(name, str(pathway)) for name, pathway in annotation.items()]
-    if any(are_texts) or not all(isinstance(value, Collection) for value in annotation.values()):
         kinds = sorted({type(value).__name__ for value in annotation.values()})
         raise InputError(
             f"the annotation's values are {' and '.join(kinds)}: expected strings, the pathway of "
             "each perturbation, or lists, the perturbations of each pathway"
         )
-    return [(member, pathway) for pathway, members in annotation.items() for member in members]
+    return pd.DataFrame(pairs, columns=_COLUMNS).dropna().astype(str).drop_duplicates()
 
 
 def _labels(
@@ -337,17 +337,6 @@ def _labels(
             f"training, {numbers['n_ambiguous']} are in several pathways"
         )
     return used, numbers
-
-
-def _check_splits(labels: pd.Series, test_share: float) -> None:
-    """Raise unless each pathway can be on either side of a split."""
-    n_test = math.ceil(test_share * len(labels))
-    if min(n_test, len(labels) - n_test) < labels.nunique():
-        raise InputError(
-            f"with test_share {test_share:g} {n_test} of {len(labels)} perturbations are scored: "
-            f"expected one of each of the {labels.nunique()} pathways at least, on either side; "
-            "change test_share, or raise min_size"
-        )
 
 
 def _accuracy(

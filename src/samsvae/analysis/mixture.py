@@ -24,7 +24,7 @@ depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -55,10 +55,6 @@ class ObservedEffects(NamedTuple):
     trained_on: np.ndarray
     """`condition`: the share of its cells on which the model was trained."""
 
-    def of(self, rows: np.ndarray) -> ObservedEffects:
-        """Return those of some conditions."""
-        return ObservedEffects(*(values[rows] for values in self))
-
     @property
     def is_observed(self) -> np.ndarray:
         """`condition gene`: whether there is a difference, with a standard error."""
@@ -74,10 +70,6 @@ class PredictedEffects(NamedTuple):
     variance: np.ndarray
     """`condition gene`: of its posterior, and the Monte Carlo error of `effect`."""
 
-    def of(self, rows: np.ndarray) -> PredictedEffects:
-        """Return those of some conditions."""
-        return PredictedEffects(*(values[rows] for values in self))
-
 
 class Reliability(NamedTuple):
     """How well a model's predictions match validation cells, by condition."""
@@ -90,10 +82,6 @@ class Reliability(NamedTuple):
     """`condition`: of the slope."""
     spread: np.ndarray
     """t', `condition gene`: variance of effects about the rescaled prediction."""
-
-    def of(self, rows: np.ndarray) -> Reliability:
-        """Return that of some conditions."""
-        return Reliability(*(values[rows] for values in self))
 
     def rescaled(self, predicted: PredictedEffects) -> PredictedEffects:
         """Return predictions times the slope of their condition."""
@@ -199,8 +187,7 @@ def below(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, value: np.ndarra
 def quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float) -> np.ndarray:
     """Return a quantile of the mixture, `entry`; its first component may be a point at 0.
 
-    By Newton's method, from the normal of the same mean and variance; by bisection where a step
-    leaves the bracket, and every third time.
+    By Newton's method; by bisection where a step leaves the bracket, and every third time.
     """
     quantiles = np.zeros(weight.shape[1])
     under = below(weight[1:], mean[1:], sd[1:], quantiles)
@@ -227,6 +214,14 @@ def quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float)
         left, at, low, high = (values[going] for values in (left, at, low, high))
         weight, mean, sd = (values[:, going] for values in (weight, mean, sd))
     return quantiles
+
+
+Record = TypeVar("Record", ObservedEffects, PredictedEffects, Reliability)
+
+
+def some_rows(record: Record, rows: np.ndarray) -> Record:
+    """Return what a record holds of some conditions."""
+    return type(record)(*(values[rows] for values in record))
 
 
 class Posterior(NamedTuple):
@@ -263,7 +258,8 @@ class EffectPrior:
 
     def of(self, rows: np.ndarray) -> EffectPrior:
         """Return the prior of some conditions, which may be repeated."""
-        return replace(self, spread=self.spread[rows], reliability=self.reliability.of(rows))
+        reliability = some_rows(self.reliability, rows)
+        return replace(self, spread=self.spread[rows], reliability=reliability)
 
     def posterior(self, observed: ObservedEffects, predicted: PredictedEffects) -> Posterior:
         """Return effects of the prior's conditions, given what cells show and a model predicts.
@@ -273,7 +269,8 @@ class EffectPrior:
 
         def of_condition(c: int) -> Posterior:
             row = np.array([c])
-            return self.of(row)._posterior(observed.of(row), predicted.of(row))
+            own = some_rows(observed, row), some_rows(predicted, row)
+            return self.of(row)._posterior(*own)
 
         parts = side_by_side(of_condition, range(len(observed.n_cells)))
         return Posterior(*(np.concatenate(values) for values in zip(*parts, strict=True)))

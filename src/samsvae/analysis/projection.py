@@ -41,15 +41,12 @@ def projection(
     ----------
     values
         Rows x dimensions: shifts of perturbations, states of cells. A row with a NaN stays NaN.
-    method
-        "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA.
-    n_neighbors, seed
-        Of UMAP; neighbours are at most all other rows, and the same seed gives the same numbers.
+    method, n_neighbors, seed
+        "pca", or "umap" (`pip install 'samsvae[umap]'`), initialised by PCA; the others are UMAP's.
 
     Returns
     -------
-    Rows x 2; the columns name the axes, with the share of the variance that a principal component
-    explains.
+    Rows x 2; the columns name the axes, with the share of the variance that a component explains.
 
     Raises
     ------

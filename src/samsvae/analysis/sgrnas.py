@@ -10,8 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 from annotated_types import Ge
 from rich.progress import track
-from scipy.stats import false_discovery_control
 
+from samsvae.analysis.gene_sets import adjusted
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import (
@@ -80,16 +80,12 @@ def sgrnas(
 
     Parameters
     ----------
-    screen
-        Read with `sgrna_key`.
-    conditions
-        By default all but control.
+    screen, conditions
+        The screen, read with `sgrna_key`; by default all of its conditions but control.
     scale
         "log", "normalized" (counts per 10,000) or "mean", as in `differential_expression`.
-    n_permutations
-        p values are at least 1 / (n_permutations + 1).
-    seed, progress
-        Same seed, same numbers; show a progress bar.
+    n_permutations, seed, progress
+        p values are at least 1 / (n_permutations + 1); same seed, same numbers.
 
     Raises
     ------
@@ -141,9 +137,16 @@ def sgrnas(
     if not rows:
         raise InputError("none of the conditions has cells with a known sgRNA")
     by_sgrna, by_condition = pd.DataFrame(rows), pd.DataFrame(summaries)
-    by_sgrna["q_different"] = _adjusted(by_sgrna["p_different"])
-    by_sgrna["flag"] = _flags(by_sgrna)
-    by_condition["q_heterogeneity"] = _adjusted(by_condition["p_heterogeneity"])
+    by_sgrna["q_different"] = adjusted(by_sgrna["p_different"])
+    flags = {
+        "alone": by_sgrna["p_different"].isna(),
+        "few cells": by_sgrna["n_cells"] < _MIN_CELLS,
+        "": by_sgrna["q_different"] >= _FDR,
+        "dead": by_sgrna["strength"] + 2 * by_sgrna["strength_se"].fillna(0) < _DEAD,
+    }
+    flag = np.select(list(flags.values()), list(flags), "different")
+    by_sgrna["flag"] = flag.astype(object)
+    by_condition["q_heterogeneity"] = adjusted(by_condition["p_heterogeneity"])
     return Sgrnas(by_sgrna.assign(scale=scale), by_condition.assign(scale=scale))
 
 
@@ -272,9 +275,9 @@ def _strength(
     noise: np.ndarray,
     changed: np.ndarray,
 ) -> tuple[float, float]:
-    """Return the slope of an sgRNA's effect on that of the others, and its jackknife error.
+    """Return the slope of an sgRNA's effect on that of the others, and its jackknife error, or NaN.
 
-    The noise of the others is subtracted from the denominator; NaN where they change no gene.
+    The noise of the others is subtracted from the denominator.
     """
     if not changed.any():
         return np.nan, np.nan
@@ -290,21 +293,3 @@ def _strength(
         return slope, np.nan
     parts = ups / downs
     return slope, float(np.sqrt((1 - 1 / _BLOCKS) * ((parts - parts.mean()) ** 2).sum()))
-
-
-def _flags(table: pd.DataFrame) -> np.ndarray:
-    """Return what stands out about each sgRNA."""
-    is_weak = table["strength"] + 2 * table["strength_se"].fillna(0) < _DEAD
-    flags = {
-        "alone": table["p_different"].isna(),
-        "few cells": table["n_cells"] < _MIN_CELLS,
-        "": table["q_different"] >= _FDR,
-        "dead": is_weak,
-    }
-    return np.select(list(flags.values()), list(flags), "different").astype(object)
-
-
-def _adjusted(p: pd.Series) -> pd.Series:
-    """Return q values by Benjamini and Hochberg; NaN where there is no p value."""
-    tested = p.dropna().astype(float)
-    return pd.Series(false_discovery_control(tested), tested.index, float).reindex(p.index)

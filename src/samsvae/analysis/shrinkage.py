@@ -89,8 +89,8 @@ def rank_one(residual: np.ndarray, variance: np.ndarray, *, n_steps: int = 200) 
 def fitted_reliability(valid: ObservedEffects, predicted: PredictedEffects) -> Reliability:
     """Return how well predictions match validation cells, by condition.
 
-    Effects there are b_c times the prediction plus a spread of rank one; b_c is 0 for conditions
-    whose prediction is uninformative, and about a common slope for the others.
+    Effects there are b_c times the prediction plus a spread of rank one; b_c is 0 (uninformative)
+    or about a common slope.
     """
     m, is_observed = predicted.effect, valid.is_observed
     d = np.where(is_observed, valid.difference, np.nan)
@@ -133,8 +133,8 @@ def slopes(estimate: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndar
 def zero_centred(observed: ObservedEffects, *, seed: int = 0) -> Posterior:
     """Return effects given cells alone, shrunk towards 0.
 
-    p(theta) = pi_0 delta + sum_k pi_k N(0, lambda_k t), t of rank one in condition and gene, the
-    weights estimated by EM with ten more null entries; the seed draws entries, if there are many.
+    The prior is pi_0 delta + sum_k pi_k N(0, lambda_k t), t of rank one in condition and gene, pi
+    estimated by EM with ten more null entries; the seed draws entries, if there are many.
     """
     is_observed = observed.is_observed
     spread = rank_one(np.where(is_observed, observed.difference, np.nan), observed.variance)
@@ -166,8 +166,7 @@ def fitted_prior(
 ) -> EffectPrior:
     """Estimate the prior of effects so that it predicts `valid` from `train` and the model.
 
-    `train` are effects in the cells on which the model was trained, `valid` those of the same
-    conditions in other cells; the seed draws entries, if there are many.
+    `train` are effects in the model's training cells; the seed draws entries, if there are many.
     """
     spread = rank_one(np.where(train.is_observed, train.difference, np.nan), train.variance)
     reliability = fitted_reliability(valid, predicted)

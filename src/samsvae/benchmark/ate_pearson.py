@@ -54,21 +54,11 @@ def ate_pearson(
 ) -> AtePearson:
     """Correlate effects with the differential expression of some cells.
 
-    Parameters
-    ----------
-    effects
-        ATE, conditions (named in any way) x genes (by name, in any order; of some genes, these are
-        scored). Control is not scored.
-    reference
-        The cells whose DE is compared with, such as the test cells. Conditions without cells
-        there are not scored.
-    scale, n_top
-        Of effects and DE; how many genes of a condition are those that change most.
-
-    Raises
-    ------
-    InputError
-        If no condition can be scored, or the screen lacks one of the genes.
+    `effects` are ATE, conditions (named in any way) x genes (by name, in any order; of some genes,
+    these are scored), on a scale. `reference` holds the cells whose DE is compared with, such as
+    the test cells. Control, and conditions without cells there, are not scored. `n_top` genes of a
+    condition are those that change most. It is an error if no condition can be scored, or the
+    screen lacks one of the genes.
 
     Examples
     --------
@@ -129,15 +119,8 @@ def predictive_check(
     model, cells
         A trained model; cells such as `screen.test`, with control, matched by gene and perturbation
         name.
-    n_draws, effect_particles
-        Number of replicates; particles of the ATE.
-    seed, progress
-        Same seed, same numbers; show progress bars.
-
-    Raises
-    ------
-    InputError
-        If there are no control cells or no conditions to compare, or the model does not know them.
+    n_draws, effect_particles, seed, progress
+        Number of replicates; particles of the ATE; same seed, same numbers; show progress bars.
 
     References
     ----------

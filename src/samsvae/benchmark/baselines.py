@@ -132,12 +132,11 @@ class Baseline(ABC):
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return the predicted difference of conditions from control, conditions x genes.
 
-        Arguments are those of the models' `effects`; only the scale is used: "log" (by default, for
+        Of the settings of the models' `effects` only the scale is used: "log" (by default, for
         counts), "normalized" (counts per 10,000), or "mean" (by default, for real values). `obs`
-        holds each condition as it is stored, its number of training cells, and whether the baseline
-        fell back on the mean of all perturbed conditions for it, or for a part of it; the interval
-        (layers "lower", "upper") is NaN. It is an error if a name is unknown, or the baseline has
-        no prediction for a condition.
+        holds each condition as it is stored, its number of training cells, and whether the mean of
+        all perturbed conditions stands for it, or for a part of it; the interval (layers "lower",
+        "upper") is NaN. It is an error if the baseline has no prediction for a condition.
         """
         means, parser = self._means_on(EffectSettings(**settings).scale), self.registry.parser
         names = parser.labels(means.conditions if conditions is None else conditions)

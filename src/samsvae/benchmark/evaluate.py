@@ -12,7 +12,7 @@ from rich.progress import track
 
 from samsvae.benchmark.baselines import Baseline, PerturbationMean
 from samsvae.benchmark.metrics.registry import Scored, bootstrap, scored
-from samsvae.benchmark.predictions import Likelihood, PredictedTables, Predictor
+from samsvae.benchmark.predictions import PredictedTables, Predictor, likelihood_of
 from samsvae.benchmark.tasks import (
     MEAN,
     REPLICATE,
@@ -90,8 +90,8 @@ def evaluate(
     Raises
     ------
     InputError
-        If there is nothing to score, a predictor is not trained, has other genes or lacks the
-        scale, or an argument is out of range.
+        If there is nothing to score, or a predictor is not trained, has other genes or lacks the
+        scale.
 
     Examples
     --------
@@ -118,9 +118,7 @@ class Evaluation(NamedTuple):
     def summary(self, predictor: str) -> dict[str, dict[str, Any]]:
         """Return the scores of a predictor over all conditions, by split and metric; or None.
 
-        Besides the metrics: scale, n_particles of the IWELBO, n_conditions, n_cells (with control's
-        where their likelihood is scored), n_left_out (conditions without a prediction) and
-        iwelbo_mc_se.
+        Besides: scale, n_particles, n_conditions, n_cells, n_left_out and iwelbo_mc_se.
         """
         attrs = self.scores.attrs
         own = self.scores[self.scores["predictor"] == predictor]
@@ -152,8 +150,7 @@ def evaluated(
 ) -> Evaluation:
     """Score models and baselines as `evaluate` does, and return their effects, too.
 
-    With `fixed_draws`, effects at library size 1e4 have intervals from so many posterior draws. A
-    screen without training cells has no perturbation mean, components, or technical replicate.
+    With `fixed_draws`, effects at library size 1e4 have intervals from so many posterior draws.
     """
     named = _named(predictors)
     screen = _aligned(screen, named)
@@ -174,7 +171,19 @@ def evaluated(
         )
     # The perturbation mean predicts, too: it is the bottom of dynamic ranges.
     several = named | ({MEAN: PerturbationMean(screen)} if len(screen.train) else {})
-    predicted = _predicted(several, tasks, settings, scale=scale, fixed_draws=fixed_draws)
+    options: dict[str, Any] = {
+        "scale": scale,
+        "n_particles": settings.effect_particles,
+        "n_draws": settings.n_draws,
+        "fixed_draws": fixed_draws,
+        "basal": settings.basal,
+        "batch": "observed",
+        "seed": settings.seed,
+        "progress": False,
+    }
+    names = list(dict.fromkeys(name for task in tasks for name in task.all_conditions))
+    bar = track(several.items(), "effects", disable=not settings.progress)
+    predicted = {name: PredictedTables.of(one, names, **options) for name, one in bar}
     rows = [part for task in tasks for part in _scores(several, task, predicted, settings)]
     table = pd.concat(rows, ignore_index=True).assign(scale=scale)
     table.attrs |= {"scale": scale, "basal": settings.basal, "n_particles": settings.n_particles}
@@ -182,27 +191,6 @@ def evaluated(
     effects = {name: predicted[name].effects for name in named if predicted[name].effects}
     fixed = {name: sizes["fixed"] for name, sizes in effects.items()} if fixed_draws else {}
     return Evaluation(table, fixed)
-
-
-def _predicted(
-    predictors: Mapping[str, Predictor],
-    tasks: Sequence[EvaluationTask],
-    settings: ScoreSettings,
-    **settings_of_effects: Any,
-) -> dict[str, PredictedTables]:
-    """Return the effects of all conditions, by predictor."""
-    conditions = list(dict.fromkeys(name for task in tasks for name in task.all_conditions))
-    options: dict[str, Any] = {
-        "n_particles": settings.effect_particles,
-        "n_draws": settings.n_draws,
-        "basal": settings.basal,
-        "batch": "observed",
-        "seed": settings.seed,
-        "progress": False,
-        **settings_of_effects,
-    }
-    bar = track(predictors.items(), "effects", disable=not settings.progress)
-    return {name: PredictedTables.of(one, conditions, **options) for name, one in bar}
 
 
 def _scores(
@@ -221,13 +209,13 @@ def _scores(
     for name, predictor in predictors.items():
         if name == MEAN:
             continue
-        likelihood = Likelihood.of(
+        likelihood, own_mc_se = likelihood_of(
             predictor, *task.likelihood_cells(), n_particles=settings.n_particles, **options
         )
-        prediction = predictions[name]._replace(likelihood=likelihood.sums)
+        prediction = predictions[name]._replace(likelihood=likelihood)
         for metric, score in scored(prediction, observation).items():
             half = halves.get((name, metric))
-            mc_se = likelihood.mc_se if score.metric.part == "likelihood" else np.nan
+            mc_se = own_mc_se if score.metric.part == "likelihood" else np.nan
             yield _rows(task, name, score, half, seed=settings.seed, mc_se=mc_se)
     for (name, _), half in halves.items():
         if name == REPLICATE:

@@ -29,16 +29,13 @@ class Predictor(Protocol):
     """
 
     @property
-    def name(self) -> str:
-        """Its name in tables."""
+    def name(self) -> str: ...
 
     @property
-    def is_trained(self) -> bool:
-        """Whether it can predict."""
+    def is_trained(self) -> bool: ...
 
     @property
-    def registry(self) -> NameRegistry:
-        """Names of its genes and perturbations."""
+    def registry(self) -> NameRegistry: ...
 
     @property
     def fitted_on(self) -> pd.Index:
@@ -52,10 +49,7 @@ class Predictor(Protocol):
         """Whether it has a prediction for a condition."""
 
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
-        """Return effects, conditions x genes, as `samsvae.SAMSVAE.effects` does.
-
-        `uns["library_size"]` is the library size, where they depend on it.
-        """
+        """Return effects; `uns["library_size"]`, where they depend on it."""
 
     def cells(
         self, conditions: Iterable[str], *, n_cells: int, seed: int
@@ -71,8 +65,7 @@ class Predictor(Protocol):
 
     def iwelbo(
         self, screen: Screen, *, n_particles: int, seed: int, progress: bool
-    ) -> pd.DataFrame:
-        """Return the likelihood of cells, as `samsvae.SAMSVAE.iwelbo` does."""
+    ) -> pd.DataFrame: ...
 
 
 class PredictedTables(NamedTuple):
@@ -109,10 +102,7 @@ class PredictedTables(NamedTuple):
     def table(
         self, size: str, layer: str | None, conditions: Sequence[str], n_genes: int
     ) -> pd.DataFrame:
-        """Return effects, or a layer of them, `condition gene`.
-
-        NaN where there is no prediction, or one that is not estimable.
-        """
+        """Return effects, or a layer, `condition gene`; NaN without a (estimable) prediction."""
         if not self.effects:
             return pd.DataFrame(np.full((len(conditions), n_genes), np.nan), list(conditions))
         adata = self.effects[size]
@@ -126,14 +116,11 @@ class PredictedTables(NamedTuple):
     def on(self, task: EvaluationTask, predictor: Predictor) -> Prediction:
         """Return what is scored for the conditions of a task."""
         n_genes, conditions = len(task.screen.genes), list(task.conditions)
-        observed = self.table("observed", None, task.all_conditions, n_genes)
-        fixed = observed
+        observed = fixed = self.table("observed", None, task.all_conditions, n_genes)
+        effects = dict.fromkeys(("observed", "fixed"), observed.loc[conditions].to_numpy())
         if self.effects and self.effects["fixed"] is not self.effects["observed"]:
             fixed = self.table("fixed", None, task.all_conditions, n_genes)
-        effects = {"observed": observed.loc[conditions].to_numpy()}
-        effects["fixed"] = effects["observed"]  # the same array, which is then scored once
-        if fixed is not observed:
-            effects["fixed"] = fixed.loc[conditions].to_numpy()
+            effects["fixed"] = fixed.loc[conditions].to_numpy()  # else the same, scored once
         frames = {"fixed": fixed, "observed": observed}
         populations = None
         if task.components is not None:
@@ -162,10 +149,7 @@ class PredictedTables(NamedTuple):
 def predicted_populations(
     components: PrincipalComponents, predictor: Predictor, conditions: Sequence[str]
 ) -> CellPopulations:
-    """Return cells that a predictor expects under conditions, as points; the same ones only once.
-
-    None for a condition: it predicts means alone, or has no prediction.
-    """
+    """Return cells that a predictor expects under conditions, as points; None without any."""
     answered = [name for name in conditions if predictor.answers_for(name)]
     cells: dict[str, np.ndarray | None] = {}
     before = points = None
@@ -178,29 +162,21 @@ def predicted_populations(
     return CellPopulations([cells.get(name) for name in conditions], components.bandwidth)
 
 
-class Likelihood(NamedTuple):
-    """How likely the cells of conditions are under a predictor."""
+def likelihood_of(
+    predictor: Predictor, cells: Screen, group: np.ndarray, **settings: Any
+) -> tuple[np.ndarray | None, float]:
+    """Return `Prediction.likelihood` of cells, each of a group, and the error of their mean.
 
-    sums: np.ndarray | None
-    """`condition 2`: sum of the IWELBO over each condition's cells, nats, and how many these are;
-    NaN: there is no prediction. Control may come last. None: the predictor has no likelihood."""
-    mc_se: float = float("nan")
-    """Nats: Monte Carlo standard error of the mean over cells."""
-
-    @classmethod
-    def of(
-        cls, predictor: Predictor, cells: Screen, group: np.ndarray, **settings: Any
-    ) -> Likelihood:
-        """Score cells, each of a group, by a predictor."""
-        if not predictor.has_likelihood:
-            return cls(None)
-        answered = np.array([predictor.answers_for(name) for name in cells.condition_names])
-        is_answered = answered[cells.condition]
-        n_cells = np.bincount(group).astype(float)
-        total = np.full(len(n_cells), np.nan)
-        if not is_answered.any():
-            return cls(np.stack([total, n_cells], 1))
+    The error is the Monte Carlo standard error of the mean over cells, nats; NaN without any.
+    """
+    if not predictor.has_likelihood:
+        return None, np.nan
+    answered = np.array([predictor.answers_for(name) for name in cells.condition_names])
+    is_answered, n_cells = answered[cells.condition], np.bincount(group).astype(float)
+    total, mc_se = np.full(len(n_cells), np.nan), np.nan
+    if is_answered.any():
         each = predictor.iwelbo(cells[is_answered], **settings)
         groups = np.unique(group[is_answered])
         total[groups] = np.bincount(group[is_answered], each["iwelbo"])[groups]
-        return cls(np.stack([total, n_cells], 1), float(each.attrs["mean_mc_se"]))
+        mc_se = float(each.attrs["mean_mc_se"])
+    return np.stack([total, n_cells], 1), mc_se

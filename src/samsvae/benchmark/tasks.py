@@ -5,7 +5,7 @@ One half as a prediction of the other is a technical replicate: how well any pre
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -46,8 +46,8 @@ MEAN = "(perturbation mean)"
 class EvaluationTask:
     """The scored conditions (without control) and cells of one split, or "unseen".
 
-    `values` are the expression of all cells of the screen; `perturbation_mean` is the mean effect
-    of training conditions, `gene`; without `components`, distributions of cells are not compared.
+    `perturbation_mean` is the mean effect of training conditions, `gene`; without `components`,
+    distributions of cells are not compared.
     """
 
     def __init__(
@@ -65,7 +65,12 @@ class EvaluationTask:
         self.perturbation_mean, self.components = perturbation_mean, components
         self.cells, self.control = cells, control_cells(screen, cells)
         self.group = np.where(cells, _positions(screen, self.conditions), -1)
-        self.combinations = _parts(screen, self.conditions)
+        singles, present = map(screen.registry.singles, self.conditions), set(screen.conditions)
+        self.combinations = {
+            name: parts
+            for name, parts in zip(self.conditions, singles, strict=True)
+            if len(parts) > 1 and present.issuperset(parts)
+        }
         self.parts = tuple(dict.fromkeys(chain.from_iterable(self.combinations.values())))
         self.part = _positions(screen, self.parts)
         genes = screen.registry.position_of_target
@@ -95,10 +100,7 @@ class EvaluationTask:
         return [name for name, n in zip(self.conditions, n_comparable, strict=True) if not n]
 
     def likelihood_cells(self) -> tuple[Screen, np.ndarray]:
-        """Return the cells whose likelihood is scored, and the condition of each, `cell`.
-
-        Control is the last of the conditions, except for unseen conditions, which have none.
-        """
+        """Return the cells whose likelihood is scored, and their conditions (control last)."""
         group = self.group
         if self.label in SPLITS:
             group = np.where(self.cells & self.screen.is_control, len(self.conditions), group)
@@ -176,8 +178,7 @@ def evaluation_tasks(
 ) -> list[EvaluationTask]:
     """Return what is scored in each split, conditions that are not in training as a task apart.
 
-    `training_conditions` of the predictors count for a screen without training cells; `n_cells` is
-    the most cells of a condition whose distribution is compared (0: none).
+    `training_conditions` of the predictors count for a screen without training cells.
     """
     trained = len(screen.train) > 0
     training = set(training_cells(screen).conditions if trained else training_conditions)
@@ -227,13 +228,6 @@ def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
     return pd.Index(conditions, dtype=object).get_indexer(screen.condition_names)[screen.condition]
 
 
-def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:
-    """Return, by combination whose parts all have cells, the single conditions it is made of."""
-    parts = {name: screen.registry.singles(name) for name in conditions}
-    present = set(screen.conditions)
-    return {n: some for n, some in parts.items() if len(some) > 1 and present.issuperset(some)}
-
-
 class SplitHalfScores(NamedTuple):
     """One metric of one predictor over random halves of the cells."""
 
@@ -251,7 +245,7 @@ def split_half_scores(
     seed: int,
     progress: bool,
 ) -> dict[tuple[str, str], SplitHalfScores]:
-    """Score predictors and the technical replicate on halves; return by predictor and metric."""
+    """Return means over random halves of the cells, by predictor (and replicate) and metric."""
     scores: dict[tuple[str, str], list[Scored]] = {}
     rng = np.random.default_rng(seed)
     for _ in track(range(n_halvings), f"{task.label}: halves", disable=not progress):
@@ -262,13 +256,7 @@ def split_half_scores(
         for name, metrics in zip(scored_predictions, of_half, strict=True):
             for metric, score in metrics.items():
                 scores.setdefault((name, metric), []).append(score)
-    return dict(_over_halvings(scores))
-
-
-def _over_halvings(
-    scores: Mapping[tuple[str, str], list[Scored]],
-) -> Iterator[tuple[tuple[str, str], SplitHalfScores]]:
-    """Yield mean statistics and dynamic range, by predictor and metric."""
+    halves: dict[tuple[str, str], SplitHalfScores] = {}
     for (name, metric), own in scores.items():
         if (REPLICATE, metric) not in scores:  # coverage: a replicate has no intervals
             continue
@@ -283,4 +271,6 @@ def _over_halvings(
         with np.errstate(invalid="ignore", divide="ignore"):
             dynamic_range = (ours - bottom).mean(0) / span.mean(0)
         mean = Scored(own[0].metric, np.mean([one.statistics for one in own], 0))
-        yield (name, metric), SplitHalfScores(mean, np.where(is_clear, dynamic_range, np.nan))
+        dynamic_range[~is_clear] = np.nan
+        halves[name, metric] = SplitHalfScores(mean, dynamic_range)
+    return halves

@@ -38,7 +38,7 @@ from samsvae.settings.fields import takes
 from samsvae.settings.model import NetworkSettings
 from samsvae.settings.train import TrainSettings
 from samsvae.train.loop import Training
-from samsvae.train.processes import Processes, processes
+from samsvae.train.processes import processes
 
 _N_CONTROL = 2000
 """Most control cells whose basal states a model keeps."""
@@ -56,12 +56,8 @@ class HasName(Protocol):
 class Estimator(NetworkSettings, TrainedModel, ABC):
     """A model of a screen: its fields are its hyperparameters, see `samsvae.settings.model`.
 
-    The screen has a split; its training cells give the model its sizes and names.
-
-    Raises
-    ------
-    InputError
-        If a hyperparameter is out of range, or there are no training or control cells.
+    The screen has a split; its training cells give the model its sizes and names. It is an error
+    if there are no training or control cells.
     """
 
     screen: InitVar[Screen | TrainingMetadata] = field(kw_only=False)
@@ -123,7 +119,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     @checked
     @takes(TrainSettings)
     def train(self, **settings: Any) -> Self:
-        """Train from fresh parameters; keep those of the best validation ELBO.
+        """Train from fresh parameters, and return the model with those of the best validation ELBO.
 
         `history` then holds one row per evaluation: the objective, the unweighted ELBO and each of
         its terms (nats per cell, means over the steps since the row before), the validation ELBO,
@@ -139,18 +135,12 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         **settings
             As in `samsvae.TrainSettings`.
 
-        Returns
-        -------
-        The model itself.
-
         Raises
         ------
         InputError
             If a setting is out of range or the checkpoint is of another run.
-        NonFiniteError
-            If the ELBO is no longer finite; the best parameters so far are kept.
-        TrainingInterrupted
-            On Ctrl-C or SIGTERM; the best parameters so far are kept.
+        NonFiniteError, TrainingInterrupted
+            If the ELBO is no longer finite; on Ctrl-C or SIGTERM. The best parameters are kept.
 
         Examples
         --------
@@ -169,41 +159,32 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         """Train as `train` does, and call a function after every checkpoint."""
         device = resolve_device(chosen.device)
         with processes(device) as together:
-            return self._trained(chosen, device, together, saved)
-
-    def _trained(
-        self,
-        chosen: TrainSettings,
-        device: torch.device,
-        together: Processes,
-        saved: Callable[[], None],
-    ) -> Self:
-        screen = self._trainable(chosen)
-        train, valid = (self._loader(cells, device) for cells in (screen.train, screen.valid))
-        standard = self.module.encoder  # holds the input statistics, whatever it has learned
-        self.module = self._built(chosen.seed).to(device)
-        self.module.encoder.standardise_with(standard.center, standard.scale)
-        identity = {"name": self.name, **self.hyperparameters}
-        if not identity.get("learn_responders"):  # as in checkpoints of before there was a choice
-            identity.pop("learn_responders", None)
-        history: list[dict[str, float]] = []
-        training = Training(
-            self.module,
-            train,
-            valid,
-            chosen,
-            identity=identity,
-            history=history,
-            saved=saved,
-            processes=together,
-        )
-        try:
-            training.run()
-        except BaseException:
-            with suppress(Exception):  # report the error that ended training, not a later one
-                self._finish(history, train)
-            raise
-        self._finish(history, train)
+            screen = self._trainable(chosen)
+            train, valid = (self._loader(cells, device) for cells in (screen.train, screen.valid))
+            standard = self.module.encoder  # holds the input statistics, whatever it has learned
+            self.module = self._built(chosen.seed).to(device)
+            self.module.encoder.standardise_with(standard.center, standard.scale)
+            identity = {"name": self.name, **self.hyperparameters}
+            if not identity.get("learn_responders"):  # as in checkpoints before there was a choice
+                identity.pop("learn_responders", None)
+            history: list[dict[str, float]] = []
+            training = Training(
+                self.module,
+                train,
+                valid,
+                chosen,
+                identity=identity,
+                history=history,
+                saved=saved,
+                processes=together,
+            )
+            try:
+                training.run()
+            except BaseException:
+                with suppress(Exception):  # report the error that ended training, not a later one
+                    self._finish(history, train)
+                raise
+            self._finish(history, train)
         return self
 
     def _finish(self, history: list[dict[str, float]], train: Loader) -> None:
@@ -223,13 +204,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
 
     @takes(TrainSettings)
     def check_training(self, **settings: Any) -> None:
-        """Raise what `train` would raise before its first step; nothing is changed.
-
-        Parameters
-        ----------
-        **settings
-            As in `train`.
-        """
+        """Raise what `train` would raise before its first step; nothing is changed."""
         screen = self._trainable(TrainSettings(**settings))
         self.encoding(screen.dosage[np.isin(np.asarray(screen.split), ["train", "valid"])])
 
@@ -244,12 +219,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Save the model as `model.json` and `model.safetensors`, for `samsvae.load`.
 
-        Each file is whole or not there; names of genes and perturbations are inside.
-
-        Raises
-        ------
-        InputError
-            If a file cannot be written; the old ones are unchanged.
+        It is an error if a file cannot be written; the old ones are then unchanged.
         """
         if not self.is_trained:
             raise InputError("the model is not trained: there is nothing to save yet")

@@ -31,15 +31,9 @@ class LatentSpace:
     def mask_probabilities(self) -> pd.DataFrame:
         """Return the posterior probability that a perturbation shifts a latent dimension.
 
-        Returns
-        -------
-        Perturbations x latent dimensions. A perturbation never seen in training is NaN. For SVAE+
-        combinations are perturbations of their own; for CPA-VAE all are 1.
-
-        Raises
-        ------
-        InputError
-            If the model displaces nothing in latent space (conditional VAE).
+        Perturbations x latent dimensions; NaN for a perturbation never seen in training. For SVAE+
+        combinations are perturbations of their own; for CPA-VAE all are 1. A model that displaces
+        nothing in latent space (conditional VAE) is an error.
 
         Examples
         --------
@@ -51,14 +45,7 @@ class LatentSpace:
     def embeddings(self) -> pd.DataFrame:
         """Return the posterior mean of each embedding, given its most probable mask.
 
-        Returns
-        -------
         Perturbations x latent dimensions, as in `mask_probabilities`.
-
-        Raises
-        ------
-        InputError
-            If the model displaces nothing in latent space (conditional VAE).
         """
         return self._by_perturbation(self._shift("embeddings").most_probable()[1])
 
@@ -78,8 +65,7 @@ class LatentSpace:
         One row per perturbation seen in training and latent dimension, the most probable
         dimensions of each perturbation first: perturbation, dimension, probability (posterior, as
         in `mask_probabilities`), prior (probability), log_bayes_factor, shift (probability *
-        embedding, as in `embeddings`), n_train_cells (that received the perturbation). For SVAE+
-        combinations are perturbations of their own.
+        embedding, as in `embeddings`), n_train_cells (that received the perturbation).
 
         Raises
         ------
@@ -110,7 +96,10 @@ class LatentSpace:
             {name: table.dropna().stack(future_stack=True) for name, table in tables.items()}
         )
         pairs = pairs.rename_axis(["perturbation", "dimension"]).reset_index()
-        pairs["n_train_cells"] = pairs["perturbation"].map(self._n_train_cells())
+        received = self.model.encoding(self.metadata.received(self.metadata.conditions)) != 0
+        n_cells = received.T @ self.metadata.cells_per_condition
+        columns = pd.Index(self.model.encoding.columns)
+        pairs["n_train_cells"] = pairs["perturbation"].map(pd.Series(n_cells, columns))
         position = probability.index.get_indexer(pairs["perturbation"])
         # Probabilities that round to 1 tie: among them the evidence decides.
         order = np.lexsort((-pairs["log_bayes_factor"], -pairs["probability"], position))
@@ -119,15 +108,9 @@ class LatentSpace:
     def dose_parameters(self) -> pd.DataFrame:
         """Return the Hill curve of each perturbation's dose, for models with `saturating_dose`.
 
-        Returns
-        -------
         Perturbations x (half_dose: the dose of half the displacement, in the units of the screen;
-        slope: the Hill coefficient). A perturbation never seen in training is NaN.
-
-        Raises
-        ------
-        InputError
-            If the displacement is in proportion to the dose.
+        slope: the Hill coefficient). A perturbation never seen in training is NaN. It is an error
+        if the displacement is in proportion to the dose.
         """
         curve = self._shift("dose curves").dose_response
         if curve is None:
@@ -145,10 +128,8 @@ class LatentSpace:
         ----------
         screen
             The cells; matched by gene and perturbation name.
-        n_particles
-            Draws of mask and embedding that are averaged over.
-        seed
-            Same seed, same numbers.
+        n_particles, seed
+            Draws of mask and embedding that are averaged over, and their seed.
 
         Returns
         -------
@@ -170,12 +151,6 @@ class LatentSpace:
                 f"a {type(self.model).__name__} has no {what}: it displaces nothing in latent space"
             )
         return additive
-
-    def _n_train_cells(self) -> pd.Series:
-        """Return how many training cells received each perturbation (as the model encodes them)."""
-        received = self.model.encoding(self.metadata.received(self.metadata.conditions)) != 0
-        n_cells = received.T @ self.metadata.cells_per_condition
-        return pd.Series(n_cells, pd.Index(self.model.encoding.columns))
 
     def _by_perturbation(
         self, values: torch.Tensor, columns: pd.Index | None = None
@@ -207,30 +182,17 @@ class Mechanisms(LatentSpace):
         A dimension is in use if a perturbation shifts it with a probability above 1/2. Its genes
         are ranked by its effect: the difference of log2(1 + 1e4 rho) between states a unit apart
         along it, at the mean state of the perturbations that move it, in the direction in which
-        the strongest of them moves it.
-
-        Parameters
-        ----------
-        n_genes
-            Number of genes that are named, in each direction.
+        the strongest of them moves it. `n_genes` of them are named in each direction.
 
         Returns
         -------
         One row per dimension in use, the one with the largest shifts first: n_perturbations;
         perturbations (their names, the largest shift first); shifts and probabilities, in that
         order; up and down (names of genes); share (of the sum of squared shifts of all dimensions
-        in use); log_bayes_factor (the largest of its entries, nats). For SVAE+ combinations are
-        perturbations of their own.
+        in use); log_bayes_factor (the largest of its entries, nats).
 
-        Warns
-        -----
-        UserWarning
-            If these axes are not identifiable up to rotation: see docs/identifiability.md.
-
-        Raises
-        ------
-        InputError
-            If the model is not trained, or infers no mask (CPA-VAE, conditional VAE).
+        A UserWarning says if these axes are not identifiable up to rotation (see
+        docs/identifiability.md). Errors are those of `inclusion`.
 
         Examples
         --------
@@ -270,23 +232,15 @@ class Mechanisms(LatentSpace):
         decoder is a point estimate, whose error is not included: compare seeds with
         `samsvae.stability`.
 
-        Parameters
-        ----------
-        **settings
-            n_particles (500 basal states), seed (0), progress; see
-            `samsvae.settings.questions.ProgramSettings`.
+        Settings are n_particles (500 basal states), seed (0) and progress; see
+        `samsvae.settings.questions.ProgramSettings`.
 
         Returns
         -------
         One row per dimension in use and gene, as in `mechanisms`, the largest loadings of each
         first: dimension, gene, loading, lower, upper, mc_se (Monte Carlo standard error of the
-        loading), sd (standard deviation over basal states).
-        `samsvae.enrichment` takes it, with `score="loading"` and the dimension as the condition.
-
-        Raises
-        ------
-        InputError
-            If the model is not trained, or infers no mask (CPA-VAE, conditional VAE).
+        loading), sd (standard deviation over basal states). `samsvae.enrichment` takes it, with
+        `score="loading"` and the dimension as the condition.
 
         Examples
         --------

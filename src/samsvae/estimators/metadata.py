@@ -64,12 +64,14 @@ class TrainingMetadata:
         kinds, place, n_cells = np.unique(train.condition, return_inverse=True, return_counts=True)
         per_batch = np.zeros((len(kinds), max(1, n_batches)), np.int64)
         np.add.at(per_batch, (place, train.batch), 1)
+        received = train.dosage.tocsc()
+        doses = np.split(received.data, received.indptr[1:-1].tolist())
         metadata = cls(
             screen.registry,
             train.conditions,
             n_cells,
             train.cells_per_perturbation,
-            _median_dose(train.dosage),
+            np.array([np.median(some) if len(some) else 1.0 for some in doses]),
             train.library_size[order],
             np.bincount(train.batch, minlength=n_batches)[:n_batches] / len(train),
             per_batch,
@@ -100,8 +102,7 @@ class TrainingMetadata:
     def estimable(self) -> frozenset[str]:
         """Perturbations whose effects are not confounded with batches.
 
-        They have cells in a batch that is linked to control: one with control cells, or with cells
-        of a condition that also has cells in a linked batch.
+        They have cells in a batch with control cells, or one that conditions link to such a batch.
         """
         present = self.cells_per_batch > 0
         linked = present[0]  # control comes first
@@ -192,21 +193,6 @@ class TrainingMetadata:
         self.check_batches([self.registry.batches[names.index(batch)]])
         return np.array([float(name == batch) for name in names])
 
-    def drawn_batches(self, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-        """Return `cell covariate`: batches drawn as in the training cells."""
-        shares = self.batch_shares
-        if not len(shares):
-            return np.zeros((n_cells, 0))
-        return self.registry.design[rng.choice(len(shares), n_cells, p=shares)]
-
-    def drawn_library_sizes(
-        self, condition: str, library_size: float | str, n: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Return library sizes of new cells: as given, or drawn from those "observed"."""
-        if library_size == "observed":
-            return rng.choice(self.library_sizes(self.stored(condition)), n)
-        return np.full(n, float(library_size))
-
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays, for saving."""
         arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}
@@ -273,19 +259,12 @@ def _note_untrained(screen: Screen, train: Screen) -> None:
             )
 
 
-def _median_dose(received: sp.csr_matrix) -> np.ndarray:
-    by_perturbation = received.tocsc()
-    doses = np.split(by_perturbation.data, by_perturbation.indptr[1:-1].tolist())
-    return np.array([np.median(some) if len(some) else 1.0 for some in doses])
-
-
 def input_statistics(
     screen: Screen, *, log1p: bool, unobserved: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the mean and standard deviation (n - 1) of the encoder's input, `gene` each.
 
-    With `unobserved`, the counts of library sizes that are not of these genes are one more column.
-    A gene of zero variance gets scale 1.
+    With `unobserved`, the rest of the library is one more column; a constant gene gets scale 1.
     """
     n, width = len(screen), len(screen.genes) + unobserved
     total, square = np.zeros((2, width))
@@ -304,10 +283,7 @@ def input_statistics(
 
 
 def library_shares(screen: Screen) -> Tensor:
-    """Return the share of each gene, and of all other genes, in the library sizes.
-
-    `gene + 1`, sums to 1. Each gets a pseudocount of 1, so that none is 0.
-    """
+    """Return the share of each gene, and of the rest, in the library sizes, `gene + 1`, never 0."""
     counted = np.zeros(len(screen.genes))
     for _, block in screen.blocks():
         counted += np.asarray(block.sum(0), np.float64).ravel()

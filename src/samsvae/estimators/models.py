@@ -71,13 +71,8 @@ class SAMSVAE(SAMSVAESettings, AdditiveEstimator):
     z_i = z_basal_i + sum_t d_it (e_t * m_t), e_t ~ N(0, s^2 I), m_t ~ Bernoulli(alpha), and
     x_ig ~ NegativeBinomial(mean l_i softmax(f(z_i))_g, inverse dispersion theta_g) (eq. 1).
 
-    Parameters
-    ----------
-    screen
-        The screen, with a split; its training cells give the model its sizes and names.
-    **hyperparameters
-        n_latent, n_hidden, mask, mask_prob, embedding_given_mask, basal_given_shift and others, as
-        `samsvae.settings.model.SAMSVAESettings` explains them.
+    The screen has a split: its training cells give the model its sizes and names. Hyperparameters
+    are explained by `samsvae.settings.model.SAMSVAESettings`.
 
     References
     ----------
@@ -109,13 +104,8 @@ class CPAVAE(CPAVAESettings, AdditiveEstimator):
     z_i = z_basal_i + sum_t d_it e_t, e_t ~ N(0, s^2 I): the generative counterpart of the
     compositional perturbation autoencoder.
 
-    Parameters
-    ----------
-    screen
-        The screen, with a split; its training cells give the model its sizes and names.
-    **hyperparameters
-        n_latent, n_hidden, embedding_scale, basal_given_shift and others, as
-        `samsvae.settings.model.CPAVAESettings` explains them.
+    The screen has a split: its training cells give the model its sizes and names. Hyperparameters
+    are explained by `samsvae.settings.model.CPAVAESettings`.
 
     References
     ----------
@@ -137,13 +127,8 @@ class SVAEPlus(SVAEPlusSettings, Estimator):
     point posterior, q(z_i) = N(f_enc(x_i)). Each combination is a perturbation t of its own; the
     state of control cells has mean 0.
 
-    Parameters
-    ----------
-    screen
-        The screen, with a split; its training cells give the model its sizes and names.
-    **hyperparameters
-        n_latent, n_hidden, beta_a, beta_b, unseen_as_control and others, as
-        `samsvae.settings.model.SVAEPlusSettings` explains them.
+    The screen has a split: its training cells give the model its sizes and names. Hyperparameters
+    are explained by `samsvae.settings.model.SVAEPlusSettings`.
 
     References
     ----------
@@ -173,13 +158,8 @@ class ConditionalVAE(ConditionalVAESettings, Estimator):
     z_i ~ N(0, I), x_i ~ p(x | f([z_i, d_i])), q(z_i) = N(f_enc([x_i, d_i])). Nothing is shared by
     cells but the networks' weights, so its effects have no posterior interval.
 
-    Parameters
-    ----------
-    screen
-        The screen, with a split; its training cells give the model its sizes and names.
-    **hyperparameters
-        n_latent, n_hidden, n_layers and others, as
-        `samsvae.settings.model.ConditionalVAESettings` explains them.
+    The screen has a split: its training cells give the model its sizes and names. Hyperparameters
+    are explained by `samsvae.settings.model.ConditionalVAESettings`.
 
     References
     ----------
@@ -201,18 +181,7 @@ ESTIMATORS: list[type[Estimator]] = [SAMSVAE, CPAVAE, SVAEPlus, ConditionalVAE]
 
 
 def estimator(name: str) -> type[Estimator]:
-    """Return a member of the family.
-
-    Parameters
-    ----------
-    name
-        "sams-vae", "cpa-vae", "svae-plus" or "conditional-vae".
-
-    Raises
-    ------
-    InputError
-        If there is no such model.
-    """
+    """Return a member of the family by its name, such as "sams-vae"; raise if there is none."""
     return by_name("model", name, ESTIMATORS)
 
 
@@ -223,7 +192,7 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
     Parameters
     ----------
     folder
-        Where it was saved: a run directory, say.
+        Where it was saved, such as a run directory.
     device
         Any device, whatever the model was trained on; "auto" takes a GPU where there is one.
 
@@ -254,12 +223,12 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> Estimator:
             outline = kind(saved.metadata, **saved.hyperparameters)
         saving.check_state(outline.module, saved.state)
         n_covariates = saved.metadata.registry.n_covariates
-        saving.check_control(saved.control_basal.tensors(), outline.n_latent, n_covariates)
+        saving.check_control(saved.control_basal._asdict(), outline.n_latent, n_covariates)
     model = kind(saved.metadata, **saved.hyperparameters)
     model.module.load_state_dict(saved.state)
     model.module.to(resolved)
     model.control_basal = BasalPosterior(
-        **{name: value.to(resolved) for name, value in saved.control_basal.tensors().items()}
+        **{name: value.to(resolved) for name, value in saved.control_basal._asdict().items()}
     )
     model.history = pd.DataFrame(saved.history)
     model.is_trained = True

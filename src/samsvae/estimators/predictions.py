@@ -49,10 +49,8 @@ class Predictions:
             The cells, say `screen.test`; matched by gene and perturbation name.
         n_particles
             K. More give a tighter, higher bound.
-        seed
-            Same seed, same numbers.
-        progress
-            Show a progress bar.
+        seed, progress
+            Same seed, same numbers; show a progress bar.
 
         Returns
         -------
@@ -108,8 +106,7 @@ class Predictions:
         Raises
         ------
         InputError
-            If a perturbation was never seen in training, the model has no such scale, or an
-            argument is out of range.
+            If a perturbation was never seen in training, or the model has no such scale.
 
         Examples
         --------
@@ -132,7 +129,14 @@ class Predictions:
         estimable = np.array([self.metadata.is_estimable(name) for name in stored])
         unexpressed = self.metadata.unexpressed
         has_interval = estimable[:, None] & ~unexpressed
-        ends = {name: np.where(has_interval, end, np.nan) for name, end in _ends(results).items()}
+        intervals = np.array([result.intervals for result in results])
+        ends = {
+            f"{end}{'' if level == 0.9 else f'_{level:.0%}'.rstrip('%')}": np.where(
+                has_interval, intervals[:, i, j], np.nan
+            )
+            for i, level in enumerate(LEVELS)
+            for j, end in enumerate(("lower", "upper"))
+        }
         mc_se = np.array([result.mc_se for result in results])
         return AnnData(
             np.where(unexpressed, 0, [result.ate for result in results]),
@@ -197,10 +201,8 @@ class Predictions:
 
         Parameters
         ----------
-        perturbation
-            Its name.
-        doses
-            In the units of the screen, each at least 0.
+        perturbation, doses
+            Its name; doses in the units of the screen, each at least 0.
         background
             A condition that the cells also receive, such as "drugB@2".
         **settings
@@ -299,8 +301,13 @@ class Predictions:
     ) -> tuple[simulation.Cells, np.ndarray]:
         """Return counts of new cells, and their library sizes."""
         n, size = settings.n_cells, settings.library_size
-        sizes = self.metadata.drawn_library_sizes(condition, size, n, rng)
-        batches = self.metadata.drawn_batches(n, rng)
+        if size == "observed":
+            sizes = rng.choice(self.metadata.library_sizes(self.metadata.stored(condition)), n)
+        else:
+            sizes = np.full(n, float(size))
+        shares, batches = self.metadata.batch_shares, np.zeros((n, 0))
+        if len(shares):
+            batches = self.metadata.registry.design[rng.choice(len(shares), n, p=shares)]
         panel = size != "observed"
         drawn = simulation.new_cells(self.module, received, sizes, batches, generator, panel=panel)
         return drawn, sizes
@@ -319,13 +326,3 @@ class Predictions:
         for name, row in zip(names, received, strict=True):
             rng = np.random.default_rng(seed)
             yield self._new_cells(name, row, settings, rng, generator.manual_seed(seed))[0]
-
-
-def _ends(results: Sequence[Effect]) -> dict[str, np.ndarray]:
-    """Return the ends of the intervals as layers, `condition gene` each."""
-    ends = np.array([result.intervals for result in results])
-    return {
-        f"{end}{'' if level == 0.9 else f'_{level:.0%}'.rstrip('%')}": ends[:, i, j]
-        for i, level in enumerate(LEVELS)
-        for j, end in enumerate(("lower", "upper"))
-    }

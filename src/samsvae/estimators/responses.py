@@ -11,9 +11,8 @@ import pandas as pd
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.trained import TrainedModel
-from samsvae.inference.responders import BranchLikelihoods, branch_likelihoods
+from samsvae.inference.responders import BranchLikelihoods, Rates, branch_likelihoods
 from samsvae.model.mechanism import Responding
-from samsvae.ops.response_rates import Rates
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import ResponderSettings
@@ -52,22 +51,14 @@ class Responses:
         The share of responders is given by these cells and Beta(1, 1); a cell's probability, by the
         shares that training ended with.
 
-        Parameters
-        ----------
-        screen
-            The cells; matched by gene and perturbation name. Control cells have no row.
-        **settings
-            n_particles (25 draws per cell), seed (0), progress; see
-            `samsvae.settings.questions.ResponderSettings`.
+        `screen` holds the cells, matched by gene and perturbation name; control cells have no row.
+        Settings are n_particles (25 draws per cell), seed (0) and progress, see
+        `samsvae.settings.questions.ResponderSettings`. It is an error if the model takes all cells
+        to respond.
 
         Returns
         -------
         Two tables, `cells` and `rates`: see `samsvae.estimators.responses.Responders`.
-
-        Raises
-        ------
-        InputError
-            If the model is not trained, or takes all cells to respond.
 
         Examples
         --------

@@ -146,20 +146,6 @@ def of_file(path: Path) -> Iterator[None]:
         raise InputError(f"{str(path)!r} is damaged, or not ours: {error}") from error
 
 
-def check_names(names: Any) -> None:
-    """Raise unless a record holds what model.json is to hold, and nothing else.
-
-    The error says where it differs, what was got and what is wrong with it.
-    """
-    try:
-        _Header.model_validate(names)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        message = f"{where} is {got(first['input'])}: {first['msg']}"
-        raise InputError(" ".join(message.split())) from error
-
-
 def check_metadata(metadata: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
     """Raise unless the arrays of the training metadata fit its names and each other."""
     registry = metadata["vocabulary"]
@@ -274,7 +260,7 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
     parts = {
         **tensors.prefixed("model", saved.state),
         **tensors.prefixed("facts", saved.metadata.tensors()),
-        **tensors.prefixed("control_basal", saved.control_basal.tensors()),
+        **tensors.prefixed("control_basal", saved.control_basal._asdict()),
     }
     names = {
         "schema_version": tensors.SCHEMA_VERSION,
@@ -291,11 +277,7 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
 
 
 def read(folder: str | os.PathLike[str]) -> Saved:
-    """Return what `write` wrote.
-
-    It is an error if a file is missing, incomplete, damaged, of another schema, does not belong to
-    the other, or holds parameters that are not finite.
-    """
+    """Return what `write` wrote; raise if files are missing, damaged or of different models."""
     path = Path(folder) / NAMES
     if not path.is_file():
         raise InputError(f"no saved model in {str(folder)!r}: it has no {NAMES}")
@@ -305,7 +287,13 @@ def read(folder: str | os.PathLike[str]) -> Saved:
         parts, _ = tensors.read(Path(folder) / TENSORS)
         digest = names.pop("digest")
         with of_file(path):
-            check_names(names)
+            try:
+                _Header.model_validate(names)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"])) or "the file"
+                message = f"{where} is {got(first['input'])}: {first['msg']}"
+                raise InputError(" ".join(message.split())) from error
             check_metadata(names["facts"], tensors.unprefixed("facts", parts))
         saved = Saved(
             names["estimator"],

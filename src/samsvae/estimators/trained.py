@@ -123,10 +123,7 @@ def delegated(
     answers: Callable[[Any], Answers],
     method: Callable[Concatenate[Answers, Parameters], Result],
 ) -> Callable[Concatenate[Any, Parameters], Result]:
-    """Return a method of a model that an object made of the model (by `answers`) answers.
-
-    Signature and docstring are those of the other method.
-    """
+    """Return a method that an object made of the model answers, with signature and docstring."""
 
     @functools.wraps(method)
     def answer(model: Any, /, *args: Parameters.args, **settings: Parameters.kwargs) -> Result:

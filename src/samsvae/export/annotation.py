@@ -47,19 +47,16 @@ def annotate(
     n_particles, seed
         Draws of mask and embedding that are averaged over, and their seed.
     **settings
-        Where `adata` holds what, as for `samsvae.Screen.from_anndata`: such as `layer`, if
-        `adata.X` does not hold the counts, or `perturbation_key`.
+        Where `adata` holds what, as for `samsvae.Screen.from_anndata`, such as `layer`.
 
     Returns
     -------
-    The same object. Cells that are dropped by the settings (`drop_empty_cells`,
-    `drop_unlabelled`) are rows of NaN.
+    The same object; cells that are dropped (`drop_empty_cells`, `drop_unlabelled`) are NaN.
 
     Raises
     ------
     InputError
-        If the model is not trained, or the cells cannot be used: as in `from_anndata` and
-        `latent`. Nothing is written in this case.
+        As in `from_anndata` and `latent`. Nothing is written in this case.
 
     Examples
     --------
@@ -98,13 +95,11 @@ def perturbation_space(
 
     Parameters
     ----------
-    model, conditions
-        The trained model; conditions as in `effects`, by default those of the training cells.
+    model, conditions, **settings
+        The trained model; conditions and settings as in `effects`.
     groups
         Pathway by perturbation (or condition). A combination has one if all its perturbations
         are in the same.
-    **settings
-        Of the effects, as in `effects`.
 
     Returns
     -------
@@ -197,8 +192,6 @@ def _below_control(values: Any) -> np.ndarray:
     return np.pad(np.asarray(values, np.float32), ((1, 0), (0, 0)))
 
 
-__all__ = ["cellxgene"]
-
 _INT32 = np.iinfo(np.int32)
 
 
@@ -216,24 +209,21 @@ def cellxgene(
     """Write cells for CELLxGENE: `cellxgene launch PATH` shows them in a browser.
 
     Layouts are the principal components of basal states and states (posterior means), and UMAP if
-    umap-learn is installed: "basal_pca", "state_pca", "basal_umap", "state_umap".
+    umap-learn is installed: `obsm["X_basal_pca"]`, "X_state_pca", "X_basal_umap", "X_state_umap".
 
     The h5ad file follows the requirements of the explorer: `X` is ln(1 + 1e4 x / sum x), sparse, in
-    float32, and `raw` the counts; layouts are `obsm["X_state_pca"]` and the like; the states
-    themselves are `obsm["samsvae_basal"]` and `obsm["samsvae"]`, which are not listed as layouts;
-    columns of `obs` are categories or numbers of 32 bits. Publishing on CELLxGENE Discover needs
-    ontology terms and Ensembl identifiers in addition, which a screen does not contain.
+    float32, and `raw` the counts; the states themselves, which are not listed as layouts, are
+    `obsm["samsvae_basal"]` and `obsm["samsvae"]`; columns of `obs` are categories or numbers of 32
+    bits. Publishing on CELLxGENE Discover needs ontology terms and Ensembl identifiers in addition.
 
     Parameters
     ----------
     model, screen
         The trained model, and the cells, matched by gene and perturbation name.
-    path
-        A file that ends in .h5ad; it is replaced, if it exists.
+    path, title
+        A file that ends in .h5ad, replaced if it exists; title of the data set.
     obs
         Further columns by cell name, such as cell types.
-    title
-        Title of the data set.
     n_particles, seed
         Of the states, as in `annotate`.
 
@@ -274,22 +264,18 @@ def cellxgene(
     if matched.registry.counts:
         adata.raw = AnnData(adata.X, obs=adata.obs[[]], var=adata.var)
         adata.X = normalised(adata.X, "normalized").log1p().astype(np.float32)
+    methods: list[Any] = ["pca", "umap"] if has_umap() and len(matched) > 3 else ["pca"]
+    if len(methods) == 1:
+        note("layouts are principal components alone: for UMAP, pip install 'samsvae[umap]'")
     states = model.latent(matched, n_particles=n_particles, seed=seed)
     for name, values in states.items():
         adata.obsm["samsvae" if name == "state" else f"samsvae_{name}"] = values
-        for method in _methods(len(matched)):
+        for method in methods:
             points = projection(values, method, seed=seed)
             adata.obsm[f"X_{name}_{method}"] = points.to_numpy(np.float32)
     layouts = [name for name in adata.obsm if name.startswith("X_state")]
     adata.uns |= {"title": title, "default_embedding": layouts[-1]}
     write_h5ad(path, adata)
-
-
-def _methods(n_cells: int) -> list[Any]:
-    if has_umap() and n_cells > 3:
-        return ["pca", "umap"]
-    note("layouts are principal components alone: for UMAP, pip install 'samsvae[umap]'")
-    return ["pca"]
 
 
 def _joined(own: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:

@@ -24,8 +24,6 @@ from samsvae.settings.arguments import checked
 from samsvae.storage.files import written_together
 from samsvae.storage.tables import put_h5ad
 
-__all__ = ["cell_eval"]
-
 
 @checked
 def cell_eval(
@@ -41,11 +39,11 @@ def cell_eval(
     """Write predicted and real expression for the package cell-eval: pred.h5ad and real.h5ad.
 
     Expression is ln(1 + 1e4 x / sum x), the sum over the predictor's genes: ln 2 times scale "log".
-    real.h5ad holds the scored cells, and the control cells they are compared with. pred.h5ad holds
-    one row per condition: for control the mean of these control cells, for any other that mean +
-    ln 2 times the predicted effect. This is enough for scores of means over cells. Scores of
-    differential expression, which test for differences between rows, are meaningless here. Since
-    cell-eval refuses negative expression, negative predictions are written as 0.
+    real.h5ad holds the scored cells and control cells. pred.h5ad holds one row per condition: for
+    control the mean of these control cells, for any other that mean + ln 2 times the predicted
+    effect. This is enough for scores of means over cells; scores of differential expression, which
+    test for differences between rows, are meaningless here. cell-eval refuses negative expression:
+    it is written as 0.
 
     Parameters
     ----------
@@ -53,13 +51,11 @@ def cell_eval(
         A trained model or a baseline, and the whole screen with its split, matched by name.
     folder
         Created if it does not exist. Files of these names in it are replaced.
-    split
-        Whose cells are scored: "train", "valid" or "test". They are compared with control cells of
-        the same split, or with all control cells, if the split has none.
-    conditions
-        By default all with cells in the split. Control is not scored.
+    split, conditions
+        Whose cells are scored: "train", "valid" or "test", and by default all of its conditions but
+        control. Control cells are those of the split, or all, if it has none.
     perturbation_key
-        Column of `obs` with the conditions as they are stored; control has the screen's own label.
+        Column of `obs` with the conditions as they are stored.
     **settings
         Of a model's `effects`, such as n_particles, seed and progress; library_size is "observed"
         by default. Not used for baselines.
@@ -67,9 +63,8 @@ def cell_eval(
     Raises
     ------
     InputError
-        If there is no such split, a condition has no cells in it, the screen has no control cells
-        or holds no counts, the predictor has no prediction for a condition, or the files cannot be
-        written.
+        If a condition has no cells in the split or no prediction, the screen has no control cells
+        or holds no counts, or the files cannot be written.
 
     Warns
     -----
@@ -105,7 +100,14 @@ def cell_eval(
 
     sums, n_control = sums_of(blocks(), np.where(cells.is_control, 0, -1), 1)
     control = sums / n_control
-    means = np.vstack([control, _not_negative(control + math.log(2) * effects.X)])
+    predicted = control + math.log(2) * effects.X
+    n_below = int((predicted < 0).sum())
+    if n_below:
+        note(
+            f"{n_below} of {predicted.size} predicted means are below 0, by up to "
+            f"{-predicted.min():.2g}: written as 0, since cell-eval refuses negative expression"
+        )
+    means = np.vstack([control, np.maximum(predicted, 0)])
     labels = np.array(screen.condition_names)
     rows = [labels[0], *names]
     real = pd.DataFrame({perturbation_key: labels[cells.condition]}, cells.cells)
@@ -133,14 +135,3 @@ def _scored(screen: Screen, split: str, conditions: Conditions | None) -> tuple[
         raise InputError(f"no condition to score: expected perturbed {split} cells, not control")
     scored = np.isin(np.array(screen.condition_names), names)[screen.condition] & in_split
     return screen[scored | control_cells(screen, in_split)], names
-
-
-def _not_negative(means: np.ndarray) -> np.ndarray:
-    """Return predicted means, negative ones replaced by 0, and say how many these are."""
-    n_below = int((means < 0).sum())
-    if n_below:
-        note(
-            f"{n_below} of {means.size} predicted means are below 0, by up to {-means.min():.2g}: "
-            "written as 0, since cell-eval refuses negative expression"
-        )
-    return np.maximum(means, 0)

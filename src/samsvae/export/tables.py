@@ -35,18 +35,9 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
     `pvals` the lfsr and `pvals_adj` the q_value (neither is a p value); of programs `scores` is the
     loading. It is left out if there are more than 200 rows: HDF5 files have no room for it.
 
-    Parameters
-    ----------
-    table
-        One line per pair.
-    obs
-        More columns of `obs`, by the names of the rows, such as `model.mechanisms()` for programs;
-        lists are joined by commas.
-
-    Raises
-    ------
-    InputError
-        If the table has no such pairs, a pair twice, or no number.
+    `table` has one line per pair; `obs` holds more columns of `obs` by the names of the rows, such
+    as `model.mechanisms()` for programs, with lists joined by commas. A table without such pairs,
+    with a pair twice, or without a number is an error.
 
     Examples
     --------
@@ -115,10 +106,7 @@ def _rows(table: pd.DataFrame) -> tuple[str, np.ndarray]:
 def _obs(
     table: pd.DataFrame, row: np.ndarray, numbers: list[str], *, with_single: bool
 ) -> pd.DataFrame:
-    """Return the columns with one value in all lines of a row.
-
-    With `with_single`, also the numbers of rows with a single line, NaN for other rows.
-    """
+    """Return columns with one value per row; `with_single`, numbers of rows with one line, too."""
     lines = np.flatnonzero(~pd.Series(row).duplicated())  # the first of each row
     others = table.drop(columns=numbers).items()
     codes = {name: pd.factorize(values)[0] for name, values in others}

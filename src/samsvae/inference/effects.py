@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,8 +58,8 @@ class ArmCells(NamedTuple):
 class SharedDraws:
     """Draws of basal states that all arms share, and the control arm that they give.
 
-    `Paired` or `Crossed` says how they are combined with draws of the globals. In both, the axes of
-    an arm's expression are `globals basal gene`.
+    An arm's expression has the axes `globals basal gene`. Each basal state has a draw of the
+    globals of its own (axes `draw 1`), or, `crossed`, is combined with each of them (`1 draw`).
     """
 
     state: Tensor
@@ -72,22 +73,16 @@ class SharedDraws:
     control: Tensor
     """`... gene`: the control arm on the scale."""
 
-
-class Paired(SharedDraws):
-    """Each basal state has a draw of the globals of its own: axes `draw 1`."""
-
-    def crossed(self) -> Crossed:
+    def crossed(self) -> SharedDraws:
         """Return the same basal states, to be combined with every draw of the globals."""
-        counts = [CountDraw(*map(_swapped, drawn)) for drawn in self.counts]
-        state, covariates, quantile, control = (
-            values.transpose(0, 1)
-            for values in (self.state, self.covariates, self.quantile, self.control)
-        )
-        return Crossed(state, covariates, quantile, counts, control)
 
+        def swapped(values: Tensor | None) -> Any:
+            return None if values is None else values.transpose(0, 1)
 
-class Crossed(SharedDraws):
-    """Each basal state is combined with every draw of the globals: axes `1 draw`."""
+        fields = (self.state, self.covariates, self.quantile, self.control)
+        state, covariates, quantile, control = map(swapped, fields)
+        counts = [CountDraw(*map(swapped, drawn)) for drawn in self.counts]
+        return SharedDraws(state, covariates, quantile, counts, control)
 
 
 class Control:
@@ -111,12 +106,8 @@ class Control:
         n, block = self.settings.n_particles, max(1, _ELEMENTS // self.model.likelihood.n_genes)
         return [min(block, n - start) for start in range(0, n, block)]
 
-    def blocks(self) -> Iterator[Paired]:
-        """Draw what the arms share, block by block."""
-        return map(self.paired, self.sizes_of_blocks)
-
     @torch.no_grad()
-    def paired(self, n: int) -> Paired:
+    def paired(self, n: int) -> SharedDraws:
         """Draw what the arms share, and answer for the control arm."""
         state, covariates = self._states(n)
         quantile = torch.rand(n, 1, generator=self.generator, device=self.generator.device)
@@ -134,7 +125,7 @@ class Control:
             control = _mean(_log(drawn.counts) for drawn in counts)
         else:
             control = likelihood.expectation(hidden)
-        return Paired(state, covariates, quantile, counts, control)
+        return SharedDraws(state, covariates, quantile, counts, control)
 
     def hidden(self, dosage: Dosage, shifts: Shifts, basal: Tensor, covariates: Tensor) -> Tensor:
         """Return the decoder's last layer, `globals basal hidden`."""
@@ -178,7 +169,7 @@ class Arm:
         self.total = np.zeros(control.model.likelihood.n_genes)
         self.square = np.zeros(control.model.likelihood.n_genes)
 
-    def add(self, shared: Paired) -> None:
+    def add(self, shared: SharedDraws) -> None:
         """Add a block of particles, each with a draw of the globals to itself."""
         expression = self.expression(self.shifts(len(shared.state)), shared)
         total, square = difference_sums(expression, shared.control)
@@ -204,8 +195,8 @@ class Arm:
         )
         return _mean(map(_log, arms))
 
-    def effect(self, shared: Crossed | None) -> Effect:
-        """Return the effect, with its interval over these basal draws, if they are given."""
+    def effect(self, shared: SharedDraws | None) -> Effect:
+        """Return the effect, with its interval over these crossed draws, if they are given."""
         n = self.control.settings.n_particles
         ate = self.total / n
         mc_se = np.sqrt(np.maximum(self.square / n - ate**2, 0) / (n - 1))
@@ -213,7 +204,7 @@ class Arm:
             return Effect(ate, mc_se, np.full((len(LEVELS), 2, len(ate)), np.nan))
         return Effect(ate, mc_se, self._ends(ate, shared))
 
-    def _ends(self, ate: np.ndarray, shared: Crossed) -> np.ndarray:
+    def _ends(self, ate: np.ndarray, shared: SharedDraws) -> np.ndarray:
         """Return the ends of the intervals of ATE(E, M), whose mean is `ate`, `level end gene`.
 
         Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
@@ -254,10 +245,6 @@ class Arm:
         return quantiles
 
 
-def _swapped(values: Tensor | None) -> Any:
-    return None if values is None else values.transpose(0, 1)
-
-
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.asarray(values, np.float32)).to(device)
 
@@ -286,9 +273,8 @@ def average_effects(
 ) -> list[Effect]:
     """Return the ATE of each condition: mean_k [E x | do(d), z_k, E_k, M_k] - [E x | do(0), ...].
 
-    `received` is `condition column`. Both arms share the draws of the basal state, of the globals,
-    and the noise of the counts. All conditions share the control arm, and each has its own stream
-    of random numbers that starts from the same seed: its numbers do not depend on the others.
+    `received` is `condition column`. Both arms share all draws and the noise of the counts, all
+    conditions the control arm; a condition's numbers do not depend on the others.
     """
     device = next(model.parameters()).device
     of_basal, of_condition = np.random.SeedSequence(settings.seed).generate_state(2)
@@ -298,7 +284,10 @@ def average_effects(
         for row, sizes in zip(received, cells.condition_sizes, strict=True)
     ]
     # torch draws counts in one thread: so conditions are what threads share.
-    work = (done for shared in control.blocks() for done in side_by_side(_add(shared), arms))
+    blocks = map(control.paired, control.sizes_of_blocks)
+    work = (
+        done for shared in blocks for done in side_by_side(partial(Arm.add, shared=shared), arms)
+    )
     n_steps = len(control.sizes_of_blocks) * len(arms)
     list(track(work, "effects", total=n_steps, disable=not settings.progress))
     if settings.n_draws < 2 or not model.mechanism.variables:
@@ -306,8 +295,3 @@ def average_effects(
     shared = control.paired(max(25, settings.n_particles // 25)).crossed()
     answers = side_by_side(lambda arm: arm.effect(shared), arms)
     return list(track(answers, "intervals", total=len(arms), disable=not settings.progress))
-
-
-def _add(shared: Paired) -> Callable[[Arm], None]:
-    """Return what adds a block of particles to an arm."""
-    return lambda arm: arm.add(shared)

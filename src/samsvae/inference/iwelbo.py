@@ -59,7 +59,9 @@ def predictive_iwelbo(
     draw of the globals must serve every cell.
     """
     n_cells, everyone = len(loader.screen), loader.present
-    block = _together(n_particles, len(everyone))
+    # All at once, or a multiple of the number of groups.
+    fitting = min(_PARTICLES, _PAIRS // max(1, len(everyone)))
+    block = min(n_particles, max(1, fitting // _GROUPS) * _GROUPS)
     cells = max(1, _ROWS // block)
     n_groups = min(_GROUPS, n_particles)
     # log of sum of w by group, and of sum of w^2, over the particles seen so far
@@ -102,9 +104,3 @@ def predictive_iwelbo(
         float(mean_mc_se),
         float(objective.iwelbo(joint)),
     )
-
-
-def _together(n_particles: int, n_columns: int) -> int:
-    """Return the number of particles drawn at once: all, or a multiple of the number of groups."""
-    fitting = min(_PARTICLES, _PAIRS // max(1, n_columns))
-    return min(n_particles, max(1, fitting // _GROUPS) * _GROUPS)

@@ -46,10 +46,6 @@ class BasalPosterior(NamedTuple):
     covariates: Tensor
     """`cell covariate`: their batches."""
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return them by name."""
-        return self._asdict()
-
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw cells, and a state of each: `draw 1 latent`; and `draw 1 covariate`."""
         device = self.loc.device
@@ -69,10 +65,7 @@ def draw_shifts(
 
 
 def of_batch(shifts: Shifts, columns: Tensor, dosage: Dosage) -> Shifts:
-    """Select the shifts of a batch's columns from those of many (sorted) ones.
-
-    Global terms are left out: predictions do not score them.
-    """
+    """Select the shifts of a batch's columns from those of many (sorted) ones, without terms."""
     if len(columns) == 0:  # control cells alone: their one slot is empty
         n_particles, _, n_latent = shifts.value.shape
         return Shifts(shifts.value.new_zeros(n_particles, 1, n_latent), {})
@@ -140,9 +133,8 @@ def loadings(
 ) -> list[Loadings]:
     """Return the mean change of expression when a dimension moves by each of some steps.
 
-    (f(z + s u) - f(z - s u)) / 2 of `n_particles` states z from their prior, u the unit vector of
-    the dimension, s the signed step; f is log2(1 + 1e4 rho), or the mean without a library size.
-    All steps use the same states.
+    (f(z + s u) - f(z - s u)) / 2 of `n_particles` states z from their prior, the same for all
+    steps, u the unit vector of the dimension, s the signed step; f is `_expression`.
     """
     n_genes = model.likelihood.n_genes
     total, square = np.zeros((2, len(steps), n_genes))
@@ -154,12 +146,7 @@ def loadings(
         for i, step in enumerate(steps):
             along = torch.zeros_like(state[0, 0])
             along[dimension] = step
-            up, down = (
-                model.likelihood.expectation(model.decoder(state + by * along, covariates)).double()
-                for by in (1, -1)
-            )
-            if model.likelihood.has_library_size:
-                up, down = torch.log2(1 + up), torch.log2(1 + down)
+            up, down = (_expression(model, state + by * along, covariates) for by in (1, -1))
             change = ((up - down) / 2).squeeze(1).cpu().numpy()
             total[i] += change.sum(0)
             square[i] += np.square(change).sum(0)
@@ -179,9 +166,8 @@ def movements(
 ) -> np.ndarray:
     """Return how far each draw moves dimensions that are moved by 1 on average, `draw dimension`.
 
-    sum_t m_t s_rt / sum_t m_t^2 of draws s_r of mask * embedding, m their mean, over the columns t
-    that move the dimension (`moves`, `column dimension`). The draws are made twice, so that they
-    are never held together.
+    sum_t m_t s_rt / sum_t m_t^2 of draws s_r of mask * embedding (drawn twice to save memory), m
+    their mean, over the columns t that move the dimension (`moves`, `column dimension`).
     """
     block = max(1, _ELEMENTS // (len(columns) * model.mechanism.n_context))
     sizes = [min(block, n_draws - start) for start in range(0, n_draws, block)]
@@ -208,16 +194,19 @@ def program_of(
 ) -> np.ndarray:
     """Return what moving along a latent dimension does to each gene, `gene`.
 
-    The difference of log2(1 + 1e4 rho), or of the mean without a library size, between states half
-    a unit to either side of the mean of some shifts (`column latent`), in a direction `sign` (1 or
-    -1), in a mixture of batches (`covariates`).
+    The difference of `_expression` between states half a unit to either side of the mean of some
+    shifts (`column latent`), in a direction `sign` (1, -1), in a mixture of batches (`covariates`).
     """
     weight = model.decoder.first.weights[0]
     state = shifts.to(weight).mean(0)
     ends = state.repeat(2, 1)
     ends[:, dimension] += sign * state.new_tensor([-0.5, 0.5])
     batches = torch.from_numpy(covariates).to(state).expand(2, -1)
-    expected = model.likelihood.expectation(model.decoder(ends, batches)).double()
-    if model.likelihood.has_library_size:
-        expected = torch.log2(1 + expected)
-    return (expected[1] - expected[0]).cpu().numpy()
+    expression = _expression(model, ends, batches)
+    return (expression[1] - expression[0]).cpu().numpy()
+
+
+def _expression(model: PerturbationVAE, state: Tensor, covariates: Tensor) -> Tensor:
+    """Return log2(1 + 1e4 rho) of states, or the mean without a library size."""
+    expected = model.likelihood.expectation(model.decoder(state, covariates)).double()
+    return torch.log2(1 + expected) if model.likelihood.has_library_size else expected

@@ -14,7 +14,6 @@ from samsvae.data.loader import Loader
 from samsvae.inference.latent import draw_shifts, of_batch
 from samsvae.model.mechanism import Responding
 from samsvae.model.vae import PerturbationVAE
-from samsvae.ops.response_rates import Rates, response_rates
 
 _ROWS = 2**13
 """Most (branch, particle, cell) rows that are held at once."""
@@ -22,6 +21,53 @@ _PARTICLES = 16
 """Draws with which the rates of responding are inferred."""
 _ROUNDS = 10
 """Updates of the rates, each given the others, where cells received several perturbations."""
+_GRID = 2001
+"""Values of pi, equally far apart: finer than the posterior of any number of cells of a screen."""
+_CHUNK = 1000
+"""Cells at once."""
+
+
+class Rates(NamedTuple):
+    """The posterior of pi, `group` each."""
+
+    mean: np.ndarray
+    lower: np.ndarray
+    """End of the central 90 % interval."""
+    upper: np.ndarray
+    log_bayes_factor: np.ndarray
+    """Nats: for some cells responding, against none."""
+    n_cells: np.ndarray
+
+
+def response_rates(log_odds: np.ndarray, group: np.ndarray, n_groups: int) -> Rates:
+    """Return the posterior of the share pi of cells that respond, for pi ~ Beta(1, 1), by group.
+
+    p(pi | x) is proportional to prod_i (pi B_i + 1 - pi), B_i the Bayes factor of a cell
+    (`log_odds`: log B_i, `cell`, nats): exact up to a grid of 2,001 values of pi. A group without
+    cells keeps its prior.
+
+    Examples
+    --------
+    >>> rates = response_rates(np.full(9, 50.0), np.zeros(9, int), 2)  # nine sure responders
+    >>> rates.mean.round(3).tolist(), rates.n_cells.tolist()  # of Beta(10, 1), and of Beta(1, 1)
+    ([0.909, 0.5], [9, 0])
+    """
+    pi = (np.arange(_GRID) + 0.5) / _GRID
+    log_pi, log_rest = np.log(pi), np.log1p(-pi)
+    log_density = np.zeros((n_groups, _GRID))
+    order = np.argsort(group, kind="stable")
+    n_cells = np.bincount(group, minlength=n_groups)
+    for one, cells in enumerate(np.split(order, np.cumsum(n_cells)[:-1])):
+        for start in range(0, len(cells), _CHUNK):
+            odds = log_odds[cells[start : start + _CHUNK], None]
+            log_density[one] += np.logaddexp(log_pi + odds, log_rest).sum(0)
+    largest = log_density.max(1)
+    share = np.exp(log_density - largest[:, None])
+    total = largest + np.log(share.sum(1))
+    share /= share.sum(1, keepdims=True)
+    cumulative = np.cumsum(share, 1)
+    lower, upper = (pi[np.argmax(cumulative >= level, axis=1)] for level in (0.05, 0.95))
+    return Rates(share @ pi, lower, upper, total - np.log(_GRID), n_cells)
 
 
 class BranchLikelihoods(NamedTuple):
@@ -41,8 +87,7 @@ class BranchLikelihoods(NamedTuple):
     def log_bayes_factors(self, log_odds: np.ndarray) -> np.ndarray:
         """Return the log Bayes factor for each perturbation acting, `cell slot`, nats.
 
-        All subsets of the cell's other perturbations are summed over, by their own probability;
-        `log_odds` is the logit of pi, `reagent`.
+        The subsets of the cell's others are summed, at log odds logit(pi), `reagent`.
         """
         prior: np.ndarray = log_odds[self.reagent]
         log_p: np.ndarray = -np.logaddexp(0, -prior)
@@ -58,11 +103,7 @@ class BranchLikelihoods(NamedTuple):
         return factors
 
     def rates(self, log_odds: np.ndarray, of: np.ndarray, n: int) -> Rates:
-        """Return the share of cells that respond, by perturbation or by reagent.
-
-        `log_odds` is the logit of pi, `reagent`, for the cells' other perturbations; `of` is `cell
-        slot`, the `perturbation` or `reagent`, of which there are `n`.
-        """
+        """Return the share of cells that respond, by perturbation or reagent (`of`, n of them)."""
         factors = self.log_bayes_factors(log_odds)[self.received]
         return response_rates(factors, of[self.received], n)
 
@@ -76,10 +117,7 @@ def branch_likelihoods(
     generator: torch.Generator,
     progress: bool = False,
 ) -> BranchLikelihoods:
-    """Return log 1/K sum_k p(x, z_kw) / q(z_kw) of each cell and each w: its IWELBO given w.
-
-    Draws of the globals are shared by all cells, those of basal states by the branches of a cell.
-    """
+    """Return log 1/K sum_k p(x, z_kw) / q(z_kw) of each cell and each w: its IWELBO given w."""
     mechanism, present = model.mechanism, loader.present
     assert isinstance(mechanism, Responding)
     shifts = draw_shifts(model, present, n_particles, generator)
@@ -109,8 +147,7 @@ def branch_likelihoods(
 def update_response_rates(model: PerturbationVAE, train: Loader) -> None:
     """Set every pi to its posterior mean by the training cells, networks unchanged.
 
-    The rate of a perturbation is that of all of its cells, whatever their sgRNA: cells of an sgRNA
-    that no training cell has are taken to respond as often.
+    The rate of a perturbation is that of all its cells, whatever their sgRNA.
     """
     mechanism = model.mechanism
     if not isinstance(mechanism, Responding) or model.not_finite():
@@ -118,18 +155,10 @@ def update_response_rates(model: PerturbationVAE, train: Loader) -> None:
     generator = torch.Generator(train.device).manual_seed(0)
     likelihoods = branch_likelihoods(model, train, n_particles=_PARTICLES, generator=generator)
     log_odds = mechanism.logits.detach().double().cpu().numpy()
+    n_columns = len(train.cells_per_column)
     for _ in range(_ROUNDS if train.n_slots > 1 else 1):
-        log_odds = _posterior_log_odds(likelihoods, log_odds, len(train.cells_per_column))
+        mean = likelihoods.rates(log_odds, likelihoods.reagent, len(log_odds)).mean
+        mean[:n_columns] = likelihoods.rates(log_odds, likelihoods.perturbation, n_columns).mean
+        log_odds = np.log(mean) - np.log1p(-mean)
     with torch.no_grad():
         mechanism.logits.copy_(torch.from_numpy(log_odds))
-
-
-def _posterior_log_odds(
-    likelihoods: BranchLikelihoods, log_odds: np.ndarray, n_columns: int
-) -> np.ndarray:
-    """Return the logit of pi's posterior mean, `reagent`."""
-    mean = likelihoods.rates(log_odds, likelihoods.reagent, len(log_odds)).mean
-    pooled = likelihoods.rates(log_odds, likelihoods.perturbation, n_columns).mean
-    mean[:n_columns] = pooled
-    updated: np.ndarray = np.log(mean) - np.log1p(-mean)
-    return updated

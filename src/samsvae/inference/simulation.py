@@ -33,8 +33,7 @@ def new_cells(
 ) -> Cells:
     """Draw the counts of new cells, each with its own basal state, mask and embedding.
 
-    All receive the same (`1 perturbation`); `library_size` is `cell`, `covariates` `cell
-    covariate`. With `panel` library sizes count these genes alone.
+    All receive the same (`1 perturbation`); with `panel` library sizes count these genes alone.
     """
     dosage = on_device(encode(received, max(1, received.nnz)), generator.device)
     blocks = []
@@ -56,11 +55,7 @@ def new_cells(
 def given_cells(
     model: PerturbationVAE, received: sp.csr_matrix, loader: Loader, generator: torch.Generator
 ) -> Cells:
-    """Draw what given cells would have shown under a condition.
-
-    Their basal states come from the posterior given what they did receive and show; one draw of
-    the globals serves all cells and both conditions.
-    """
+    """Draw what given cells would have shown under a condition, at their own basal states."""
     device = generator.device
     columns = torch.arange(received.shape[1], device=device)
     shifts = draw_shifts(model, columns, 1, generator)
@@ -84,10 +79,7 @@ def given_cells(
 def replicated_cells(
     model: PerturbationVAE, loader: Loader, generator: torch.Generator
 ) -> Iterator[tuple[slice, Cells]]:
-    """Yield replicates of given cells, block by block in order: new basal states and counts.
-
-    Dosage, library sizes and batches stay; all cells share one draw of the globals.
-    """
+    """Yield replicates of given cells, block by block in order: new basal states and counts."""
     present = loader.present
     shifts = draw_shifts(model, present, 1, generator)
     start = 0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from samsvae.model.networks import GaussianNetwork, OneHot, gaussian_draw, standard_normal
-from samsvae.ops.gaussian import normal
+from samsvae.ops.draws import normal
 from samsvae.types import Draw
 
 
@@ -32,12 +32,8 @@ class BayesFactors(NamedTuple):
 
     @classmethod
     def of(cls, posterior: Normal, prior: Normal) -> BayesFactors:
-        """Return the Bayes factors that a Gaussian posterior implies, given all other entries.
+        """Return the Savage-Dickey density ratio of each entry, log p(e = 0) - log q(e = 0).
 
-        log p(e = 0) - log q(e = 0): the Savage-Dickey density ratio.
-
-        References
-        ----------
         Dickey: The weighted likelihood ratio, linear hypotheses on normal location parameters,
         Annals of Mathematical Statistics 1971.
         """
@@ -80,11 +76,7 @@ class Embedding(nn.Module, ABC):
 
     @abstractmethod
     def bayes_factors(self, information: Tensor) -> BayesFactors:
-        """Return the Bayes factor of each entry, by its posterior given masks of ones.
-
-        `information` is the Fisher information of the cells about each entry, `column latent`; it
-        is used where the posterior is a point.
-        """
+        """Return the Bayes factors given masks of ones; points use the Fisher information."""
 
 
 class GaussianEmbedding(Embedding):
@@ -108,7 +100,6 @@ class GaussianEmbedding(Embedding):
         return BayesFactors.of(self.posterior(columns, torch.ones_like(information)), self.prior())
 
     def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw standard normal noise, `particle column latent`."""
         shape = (n_particles, len(columns), self.n_latent)
         return normal(shape, next(self.parameters()), generator)
 
@@ -136,10 +127,7 @@ class FreeEmbedding(GaussianEmbedding):
 
     @torch.no_grad()
     def rotate(self, matrix: Tensor) -> None:
-        """Rotate the mean; take the precision of each new axis given the others.
-
-        That is the diagonal Gaussian nearest to the rotated one, by KL(q || rotated).
-        """
+        """Rotate the mean; precisions are of the diagonal Gaussian with least KL(q || rotated)."""
         precision = (self.log_scale.exp() + 1e-4) ** -2 @ matrix.square()
         self.loc.copy_(self.loc @ matrix)
         self.log_scale.copy_((precision.rsqrt() - 1e-4).clamp(min=1e-4).log())
@@ -150,10 +138,7 @@ class FreeEmbedding(GaussianEmbedding):
 
 
 class MaskedEmbedding(GaussianEmbedding):
-    """q(e_t | m_t) = N(f_emb([m_t, one-hot t])): the embedding posterior sees the mask.
-
-    `scale` is the prior's standard deviation s; `width` and `n_layers` are those of f_emb.
-    """
+    """q(e_t | m_t) = N(f_emb([m_t, one-hot t])); `width` and `n_layers` are those of f_emb."""
 
     def __init__(
         self, n_columns: int, n_latent: int, *, scale: float, width: int, n_layers: int
@@ -166,10 +151,7 @@ class MaskedEmbedding(GaussianEmbedding):
 
     @torch.no_grad()
     def rotate(self, matrix: Tensor) -> None:
-        """Rotate the network's output for masks of ones, and make it the output for all masks.
-
-        What it gives for others is not learned yet.
-        """
+        """Rotate the output for masks of ones, and make it that for all: others are not learned."""
         self.network.rotate(matrix)
         first = self.network.hidden.first
         weight = first.part(0)  # of the mask

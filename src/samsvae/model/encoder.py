@@ -8,19 +8,17 @@ from torch.distributions import Normal
 
 from samsvae.model.networks import GaussianNetwork, OneHot, gaussian_draw, standard_normal
 from samsvae.ops.arrays import standardised
-from samsvae.ops.gaussian import normal
+from samsvae.ops.draws import normal
 from samsvae.types import Batch, Context, Draw
 
 
 class Encoder(nn.Module):
     """q(z_basal | x[, context][, batch covariates]), a Gaussian given by a network.
 
-    The network sees the counts as log1p(x), standardised per gene with the training cells' mean and
-    standard deviation (real-valued data, without `log1p`: standardised as it is). Where library
-    sizes count more than these genes (`unobserved`), the rest of the library is one more input,
-    treated as a gene: the share of the panel in the library is part of the state, and the panel's
-    counts alone do not show it. `n_context` is the width of the mechanism's context that the
-    posterior sees; 0: the posterior does not see what the cell received (mean field).
+    The network sees log1p(counts) (real values without `log1p`), standardised per gene by the
+    training cells. Where library sizes count more than these genes (`unobserved`), the rest is one
+    more input: the panel's counts alone do not show its share in the library. `n_context` is the
+    width of the context that the posterior sees; 0: none (mean field).
     """
 
     center: Tensor
@@ -60,23 +58,17 @@ class Encoder(nn.Module):
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
         """Return q(z_basal | x, ...), `[particle] cell latent`."""
-        x = standardised(self._input(batch), self.center, self.scale, log1p=self.log1p)
+        counts = batch.counts
+        if self.unobserved:
+            rest = (batch.library_size - counts.sum(-1)).clamp(min=0)
+            counts = torch.cat([counts, rest.unsqueeze(-1)], -1)
+        x = standardised(counts, self.center, self.scale, log1p=self.log1p)
         return self.network(x, context, batch.covariates)
 
-    def _input(self, batch: Batch) -> Tensor:
-        """Return the data, followed by the rest of the library where there is one, `cell gene`."""
-        if not self.unobserved:
-            return batch.counts
-        rest = (batch.library_size - batch.counts.sum(-1)).clamp(min=0)
-        return torch.cat([batch.counts, rest.unsqueeze(-1)], -1)
-
     def rotate(self, matrix: Tensor) -> None:
-        """Represent basal states z Q in place of z, given contexts rotated alike.
-
-        A context of another width than the latent space (a dosage) is not rotated.
-        """
+        """Represent basal states z Q in place of z, given contexts rotated alike."""
         first = self.network.hidden.first
-        if first.in_features[1] == self.n_latent:
+        if first.in_features[1] == self.n_latent:  # else it is a dosage, which has no axes
             first.rotate(1, matrix)
         self.network.rotate(matrix)
 
@@ -110,10 +102,7 @@ class Encoder(nn.Module):
 
 
 class StateEncoder(Encoder):
-    """q(z | x) of the perturbed state z = basal + shift, as a posterior of the basal state (SVAE+).
-
-    z ~ N(shift, I) is basal ~ N(0, I), and q(basal | x, shift) is q(z | x) minus the shift.
-    """
+    """q(z | x) of z = basal + shift, as a posterior of the basal state: minus the shift (SVAE+)."""
 
     def posterior(self, batch: Batch, context: Context) -> Normal:
         assert isinstance(context, Tensor)

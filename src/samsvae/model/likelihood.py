@@ -19,10 +19,7 @@ from samsvae.types import SCALE_SIZE, Batch, CountDraw, Scale
 
 
 class Likelihood(nn.Module, ABC):
-    """p(x | z) of a cell's data, from a last hidden layer of the decoder of width `n_hidden`.
-
-    `unobserved`: library sizes count more than these genes (a panel of a larger library).
-    """
+    """p(x | z) of data, from the decoder's last layer; `unobserved`: genes are a panel of more."""
 
     name: ClassVar[str]
     """The name by which users choose it."""
@@ -42,10 +39,7 @@ class Likelihood(nn.Module, ABC):
         return "log" in self.scales
 
     def start_at(self, shares: Tensor) -> None:
-        """Start from the training cells' shares of the library, if some counts are unobserved.
-
-        `shares` are `category` (these genes, then the rest) and sum to 1.
-        """
+        """Start from the training cells' shares of the library, `category`: genes, then rest."""
         del shares  # most likelihoods have no use for them
 
     @abstractmethod
@@ -54,20 +48,13 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def expectation(self, hidden: Tensor) -> Tensor:
-        """Return the expectation on the scale with a closed form, `... gene`.
-
-        1e4 times the share of each gene where there is a library size ("normalized"), the mean of
-        the data otherwise ("mean").
-        """
+        """Return 1e4 times the share of each gene, or the mean of data without a library size."""
 
     @abstractmethod
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
     ) -> CountDraw:
-        """Draw data, `... gene`.
-
-        `library_size`, `...`, is used where there is one; with `panel` it counts these genes alone.
-        """
+        """Draw data, `... gene`; with `panel` the library size, `...`, counts these genes alone."""
 
     def redraw(
         self,
@@ -78,19 +65,15 @@ class Likelihood(nn.Module, ABC):
         *,
         panel: bool,
     ) -> Tensor:
-        """Draw data with other means, `... gene`, sharing noise with a first draw if it can.
-
-        Sharing none is correct, too: effects on scale "log" are only noisier.
-        """
+        """Draw data with other means, `... gene`, with the noise of a first draw if it can."""
         return self.draw(hidden, library_size, generator, panel=panel).counts
 
 
 class NegativeBinomialLikelihood(Likelihood):
     """x_ig ~ NegativeBinomial(mean l_i rho_ig + 1e-4, inverse dispersion theta_g).
 
-    rho_i = softmax(W h_i + b); theta_g is one per gene, learned by its log. Where library sizes
-    count more than these genes, the softmax gets one more category, for the rest, which is never
-    observed.
+    rho_i = softmax(W h_i + b); the log of theta_g is learned, one per gene. Of a panel of a larger
+    library the rest is one more category, which is never observed.
     """
 
     name = "negative_binomial"
@@ -104,12 +87,7 @@ class NegativeBinomialLikelihood(Likelihood):
 
     @torch.no_grad()
     def start_at(self, shares: Tensor) -> None:
-        """Set the biases to the logarithms of shares, `category`.
-
-        In a panel of 500 genes that is 1 % of its library, the bias of the rest is 11 above that of
-        the mean gene: Adam, which moves a bias by about the learning rate per step, would not get
-        there.
-        """
+        """Set the biases to the logarithms of shares, `category`, which Adam is slow to reach."""
         self.linear.bias.copy_(shares.log())
 
     def proportions(self, hidden: Tensor, *, panel: bool) -> Tensor:

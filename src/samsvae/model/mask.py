@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Beta, kl_divergence
 from torch.nn import functional as F
 
-from samsvae.ops.bernoulli import BetaNoise, beta_log_prob, beta_logit, beta_noise, straight_through
-from samsvae.ops.gaussian import uniform
+from samsvae.ops.draws import (
+    BetaNoise,
+    beta_log_prob,
+    beta_logit,
+    beta_noise,
+    straight_through,
+    uniform,
+)
 from samsvae.ops.spike_slab import logit, most_likely_share
 from samsvae.types import Draw
 
@@ -43,9 +49,10 @@ class Mask(nn.Module, ABC):
         super().__init__()
         self.shape = (n_columns, n_latent)
 
-    @abstractmethod
     def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw the noise of `draw`, `particle column latent ...`."""
+        """Draw the noise of `draw`, uniform strictly between 0 and 1, `particle column latent`."""
+        shape = (n_particles, len(columns), self.shape[1])
+        return uniform(shape, next(self.parameters()), generator)
 
     @abstractmethod
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
@@ -69,24 +76,17 @@ class Mask(nn.Module, ABC):
     ) -> None:
         """Set the posterior to prior log odds plus log Bayes factor (`column latent`, nats).
 
-        `has_cells` says which columns have training cells; log odds are at most `logit_bound` in
-        size.
+        `has_cells`: columns with training cells; log odds are at most `logit_bound` in size.
         """
 
     def _posterior_logit(self, log_bayes_factors: Tensor, bound: float) -> Tensor:
         return (self.prior_logit() + log_bayes_factors).clamp(-bound, bound)
 
-    def _uniform(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise strictly between 0 and 1, `particle column latent`."""
-        shape = (n_particles, len(columns), self.shape[1])
-        return uniform(shape, next(self.parameters()), generator)
-
 
 class BernoulliMask(Mask):
     """m_tl ~ Bernoulli(alpha), with posterior q(m_tl) = Bernoulli(sigmoid(logits_tl)).
 
-    If no alpha is given, one alpha for all entries is learned (empirical Bayes): a screen in which
-    nothing acts then drives it to 0.
+    Without a given alpha one is learned for all entries (empirical Bayes).
     """
 
     name = "bernoulli"
@@ -118,10 +118,6 @@ class BernoulliMask(Mask):
     def posterior(self, columns: Tensor) -> Bernoulli:
         return Bernoulli(logits=self.logits[columns], validate_args=False)
 
-    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise, `particle column latent`."""
-        return self._uniform(columns, n_particles, generator)
-
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         # log p(m) - log q(m) is linear in m: its expectation has the probability in m's place.
         logits, prior = self.logits.index_select(0, columns), self.prior().logits
@@ -140,10 +136,7 @@ class BernoulliMask(Mask):
 
 
 class _BetaMask(Mask):
-    """Base of masks with p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl).
-
-    Given p the mask's posterior is its prior, so only p contributes a KL term.
-    """
+    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), in the posterior, too: p alone has a KL term."""
 
     variable = "mask_prob"
 
@@ -156,10 +149,7 @@ class _BetaMask(Mask):
 
 
 class BetaBernoulliMask(_BetaMask):
-    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl), with a Beta as posterior of p_tl.
-
-    The posterior's parameters are learned by their logarithms and start at 1.
-    """
+    """p_tl ~ Beta(a, b), m_tl ~ Bernoulli(p_tl); posterior of p_tl: a Beta, at first Beta(1, 1)."""
 
     name = "beta_bernoulli"
 
@@ -182,7 +172,7 @@ class BetaBernoulliMask(_BetaMask):
 
         The latter is drawn by rejection and depends on their posterior: `draw` adds the gradient.
         """
-        uniform = self._uniform(columns, n_particles, generator)
+        uniform = super().noise(columns, n_particles, generator)
         posterior = self.posterior(columns)
         a, b = (x.detach().expand_as(uniform).contiguous() for x in _parameters(posterior))
         return torch.stack([uniform, *beta_noise(a, b, generator)], -1)
@@ -228,14 +218,9 @@ class PointBetaBernoulliMask(_BetaMask):
         super().__init__(n_columns, n_latent, prior)
         self.logits = nn.Parameter(torch.zeros(self.shape))
 
-    def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
-        """Draw uniform noise, `particle column latent`."""
-        return self._uniform(columns, n_particles, generator)
-
     def log_prior(self, columns: Tensor) -> Tensor:
         """Return log Beta(p; a, b), `column latent`."""
-        logits = self.logits[columns]
-        prior = self.logits.new_tensor([self.a, self.b])
+        logits, prior = self.logits[columns], self.logits.new_tensor([self.a, self.b])
         return beta_log_prob(F.logsigmoid(logits), F.logsigmoid(-logits), *prior)
 
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:

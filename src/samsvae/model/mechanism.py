@@ -58,10 +58,7 @@ class Mechanism(nn.Module, ABC):
 
     @abstractmethod
     def context(self, batch: Batch, shifts: Shifts) -> Context:
-        """Return what the cells received, as the encoder may see it.
-
-        `shifts` are those of `batch.dosage.columns`, in that order.
-        """
+        """Return what the cells received, as the encoder may see it; `shifts` as in the batch."""
 
     @abstractmethod
     def apply_to(self, basal: Tensor, context: Context) -> tuple[Context, ...]:
@@ -70,19 +67,13 @@ class Mechanism(nn.Module, ABC):
     def log_weights(
         self, terms: CellTerms, batch: Batch, shifts: Shifts, noise: Tensor
     ) -> LogWeights:
-        """Return the terms of the objective, from those of cells in a context.
-
-        `noise`, `particle cell latent`, is that of the basal states.
-        """
+        """Return the terms of the objective from those of cells, given the basal states' noise."""
         return LogWeights(*terms(self.context(batch, shifts), batch, noise), shifts.log_ratios)
 
     def with_responses(
         self, terms: CellTerms, batch: Batch, shifts: Shifts, noise: Callable[[], Tensor]
     ) -> Batch:
-        """Return cells with the posterior probability that what they received acts in them.
-
-        As they are where it acts in every cell; `noise`, of the basal states, is then not drawn.
-        """
+        """Return cells with the posterior probability that what they received acts in them."""
         return batch
 
     def with_expected_responses(self, batch: Batch) -> Batch:
@@ -123,10 +114,7 @@ class HillCurve(nn.Module):
 
 
 class AdditiveShift(Mechanism):
-    """Each column of dosage displaces the state by dose * mask * embedding (eq. 1 of the paper).
-
-    `dose_response` is how the displacement grows with the dose; None: in proportion to it.
-    """
+    """Each column of dosage displaces the state by dose * mask * embedding (eq. 1 of the paper)."""
 
     def __init__(
         self, mask: Mask, embedding: Embedding, *, dose_response: HillCurve | None = None
@@ -137,6 +125,7 @@ class AdditiveShift(Mechanism):
         self.masks_fixed = False
         """Whether all masks are fixed at one, without a KL term: a phase of training."""
         self.dose_response = dose_response
+        """None: the displacement is in proportion to the dose."""
         self.n_context = embedding.n_latent
         self.state_widths = (embedding.n_latent,)
         both = (mask.variable, embedding.variable)
@@ -260,10 +249,7 @@ class Responding(Mechanism):
         return dosage.columns[dosage.position] if dosage.reagent is None else dosage.reagent
 
     def log_prior(self, dosage: Dosage, acting: Tensor) -> Tensor:
-        """Return log p(w | pi), `branch cell`, nats, of w in {0, 1}, `branch slot`.
-
-        In an empty slot both values are equally likely.
-        """
+        """Return log p(w | pi), `branch cell`, nats, of w, `branch slot`; an empty slot: 1/2."""
         logits = self.logits[self.reagent(dosage)]
         sign = 2 * acting.unsqueeze(1) - 1
         # An empty slot has no reagent, and none gets a gradient from it, not even from rounding.
@@ -271,11 +257,7 @@ class Responding(Mechanism):
         return F.logsigmoid(sign * logits).sum(-1)
 
     def branches(self, terms: CellTerms, batch: Batch, shifts: Shifts, noise: Tensor) -> Branches:
-        """Return the terms of cells for each subset of what they received that may act in them.
-
-        All branches share the basal noise, so that only what acts makes them differ. Takes what
-        `log_weights` does.
-        """
+        """Return the terms of cells for each subset of perturbations that act, on shared noise."""
         dosage = batch.dosage
         n_cells, n_slots = dosage.dose.shape
         acting = all_patterns(n_slots, dosage.dose)
@@ -291,10 +273,9 @@ class Responding(Mechanism):
     ) -> LogWeights:
         """Return the terms with the branches summed, as expectations over q(w).
 
-        log sum_w p(w) p(x, z_w) / q(z_w) is the sum of three terms, each a mean over the branches
-        with weight q(w) in proportion to what is summed: likelihood, basal, log p(w) - log q(w).
-        With KL terms in closed form it is the ELBO whose q(w) sees the very draw of the state: a
-        little too high, by how much the branches' difference varies between draws.
+        log sum_w p(w) p(x, z_w) / q(z_w) is the sum of three means over the branches with weight
+        q(w): likelihood, basal, log p(w) - log q(w). With KL terms in closed form q(w) sees the
+        very draw of the state, so the ELBO is a little too high.
         """
         branches = self.branches(terms, batch, shifts, noise)
         log_prior = branches.log_prior.unsqueeze(1)
@@ -321,10 +302,7 @@ class Responding(Mechanism):
 
 
 class Concatenate(Mechanism):
-    """The decoder sees the state and the dosage side by side (conditional VAE).
-
-    The cells share nothing but the decoder's weights, so nothing is drawn.
-    """
+    """The decoder sees state and dosage side by side (conditional VAE): nothing is drawn."""
 
     def __init__(self, n_columns: int, n_latent: int) -> None:
         super().__init__()

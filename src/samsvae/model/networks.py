@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from samsvae.ops import gaussian
+from samsvae.ops import draws
 from samsvae.ops.arrays import single
 from samsvae.types import Context, Dosage, Draw
 
@@ -21,11 +21,10 @@ class OneHot(int):
 class JointLinear(nn.Module):
     """Affine map of a concatenation, computed part by part: W [x1, x2, ...] + b.
 
-    The parts are never concatenated, so they may differ in their leading axes: counts (`cell gene`)
-    are multiplied once, however many particles the shift (`particle cell latent`) has. A part of
-    integers stands for its one-hot encoding, and a `Dosage` for its rows (`cell column`): both are
-    looked up, not multiplied. `in_features` are the widths of the parts, `OneHot` where it is one;
-    a part of width 0 is skipped.
+    Parts may differ in their leading axes: counts (`cell gene`) are multiplied once for all
+    particles of the shift (`particle cell latent`). Integers stand for their one-hot encoding, a
+    `Dosage` for its rows (`cell column`): both are looked up. `in_features` are the widths of the
+    parts, `OneHot` where it is one; a part of width 0 is skipped.
     """
 
     fan_in: tuple[int, ...]
@@ -54,15 +53,16 @@ class JointLinear(nn.Module):
         return self.weights[n_before] if self.in_features[index] > 0 else None
 
     @torch.no_grad()
+    @torch.no_grad()
     def rotate(self, index: int, matrix: Tensor) -> None:
-        """Expect x Q in place of part x: the output for the rotated part does not change."""
+        """Expect x Q in place of part x: the output does not change."""
         weight = self.part(index)
         if weight is not None:
             weight.copy_(matrix.T @ weight)
 
     @torch.no_grad()
     def translate(self, index: int, offset: Tensor) -> None:
-        """Expect x - c in place of part x: the output for the translated part does not change."""
+        """Expect x - c in place of part x: the output does not change."""
         weight = self.part(index)
         if weight is not None:
             self.bias.add_(offset @ weight)
@@ -91,11 +91,9 @@ def _activated(values: Tensor) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Hidden layers with leaky ReLU (0.01) and residual connections.
+    """Hidden layers with leaky ReLU (0.01) and residual connections from the second on.
 
     h_1 = act(W_1 [x1, x2, ...] + b_1),  h_{j+1} = act(W_{j+1} h_j + b_{j+1}) + h_j.
-
-    `n_layers` is at least 1; with 1 there is no residual connection.
     """
 
     def __init__(self, in_features: Sequence[int], width: int, n_layers: int) -> None:
@@ -125,9 +123,8 @@ class GaussianNetwork(nn.Module):
     def rotate(self, matrix: Tensor) -> None:
         """Represent x Q in place of x.
 
-        The mean is rotated. A variance that is diagonal is not diagonal in other axes: it becomes
-        the geometric mean of the old variances, weighted by Q^2 (which a network's last layer can
-        give); it lies between the variance along the new axis and that given all other axes.
+        Variances become their geometric mean, weighted by Q^2, which a last layer can give: it is
+        between the variance along the new axis and that given all other axes.
         """
         turns = matrix.T, matrix.square().T
         for values in (self.heads.weight, self.heads.bias):
@@ -146,12 +143,8 @@ class GaussianNetwork(nn.Module):
 def gaussian_draw(
     posterior: Normal, noise: Tensor, prior: Normal, *, closed_form: bool = False
 ) -> Draw:
-    """Draw loc + scale * noise, weighed against the prior.
-
-    With `closed_form` the weight is its expectation, -KL(q || p): less noisy where only the mean
-    over draws is wanted (the ELBO); importance weights need the draws themselves.
-    """
-    value, ratio = gaussian.draw(
+    """Draw loc + scale * noise, weighed against the prior; see `samsvae.ops.draws.gaussian`."""
+    value, ratio = draws.gaussian(
         posterior.loc, posterior.scale, noise, prior.loc, prior.scale, closed_form=closed_form
     )
     return Draw(value, ratio)

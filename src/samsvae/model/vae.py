@@ -16,10 +16,7 @@ from samsvae.types import Batch, Context, LogWeights, Shifts
 
 
 class PerturbationVAE(nn.Module):
-    """z_i = z_basal_i shifted by what the cell received; x_i ~ p(x | decoder(z_i)).
-
-    Nothing here knows which member of the family it is: the members differ in their parts.
-    """
+    """z_i = z_basal_i shifted by what the cell received; x_i ~ p(x | decoder(z_i))."""
 
     def __init__(
         self,
@@ -49,9 +46,8 @@ class PerturbationVAE(nn.Module):
     ) -> LogWeights:
         """Return the terms of the objective for given shifts and basal noise.
 
-        `shifts` are those of `batch.dosage.columns`: the caller decides which cells share them.
-        `noise`, `particle cell latent`, is from `encoder.noise`. `closed_form` uses the KL of the
-        basal state instead of its draws' log ratio.
+        The caller decides which cells share the shifts, those of `batch.dosage.columns`.
+        `closed_form` uses the KL of the basal state instead of its draws' log ratio.
         """
         terms = partial(self.cell_terms, closed_form=closed_form)
         return self.mechanism.log_weights(terms, batch, shifts, noise)
@@ -69,10 +65,7 @@ class PerturbationVAE(nn.Module):
         return self.encoder.posterior(batch, self.mechanism.context(batch, shifts))
 
     def hidden(self, batch: Batch, shifts: Shifts, basal: Tensor) -> Tensor:
-        """Return the decoder's last hidden layer, `... hidden`, of cells with given basal states.
-
-        Their counts play no part: `Batch.without_data` will do.
-        """
+        """Return the decoder's last layer, `... hidden`, given basal states and any counts."""
         return self._decoded(basal, self.mechanism.context(batch, shifts), batch)
 
     def _decoded(self, basal: Tensor, context: Context, batch: Batch) -> Tensor:
@@ -82,11 +75,7 @@ class PerturbationVAE(nn.Module):
     def with_responses(
         self, batch: Batch, shifts: Shifts, noise: torch.Generator | Tensor
     ) -> Batch:
-        """Return cells with the posterior probability that what they received acts in them.
-
-        `noise`, of the basal states, or a generator to draw it from, is used only where cells may
-        not respond.
-        """
+        """Return cells with the posterior probability that what they received acts in them."""
         terms = partial(self.cell_terms, closed_form=True)
 
         def drawn() -> Tensor:
@@ -99,9 +88,7 @@ class PerturbationVAE(nn.Module):
     def rotate(self, matrix: Tensor) -> None:
         """Rotate latent space: z Q in place of z, in every linear map that touches it.
 
-        N(0, I) is the same in all axes, so the prior of basal states and the likelihood of a cell
-        stay as they are; only posteriors that are diagonal, and sparse priors, depend on the axes.
-        Each part says how it maps a diagonal variance.
+        Only posteriors that are diagonal, and sparse priors, depend on the axes.
         """
         self._additive.rotate(matrix)
         self.encoder.rotate(matrix)
@@ -110,9 +97,8 @@ class PerturbationVAE(nn.Module):
     def translate(self, offset: Tensor) -> None:
         """Translate latent space by c, `latent`: shifts lose c, and the decoder adds it again.
 
-        Cells that received one perturbation, at dose 1, are as likely as before. Control, which has
-        no shift, comes to lie where a perturbation with the shift c lay; a combination of n
-        perturbations is displaced by n - 1 offsets.
+        Cells that received one perturbation, at dose 1, are as likely as before; control comes to
+        lie where a perturbation with the shift c lay.
         """
         self._additive.translate(offset)
         self.encoder.translate(offset)

@@ -19,10 +19,7 @@ _PAIRED_ROWS = 4
 
 
 def difference_sums(values: Tensor, origin: Tensor, *, fast: bool = True) -> tuple[Tensor, Tensor]:
-    """Return the sums of values - origin and of its squares over rows, `column`, float64.
-
-    `fast` uses the C code where it can and no gradient is needed: one pass instead of four.
-    """
+    """Return the sums of values - origin and its squares over rows, `column`, float64."""
     wanted = torch.is_grad_enabled() and (values.requires_grad or origin.requires_grad)
     if fast and not wanted and native.serves(values, origin):
         total, square = torch.zeros(2, values.shape[-1], dtype=torch.float64)
@@ -54,10 +51,7 @@ def manhattan(a: np.ndarray, b: np.ndarray, *, fast: bool = True) -> np.ndarray:
 def standardised(
     values: Tensor, center: Tensor, scale: Tensor, *, log1p: bool, fast: bool = True
 ) -> Tensor:
-    """Return (log1p(values) - center) / scale, `cell gene`; real values without `log1p`.
-
-    `fast` uses the C code where it can: one pass instead of three, without a gradient.
-    """
+    """Return (log1p(values) - center) / scale, `cell gene`; in C, if `fast`, without a gradient."""
     if fast and native.serves(values, center, scale) and not values.requires_grad:
         values, out = (
             values.contiguous(),
@@ -70,10 +64,7 @@ def standardised(
 
 
 def single(values: Tensor) -> Tensor:
-    """Return bfloat16 values in single precision, and any others as they are.
-
-    Matrix products may be taken in bfloat16, densities may not.
-    """
+    """Return bfloat16 values in single precision, for densities, and any others as they are."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
@@ -82,10 +73,7 @@ _COMPILED_TYPES = ("uint8", "uint16", "uint32", "float32")
 
 
 def dense_rows(matrix: Any, rows: np.ndarray | slice, *, fast: bool = True) -> Tensor:
-    """Return some rows of a scipy CSR matrix, by position from 0, dense in float32.
-
-    `fast` uses the C code where it can; scipy makes a sparse matrix of the rows first.
-    """
+    """Return some rows of a scipy CSR matrix, dense in float32; by the C code where `fast` can."""
     if isinstance(rows, slice):
         rows = np.arange(matrix.shape[0])[rows]
     if not fast or matrix.dtype.name not in _COMPILED_TYPES or native.library() is None:

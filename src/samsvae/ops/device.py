@@ -21,11 +21,6 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if started_together() else 0
 
 
-def local_rank() -> int:
-    """Return its rank among the processes of this machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if started_together() else 0
-
-
 def resolve_device(device: str) -> torch.device:
     """Return a device by name; "auto" is a GPU where there is one."""
     import torch  # slow: the command line asks for ranks alone
@@ -34,11 +29,9 @@ def resolve_device(device: str) -> torch.device:
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not gpus:
             return torch.device("cpu")
-        return (
-            torch.device("cuda", local_rank() % gpus)
-            if started_together()
-            else torch.device("cuda")
-        )
+        if not started_together():
+            return torch.device("cuda")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % gpus)
     try:
         resolved = torch.device(device)
         torch.zeros(1, device=resolved)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,11 +22,10 @@ _LARGE = 16.0
 
 
 def log_rising_factorial(counts: Tensor, log_theta: Tensor) -> Tensor:
-    """Return log Gamma(x + theta) - log Gamma(theta), exact in float32 for any theta.
+    """Return log Gamma(x + theta) - log Gamma(theta), `cell gene`, exact in float32 for any theta.
 
-    The difference of two log-gamma functions loses all digits once theta is large (a gene with
-    Poisson noise): there the difference of Stirling's series is used instead. x is `cell gene`,
-    theta `gene`.
+    For large theta (a gene with Poisson noise) the difference would lose all digits: there that of
+    Stirling's series is used instead.
     """
     theta = log_theta.exp()
     # Each branch sees only values it can bear, or the gradient of torch.where would be nan.
@@ -102,10 +101,7 @@ def mean_of_hidden(
     floor: float = 0.0,
     fast: bool = True,
 ) -> Tensor:
-    """Return size softmax(W h + b) + floor, `... category`.
-
-    `fast` uses the C code where it can and no gradient is needed.
-    """
+    """Return size softmax(W h + b) + floor, `... category`; by C, if `fast`, without a gradient."""
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (hidden, weight, bias))
     if fast and not wanted and native.serves(hidden, weight, bias, size) and hidden.numel() > 0:
         means = F.linear(hidden.flatten(0, -2), weight)
@@ -133,10 +129,8 @@ def poisson_coupled(
 ) -> Tensor:
     """Draw Poisson(new_rate) given that `counts` was drawn from Poisson(rate).
 
-    Where the rate falls, counts are thinned; where it rises, the difference is added. The draw is
-    exactly Poisson(new_rate), and equals `counts` where the rates are equal: two arms of an effect
-    that are drawn this way share their noise. `fast` uses the C code where it can, for rates up to
-    2^20.
+    Where the rate falls, counts are thinned; where it rises, the difference is added. Equal rates
+    give equal counts: two arms of an effect share their noise. `fast` uses the C code where it can.
     """
     counts, rate, new_rate = (
         x.contiguous() for x in torch.broadcast_tensors(counts, rate, new_rate)
@@ -166,9 +160,8 @@ _ELEMENTS = 6_000_000
 class LogProb(Function):
     """log p(counts), `particle cell`; see `log_prob_of_hidden`.
 
-    The forward pass also takes the gradient of what a training step descends, minus the mean over
-    all rows, as every logit is at hand then. For other weights of the rows (an importance weighted
-    objective) the backward pass takes it again.
+    The forward pass also takes the gradient of minus the mean over all rows, which training needs;
+    for other weights of the rows the backward pass takes it again.
     """
 
     @staticmethod
@@ -188,7 +181,7 @@ class LogProb(Function):
         ctx.save_for_backward(*arguments)
         n_rows = hidden.shape[:-1].numel()
         equal = torch.full((n_rows,), -1 / n_rows) if with_gradient else None
-        value, ctx.gradients = _evaluated(_Given(*arguments), equal, ctx.products)
+        value, ctx.gradients = _evaluated(arguments, equal, ctx.products)
         return value.view(hidden.shape[:-1])
 
     @staticmethod
@@ -199,35 +192,24 @@ class LogProb(Function):
         gradients, ctx.gradients = ctx.gradients, None
         scale = float(-weights[0] * len(weights))
         if gradients is None or not torch.equal(weights, weights[0].expand_as(weights)):
-            given, scale = _Given(*ctx.saved_tensors), 1.0
-            gradients = _evaluated(given, weights.contiguous(), ctx.products)[1]
+            scale = 1.0
+            gradients = _evaluated(ctx.saved_tensors, weights.contiguous(), ctx.products)[1]
         if scale != 1:
             gradients = [gradient * scale for gradient in gradients]
         to_hidden, *others = gradients
         return to_hidden.view(*shape, -1), *others, None, None, None
 
 
-class _Given(NamedTuple):
-    """The arguments of the density, as in `LogProb`."""
-
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor
-    log_theta: Tensor
-    counts: Tensor
-    library_size: Tensor
-
-
 def _evaluated(
-    given: _Given, weights: Tensor | None, products: torch.dtype
+    arguments: tuple[Tensor, ...], weights: Tensor | None, products: torch.dtype
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the density of each row, and the gradients of its weighted sum over rows.
 
-    The gradients are those of hidden (`row hidden`), weight, bias and log_theta; none without
-    weights. Products are taken in the type `products`, everything else in float32.
+    The arguments are those of `LogProb`, the gradients those of hidden (`row hidden`), weight, bias
+    and log_theta; none without weights. Products are in the type `products`, the rest in float32.
     """
-    _, _, bias, log_theta, counts, library_size = given
-    hidden, weight = given.hidden.flatten(0, -2).to(products), given.weight.to(products)
+    hidden, weight, bias, log_theta, counts, library_size = arguments
+    hidden, weight = hidden.flatten(0, -2).to(products), weight.to(products)
     n_cells, n_genes = counts.shape
     n_rows, n_categories = len(hidden), len(bias)
     theta, inverse = log_theta.exp(), (-log_theta).exp()
@@ -238,7 +220,7 @@ def _evaluated(
     to_bias, to_theta = torch.zeros(n_threads, n_categories), torch.zeros(n_threads, n_genes)
     if weights is not None:
         to_hidden, to_weight = (torch.empty(x.shape) for x in (hidden, weight))
-    constant = _constant(given, theta, weights, to_theta)
+    constant = _constant(counts, theta, weights, to_theta)
     n_block = -(-n_rows // n_blocks)
     block = torch.empty(n_block, n_categories)
     for first in range(0, n_rows, n_block):
@@ -269,9 +251,8 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor, *, keep: bool = False) -> None:
         out.add_(a @ b) if keep else out.copy_(a @ b)
 
 
-def _constant(given: _Given, theta: Tensor, weights: Tensor | None, to_theta: Tensor) -> Tensor:
+def _constant(counts: Tensor, theta: Tensor, weights: Tensor | None, to_theta: Tensor) -> Tensor:
     """Return the terms that do not depend on the mean, `cell`; add their gradient to `to_theta`."""
-    counts = given.counts
     n_cells, n_genes = counts.shape
     values, slopes = theta.new_empty(2, _TABLE, n_genes)
     native.call("nb_tables", theta, values, slopes, n_genes)

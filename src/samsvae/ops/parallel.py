@@ -13,10 +13,7 @@ Result = TypeVar("Result")
 
 
 def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` of each item, in their order, as many at a time as torch has threads.
-
-    Within, torch has one thread each.
-    """
+    """Yield `work(item)` in order, as many at a time as torch has threads; each has one."""
     n_threads = torch.get_num_threads()
     if n_threads == 1:
         yield from map(work, items)

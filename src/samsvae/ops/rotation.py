@@ -121,9 +121,8 @@ def _spike_and_slab(narrow: Matrix, wide: Matrix, share: float) -> Loss:
 def _descended(values: Matrix, turn: Matrix, loss: Loss, n_steps: int = 500) -> Matrix:
     """Return the rotation at which gradient projection converges.
 
-    A step against the gradient along the orthogonal matrices, projected back on them and halved
-    until the loss falls (Jennrich: A simple general procedure for orthogonal rotation,
-    Psychometrika 2001).
+    Steps against the gradient are projected on the orthogonal matrices and halved until the loss
+    falls (Jennrich: A simple general procedure for orthogonal rotation, Psychometrika 2001).
     """
     value, slope = loss(values @ turn)
     length = 1.0

@@ -151,8 +151,7 @@ def _leakage(
 ) -> tuple[Matrix, Matrix, _Noise]:
     """Return the leakage into each entry from other dimensions, its variance, and the new noise.
 
-    For each dimension in use: the posterior of its cross-loadings given the entries that are 0; for
-    each entry, the mean and variance under that posterior without the entry itself.
+    From the posterior of each dimension's cross-loadings given its other entries that are 0.
     """
     leakage, leakage_variance = np.zeros_like(z), np.zeros_like(z)
     square, count = 0.0, 0

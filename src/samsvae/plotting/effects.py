@@ -32,12 +32,8 @@ def effect_scatter(
 ) -> Axes:
     """Draw the effects of a condition on all genes against its observed differences from control.
 
-    Parameters
-    ----------
-    table
-        As `samsvae.discoveries` returns it: gene, estimate, lower, upper, observed.
-    n_named
-        Genes with the largest effects, observed or estimated, that are named where there is room.
+    `table` is as `samsvae.discoveries` returns it: gene, estimate, lower, upper, observed. Genes
+    with the largest effects, `n_named` of them, are named where there is room.
     """
     rows = _effects(table, condition, ("lower", "upper", "observed"))
     ax = style.axes_of(ax, (5, 4.6))
@@ -50,10 +46,9 @@ def effect_scatter(
     ax.plot(ends_of_line, ends_of_line, color="black", linewidth=0.7, linestyle="--", zorder=0)
     r = float(pearson(x, y)) if len(x) > 1 else float("nan")
     correlation = "" if np.isnan(r) else f"r = {r:.2f}, {len(x):,} genes"
+    labels = {"xlabel": style.with_unit("observed difference from control", table)}
+    style.finish(ax, **labels, ylabel=style.with_unit("effect", table))
     ax.set_title(f"{style.short(condition or '', 40)}\n{correlation}".strip(), fontsize=10)
-    ax.set_xlabel(style.with_unit("observed difference from control", table))
-    ax.set_ylabel(style.with_unit("effect", table))
-    style.bare(ax)
     largest = np.argsort(-np.maximum(np.abs(x), np.abs(y)), kind="stable")[:n_named]
     style.name_points(ax, x[largest], y[largest], list(rows["gene"].iloc[largest]))
     return ax
@@ -64,13 +59,8 @@ def top_effects(
 ) -> Axes:
     """Draw the largest effects of a condition with their 90 % intervals.
 
-    Parameters
-    ----------
-    table
-        As `samsvae.discoveries` returns it: gene, estimate, lower, upper; with observed, it is
-        drawn, too.
-    n_genes
-        Number of genes, by the size of the estimate.
+    `table` is as `samsvae.discoveries` returns it: gene, estimate, lower, upper, and observed, if
+    that is to be drawn, too; of the `n_genes` genes with the largest estimates.
     """
     rows = _effects(table, condition, ("lower", "upper"))
     rows = rows.loc[_largest(rows["estimate"].abs(), n_genes)].sort_values("estimate")
@@ -101,14 +91,9 @@ def volcano(
 ) -> Axes:
     """Draw the effects of a condition on all genes against the evidence for them.
 
-    Parameters
-    ----------
-    table
-        As `samsvae.discoveries` returns it: gene, estimate, lfsr, and q_value for calls.
-    fdr
-        Genes with a smaller q_value (or lfsr, if there is no q_value) are coloured.
-    n_named
-        Number of the most certain of them that are named where there is room.
+    `table` is as `samsvae.discoveries` returns it: gene, estimate, lfsr, and q_value for calls.
+    Genes with a q_value (or lfsr, if there is no q_value) below `fdr` are coloured; the most
+    certain, `n_named` of them, are named where there is room.
     """
     rows = _effects(table, condition, ("lfsr",))
     ax = style.axes_of(ax, (5.4, 4.4))
@@ -144,16 +129,8 @@ def dose_curve(
 ) -> Axes:
     """Draw the effects of a perturbation on some genes against its dose, with 90 % intervals.
 
-    Parameters
-    ----------
-    effects
-        As `model.dose_response` returns them.
-    genes
-        The genes; by default those with the largest effect at any dose.
-    n_genes
-        Number of these.
-    unit
-        Unit of the dose.
+    `effects` are as `model.dose_response` returns them; `unit` is that of the dose. By default the
+    `n_genes` genes with the largest effect at any dose are drawn.
     """
     if "dose" not in effects.obs:
         raise InputError("the effects have no doses: expected those of model.dose_response")
@@ -189,17 +166,9 @@ def combination_bars(
 ) -> Axes:
     """Draw the effects of a combination, of its parts and their sum, gene by gene.
 
-    Parameters
-    ----------
-    table
-        As `samsvae.discoveries` returns it, with the combination and its parts: condition, gene,
-        model, observed.
-    condition
-        The combination.
-    parts
-        Its single perturbations, as conditions of the table.
-    n_genes
-        Number of genes, those with the largest predicted or observed effects.
+    `table` is as `samsvae.discoveries` returns it, with the combination (`condition`) and its
+    single perturbations (`parts`): condition, gene, model, observed. Of the `n_genes` genes with
+    the largest predicted or observed effects.
     """
     style.need(table, ("condition", "gene", "model", "observed"), "effects")
     if len(parts) < 2:
@@ -234,17 +203,11 @@ _KINDS = (
 
 
 def nonadditive_genes(table: pd.DataFrame, *, n_genes: int = 12) -> Figure:
-    """Draw the effects of combinations on the genes in which they are least additive.
+    """Draw the effects of combinations on the genes in which they are least additive (Figure 7).
 
-    The paper's Figure 7.
-
-    Parameters
-    ----------
-    table
-        Columns condition, gene, observed (DE of held-out cells), predicted (the model's ATE),
-        additive (the sum of the singles' DE). There is a panel per condition, in their order.
-    n_genes
-        Genes per panel.
+    `table` has the columns condition, gene, observed (DE of held-out cells), predicted (the model's
+    ATE) and additive (the sum of the singles' DE). There is a panel per condition, in their order,
+    of `n_genes` genes.
     """
     style.need(table, ("condition", "gene", "observed", "predicted", "additive"), "combinations")
     conditions = list(dict.fromkeys(table["condition"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -56,18 +55,11 @@ def shift_map(
     n_named: int = 25,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw perturbations in a plane, coloured by pathway.
+    """Draw perturbations in a plane, coloured by pathway (the paper's Figure 6).
 
-    The paper's Figure 6.
-
-    Parameters
-    ----------
-    points
-        Perturbations x 2, as `samsvae.projection` returns them; the columns name the axes.
-    groups
-        Pathway by perturbation.
-    n_named
-        Number of perturbations, the most distant ones, that are named where there is room.
+    `points` are perturbations x 2, as `samsvae.projection` returns them; the columns name the axes.
+    `groups` is the pathway by perturbation. The most distant perturbations, `n_named` of them, are
+    named where there is room.
     """
     ax, x, y = _plane(points, "perturbations", ax, (7.5, 5))
     own = style.groups_of(groups, points.index).reindex(points.index)
@@ -93,20 +85,17 @@ def cell_map(
 ) -> Axes:
     """Draw cells in a plane, coloured by condition, batch, probability of response or the like.
 
-    Basal states should style.look alike in all conditions: where they do not, they still contain
+    Basal states should look alike in all conditions: where they do not, they still contain
     information on the perturbations.
 
     Parameters
     ----------
     points
-        Cells x 2; the columns name the axes: as `samsvae.projection` returns them, of
-        `adata.obsm["X_samsvae"]` (states) or of "X_samsvae_basal".
+        Cells x 2, as `samsvae.projection` returns them, of `adata.obsm["X_samsvae"]` (states) or of
+        "X_samsvae_basal"; the columns name the axes.
     colour
         By cell: numbers (drawn on a scale) or categories; its name is the title. Cells without a
-        value are grey.
-    n_coloured
-        Number of categories with a colour of their own, those with the most cells; the others are
-        grey, too.
+        value are grey, and so are all categories but the `n_coloured` with the most cells.
     """
     ax, x, y = _plane(points, "cells", ax, (6.5, 5))
     size = float(np.clip(_INK / len(points), 1.5, 25))
@@ -141,10 +130,9 @@ def _draw_numbers(ax: Axes, cells: pd.DataFrame, label: str, dots: dict[str, Any
         unknown = f"not known: {len(without):,}"
         ax.scatter(without["x"], without["y"], color=style.OTHER, label=unknown, **dots)
         ax.legend(fontsize=8, loc="upper left", frameon=False)
-    figure = ax.get_figure()
-    if len(rest) and figure is not None:
+    if len(rest):
         drawn = ax.scatter(rest["x"], rest["y"], c=rest["value"], cmap="cividis", **dots)
-        figure.colorbar(drawn, ax=ax, label=label)
+        style.colour_bar(ax, drawn, label)
 
 
 def _draw_categories(ax: Axes, cells: pd.DataFrame, n_coloured: int, dots: dict[str, Any]) -> None:
@@ -176,26 +164,20 @@ def gene_projection(
 ) -> Figure:
     """Draw the effects of perturbations on two genes: DE of held-out cells, and the model's ATE.
 
-    The paper's Figure 3.
-
-    Parameters
-    ----------
-    ate, de
-        Conditions x genes, on one scale.
-    groups
-        Pathway by condition.
-    genes
-        The two genes; by default the one whose DE varies most, and another that varies and is
-        least correlated with it.
-    scale
-        Scale of the effects, for the labels of the axes.
+    The paper's Figure 3. `ate` and `de` are conditions x genes, on one `scale`, and `groups` is the
+    pathway by condition. The default `genes` are the one whose DE varies most, and another that
+    varies and is least correlated with it.
     """
     rows = ate.index.intersection(de.index)
-    first, second = genes or _two_genes(de.loc[rows])
+    if genes is None:
+        spread = de.loc[rows].std().sort_values(ascending=False)
+        top = spread.index[: max(10, len(spread) // 20)]
+        similarity = de.loc[rows, top].corrwith(de.loc[rows, top[0]]).abs().fillna(1)
+        independent = (1 - similarity) * spread[top]
+        genes = str(top[0]), str(independent.drop(top[0]).idxmax())
+    first, second = genes
     own = style.groups_of(groups, rows).reindex(rows)
-    figure, panels = plt.subplots(
-        1, 2, figsize=(10, 4.6), sharex=True, sharey=True, layout="constrained"
-    )
+    figure, panels = style.row_of_panels(2, (10, 4.6), sharex=True, sharey=True)
     drawn = {"DE of test cells": de, "ATE of the model": ate}
     for axes, (title, table) in zip(panels, drawn.items(), strict=True):
         x, y = (table.loc[rows, gene].to_numpy() for gene in (first, second))
@@ -209,12 +191,3 @@ def gene_projection(
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside right center", fontsize=8)
     return figure
-
-
-def _two_genes(de: pd.DataFrame) -> tuple[str, str]:
-    """Return the gene that varies most, and another that varies much independently of it."""
-    spread = de.std().sort_values(ascending=False)
-    top = spread.index[: max(10, len(spread) // 20)]
-    first = top[0]
-    independent = (1 - de[top].corrwith(de[first]).abs().fillna(1)) * spread[top]
-    return str(first), str(independent.drop(first).idxmax())

@@ -25,14 +25,8 @@ def training_history(history: pd.DataFrame) -> Figure:
     A dashed line marks the alignment, after which masks are trained: validation ELBOs before and
     after it belong to different models. A circle marks the checkpoint that was kept.
 
-    Parameters
-    ----------
-    history
-        As `model.history`: step, elbo, valid_elbo, and what else there is.
-
-    Returns
-    -------
-    A panel for the ELBOs, one for each term that is not always 0, and one for the share of mask
+    `history` is as `model.history`: step, elbo, valid_elbo, and what else there is. There is a
+    panel for the ELBOs, one for each term that is not always 0, and one for the share of mask
     entries that are not in use.
     """
     style.need(history, ("step", "elbo"), "the history")
@@ -55,12 +49,14 @@ def training_history(history: pd.DataFrame) -> Figure:
         axes.plot(history["step"][sparsity.index], sparsity, color="black", **dots)
         low, high = axes.get_ylim()
         axes.set(title="mask entries not in use", ylabel="share", ylim=(low, min(high, 1.005)))
-    aligned_at = _alignment_step(history)
+    aligned = history.get("is_aligned", pd.Series(False, history.index)).to_numpy(bool)
     for axes in panels[:n]:
         axes.set_xlabel("step")
         style.bare(axes)
-        if aligned_at is not None:
-            axes.axvline(aligned_at, color="#666666", linestyle="--", lw=1, label="masks begin")
+        if aligned.any() and not aligned.all():  # between two rows of the history
+            first = int(np.argmax(aligned))
+            step = float(history["step"].iloc[first - 1 : first + 1].mean())
+            axes.axvline(step, color="#666666", linestyle="--", lw=1, label="masks begin")
     panels[0].legend(fontsize=8, frameon=False)
     for axes in panels[n:]:
         axes.remove()
@@ -85,17 +81,6 @@ def _draw_elbos(axes: Axes, history: pd.DataFrame) -> None:
     axes.set(ylim=(low - margin, high + margin), title="ELBO", ylabel="nats per cell")
 
 
-def _alignment_step(history: pd.DataFrame) -> float | None:
-    """Return the step of the alignment; None without one, or before the first row."""
-    if "is_aligned" not in history:
-        return None
-    aligned = history["is_aligned"].to_numpy(bool)
-    if aligned.all() or not aligned.any():
-        return None
-    first = int(np.argmax(aligned))
-    return float(history["step"].iloc[first - 1 : first + 1].mean())
-
-
 _IN_UNITS = ("rmse", "mae", "interaction_rmse")
 """Metrics in the units of effects."""
 _REPLICATE = "technical replicate"
@@ -109,17 +94,9 @@ def metric_strip(
 ) -> Figure:
     """Draw the scores of all predictors side by side, a panel for each metric.
 
-    The dotted line is the technical replicate: half of the cells predicts the other half.
-
-    Parameters
-    ----------
-    scores
-        As `samsvae.evaluate` returns it: predictor, split, metric, value, scale; lower and upper,
-        if there are intervals; of several conditions the rows of "(all)" are taken.
-    metrics
-        Metrics, in the order of the panels.
-    split
-        Whose cells are scored.
+    The dotted line is the technical replicate: half of the cells predicts the other half. `scores`
+    is as `samsvae.evaluate` returns it: predictor, split, metric, value, scale, and lower and upper
+    for intervals; of several conditions the rows of "(all)" are drawn.
     """
     style.need(scores, ("predictor", "split", "metric", "value"), "scores")
     pooled = scores[scores["condition"] == ALL_CONDITIONS] if "condition" in scores else scores
@@ -173,18 +150,9 @@ def fraction_curves(
 ) -> Figure:
     """Draw the mean and standard deviation of scores over splits, against the fraction.
 
-    The paper's Figures 4 and 8.
-
-    Parameters
-    ----------
-    table
-        Columns label, fraction, seed (a split each), and the metrics.
-    reference
-        Label whose value at the smallest fraction is subtracted, split by split.
-    what
-        Label of the fraction.
-    labels
-        Metrics to draw, with their labels.
+    The paper's Figures 4 and 8. `table` has the columns label, fraction, seed (a split each), and
+    the metrics, which `labels` selects and labels; `what` is the label of the fraction. The value
+    of the label `reference` at the smallest fraction is subtracted, split by split.
     """
     drawn = table if reference is None else relative(table, reference, list(labels))
     figure, panels = style.row_of_panels(len(labels), (5 * len(labels), 4.2))
@@ -227,14 +195,10 @@ def calibration_curve(
 ) -> Axes:
     """Draw observed against expected shares: on the diagonal, what is stated is calibrated.
 
-    Parameters
-    ----------
-    table
-        Columns expected (the level of an interval, an lfsr, a quantile) and observed (the share
-        that covers, that is wrong, that is below), both from 0 to 1; label, if there are several
-        curves; lower and upper, if observed shares have intervals.
-    what
-        Label of the observed shares.
+    `table` has the columns expected (the level of an interval, an lfsr, a quantile) and observed
+    (the share that covers, that is wrong, that is below), both from 0 to 1; label, if there are
+    several curves; lower and upper, if observed shares have intervals. `what` is the label of the
+    observed shares.
     """
     table = renamed_column(table, "found", "observed")
     style.need(table, ("expected", "observed"), "calibration")
@@ -259,13 +223,8 @@ def stability_matrix(
 ) -> Axes:
     """Draw one measure of agreement for all pairs of models.
 
-    Parameters
-    ----------
-    stability
-        As `samsvae.stability` returns it: first, second, and the measures.
-    metric
-        "mask_jaccard", "shift_agreement", "state_agreement", "effect_pearson" or another of its
-        columns.
+    `stability` is as `samsvae.stability` returns it; `metric` is one of its columns, such as
+    "mask_jaccard", "shift_agreement", "state_agreement" or "effect_pearson".
     """
     style.need(stability, ("first", "second"), "stability")
     measures = [str(name) for name in stability.columns if name not in ("first", "second")]
@@ -285,10 +244,7 @@ def stability_matrix(
     ax.set_xticks(range(n), labels, rotation=45, ha="right", fontsize=8)
     ax.set_yticks(range(n), labels, fontsize=8)
     ax.set(xlabel="model", ylabel="model")
-    figure = ax.get_figure()
-    if figure is not None:
-        label = f"{metric.replace('_', ' ')} (1: identical)"
-        figure.colorbar(image, ax=ax, shrink=0.8, label=label)
+    style.colour_bar(ax, image, f"{metric.replace('_', ' ')} (1: identical)", shrink=0.8)
     chance = f"{metric}_chance"
     if chance in stability:
         ax.set_title(f"by chance {stability[chance].mean():.2f}", fontsize=9)
@@ -307,17 +263,9 @@ def screen_power(
 
     Conditions with many cells that change few genes have small effects; if all conditions with few
     cells change few genes, the screen has too few cells to tell. The colour is the size of the
-    effect.
-
-    Parameters
-    ----------
-    table
-        As `samsvae.discoveries` returns it: condition, estimate, q_value, n_cells; in a table by
-        sgRNA each sgRNA of a condition is a point.
-    fdr
-        Genes with a smaller q_value are counted.
-    n_named
-        Number of conditions, those that change most genes, that are named where there is room.
+    effect. `table` is as `samsvae.discoveries` returns it: condition, estimate, q_value, n_cells;
+    in a table by sgRNA each sgRNA of a condition is a point. Genes with a q_value below `fdr` are
+    counted; the conditions that change most, `n_named` of them, are named where there is room.
     """
     style.need(table, ("condition", "estimate", "q_value", "n_cells"), "discoveries")
     keys = [name for name in ("condition", "sgrna") if name in table.columns]
@@ -338,9 +286,7 @@ def screen_power(
     else:
         ax.set_xlim(-0.03 * cells.max() - 0.5, 1.1 * cells.max() + 0.5)
     kind = "sgRNA" if "sgrna" in keys else "condition"
-    figure = ax.get_figure()
-    if figure is not None:
-        figure.colorbar(dots, ax=ax, label=style.with_unit("root mean square effect", table))
+    style.colour_bar(ax, dots, style.with_unit("root mean square effect", table))
     label = f"genes found to change (q below {fdr:g})"
     style.finish(ax, xlabel=f"cells of the {kind}", ylabel=label)
     top = np.argsort(-genes, kind="stable")[:n_named]
@@ -358,12 +304,8 @@ def sgrnas_of_target(
 ) -> Axes:
     """Draw the effect of each sgRNA as a multiple of the effect of the target's other sgRNAs.
 
-    0: no effect, 1: the same effect as the others.
-
-    Parameters
-    ----------
-    strengths
-        `samsvae.sgrnas(screen).sgrnas`: sgrna, n_cells, strength, strength_se.
+    0: no effect, 1: the same effect as the others. `strengths` is `samsvae.sgrnas(screen).sgrnas`:
+    sgrna, n_cells, strength, strength_se.
     """
     style.need(strengths, ("sgrna", "n_cells", "strength", "strength_se"), "sgRNAs")
     rows = style.rows_of(strengths, condition).sort_values("strength", kind="stable")

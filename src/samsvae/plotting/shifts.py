@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,6 +20,8 @@ from samsvae.plotting import style
 _SHIFT = "shift, latent units"
 _LEAF = 10.0
 """Height of a leaf in SciPy's dendrograms."""
+_MAX_COMPARED = 3000
+"""Perturbations up to which all pairs are compared."""
 
 
 def mask_heatmap(
@@ -35,13 +38,11 @@ def mask_heatmap(
     Parameters
     ----------
     inclusion
-        As `model.inclusion` returns it: perturbation, dimension, probability, shift,
-        n_train_cells.
+        As `model.inclusion` returns it: perturbation, dimension, probability, shift, n_train_cells.
     groups
-        Pathway by perturbation, drawn as a style.band of colours.
+        Pathway by perturbation, drawn as a band of colours.
     effect_size
-        By perturbation, such as the root mean square of its effects, drawn as bars next to the
-        numbers of training cells.
+        By perturbation, such as the root mean square of its effects, drawn as bars.
     """
     style.need(inclusion, ("perturbation", "dimension", "probability", "shift"), "inclusions")
     probability, shift = (
@@ -50,7 +51,7 @@ def mask_heatmap(
     )
     used = (probability > 0.5).any()
     shift = shift[shift.columns[used] if used.any() else shift.columns].fillna(0)
-    style.check_number(len(shift))
+    _check_shifts(shift)
     values = shift.to_numpy()
     shift = shift.iloc[average_linkage_order(values), average_linkage_order(values.T)]
     (n, n_dimensions), bars = shift.shape, {}
@@ -85,24 +86,17 @@ def mask_heatmap(
 def grouped_shifts(mask: pd.DataFrame, embedding: pd.DataFrame, groups: pd.Series) -> Figure:
     """Draw mask probabilities and masked embeddings side by side, perturbations by pathway.
 
-    The paper's Figure 2. Latent dimensions that none of these perturbations shifts are left out;
-    the others are sorted by the number of perturbations that shift them.
-
-    Parameters
-    ----------
-    mask, embedding
-        Perturbations x latent dimensions: posterior probability of the mask, and mean embedding.
-    groups
-        Pathway by perturbation, of the perturbations to draw.
+    The paper's Figure 2. `mask` is the posterior probability, `embedding` the mean, perturbations x
+    latent dimensions; `groups` is the pathway of each perturbation to draw. Latent dimensions that
+    none of these shifts are left out; the others are sorted by how many shift them.
     """
     rows = [name for name in groups.sort_values(kind="stable").index if name in mask.index]
     group = groups.loc[rows]
     n_shifted = (mask.loc[rows] > 0.5).sum().sort_values(ascending=False, kind="stable")
     columns = n_shifted.index[n_shifted > 0]
     columns = columns if len(columns) else mask.columns[:1]
-    figure, panels = plt.subplots(
-        1, 2, figsize=(11, min(2 + 0.14 * len(rows), 14)), sharey=True, layout="constrained"
-    )
+    size = (11, min(2 + 0.14 * len(rows), 14))
+    figure, panels = style.row_of_panels(2, size, sharey=True)
     drawn: tuple[tuple[pd.DataFrame, str, dict[str, Any]], ...] = (
         (mask, "mask: posterior probability", {"cmap": "Greys", "vmin": 0, "vmax": 1}),
         (mask * embedding, "shift: mask x embedding", {}),
@@ -121,7 +115,12 @@ def grouped_shifts(mask: pd.DataFrame, embedding: pd.DataFrame, groups: pd.Serie
 def _check_shifts(shift: pd.DataFrame) -> None:
     if shift.empty:
         raise InputError(f"the table of shifts is {shift.shape[0]} x {shift.shape[1]}: it is empty")
-    style.check_number(len(shift))
+    if len(shift) > _MAX_COMPARED:
+        raise InputError(
+            f"there are {len(shift):,} perturbations, and a figure compares at most "
+            f"{_MAX_COMPARED:,} with each other: give it some of them, such as those with the "
+            "largest shifts"
+        )
 
 
 def _tree(axes: Axes, links: np.ndarray | None) -> list[int]:
@@ -129,14 +128,8 @@ def _tree(axes: Axes, links: np.ndarray | None) -> list[int]:
     if links is None:
         axes.axis("off")
         return [0]
-    drawn = dendrogram(
-        links,
-        orientation="left",
-        no_labels=True,
-        ax=axes,
-        color_threshold=0,
-        above_threshold_color="black",
-    )
+    shades: dict[str, Any] = {"color_threshold": 0, "above_threshold_color": "black"}
+    drawn = dendrogram(links, orientation="left", no_labels=True, ax=axes, **shades)
     leaves: list[int] = drawn["leaves"]
     return leaves
 
@@ -144,15 +137,9 @@ def _tree(axes: Axes, links: np.ndarray | None) -> list[int]:
 def clustered_shifts(shift: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
     """Draw a hierarchical clustering of perturbations by their shifts (average linkage, Euclidean).
 
-    The paper's Figure 5.
-
-    Parameters
-    ----------
-    shift
-        Perturbations x latent dimensions: mask * embedding; missing values are taken as 0.
-        Dimensions with small shifts only are left out.
-    groups
-        Pathway by perturbation, drawn as a style.band of colours.
+    The paper's Figure 5. `shift` is mask * embedding, perturbations x latent dimensions; missing
+    values are taken as 0, and dimensions with small shifts only are left out. `groups` is the
+    pathway by perturbation, drawn as a band of colours.
     """
     _check_shifts(shift)
     complete = shift.fillna(0)
@@ -187,22 +174,22 @@ def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     """Draw the cosine of the shifts of all pairs of perturbations, with a tree.
 
     1: the same direction, -1: the opposite, 0: orthogonal. The tree is by average linkage of
-    1 - cosine. Perturbations with a zero or missing shift have no direction: they come last, in
-    grey.
-
-    Parameters
-    ----------
-    shift
-        Perturbations x latent dimensions (or genes): mask * embedding, such as
-        `model.mask_probabilities() * model.embeddings()`.
-    groups
-        Pathway by perturbation, drawn as a style.band of colours.
+    1 - cosine. `shift` is mask * embedding, perturbations x latent dimensions (or genes).
+    Perturbations with a zero or missing shift have no direction: they come last, in grey. `groups`
+    is the pathway by perturbation, drawn as a band of colours.
     """
     _check_shifts(shift)
-    cosine, has_direction = _cosines(shift.to_numpy(float))
-    distance = 1 - cosine[np.ix_(has_direction, has_direction)]
+    values, n = shift.to_numpy(float), len(shift)
+    length = np.linalg.norm(values, axis=1)
+    has_direction = np.isfinite(length) & (length > 0)
+    n_lost = int((~has_direction).sum())
+    unit = values[has_direction] / length[has_direction, None]
+    similarity = (unit @ unit.T).clip(-1, 1)
+    np.fill_diagonal(similarity, 1)
+    distance = 1 - similarity
     links = None if len(distance) < 2 else linkage(squareform(distance, checks=False), "average")
-    n, n_lost = len(shift), int((~has_direction).sum())
+    cosine = np.full((n, n), np.nan)
+    cosine[np.ix_(has_direction, has_direction)] = similarity
     height = min(2.6 + 0.16 * n, 15)
     widths = [1.3, *([0.22] if groups is not None else []), height - 2]
     size = (sum(widths) + 2, height)
@@ -220,7 +207,8 @@ def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         heat,
         np.ma.masked_invalid(cosine[np.ix_(order, order)]),
         "cosine of the shifts",
-        limit=1.0,
+        vmin=-1,
+        vmax=1,
         where="top",
         cmap=plt.get_cmap("RdBu_r").with_extremes(bad=style.OTHER),
         origin="lower",
@@ -237,18 +225,6 @@ def shift_similarity(shift: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     return figure
 
 
-def _cosines(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cosines of rows, NaN without a direction, and which rows have one."""
-    length = np.linalg.norm(values, axis=1)
-    has_direction = np.isfinite(length) & (length > 0)
-    unit = values[has_direction] / length[has_direction, None]
-    cosine = np.full((len(values), len(values)), np.nan)
-    cosine[np.ix_(has_direction, has_direction)] = (unit @ unit.T).clip(-1, 1)
-    own = np.flatnonzero(has_direction)
-    cosine[own, own] = 1
-    return cosine, has_direction
-
-
 _MAX_BARS = 25
 """Perturbations that are drawn on a card."""
 
@@ -261,15 +237,9 @@ def mechanism_card(
 ) -> Figure:
     """Draw a mechanism: its perturbations with their shifts, its genes, and enriched gene sets.
 
-    Parameters
-    ----------
-    mechanisms
-        As `model.mechanisms` returns it.
-    dimension
-        A name of its index.
-    gene_sets
-        As `samsvae.enrichment` returns it, of this mechanism: gene_set, direction, q_rank; the
-        five most certain are listed.
+    `mechanisms` is as `model.mechanisms` returns it, and `dimension` a name of its index. Of
+    `gene_sets`, as `samsvae.enrichment` returns it of this mechanism (gene_set, direction, q_rank),
+    the five most certain are listed.
     """
     style.need(mechanisms, ("perturbations", "shifts", "probabilities", "up", "down"), "mechanisms")
     if dimension not in mechanisms.index:
@@ -277,14 +247,13 @@ def mechanism_card(
     row = mechanisms.loc[dimension]
     names = row["perturbations"][:_MAX_BARS]
     n, n_more = len(names), len(row["perturbations"]) - len(names)
-    figure, (bars, words) = plt.subplots(
-        1, 2, figsize=(8.5, max(3.2, 1.3 + 0.22 * n)), width_ratios=(3, 4), layout="constrained"
-    )
+    size = (8.5, max(3.2, 1.3 + 0.22 * n))
+    figure, (bars, words) = style.row_of_panels(2, size, width_ratios=(3, 4))
     shift, place = np.asarray(row["shifts"][:n], float), np.arange(n)
     bars.barh(place, shift, 0.75, color=np.where(shift > 0, style.GAIN, style.LOSS))
-    at_right = {"transform": bars.get_yaxis_transform(), "va": "center"}
+    at_right: dict[str, Any] = {"transform": bars.get_yaxis_transform(), "va": "center"}
     for y, probability in zip(place, row["probabilities"][:n], strict=True):
-        bars.text(1.01, y, f"{probability:.2f}", **at_right)
+        bars.text(1.01, float(y), f"{probability:.2f}", **at_right)
     bars.text(1.01, -0.9, "P", fontsize=8, **at_right)
     bars.set_yticks(place, [style.short(name) for name in names], fontsize=8)
     bars.set_ylim(n - 0.4, -1.3)
@@ -311,14 +280,9 @@ def mechanism_card(
     return figure
 
 
-def _wrapped(names: list[str], width: int = 46) -> str:
-    """Return names joined by commas, in lines of about this width."""
-    lines = [""]
-    for name in map(style.short, names):
-        if lines[-1] and len(lines[-1]) + len(name) > width:
-            lines.append("")
-        lines[-1] += f", {name}" if lines[-1] else name
-    return "\n".join(lines) or "none"
+def _wrapped(names: list[str]) -> str:
+    text = ", ".join(map(style.short, names))
+    return textwrap.fill(text, 46, break_long_words=False, break_on_hyphens=False) or "none"
 
 
 def _write(axes: Axes, paragraphs: list[tuple[str, str, str]]) -> None:

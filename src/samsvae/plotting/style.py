@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
 from samsvae.errors import InputError, listed, unknown
@@ -23,8 +23,6 @@ COLOURS = (
 GAIN, LOSS, OTHER = "#d55e00", "#0072b2", "#c4c4c4"
 """Of effects upwards and downwards; of everything without a colour of its own."""
 MARKERS = "osD^vP*Xhp<>"
-MAX_COMPARED = 3000
-"""Perturbations up to which all pairs are compared."""
 MAX_NAMED = 80
 """Rows of a heat map up to which each is named."""
 UNITS = {
@@ -36,11 +34,10 @@ UNITS = {
 
 
 def with_unit(label: str, table: Any) -> str:
-    """Return the label of an axis, with the unit of the effects in a table.
+    """Return the label of an axis, with the unit of the effects in a table, if it states one.
 
-    The scale is read from the column `scale`, which a CSV file keeps; of a Series from `attrs`, of
-    AnnData from `uns`. `table` may also be the scale itself. If no scale is stated, the label has
-    no unit.
+    The scale is read from the column `scale`, from `attrs` of a Series or `uns` of AnnData; `table`
+    may also be the scale itself.
     """
     if isinstance(table, pd.DataFrame) and "scale" in table.columns:
         scales = list(pd.unique(table["scale"].dropna().astype(str)))
@@ -50,11 +47,6 @@ def with_unit(label: str, table: Any) -> str:
     if len(scales) > 1:
         raise InputError(f"the table has effects on several scales, {listed(scales)}: plot one")
     return f"{label}, {UNITS.get(scales[0], scales[0])}" if scales else label
-
-
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each name; they repeat after twelve."""
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
 def look(i: int) -> dict[str, Any]:
@@ -159,33 +151,25 @@ def groups_of(groups: pd.Series | None, names: pd.Index) -> pd.Series:
     return own[~own.index.duplicated()].astype(str)
 
 
-def check_number(n: int) -> None:
-    """Raise if there are more perturbations than a figure compares with each other."""
-    if n > MAX_COMPARED:
-        raise InputError(
-            f"there are {n:,} perturbations, and a figure compares at most {MAX_COMPARED:,} with "
-            "each other: give it some of them, such as those with the largest shifts"
-        )
+def colour_bar(ax: Axes, drawn: ScalarMappable, label: str, **settings: Any) -> None:
+    """Add the bar of colours of what was drawn, with its label."""
+    figure = ax.get_figure()
+    assert figure is not None
+    figure.colorbar(drawn, ax=ax, label=label, **settings)
 
 
-def heat_map(
-    axes: Axes, values: Any, label: str, *, limit: float | None = None, **settings: Any
-) -> AxesImage:
+def heat_map(axes: Axes, values: Any, label: str, **settings: Any) -> None:
     """Draw values, `row column`, as colours around 0, with a bar of colours and its label.
 
-    `limit` is the value with the strongest colour, by default the largest. Settings are those of
-    `imshow`, and `where`, the side of the bar of colours.
+    Settings are those of `imshow`, and `where`, the side of the bar of colours.
     """
     bar: dict[str, Any] = {"location": settings.pop("where", "bottom"), "shrink": 0.5}
     if bar["location"] == "bottom":
         bar["pad"] = 0.02
-    largest = limit or float(np.abs(np.asarray(values)).max(initial=0)) or 1.0
+    largest = float(np.abs(np.asarray(values)).max(initial=0)) or 1.0
     shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest, **settings}
     image = axes.imshow(values, aspect="auto", interpolation="nearest", **shades)
-    figure = axes.get_figure()
-    assert figure is not None
-    figure.colorbar(image, ax=axes, label=label, **bar)
-    return image
+    colour_bar(axes, image, label, **bar)
 
 
 def name_rows(axes: Axes, places: Sequence[float] | np.ndarray, names: Iterable[object]) -> None:
@@ -203,7 +187,7 @@ def band(figure: Figure, axes: Axes, groups: pd.Series, names: pd.Index, place: 
     `names` are those drawn, at evenly spaced places; one without a group is grey.
     """
     own = groups_of(groups, names)
-    colour = colours(sorted(own.unique()))
+    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(own.unique()))}
     shades = [colour.get(own.get(name, ""), OTHER) for name in names]
     step = place[1] - place[0] if len(place) > 1 else 1.0
     axes.barh(place, 1, step, color=shades)

@@ -53,10 +53,8 @@ def can_align(model: PerturbationVAE) -> bool:
 def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
     """Rotate a model that was trained with masks fixed at one, and start its masks.
 
-    The origin is translated, too: to where most perturbations lie along each axis (the median).
-    While masks are fixed, control may lie away from all perturbations without an effect, since an
-    offset that all perturbations share costs nothing; a sparse mask would have to include it for
-    each of them. `seed` is that of the rotation's starts.
+    The origin is translated, too, to the median of the perturbations: while masks are fixed, an
+    offset that all perturbations share costs nothing; a sparse mask would include it for each.
     """
     additive = model.mechanism.additive
     assert additive is not None
@@ -101,10 +99,9 @@ def _responding_cells(model: PerturbationVAE, train: Loader) -> Tensor:
 
 
 def _information(model: PerturbationVAE, train: Loader, n_cells: Tensor) -> Tensor:
-    """Return the Fisher information of the cells about each entry of an embedding, `column latent`.
+    """Return the Fisher information about each entry of an embedding, `column latent`.
 
-    A cell whose state has prior variance 1 and posterior variance v carries as much information
-    about the mean of the state as 1 - v observations of the state itself.
+    A cell whose state has prior variance 1 and posterior variance v tells as much as 1 - v states.
     """
     rows = np.random.default_rng(0).permutation(len(train.screen))[:_CELLS]
     batch = train.batch(np.sort(rows))
@@ -127,7 +124,7 @@ class ShiftScores(NamedTuple):
     """Estimates of the shifts from the training cells, each given the others."""
 
     z: Tensor
-    """`column latent`: the estimate in units of its standard error."""
+    """`column latent`: in units of the standard error."""
     n_cells: Tensor
     """`column`: effective number of cells, a cell of dose d counting as d^2."""
 

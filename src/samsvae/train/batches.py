@@ -25,8 +25,7 @@ WINDOW = 2**14
 class EpochOrder:
     """Cells in a stream of permutations, one per epoch, cut into batches of equal size.
 
-    The cells of a step depend on the step alone, so training can be resumed anywhere; every epoch
-    takes each cell once.
+    The cells of a step depend on the step alone, so training can be resumed anywhere.
 
     >>> order = EpochOrder(5, seed=0)
     >>> sorted(np.concatenate([order.of_step(step, 1) for step in range(5)]).tolist())
@@ -60,9 +59,7 @@ class BlockOrder(EpochOrder):
     """An order for cells in a file, where reading each cell on its own would be slow.
 
     Blocks of neighbouring cells come in random order; the blocks of a window are read together, and
-    their cells are shuffled.
-
-    `block` and `window` are numbers of cells, `window` a multiple of `block`.
+    their cells are shuffled. Both are numbers of cells, `window` a multiple of `block`.
 
     >>> order = BlockOrder(10, seed=0, block=2, window=4)
     >>> sorted(order.of_step(0, 10).tolist())
@@ -78,10 +75,7 @@ class BlockOrder(EpochOrder):
     def windows(
         self, step: int, batch_size: int, part: slice = slice(None)
     ) -> Iterator[np.ndarray]:
-        """Yield the positions of cells from a step on, without end, a window at a time.
-
-        Together they are the steps' cells as `of_step` returns them, or a part of each step's.
-        """
+        """Yield positions as `of_step` gives them from a step on, without end, window by window."""
         batch_size = min(batch_size, self.n_cells)
         taken = np.zeros(batch_size, bool)
         taken[part] = True
@@ -116,11 +110,7 @@ def order_of(loader: Loader, seed: int) -> EpochOrder:
 def batches_from(
     loader: Loader, order: EpochOrder, step: int, batch_size: int, part: slice = slice(None)
 ) -> Iterator[Callable[[Tensor], Batch]]:
-    """Give the function that makes the batches of the steps from one on, given their cells.
-
-    From data on the device, if that is not the host; from a file, which is prefetched. Of the cells
-    of each step only a part is read.
-    """
+    """Give the function that makes the batch (or a part) of a step's cells, from one step on."""
     counts = loader.screen.counts
     if isinstance(counts, StoredCounts):
         assert isinstance(order, BlockOrder)
@@ -141,11 +131,8 @@ def noise_of_part(
     generator: torch.Generator,
     processes: Processes,
 ) -> tuple[ShiftNoise, Tensor]:
-    """Draw the noise of some cells (`rows`), and return that of this process's part (`batch`).
-
-    The generator is in the same state in all processes.
-    """
-    if processes.size == 1:
+    """Draw the noise of some cells (`rows`), and return that of this process's part (`batch`)."""
+    if processes.size == 1:  # else the generator is in the same state in all of them
         return draw_noise(model, batch, n_particles, generator)
     columns = loader.columns_of(rows.cpu().numpy())
     shifts = model.mechanism.noise(columns, n_particles, generator)

@@ -29,9 +29,9 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpointer:
-    """Writes and reads the checkpoint of one training run, in the first of its processes.
+    """Writes and reads the checkpoint of one training run (none without a path), for all processes.
 
-    Without a path nothing is written or read; `saved` is called after every checkpoint.
+    `saved` is called after every checkpoint.
     """
 
     def __init__(
@@ -87,13 +87,6 @@ class Checkpointer:
                 f"the checkpoint {path!r} took its cells in another order, counts in memory "
                 "or in a file: resume with in_memory as it was"
             )
-
-    @property
-    def how_to_resume(self) -> str:
-        """A sentence for an error: where the run is saved; empty where it is not."""
-        if not self.exists:
-            return ""
-        return f"it is saved in {self.path}: go on with resume=True, or --resume"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

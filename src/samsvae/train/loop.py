@@ -1,15 +1,18 @@
-"""The training loop: steps, phases, and how training may end early."""
+"""The training loop: steps, phases, progress, and how training may end early."""
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from samsvae.data.loader import Loader
@@ -26,7 +29,6 @@ from samsvae.train.checkpointer import (
     restore_optimizer,
 )
 from samsvae.train.processes import Processes, SingleProcess
-from samsvae.train.progress import ProgressBar, stop_signals
 from samsvae.train.step import CompiledStep, CudaRecorder, Optimizer, PlainStep, Replayed
 from samsvae.train.validator import Validator
 
@@ -62,8 +64,7 @@ class Training:
 
     The model has fresh parameters, on the loaders' device; without validation cells the last model
     is kept. `identity` is its name and hyperparameters, as JSON, which a resumed run must share.
-    `history` gets one row per evaluation (see `Estimator.train`), even if training ends early.
-    `saved` is called after every checkpoint.
+    `history` gets a row per evaluation, even if training ends early.
     """
 
     def __init__(
@@ -133,23 +134,12 @@ class Training:
         self.began = self.phases.span(self.step)[0]
         self._prepare_steps()
 
-    def _end_first_phase(self) -> None:
-        """Align the best model of the phase of fixed masks; it is not compared with later ones."""
-        self._check_finite()
-        self.validator.restore_best()
-        self._align()
-        self.validator.forget()
-        self._start_phase()
-
     def _align(self) -> None:
         align(self.model, self.train, seed=self.settings.seed)
         self.processes.same(self.model)  # each computed it, and last digits may differ
 
     def run(self) -> None:
-        """Train to the end and leave the model at its best validation ELBO, even on an error.
-
-        Raises `NonFiniteError`, or `TrainingInterrupted` on Ctrl-C or SIGTERM, after a checkpoint.
-        """
+        """Train to the end; leave the model at its best, even on an error, after a checkpoint."""
         if self.settings.resume:
             checkpoint = self.checkpointer.read()
             if checkpoint is not None:
@@ -164,7 +154,9 @@ class Training:
             if self._is_due:  # another process was lost during the evaluation
                 self._check_finite()
                 self._evaluate(math.nan)
-            while self.step < n_steps and not self._is_out_of_patience:
+            while self.step < n_steps and not (
+                self.validator.is_out_of_patience and not self.masks_fixed
+            ):
                 with self._saved_if_lost():
                     self._one_step()
                     stopped = self._stopped(came())
@@ -174,12 +166,19 @@ class Training:
                         self._evaluate((self.step - clock_step) / seconds)
                         clock, clock_step = time.perf_counter(), self.step
                     if self.step == self.phases.aligned_after:
-                        self._end_first_phase()
+                        # Align the best model of the phase; it is not compared with later ones.
+                        self._check_finite()
+                        self.validator.restore_best()
+                        self._align()
+                        self.validator.forget()
+                        self._start_phase()
                 last = self.step == n_steps
                 if self.step % self.settings.checkpoint_every == 0 or last or stopped:
                     self._save()
                 if stopped:
-                    self._interrupted()
+                    self._leave()
+                    message = f"training stopped after step {self.step} of {n_steps}"
+                    raise TrainingInterrupted(self._with_how_to_resume(message))
                 bar.show(self.step, self.history)
         if self.validator.best is None:
             self._check_parameters()
@@ -191,7 +190,9 @@ class Training:
         factors = list(settings.factors(self.step).values())
         inputs = torch.from_numpy(rows), torch.tensor(factors)
         device = self.train.device
-        self.generator.manual_seed(_seed_of(settings.seed, self.step))
+        # Each step has its own seed: no state of a generator is saved, so a run resumes anywhere.
+        seed = np.random.SeedSequence([settings.seed, self.step]).generate_state(1, np.uint64)[0]
+        self.generator.manual_seed(int(seed))
         self.optimizer.set_share(settings.share_of_rate(self.step - start, n_steps))
         metrics = self.step_of(*(x.to(device, non_blocking=True) for x in inputs))
         self.pending.append(metrics)
@@ -224,10 +225,6 @@ class Training:
         """Whether the validation cells are to be evaluated: steps were taken since the last row."""
         ends_phase = self.step in (self.phases.n_steps, self.phases.aligned_after)
         return bool(self.pending) and (self.step % self.settings.validate_every == 0 or ends_phase)
-
-    @property
-    def _is_out_of_patience(self) -> bool:
-        return not self.masks_fixed and self.validator.is_out_of_patience
 
     def _stopped(self, came: bool) -> bool:
         """Whether training is to stop: the same in all processes, which exchange it seldom."""
@@ -292,13 +289,11 @@ class Training:
         update_inclusion(self.model, self.train)
         self.processes.same(self.model)
 
-    def _interrupted(self) -> None:
-        self._leave()
-        message = f"training stopped after step {self.step} of {self.phases.n_steps}"
-        raise TrainingInterrupted(self._with_how_to_resume(message))
-
     def _with_how_to_resume(self, message: str) -> str:
-        return f"{message}; {self.checkpointer.how_to_resume}".removesuffix("; ")
+        if not self.checkpointer.exists:
+            return message
+        path = self.checkpointer.path
+        return f"{message}; it is saved in {path}: go on with resume=True, or --resume"
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -347,9 +342,53 @@ class Training:
         self.metric_names = header["metric_names"]
 
 
-def _seed_of(seed: int, step: int) -> int:
-    """Return the seed of a step's noise.
+class ProgressBar:
+    """Steps done, the last ELBO and the time left; nothing where `visible` is False."""
 
-    As every step has its own, no state of a generator is saved: a run resumes on any device.
-    """
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    def __init__(self, visible: bool, n_steps: int) -> None:
+        self._bar = Progress(
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[elbo]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            disable=not visible,
+        )
+        self._task = self._bar.add_task("training", total=n_steps, elbo="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def show(self, step: int, history: list[dict[str, float]]) -> None:
+        """Move to a step and show the last row of the history."""
+        text = ""
+        if history:
+            text = f"ELBO {history[-1]['elbo']:.2f}, validation {history[-1]['valid_elbo']:.2f}"
+        self._bar.update(self._task, completed=step, elbo=text)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function: whether Ctrl-C or SIGTERM was received. A second one ends at once."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def note(number: int, frame: object) -> None:
+        came.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield came.is_set
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])

@@ -61,10 +61,7 @@ class SingleProcess:
 
 
 class ProcessGroup(SingleProcess):
-    """One of several processes, in the default process group of torch.distributed.
-
-    Tensors are sent from the host with gloo, from a GPU with nccl.
-    """
+    """One of several processes of torch.distributed: by gloo on the host, by nccl between GPUs."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank = torch.distributed.get_rank()
@@ -73,7 +70,6 @@ class ProcessGroup(SingleProcess):
         self.device = device if on_gpu else torch.device("cpu")
 
     def sum(self, values: Sequence[Tensor], share: float = 1.0) -> None:
-        """Replace tensors by their sum over the processes, each times its own share."""
         for kind in dict.fromkeys(value.dtype for value in values):  # one message of each
             some = [value for value in values if value.dtype == kind]
             flat = torch.cat([value.flatten() for value in some]).mul_(share).to(self.device)
@@ -83,13 +79,11 @@ class ProcessGroup(SingleProcess):
                 value.copy_(summed.view_as(value))
 
     def any(self, flag: bool) -> bool:
-        """Whether any of the processes says so."""
         count = torch.tensor([float(flag)])
         self.sum([count])
         return bool(count > 0)
 
     def same(self, module: nn.Module) -> None:
-        """Give a model of all processes the parameters and buffers of the first one's."""
         for value in module.state_dict().values():
             sent = value.detach().to(self.device).contiguous()
             with _lost_processes_named():
@@ -97,7 +91,6 @@ class ProcessGroup(SingleProcess):
             value.copy_(sent)
 
     def from_first(self, content: bytes | None) -> bytes | None:
-        """Return what the first process gives; the others may give anything."""
         size = -1 if content is None else len(content)
         length = torch.tensor([size], device=self.device)
         with _lost_processes_named():
@@ -119,10 +112,7 @@ Processes: TypeAlias = SingleProcess
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
-    """Give the processes that train a model together: those that torchrun, or another, started.
-
-    A process group that is there already, such as Ray Train's, is taken as it is.
-    """
+    """Give the processes that train together: those of torchrun or Ray Train, or this one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         yield ProcessGroup(device) if torch.distributed.get_world_size() > 1 else SingleProcess()
         return

@@ -25,8 +25,7 @@ Work: TypeAlias = Callable[[], Tensor]
 class Recorder(Protocol):
     """How work is recorded."""
 
-    def plain(self, work: Work) -> Tensor:
-        """Do work as it is, before it is recorded."""
+    def plain(self, work: Work) -> Tensor: ...
 
     def record(self, work: Work) -> Work:
         """Record work, without doing it; return what does it again."""
@@ -36,8 +35,7 @@ class Replayed:
     """A function of tensors, of the same shapes at every call, that does all its work on a device.
 
     The first calls are plain: what the device sets up at first use cannot be recorded. Then the
-    work is recorded, reading its arguments from where every later call puts them. On a GPU,
-    `recorder` is a `CudaRecorder`.
+    work is recorded, reading its arguments from where every later call puts them.
     """
 
     n_plain = 3
@@ -74,10 +72,7 @@ class Replayed:
 
 
 class CudaRecorder:
-    """Records CUDA graphs that draw from a generator.
-
-    Work is first done outside the main stream, as torch requires for work with gradients.
-    """
+    """Records CUDA graphs that draw from a generator; plain work is outside the main stream."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
@@ -111,18 +106,11 @@ def parameter_groups(
 
     No step should move a unit by more than it varies at the start. A step of Adam moves every
     weight by about the learning rate, so a unit that sums n inputs of size 1 by up to n times as
-    much; at the start its weights are uniform within 1 / sqrt(n), of variance 1 / 3n each, so that
-    it varies by 1 / sqrt(3) whatever n is. Weights of n inputs therefore get, unless `scaled` is
-    False,
-
-    rate = min(learning_rate, 1 / (sqrt(3) n)),
-
-    part by part in a first layer; for one-hot inputs n counts the one that is not 0. With thousands
-    of genes training diverges at a rate that suits hundreds (docs/performance.md measures both).
-
-    References
-    ----------
-    Yang et al.: Tensor Programs V, 2022, arXiv:2203.03466 (Adam, hidden weights: 1 / fan-in).
+    much; at the start its weights are uniform within 1 / sqrt(n), so it varies by 1 / sqrt(3).
+    Weights of n inputs (part by part in a first layer, a one-hot one counting as 1) therefore get,
+    unless `scaled` is False, min(learning_rate, 1 / (sqrt(3) n)). With thousands of genes training
+    diverges at a rate that suits hundreds (docs/performance.md). See Yang et al.: Tensor Programs
+    V, 2022, arXiv:2203.03466 (Adam, hidden weights: 1 / fan-in).
     """
     fan_in: dict[Tensor, int] = {}
     for module in model.modules():
@@ -139,10 +127,7 @@ def parameter_groups(
 
 
 class Optimizer:
-    """Adam with a new state, each group of parameters at its own learning rate.
-
-    `recorded` steps read their learning rates from tensors on the device.
-    """
+    """Adam, each group of parameters at its own rate; `recorded` steps read it from the device."""
 
     def __init__(
         self, model: PerturbationVAE, settings: TrainSettings, *, recorded: bool = False
@@ -173,10 +158,6 @@ Reduction: TypeAlias = Callable[[Sequence[Tensor]], None]
 """Replaces gradients and metrics, in place, by those of the cells of all processes together."""
 
 
-def of_one_process(values: Sequence[Tensor]) -> None:
-    """Do nothing: there is one process."""
-
-
 def draw_noise(
     model: PerturbationVAE, batch: Batch, n_particles: int, generator: torch.Generator
 ) -> tuple[ShiftNoise, Tensor]:
@@ -190,11 +171,9 @@ def draw_noise(
 class PlainStep:
     """A training step as it is written: the definition that faster steps must equal.
 
-    The norm of the gradient is clipped to `clip_norm` (inf: not clipped). With
-    `importance_weighted` the step ascends `objective.iwelbo_surrogate` instead of the ELBO; with
-    `closed_form` it takes closed forms of KL terms, where there are any, instead of draws; with
-    `bfloat16` only matrix products are in bfloat16. `reduce` is called between the backward pass
-    and clipping, where several processes average their gradients.
+    `importance_weighted` steps ascend `objective.iwelbo_surrogate` instead of the ELBO, those with
+    `closed_form` use closed forms of KL terms; with `bfloat16` only matrix products are in it.
+    `reduce` averages gradients over processes before their norm is clipped to `clip_norm`.
     """
 
     def __init__(
@@ -206,7 +185,7 @@ class PlainStep:
         importance_weighted: bool = False,
         closed_form: bool = False,
         bfloat16: bool = False,
-        reduce: Reduction = of_one_process,
+        reduce: Reduction = lambda values: None,
     ) -> None:
         self.model = model
         self.parameters = list(model.parameters())
@@ -226,8 +205,7 @@ class PlainStep:
     ) -> dict[str, Tensor]:
         """Take one step; `factors` weigh the latent variables, see `objective.weighted`.
 
-        Return, on the device: the objective, the unweighted ELBO and each of its terms (nats per
-        cell), and the norm of the gradient.
+        Return the objective, the ELBO and its terms (nats per cell), and the gradient's norm.
         """
         self.optimizer.zero_grad(set_to_none=True)
         value, terms = self._value(batch, shift_noise, basal_noise, factors)
@@ -235,7 +213,9 @@ class PlainStep:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         means = torch.stack([value.detach(), *terms.values()])
         self.reduce([*gradients, means])
-        norm = self._clipped(gradients)
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        if self.clip_norm < math.inf:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         self.optimizer.step()
         of_terms = dict(zip(terms, means[1:].unbind(), strict=True))
         return {"objective": means[0], "elbo": means[1:].sum(), "gradient_norm": norm, **of_terms}
@@ -259,20 +239,9 @@ class PlainStep:
             terms = objective.elbo_terms(weights, batch)
         return self.per_cell(weighted, batch).mean(), terms
 
-    def _clipped(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Clip the gradient, where it is to be, and return its norm of before."""
-        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        if self.clip_norm < math.inf:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
-        return norm
-
 
 class CompiledStep(PlainStep):
-    """The same step, its objective and gradient compiled by torch.
-
-    torch keeps compiled code in its own cache, for later runs. Where it cannot compile, there is
-    one warning, and the plain form is used.
-    """
+    """The same step, compiled by torch; plain, with one warning, where torch cannot."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

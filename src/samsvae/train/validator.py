@@ -48,11 +48,9 @@ def valid_elbo(
 
     ELBO = 1/N sum_b mean_k S_kb,    mc_se^2 = 1/N^2 sum_b var_k(S_kb) / K.
 
-    KL terms of the globals are taken in closed form, where there is one: with a sparse prior of the
-    mask their draws would be most of the variance. Those of cells are drawn: their noise cancels
-    much of the likelihood's.
-
-    Each of several processes takes some of the batches, with the noise that one process would use.
+    KL terms of the globals are taken in closed form: with a sparse prior of the mask their draws
+    would be most of the variance. Those of cells are drawn: their noise cancels much of the
+    likelihood's. Each of several processes takes some of the batches, with the same noise.
     """
     processes = processes or SingleProcess()
     generator = torch.Generator(loader.device).manual_seed(settings.seed)
@@ -102,10 +100,7 @@ def _sums(
 
 
 class Validator:
-    """Evaluates the validation cells, and keeps the parameters of the best evaluation.
-
-    Without validation cells the ELBO is NaN, and there is no best model.
-    """
+    """Evaluates the validation cells (NaN without any), and keeps the best parameters."""
 
     def __init__(
         self,

@@ -166,11 +166,10 @@ def coverage(
     """Return the share of genes whose observed effect lies in the widened interval, `condition`.
 
     The posterior interval is of the true effect, to which the data add their sampling error. So it
-    is widened to sqrt((ate - lower)^2 + (z se)^2) below the ATE, and likewise above, with the
-    standard error se of the observed effect and z the normal quantile of the level; for a
-    calibrated model the share is then the level, whatever the number of cells. An ATE outside its
-    interval is replaced by the nearer end. Genes without a standard error, or with 0, are left out;
-    NaN for a condition without an interval, or without such genes.
+    is widened to sqrt((ate - lower)^2 + (z se)^2) below the ATE (or the nearer end, if that is
+    outside), and likewise above, with the standard error se of the observed effect and z the normal
+    quantile of the level. The share of a calibrated model is then the level, whatever the number of
+    cells. Genes without a standard error are left out; NaN without an interval, or without genes.
     """
     has_error = observed.standard_error > 0
     error = ndtri((1 + level) / 2) * observed.standard_error
@@ -236,9 +235,8 @@ def _squared_distance(
 def _share_closer(a: np.ndarray, b: np.ndarray, distance: Distance) -> np.ndarray:
     """Return the share of the other rows of b that are closer to a row of a than its own row.
 
-    Rows are `condition gene`; one with NaN is not compared. `distance` takes some rows of a, rows
-    of b, and which rows of a these are; it returns distances, and the size of the terms that each
-    is a difference of, which limits its precision.
+    Rows are `condition gene`; one with NaN is not compared. `distance` takes rows of a, rows of b,
+    and which rows of a these are; it returns distances, and the size of the terms they result from.
     """
     shares = np.full(len(a), np.nan)
     order = np.flatnonzero(np.isfinite(b).all(1))

@@ -21,10 +21,7 @@ N_TOP = 20
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Effects of some conditions in the scored cells, on one scale.
-
-    Arrays are `condition gene`, in the order of `conditions` and `genes`.
-    """
+    """Effects of some conditions in the scored cells, on one scale, `condition gene`."""
 
     conditions: tuple[str, ...]
     """Without control."""
@@ -146,9 +143,8 @@ def welch(a: Moments, b: Control) -> tuple[np.ndarray, np.ndarray]:
     """Return Welch's t of a difference from control, and its two-sided p value, `group gene`.
 
     The variance of a is at least that of b, control: otherwise a gene that is 0 in all of few cells
-    is significant (for 20 control cells of Papalexi et al. against the others, 84 of 299 genes at a
-    false discovery rate of 5 %; now none). A gene that varies in neither group has t 0 and p 1, and
-    so has a group of fewer than two cells.
+    is significant (84 of 299 genes for 20 control cells of Papalexi et al. against the others). A
+    gene that varies in neither group, or a group of one cell, has t 0 and p 1.
     """
     free_a, free_b = ((x.n_cells - b.n_batches)[:, None] for x in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -52,10 +52,10 @@ def energy_distance(
 ) -> float:
     """Return 2 E|X - Y| - E|X - X'| - E|Y - Y'|, the unbiased estimate from two sets of cells.
 
-    It may be negative, and is NaN unless x and y, `cell feature`, have at least two cells each.
-    `within`: `mean_distance` of x and of y, if they are already computed. See Szekely, Rizzo:
-    Energy statistics, J. Stat. Plan. Inference 2013; the E-distance of scPerturb (Peidli et al.,
-    Nature Methods 2024) is of squared Euclidean distances.
+    It may be negative; NaN unless x and y, `cell feature`, have at least two cells each. `within`:
+    `mean_distance` of both, if known. See Szekely, Rizzo: Energy statistics, J. Stat. Plan.
+    Inference 2013; the E-distance of scPerturb (Peidli et al., Nature Methods 2024) is of squared
+    Euclidean distances.
 
     >>> cells = np.random.default_rng(0).normal(size=(50, 3))
     >>> energy_distance(cells, cells + 5) > 10
@@ -74,8 +74,8 @@ def mmd(
 
     E k(X, X') + E k(Y, Y') - 2 E k(X, Y) with k(a, b) = exp(-|a - b|^2 / (2 bandwidth^2)); NaN
     unless x and y, `cell feature`, have at least two cells each and the bandwidth is above 0.
-    `within`: `mean_kernel` of x and of y, if already computed. See Gretton et al.: A kernel
-    two-sample test, JMLR 2012.
+    `within`: `mean_kernel` of both, if known. See Gretton et al.: A kernel two-sample test, JMLR
+    2012.
     """
     if min(len(x), len(y)) < 2 or not bandwidth > 0:
         return float("nan")
@@ -111,11 +111,7 @@ def _within(values: np.ndarray) -> float:
 
 
 class PrincipalComponents:
-    """Principal components of the expression of training cells.
-
-    `values` are the expression of all cells of the screen on the scale; a population has at most
-    `n_cells`, drawn by the seed.
-    """
+    """Principal components of training cells' expression; populations have at most `n_cells`."""
 
     def __init__(
         self, screen: Screen, values: Expression, *, scale: Scale, n_cells: int, seed: int

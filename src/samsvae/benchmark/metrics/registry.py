@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -213,12 +213,16 @@ def scored(prediction: Prediction, observation: Observation) -> dict[str, Scored
 
     A condition that is not predicted, or is no combination where only these are scored, is NaN.
     """
-    of_effects = _EffectStatistics(observation.observed)
+    of_effects = {
+        id(effects): _effect_statistics(effects, observation.observed)
+        for effects in prediction.effects.values()
+    }
     scores = {}
     statistics: np.ndarray | None
     for metric in METRICS:
         if metric.part == "effects":
-            statistics = of_effects(metric, prediction.effects[metric.library_size])
+            of_size = of_effects[id(prediction.effects[metric.library_size])]
+            statistics = of_size(metric.statistics)
         else:
             statistics = _statistics(metric, prediction, observation)
         if statistics is not None:
@@ -250,35 +254,25 @@ def _statistics(
     return metric.statistics(predicted, reference)
 
 
-class _EffectStatistics:
-    """Statistics of effects that are both predicted and observed; NaN for other conditions.
+def _effect_statistics(
+    predicted: np.ndarray, observed: Observed
+) -> Callable[[Callable[[Any, Any], np.ndarray]], np.ndarray]:
+    """Return what computes a metric's statistics of effects, once for the metrics that share them.
 
-    These are left out before conditions are ranked; what metrics share is computed once.
+    Conditions that are not both predicted and observed are left out before ranks, and NaN.
     """
+    rows = ~np.isnan(observed.effect).any(1) & ~np.isnan(predicted).any(1)
+    among = observed if rows.all() else observed.among(rows)
 
-    def __init__(self, observed: Observed) -> None:
-        self.observed, self.comparable = observed, ~np.isnan(observed.effect).any(1)
-        self._compared: dict[int, tuple[np.ndarray, Observed]] = {}
-        self._statistics: dict[tuple[Any, int], np.ndarray] = {}
-
-    def __call__(self, metric: Metric, predicted: np.ndarray) -> np.ndarray:
-        """Return the statistics of each condition for a metric, of effects `condition gene`."""
-        if id(predicted) not in self._compared:
-            rows = self.comparable & ~np.isnan(predicted).any(1)
-            among = self.observed if rows.all() else self.observed.among(rows)
-            self._compared[id(predicted)] = rows, among
-        key = metric.statistics, id(predicted)
-        if key not in self._statistics:
-            self._statistics[key] = self._computed(metric, predicted)
-        return self._statistics[key]
-
-    def _computed(self, metric: Metric, predicted: np.ndarray) -> np.ndarray:
-        rows, among = self._compared[id(predicted)]
+    @cache
+    def computed(statistics: Callable[[Any, Any], np.ndarray]) -> np.ndarray:
         if rows.all():
-            return metric.statistics(predicted, among)
+            return statistics(predicted, among)
         if not rows.any():
-            return np.full_like(metric.statistics(np.zeros_like(predicted), self.observed), np.nan)
-        return _placed(metric.statistics(predicted[rows], among), rows, len(predicted))
+            return np.full_like(statistics(np.zeros_like(predicted), observed), np.nan)
+        return _placed(statistics(predicted[rows], among), rows, len(predicted))
+
+    return computed
 
 
 def _placed(statistics: np.ndarray, rows: np.ndarray, n_conditions: int) -> np.ndarray:

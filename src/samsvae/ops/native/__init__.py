@@ -47,7 +47,7 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     try:
-        return _declared(ctypes.CDLL(str(_cached(compiler))))
+        compiled = ctypes.CDLL(str(_cached(compiler)))
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         warnings.warn(
@@ -56,6 +56,11 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+    for name, parameters in _SIGNATURES.items():
+        function = getattr(compiled, name)
+        function.argtypes = [_KINDS[kind] for kind in parameters]  # others are an error
+        function.restype = None
+    return compiled
 
 
 def _cached(compiler: str) -> Path:
@@ -75,10 +80,7 @@ def _cached(compiler: str) -> Path:
 
 
 def _folder() -> Path:
-    """Return the folder of compiled libraries, to which nobody else can write.
-
-    A library is code that is run: where others may write, a folder of this process alone is used.
-    """
+    """Return the folder of compiled libraries: code that is run, so nobody else can write to it."""
     with suppress(OSError, RuntimeError):  # no home, or none to write to
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(base) / "samsvae"
@@ -142,11 +144,7 @@ def _compiled_with(compiler: str, aside: Path, threads: tuple[str, ...]) -> Path
 
 
 def _openmp() -> Path | None:
-    """Return torch's own OpenMP, where it brings one.
-
-    With the same one our loops run in the threads that torch keeps; two would compete for the
-    cores.
-    """
+    """Return torch's own OpenMP, if it brings one: a second one would compete for the cores."""
     files = sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*"))
     names = (path for path in files if path.name.startswith(("libgomp", "libomp", "libiomp")))
     return next(names, None)
@@ -157,10 +155,7 @@ def _run(*command: str, folder: Path) -> None:
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether the C code can take these tensors: single precision on a CPU.
-
-    Not while torch compiles, which compiles the plain form.
-    """
+    """Whether C code takes these tensors: single precision, on a CPU, not while torch compiles."""
     if torch.compiler.is_compiling():
         return False
     alike = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
@@ -193,15 +188,6 @@ _SIGNATURES = {
 }
 """Parameters of every C function: p an array, l a whole number, d a real one."""
 _KINDS = {"p": ctypes.c_void_p, "l": ctypes.c_long, "d": ctypes.c_double}
-
-
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Declare the parameters of the functions to ctypes: others are then an error."""
-    for name, parameters in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.argtypes = [_KINDS[kind] for kind in parameters]
-        function.restype = None
-    return library
 
 
 Argument: TypeAlias = Tensor | np.ndarray | int | float | None

@@ -1,4 +1,4 @@
-/* Draws of a Gaussian and their weight; the plain definition is samsvae.ops.gaussian. */
+/* Draws of a Gaussian and their weight; the plain definition is samsvae.ops.draws. */
 #include "elementary.h"
 
 EVERY_CPU static float draw_of_row(const float *restrict loc, const float *restrict scale,

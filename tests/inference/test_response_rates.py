@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from samsvae.ops.response_rates import response_rates
+from samsvae.inference.responders import response_rates
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
