@@ -271,7 +271,7 @@ def compare(
     """
     from samsvae.cli.tables import comparison_tables
     from samsvae.runs.compare import comparison, report_comparison, results_of, table_of
-    from samsvae.runs.run import ExperimentDirectory, read_screen
+    from samsvae.runs.run import ExperimentDirectory, digest_of, read_screen
     from samsvae.runs.runner import ExperimentRunner, check_experiment
     from samsvae.storage.tables import write_csv
 
@@ -291,8 +291,8 @@ def compare(
     screen, progress = read_screen(data, first), first["progress"]
     say(repr(screen))
     check_experiment(experiment, screen)
-    runner = ExperimentRunner(directory, experiment)
-    with directory.opened(experiment, screen, resume=jobs.resume):
+    runner, source = ExperimentRunner(directory, experiment), {"screen": digest_of(screen)}
+    with directory.opened(experiment, lambda: screen, resume=jobs.resume, source=source):
         done = runner.run(engine=jobs.engine, n_jobs=jobs.jobs, progress=progress, say=say)
         results = results_of(done.scores, experiment.baselines) if done.scores else None
         if results is not None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,8 @@ from samsvae.benchmark.predictions import Predictor
 from samsvae.data import splits
 from samsvae.data.expression import control_cells
 from samsvae.data.screen import Screen
-from samsvae.estimators.base import Estimator
+from samsvae.estimators.base import Estimator, by_name
 from samsvae.estimators.models import estimator
-from samsvae.estimators.base import by_name
 from samsvae.runs.run import CHECKPOINT, Run, read_experiment_data
 from samsvae.settings.fields import settings_of
 from samsvae.settings.questions import ScoreSettings
@@ -40,21 +39,6 @@ from samsvae.types import ALL_CONDITIONS, Scale
 
 N_HALVINGS = 20
 """Halvings for the technical replicate, where the settings have none."""
-
-
-class Job(Protocol):
-    """What `samsvae.runs.runner.run_jobs` runs."""
-
-    @property
-    def name(self) -> str:
-        """Its name, and that of its folder."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether its folder exists."""
-
-    def run(self) -> None:
-        """Do the work, or go on where it was interrupted."""
 
 
 class Replicate(NamedTuple):
@@ -69,10 +53,6 @@ class Replicate(NamedTuple):
         share = "" if self.fraction is None else f"-{100 * self.fraction:g}%"
         return f"{share}-seed{self.seed}"
 
-    def screen(self, place: Path) -> Screen:
-        """Return the screen of the experiment in a directory, with this split."""
-        return self.split_of(read_experiment_data(place))
-
     def split_of(self, screen: Screen) -> Screen:
         """Return a screen with this split, see `samsvae.settings.experiment.Experiment`."""
         if self.split == "given":
@@ -84,7 +64,7 @@ class Replicate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FolderJob(ABC):
+class Job(ABC):
     """A job that writes a folder into the experiment's directory."""
 
     place: Path
@@ -98,6 +78,10 @@ class FolderJob(ABC):
     def name(self) -> str:
         """Its name, and that of its folder."""
 
+    @abstractmethod
+    def run(self) -> None:
+        """Do the work, or go on where it was interrupted."""
+
     @property
     def folder(self) -> Path:
         return self.place / self.FOLDER / self.name
@@ -108,11 +92,11 @@ class FolderJob(ABC):
 
     def screen(self) -> Screen:
         """Return the screen with the split of the job."""
-        return self.replicate.screen(self.place)
+        return self.replicate.split_of(read_experiment_data(self.place))
 
 
 @dataclass(frozen=True)
-class TrainJob(FolderJob):
+class TrainJob(Job):
     """A model to be trained."""
 
     label: str
@@ -139,20 +123,17 @@ class TrainJob(FolderJob):
             kind = estimator(settings["model"])
             model = kind(screen, **settings_of(kind, settings))
             run.train(model, settings, resume=resume)
-            write_json(run / "valid.json", self._validate(model, screen))
+            valid: dict[str, Any] = {"iwelbo": None}  # without validation cells
+            if len(screen.valid):
+                table = model.iwelbo(screen.valid, n_particles=self.n_particles, progress=False)
+                valid["iwelbo"] = float(table["iwelbo"].mean())
+                valid["mc_se"] = table.attrs["mean_mc_se"]
+            write_json(run / "valid.json", {**valid, "n_particles": self.n_particles})
             (run / CHECKPOINT).unlink()  # a finished run is never resumed
         self.folder.parent.mkdir(exist_ok=True)
         os.replace(run.place, self.folder)
         with suppress(OSError):
             run.place.parent.rmdir()  # if no other run is unfinished
-
-    def _validate(self, model: Estimator, screen: Screen) -> dict[str, Any]:
-        """Return the validation IWELBO; None without validation cells."""
-        if not len(screen.valid):
-            return {"iwelbo": None, "n_particles": self.n_particles}
-        table = model.iwelbo(screen.valid, n_particles=self.n_particles, progress=False)
-        iwelbo, mc_se = float(table["iwelbo"].mean()), table.attrs["mean_mc_se"]
-        return {"iwelbo": iwelbo, "mc_se": mc_se, "n_particles": self.n_particles}
 
     @property
     def validation(self) -> float:
@@ -166,7 +147,7 @@ class TrainJob(FolderJob):
 
 
 @dataclass(frozen=True)
-class ScoreJob(FolderJob):
+class ScoreJob(Job):
     """Predictors to be scored on the test cells of one split: a trained model, or baselines."""
 
     scoring: ScoreSettings
@@ -186,10 +167,15 @@ class ScoreJob(FolderJob):
 
     def run(self) -> None:
         """Score, and write scores.csv, pooled.csv and effects.*.h5ad of each predictor at once."""
-        screen = self.screen()
-        predictors, scoring = self._predictors(screen), replace(self.scoring, progress=False)
-        if self.trained is None:
+        screen, scoring = self.screen(), replace(self.scoring, progress=False)
+        predictors: dict[str, Predictor] = {}
+        if self.trained is not None:
+            predictors[self.trained.label] = self.trained.model()
+        else:
             scoring = replace(scoring, n_halvings=scoring.n_halvings or N_HALVINGS)
+            # The technical replicate needs a predictor: the mean, if no baseline is to be scored.
+            for name in self.baselines or ("perturbation-mean",):
+                predictors[name] = by_name("baseline", name, BASELINES)(screen)
         draws = max(scoring.n_draws, 1)
         result = evaluated(predictors, screen, scoring, scale=self.scale, fixed_draws=draws)
         table = pooled_scores(result, screen, self.scale)
@@ -200,14 +186,6 @@ class ScoreJob(FolderJob):
             write_csv(scores / "pooled.csv", table)
             for name, effects in result.effects.items():
                 write_h5ad(scores / f"effects.{slug(name)}.h5ad", effects)
-
-    def _predictors(self, screen: Screen) -> dict[str, Predictor]:
-        if self.trained is not None:
-            return {self.trained.label: self.trained.model()}
-        # The technical replicate needs a predictor: the mean, if no baseline is to be scored.
-        names = self.baselines or ("perturbation-mean",)
-        kinds = [by_name("baseline", name, BASELINES) for name in names]
-        return {kind.name: kind(screen) for kind in kinds}
 
     @property
     def scores(self) -> pd.DataFrame:

@@ -13,14 +13,15 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from joblib import Parallel, delayed, parallel_config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.data.screen import Screen
 from samsvae.errors import FailedJobsError, InputError, note, shown
-from samsvae.estimators.models import estimator
 from samsvae.estimators.base import by_name
+from samsvae.estimators.models import estimator
 from samsvae.runs.jobs import Job, Replicate, ScoreJob, TrainJob
 from samsvae.runs.run import ExperimentDirectory
 from samsvae.settings.experiment import Experiment, Variant
@@ -46,30 +47,11 @@ class ExperimentResults(NamedTuple):
 
 
 class ExperimentRunner:
-    """Runs the jobs of an experiment, those first that others need.
-
-    Parameters
-    ----------
-    directory
-        Where everything is written.
-    experiment
-        What is trained and scored.
-    """
+    """Runs the jobs of an experiment, those first that others need, in its directory."""
 
     def __init__(self, directory: ExperimentDirectory, experiment: Experiment) -> None:
         self.directory, self.experiment = directory, experiment
         self.failed: dict[str, Outcome] = {}
-
-    @property
-    def replicates(self) -> list[Replicate]:
-        """All fractions and seeds."""
-        experiment = self.experiment
-        first = experiment.variants[0].settings["seed"]
-        return [
-            Replicate(experiment.split, fraction, first + i)
-            for fraction in experiment.fractions or (None,)
-            for i in range(experiment.seeds)
-        ]
 
     def run(self, **how: Any) -> ExperimentResults:
         """Run all jobs that are not done yet; return what is done in the end.
@@ -78,8 +60,12 @@ class ExperimentRunner:
         validation IWELBO at the others. `how` are the arguments of `run_jobs`: engine, n_jobs,
         progress, say.
         """
-        experiment, replicates = self.experiment, self.replicates
-        first = replicates[0].seed
+        experiment, first = self.experiment, self.experiment.variants[0].settings["seed"]
+        replicates = [
+            Replicate(experiment.split, fraction, first + i)
+            for fraction in experiment.fractions or (None,)
+            for i in range(experiment.seeds)
+        ]
         candidates = [
             self._train_job(variant, choice, replicate)
             for variant in experiment.variants
@@ -104,10 +90,17 @@ class ExperimentRunner:
         scores = [self._score_job(job.replicate, job) for job in trained]
         splits = replicates[:1] if experiment.split == "given" else replicates
         scores += [self._score_job(replicate) for replicate in splits]
-        choices = [_row(job, is_chosen=job in chosen.values()) for job in candidates]
-        columns = ["label", "fraction", "values", "validation_iwelbo", "chosen"]
-        table = pd.DataFrame(choices, columns=columns)
-        return ExperimentResults(trained, self._done(scores, **how), table)
+        choices = [
+            {
+                "label": job.label,
+                "fraction": np.nan if job.replicate.fraction is None else job.replicate.fraction,
+                "values": ", ".join(f"{name} = {value:g}" for name, value in job.choice.items()),
+                "validation_iwelbo": job.validation,
+                "chosen": job in chosen.values(),
+            }
+            for job in candidates
+        ]
+        return ExperimentResults(trained, self._done(scores, **how), pd.DataFrame(choices))
 
     def _train_job(self, variant: Variant, choice: Any, replicate: Replicate) -> TrainJob:
         return TrainJob(
@@ -151,25 +144,16 @@ class ExperimentRunner:
 
 def best_jobs(jobs: Iterable[TrainJob], key: Callable[[TrainJob], Key]) -> dict[Key, TrainJob]:
     """Return, by key, the trained model of the largest fraction and then validation IWELBO."""
-    groups: dict[Key, list[TrainJob]] = {}
-    for job in jobs:
-        groups.setdefault(key(job), []).append(job)
 
     def rank(job: TrainJob) -> tuple[float, float]:
         return job.replicate.fraction or 0.0, float(np.nan_to_num(job.validation, nan=-np.inf))
 
-    return {name: max(group, key=rank) for name, group in groups.items()}
-
-
-def _row(job: TrainJob, *, is_chosen: bool) -> dict[str, Any]:
-    """Return a candidate as a row of the table of choices."""
-    return {
-        "label": job.label,
-        "fraction": np.nan if job.replicate.fraction is None else job.replicate.fraction,
-        "values": ", ".join(f"{name} = {value:g}" for name, value in job.choice.items()),
-        "validation_iwelbo": job.validation,
-        "chosen": is_chosen,
-    }
+    best: dict[Key, TrainJob] = {}
+    for job in jobs:
+        other = best.setdefault(key(job), job)
+        if rank(job) > rank(other):
+            best[key(job)] = job
+    return best
 
 
 def check_experiment(experiment: Experiment, screen: Screen) -> None:
@@ -215,7 +199,7 @@ def run_jobs(
     Parameters
     ----------
     jobs
-        The jobs.
+        Each has a `name`, `run()`, and `is_done`: whether there is nothing left to do.
     engine
         "local": processes on this machine; "ray" or "dask": a cluster that is already running.
     n_jobs
@@ -225,11 +209,6 @@ def run_jobs(
         Show a progress bar.
     say
         Prints a line.
-
-    Raises
-    ------
-    InputError
-        If the engine is not installed, or there is no such cluster.
     """
     failed: dict[str, Outcome] = {}
     remaining = [job for job in jobs if not job.is_done]
@@ -237,14 +216,20 @@ def run_jobs(
         say(f"{len(jobs) - len(remaining)} of {len(jobs)} jobs were done before")
     if not remaining:
         return failed
-    n_jobs = n_jobs or _default_n_jobs(engine, len(remaining))
+    if n_jobs is None:
+        n_cores = len(os.sched_getaffinity(0))
+        n_local = 1 if torch.cuda.is_available() else max(1, min(n_cores, len(remaining)))
+        n_jobs = n_local if engine == "local" else -1
     context, in_worker = _engine(engine, n_jobs), n_jobs != 1 or engine != "local"
+    order = "generator_unordered" if engine == "local" else "list"  # as soon as each ends
     noted: set[str] = set()
     with _progress(remaining, shown=progress):
         for turn in range(1, ROUNDS + 1):
             try:
                 with context():
-                    for outcome in _outcomes(remaining, engine, in_worker=in_worker):
+                    parallel = Parallel(return_as=order, batch_size=1, pre_dispatch="all")
+                    attempts = (delayed(attempt)(job, in_worker=in_worker) for job in remaining)
+                    for outcome in parallel(attempts):
                         if outcome.error is not None:
                             failed[outcome.name] = outcome
                         for text in set(outcome.notes) - noted:
@@ -257,16 +242,6 @@ def run_jobs(
                 if remaining and turn < ROUNDS:
                     say(f"a worker was lost: {len(remaining)} jobs start again ({_line(error)})")
     return failed | {job.name: Outcome(job.name, lost, "", ()) for job in remaining}
-
-
-def _outcomes(jobs: Sequence[Job], engine: Engine, *, in_worker: bool) -> Iterable[Outcome]:
-    """Return how jobs ended; local ones as soon as each ends."""
-    order = "generator_unordered" if engine == "local" else "list"
-    parallel = Parallel(return_as=order, batch_size=1, pre_dispatch="all")
-    outcomes: Iterable[Outcome] = parallel(
-        delayed(attempt)(job, in_worker=in_worker) for job in jobs
-    )
-    return outcomes
 
 
 def attempt(job: Job, *, in_worker: bool) -> Outcome:
@@ -288,14 +263,6 @@ def attempt(job: Job, *, in_worker: bool) -> Outcome:
 def _line(error: BaseException) -> str:
     text = shown(" ".join(str(error).split()), most=200)
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
-
-
-def _default_n_jobs(engine: Engine, n_remaining: int) -> int:
-    if engine != "local":
-        return -1
-    from torch.cuda import is_available
-
-    return 1 if is_available() else max(1, min(len(os.sched_getaffinity(0)), n_remaining))
 
 
 def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]:

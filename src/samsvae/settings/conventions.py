@@ -73,30 +73,20 @@ class Convention:
         return next((key for key in (first, *self.instead) if key in columns), first)
 
 
-def _read() -> dict[str, Convention]:
-    """Return the conventions of the TOML file; its lists become tuples."""
-    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return {name: Convention(**_frozen(table)) for name, table in tables.items()}
-
-
 def _frozen(value: Any) -> Any:
+    """Return a value of a TOML file; its lists become tuples."""
     if isinstance(value, dict):
         return {name: _frozen(one) for name, one in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-CONVENTIONS = _read()
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+CONVENTIONS = {name: Convention(**_frozen(table)) for name, table in _TABLES.items()}
 """By name."""
 
 
 def convention(name: str) -> Convention:
-    """Return a convention by name.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Return a convention by name; raise if there is none."""
     if name not in CONVENTIONS:
         raise unknown("convention", name, list(CONVENTIONS))
     return CONVENTIONS[name]

@@ -217,24 +217,12 @@ _LISTS = ("fractions", "baselines", "models", "scoring")
 
 
 def read_experiment(path: Path, *, options: Mapping[str, Any] | None = None) -> Experiment:
-    """Read an experiment from a TOML file.
+    """Read an experiment from a TOML file; `options` are settings of all runs that win over files.
 
     At the top stand split, fractions, seeds, scale, baselines, choice_particles, and `settings`: a
     file of settings of all runs (as `samsvae train --config` takes it), in the same folder. The
     table `[scoring]` holds those of the scores. Each `[[models]]` is a row: its `label`, `model`,
     other settings, whether it is `ours`, and `candidates`, lists of values by setting.
-
-    Parameters
-    ----------
-    path
-        The file.
-    options
-        Settings of all runs that win over the files.
-
-    Raises
-    ------
-    InputError
-        If it is no such file, or a name in it is unknown.
     """
     content, where = read_toml(path), f"in {str(path)!r}"
     top = Settings(_File)

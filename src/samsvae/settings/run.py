@@ -13,8 +13,6 @@ from samsvae.settings.model import MODEL_SETTINGS, ModelChoice
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.train import TrainPlan
 
-SCREEN = Settings(ScreenSettings)
-"""Those that read a screen."""
 RUN = Settings(ScreenSettings, ModelChoice, *MODEL_SETTINGS.values(), TrainPlan)
 """Those of a run, of any model."""
 COMPARED = Settings(ScreenSettings, *MODEL_SETTINGS.values(), TrainPlan)
@@ -43,10 +41,7 @@ def gathered(
 def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings of a run of the chosen model: the content of config.toml.
 
-    Raises
-    ------
-    InputError
-        If there is no such model, or a setting is of other models.
+    It is an error if there is no such model, or a setting is of other models.
     """
     model = _known(ModelChoice(**settings_of(ModelChoice, given)).model)
     of_model = Settings(ScreenSettings, ModelChoice, MODEL_SETTINGS[model], TrainPlan)
