@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,10 +30,12 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         missing = unknown("column for the perturbation in adata.obs:", key, columns)
         raise InputError(f"{missing}{_convention_hint(table)}")
     parser = ConditionParser.of(settings.controls, settings.separator or "")
-    obs = _labels(table, settings, parser)
-    conditions, condition = _conditions(
-        parser, obs.perturbation, _doses(table, settings.dosage_key)
-    )
+    label, batch_labels, split, is_labelled = _labels(table, settings, parser)
+    doses = None
+    if settings.dosage_key is not None:
+        dose = _column(table.cells, settings.dosage_key, "the dosage in adata.obs").astype(object)
+        doses = dose.where(dose.notna(), None).to_numpy()  # control cells may have none
+    conditions, condition = _conditions(parser, label, doses)
     perturbations = sorted({name for received in conditions for name in received})
     labels.note_controls(perturbations, parser)
 
@@ -43,10 +45,10 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     if where == RAW and table.raw_genes is not None:
         var = table.raw_genes()
     genes = _gene_names(var, table)
-    is_kept = _kept(obs.is_labelled, total, settings)
+    is_kept = _kept(is_labelled, total, settings)
     if settings.library_size_key is not None:
         total[is_kept] = _library_size(table, settings.library_size_key, total, is_kept)
-    batches, batch = _batches(obs.batches, obs.is_labelled)
+    batches, batch = _batches(batch_labels, is_labelled)
     if settings.gene_key is None:
         _note_symbols(var, genes, perturbations)
     registry = NameRegistry(
@@ -58,9 +60,8 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         own_library_size=settings.library_size_key is None,
         symbols=_symbols(var, settings.gene_key),
     )
-    split = None
-    if obs.split is not None:
-        split = np.where(is_kept, obs.split, UNUSED)
+    if split is not None:
+        split = np.where(is_kept, split, UNUSED)
         check_split(split)
     sgrna = settings.sgrna_key
     fields = {
@@ -78,17 +79,13 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     return fields, is_kept
 
 
-class _Labels(NamedTuple):
-    """Columns of the cells as text, `cell` each; unlabelled cells are control."""
+def _labels(
+    table: Table, settings: ScreenSettings, parser: ConditionParser
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None, np.ndarray]:
+    """Return the cells' perturbation, batches and split as text, and which cells have them all.
 
-    perturbation: np.ndarray
-    batches: list[np.ndarray]
-    split: np.ndarray | None
-    is_labelled: np.ndarray
-
-
-def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> _Labels:
-    """Read and check the labels of the cells."""
+    Cells that lack one are control.
+    """
     key = settings.perturbation_key
     label = _text(table, key, "perturbation")
     if parser.control in labels.MISSING:  # control goes by a text for missing ones
@@ -120,7 +117,7 @@ def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> 
         )
     labels.check_separator(present, parser)
     label[~is_labelled] = parser.control
-    return _Labels(label, list(batches.values()), split, is_labelled)
+    return label, list(batches.values()), split, is_labelled
 
 
 def check_split(split: np.ndarray) -> None:
@@ -174,14 +171,6 @@ def _has_control(table: Table, key: str, present: Sequence[str], parser: Conditi
     if hint or "the nearest is" in str(missing):
         raise InputError(f"{missing}{hint}")
     return False
-
-
-def _doses(table: Table, key: str | None) -> np.ndarray | None:
-    """Return a column of doses, `cell`; None for a missing one, which control cells may have."""
-    if key is None:
-        return None
-    doses = _column(table.cells, key, "the dosage in adata.obs").astype(object)
-    return doses.where(doses.notna(), None).to_numpy()
 
 
 def _conditions(

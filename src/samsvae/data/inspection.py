@@ -64,7 +64,11 @@ class Inspection:
 
 def inspected(table: Table) -> Inspection:
     """Guess what a table holds, and how to read it."""
-    matrices = {name: _content(matrix()) for name, matrix in table.matrices.items()}
+    matrices = {}
+    for name, matrix in table.matrices.items():
+        values = matrix()
+        kind = EMPTY if values is None else COUNTS if looks_like_counts(values) else OTHER
+        matrices[name] = NORMALISED if kind == OTHER and looks_normalised(values) else kind
     layout = fitting(table)
     settings: dict[str, Any] = {} if layout is None else {"convention": layout}
     of_layout = {} if layout is None else convention(layout).settings
@@ -76,17 +80,20 @@ def inspected(table: Table) -> Inspection:
         if role != "perturbation" and key not in of_layout:
             settings[key] = column
     settings |= _layer_setting(table, matrices, of_layout.get("layer"))
-    cells, remarks = _read(table, settings)
+    cells = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            screen = Screen.from_table(table, ScreenSettings.of(settings))
+        except InputError as error:
+            remarks: tuple[str, ...] = (str(error),)
+        else:
+            n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
+            cells = pd.Series(n_cells, list(screen.condition_names), name="cells")
+            cells = cells[cells > 0]
+            remarks = tuple(str(warning.message) for warning in caught)
     shape = len(table.cells.names), len(table.genes.names)
     return Inspection(*shape, matrices, roles, layout, settings, cells, remarks)
-
-
-def _content(matrix: Any) -> str:
-    if matrix is None:
-        return EMPTY
-    if looks_like_counts(matrix):
-        return COUNTS
-    return NORMALISED if looks_normalised(matrix) else OTHER
 
 
 def _roles(table: Table, layout: str | None) -> dict[str, str]:
@@ -159,16 +166,3 @@ def _layer_setting(
     names = {**{layer_name(layer): layer for layer in table.layers}, RAW: "raw"}
     layer = next((names[name] for name, kind in matrices.items() if kind == COUNTS), None)
     return {} if layer is None else {"layer": layer}
-
-
-def _read(table: Table, settings: Mapping[str, Any]) -> tuple[pd.Series | None, tuple[str, ...]]:
-    """Return cells per condition, and the warnings when a table is read with some settings."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            screen = Screen.from_table(table, ScreenSettings.of(settings))
-        except InputError as error:
-            return None, (str(error),)
-    n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
-    cells = pd.Series(n_cells, list(screen.condition_names), name="cells")
-    return cells[cells > 0], tuple(str(warning.message) for warning in caught)

@@ -107,16 +107,21 @@ def check_separator(labels: Collection[str], parser: ConditionParser) -> None:
             "another separator (--separator), or separator=None (--separator '') if every label is "
             "a single name"
         )
-    combinations = {label: _perturbations(parts, parser) for label, parts in several.items()}
+    combinations = {
+        label: [name for name in map(str.strip, parts) if not parser.is_control(name)]
+        for label, parts in several.items()
+    }
     singles = {label.strip() for label in parts_of.keys() - several.keys()}
     singles |= {names[0] for names in combinations.values() if len(names) == 1}
     combinations = {label: names for label, names in combinations.items() if len(names) > 1}
     _note_unknown_parts(combinations, singles, parser)
-    _note_joined(singles, parser)
-
-
-def _perturbations(parts: Sequence[str], parser: ConditionParser) -> list[str]:
-    return [part.strip() for part in parts if not parser.is_control(part.strip())]
+    for separator in SEPARATORS:
+        alike = joined(singles, parser, separator) if separator != parser.separator else []
+        if alike:
+            note(
+                f"{listed(alike, 3)} look like combinations joined by {separator!r}, and are read "
+                f"as single names: if they are, give separator={separator!r} (--separator)"
+            )
 
 
 def _note_unknown_parts(
@@ -150,17 +155,6 @@ def joined(singles: Collection[str], parser: ConditionParser, separator: str) ->
             for part in label.split(separator)
         )
     )
-
-
-def _note_joined(singles: Collection[str], parser: ConditionParser) -> None:
-    """Warn of labels that another separator splits into labels that occur."""
-    for separator in SEPARATORS:
-        labels = joined(singles, parser, separator) if separator != parser.separator else []
-        if labels:
-            note(
-                f"{listed(labels, 3)} look like combinations joined by {separator!r}, and are read "
-                f"as single names: if they are, give separator={separator!r} (--separator)"
-            )
 
 
 def _is_balanced(text: str) -> bool:

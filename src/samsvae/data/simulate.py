@@ -202,7 +202,10 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     )
     truth = replace(truth, response=response)
     state = basal + responds @ truth.shift.to_numpy()
-    counts = _drawn_counts(rng, truth, state, chosen.library_size)
+    rho, theta = truth.proportions(state), truth.inverse_dispersion
+    size = np.exp(rng.normal(np.log(chosen.library_size), 0.55, len(state)))
+    rate = rng.gamma(theta, 1 / theta, rho.shape) * rho * size[:, None]
+    counts = sp.csr_matrix(np.maximum(rng.poisson(rate), 0).astype(np.uint16))
     at_random = rng.choice(["train", "valid", "test"], len(condition), p=[0.64, 0.16, 0.2])
     is_combination = np.diff(received.indptr) > 1
     screen = SimulatedScreen(
@@ -230,17 +233,6 @@ def _pairs(rng: np.random.Generator, settings: SimulatedScreenSettings) -> list[
     starts = np.cumsum([0, *range(settings.n_perturbations - 1, 0, -1)])
     first = np.searchsorted(starts, chosen, side="right") - 1
     return list(zip(first, chosen - starts[first] + first + 1, strict=True))
-
-
-def _drawn_counts(
-    rng: np.random.Generator, truth: Truth, state: np.ndarray, library_size: float
-) -> sp.csr_matrix:
-    """Draw the counts of cells, `cell gene`, given their states."""
-    rho = truth.proportions(state)
-    size = np.exp(rng.normal(np.log(library_size), 0.55, len(state)))
-    theta = truth.inverse_dispersion
-    rate = rng.gamma(theta, 1 / theta, rho.shape) * rho * size[:, None]
-    return sp.csr_matrix(np.maximum(rng.poisson(rate), 0).astype(np.uint16))
 
 
 def _responses(

@@ -31,22 +31,11 @@ class Prepared(NamedTuple):
 
 
 def prepare(name: str, screen: Screen, settings: PreparationSettings) -> Prepared:
-    """Return the paper's screen, made from the published counts.
+    """Return the paper's screen, made from the published counts of all cells and genes.
 
-    Parameters
-    ----------
-    name
-        "replogle": perturbations with strong effects and the genes that they change; "norman": all
-        cells, and genes that are highly variable in log-normalised counts. Counts are not changed.
-    screen
-        All cells and genes of the file.
-    settings
-        The thresholds.
-
-    Raises
-    ------
-    InputError
-        If nothing is left.
+    "replogle": perturbations with strong effects and the genes that they change; "norman": all
+    cells, and genes that are highly variable in log-normalised counts. Counts are not changed. It
+    is an error if nothing is left.
     """
     steps = [("as read", screen)]
     if name == "replogle":

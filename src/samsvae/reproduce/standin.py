@@ -106,7 +106,11 @@ def stand_in(
         str(kind): [f"{targets[first]}+{targets[second]}" for first, second in pairs[kinds == kind]]
         for kind in np.unique(kinds)
     }
-    return StandIn(_norman(rng, counts, labels, condition, truth.genes), annotation)
+    label = np.asarray(labels)[condition]  # in the layout of the GEO series' cell identities
+    obs = pd.DataFrame({"guide_identity": [f"{name}__{name}" for name in label]})
+    obs["gemgroup"] = rng.integers(1, 9, len(label))
+    var = pd.DataFrame(index=list(truth.genes))
+    return StandIn(AnnData(counts, obs=obs.set_index(_cells(counts)), var=var), annotation)
 
 
 def _counts(
@@ -142,7 +146,7 @@ def _replogle(
 ) -> AnnData:
     """Return counts in the layout of the authors' h5ad files."""
     gene = np.asarray(labels)[condition]
-    obs = pd.DataFrame({"gem_group": rng.integers(1, 9, len(gene)), "gene": gene}, _cells(gene))
+    obs = pd.DataFrame({"gem_group": rng.integers(1, 9, len(gene)), "gene": gene}, _cells(counts))
     obs["gene_id"] = [f"TARGET{i:05d}" for i in condition]
     obs["transcript"] = "P1P2"
     obs["gene_transcript"] = [f"{i}_{name}_P1P2" for i, name in zip(condition, gene, strict=True)]
@@ -152,19 +156,5 @@ def _replogle(
     return AnnData(counts, obs=obs, var=var)
 
 
-def _norman(
-    rng: np.random.Generator,
-    counts: sp.csr_matrix,
-    labels: Sequence[str],
-    condition: np.ndarray,
-    genes: Sequence[str],
-) -> AnnData:
-    """Return counts in the layout of the GEO series' cell identities."""
-    label = np.asarray(labels)[condition]
-    obs = pd.DataFrame({"guide_identity": [f"{name}__{name}" for name in label]}, _cells(label))
-    obs["gemgroup"] = rng.integers(1, 9, len(label))
-    return AnnData(counts, obs=obs, var=pd.DataFrame(index=list(genes)))
-
-
-def _cells(labels: np.ndarray) -> list[str]:
-    return [f"CELL{i:06d}-1" for i in range(len(labels))]
+def _cells(counts: sp.csr_matrix) -> pd.Index:
+    return pd.Index([f"CELL{i:06d}-1" for i in range(counts.shape[0])])

@@ -33,11 +33,6 @@ def read_published(path: Path = TABLE_1) -> pd.DataFrame:
 
     Its columns are label (as in the table made here) and any of iwelbo, pathway_accuracy,
     ate_pearson and their standard deviations, such as iwelbo_sd.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it has other columns.
     """
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected the paper's numbers as CSV")
@@ -81,7 +76,7 @@ def first_table(
     scores: pd.DataFrame,
     ours: Sequence[str],
     accuracies: Mapping[str, float],
-    published: pd.DataFrame | None = None,
+    published: pd.DataFrame,
 ) -> pd.DataFrame:
     """Return the paper's Table 1: a row per label, the paper's rows first, then `ours`.
 
@@ -97,7 +92,7 @@ def first_table(
     accuracies
         Pathway accuracy by label.
     published
-        The paper's numbers, as `read_published` returns them; None: empty columns.
+        The paper's numbers, as `read_published` returns them.
     """
     rows = []
     for label, group in scores.groupby("label", sort=False):
@@ -115,9 +110,8 @@ def first_table(
             }
         )
     table = pd.DataFrame(rows).sort_values("ours", kind="stable", ignore_index=True)
-    paper = pd.DataFrame(columns=[]) if published is None else published
-    errors = [name for name in paper if str(name).endswith("_sd")]
-    paper = paper.reindex(index=table["label"], columns=[*PUBLISHED, *errors]).astype(float)
+    errors = [name for name in published if str(name).endswith("_sd")]
+    paper = published.reindex(index=table["label"], columns=[*PUBLISHED, *errors]).astype(float)
     return table.join(paper.add_prefix("paper_"), on="label")
 
 
@@ -173,16 +167,8 @@ def _number(value: float, sd: float) -> str:
 def read_groups(path: Path) -> dict[str, list[str]]:
     """Return names by group: perturbations by pathway, or pairs by kind of interaction.
 
-    Parameters
-    ----------
-    path
-        JSON, `{"group": ["name", ...]}`; or CSV of two columns, the name and its group. A pair is
-        written "A+B", in any order.
-
-    Raises
-    ------
-    InputError
-        If the file does not exist, or is not of this form.
+    The file is JSON, `{"group": ["name", ...]}`; or CSV of two columns, the name and its group. A
+    pair is written "A+B", in any order.
     """
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected groups of names, as JSON or CSV")
@@ -275,35 +261,30 @@ def sorted_pairs(pairs: Iterable[str]) -> list[str]:
     return ["+".join(sorted(pair.split("+"))) for pair in pairs]
 
 
-def errors_by_kind(errors: pd.DataFrame, kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """Return, by kind of interaction, how many of its pairs the model predicts better than the sum.
+def interactions(jobs: Iterable[ScoreJob], kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """Return how many pairs of each kind of interaction models predict better than the sum.
 
-    `errors` are those of `combination_errors`.
+    One row per label, fraction, seed and kind.
     """
     rows = []
-    for kind, pairs in kinds.items():
-        of_kind = errors[errors.index.isin(sorted_pairs(pairs))]
-        rows.append(
-            {
-                "kind": kind,
-                "n_pairs": len(of_kind),
-                "n_better": int(of_kind["better"].sum()),
-                "share_better": of_kind["better"].mean(),
-                "rmse_model": of_kind["model"].mean(),
-                "rmse_sum": of_kind["sum"].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def interactions(jobs: Iterable[ScoreJob], kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """Return `errors_by_kind` of all scored models: by label, fraction, seed and kind."""
-    tables = []
     for job in jobs:
-        if job.trained is not None:
-            effects = combination_effects(predicted_effects(job), job.screen(), job.scale)
-            table = errors_by_kind(combination_errors(effects), kinds)
-            table.insert(0, "label", job.label)
-            table.insert(1, "fraction", job.replicate.fraction)
-            tables.append(table.assign(seed=job.replicate.seed))
-    return pd.concat(tables, ignore_index=True)
+        if job.trained is None:
+            continue
+        effects = combination_effects(predicted_effects(job), job.screen(), job.scale)
+        errors = combination_errors(effects)
+        for kind, pairs in kinds.items():
+            of_kind = errors[errors.index.isin(sorted_pairs(pairs))]
+            rows.append(
+                {
+                    "label": job.label,
+                    "fraction": job.replicate.fraction,
+                    "kind": kind,
+                    "n_pairs": len(of_kind),
+                    "n_better": int(of_kind["better"].sum()),
+                    "share_better": of_kind["better"].mean(),
+                    "rmse_model": of_kind["model"].mean(),
+                    "rmse_sum": of_kind["sum"].mean(),
+                    "seed": job.replicate.seed,
+                }
+            )
+    return pd.DataFrame(rows)

@@ -63,13 +63,6 @@ class Frame:
 
         return cls(frame.index, [str(name) for name in frame.columns], read)
 
-    def with_columns(self, other: Frame) -> Frame:
-        """Return these columns, and those of another frame of the same rows that are not here."""
-        columns = list(dict.fromkeys([*self.columns, *other.columns]))
-        return Frame(
-            self.names, columns, lambda key: (self if key in self.columns else other).read(key)
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -122,8 +115,14 @@ class Table:
         return cls(obs, var, matrices, list(layers), raw_genes)
 
     def with_columns(self, more: Frame) -> Table:
-        """Return the table with further columns of the cells."""
-        return replace(self, cells=self.cells.with_columns(more))
+        """Return the table with further columns of the cells, those that are not here."""
+        own = self.cells
+        columns = list(dict.fromkeys([*own.columns, *more.columns]))
+
+        def read(key: str) -> pd.Series:
+            return (own if key in own.columns else more).read(key)
+
+        return replace(self, cells=Frame(own.names, columns, read))
 
 
 def layer_name(layer: str) -> str:

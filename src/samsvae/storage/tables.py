@@ -182,7 +182,12 @@ def _fill(path: Path, rows: Callable[[], Rows]) -> None:
     widths, dtypes = zip(*((np.diff(block.indptr), block.dtype) for block in rows()), strict=True)
     starts = np.concatenate([[0], *widths]).cumsum()
     dtypes_of = {"data": np.result_type(*dtypes), "indices": np.dtype(np.int32)}
-    _check_room(path, sum(int(starts[-1]) * dtype.itemsize for dtype in dtypes_of.values()))
+    n_bytes = sum(int(starts[-1]) * dtype.itemsize for dtype in dtypes_of.values())
+    if n_bytes and hasattr(os, "posix_fallocate"):  # on a full disk the HDF5 library may crash
+        with open(path, "rb+") as file:
+            size = path.stat().st_size
+            os.posix_fallocate(file.fileno(), size, n_bytes)
+            file.truncate(size)
     with h5py.File(path, "r+") as file:
         x = file["X"]
         for name, dtype in dtypes_of.items():
@@ -194,12 +199,3 @@ def _fill(path: Path, rows: Callable[[], Rows]) -> None:
             part = slice(place, place + block.nnz)
             x["data"][part], x["indices"][part] = block.data, block.indices
             place = part.stop
-
-
-def _check_room(path: Path, n_bytes: int) -> None:
-    """Raise if a file cannot grow by so much, before the HDF5 library crashes because of it."""
-    if n_bytes and hasattr(os, "posix_fallocate"):
-        with open(path, "rb+") as file:
-            size = path.stat().st_size
-            os.posix_fallocate(file.fileno(), size, n_bytes)
-            file.truncate(size)
