@@ -131,15 +131,9 @@ def summary_table(summary: Mapping[str, Mapping[str, Any]], name: str) -> Table:
         labels = ["test cells of conditions seen in training", "test cells of unseen conditions"]
     table = Table("metric", *labels, title=shown(name))
     for metric in dict.fromkeys(metric for one in summary.values() for metric in one):
-        values = [one.get(metric) for one in summary.values()]
-        table.add_row(metric, *map(_score, values))
+        values = ("-" if (v := one.get(metric)) is None else v for one in summary.values())
+        table.add_row(metric, *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
     return table
-
-
-def _score(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else f"{value}"
 
 
 def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
@@ -157,8 +151,9 @@ def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
         "unseen": "unseen: test cells of conditions never seen in training",
     }
     over_seeds = ": mean (sd over seeds)" if scores["sd"].notna().any() else ""
-    cells = map(_mean_and_sd, scores["mean"], scores["sd"])
-    for split, rows in scores.assign(cell=list(cells)).groupby("split", sort=False):
+    sds = scores["sd"].map(" ({:.3f})".format).where(scores["sd"].notna(), "")
+    cells = (scores["mean"].map("{:.3f}".format) + sds).where(scores["mean"].notna(), "-")
+    for split, rows in scores.assign(cell=cells).groupby("split", sort=False):
         wide = rows.pivot(index="predictor", columns="metric", values="cell").fillna("-")
         wide = wide.loc[rows["predictor"].unique(), [name for name in HEADLINES if name in wide]]
         for start in range(0, wide.shape[1], n_columns):
@@ -170,9 +165,3 @@ def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
             for predictor, *values in some.itertuples():
                 table.add_row(shown(predictor), *values)
             yield table
-
-
-def _mean_and_sd(mean: float, sd: float) -> str:
-    if np.isnan(mean):
-        return "-"
-    return f"{mean:.3f}" if np.isnan(sd) else f"{mean:.3f} ({sd:.3f})"

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any
@@ -45,8 +44,15 @@ def page(report: ReportTables) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = payload(report)
     n_mechanisms = 0 if report.mechanisms is None else len(report.mechanisms)
-    template = _environment().get_template("page.html")
-    return template.render(
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template("page.html").render(
         report=report,
         cautions=cautions(report),
         boards=scoreboards(report.scores),
@@ -87,19 +93,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_asset),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    return environment
 
 
 def _asset(name: str) -> str:
@@ -145,7 +138,11 @@ def payload(report: ReportTables) -> dict[str, Any]:
         "similar": [[[place[n], _short(r)] for n, r in row if n in place] for row in similar],
         "sgrnas": _sgrnas(report, place),
         "combinations": _combinations(report, place, genes),
-        "history": _history(report.history),
+        "history": {  # of ELBOs the last digits matter
+            name: values.tolist() if values.dtype == bool else _numbers(values, digits=7)
+            for name, values in report.history.items()
+            if len(values)
+        },
         "mask": _mask(report),
         "map": _map(report),
         "genes": list(genes),  # filled by the effects and combinations above
@@ -274,15 +271,6 @@ def _fit(table: pd.DataFrame) -> dict[str, Any]:
         fit[name] = _short(float(np.sqrt(np.square(values - observed).mean())))
         fit[f"{name}_r"] = _short(float(pearson(values, observed)))
     return fit
-
-
-def _history(history: pd.DataFrame) -> dict[str, list[Any]]:
-    """Return the columns of the history; of ELBOs the last digits matter."""
-    return {
-        name: values.tolist() if values.dtype == bool else _numbers(values, digits=7)
-        for name, values in history.items()
-        if len(values)
-    }
 
 
 def _mask(report: ReportTables) -> dict[str, Any]:

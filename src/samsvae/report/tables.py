@@ -126,7 +126,10 @@ def scoreboards(scores: pd.DataFrame | None) -> list[Scoreboard]:
 
 def _scoreboard(title: str, scores: pd.DataFrame) -> Scoreboard:
     best = scores.drop_duplicates("metric").set_index("metric")["best"]
-    scores = scores.assign(distance=_distance_from_best(scores))
+    value, aim = scores["value"].to_numpy(float), scores["best"].to_numpy(float)
+    # Of scores without a best possible value, how low they are.
+    distance = np.where(np.isinf(aim), -value * np.sign(aim), np.abs(value - aim))
+    scores = scores.assign(distance=distance)
     # A technical replicate is data, not a prediction: it does not compete.
     competing = scores[(scores["kind"] != "replicate") & scores["value"].notna()]
     nearest = competing.groupby("metric")["distance"].min()
@@ -143,9 +146,3 @@ def _scoreboard(title: str, scores: pd.DataFrame) -> Scoreboard:
         rows.append((str(predictor), str(kind), [by_metric.get(metric) for metric in best.index]))
     aims = ["higher is better" if np.isinf(b) else f"{b:g} is best" for b in best.astype(float)]
     return Scoreboard(title, list(best.index), aims, rows)
-
-
-def _distance_from_best(scores: pd.DataFrame) -> np.ndarray:
-    """Return how far scores are from the best possible value, or how low, if that is infinite."""
-    value, best = scores["value"].to_numpy(float), scores["best"].to_numpy(float)
-    return np.where(np.isinf(best), -value * np.sign(best), np.abs(value - best))

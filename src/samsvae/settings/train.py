@@ -133,9 +133,6 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
             )
         if self.max_steps is not None and self.max_epochs is not None:
             raise InputError("max_steps and max_epochs are both given: expected one of them")
-        self._check_device()
-
-    def _check_device(self) -> None:
         from samsvae.ops.device import resolve_device  # torch: not for printing what settings are
 
         self.step_on(resolve_device(self.device).type)
