@@ -185,7 +185,7 @@ class Reproduction:
             table.rename(columns=symbols)
             for table in (tables.predicted_effects(score), tables.observed_effects(score))
         )
-        figures["figure3"] = plotting.gene_projection(ate, de, pathway, scale=score.scale)
+        figures["figure3"] = plotting.gene_projection(ate, de, pathway, scale=self.experiment.scale)
         return figures
 
     def _combination_figures(
@@ -222,7 +222,8 @@ class Reproduction:
             return figures
         score = unseen[max(unseen)]
         effects = tables.predicted_effects(score)
-        table = tables.combination_effects(effects, score.screen(), score.scale)
+        scale = self.experiment.scale
+        table = tables.combination_effects(effects, score.screen(), scale)
         if len(table):
             write_csv(folder / "combinations.csv", table)
             errors = tables.combination_errors(table).sort_values("sum", ascending=False)
@@ -231,7 +232,7 @@ class Reproduction:
             is_interacting = errors.index.isin(interacting)
             names = errors.index[is_interacting] if is_interacting.any() else errors.index
             rows = table[table["condition"].isin(names[:_N_COMBINATIONS])]
-            figures["figure7"] = plotting.nonadditive_genes(rows.assign(scale=score.scale))
+            figures["figure7"] = plotting.nonadditive_genes(rows.assign(scale=scale))
         if kinds:
             write_csv(folder / "interactions.csv", tables.interactions(results.scores, kinds))
         return figures
@@ -247,6 +248,6 @@ def pathway_accuracies(
         try:
             accuracies[label] = float(pathway_score(model, dict(groups)).loc["mask", "accuracy"])
         except InputError as error:
-            if hasattr(model, "n_latent") and job.settings["model"] != "conditional-vae":
+            if hasattr(model, "n_latent") and job.variant.settings["model"] != "conditional-vae":
                 note(f"no pathway accuracy of {label}: {error}")
     return accuracies

@@ -59,7 +59,7 @@ def collected_scores(jobs: Iterable[ScoreJob]) -> pd.DataFrame:
     for job in jobs:
         table = job.pooled.rename(columns={"predictor": "label"})
         if job.trained is None:
-            table = table[table["label"].isin(job.baselines)]
+            table = table[table["label"].isin(job.experiment.baselines)]
             scores = job.scores[job.scores["condition"] == ALL_CONDITIONS].sort_values("n_cells")
             is_own = (scores["predictor"] == REPLICATE) & (scores["metric"] == "ate_pearson")
             values = scores.loc[is_own, "value"].tail(1).array
@@ -210,7 +210,7 @@ def observed_effects(job: ScoreJob) -> pd.DataFrame:
     test = np.asarray(screen.split) == "test"
     reference = screen[test | control_cells(screen, test)]
     conditions = list(predicted_effects(job).index)
-    return differential_expression(reference, conditions, scale=job.scale)
+    return differential_expression(reference, conditions, scale=job.experiment.scale)
 
 
 def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.DataFrame:
@@ -270,7 +270,7 @@ def interactions(jobs: Iterable[ScoreJob], kinds: Mapping[str, Collection[str]])
     for job in jobs:
         if job.trained is None:
             continue
-        effects = combination_effects(predicted_effects(job), job.screen(), job.scale)
+        effects = combination_effects(predicted_effects(job), job.screen(), job.experiment.scale)
         errors = combination_errors(effects)
         for kind, pairs in kinds.items():
             of_kind = errors[errors.index.isin(sorted_pairs(pairs))]

@@ -30,6 +30,7 @@ from samsvae.data.screen import Screen
 from samsvae.estimators.base import Estimator, by_name
 from samsvae.estimators.models import estimator
 from samsvae.runs.run import CHECKPOINT, Run, read_experiment_data
+from samsvae.settings.experiment import Experiment, Variant
 from samsvae.settings.fields import settings_of
 from samsvae.settings.questions import ScoreSettings
 from samsvae.storage.directory import Directory
@@ -69,6 +70,7 @@ class Job(ABC):
 
     place: Path
     """The experiment's directory."""
+    experiment: Experiment
     replicate: Replicate
     FOLDER: ClassVar[str]
     """Where in the directory the folders of such jobs are."""
@@ -99,13 +101,14 @@ class Job(ABC):
 class TrainJob(Job):
     """A model to be trained."""
 
-    label: str
+    variant: Variant
     choice: Mapping[str, Any]
     """The candidate's values."""
-    settings: Mapping[str, Any]
-    n_particles: int
-    """Particles of the validation IWELBO."""
     FOLDER: ClassVar[str] = "runs"
+
+    @property
+    def label(self) -> str:
+        return self.variant.label
 
     @property
     def name(self) -> str:
@@ -116,19 +119,21 @@ class TrainJob(Job):
         """Train the model, in a run among the unfinished ones until it is complete."""
         run = Run(self.place / "unfinished" / self.name)
         screen = self.screen()
-        settings = {**self.settings, **self.choice, "seed": self.replicate.seed, "progress": False}
+        settings = {**self.variant.settings, **self.choice}
+        settings |= {"seed": self.replicate.seed, "progress": False}
         resume = run.place.is_dir()
         with run.made(resume=resume):
             run.start(settings, screen, resume=resume)
             kind = estimator(settings["model"])
             model = kind(screen, **settings_of(kind, settings))
             run.train(model, settings, resume=resume)
+            n_particles = self.experiment.choice_particles
             valid: dict[str, Any] = {"iwelbo": None}  # without validation cells
             if len(screen.valid):
-                table = model.iwelbo(screen.valid, n_particles=self.n_particles, progress=False)
+                table = model.iwelbo(screen.valid, n_particles=n_particles, progress=False)
                 valid["iwelbo"] = float(table["iwelbo"].mean())
                 valid["mc_se"] = table.attrs["mean_mc_se"]
-            write_json(run / "valid.json", {**valid, "n_particles": self.n_particles})
+            write_json(run / "valid.json", {**valid, "n_particles": n_particles})
             (run / CHECKPOINT).unlink()  # a finished run is never resumed
         self.folder.parent.mkdir(exist_ok=True)
         os.replace(run.place, self.folder)
@@ -143,18 +148,15 @@ class TrainJob(Job):
 
     def model(self) -> Estimator:
         """Return the trained model."""
-        return Run(self.folder).model(self.settings["device"])
+        return Run(self.folder).model(self.variant.settings["device"])
 
 
 @dataclass(frozen=True)
 class ScoreJob(Job):
     """Predictors to be scored on the test cells of one split: a trained model, or baselines."""
 
-    scoring: ScoreSettings
-    scale: Scale
     trained: TrainJob | None = None
-    """The model; None: baselines and the technical replicate."""
-    baselines: tuple[str, ...] = ()
+    """The model; None: the experiment's baselines and the technical replicate."""
     FOLDER: ClassVar[str] = "scores"
 
     @property
@@ -167,18 +169,19 @@ class ScoreJob(Job):
 
     def run(self) -> None:
         """Score, and write scores.csv, pooled.csv and effects.*.h5ad of each predictor at once."""
-        screen, scoring = self.screen(), replace(self.scoring, progress=False)
+        screen, scale = self.screen(), self.experiment.scale
+        scoring = replace(self.experiment.scoring, progress=False)
         predictors: dict[str, Predictor] = {}
         if self.trained is not None:
             predictors[self.trained.label] = self.trained.model()
         else:
             scoring = replace(scoring, n_halvings=scoring.n_halvings or N_HALVINGS)
             # The technical replicate needs a predictor: the mean, if no baseline is to be scored.
-            for name in self.baselines or ("perturbation-mean",):
+            for name in self.experiment.baselines or ("perturbation-mean",):
                 predictors[name] = by_name("baseline", name, BASELINES)(screen)
         draws = max(scoring.n_draws, 1)
-        result = evaluated(predictors, screen, scoring, scale=self.scale, fixed_draws=draws)
-        table = pooled_scores(result, screen, self.scale)
+        result = evaluated(predictors, screen, scoring, scale=scale, fixed_draws=draws)
+        table = pooled_scores(result, screen, scale)
         self.folder.parent.mkdir(exist_ok=True)
         scores = Directory(self.folder)
         with scores.made():

@@ -60,14 +60,15 @@ class ExperimentRunner:
         validation IWELBO at the others. `how` are the arguments of `run_jobs`: engine, n_jobs,
         progress, say.
         """
-        experiment, first = self.experiment, self.experiment.variants[0].settings["seed"]
+        experiment, place = self.experiment, self.directory.place.resolve()
+        first = experiment.variants[0].settings["seed"]
         replicates = [
             Replicate(experiment.split, fraction, first + i)
             for fraction in experiment.fractions or (None,)
             for i in range(experiment.seeds)
         ]
         candidates = [
-            self._train_job(variant, choice, replicate)
+            TrainJob(place, experiment, replicate, variant, choice)
             for variant in experiment.variants
             if len(variant.choices) > 1
             for choice in variant.choices
@@ -85,11 +86,11 @@ class ExperimentRunner:
                     if best is None:  # no candidate could be trained
                         continue
                     choice = dict(best.choice)
-                jobs.append(self._train_job(variant, choice, replicate))
+                jobs.append(TrainJob(place, experiment, replicate, variant, choice))
         trained = self._done(jobs, **how)
-        scores = [self._score_job(job.replicate, job) for job in trained]
+        scores = [ScoreJob(place, experiment, job.replicate, job) for job in trained]
         splits = replicates[:1] if experiment.split == "given" else replicates
-        scores += [self._score_job(replicate) for replicate in splits]
+        scores += [ScoreJob(place, experiment, replicate) for replicate in splits]
         choices = [
             {
                 "label": job.label,
@@ -101,22 +102,6 @@ class ExperimentRunner:
             for job in candidates
         ]
         return ExperimentResults(trained, self._done(scores, **how), pd.DataFrame(choices))
-
-    def _train_job(self, variant: Variant, choice: Any, replicate: Replicate) -> TrainJob:
-        return TrainJob(
-            self.directory.place.resolve(),
-            replicate,
-            variant.label,
-            choice,
-            variant.settings,
-            self.experiment.choice_particles,
-        )
-
-    def _score_job(self, replicate: Replicate, trained: TrainJob | None = None) -> ScoreJob:
-        """Return the job of scoring a model; without one, of scoring the baselines."""
-        where, experiment = self.directory.place.resolve(), self.experiment
-        baselines = () if trained else experiment.baselines
-        return ScoreJob(where, replicate, experiment.scoring, experiment.scale, trained, baselines)
 
     def _done(self, jobs: list[AnyJob], *, say: Callable[[str], None], **how: Any) -> list[AnyJob]:
         """Run jobs, write down the errors of those that fail, and return those that are done."""
@@ -271,9 +256,23 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
         return lambda: parallel_config("loky", n_jobs=n_jobs)
     try:
         if engine == "ray":
-            _connect_ray()
+            import ray
+            from ray.util.joblib import register_ray
+
+            register_ray()
+            if not ray.is_initialized():
+                ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         else:
-            _connect_dask()
+            import dask
+            from distributed import Client, get_client
+
+            address = dask.config.get("scheduler-address", None)
+            try:
+                get_client()
+            except ValueError:  # none yet
+                if address is None:  # a Client without one would start a cluster of its own
+                    raise ConnectionError("DASK_SCHEDULER_ADDRESS is not set") from None
+                Client(address, timeout=10, set_as_default=True)
     except ImportError as error:
         raise InputError(
             f"--engine {engine} needs {error.name}: pip install 'samsvae[{engine}]'"
@@ -285,28 +284,6 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
             "same command"
         ) from error
     return lambda: parallel_config(engine, n_jobs=n_jobs)
-
-
-def _connect_dask() -> None:
-    import dask
-    from distributed import Client, get_client
-
-    try:
-        get_client()
-    except ValueError:  # none yet
-        address = dask.config.get("scheduler-address", None)
-        if address is None:  # a Client without one would start a cluster of its own
-            raise ConnectionError("DASK_SCHEDULER_ADDRESS is not set") from None
-        Client(address, timeout=10, set_as_default=True)
-
-
-def _connect_ray() -> None:
-    import ray
-    from ray.util.joblib import register_ray
-
-    register_ray()
-    if not ray.is_initialized():
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
 
 
 @contextmanager
