@@ -49,8 +49,6 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     if settings.library_size_key is not None:
         total[is_kept] = _library_size(table, settings.library_size_key, total, is_kept)
     batches, batch = _batches(batch_labels, is_labelled)
-    if settings.gene_key is None:
-        _note_symbols(var, genes, perturbations)
     registry = NameRegistry(
         genes,
         tuple(perturbations),
@@ -58,7 +56,7 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         parser,
         counts=settings.counts,
         own_library_size=settings.library_size_key is None,
-        symbols=_symbols(var, settings.gene_key),
+        symbols=_symbols(var, settings.gene_key, perturbations),
     )
     if split is not None:
         split = np.where(is_kept, split, UNUSED)
@@ -223,11 +221,25 @@ def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _symbols(genes: Frame, key: str | Mapping[str, str] | None) -> tuple[str, ...]:
-    """Return the symbol of each gene, its name where it has none; empty without a key."""
-    if key is None:
-        return ()
+def _symbols(
+    genes: Frame, key: str | Mapping[str, str] | None, perturbations: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the symbol of each gene, its name where it has none; empty without a key.
+
+    Then a column that has perturbations is reported, if the genes' names have none.
+    """
     names = genes.names.astype(str)
+    if key is None:
+        columns = [] if set(names) & set(perturbations) else genes.columns
+        for column in columns:
+            values = genes.read(column)
+            if values.dtype.kind not in "iufb" and set(values.astype(str)) & set(perturbations):
+                note(
+                    f"perturbations are genes of var[{column!r}], not of var_names: "
+                    f"gene_key={column!r} (--gene-key) finds their targets"
+                )
+                break
+        return ()
     if isinstance(key, Mapping):
         symbols = pd.Series([key.get(name) for name in names], dtype=object)
         if symbols.isna().all():
@@ -238,20 +250,6 @@ def _symbols(genes: Frame, key: str | Mapping[str, str] | None) -> tuple[str, ..
     else:
         symbols = pd.Series(_column(genes, key, "gene symbols in adata.var").to_numpy(object))
     return tuple(map(str, symbols.where(symbols.notna(), names).to_numpy()))
-
-
-def _note_symbols(var: Frame, genes: Sequence[str], perturbations: Sequence[str]) -> None:
-    """Report the column of the genes that has perturbations, where the genes' names have none."""
-    if set(genes) & set(perturbations):
-        return
-    for key in var.columns:
-        values = var.read(key)
-        if values.dtype.kind not in "iufb" and set(values.astype(str)) & set(perturbations):
-            note(
-                f"perturbations are genes of var[{key!r}], not of var_names: gene_key={key!r} "
-                "(--gene-key) finds their targets"
-            )
-            return
 
 
 def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:

@@ -215,7 +215,7 @@ def differential_expression(
     Parameters
     ----------
     screen
-        The cells, say `screen.test`.
+        The cells, say `screen.test`; it is an error if there are no control cells among them.
     conditions
         Named in any way ("B+A", ("A", "B")); by default all in these cells but control.
     scale
@@ -225,11 +225,6 @@ def differential_expression(
     -------
     Conditions (as given) x genes, on the scale. A condition of the screen without cells among
     these is a row of NaN.
-
-    Raises
-    ------
-    InputError
-        If the screen holds no control cells, or no cell of the whole screen has a condition.
 
     Examples
     --------

@@ -79,7 +79,12 @@ def inspected(table: Table) -> Inspection:
         key = f"{role.replace(' ', '_')}_key"
         if role != "perturbation" and key not in of_layout:
             settings[key] = column
-    settings |= _layer_setting(table, matrices, of_layout.get("layer"))
+    usual = X, layer_name(str(of_layout.get("layer")))
+    if all(matrices.get(name) != COUNTS for name in usual):
+        names = {**{layer_name(layer): layer for layer in table.layers}, RAW: "raw"}
+        layer = next((names[name] for name, kind in matrices.items() if kind == COUNTS), None)
+        if layer is not None:
+            settings["layer"] = layer
     cells = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -124,18 +129,13 @@ def _may_be(role: str, name: str, table: Table) -> bool:
         return 1 < values.nunique() <= _MAX_BATCHES
     if role == "split":
         return set(values.dropna().astype(str)) <= {*SPLITS, UNUSED, "ood"}
-    if role == "library size":
-        return _exceeds_counts(values, table)
+    if role == "library size":  # more than the counts: the file holds a panel of genes
+        x = table.matrices[X]()
+        if x is None or values.dtype.kind not in "iuf":
+            return False
+        counted = np.asarray(sp.csr_matrix(by_rows(x)[:256]).sum(1)).ravel()
+        return bool(np.median(values.to_numpy()[: len(counted)]) > 1.05 * np.median(counted))
     return True
-
-
-def _exceeds_counts(values: pd.Series, table: Table) -> bool:
-    """Whether a column counts more than the first cells' genes: the file holds a panel of genes."""
-    x = table.matrices[X]()
-    if x is None or values.dtype.kind not in "iuf":
-        return False
-    counted = np.asarray(sp.csr_matrix(by_rows(x)[:256]).sum(1)).ravel()
-    return bool(np.median(values.to_numpy()[: len(counted)]) > 1.05 * np.median(counted))
 
 
 def _label_settings(table: Table, key: str) -> dict[str, Any]:
@@ -155,14 +155,3 @@ def _label_settings(table: Table, key: str) -> dict[str, Any]:
         if n_joined[best]:
             settings["separator"] = best
     return settings
-
-
-def _layer_setting(
-    table: Table, matrices: Mapping[str, str], of_layout: str | None
-) -> dict[str, Any]:
-    """Return where the counts are, if they are not in X or the convention's layer."""
-    if matrices[X] == COUNTS or matrices.get(layer_name(str(of_layout))) == COUNTS:
-        return {}
-    names = {**{layer_name(layer): layer for layer in table.layers}, RAW: "raw"}
-    layer = next((names[name] for name, kind in matrices.items() if kind == COUNTS), None)
-    return {} if layer is None else {"layer": layer}

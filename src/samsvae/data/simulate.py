@@ -186,7 +186,9 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
         rng, names, chosen.n_latent, chosen.n_genes, chosen.mask_prob, chosen.shift_scale
     )
     if chosen.decoder == "mixed":
-        w1, b1, w2 = _mixed(rng, chosen.n_latent, chosen.n_genes)
+        n_latent, n = chosen.n_latent, 4 * chosen.n_latent
+        scales = {(n, n_latent): n_latent**-0.5, (n,): 0.7, (chosen.n_genes, n): 1.4 * n**-0.5}
+        w1, b1, w2 = (rng.normal(0, scale, shape) for shape, scale in scales.items())
         truth = replace(truth, weights=(w1, b1, w2, truth.weights[3]))
     conditions: list[dict[str, float]] = [{}, *({name: 1.0} for name in names)]
     conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in _pairs(rng, chosen)]
@@ -300,10 +302,3 @@ def drawn_truth(
         np.exp(rng.normal(0.55, 1.0, n_genes)),
         tuple(f"gene{i + 1:03d}" for i in range(n_genes)),
     )
-
-
-def _mixed(rng: np.random.Generator, n_latent: int, n_genes: int) -> list[np.ndarray]:
-    """Draw W1, b1 and W2 of a decoder in which every latent dimension drives every gene."""
-    n = 4 * n_latent
-    scales = {(n, n_latent): n_latent**-0.5, (n,): 0.7, (n_genes, n): 1.4 * n**-0.5}
-    return [rng.normal(0, scale, shape) for shape, scale in scales.items()]

@@ -209,7 +209,11 @@ class StoredMatrix:
         self.dtype: np.dtype = self._sparse_type(node) if self._is_sparse else self._type(node)
         self._name, self._is_hdf5 = str(node.name), isinstance(node, h5py.HLObject)
         self.path = Path(node.file.filename if self._is_hdf5 else node.store.root).absolute()
-        self._watched = [str(self.path)] if self._is_hdf5 else self._parts_of_store()
+        self._watched = [str(self.path)]
+        if not self._is_hdf5:  # chunks may be too many, but writing one changes its folder's time
+            for folder, _, names in os.walk(self.path / self._name.strip("/")):
+                metadata = _ZARR_METADATA.intersection(names)
+                self._watched += [folder, *(os.path.join(folder, name) for name in metadata)]
         self._state = self._file_state()
 
     def __getitem__(self, rows: slice) -> Any:
@@ -224,18 +228,18 @@ class StoredMatrix:
         """
         self._check_unchanged()
         try:
-            with self._file() as file:
+            opened: AbstractContextManager[Any]
+            if self._is_hdf5:
+                opened = h5py.File(self.path, "r")
+            else:
+                import zarr  # slow to import, and needed for zarr stores alone
+
+                opened = nullcontext(zarr.open_group(self.path, mode="r"))
+            with opened as file:
                 node = file[self._name.lstrip("/")]
                 yield partial(self._lines, node) if self._is_sparse else node.__getitem__
         finally:
             self._check_unchanged()
-
-    def _file(self) -> AbstractContextManager[Any]:
-        if self._is_hdf5:
-            return h5py.File(self.path, "r")
-        import zarr  # slow to import, and needed for zarr stores alone
-
-        return nullcontext(zarr.open_group(self.path, mode="r"))
 
     def _lines(self, group: Any, lines: slice) -> sp.csr_matrix | sp.csc_matrix:
         """Return some rows (columns, if stored by columns) of a sparse matrix."""
@@ -265,17 +269,6 @@ class StoredMatrix:
         except OSError as error:
             raise InputError(f"{str(self.path)!r} is gone: {error.strerror}") from error
         return [(state.st_mtime_ns, state.st_size) for state in states]
-
-    def _parts_of_store(self) -> list[str]:
-        """Return the folders and metadata of a zarr array, or of the arrays of a group.
-
-        Chunks may be too many to look at; writing one changes the time of its folder.
-        """
-        paths = [str(self.path)]
-        for folder, _, names in os.walk(self.path / self._name.strip("/")):
-            metadata = _ZARR_METADATA.intersection(names)
-            paths += [folder, *(os.path.join(folder, name) for name in metadata)]
-        return paths
 
     def _type(self, array: Any) -> np.dtype:
         """Return the type of a dense matrix, checked."""

@@ -86,7 +86,12 @@ class Directory:
         """
         with _only_writer(self):
             self._recover()
-            self._remove_left_over()
+            for path in self._old.parent.glob(".*.new"):  # left by a process that was killed
+                if re.fullmatch(rf"{re.escape(self._old.stem)}\.\d+\.new", path.name):
+                    shutil.rmtree(path, ignore_errors=True)
+            for path in self.place.glob(".*"):
+                if half_written(path, self.files):
+                    path.unlink(missing_ok=True)
             if not (resume and self.place.is_dir()):
                 new = self._beside(f"{os.getpid()}.new")
                 try:
@@ -132,15 +137,6 @@ class Directory:
     def _beside(self, kind: str) -> Path:
         place = Path(os.path.realpath(self.place))
         return place.with_name(f".{place.name}.{kind}")
-
-    def _remove_left_over(self) -> None:
-        """Remove what killed processes left of directories and files that they were writing."""
-        for path in self._old.parent.glob(".*.new"):
-            if re.fullmatch(rf"{re.escape(self._old.stem)}\.\d+\.new", path.name):
-                shutil.rmtree(path, ignore_errors=True)
-        for path in self.place.glob(".*"):
-            if half_written(path, self.files):
-                path.unlink(missing_ok=True)
 
     def restore(self) -> None:
         """Put the old directory back if a process was killed while it replaced it."""
