@@ -175,7 +175,8 @@ def evaluate(
 
     model, screen = opened(run, settings, data, keys)
     folder = Run(run)
-    folder.check_scores()  # damaged scores are reported before minutes of work
+    folder.metrics()  # damaged scores are reported before minutes of work
+    folder.scores()
     if baselines and not len(screen.train):
         say("the data contain no training cells: there are no baselines to compare with")
         baselines = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -114,20 +114,7 @@ def check_separator(labels: Collection[str], parser: ConditionParser) -> None:
     singles = {label.strip() for label in parts_of.keys() - several.keys()}
     singles |= {names[0] for names in combinations.values() if len(names) == 1}
     combinations = {label: names for label, names in combinations.items() if len(names) > 1}
-    _note_unknown_parts(combinations, singles, parser)
-    for separator in SEPARATORS:
-        alike = joined(singles, parser, separator) if separator != parser.separator else []
-        if alike:
-            note(
-                f"{listed(alike, 3)} look like combinations joined by {separator!r}, and are read "
-                f"as single names: if they are, give separator={separator!r} (--separator)"
-            )
-
-
-def _note_unknown_parts(
-    combinations: Mapping[str, Sequence[str]], singles: Collection[str], parser: ConditionParser
-) -> None:
-    """Warn of combinations of which no part occurs elsewhere, if the parts of most others do."""
+    # Parts that occur nowhere else, if the parts of most other combinations do.
     n_labels = Counter(name for names in combinations.values() for name in names)
     unknown = [
         label
@@ -142,6 +129,13 @@ def _note_unknown_parts(
             f"if the separator {parser.separator!r} is part of names, give another one, or "
             "separator=None (--separator '')"
         )
+    for separator in SEPARATORS:
+        alike = joined(singles, parser, separator) if separator != parser.separator else []
+        if alike:
+            note(
+                f"{listed(alike, 3)} look like combinations joined by {separator!r}, and are read "
+                f"as single names: if they are, give separator={separator!r} (--separator)"
+            )
 
 
 def joined(singles: Collection[str], parser: ConditionParser, separator: str) -> list[str]:

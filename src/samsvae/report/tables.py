@@ -116,33 +116,29 @@ class Scoreboard(NamedTuple):
 
 def scoreboards(scores: pd.DataFrame | None) -> list[Scoreboard]:
     """Return a table per split, models first, then baselines, then the technical replicate."""
+    boards: list[Scoreboard] = []
     if scores is None:
-        return []
-    return [
-        _scoreboard(_TITLES.get(str(split), f"{split} cells"), rows)
-        for split, rows in scores.groupby("split", sort=False)
-    ]
-
-
-def _scoreboard(title: str, scores: pd.DataFrame) -> Scoreboard:
-    best = scores.drop_duplicates("metric").set_index("metric")["best"]
+        return boards
     value, aim = scores["value"].to_numpy(float), scores["best"].to_numpy(float)
     # Of scores without a best possible value, how low they are.
     distance = np.where(np.isinf(aim), -value * np.sign(aim), np.abs(value - aim))
-    scores = scores.assign(distance=distance)
-    # A technical replicate is data, not a prediction: it does not compete.
-    competing = scores[(scores["kind"] != "replicate") & scores["value"].notna()]
-    nearest = competing.groupby("metric")["distance"].min()
-    is_best = (scores["kind"] != "replicate") & (
-        scores["distance"] <= scores["metric"].map(nearest)
-    )
     order = {"model": 0, "baseline": 1, "replicate": 2}
-    scores = scores.assign(is_best=is_best)
-    scores = scores.sort_values("kind", key=lambda kind: kind.map(order), kind="stable")
-    rows = []
-    for (predictor, kind), own in scores.groupby(["predictor", "kind"], sort=False):
-        columns = own.dropna(subset="value")[["metric", *Score._fields]]
-        by_metric = {name: Score(*values) for name, *values in columns.itertuples(index=False)}
-        rows.append((str(predictor), str(kind), [by_metric.get(metric) for metric in best.index]))
-    aims = ["higher is better" if np.isinf(b) else f"{b:g} is best" for b in best.astype(float)]
-    return Scoreboard(title, list(best.index), aims, rows)
+    scores = scores.assign(distance=distance)
+    for split, rows in scores.groupby("split", sort=False):
+        best = rows.drop_duplicates("metric").set_index("metric")["best"]
+        aims = ["higher is better" if np.isinf(b) else f"{b:g} is best" for b in best.astype(float)]
+        # A technical replicate is data, not a prediction: it does not compete.
+        is_competing = rows["kind"] != "replicate"
+        nearest = rows[is_competing & rows["value"].notna()].groupby("metric")["distance"].min()
+        is_best = is_competing & (rows["distance"] <= rows["metric"].map(nearest))
+        rows = rows.assign(is_best=is_best)
+        rows = rows.sort_values("kind", key=lambda kind: kind.map(order), kind="stable")
+        predictors = []
+        for (predictor, kind), own in rows.groupby(["predictor", "kind"], sort=False):
+            columns = own.dropna(subset="value")[["metric", *Score._fields]]
+            by_metric = {name: Score(*values) for name, *values in columns.itertuples(index=False)}
+            of_metrics = [by_metric.get(metric) for metric in best.index]
+            predictors.append((str(predictor), str(kind), of_metrics))
+        title = _TITLES.get(str(split), f"{split} cells")
+        boards.append(Scoreboard(title, list(best.index), aims, predictors))
+    return boards

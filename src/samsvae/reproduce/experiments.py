@@ -9,12 +9,14 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from samsvae import plotting
 from samsvae.analysis.gene_sets import pathway_score
 from samsvae.analysis.projection import has_umap, projection
+from samsvae.data.expression import control_cells, differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, note, unknown
 from samsvae.reproduce import tables
@@ -179,13 +181,13 @@ class Reproduction:
             figures["figure6"] = figure
         else:
             note("figure 6 is left out: it needs UMAP, pip install 'samsvae[umap]'")
-        screen = score.screen()
+        screen, scale = score.screen(), self.experiment.scale
         symbols = dict(zip(screen.genes, screen.registry.symbols or screen.genes, strict=True))
-        ate, de = (
-            table.rename(columns=symbols)
-            for table in (tables.predicted_effects(score), tables.observed_effects(score))
-        )
-        figures["figure3"] = plotting.gene_projection(ate, de, pathway, scale=self.experiment.scale)
+        test = np.asarray(screen.split) == "test"
+        reference, ate = screen[test | control_cells(screen, test)], tables.predicted_effects(score)
+        de = differential_expression(reference, list(ate.index), scale=scale)
+        ate, de = (table.rename(columns=symbols) for table in (ate, de))
+        figures["figure3"] = plotting.gene_projection(ate, de, pathway, scale=scale)
         return figures
 
     def _combination_figures(

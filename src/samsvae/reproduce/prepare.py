@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,16 @@ def prepare(name: str, screen: Screen, settings: PreparationSettings) -> Prepare
     is_empty = final.library_size == 0
     if is_empty.any():
         steps.append(("cells with counts", final[~is_empty]))
-    rows = [{"step": step, **_sizes(kept)} for step, kept in steps]
+    rows: list[dict[str, Any]] = [
+        {
+            "step": step,
+            "cells": len(kept),
+            "genes": len(kept.genes),
+            "perturbations": int((kept.cells_per_perturbation > 0).sum()),
+            "combinations": len(np.unique(kept.condition[kept.is_combination])),
+        }
+        for step, kept in steps
+    ]
     rows.append({"step": "the paper's", **PAPER[name]})
     return Prepared(_plain(steps[-1][1]), pd.DataFrame(rows))
 
@@ -143,13 +152,3 @@ def _plain(screen: Screen) -> Screen:
         condition_names=tuple(labels),
         condition=np.searchsorted(present, screen.condition).astype(screen.condition.dtype),
     )
-
-
-def _sizes(screen: Screen) -> dict[str, int]:
-    is_combination = np.diff(screen.dosage.indptr) > 1
-    return {
-        "cells": len(screen),
-        "genes": len(screen.genes),
-        "perturbations": int((screen.cells_per_perturbation > 0).sum()),
-        "combinations": len(np.unique(screen.condition[is_combination])),
-    }

@@ -62,16 +62,8 @@ def stand_in(
     Norman's combinations a third are additive, a third shift a dimension that neither part does
     ("NEOMORPHIC"), and in a third only one part acts ("EPISTASIS").
 
-    Parameters
-    ----------
-    name
-        "replogle" (118,461 cells x 1,187 genes, 722 perturbations) or "norman" (111,255 x 5,000,
-        105 perturbations, 131 combinations).
-    scale
-        Share of the perturbations and combinations, with as many cells each; at least 24
-        perturbations and 8 combinations. Genes shrink by its square root.
-    seed
-        The same seed gives the same screen.
+    `scale` is the share of the perturbations and combinations, with as many cells each; at least 24
+    perturbations and 8 combinations. Genes shrink by its square root.
     """
     rng, shape = np.random.default_rng(seed), SHAPES[name].scaled(scale)
     targets = [f"T{i + 1:03d}" for i in range(shape.n_perturbations)]

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import parts_matrix
-from samsvae.data.expression import control_cells, differential_expression
+from samsvae.data.expression import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.runs.jobs import ScoreJob, slug
@@ -80,19 +80,9 @@ def first_table(
 ) -> pd.DataFrame:
     """Return the paper's Table 1: a row per label, the paper's rows first, then `ours`.
 
-    Test IWELBO is the mean and the standard deviation over seeds; pathway accuracy and ATE-Pearson
-    are of the model with the best validation IWELBO (of baselines, means over seeds).
-
-    Parameters
-    ----------
-    scores
-        As `collected_scores` returns them.
-    ours
-        Labels that are not in the paper.
-    accuracies
-        Pathway accuracy by label.
-    published
-        The paper's numbers, as `read_published` returns them.
+    Test IWELBO is the mean and the standard deviation over seeds; pathway accuracy (`accuracies`,
+    by label) and ATE-Pearson are of the model with the best validation IWELBO (of baselines, means
+    over seeds). `scores` are those of `collected_scores`, `published` the paper's numbers.
     """
     rows = []
     for label, group in scores.groupby("label", sort=False):
@@ -202,15 +192,6 @@ def predicted_effects(job: ScoreJob) -> pd.DataFrame:
     path = job.folder / f"effects.{slug(job.label)}.h5ad"
     effects: pd.DataFrame = read_h5ad(path).to_df()
     return effects
-
-
-def observed_effects(job: ScoreJob) -> pd.DataFrame:
-    """Return the DE of test cells, for the same conditions."""
-    screen = job.screen()
-    test = np.asarray(screen.split) == "test"
-    reference = screen[test | control_cells(screen, test)]
-    conditions = list(predicted_effects(job).index)
-    return differential_expression(reference, conditions, scale=job.experiment.scale)
 
 
 def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.DataFrame:

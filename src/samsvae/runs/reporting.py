@@ -215,7 +215,11 @@ def _stored_effects(
         if before == {**made_of, "file": _digest_of_file(place / _DISCOVERIES)}:
             return read_csv(place / _DISCOVERIES), why
     effects, why = reported_effects(model, screen, names, **settings)
-    effects = _rounded(effects)
+    numbers = effects.select_dtypes(float)  # six significant digits: a third of the file
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.floor(np.log10(np.abs(numbers)))
+    scale = 10.0 ** (_DIGITS - 1 - size.replace([np.inf, -np.inf], 0).fillna(0)).clip(-300, 300)
+    effects = effects.assign(**(np.round(numbers * scale) / scale))
     (place / _MADE_OF).unlink(missing_ok=True)  # until both files are there
     write_csv(place / _DISCOVERIES, effects)
     digest = _digest_of_file(place / _DISCOVERIES)
@@ -226,15 +230,6 @@ def _stored_effects(
 def _digest_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with numbers of six significant digits: a third of the file."""
-    numbers = table.select_dtypes(float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.floor(np.log10(np.abs(numbers)))
-    scale = 10.0 ** (_DIGITS - 1 - size.replace([np.inf, -np.inf], 0).fillna(0)).clip(-300, 300)
-    return table.assign(**(np.round(numbers * scale) / scale))
 
 
 def reported_conditions(

@@ -133,11 +133,6 @@ class Run(Directory):
             )
         return load(self.folder, device=device)
 
-    def check_scores(self) -> None:
-        """Raise if the scores that are saved here are damaged."""
-        self._metrics()
-        self.scores()
-
     def write_scores(self, result: Evaluation, name: str) -> None:
         """Save the scores of all predictors, and the effects that the model was scored by.
 
@@ -148,11 +143,12 @@ class Run(Directory):
         kept = [] if before is None else [before[~before["split"].isin(splits)]]
         scores = pd.concat([*(table for table in kept if len(table)), result.scores])
         write_csv(self / "scores.csv", scores)
-        write_json(self / "metrics.json", self._metrics() | result.summary(name))
+        write_json(self / "metrics.json", self.metrics() | result.summary(name))
         if name in result.effects:
             write_h5ad(self / "effects.h5ad", result.effects[name])
 
-    def _metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
+        """Return the saved scores of the model over all conditions, by split; maybe none."""
         path = self / "metrics.json"
         return read_json(path) if path.exists() else {}
 

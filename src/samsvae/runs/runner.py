@@ -179,21 +179,9 @@ def run_jobs(
     """Run the jobs that are not done; return those that failed, by name.
 
     The failure of a job does not affect the others. A job whose worker is lost is started again,
-    from its last checkpoint.
-
-    Parameters
-    ----------
-    jobs
-        Each has a `name`, `run()`, and `is_done`: whether there is nothing left to do.
-    engine
-        "local": processes on this machine; "ray" or "dask": a cluster that is already running.
-    n_jobs
-        How many run at a time; by default one per core, or one if there is a GPU; on a cluster, as
-        many as it takes. 1 runs them in this process.
-    progress
-        Show a progress bar.
-    say
-        Prints a line.
+    from its last checkpoint. The engine is "local" (processes on this machine), or a cluster of
+    "ray" or "dask" that is already running. `n_jobs` run at a time; by default one per core, or one
+    if there is a GPU; on a cluster, as many as it takes. 1 runs them in this process.
     """
     failed: dict[str, Outcome] = {}
     remaining = [job for job in jobs if not job.is_done]

@@ -67,17 +67,9 @@ LEAST = {"steps": 50, "particles": 20, "cells": 20, "batch": 64, "draws": 1, "se
 class Variant:
     """A row of the experiment's table: a model, and what is chosen by validation cells.
 
-    Parameters
-    ----------
-    label
-        What it is called in tables and figures.
-    settings
-        All settings of its runs, as `samsvae train` takes them.
-    candidates
-        Values of a setting that are tried; the one with the best validation IWELBO at the first
-        seed (of each fraction) is taken for all seeds.
-    ours
-        Whether it is none of the paper's, and stands below a line.
+    `settings` are all settings of its runs, `candidates` values of a setting that are tried: the
+    one with the best validation IWELBO at the first seed (of each fraction) is taken for all seeds.
+    A variant of `ours` is none of the paper's, and stands below a line.
     """
 
     label: str
@@ -96,24 +88,10 @@ class Variant:
 class Experiment(Checked):
     """What is trained and scored.
 
-    Parameters
-    ----------
-    variants
-        Models with their settings.
-    split
-        "given", "random" (64/16/20), "norman-ood" or "norman-data-efficiency".
-    fractions
-        Of the combinations (or their cells) that are trained on, for the latter two.
-    seeds
-        How many: each is a split and a training of its own. The first is the setting `seed`.
-    baselines
-        Names of baselines that are scored as well.
-    scoring
-        How models are scored.
-    scale
-        On which effects are.
-    choice_particles
-        Particles of the validation IWELBO by which candidates are chosen.
+    The split is "given", "random" (64/16/20), "norman-ood" or "norman-data-efficiency"; for the
+    latter two, `fractions` of the combinations (or their cells) are trained on. Each of the
+    `seeds`, from the setting `seed` on, is a split and a training of its own. Candidates are chosen
+    by a validation IWELBO of `choice_particles`.
     """
 
     variants: tuple[Variant, ...]
@@ -235,25 +213,21 @@ def read_experiment(path: Path, *, options: Mapping[str, Any] | None = None) -> 
     rows = content.get("models", [])
     if not rows or not all(isinstance(row, dict) and "label" in row for row in rows):
         raise InputError(f"{str(path)!r} has no models: expected tables [[models]], each a label")
+    variants = []
+    for row in rows:
+        tried = row.pop("candidates", {})
+        label, ours = str(row.pop("label")), bool(row.pop("ours", False))
+        candidates = {k: [RUN.checked({k: v}, where)[k] for v in tried[k]] for k in tried}
+        settings = gathered({**RUN.checked(row, where), **(options or {})}, config=config)
+        foreign = [name for name in candidates if name not in settings]
+        if foreign:
+            raise unknown(f"setting of {settings['model']!r} {where}:", foreign[0], list(settings))
+        TrainPlan(**settings_of(TrainPlan, settings))  # raises before anything is trained
+        variants.append(Variant(label=label, settings=settings, candidates=candidates, ours=ours))
     return Experiment(
-        variants=tuple(_variant(dict(row), config, where, options or {}) for row in rows),
+        variants=tuple(variants),
         fractions=tuple(map(float, content.get("fractions", ()))),
         baselines=tuple(content.get("baselines", ())),
         scoring=ScoreSettings(**scoring),
         **head,
     )
-
-
-def _variant(
-    row: dict[str, Any], config: Path | None, where: str, options: Mapping[str, Any]
-) -> Variant:
-    """Return one row of the file."""
-    label, ours = str(row.pop("label")), bool(row.pop("ours", False))
-    tried = row.pop("candidates", {})
-    candidates = {k: [RUN.checked({k: v}, where)[k] for v in values] for k, values in tried.items()}
-    settings = gathered({**RUN.checked(row, where), **options}, config=config)
-    foreign = [name for name in candidates if name not in settings]
-    if foreign:
-        raise unknown(f"setting of {settings['model']!r} {where}:", foreign[0], list(settings))
-    TrainPlan(**settings_of(TrainPlan, settings))  # raises before anything is trained
-    return Variant(label=label, settings=settings, candidates=candidates, ours=ours)
