@@ -37,7 +37,13 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         doses = dose.where(dose.notna(), None).to_numpy()  # control cells may have none
     conditions, condition = _conditions(parser, label, doses)
     perturbations = sorted({name for received in conditions for name in received})
-    labels.note_controls(perturbations, parser)
+    alike = list(filter(labels.looks_like_control, perturbations))
+    if alike:
+        control = [parser.control, *parser.also, *alike[:3], *(["..."] if alike[3:] else [])]
+        note(
+            f"perturbations that look like control: {listed(alike)}; if they are, give "
+            f"control={control} (--control, once for each)"
+        )
 
     where = _chosen(table, settings.layer, counts=settings.counts)
     counts, total = _counts(table, where, settings)
@@ -88,7 +94,7 @@ def _labels(
     label = _text(table, key, "perturbation")
     if parser.control in labels.MISSING:  # control goes by a text for missing ones
         label = np.array([parser.control if text is None else text for text in label], object)
-    batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_keys}
+    batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_key or ()}
     columns = {(key, "perturbation"): label, **batches}
     split = None
     if settings.split_key is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -76,17 +76,6 @@ def labelled(columns: Mapping[tuple[str, str], np.ndarray], *, drop: bool) -> np
             )
         is_labelled &= ~is_missing
     return is_labelled
-
-
-def note_controls(perturbations: Iterable[str], parser: ConditionParser) -> None:
-    """Warn of perturbations that look like control."""
-    alike = [name for name in perturbations if looks_like_control(name)]
-    if alike:
-        control = [parser.control, *parser.also, *alike[:3], *(["..."] if alike[3:] else [])]
-        note(
-            f"perturbations that look like control: {listed(alike)}; if they are, give "
-            f"control={control} (--control, once for each)"
-        )
 
 
 def check_separator(labels: Collection[str], parser: ConditionParser) -> None:

@@ -135,19 +135,15 @@ class SimulatedScreenSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.n_combinations > self.n_pairs:
+        n_pairs = math.comb(self.n_perturbations, 2)
+        if self.n_combinations > n_pairs:
             raise InputError(
                 f"n_combinations is {self.n_combinations}: expected a number between 0 and "
-                f"{self.n_pairs}, the pairs of {self.n_perturbations} perturbations"
+                f"{n_pairs}, the pairs of {self.n_perturbations} perturbations"
             )
         first, second = self.response_range
         if first > second:
             raise InputError(f"response_prob is {first, second}: expected the smaller number first")
-
-    @property
-    def n_pairs(self) -> int:
-        """Number of pairs of perturbations."""
-        return math.comb(self.n_perturbations, 2)
 
     @property
     def response_range(self) -> tuple[float, float]:
@@ -191,7 +187,13 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
         w1, b1, w2 = (rng.normal(0, scale, shape) for shape, scale in scales.items())
         truth = replace(truth, weights=(w1, b1, w2, truth.weights[3]))
     conditions: list[dict[str, float]] = [{}, *({name: 1.0} for name in names)]
-    conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in _pairs(rng, chosen)]
+    # Pairs (0, 1), (0, 2), ..., (1, 2), ... are numbered: a list of all could be long.
+    n = len(names)
+    pairs = np.sort(rng.choice(math.comb(n, 2), chosen.n_combinations, replace=False))
+    starts = np.cumsum([0, *range(n - 1, 0, -1)])
+    first = np.searchsorted(starts, pairs, side="right") - 1
+    second = pairs - starts[first] + first + 1
+    conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in zip(first, second, strict=True)]
     n_cells = np.repeat(chosen.cells_per_condition, len(conditions))
     n_cells[0] = chosen.n_control
     condition = np.repeat(np.arange(len(conditions), dtype=np.int32), n_cells)
@@ -226,15 +228,6 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
         responds=responds,
     )
     return screen[np.diff(counts.indptr) > 0]  # a cell without counts would not be observed
-
-
-def _pairs(rng: np.random.Generator, settings: SimulatedScreenSettings) -> list[tuple[int, int]]:
-    """Draw the pairs of perturbations that are combined, in their order."""
-    # Pairs (0, 1), (0, 2), ..., (1, 2), ... are numbered: a list of all could be long.
-    chosen = np.sort(rng.choice(settings.n_pairs, settings.n_combinations, replace=False))
-    starts = np.cumsum([0, *range(settings.n_perturbations - 1, 0, -1)])
-    first = np.searchsorted(starts, chosen, side="right") - 1
-    return list(zip(first, chosen - starts[first] + first + 1, strict=True))
 
 
 def _responses(

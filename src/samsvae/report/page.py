@@ -22,8 +22,7 @@ from markupsafe import Markup
 from samsvae._version import __version__
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
-from samsvae.report.cautions import cautions
-from samsvae.report.tables import MEANINGS, ReportTables, scoreboards
+from samsvae.report.tables import MEANINGS, ReportTables, cautions, scoreboards
 
 _SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
 LISTED = 1000

@@ -203,6 +203,6 @@ def _prepared(name: str, path: str | os.PathLike[str] | None, settings: dict[str
     return prepare(name, read(name, fetch(name) if path is None else Path(path)), chosen).screen
 
 
-def read(name: str, path: Path, **settings: Any) -> Screen:
+def read(name: str, path: Path) -> Screen:
     """Return all cells and genes of a raw file, without batches, as in the paper."""
-    return Screen.open(path, **{"convention": name, "batch_key": None, **settings})
+    return Screen.open(path, convention=name, batch_key=None)

@@ -59,19 +59,11 @@ def experiment_of(name: str, scale: float, options: Mapping[str, Any]) -> Experi
 class Reproduction:
     """One of the paper's experiments, on a raw file; everything is written into the directory.
 
-    Parameters
-    ----------
-    scale
-        Share of the cells of each condition that is used: at least 20 cells, of control ten times
-        as many.
-    preparation
-        How the paper's screen is made from the file.
-    annotation
-        Pathways, or kinds of interaction, see `samsvae.reproduce.tables.read_groups`; by default
-        the file next to the data whose name ends in .annotation.json, if there is one.
-    published
-        CSV file of other numbers than the paper's Table 1 to print next to ours, see
-        `samsvae.reproduce.tables.read_published`.
+    `scale` is the share of the cells of each condition that is used: at least 20, of control ten
+    times as many. `annotation` is a file of pathways, or kinds of interaction, for
+    `samsvae.reproduce.tables.read_groups`; by default that next to the data whose name ends in
+    .annotation.json, if there is one. `published` has other numbers than the paper's Table 1, for
+    `samsvae.reproduce.tables.read_published`.
     """
 
     name: str

@@ -10,7 +10,7 @@ import pandas as pd
 
 from samsvae.benchmark.metrics.observed import significant, welch
 from samsvae.data.conditions import ConditionParser
-from samsvae.data.expression import expression, group_moments, within_batches
+from samsvae.data.expression import expression, group_moments, places_within, within_batches
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.settings.experiment import PreparationSettings
@@ -117,8 +117,8 @@ def _dispersions(screen: Screen, n_bins: int) -> np.ndarray:
     return normalised.fillna(-np.inf).to_numpy()
 
 
-def fewer_cells(screen: Screen, share: float, *, n_min: int, seed: int = 0) -> Screen:
-    """Return a share of the cells of each condition, drawn at random by the seed.
+def fewer_cells(screen: Screen, share: float, *, n_min: int) -> Screen:
+    """Return a share of the cells of each condition, drawn at random.
 
     At least `n_min` cells of a condition are kept (all, if it has fewer), of control ten times as
     many.
@@ -127,9 +127,9 @@ def fewer_cells(screen: Screen, share: float, *, n_min: int, seed: int = 0) -> S
     lower = np.full(len(n_cells), n_min)
     lower[0] = 10 * n_min
     kept = np.minimum(n_cells, np.maximum(lower, np.round(share * n_cells)))
-    order = np.random.default_rng(seed).permutation(len(screen))
-    rank = pd.Series(screen.condition[order]).groupby(screen.condition[order]).cumcount()
-    return screen[np.sort(order[rank.to_numpy() < kept[screen.condition[order]]])]
+    order = np.random.default_rng(0).permutation(len(screen))
+    condition = screen.condition[order]
+    return screen[np.sort(order[places_within(condition) < kept[condition]])]
 
 
 def _plain(screen: Screen) -> Screen:

@@ -66,6 +66,7 @@ def stand_in(
     perturbations and 8 combinations. Genes shrink by its square root.
     """
     rng, shape = np.random.default_rng(seed), SHAPES[name].scaled(scale)
+    cells = [f"CELL{i:06d}-1" for i in range(shape.n_cells)]
     targets = [f"T{i + 1:03d}" for i in range(shape.n_perturbations)]
     n_pathways = max(4, min(12, shape.n_perturbations // 6))
     pathway = np.arange(shape.n_perturbations) % n_pathways
@@ -79,7 +80,18 @@ def stand_in(
             f"PATHWAY_{p + 1}": [targets[i] for i in np.flatnonzero(has_effect & (pathway == p))]
             for p in range(n_pathways)
         }
-        adata = _replogle(rng, counts, ["non-targeting", *targets], condition, truth.genes)
+        gene = np.asarray(["non-targeting", *targets])[condition]  # as in the authors' files
+        obs = pd.DataFrame({"gem_group": rng.integers(1, 9, len(gene)), "gene": gene}, cells)
+        obs["gene_id"] = [f"TARGET{i:05d}" for i in condition]
+        obs["transcript"] = "P1P2"
+        obs["gene_transcript"] = [
+            f"{i}_{target}_P1P2" for i, target in zip(condition, gene, strict=True)
+        ]
+        obs["sgID_AB"] = [f"{target}_+_1.23-P1P2|{target}_-_4.56-P1P2" for target in gene]
+        obs["UMI_count"] = np.asarray(counts.sum(1)).ravel()
+        ids = [f"ID{i:05d}" for i in range(shape.n_genes)]
+        var = pd.DataFrame({"gene_name": list(truth.genes)}, ids)
+        adata = AnnData(counts, obs=obs, var=var)
         return StandIn(adata, {group: names[:15] for group, names in annotation.items()})
     pairs = np.stack(np.triu_indices(len(targets), 1), 1)
     pairs = pairs[np.sort(rng.choice(len(pairs), shape.n_combinations, replace=False))]
@@ -99,10 +111,10 @@ def stand_in(
         for kind in np.unique(kinds)
     }
     label = np.asarray(labels)[condition]  # in the layout of the GEO series' cell identities
-    obs = pd.DataFrame({"guide_identity": [f"{name}__{name}" for name in label]})
+    obs = pd.DataFrame({"guide_identity": [f"{name}__{name}" for name in label]}, cells)
     obs["gemgroup"] = rng.integers(1, 9, len(label))
     var = pd.DataFrame(index=list(truth.genes))
-    return StandIn(AnnData(counts, obs=obs.set_index(_cells(counts)), var=var), annotation)
+    return StandIn(AnnData(counts, obs=obs, var=var), annotation)
 
 
 def _counts(
@@ -127,26 +139,3 @@ def _counts(
         drawn[:, 0] += drawn.sum(1) == 0  # a cell without counts would not be observed
         blocks.append(sp.csr_matrix(drawn.astype(np.float32)))
     return sp.vstack(blocks, "csr"), condition, np.abs(shift[1:]).sum(1) > 0
-
-
-def _replogle(
-    rng: np.random.Generator,
-    counts: sp.csr_matrix,
-    labels: Sequence[str],
-    condition: np.ndarray,
-    genes: Sequence[str],
-) -> AnnData:
-    """Return counts in the layout of the authors' h5ad files."""
-    gene = np.asarray(labels)[condition]
-    obs = pd.DataFrame({"gem_group": rng.integers(1, 9, len(gene)), "gene": gene}, _cells(counts))
-    obs["gene_id"] = [f"TARGET{i:05d}" for i in condition]
-    obs["transcript"] = "P1P2"
-    obs["gene_transcript"] = [f"{i}_{name}_P1P2" for i, name in zip(condition, gene, strict=True)]
-    obs["sgID_AB"] = [f"{name}_+_1.23-P1P2|{name}_-_4.56-P1P2" for name in gene]
-    obs["UMI_count"] = np.asarray(counts.sum(1)).ravel()
-    var = pd.DataFrame({"gene_name": list(genes)}, [f"ID{i:05d}" for i in range(len(genes))])
-    return AnnData(counts, obs=obs, var=var)
-
-
-def _cells(counts: sp.csr_matrix) -> pd.Index:
-    return pd.Index([f"CELL{i:06d}-1" for i in range(counts.shape[0])])

@@ -19,11 +19,10 @@ from samsvae.estimators.models import ESTIMATORS
 from samsvae.runs.jobs import ScoreJob, TrainJob
 from samsvae.runs.reporting import REPORTED_METRICS, reported_scores, write_page
 from samsvae.runs.run import ExperimentDirectory, Run
-from samsvae.settings.experiment import Experiment, Variant
+from samsvae.settings.experiment import COMPARED, Experiment, Variant, gathered
 from samsvae.settings.fields import Settings, settings_of
 from samsvae.settings.model import MODEL_SETTINGS
 from samsvae.settings.questions import ScoreSettings
-from samsvae.settings.run import COMPARED, gathered
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.train import TrainPlan
 from samsvae.types import ALL_CONDITIONS, Scale
@@ -134,10 +133,26 @@ def report_comparison(
     """
     first = trained[0]
     models: dict[str, dict[int, Estimator]] = {}
-    tables: dict[str, pd.DataFrame] = {}
     for job in trained:
         models.setdefault(job.label, {})[job.replicate.seed] = job.model()
     scores = reported_scores(table_of(results).rename(columns={"mean": "value"}), models)
+    is_pooled = (results["condition"] == ALL_CONDITIONS) & (results["split"] == "test")
+    pooled = results[is_pooled].set_index(["predictor", "seed", "metric"])["value"]
+    rows = []
+    for label, of_label in models.items():
+        for seed, model in of_label.items():
+            row: dict[str, Any] = {"model": label, "seed": seed}
+            history = model.history
+            if "is_best" in history and history["is_best"].any():
+                kept = history[history["is_best"]].iloc[-1]
+                row |= {"step": int(kept["step"]), "validation_elbo": kept["valid_elbo"]}
+            try:
+                row["dimensions_in_use"] = int((model.mask_probabilities() > 0.5).any().sum())
+            except InputError:  # a model without shifts in latent space
+                row["dimensions_in_use"] = np.nan
+            values = {name: pooled.get((label, seed, name)) for name in REPORTED_METRICS}
+            rows.append(row | {name: value for name, value in values.items() if value is not None})
+    tables = {"fits": pd.DataFrame(rows)}
     agreement = {
         label: stability(
             {f"seed {seed}": model for seed, model in seeds.items()},
@@ -159,28 +174,5 @@ def report_comparison(
         run_settings=Run(first.folder).config(),
         name=f"{directory.place.name}: {first.label}, seed {first.replicate.seed}",
         scores=scores,
-        fits=_fits(models, results),
         **tables,
     )
-
-
-def _fits(models: Mapping[str, Mapping[int, Estimator]], results: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per model and seed: how it was trained, and its scores on test cells."""
-    is_pooled = (results["condition"] == ALL_CONDITIONS) & (results["split"] == "test")
-    pooled = results[is_pooled].set_index(["predictor", "seed", "metric"])["value"]
-    rows = []
-    for label, seeds in models.items():
-        for seed, model in seeds.items():
-            row: dict[str, Any] = {"model": label, "seed": seed}
-            history = model.history
-            if "is_best" in history and history["is_best"].any():
-                kept = history[history["is_best"]].iloc[-1]
-                row |= {"step": int(kept["step"]), "validation_elbo": kept["valid_elbo"]}
-            try:
-                used = (model.mask_probabilities() > 0.5).any()
-                row["dimensions_in_use"] = int(used.sum())
-            except InputError:  # a model without shifts in latent space
-                row["dimensions_in_use"] = np.nan
-            scores = {name: pooled.get((label, seed, name)) for name in REPORTED_METRICS}
-            rows.append(row | {name: value for name, value in scores.items() if value is not None})
-    return pd.DataFrame(rows)

@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 
 from samsvae._version import __version__
-from samsvae.data.expression import differential_expression
 from samsvae.analysis.discoveries import discoveries, most_similar
 from samsvae.analysis.sgrnas import sgrnas
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
 from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import Conditions
+from samsvae.data.expression import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import saving
@@ -61,10 +61,11 @@ def write_report(
     stability: pd.DataFrame | None = None,
     **settings: Any,
 ) -> Path:
-    """Write the report of a run: report.html in it, and the complete tables in `report`.
+    """Write the report of a run, and return its path: report.html, next to complete tables.
 
     One HTML file that a browser opens from disk: the data, training, evaluation (if the run has
     been evaluated), what limits the results, mechanisms, discoveries, each condition, combinations.
+    The complete tables are in the run's folder `report`.
 
     Parameters
     ----------
@@ -82,15 +83,6 @@ def write_report(
     **settings
         n_particles (2500), seed (0), progress, device ("auto"); see
         `samsvae.settings.questions.ReportSettings`.
-
-    Returns
-    -------
-    The path of the report.
-
-    Raises
-    ------
-    InputError
-        If there is no finished run, a condition is unknown, or a file cannot be written.
     """
     chosen = asdict(ReportSettings(**settings))
     directory = Run(Path(run))
@@ -209,7 +201,9 @@ def _stored_effects(
         "n_particles": settings.get("n_particles", 2500),
         "seed": settings.get("seed", 0),
     }
-    with suppress(OSError, InputError):  # if a file is absent or damaged, effects are estimated again
+    with suppress(
+        OSError, InputError
+    ):  # if a file is absent or damaged, effects are estimated again
         before = read_json(place / _MADE_OF)
         why = before.pop("no_rates", None)
         if before == {**made_of, "file": _digest_of_file(place / _DISCOVERIES)}:

@@ -27,9 +27,8 @@ from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator
 from samsvae.estimators.models import load
 from samsvae.settings.conventions import completed
-from samsvae.settings.experiment import Experiment
+from samsvae.settings.experiment import RUN, Experiment, complete
 from samsvae.settings.fields import read_toml, settings_of, toml
-from samsvae.settings.run import RUN, complete
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.train import MAY_DIFFER, TrainPlan, TrainSettings
 from samsvae.storage.directory import Directory
@@ -230,6 +229,7 @@ class ExperimentDirectory(Directory):
                 write_json(self / RECORD, {**record, "data": source})
             self.move_into_place()  # jobs write here from now on
             yield
+
 
 def digest_of(screen: Screen) -> str:
     """Return a digest of a screen's cells and their split."""

@@ -6,15 +6,15 @@ import logging
 import os
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import Event, Thread
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed, parallel_config
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from samsvae.benchmark.baselines import BASELINES
@@ -24,7 +24,7 @@ from samsvae.estimators.base import by_name
 from samsvae.estimators.models import estimator
 from samsvae.runs.jobs import Job, Replicate, ScoreJob, TrainJob
 from samsvae.runs.run import ExperimentDirectory
-from samsvae.settings.experiment import Experiment, Variant
+from samsvae.settings.experiment import Experiment
 from samsvae.settings.fields import settings_of
 from samsvae.settings.train import TrainPlan
 from samsvae.storage.files import write_text
@@ -196,7 +196,7 @@ def run_jobs(
     context, in_worker = _engine(engine, n_jobs), n_jobs != 1 or engine != "local"
     order = "generator_unordered" if engine == "local" else "list"  # as soon as each ends
     noted: set[str] = set()
-    with _progress(remaining, shown=progress):
+    with _JobProgress(remaining, shown=progress):
         for turn in range(1, ROUNDS + 1):
             try:
                 with context():
@@ -274,25 +274,16 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
     return lambda: parallel_config(engine, n_jobs=n_jobs)
 
 
-@contextmanager
-def _progress(jobs: Sequence[Job], *, shown: bool) -> Iterator[None]:
-    """Show a progress bar, which counts the folders that any process has finished."""
-    columns = (TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, disable=not shown) as bar:
-        task, ended = bar.add_task("jobs", total=len(jobs)), Event()
+class _JobProgress(Progress):
+    """A progress bar that counts the folders that any process has finished."""
 
-        def update() -> None:
-            bar.update(task, completed=sum(job.is_done for job in jobs))
+    def __init__(self, jobs: Sequence[Job], *, shown: bool) -> None:
+        columns = (TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.jobs = jobs
+        super().__init__(*columns, refresh_per_second=1, disable=not shown)
+        self.add_task("jobs", total=len(jobs))
 
-        def watch() -> None:
-            while not ended.wait(1):
-                update()
-
-        thread = Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            update()
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.task_ids:
+            self.update(task, completed=sum(job.is_done for job in self.jobs))
+        return super().get_renderables()

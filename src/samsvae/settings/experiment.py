@@ -1,21 +1,75 @@
-"""An experiment: which models are trained on which splits, how they are scored."""
+"""The settings of a run, of any model, and of an experiment: which models, splits and scores."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from samsvae._deprecated import takes_former_settings
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.arguments import Count, Share, check
+from samsvae.settings.conventions import completed
 from samsvae.settings.fields import Settings, read_toml, settings_of
+from samsvae.settings.model import MODEL_SETTINGS, ModelChoice
 from samsvae.settings.questions import Checked, ScoreSettings
-from samsvae.settings.run import RUN, gathered
+from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.train import TrainPlan
 from samsvae.types import Scale
+
+RUN = Settings(ScreenSettings, ModelChoice, *MODEL_SETTINGS.values(), TrainPlan)
+"""Those of a run, of any model."""
+COMPARED = Settings(ScreenSettings, *MODEL_SETTINGS.values(), TrainPlan)
+"""Those of the runs of a comparison, which names its models otherwise."""
+
+
+def gathered(
+    options: Mapping[str, Any], *, assignments: Iterable[str] = (), config: Path | None = None
+) -> dict[str, Any]:
+    """Return all settings of a run: options win over `--set`, and that over the file.
+
+    A table of the file holds settings of the one model that it is named after.
+    """
+    where = f"in {str(config)!r}"
+    file = {} if config is None else read_toml(config)
+    tables = {
+        _known(name): RUN.checked(file.pop(name), where)
+        for name in [name for name, value in file.items() if isinstance(value, dict)]
+    }
+    general = RUN.checked(file, where)
+    nearer = RUN.assigned(assignments) | dict(options)
+    model = ModelChoice(**settings_of(ModelChoice, general | nearer)).model
+    return complete(general | tables.get(_known(model), {}) | nearer)
+
+
+def complete(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of a run of the chosen model: the content of config.toml.
+
+    It is an error if there is no such model, or a setting is of other models.
+    """
+    model = _known(ModelChoice(**settings_of(ModelChoice, given)).model)
+    of_model = Settings(ScreenSettings, ModelChoice, MODEL_SETTINGS[model], TrainPlan)
+    foreign = [name for name in given if name not in of_model.fields]
+    if foreign:
+        takers = [
+            name
+            for name, source in MODEL_SETTINGS.items()
+            if set(foreign) & settings_of(source, given).keys()
+        ]
+        raise InputError(
+            f"the model {model!r} has no setting {listed(foreign)}: leave it out, or take "
+            f"another --model, such as {listed(takers)}"
+        )
+    return of_model.complete(completed(given))
+
+
+def _known(model: str) -> str:
+    """Return the name of a model, if there is one."""
+    if model not in MODEL_SETTINGS:
+        raise unknown("model", model, list(MODEL_SETTINGS))
+    return model
 
 
 @takes_former_settings
@@ -118,12 +172,8 @@ class Experiment(Checked):
     @property
     def record(self) -> dict[str, Any]:
         """All that the results depend on, flat: what a resumed experiment must share."""
-        plain = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in ("variants", "scoring")
-        }
-        plain |= {f.name: getattr(self.scoring, f.name) for f in fields(self.scoring)}
+        plain = {**vars(self), **vars(self.scoring)}
+        del plain["variants"], plain["scoring"]
         for variant in self.variants:
             for name, value in {**variant.settings, **variant.candidates}.items():
                 plain[f"{variant.label}: {name}"] = value
@@ -137,7 +187,6 @@ class Experiment(Checked):
         Never fewer than 50 steps, 64 cells in a batch, 20 particles (1 in training) and 2 seeds,
         nor more than there are.
 
-        >>> from samsvae.settings.run import gathered
         >>> settings = gathered({"model": "cpa-vae", "max_steps": 30_000})
         >>> experiment = Experiment(variants=(Variant(label="a", settings=settings),))
         >>> small = experiment.scaled(0.01)

@@ -1,16 +1,10 @@
 """Tables of cells, genes and matrices: in memory, or in a file of anndata (HDF5 or zarr).
 
-anndata reads the elements of a file (`read_elem`). Here is what anndata 0.12 does not do:
-
-- It trusts the sizes and the structure that a file declares. A damaged file then allocates
-  terabytes, or makes compiled code read and write outside its arrays. Here both are checked first.
-- It reads a data frame as a whole (`read_elem`), or with dask and xarray (`read_lazy`). Here one
-  column is read at a time, so a damaged column that is not needed does no harm.
-- A slice of its `sparse_dataset` takes 5 ms before anything is read, which makes windows of many
-  short runs of rows three times slower (`benchmarks/on_disk.py`). Here rows are read directly.
-- Its matrices belong to an open file. Here a matrix opens its file for each pass over it, in any
-  process.
-- It does not notice that a file changes while it is being read. Here every pass ends with a check.
+anndata reads the elements of a file (`read_elem`). Here is what anndata 0.12 does not do: sizes and
+structure that a file declares are checked before anything is allocated or read by compiled code;
+columns of a data frame are read one by one; rows of a sparse matrix are read directly (a slice of
+anndata's `sparse_dataset` takes 5 ms, `benchmarks/on_disk.py`); a matrix opens its file for each
+pass over it, in any process, and ends each with a check that the file has not changed.
 """
 
 from __future__ import annotations
