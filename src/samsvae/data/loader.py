@@ -13,7 +13,7 @@ from torch import Tensor
 from samsvae.data.names import Encoding, Separate
 from samsvae.data.resident import ResidentCells, ResidentCounts
 from samsvae.data.screen import Screen
-from samsvae.data.source import Source
+from samsvae.data.source import PrefetchedSource, read_rows
 from samsvae.types import Batch, Dosage
 
 
@@ -34,7 +34,6 @@ class Loader:
         sgrnas: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         self.screen = screen
-        self.source = Source(screen.counts)
         self.device = torch.device(device)
         encoding = encoding or Separate(screen.registry)
         self.dosage = encoding(screen.dosage)
@@ -58,13 +57,13 @@ class Loader:
         rows = [place.get((str(names[a]), columns[b]), b) for a, b in pairs.T]
         reagent[has_sgrna] = np.asarray(rows, np.int64)[inverse.ravel()]
 
-    def batch(self, rows: np.ndarray | slice, source: Source | None = None) -> Batch:
+    def batch(self, rows: np.ndarray | slice, source: PrefetchedSource | None = None) -> Batch:
         """Return some cells, by position; with their counts from another source, if given."""
-        screen = self.screen
-        received = self._dosage(rows)
+        screen, received = self.screen, self._dosage(rows)
+        counts = read_rows(screen.counts, rows) if source is None else source.rows(rows)
         n_t = self.cells_per_column[received.columns.numpy()]
         return Batch(
-            (source or self.source).rows(rows).to(self.device, non_blocking=True),
+            counts.to(self.device, non_blocking=True),
             self._tensor(screen.library_size[rows]),
             self._tensor(screen.covariates_of(rows)),
             on_device(received, self.device),

@@ -128,6 +128,13 @@ def payload(report: ReportTables) -> dict[str, Any]:
     conditions = _conditions(report)
     place = {condition["name"]: i for i, condition in enumerate(conditions)}
     genes: dict[str, int] = {}
+    sgrnas: list[list[list[Any]]] = [[] for _ in place]
+    if report.sgrnas is not None:
+        for row in report.sgrnas.itertuples():
+            if row.condition in place:
+                strength = _short(row.strength), _short(row.strength_se)
+                entry = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
+                sgrnas[place[str(row.condition)]].append(entry)
     similar = [report.similar.get(name, []) for name in place]
     return {
         "scale": report.scale,
@@ -135,7 +142,7 @@ def payload(report: ReportTables) -> dict[str, Any]:
         "conditions": conditions,
         "effects": _effects(report, genes, place),
         "similar": [[[place[n], _short(r)] for n, r in row if n in place] for row in similar],
-        "sgrnas": _sgrnas(report, place),
+        "sgrnas": sgrnas,
         "combinations": _combinations(report, place, genes),
         "history": {  # of ELBOs the last digits matter
             name: values.tolist() if values.dtype == bool else _numbers(values, digits=7)
@@ -208,17 +215,6 @@ def _effects(
     }
     spans = list(pairwise([0, *breaks, len(top)]))
     return [{name: values[i:j] for name, values in columns.items()} for i, j in spans]
-
-
-def _sgrnas(report: ReportTables, place: dict[str, int]) -> list[list[list[Any]]]:
-    by_condition: list[list[list[Any]]] = [[] for _ in place]
-    if report.sgrnas is not None:
-        for row in report.sgrnas.itertuples():
-            if row.condition in place:
-                strength = _short(row.strength), _short(row.strength_se)
-                entry = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
-                by_condition[place[str(row.condition)]].append(entry)
-    return by_condition
 
 
 def _combinations(
