@@ -113,7 +113,7 @@ def stand_in(
     scale
         Share of the perturbations, with as many cells each; genes shrink by its square root.
     """
-    from samsvae.reproduce.standin import stand_in as simulated
+    from samsvae.reproduce.prepare import stand_in as simulated
     from samsvae.storage.files import check_new_file, write_json
     from samsvae.storage.tables import write_h5ad
 
