@@ -15,8 +15,8 @@ import samsvae
 from helpers.real_data import real_data
 from samsvae.estimators import estimator
 from samsvae.estimators.base import Estimator
+from samsvae.settings.experiment import gathered
 from samsvae.settings.fields import settings_of
-from samsvae.settings.run import gathered
 from samsvae.settings.train import TrainPlan
 
 CONFIG = Path(__file__).parents[1] / "configs" / "papalexi.toml"
