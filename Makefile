@@ -22,7 +22,7 @@ test: $(VENV)/.ready
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/runs/test_clusters.py \
 		--ignore tests/docs --ignore tests/soak
 
-# The code of every page of the documentation.
+# The code of every page of the documentation, and of the README.
 test-docs: $(VENV)/.ready
 	$(BIN)/pytest -n 2 --dist worksteal tests/docs
 

@@ -28,7 +28,7 @@ def screen() -> samsvae.Screen:
 @pytest.fixture(scope="module")
 def model(screen: samsvae.Screen) -> samsvae.SAMSVAE:
     model = samsvae.SAMSVAE(screen, n_latent=50, n_hidden=128, n_hidden_embedding=64)
-    return model.train(max_steps=2000, progress=False)
+    return model.train(max_steps=1200, progress=False)
 
 
 def test_intervals_of_null_effects_cover_zero(model: samsvae.SAMSVAE) -> None:

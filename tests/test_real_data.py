@@ -15,8 +15,8 @@ import samsvae
 from helpers.real_data import real_data
 from samsvae.estimators import estimator
 from samsvae.estimators.base import Estimator
+from samsvae.settings.experiment import gathered
 from samsvae.settings.fields import settings_of
-from samsvae.settings.run import gathered
 from samsvae.settings.train import TrainPlan
 
 CONFIG = Path(__file__).parents[1] / "configs" / "papalexi.toml"
@@ -71,7 +71,7 @@ def test_norman_from_the_command_line(tmp_path: Path) -> None:
     trained = samsvae_("train", data, "--split-key", "split", "--out", run, *size)
     assert "267 of 500 genes are zero in all training cells" in trained.stderr
     few = ["--effect-particles", "50", "--n-halvings", "2"]
-    samsvae_("evaluate", run, data, "--n-particles", "5", *few)
+    samsvae_("evaluate", run, data, "--n-particles", "5", "--n-cells", "50", *few)
     metrics = json.loads((tmp_path / "n" / "metrics.json").read_text())["test"]
     assert metrics["scale"] == "log"
     assert np.isfinite([metrics[name] for name in ("iwelbo", "ate_pearson", "rmse")]).all()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import math
 import sys
 import warnings
 from collections.abc import Collection, Iterable
-from numbers import Integral, Real
+from numbers import Real
 
 __all__ = ["InputError", "NonFiniteError", "TrainingInterrupted"]
 
@@ -100,23 +99,3 @@ def unknown(kind: str, name: object, known: Collection[object]) -> InputError:
     near = difflib.get_close_matches(shown(name), short, n=3, cutoff=0.5)
     hint = f"the nearest is {listed(near)}" if near else f"there are {listed(known) or 'none'}"
     return InputError(f"no {kind} {quoted(name)}: {hint}")
-
-
-def check_range(name: str, value: float, *, low: float, high: float, open_: bool = False) -> None:
-    """Raise unless low <= value <= high (strictly between, with `open_`)."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    within = real and value < math.inf and (low < value < high if open_ else low <= value <= high)
-    if not within:  # nor is nan
-        between = "strictly between" if open_ else "between"
-        wanted = (
-            f"{between} {low:g} and {high:g}"
-            if high != float("inf")
-            else (f"{'above' if open_ else 'at least'} {low:g}")
-        )
-        raise InputError(f"{name} is {got(value)}: expected a number {wanted}")
-
-
-def check_count(name: str, value: object, *, low: int = 1) -> None:
-    """Raise unless value is a whole number of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
-        raise InputError(f"{name} is {got(value)}: expected a whole number of at least {low}")

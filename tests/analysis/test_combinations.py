@@ -125,7 +125,11 @@ def test_zero_centred_is_the_posterior_of_its_mixture() -> None:
     rng = np.random.default_rng(0)
     effect = np.where(rng.random((40, 250)) < 0.5, 0, rng.normal(0, 2, (40, 250)))
     seen = effect + rng.normal(0, 1, effect.shape)
-    found = zero_centred(ObservedEffects(seen, np.ones_like(seen), np.full(40, 50), np.zeros(40)))
+    found = zero_centred(
+        ObservedEffects(
+            seen, np.ones_like(seen), np.full(40, 50), np.zeros(40), np.full(40, np.nan)
+        )
+    )
     density = 0.5 * norm.pdf(seen, 0, np.sqrt(5))
     about = density / (density + 0.5 * norm.pdf(seen, 0, 1))
     away = np.abs(found.mean - about * 0.8 * seen)
@@ -143,7 +147,9 @@ def test_one_that_acts_among_many_whose_errors_are_taken_to_be_too_large() -> No
     effect[3, :100] = rng.normal(0, 3, 100)
     seen = effect + rng.normal(0, 1, effect.shape)
     found = zero_centred(
-        ObservedEffects(seen, np.full(seen.shape, 1.2), np.full(60, 50), np.zeros(60))
+        ObservedEffects(
+            seen, np.full(seen.shape, 1.2), np.full(60, 50), np.zeros(60), np.full(60, np.nan)
+        )
     )
     call = found.lfsr < 0.05
     assert call[3].sum() > 15
@@ -152,7 +158,11 @@ def test_one_that_acts_among_many_whose_errors_are_taken_to_be_too_large() -> No
 
 def test_nothing_is_called_where_nothing_is() -> None:
     seen = np.random.default_rng(1).normal(0, 1, (30, 200))
-    found = zero_centred(ObservedEffects(seen, np.ones_like(seen), np.full(30, 50), np.zeros(30)))
+    found = zero_centred(
+        ObservedEffects(
+            seen, np.ones_like(seen), np.full(30, 50), np.zeros(30), np.full(30, np.nan)
+        )
+    )
     assert (found.lfsr < 0.05).mean() < 1e-3
 
 

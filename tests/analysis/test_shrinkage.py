@@ -37,7 +37,9 @@ def shown(
     difference: list[float], variance: float, n: int = 10, trained_on: float = 1.0
 ) -> ObservedEffects:
     d = np.array([difference])
-    return ObservedEffects(d, np.full(d.shape, variance), np.array([n]), np.array([trained_on]))
+    return ObservedEffects(
+        d, np.full(d.shape, variance), np.array([n]), np.array([trained_on]), np.array([np.nan])
+    )
 
 
 def predicted(effect: list[float], variance: float = 0.0) -> PredictedEffects:
@@ -71,7 +73,7 @@ def test_about_the_model_it_is_centred_there() -> None:
 
 def test_without_cells_the_model_speaks_alone() -> None:
     none = np.full((1, 3), np.nan)
-    nothing = ObservedEffects(none, none, np.array([0]), np.array([0.0]))
+    nothing = ObservedEffects(none, none, np.array([0]), np.array([0.0]), np.array([np.nan]))
     weight = np.log(np.full(N_COMPONENTS, 1 / N_COMPONENTS))
     prior = alone(8)
     weights = MixtureWeights(torch.from_numpy(weight), 1.0, 1.0, -1.0)
@@ -194,9 +196,15 @@ def planted(
     sets = []
     for variance in (0.05, 0.2):
         d = theta + rng.normal(0, variance**0.5, shape)
-        sets.append(ObservedEffects(d, np.full(shape, variance), np.full(24, 50), np.ones(24)))
+        sets.append(
+            ObservedEffects(
+                d, np.full(shape, variance), np.full(24, 50), np.ones(24), np.full(24, np.nan)
+            )
+        )
     joint = (sets[0].difference * 4 + sets[1].difference) / 5
-    both = ObservedEffects(joint, np.full(shape, 0.04), np.full(24, 62), np.full(24, 0.8))
+    both = ObservedEffects(
+        joint, np.full(shape, 0.04), np.full(24, 62), np.full(24, 0.8), np.full(24, np.nan)
+    )
     return *sets, both, PredictedEffects(model, np.zeros(shape)), theta
 
 

@@ -8,8 +8,8 @@ import pytest
 import samsvae
 from samsvae.runs import demo as demonstration
 from samsvae.runs.run import Run
+from samsvae.settings.experiment import complete
 from samsvae.settings.fields import settings_of
-from samsvae.settings.run import complete
 from samsvae.settings.train import TrainPlan
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from helpers.report_tables import cells, history, inclusion, mechanisms, report_tables, scores
-from samsvae.report.cautions import cautions
+from samsvae.report.tables import cautions
 
 AGREEING = pd.DataFrame(
     {"mask_jaccard": [0.9], "mask_jaccard_chance": [0.1], "effect_pearson": [0.99]}

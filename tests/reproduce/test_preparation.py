@@ -12,8 +12,14 @@ import pytest
 
 from samsvae import InputError, Screen, datasets
 from samsvae.reproduce.experiments import experiment_of
-from samsvae.reproduce.prepare import PAPER, _dispersions, fewer_cells, prepare
-from samsvae.reproduce.standin import SHAPES, Shape, StandIn, stand_in
+from samsvae.reproduce.prepare import (
+    SHAPES,
+    StandIn,
+    _dispersions,
+    fewer_cells,
+    prepare,
+    stand_in,
+)
 from samsvae.reproduce.tables import read_groups, single_group
 from samsvae.runs.run import read_experiment_data, write_experiment_data
 from samsvae.settings.experiment import PreparationSettings
@@ -36,12 +42,8 @@ def read(found: StandIn, convention: str) -> Screen:
 
 
 def test_full_stand_ins_have_the_papers_shapes() -> None:
-    for name, shape in SHAPES.items():
-        paper = PAPER[name]
+    for shape in SHAPES.values():
         assert shape.scaled(1) == shape
-        assert shape == Shape(
-            *(paper[k] for k in ("cells", "genes", "perturbations")), paper["combinations"]
-        )
 
 
 def test_replogles_layout_is_read(replogle: StandIn) -> None:
@@ -83,7 +85,7 @@ def test_strong_perturbations_and_their_genes_are_kept(replogle: StandIn) -> Non
     np.testing.assert_array_equal(kept.library_size, np.asarray(kept.counts.sum(1)).ravel())
     report = prepared.report.set_index("step")
     assert report.loc["genes they change", "genes"] == len(kept.genes)
-    assert report.loc["the paper's"].to_dict() == PAPER["replogle"]
+    assert report.loc["the paper's"].to_dict() == SHAPES["replogle"]._asdict()
 
 
 def test_thresholds_that_leave_nothing_are_an_error(replogle: StandIn) -> None:

@@ -73,7 +73,12 @@ def test_results_hold_every_predictor_seed_split_and_condition(whole: pd.DataFra
     assert list(whole.columns[:6]) == first
     assert not whole.duplicated(first[:5]).any()
     simple = [kind.name for kind in BASELINES]
-    assert set(whole["predictor"]) == {"sams-vae", "conditional-vae", *simple, "technical replicate"}
+    assert set(whole["predictor"]) == {
+        "sams-vae",
+        "conditional-vae",
+        *simple,
+        "technical replicate",
+    }
     for predictor, rows in whole.groupby("predictor"):
         seeds = set(rows["seed"].dropna())
         assert seeds == ({0, 1} if predictor in MODELS.split(",") else set())
@@ -109,7 +114,14 @@ def test_the_table_is_the_mean_and_sd_over_seeds(folder: Path, whole: pd.DataFra
 def test_the_table_is_printed(whole: pd.DataFrame, call: Call) -> None:
     done = call(f"{LINE} --out whole --resume")
     assert (done.code, done.errors) == (0, [])
-    names = "sams-vae", "condition-mean", "technical replicate", "ate pearson", "test cells", "unseen"
+    names = (
+        "sams-vae",
+        "condition-mean",
+        "technical replicate",
+        "ate pearson",
+        "test cells",
+        "unseen",
+    )
     for name in names:
         assert name in done.out
     assert "seed 0" not in done.out  # nothing was trained anew

@@ -1,9 +1,10 @@
-"""The screen of an experiment: copied by blocks if its counts stay in a file, and never exchanged."""
+"""The screen of an experiment: copied by blocks if its counts are in a file, never exchanged."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from samsvae.runs.compare import comparison
 from samsvae.runs.run import (
     SCREEN,
     ExperimentDirectory,
+    digest_of,
     read_experiment_data,
     write_experiment_data,
 )
@@ -104,17 +106,23 @@ def test_an_experiment_is_not_resumed_with_another_screen(tmp_path: Path) -> Non
         datasets.simulated_screen(n_perturbations=n, n_combinations=1, n_genes=20, seed=0)
         for n in (4, 5)
     )
-    with ExperimentDirectory(tmp_path / "c").opened(experiment, screen, resume=False):
+
+    def opened(screen: Screen, *, resume: bool) -> AbstractContextManager[None]:
+        source = {"screen": digest_of(screen)}
+        directory = ExperimentDirectory(tmp_path / "c")
+        return directory.opened(experiment, lambda: screen, resume=resume, source=source)
+
+    with opened(screen, resume=False):
         pass
     split = ["train" if part == "valid" else str(part) for part in screen.split]
     for changed in (other, screen[:50], screen.with_split(split)):
         with (
             pytest.raises(InputError, match="was started with another screen: resume with"),
-            ExperimentDirectory(tmp_path / "c").opened(experiment, changed, resume=True),
+            opened(changed, resume=True),
         ):
             pass
     record = read_json(tmp_path / "c/experiment.json")
-    for stored in (record, {name: value for name, value in record.items() if name != "data"}):
-        write_json(tmp_path / "c/experiment.json", stored)  # also of an earlier version
-        with ExperimentDirectory(tmp_path / "c").opened(experiment, screen, resume=True):
+    for kept in (record, {name: value for name, value in record.items() if name != "data"}):
+        write_json(tmp_path / "c/experiment.json", kept)  # also of an earlier version
+        with opened(screen, resume=True):
             assert read_experiment_data(tmp_path / "c").genes == screen.genes

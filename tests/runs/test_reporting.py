@@ -21,7 +21,7 @@ from samsvae.runs.reporting import (
     reported_scores,
 )
 from samsvae.runs.run import Run
-from samsvae.settings.run import complete
+from samsvae.settings.experiment import complete
 from samsvae.storage.tables import read_csv, write_csv, write_h5ad
 
 QUICK: dict[str, Any] = {"n_particles": 30, "progress": False}

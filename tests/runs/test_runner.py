@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from helpers.jobs import Small
 from samsvae.errors import InputError
-from samsvae.runs import runner
 from samsvae.runs.runner import ROUNDS, run_jobs
 
 
@@ -75,10 +77,7 @@ def test_a_job_that_always_loses_its_worker_is_given_up(tmp_path: Path) -> None:
 def test_an_engine_that_is_not_installed_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent() -> None:
-        raise ModuleNotFoundError("no", name="ray")
-
-    monkeypatch.setattr(runner, "_connect_ray", absent)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"--engine ray needs ray: pip install 'samsvae\[ray\]'"):
         run_jobs([Small(tmp_path, "a")], engine="ray", progress=False)
 
@@ -86,9 +85,12 @@ def test_an_engine_that_is_not_installed_is_an_error(
 def test_a_cluster_that_does_not_answer_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable() -> None:
+    def unreachable(**_: Any) -> None:
         raise ConnectionError("nobody there")
 
-    monkeypatch.setattr(runner, "_connect_ray", unreachable)
+    ray = SimpleNamespace(is_initialized=lambda: False, init=unreachable)
+    joblib = SimpleNamespace(register_ray=lambda: None)
+    for name, module in {"ray": ray, "ray.util": ray, "ray.util.joblib": joblib}.items():
+        monkeypatch.setitem(sys.modules, name, module)
     with pytest.raises(InputError, match=r"no ray cluster answers .*ray start --head"):
         run_jobs([Small(tmp_path, "a")], engine="ray", progress=False)

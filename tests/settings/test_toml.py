@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samsvae.errors import InputError
+from samsvae.settings.experiment import RUN
 from samsvae.settings.fields import read_toml, toml
-from samsvae.settings.run import RUN
 
 
 def values_of(annotation: Any) -> st.SearchStrategy[Any]:

@@ -78,20 +78,6 @@ def test_files_of_others_are_kept(tmp_path: Path) -> None:
     assert (place / "notes.txt").read_text() == "mine"
 
 
-def test_what_is_made_within_settles_the_whole(tmp_path: Path) -> None:
-    whole = Results(tmp_path / "out")
-    make(whole.place, "old")
-    part = Results(Path("part"), within=whole)
-    with whole.made():
-        with part.made():
-            write_text(part / "result.txt", "of the part")
-            assert (tmp_path / "out" / "result.txt").exists()
-            part.move_into_place()
-            assert part.folder == tmp_path / "out" / "part"
-        assert not (tmp_path / "out" / "result.txt").exists()
-    assert names(tmp_path / "out") == ["part"]
-
-
 # Killed.
 
 

@@ -65,7 +65,12 @@ class EvaluationTask:
         self.perturbation_mean, self.components = perturbation_mean, components
         self.cells, self.control = cells, control_cells(screen, cells)
         self.group = np.where(cells, _positions(screen, self.conditions), -1)
-        self.combinations = _parts(screen, self.conditions)
+        singles, present = map(screen.registry.singles, self.conditions), set(screen.conditions)
+        self.combinations = {
+            name: parts
+            for name, parts in zip(self.conditions, singles, strict=True)
+            if len(parts) > 1 and present.issuperset(parts)
+        }
         self.parts = tuple(dict.fromkeys(chain.from_iterable(self.combinations.values())))
         self.part = _positions(screen, self.parts)
         genes = screen.registry.position_of_target
@@ -221,13 +226,6 @@ def _scored_conditions(
 def _positions(screen: Screen, conditions: Sequence[str]) -> np.ndarray:
     """Return, `cell`, the position of each cell's condition among some; -1: none of them."""
     return pd.Index(conditions, dtype=object).get_indexer(screen.condition_names)[screen.condition]
-
-
-def _parts(screen: Screen, conditions: Sequence[str]) -> dict[str, list[str]]:
-    """Return, by combination whose parts all have cells, the single conditions it is made of."""
-    parts = {name: screen.registry.singles(name) for name in conditions}
-    present = set(screen.conditions)
-    return {n: some for n, some in parts.items() if len(some) > 1 and present.issuperset(some)}
 
 
 class SplitHalfScores(NamedTuple):

@@ -61,28 +61,23 @@ NOTHING: Any = {}
 """No settings given: the default of a parameter of settings."""
 
 
-def _described(kind: Any, text: str) -> Any:
-    return Annotated[kind, Parameter(help=text)]
-
-
-RunPath = _described(Path, "Run directory of samsvae train.")
-DataPath = _described(
-    Path, "The screen that the run was trained on; read with the keys and the split of the run."
-)
-FilePath = _described(Path, "The screen: a file that samsvae inspect can read, such as .h5ad.")
-Conditions = _described(
-    str, 'Such as KLF1, or "KLF1+CEBPA"; by default all conditions of the training cells.'
-)
-ConfigPath = _described(
-    Path | None,
+RunPath = Annotated[Path, Parameter(help="Run directory of samsvae train.")]
+_DATA = "The screen that the run was trained on; read with the keys and the split of the run."
+DataPath = Annotated[Path, Parameter(help=_DATA)]
+_FILE = "The screen: a file that samsvae inspect can read, such as .h5ad."
+FilePath = Annotated[Path, Parameter(help=_FILE)]
+_CONDITIONS = 'Such as KLF1, or "KLF1+CEBPA"; by default all conditions of the training cells.'
+Conditions = Annotated[str, Parameter(help=_CONDITIONS)]
+_CONFIG = (
     "TOML file of settings; options take precedence. A table in it, such as [cpa-vae], applies to "
-    "that model only.",
+    "that model only."
 )
+ConfigPath = Annotated[Path | None, Parameter(help=_CONFIG)]
 Assignments = Annotated[
     list[str] | None,
     Parameter(name="--set", negative=(), help="A setting, as name=value; may be repeated."),
 ]
-Report = _described(bool, "Write report.html at the end.")
+Report = Annotated[bool, Parameter(help="Write report.html at the end.")]
 Keys = given(Settings(ScreenSettings), show_default=False)
 """How a screen is read, where that differs from its run."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,15 +53,12 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
         say("it cannot be read with these settings: the note above says what to give")
         return
     settings = {**contents.settings, "modality": modality, "labels": labels}
-    say(_train_command(data, {name: v for name, v in settings.items() if v is not None}))
-
-
-def _train_command(data: Path, settings: Mapping[str, Any]) -> str:
     words = ["samsvae", "train", str(data), "--out", f"runs/{data.name.split('.')[0]}"]
     for name, value in settings.items():
         for one in value if isinstance(value, tuple) else (value,):
-            words += [f"--{name.replace('_', '-')}", str(one)]
-    return shlex.join(words)
+            if one is not None:
+                words += [f"--{name.replace('_', '-')}", str(one)]
+    say(shlex.join(words))
 
 
 datasets = App(name="datasets", help="Published screens: download them, or simulate stand-ins.")
@@ -117,7 +113,7 @@ def stand_in(
     scale
         Share of the perturbations, with as many cells each; genes shrink by its square root.
     """
-    from samsvae.reproduce.standin import stand_in as simulated
+    from samsvae.reproduce.prepare import stand_in as simulated
     from samsvae.storage.files import check_new_file, write_json
     from samsvae.storage.tables import write_h5ad
 

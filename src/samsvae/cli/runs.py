@@ -22,9 +22,9 @@ from samsvae.cli.console import (
 )
 from samsvae.ops.device import rank
 from samsvae.settings import questions
+from samsvae.settings.experiment import COMPARED, RUN, gathered
 from samsvae.settings.fields import Settings, settings_of
 from samsvae.settings.model import MODEL_SETTINGS
-from samsvae.settings.run import COMPARED, RUN, gathered
 from samsvae.settings.train import TrainPlan
 from samsvae.types import Scale
 
@@ -57,6 +57,7 @@ def train(
     from samsvae.estimators.models import estimator
     from samsvae.runs.reporting import report_run
     from samsvae.runs.run import Run, read_screen
+    from samsvae.train.validator import PRECISE
 
     run, existing = Run(out), questions.ResumeSettings.among(output)
     options: dict[str, Any] = settings
@@ -83,26 +84,17 @@ def train(
         run.train(model, chosen, resume=existing.resume)
         if report:
             path = report_run(run, model, screen, progress=chosen["progress"])
-    say(f"{_training_summary(model)}the model is in {out}")
+    best = model.history[model.history["is_best"]].tail(1)  # no row without validation cells
+    if bool(model.history["is_best"].iloc[-1]):
+        say("the last validation ELBO is the best: train longer (--max-steps)")
+    summary = ""
+    for row in best.itertuples():
+        limit = ", with the maximum number of draws" if row.valid_elbo_mc_se > PRECISE else ""
+        error = f"mc_se {row.valid_elbo_mc_se:.3f}{limit}"
+        summary = f"best validation ELBO {row.valid_elbo:.3f} ({error}) nats per cell; "
+    say(f"{summary}the model is in {out}")
     if report:
         _say_report(path)
-
-
-def _training_summary(model: Any) -> str:
-    """Return what to print of a training: whether to go on, and the best validation ELBO."""
-    import numpy as np
-
-    from samsvae.train.validator import PRECISE
-
-    best = model.history[model.history["is_best"]].tail(1)  # no row without validation cells
-    elbo, mc_se = (best[name].sum(min_count=1) for name in ("valid_elbo", "valid_elbo_mc_se"))
-    summary = ""
-    if bool(model.history["is_best"].iloc[-1]):
-        summary = "the last validation ELBO is the best: train longer (--max-steps)\n"
-    if np.isnan(elbo):
-        return summary
-    error = f"mc_se {mc_se:.3f}" + (", with the maximum number of draws" if mc_se > PRECISE else "")
-    return f"{summary}best validation ELBO {elbo:.3f} ({error}) nats per cell; "
 
 
 def _say_report(path: Path) -> None:
@@ -175,7 +167,8 @@ def evaluate(
 
     model, screen = opened(run, settings, data, keys)
     folder = Run(run)
-    folder.check_scores()  # damaged scores are reported before minutes of work
+    folder.metrics()  # damaged scores are reported before minutes of work
+    folder.scores()
     if baselines and not len(screen.train):
         say("the data contain no training cells: there are no baselines to compare with")
         baselines = False
@@ -271,7 +264,7 @@ def compare(
     """
     from samsvae.cli.tables import comparison_tables
     from samsvae.runs.compare import comparison, report_comparison, results_of, table_of
-    from samsvae.runs.run import ExperimentDirectory, read_screen
+    from samsvae.runs.run import ExperimentDirectory, digest_of, read_screen
     from samsvae.runs.runner import ExperimentRunner, check_experiment
     from samsvae.storage.tables import write_csv
 
@@ -291,8 +284,8 @@ def compare(
     screen, progress = read_screen(data, first), first["progress"]
     say(repr(screen))
     check_experiment(experiment, screen)
-    runner = ExperimentRunner(directory, experiment)
-    with directory.opened(experiment, screen, resume=jobs.resume):
+    runner, source = ExperimentRunner(directory, experiment), {"screen": digest_of(screen)}
+    with directory.opened(experiment, lambda: screen, resume=jobs.resume, source=source):
         done = runner.run(engine=jobs.engine, n_jobs=jobs.jobs, progress=progress, say=say)
         results = results_of(done.scores, experiment.baselines) if done.scores else None
         if results is not None:

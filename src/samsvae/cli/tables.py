@@ -13,6 +13,10 @@ from rich.table import Table
 from samsvae.benchmark.metrics.registry import HEADLINES
 from samsvae.errors import shown
 
+_ERROR_RATE = 0.05
+"""Largest q_value or lfsr of what is printed."""
+_N_ROWS, _N_NAMES = 15, 6
+
 
 def _table(title: str, rows: Iterable[Any], columns: Mapping[str, Any]) -> Table:
     """Return a table of rows (tuples).
@@ -49,9 +53,9 @@ def tidy(effects: AnnData) -> pd.DataFrame:
     return pd.DataFrame(values, index).reset_index()
 
 
-def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
+def effect_table(effect: AnnData) -> Table:
     """Return the genes that one condition changes most."""
-    table = tidy(effect).sort_values("ate", key=np.abs, ascending=False).head(n_genes)
+    table = tidy(effect).sort_values("ate", key=np.abs, ascending=False).head(_N_ROWS)
     n_cells = int(effect.obs["n_train_cells"].iloc[0])
     cells = f"{n_cells:,} training cells" if n_cells else "never seen in training"
     confounded = "" if effect.obs["estimable"].iloc[0] else ", confounded with batches"
@@ -61,20 +65,20 @@ def effect_table(effect: AnnData, n_genes: int = 15) -> Table:
     return _table(title, table.itertuples(), {**columns, "90 % interval": _interval})
 
 
-def discovery_table(table: pd.DataFrame, *, fdr: float = 0.05, n_genes: int = 5) -> Table:
+def discovery_table(table: pd.DataFrame) -> Table:
     """Return a row per condition (and sgRNA): how many genes it changes, and the most certain."""
     keys = [name for name in ("condition", "sgrna") if name in table.columns]
     rows = []
     for names, own in table.groupby(keys, observed=True, sort=False):
-        calls = own[own["q_value"] < fdr].sort_values("lfsr", kind="stable")
+        calls = own[own["q_value"] < _ERROR_RATE].sort_values("lfsr", kind="stable")
         genes = (f"{shown(row.gene)} {row.estimate:+.2f}" for row in calls.itertuples())
         n_up = int((calls["estimate"] > 0).sum())
-        top = ", ".join(next(genes) for _ in range(min(n_genes, len(calls))))
+        top = ", ".join(next(genes) for _ in range(min(5, len(calls))))
         numbers = f"{int(own['n_cells'].iloc[0]):,}", f"{n_up:,}", f"{len(calls) - n_up:,}"
         rows.append((*map(shown, names), *numbers, top or "-"))
     headers = [*keys, "cells", "up", "down", "most certain genes"]
     columns = {header: f"{{0[{i}]}}" for i, header in enumerate(headers)}
-    return _table(f"discoveries (q_value < {fdr:g})", rows, columns)
+    return _table(f"discoveries (q_value < {_ERROR_RATE:g})", rows, columns)
 
 
 def rate_table(rates: pd.DataFrame) -> Table:
@@ -90,7 +94,7 @@ def rate_table(rates: pd.DataFrame) -> Table:
     return _table("cells that respond", rates.itertuples(), columns)
 
 
-def regulator_table(rows: pd.DataFrame, gene: str, *, lfsr: float = 0.05, n: int = 15) -> Table:
+def regulator_table(rows: pd.DataFrame, gene: str) -> Table:
     """Return the conditions that change a gene, the most certain first."""
     columns = {
         **{name: _name(name) for name in ("condition", "sgrna") if name in rows},
@@ -99,11 +103,11 @@ def regulator_table(rows: pd.DataFrame, gene: str, *, lfsr: float = 0.05, n: int
         "90 % interval": _interval,
         "lfsr": "{0.lfsr:.2g}",
     }
-    certain = rows[rows["lfsr"] < lfsr].head(n)
+    certain = rows[rows["lfsr"] < _ERROR_RATE].head(_N_ROWS)
     return _table(f"conditions that change {shown(gene)}", certain.itertuples(), columns)
 
 
-def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame, *, n: int = 6) -> Table:
+def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame) -> Table:
     """Return a row per mechanism: the perturbations that shift it, and the genes that change."""
     rows = []
     for name, own in programs.groupby("dimension", observed=True, sort=False):
@@ -115,8 +119,8 @@ def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame, *, n: int = 
             (
                 shown(name),
                 f"{shifted['share']:.2f}",
-                ", ".join(f"{shown(one)} {shift:+.1f}" for one, shift in list(shifts)[:n]),
-                *(", ".join(map(shown, genes["gene"].head(n))) for genes in (up, down)),
+                ", ".join(f"{shown(one)} {shift:+.1f}" for one, shift in list(shifts)[:_N_NAMES]),
+                *(", ".join(map(shown, genes["gene"].head(_N_NAMES))) for genes in (up, down)),
             )
         )
     headers = ("dimension", "share", "perturbations", "up", "down")
@@ -131,15 +135,9 @@ def summary_table(summary: Mapping[str, Mapping[str, Any]], name: str) -> Table:
         labels = ["test cells of conditions seen in training", "test cells of unseen conditions"]
     table = Table("metric", *labels, title=shown(name))
     for metric in dict.fromkeys(metric for one in summary.values() for metric in one):
-        values = [one.get(metric) for one in summary.values()]
-        table.add_row(metric, *map(_score, values))
+        values = ("-" if (v := one.get(metric)) is None else v for one in summary.values())
+        table.add_row(metric, *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
     return table
-
-
-def _score(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else f"{value}"
 
 
 def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
@@ -157,8 +155,9 @@ def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
         "unseen": "unseen: test cells of conditions never seen in training",
     }
     over_seeds = ": mean (sd over seeds)" if scores["sd"].notna().any() else ""
-    cells = map(_mean_and_sd, scores["mean"], scores["sd"])
-    for split, rows in scores.assign(cell=list(cells)).groupby("split", sort=False):
+    sds = scores["sd"].map(" ({:.3f})".format).where(scores["sd"].notna(), "")
+    cells = (scores["mean"].map("{:.3f}".format) + sds).where(scores["mean"].notna(), "-")
+    for split, rows in scores.assign(cell=cells).groupby("split", sort=False):
         wide = rows.pivot(index="predictor", columns="metric", values="cell").fillna("-")
         wide = wide.loc[rows["predictor"].unique(), [name for name in HEADLINES if name in wide]]
         for start in range(0, wide.shape[1], n_columns):
@@ -170,9 +169,3 @@ def comparison_tables(scores: pd.DataFrame, width: int) -> Iterator[Table]:
             for predictor, *values in some.itertuples():
                 table.add_row(shown(predictor), *values)
             yield table
-
-
-def _mean_and_sd(mean: float, sd: float) -> str:
-    if np.isnan(mean):
-        return "-"
-    return f"{mean:.3f}" if np.isnan(sd) else f"{mean:.3f} ({sd:.3f})"

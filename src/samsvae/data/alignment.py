@@ -32,7 +32,17 @@ def align_screen(screen: Screen, registry: NameRegistry) -> Screen:
     """
     if registry == screen.registry:
         return screen
-    _check_kinds(screen.registry, registry)
+    if registry.counts != screen.registry.counts:
+        kinds = ("real values", "counts")
+        raise InputError(
+            f"the model was trained on {kinds[registry.counts]}, the data hold "
+            f"{kinds[screen.registry.counts]}: read them with counts={registry.counts}"
+        )
+    if screen.registry.own_library_size and not registry.own_library_size:
+        raise InputError(
+            "the model was trained with library sizes from a column: give library_size_key "
+            "for the new data"
+        )
     genes = align_genes(screen, registry.genes)
     extended, batch = _align_batches(screen.batch, screen.registry, registry)
     conditions = list(map(screen.registry.read, screen.condition_names))
@@ -94,21 +104,6 @@ def _positions(data: Sequence[str], model: Sequence[str], kind: str) -> np.ndarr
     if n_ignored and kind == "genes":
         note(f"{n_ignored} genes of the data are ignored: the model does not have them")
     return position
-
-
-def _check_kinds(data: NameRegistry, model: NameRegistry) -> None:
-    """Raise if data are not of the kind that a model was trained on."""
-    if model.counts != data.counts:
-        kinds = ("real values", "counts")
-        raise InputError(
-            f"the model was trained on {kinds[model.counts]}, the data hold "
-            f"{kinds[data.counts]}: read them with counts={model.counts}"
-        )
-    if data.own_library_size and not model.own_library_size:
-        raise InputError(
-            "the model was trained with library sizes from a column: give library_size_key "
-            "for the new data"
-        )
 
 
 def _align_batches(

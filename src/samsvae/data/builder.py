@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,12 +30,20 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         missing = unknown("column for the perturbation in adata.obs:", key, columns)
         raise InputError(f"{missing}{_convention_hint(table)}")
     parser = ConditionParser.of(settings.controls, settings.separator or "")
-    obs = _labels(table, settings, parser)
-    conditions, condition = _conditions(
-        parser, obs.perturbation, _doses(table, settings.dosage_key)
-    )
+    label, batch_labels, split, is_labelled = _labels(table, settings, parser)
+    doses = None
+    if settings.dosage_key is not None:
+        dose = _column(table.cells, settings.dosage_key, "the dosage in adata.obs").astype(object)
+        doses = dose.where(dose.notna(), None).to_numpy()  # control cells may have none
+    conditions, condition = _conditions(parser, label, doses)
     perturbations = sorted({name for received in conditions for name in received})
-    labels.note_controls(perturbations, parser)
+    alike = list(filter(labels.looks_like_control, perturbations))
+    if alike:
+        control = [parser.control, *parser.also, *alike[:3], *(["..."] if alike[3:] else [])]
+        note(
+            f"perturbations that look like control: {listed(alike)}; if they are, give "
+            f"control={control} (--control, once for each)"
+        )
 
     where = _chosen(table, settings.layer, counts=settings.counts)
     counts, total = _counts(table, where, settings)
@@ -43,12 +51,10 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     if where == RAW and table.raw_genes is not None:
         var = table.raw_genes()
     genes = _gene_names(var, table)
-    is_kept = _kept(obs.is_labelled, total, settings)
+    is_kept = _kept(is_labelled, total, settings)
     if settings.library_size_key is not None:
         total[is_kept] = _library_size(table, settings.library_size_key, total, is_kept)
-    batches, batch = _batches(obs.batches, obs.is_labelled)
-    if settings.gene_key is None:
-        _note_symbols(var, genes, perturbations)
+    batches, batch = _batches(batch_labels, is_labelled)
     registry = NameRegistry(
         genes,
         tuple(perturbations),
@@ -56,11 +62,10 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         parser,
         counts=settings.counts,
         own_library_size=settings.library_size_key is None,
-        symbols=_symbols(var, settings.gene_key),
+        symbols=_symbols(var, settings.gene_key, perturbations),
     )
-    split = None
-    if obs.split is not None:
-        split = np.where(is_kept, obs.split, UNUSED)
+    if split is not None:
+        split = np.where(is_kept, split, UNUSED)
         check_split(split)
     sgrna = settings.sgrna_key
     fields = {
@@ -78,22 +83,18 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     return fields, is_kept
 
 
-class _Labels(NamedTuple):
-    """Columns of the cells as text, `cell` each; unlabelled cells are control."""
+def _labels(
+    table: Table, settings: ScreenSettings, parser: ConditionParser
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None, np.ndarray]:
+    """Return the cells' perturbation, batches and split as text, and which cells have them all.
 
-    perturbation: np.ndarray
-    batches: list[np.ndarray]
-    split: np.ndarray | None
-    is_labelled: np.ndarray
-
-
-def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> _Labels:
-    """Read and check the labels of the cells."""
+    Cells that lack one are control.
+    """
     key = settings.perturbation_key
     label = _text(table, key, "perturbation")
     if parser.control in labels.MISSING:  # control goes by a text for missing ones
         label = np.array([parser.control if text is None else text for text in label], object)
-    batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_keys}
+    batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_key or ()}
     columns = {(key, "perturbation"): label, **batches}
     split = None
     if settings.split_key is not None:
@@ -120,7 +121,7 @@ def _labels(table: Table, settings: ScreenSettings, parser: ConditionParser) -> 
         )
     labels.check_separator(present, parser)
     label[~is_labelled] = parser.control
-    return _Labels(label, list(batches.values()), split, is_labelled)
+    return label, list(batches.values()), split, is_labelled
 
 
 def check_split(split: np.ndarray) -> None:
@@ -176,14 +177,6 @@ def _has_control(table: Table, key: str, present: Sequence[str], parser: Conditi
     return False
 
 
-def _doses(table: Table, key: str | None) -> np.ndarray | None:
-    """Return a column of doses, `cell`; None for a missing one, which control cells may have."""
-    if key is None:
-        return None
-    doses = _column(table.cells, key, "the dosage in adata.obs").astype(object)
-    return doses.where(doses.notna(), None).to_numpy()
-
-
 def _conditions(
     parser: ConditionParser, label: np.ndarray, doses: np.ndarray | None
 ) -> tuple[list[dict[str, float]], np.ndarray]:
@@ -234,11 +227,25 @@ def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _symbols(genes: Frame, key: str | Mapping[str, str] | None) -> tuple[str, ...]:
-    """Return the symbol of each gene, its name where it has none; empty without a key."""
-    if key is None:
-        return ()
+def _symbols(
+    genes: Frame, key: str | Mapping[str, str] | None, perturbations: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the symbol of each gene, its name where it has none; empty without a key.
+
+    Then a column that has perturbations is reported, if the genes' names have none.
+    """
     names = genes.names.astype(str)
+    if key is None:
+        columns = [] if set(names) & set(perturbations) else genes.columns
+        for column in columns:
+            values = genes.read(column)
+            if values.dtype.kind not in "iufb" and set(values.astype(str)) & set(perturbations):
+                note(
+                    f"perturbations are genes of var[{column!r}], not of var_names: "
+                    f"gene_key={column!r} (--gene-key) finds their targets"
+                )
+                break
+        return ()
     if isinstance(key, Mapping):
         symbols = pd.Series([key.get(name) for name in names], dtype=object)
         if symbols.isna().all():
@@ -249,20 +256,6 @@ def _symbols(genes: Frame, key: str | Mapping[str, str] | None) -> tuple[str, ..
     else:
         symbols = pd.Series(_column(genes, key, "gene symbols in adata.var").to_numpy(object))
     return tuple(map(str, symbols.where(symbols.notna(), names).to_numpy()))
-
-
-def _note_symbols(var: Frame, genes: Sequence[str], perturbations: Sequence[str]) -> None:
-    """Report the column of the genes that has perturbations, where the genes' names have none."""
-    if set(genes) & set(perturbations):
-        return
-    for key in var.columns:
-        values = var.read(key)
-        if values.dtype.kind not in "iufb" and set(values.astype(str)) & set(perturbations):
-            note(
-                f"perturbations are genes of var[{key!r}], not of var_names: gene_key={key!r} "
-                "(--gene-key) finds their targets"
-            )
-            return
 
 
 def _chosen(table: Table, layer: str | None, *, counts: bool) -> str:

@@ -49,15 +49,34 @@ def as_counts(rows: Any, where: str, *, counts: bool) -> tuple[sp.csr_matrix, fl
         raise InputError(f"{where} holds {rows.dtype} values: expected real numbers")
     block = as_csr(rows)
     block.sum_duplicates()
-    _check_values(block.data, where, counts=counts)
+    values = block.data
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        raise InputError(
+            f"{where} holds values that are not finite, {values[~is_finite][0]} for one: "
+            "remove the cells or genes that have them"
+        )
+    if not counts:
+        block.eliminate_zeros()
+        return block.astype(np.float32), 0.0
+    if (values < -_ZERO_ROUNDING).any():
+        raise InputError(
+            f"{where} holds negative values, {values.min():g} for one: expected counts"
+        )
+    is_whole = _is_whole(values)
+    if not is_whole.all():
+        raise InputError(
+            f"{where} holds values that are not whole numbers, {values[~is_whole][0]:g} for one: "
+            "expected counts, not normalised or log-transformed values"
+        )
+    if (values > _MAX_COUNT).any():
+        raise InputError(f"{where} holds values above 2^31, {values.max():g} for one")
     deviation = 0.0
-    if counts and block.dtype.kind == "f":
-        whole = np.rint(block.data)
-        deviation = float(np.abs(block.data - whole).max(initial=0))
-        block.data = whole
+    if values.dtype.kind == "f":
+        block.data = np.rint(values)
+        deviation = float(np.abs(values - block.data).max(initial=0))
     block.eliminate_zeros()
-    kind = np.min_scalar_type(int(block.data.max(initial=0))) if counts else np.float32
-    return block.astype(kind), deviation
+    return block.astype(np.min_scalar_type(int(block.data.max(initial=0)))), deviation
 
 
 def note_rounded(where: str, deviation: float) -> None:
@@ -82,30 +101,6 @@ def _is_whole(values: np.ndarray) -> np.ndarray:
         return np.ones(len(values), bool)
     whole = np.rint(values)
     return np.abs(values - whole) <= np.where(whole == 0, _ZERO_ROUNDING, _ROUNDING)
-
-
-def _check_values(values: np.ndarray, where: str, *, counts: bool) -> None:
-    """Raise unless values are finite, and counts where these are expected."""
-    is_finite = np.isfinite(values)
-    if not is_finite.all():
-        raise InputError(
-            f"{where} holds values that are not finite, {values[~is_finite][0]} for one: "
-            "remove the cells or genes that have them"
-        )
-    if not counts:
-        return
-    if (values < -_ZERO_ROUNDING).any():
-        raise InputError(
-            f"{where} holds negative values, {values.min():g} for one: expected counts"
-        )
-    is_whole = _is_whole(values)
-    if not is_whole.all():
-        raise InputError(
-            f"{where} holds values that are not whole numbers, {values[~is_whole][0]:g} for one: "
-            "expected counts, not normalised or log-transformed values"
-        )
-    if (values > _MAX_COUNT).any():
-        raise InputError(f"{where} holds values above 2^31, {values.max():g} for one")
 
 
 _RELATIVE_ERROR = 1e-6
@@ -141,13 +136,8 @@ def counts_from_normalised(adata: AnnData, *, layer: str | None = None) -> AnnDa
 
     Returns
     -------
-    A copy without layers and `.raw`, with sparse counts in `X`; `uns["turned_back"]` says which
-    transformation was undone.
-
-    Raises
-    ------
-    InputError
-        If the values are scaled, corrected or smoothed: then they do not determine the counts.
+    A copy without layers and `.raw`, with sparse counts in `X`; `uns["turned_back"]` names the
+    transformation that was undone. It is an error if values are scaled, corrected or smoothed.
 
     Examples
     --------

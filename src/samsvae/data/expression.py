@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -161,8 +160,7 @@ def rows_of(group: np.ndarray, n_groups: int) -> list[np.ndarray]:
     [[2], [0, 3], []]
     """
     order = np.argsort(group, kind="stable")
-    ends = np.searchsorted(group[order], np.arange(n_groups + 1))
-    return [order[first:last] for first, last in pairwise(ends)]
+    return np.split(order, np.searchsorted(group[order], np.arange(n_groups + 1)))[1:-1]
 
 
 def places_within(group: np.ndarray) -> np.ndarray:
@@ -171,9 +169,7 @@ def places_within(group: np.ndarray) -> np.ndarray:
     >>> places_within(np.array([1, 0, 1, 1])).tolist()
     [0, 0, 1, 2]
     """
-    order = np.argsort(group, kind="stable")
-    place = np.empty(len(group), int)
-    place[order] = np.arange(len(group)) - np.searchsorted(group[order], group[order])
+    place: np.ndarray = pd.Series(group).groupby(group).cumcount().to_numpy()
     return place
 
 
@@ -217,7 +213,7 @@ def differential_expression(
     Parameters
     ----------
     screen
-        The cells, say `screen.test`.
+        The cells, say `screen.test`; it is an error if there are no control cells among them.
     conditions
         Named in any way ("B+A", ("A", "B")); by default all in these cells but control.
     scale
@@ -227,11 +223,6 @@ def differential_expression(
     -------
     Conditions (as given) x genes, on the scale. A condition of the screen without cells among
     these is a row of NaN.
-
-    Raises
-    ------
-    InputError
-        If the screen holds no control cells, or no cell of the whole screen has a condition.
 
     Examples
     --------

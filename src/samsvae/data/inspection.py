@@ -64,7 +64,11 @@ class Inspection:
 
 def inspected(table: Table) -> Inspection:
     """Guess what a table holds, and how to read it."""
-    matrices = {name: _content(matrix()) for name, matrix in table.matrices.items()}
+    matrices = {}
+    for name, matrix in table.matrices.items():
+        values = matrix()
+        kind = EMPTY if values is None else COUNTS if looks_like_counts(values) else OTHER
+        matrices[name] = NORMALISED if kind == OTHER and looks_normalised(values) else kind
     layout = fitting(table)
     settings: dict[str, Any] = {} if layout is None else {"convention": layout}
     of_layout = {} if layout is None else convention(layout).settings
@@ -75,18 +79,26 @@ def inspected(table: Table) -> Inspection:
         key = f"{role.replace(' ', '_')}_key"
         if role != "perturbation" and key not in of_layout:
             settings[key] = column
-    settings |= _layer_setting(table, matrices, of_layout.get("layer"))
-    cells, remarks = _read(table, settings)
+    usual = X, layer_name(str(of_layout.get("layer")))
+    if all(matrices.get(name) != COUNTS for name in usual):
+        names = {**{layer_name(layer): layer for layer in table.layers}, RAW: "raw"}
+        layer = next((names[name] for name, kind in matrices.items() if kind == COUNTS), None)
+        if layer is not None:
+            settings["layer"] = layer
+    cells = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            screen = Screen.from_table(table, ScreenSettings.of(settings))
+        except InputError as error:
+            remarks: tuple[str, ...] = (str(error),)
+        else:
+            n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
+            cells = pd.Series(n_cells, list(screen.condition_names), name="cells")
+            cells = cells[cells > 0]
+            remarks = tuple(str(warning.message) for warning in caught)
     shape = len(table.cells.names), len(table.genes.names)
     return Inspection(*shape, matrices, roles, layout, settings, cells, remarks)
-
-
-def _content(matrix: Any) -> str:
-    if matrix is None:
-        return EMPTY
-    if looks_like_counts(matrix):
-        return COUNTS
-    return NORMALISED if looks_normalised(matrix) else OTHER
 
 
 def _roles(table: Table, layout: str | None) -> dict[str, str]:
@@ -117,18 +129,13 @@ def _may_be(role: str, name: str, table: Table) -> bool:
         return 1 < values.nunique() <= _MAX_BATCHES
     if role == "split":
         return set(values.dropna().astype(str)) <= {*SPLITS, UNUSED, "ood"}
-    if role == "library size":
-        return _exceeds_counts(values, table)
+    if role == "library size":  # more than the counts: the file holds a panel of genes
+        x = table.matrices[X]()
+        if x is None or values.dtype.kind not in "iuf":
+            return False
+        counted = np.asarray(sp.csr_matrix(by_rows(x)[:256]).sum(1)).ravel()
+        return bool(np.median(values.to_numpy()[: len(counted)]) > 1.05 * np.median(counted))
     return True
-
-
-def _exceeds_counts(values: pd.Series, table: Table) -> bool:
-    """Whether a column counts more than the first cells' genes: the file holds a panel of genes."""
-    x = table.matrices[X]()
-    if x is None or values.dtype.kind not in "iuf":
-        return False
-    counted = np.asarray(sp.csr_matrix(by_rows(x)[:256]).sum(1)).ravel()
-    return bool(np.median(values.to_numpy()[: len(counted)]) > 1.05 * np.median(counted))
 
 
 def _label_settings(table: Table, key: str) -> dict[str, Any]:
@@ -148,27 +155,3 @@ def _label_settings(table: Table, key: str) -> dict[str, Any]:
         if n_joined[best]:
             settings["separator"] = best
     return settings
-
-
-def _layer_setting(
-    table: Table, matrices: Mapping[str, str], of_layout: str | None
-) -> dict[str, Any]:
-    """Return where the counts are, if they are not in X or the convention's layer."""
-    if matrices[X] == COUNTS or matrices.get(layer_name(str(of_layout))) == COUNTS:
-        return {}
-    names = {**{layer_name(layer): layer for layer in table.layers}, RAW: "raw"}
-    layer = next((names[name] for name, kind in matrices.items() if kind == COUNTS), None)
-    return {} if layer is None else {"layer": layer}
-
-
-def _read(table: Table, settings: Mapping[str, Any]) -> tuple[pd.Series | None, tuple[str, ...]]:
-    """Return cells per condition, and the warnings when a table is read with some settings."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            screen = Screen.from_table(table, ScreenSettings.of(settings))
-        except InputError as error:
-            return None, (str(error),)
-    n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
-    cells = pd.Series(n_cells, list(screen.condition_names), name="cells")
-    return cells[cells > 0], tuple(str(warning.message) for warning in caught)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -78,17 +78,6 @@ def labelled(columns: Mapping[tuple[str, str], np.ndarray], *, drop: bool) -> np
     return is_labelled
 
 
-def note_controls(perturbations: Iterable[str], parser: ConditionParser) -> None:
-    """Warn of perturbations that look like control."""
-    alike = [name for name in perturbations if looks_like_control(name)]
-    if alike:
-        control = [parser.control, *parser.also, *alike[:3], *(["..."] if alike[3:] else [])]
-        note(
-            f"perturbations that look like control: {listed(alike)}; if they are, give "
-            f"control={control} (--control, once for each)"
-        )
-
-
 def check_separator(labels: Collection[str], parser: ConditionParser) -> None:
     """Raise, or warn, if the separator splits names, or another one joins them."""
     if not parser.separator:
@@ -107,22 +96,14 @@ def check_separator(labels: Collection[str], parser: ConditionParser) -> None:
             "another separator (--separator), or separator=None (--separator '') if every label is "
             "a single name"
         )
-    combinations = {label: _perturbations(parts, parser) for label, parts in several.items()}
+    combinations = {
+        label: [name for name in map(str.strip, parts) if not parser.is_control(name)]
+        for label, parts in several.items()
+    }
     singles = {label.strip() for label in parts_of.keys() - several.keys()}
     singles |= {names[0] for names in combinations.values() if len(names) == 1}
     combinations = {label: names for label, names in combinations.items() if len(names) > 1}
-    _note_unknown_parts(combinations, singles, parser)
-    _note_joined(singles, parser)
-
-
-def _perturbations(parts: Sequence[str], parser: ConditionParser) -> list[str]:
-    return [part.strip() for part in parts if not parser.is_control(part.strip())]
-
-
-def _note_unknown_parts(
-    combinations: Mapping[str, Sequence[str]], singles: Collection[str], parser: ConditionParser
-) -> None:
-    """Warn of combinations of which no part occurs elsewhere, if the parts of most others do."""
+    # Parts that occur nowhere else, if the parts of most other combinations do.
     n_labels = Counter(name for names in combinations.values() for name in names)
     unknown = [
         label
@@ -137,6 +118,13 @@ def _note_unknown_parts(
             f"if the separator {parser.separator!r} is part of names, give another one, or "
             "separator=None (--separator '')"
         )
+    for separator in SEPARATORS:
+        alike = joined(singles, parser, separator) if separator != parser.separator else []
+        if alike:
+            note(
+                f"{listed(alike, 3)} look like combinations joined by {separator!r}, and are read "
+                f"as single names: if they are, give separator={separator!r} (--separator)"
+            )
 
 
 def joined(singles: Collection[str], parser: ConditionParser, separator: str) -> list[str]:
@@ -150,17 +138,6 @@ def joined(singles: Collection[str], parser: ConditionParser, separator: str) ->
             for part in label.split(separator)
         )
     )
-
-
-def _note_joined(singles: Collection[str], parser: ConditionParser) -> None:
-    """Warn of labels that another separator splits into labels that occur."""
-    for separator in SEPARATORS:
-        labels = joined(singles, parser, separator) if separator != parser.separator else []
-        if labels:
-            note(
-                f"{listed(labels, 3)} look like combinations joined by {separator!r}, and are read "
-                f"as single names: if they are, give separator={separator!r} (--separator)"
-            )
 
 
 def _is_balanced(text: str) -> bool:

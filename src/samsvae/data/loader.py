@@ -13,7 +13,7 @@ from torch import Tensor
 from samsvae.data.names import Encoding, Separate
 from samsvae.data.resident import ResidentCells, ResidentCounts
 from samsvae.data.screen import Screen
-from samsvae.data.source import Source
+from samsvae.data.source import PrefetchedSource, read_rows
 from samsvae.types import Batch, Dosage
 
 
@@ -34,7 +34,6 @@ class Loader:
         sgrnas: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         self.screen = screen
-        self.source = Source(screen.counts)
         self.device = torch.device(device)
         encoding = encoding or Separate(screen.registry)
         self.dosage = encoding(screen.dosage)
@@ -43,16 +42,28 @@ class Loader:
         self.n_slots = int(np.diff(self.dosage.indptr).max(initial=0))
         self._received, self._dose = _slots(self.dosage, self.n_slots)
         self._reagent: np.ndarray | None = None
-        if sgrnas is not None:
-            self._reagent = _reagents(self._received, screen, encoding.columns, sgrnas)
+        if sgrnas is None:
+            return
+        reagent = self._reagent = np.maximum(self._received, 0)  # cell slot
+        if screen.sgrna is None or not len(sgrnas):
+            return
+        columns, names = encoding.columns, screen.sgrna.categories
+        place = {pair: len(columns) + i for i, pair in enumerate(sgrnas)}
+        codes = np.broadcast_to(screen.sgrna.codes.astype(np.int64)[:, None], reagent.shape)
+        has_sgrna = (codes >= 0) & (self._received >= 0)
+        pairs, inverse = np.unique(
+            np.stack([codes, self._received])[:, has_sgrna], axis=1, return_inverse=True
+        )
+        rows = [place.get((str(names[a]), columns[b]), b) for a, b in pairs.T]
+        reagent[has_sgrna] = np.asarray(rows, np.int64)[inverse.ravel()]
 
-    def batch(self, rows: np.ndarray | slice, source: Source | None = None) -> Batch:
+    def batch(self, rows: np.ndarray | slice, source: PrefetchedSource | None = None) -> Batch:
         """Return some cells, by position; with their counts from another source, if given."""
-        screen = self.screen
-        received = self._dosage(rows)
+        screen, received = self.screen, self._dosage(rows)
+        counts = read_rows(screen.counts, rows) if source is None else source.rows(rows)
         n_t = self.cells_per_column[received.columns.numpy()]
         return Batch(
-            (source or self.source).rows(rows).to(self.device, non_blocking=True),
+            counts.to(self.device, non_blocking=True),
             self._tensor(screen.library_size[rows]),
             self._tensor(screen.covariates_of(rows)),
             on_device(received, self.device),
@@ -131,22 +142,3 @@ def on_device(dosage: Dosage, device: torch.device) -> Dosage:
     """Return the same lists on a device."""
     moved = (None if v is None else v.to(device, non_blocking=True) for v in dosage)
     return Dosage(*moved)  # type: ignore[arg-type]  # only what may be None is
-
-
-def _reagents(
-    received: np.ndarray, screen: Screen, columns: Sequence[str], sgrnas: Sequence[tuple[str, str]]
-) -> np.ndarray:
-    """Return the reagent of each perturbation of a cell, `cell slot`; 0 where a slot is empty."""
-    reagent = np.maximum(received, 0)
-    if screen.sgrna is None or not len(sgrnas):
-        return reagent
-    place = {pair: len(columns) + i for i, pair in enumerate(sgrnas)}
-    codes = np.broadcast_to(screen.sgrna.codes.astype(np.int64)[:, None], received.shape)
-    has_sgrna = (codes >= 0) & (received >= 0)
-    pairs, inverse = np.unique(
-        np.stack([codes, received])[:, has_sgrna], axis=1, return_inverse=True
-    )
-    names = screen.sgrna.categories
-    rows = [place.get((str(names[a]), columns[b]), b) for a, b in pairs.T]
-    reagent[has_sgrna] = np.asarray(rows, np.int64)[inverse.ravel()]
-    return reagent

@@ -181,8 +181,10 @@ class Joint(Encoding):
         received = [tuple(sorted(row)) for row in rows]
         unseen = {row for row in received if row and row not in self._column_of}
         if unseen and not self.unseen_as_control:
+            names, write = self.registry.perturbations, self.registry.parser.write
+            conditions = sorted(write({names[t]: 1.0 for t in row}) for row in unseen)
             raise InputError(
-                f"conditions never seen in training: {listed(sorted(map(self._name, unseen)))}; "
+                f"conditions never seen in training: {listed(conditions)}; "
                 "this model takes each combination as a perturbation of its own and knows only the "
                 "conditions it has seen (one made with unseen_as_control=True predicts the others "
                 "as control)"
@@ -191,10 +193,6 @@ class Joint(Encoding):
         columns = [self._column_of[row] for row in received if row in self._column_of]
         ones, shape = np.ones(len(columns), np.float32), (len(received), len(self.columns))
         return sp.csr_matrix((ones, np.array(columns, np.int64), indptr), shape=shape)
-
-    def _name(self, row: tuple[int, ...]) -> str:
-        names = self.registry.perturbations
-        return self.registry.parser.write({names[t]: 1.0 for t in row})
 
 
 def _check_doses(doses: np.ndarray) -> None:

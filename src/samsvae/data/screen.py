@@ -74,11 +74,6 @@ class Screen:
             split_key, sgrna_key, gene_key, drop_empty_cells, drop_unlabelled, counts; see
             `samsvae.settings.screen.ScreenSettings`.
 
-        Raises
-        ------
-        InputError
-            If anything cannot be used: what was got, what was expected and what to do.
-
         Examples
         --------
         >>> labels = ["control", "A", "B+A", "control"]
@@ -98,7 +93,8 @@ class Screen:
     def open(cls, path: str | os.PathLike[str], **settings: Any) -> Screen:
         """Read a screen from a file, without ever holding its whole matrix as floats.
 
-        Only what is needed is read: names, the columns that the settings name, one matrix.
+        Only what is needed is read: names, the columns that the settings name, one matrix. It is an
+        error if there is no such file, it is of another kind or damaged, or cannot be used.
 
         Parameters
         ----------
@@ -108,11 +104,6 @@ class Screen:
             "~" and environment variables are expanded.
         **settings
             As in `Screen.from_anndata`.
-
-        Raises
-        ------
-        InputError
-            If there is no such file, it is of another kind or damaged, or cannot be used.
 
         Examples
         --------

@@ -135,19 +135,15 @@ class SimulatedScreenSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.n_combinations > self.n_pairs:
+        n_pairs = math.comb(self.n_perturbations, 2)
+        if self.n_combinations > n_pairs:
             raise InputError(
                 f"n_combinations is {self.n_combinations}: expected a number between 0 and "
-                f"{self.n_pairs}, the pairs of {self.n_perturbations} perturbations"
+                f"{n_pairs}, the pairs of {self.n_perturbations} perturbations"
             )
         first, second = self.response_range
         if first > second:
             raise InputError(f"response_prob is {first, second}: expected the smaller number first")
-
-    @property
-    def n_pairs(self) -> int:
-        """Number of pairs of perturbations."""
-        return math.comb(self.n_perturbations, 2)
 
     @property
     def response_range(self) -> tuple[float, float]:
@@ -186,10 +182,18 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
         rng, names, chosen.n_latent, chosen.n_genes, chosen.mask_prob, chosen.shift_scale
     )
     if chosen.decoder == "mixed":
-        w1, b1, w2 = _mixed(rng, chosen.n_latent, chosen.n_genes)
+        n_latent, n = chosen.n_latent, 4 * chosen.n_latent
+        scales = {(n, n_latent): n_latent**-0.5, (n,): 0.7, (chosen.n_genes, n): 1.4 * n**-0.5}
+        w1, b1, w2 = (rng.normal(0, scale, shape) for shape, scale in scales.items())
         truth = replace(truth, weights=(w1, b1, w2, truth.weights[3]))
     conditions: list[dict[str, float]] = [{}, *({name: 1.0} for name in names)]
-    conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in _pairs(rng, chosen)]
+    # Pairs (0, 1), (0, 2), ..., (1, 2), ... are numbered: a list of all could be long.
+    n = len(names)
+    pairs = np.sort(rng.choice(math.comb(n, 2), chosen.n_combinations, replace=False))
+    starts = np.cumsum([0, *range(n - 1, 0, -1)])
+    first = np.searchsorted(starts, pairs, side="right") - 1
+    second = pairs - starts[first] + first + 1
+    conditions += [{names[a]: 1.0, names[b]: 1.0} for a, b in zip(first, second, strict=True)]
     n_cells = np.repeat(chosen.cells_per_condition, len(conditions))
     n_cells[0] = chosen.n_control
     condition = np.repeat(np.arange(len(conditions), dtype=np.int32), n_cells)
@@ -202,7 +206,10 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     )
     truth = replace(truth, response=response)
     state = basal + responds @ truth.shift.to_numpy()
-    counts = _drawn_counts(rng, truth, state, chosen.library_size)
+    rho, theta = truth.proportions(state), truth.inverse_dispersion
+    size = np.exp(rng.normal(np.log(chosen.library_size), 0.55, len(state)))
+    rate = rng.gamma(theta, 1 / theta, rho.shape) * rho * size[:, None]
+    counts = sp.csr_matrix(np.maximum(rng.poisson(rate), 0).astype(np.uint16))
     at_random = rng.choice(["train", "valid", "test"], len(condition), p=[0.64, 0.16, 0.2])
     is_combination = np.diff(received.indptr) > 1
     screen = SimulatedScreen(
@@ -221,26 +228,6 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
         responds=responds,
     )
     return screen[np.diff(counts.indptr) > 0]  # a cell without counts would not be observed
-
-
-def _pairs(rng: np.random.Generator, settings: SimulatedScreenSettings) -> list[tuple[int, int]]:
-    """Draw the pairs of perturbations that are combined, in their order."""
-    # Pairs (0, 1), (0, 2), ..., (1, 2), ... are numbered: a list of all could be long.
-    chosen = np.sort(rng.choice(settings.n_pairs, settings.n_combinations, replace=False))
-    starts = np.cumsum([0, *range(settings.n_perturbations - 1, 0, -1)])
-    first = np.searchsorted(starts, chosen, side="right") - 1
-    return list(zip(first, chosen - starts[first] + first + 1, strict=True))
-
-
-def _drawn_counts(
-    rng: np.random.Generator, truth: Truth, state: np.ndarray, library_size: float
-) -> sp.csr_matrix:
-    """Draw the counts of cells, `cell gene`, given their states."""
-    rho = truth.proportions(state)
-    size = np.exp(rng.normal(np.log(library_size), 0.55, len(state)))
-    theta = truth.inverse_dispersion
-    rate = rng.gamma(theta, 1 / theta, rho.shape) * rho * size[:, None]
-    return sp.csr_matrix(np.maximum(rng.poisson(rate), 0).astype(np.uint16))
 
 
 def _responses(
@@ -308,10 +295,3 @@ def drawn_truth(
         np.exp(rng.normal(0.55, 1.0, n_genes)),
         tuple(f"gene{i + 1:03d}" for i in range(n_genes)),
     )
-
-
-def _mixed(rng: np.random.Generator, n_latent: int, n_genes: int) -> list[np.ndarray]:
-    """Draw W1, b1 and W2 of a decoder in which every latent dimension drives every gene."""
-    n = 4 * n_latent
-    scales = {(n, n_latent): n_latent**-0.5, (n,): 0.7, (n_genes, n): 1.4 * n**-0.5}
-    return [rng.normal(0, scale, shape) for shape, scale in scales.items()]

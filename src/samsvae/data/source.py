@@ -114,31 +114,21 @@ def rows_in_file(matrix: Any, where: str) -> StoredMatrix:
     return matrix
 
 
-class Source:
-    """Rows of counts, `cell gene`, in memory or in a file, as dense tensors.
-
-    >>> Source(sp.csr_matrix([[0, 2], [1, 0]], dtype=np.uint8)).rows(np.array([1]))
-    tensor([[1., 0.]])
-    """
-
-    def __init__(self, counts: sp.csr_matrix | StoredCounts) -> None:
-        self.counts = counts
-
-    def rows(self, positions: np.ndarray | slice) -> Tensor:
-        """Return the counts of some cells, `cell gene`, float32, on the host."""
-        if isinstance(self.counts, StoredCounts):
-            return dense_rows(self.counts.read(positions), slice(None))
-        return dense_rows(self.counts, positions)
+def read_rows(counts: sp.csr_matrix | StoredCounts, cells: np.ndarray | slice) -> Tensor:
+    """Return the counts of some cells, by position, `cell gene`, float32, on the host."""
+    if isinstance(counts, StoredCounts):
+        return dense_rows(counts.read(cells), slice(None))
+    return dense_rows(counts, cells)
 
 
-class PrefetchedSource(Source):
+class PrefetchedSource:
     """Rows of counts in a file, read before they are needed.
 
     `windows` are the positions of the cells in their order, a window at a time, without end.
     """
 
     def __init__(self, counts: StoredCounts, windows: Iterable[np.ndarray]) -> None:
-        super().__init__(counts)
+        self.counts = counts
         self._windows = prefetch((window, counts.read(window)) for window in windows)
         self._window = np.zeros(0, np.int64)  # the cells of it that have not been taken yet
         self._block = sp.csr_matrix((0, counts.shape[1]))

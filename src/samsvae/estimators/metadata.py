@@ -193,13 +193,6 @@ class TrainingMetadata:
         self.check_batches([self.registry.batches[names.index(batch)]])
         return np.array([float(name == batch) for name in names])
 
-    def drawn_batches(self, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-        """Return `cell covariate`: batches drawn as in the training cells."""
-        shares = self.batch_shares
-        if not len(shares):
-            return np.zeros((n_cells, 0))
-        return self.registry.design[rng.choice(len(shares), n_cells, p=shares)]
-
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays, for saving."""
         arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}

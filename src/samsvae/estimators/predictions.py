@@ -309,7 +309,9 @@ class Predictions:
             sizes = rng.choice(self.metadata.library_sizes(self.metadata.stored(condition)), n)
         else:
             sizes = np.full(n, float(size))
-        batches = self.metadata.drawn_batches(n, rng)
+        shares, batches = self.metadata.batch_shares, np.zeros((n, 0))
+        if len(shares):
+            batches = self.metadata.registry.design[rng.choice(len(shares), n, p=shares)]
         panel = size != "observed"
         drawn = simulation.new_cells(self.module, received, sizes, batches, generator, panel=panel)
         return drawn, sizes

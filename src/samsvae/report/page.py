@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any
@@ -23,8 +22,7 @@ from markupsafe import Markup
 from samsvae._version import __version__
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
-from samsvae.report.cautions import cautions
-from samsvae.report.tables import MEANINGS, ReportTables, scoreboards
+from samsvae.report.tables import MEANINGS, ReportTables, cautions, scoreboards
 
 _SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
 LISTED = 1000
@@ -45,8 +43,15 @@ def page(report: ReportTables) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = payload(report)
     n_mechanisms = 0 if report.mechanisms is None else len(report.mechanisms)
-    template = _environment().get_template("page.html")
-    return template.render(
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template("page.html").render(
         report=report,
         cautions=cautions(report),
         boards=scoreboards(report.scores),
@@ -89,19 +94,6 @@ def _finite(value: Any) -> Any:
     return value
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_asset),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    return environment
-
-
 def _asset(name: str) -> str:
     return files("samsvae.report").joinpath("assets", name).read_text(encoding="utf-8")
 
@@ -136,6 +128,13 @@ def payload(report: ReportTables) -> dict[str, Any]:
     conditions = _conditions(report)
     place = {condition["name"]: i for i, condition in enumerate(conditions)}
     genes: dict[str, int] = {}
+    sgrnas: list[list[list[Any]]] = [[] for _ in place]
+    if report.sgrnas is not None:
+        for row in report.sgrnas.itertuples():
+            if row.condition in place:
+                strength = _short(row.strength), _short(row.strength_se)
+                entry = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
+                sgrnas[place[str(row.condition)]].append(entry)
     similar = [report.similar.get(name, []) for name in place]
     return {
         "scale": report.scale,
@@ -143,9 +142,13 @@ def payload(report: ReportTables) -> dict[str, Any]:
         "conditions": conditions,
         "effects": _effects(report, genes, place),
         "similar": [[[place[n], _short(r)] for n, r in row if n in place] for row in similar],
-        "sgrnas": _sgrnas(report, place),
+        "sgrnas": sgrnas,
         "combinations": _combinations(report, place, genes),
-        "history": _history(report.history),
+        "history": {  # of ELBOs the last digits matter
+            name: values.tolist() if values.dtype == bool else _numbers(values, digits=7)
+            for name, values in report.history.items()
+            if len(values)
+        },
         "mask": _mask(report),
         "map": _map(report),
         "genes": list(genes),  # filled by the effects and combinations above
@@ -214,17 +217,6 @@ def _effects(
     return [{name: values[i:j] for name, values in columns.items()} for i, j in spans]
 
 
-def _sgrnas(report: ReportTables, place: dict[str, int]) -> list[list[list[Any]]]:
-    by_condition: list[list[list[Any]]] = [[] for _ in place]
-    if report.sgrnas is not None:
-        for row in report.sgrnas.itertuples():
-            if row.condition in place:
-                strength = _short(row.strength), _short(row.strength_se)
-                entry = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
-                by_condition[place[str(row.condition)]].append(entry)
-    return by_condition
-
-
 def _combinations(
     report: ReportTables, place: dict[str, int], genes: dict[str, int]
 ) -> list[dict[str, Any]]:
@@ -274,15 +266,6 @@ def _fit(table: pd.DataFrame) -> dict[str, Any]:
         fit[name] = _short(float(np.sqrt(np.square(values - observed).mean())))
         fit[f"{name}_r"] = _short(float(pearson(values, observed)))
     return fit
-
-
-def _history(history: pd.DataFrame) -> dict[str, list[Any]]:
-    """Return the columns of the history; of ELBOs the last digits matter."""
-    return {
-        name: values.tolist() if values.dtype == bool else _numbers(values, digits=7)
-        for name, values in history.items()
-        if len(values)
-    }
 
 
 def _mask(report: ReportTables) -> dict[str, Any]:

@@ -73,22 +73,9 @@ def fetch(
 ) -> Path:
     """Return the path of a published file, which is downloaded if it does not exist yet.
 
-    Parameters
-    ----------
-    name
-        "replogle" or "norman".
-    folder
-        Where the file is kept; by default `data_folder()`.
-    catalog
-        Published files by name.
-    progress
-        Show a progress bar.
-
-    Raises
-    ------
-    InputError
-        If no mirror has it, the connection is lost (the next call resumes the download), the disk
-        is full, or the file is not the published one.
+    It is kept in `folder`, by default `data_folder()`. It is an error if no mirror has it, the
+    connection is lost (the next call resumes the download), the disk is full, or the file is not
+    the published one.
     """
     import pooch
 
@@ -133,12 +120,7 @@ class _MirrorError(Exception):
 class _ResumedDownload:
     """A downloader for pooch that resumes an earlier download, which pooch's own does not.
 
-    Parameters
-    ----------
-    part
-        The incomplete file.
-    progress
-        Show a progress bar.
+    `part` is the incomplete file.
     """
 
     def __init__(self, part: Path, progress: bool) -> None:
@@ -195,12 +177,7 @@ def replogle(path: str | os.PathLike[str] | None = None, **settings: Any) -> Scr
         The file of raw counts; by default it is downloaded once (66 GB).
     **settings
         Thresholds: min_cells, min_de_share, fdr, min_perturbation_share; see
-        `samsvae.settings.experiment.PreparationSettings`.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be downloaded or read, or nothing passes the thresholds.
+        `samsvae.settings.experiment.PreparationSettings`. It is an error if nothing passes them.
     """
     return _prepared("replogle", path, settings)
 
@@ -217,11 +194,6 @@ def norman(path: str | os.PathLike[str] | None = None, **settings: Any) -> Scree
         The file of raw counts; by default it is downloaded once (0.7 GB).
     **settings
         n_genes (5,000), n_bins; see `samsvae.settings.experiment.PreparationSettings`.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be downloaded or read.
     """
     return _prepared("norman", path, settings)
 
@@ -231,6 +203,6 @@ def _prepared(name: str, path: str | os.PathLike[str] | None, settings: dict[str
     return prepare(name, read(name, fetch(name) if path is None else Path(path)), chosen).screen
 
 
-def read(name: str, path: Path, **settings: Any) -> Screen:
+def read(name: str, path: Path) -> Screen:
     """Return all cells and genes of a raw file, without batches, as in the paper."""
-    return Screen.open(path, **{"convention": name, "batch_key": None, **settings})
+    return Screen.open(path, convention=name, batch_key=None)

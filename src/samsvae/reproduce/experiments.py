@@ -8,19 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from samsvae import plotting
+from samsvae.analysis.gene_sets import pathway_score
+from samsvae.analysis.projection import has_umap, projection
+from samsvae.data.expression import control_cells, differential_expression
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, unknown
-from samsvae.reproduce import figures, tables
+from samsvae.errors import InputError, note, unknown
+from samsvae.reproduce import tables
 from samsvae.reproduce.download import read
 from samsvae.reproduce.prepare import fewer_cells, prepare
-from samsvae.runs.jobs import ScoreJob
-from samsvae.runs.run import ExperimentDirectory
+from samsvae.runs.jobs import ScoreJob, TrainJob
+from samsvae.runs.run import ExperimentDirectory, Run
 from samsvae.runs.runner import ExperimentResults, ExperimentRunner, best_jobs
 from samsvae.settings.experiment import LEAST, Experiment, PreparationSettings, read_experiment
-from samsvae.storage.files import write_text
+from samsvae.storage.files import write_text, written_aside
 from samsvae.storage.tables import write_csv
 
 PAPER = Path(__file__).with_name("paper")
@@ -29,6 +35,12 @@ _FRACTION_OF = {
     "norman-ood": "share of combinations trained on",
     "norman-data-efficiency": "share of combinations' cells trained on",
 }
+MAIN = "SAMS-VAE, correlated z_basal and E"
+"""The model that most figures show."""
+ABLATIONS = "SAMS-VAE", "CPA-VAE"
+"""Beginnings of the labels of the inference ablations."""
+_N_COMBINATIONS = 4
+"""Combinations in Figure 7."""
 _UNSEEN_UP_TO = 0.75
 """Fraction up to which tested combinations are unseen in training: that of Figure 7."""
 
@@ -45,31 +57,13 @@ def experiment_of(name: str, scale: float, options: Mapping[str, Any]) -> Experi
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """One of the paper's experiments, on a raw file.
+    """One of the paper's experiments, on a raw file; everything is written into the directory.
 
-    Parameters
-    ----------
-    name
-        "replogle", "norman-ood" or "norman-data-efficiency".
-    data
-        The raw file.
-    directory
-        Where everything is written.
-    experiment
-        What is trained and scored.
-    scale
-        Share of the cells of each condition that is used: at least 20 cells, of control ten times
-        as many.
-    preparation
-        How the paper's screen is made from the file.
-    annotation
-        Pathways, or kinds of interaction, see `samsvae.reproduce.tables.read_groups`; by default
-        the file next to the data whose name ends in .annotation.json, if there is one.
-    published
-        CSV file of other numbers than the paper's Table 1 to print next to ours, see
-        `samsvae.reproduce.tables.read_published`.
-    say
-        Prints a line.
+    `scale` is the share of the cells of each condition that is used: at least 20, of control ten
+    times as many. `annotation` is a file of pathways, or kinds of interaction, for
+    `samsvae.reproduce.tables.read_groups`; by default that next to the data whose name ends in
+    .annotation.json, if there is one. `published` has other numbers than the paper's Table 1, for
+    `samsvae.reproduce.tables.read_published`.
     """
 
     name: str
@@ -86,11 +80,6 @@ class Reproduction:
         """Run the jobs, and write tables and figures of those that are done in the end.
 
         `how` are the arguments of `samsvae.runs.runner.run_jobs`: engine, n_jobs, progress.
-
-        Raises
-        ------
-        InputError
-            If a file cannot be read, or the directory was made by another command.
         """
         if not self.data.is_file():
             raise InputError(
@@ -129,7 +118,7 @@ class Reproduction:
         self, results: ExperimentResults, groups: dict[str, list[str]], published: pd.DataFrame
     ) -> None:
         """Write tables and figures."""
-        directory = self.directory
+        directory, paths = self.directory, []
         ours = [variant.label for variant in self.experiment.variants if variant.ours]
         scores = tables.collected_scores(results.scores)
         write_csv(directory / "pooled.csv", scores)
@@ -138,17 +127,19 @@ class Reproduction:
         try:
             if self.experiment.fractions:
                 stem, table = self.name, tables.fraction_table(scores, ours)
-                drawn = self._combination_figures(results, scores, groups)
+                figures = self._combination_figures(results, scores, groups)
             else:
                 best = best_jobs(results.trained, lambda job: job.label)
-                accuracies = figures.pathway_accuracies(best, groups) if groups else {}
+                accuracies = pathway_accuracies(best, groups) if groups else {}
                 stem, table = "table1", tables.first_table(scores, ours, accuracies, published)
-                main = best.get(figures.MAIN)
-                score = next((job for job in results.scores if main and job.trained == main), None)
-                drawn = {}
-                if main is not None and score is not None:
-                    drawn = figures.single_figures(directory / "tables", main, score, groups)
-            paths = figures.save(directory / "figures", drawn)
+                main = best.get(MAIN)
+                scored = [job for job in results.scores if main and job.trained == main]
+                figures = self._single_figures(scored[0], groups) if scored else {}
+            for name, figure in sorted(figures.items()):
+                paths.append(directory / f"figures/{name}.png")
+                with written_aside(paths[-1]) as temporary:
+                    figure.savefig(temporary, dpi=150)
+                plt.close(figure)
         finally:
             mpl.use(backend)
         text = tables.as_text(table)
@@ -161,23 +152,96 @@ class Reproduction:
             f"{directory.place / 'figures'}"
         )
 
+    def _single_figures(
+        self, score: ScoreJob, groups: Mapping[str, list[str]]
+    ) -> dict[str, Figure]:
+        """Return Figures 2, 3, 5 and 6 of a scored model, and write their tables."""
+        assert score.trained is not None
+        model, folder = Run(score.trained.folder).model("cpu"), self.directory / "tables"
+        mask, embedding = model.mask_probabilities().dropna(), model.embeddings().dropna()
+        pathway = tables.single_group(groups, mask.index)
+        shift = mask * embedding
+        write_csv(folder / "shifts.csv", shift.rename_axis("perturbation").reset_index())
+        figures = {"figure5": plotting.clustered_shifts(shift, pathway)}
+        if len(pathway):
+            figures["figure2"] = plotting.grouped_shifts(mask, embedding, pathway)
+        if has_umap():
+            points = projection(shift, "umap")
+            write_csv(folder / "plane.csv", points.rename_axis("perturbation").reset_index())
+            figure = plotting.shift_map(points, pathway).get_figure(root=True)
+            assert figure is not None
+            figures["figure6"] = figure
+        else:
+            note("figure 6 is left out: it needs UMAP, pip install 'samsvae[umap]'")
+        screen, scale = score.screen(), self.experiment.scale
+        symbols = dict(zip(screen.genes, screen.registry.symbols or screen.genes, strict=True))
+        test = np.asarray(screen.split) == "test"
+        reference, ate = screen[test | control_cells(screen, test)], tables.predicted_effects(score)
+        de = differential_expression(reference, list(ate.index), scale=scale)
+        ate, de = (table.rename(columns=symbols) for table in (ate, de))
+        figures["figure3"] = plotting.gene_projection(ate, de, pathway, scale=scale)
+        return figures
+
     def _combination_figures(
         self, results: ExperimentResults, scores: pd.DataFrame, kinds: dict[str, list[str]]
     ) -> dict[str, Figure]:
-        """Return the figures of combinations, and write the table of interactions."""
-        folder, unseen = self.directory / "tables", _unseen(results.scores)
-        fraction_of = _FRACTION_OF.get(self.experiment.split, "fraction")
-        drawn = figures.combination_figures(folder, scores, unseen, kinds, fraction_of=fraction_of)
-        if unseen is not None and kinds:
+        """Return Figures 4, 7 and 8, and write their tables and that of interactions.
+
+        Figure 7 is of the main model at the largest fraction whose tested pairs are unseen; of the
+        pairs by kind of interaction it shows those that are not additive, if there are any.
+        """
+        folder, models = self.directory / "tables", scores[scores["validation_iwelbo"].notna()]
+        labels = list(dict.fromkeys(models["label"]))
+        ablations = [label for label in labels if label.startswith(ABLATIONS)]
+        others = [label for label in labels if not label.startswith(ABLATIONS)]
+        shown = {
+            "figure4": [MAIN, *others, "CPA-VAE, correlated z_basal", "SAMS-VAE aligned"],
+            "figure8": ablations,
+        }
+        figures = {
+            name: plotting.fraction_curves(
+                models[models["label"].isin(names)],
+                reference=MAIN if MAIN in labels else None,
+                what=_FRACTION_OF.get(self.experiment.split, "fraction"),
+            )
+            for name, names in shown.items()
+            if models["label"].isin(names).any()
+        }
+        unseen = {
+            (job.replicate.fraction or 0, -job.replicate.seed): job
+            for job in results.scores
+            if job.label == MAIN and (job.replicate.fraction or 0) <= _UNSEEN_UP_TO
+        }
+        if not unseen:
+            return figures
+        score = unseen[max(unseen)]
+        effects = tables.predicted_effects(score)
+        scale = self.experiment.scale
+        table = tables.combination_effects(effects, score.screen(), scale)
+        if len(table):
+            write_csv(folder / "combinations.csv", table)
+            errors = tables.combination_errors(table).sort_values("sum", ascending=False)
+            groups = [pairs for kind, pairs in kinds.items() if kind.upper() != "ADDITIVE"]
+            interacting = [pair for pairs in groups for pair in tables.sorted_pairs(pairs)]
+            is_interacting = errors.index.isin(interacting)
+            names = errors.index[is_interacting] if is_interacting.any() else errors.index
+            rows = table[table["condition"].isin(names[:_N_COMBINATIONS])]
+            figures["figure7"] = plotting.nonadditive_genes(rows.assign(scale=scale))
+        if kinds:
             write_csv(folder / "interactions.csv", tables.interactions(results.scores, kinds))
-        return drawn
+        return figures
 
 
-def _unseen(jobs: list[ScoreJob]) -> ScoreJob | None:
-    """Return the main model's scores at the largest fraction whose tested pairs are unseen."""
-    by_rank = {
-        (job.replicate.fraction or 0, -job.replicate.seed): job
-        for job in jobs
-        if job.label == figures.MAIN and (job.replicate.fraction or 0) <= _UNSEEN_UP_TO
-    }
-    return by_rank[max(by_rank)] if by_rank else None
+def pathway_accuracies(
+    best: Mapping[str, TrainJob], groups: Mapping[str, list[str]]
+) -> dict[str, float]:
+    """Return how well pathways are predicted from the mask of the best model of each label."""
+    accuracies = {}
+    for label, job in best.items():
+        model = Run(job.folder).model("cpu")
+        try:
+            accuracies[label] = float(pathway_score(model, dict(groups)).loc["mask", "accuracy"])
+        except InputError as error:
+            if hasattr(model, "n_latent") and job.variant.settings["model"] != "conditional-vae":
+                note(f"no pathway accuracy of {label}: {error}")
+    return accuracies

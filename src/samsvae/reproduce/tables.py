@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import parts_matrix
-from samsvae.data.expression import control_cells, differential_expression
+from samsvae.data.expression import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.runs.jobs import ScoreJob, slug
@@ -33,11 +33,6 @@ def read_published(path: Path = TABLE_1) -> pd.DataFrame:
 
     Its columns are label (as in the table made here) and any of iwelbo, pathway_accuracy,
     ate_pearson and their standard deviations, such as iwelbo_sd.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it has other columns.
     """
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected the paper's numbers as CSV")
@@ -64,7 +59,7 @@ def collected_scores(jobs: Iterable[ScoreJob]) -> pd.DataFrame:
     for job in jobs:
         table = job.pooled.rename(columns={"predictor": "label"})
         if job.trained is None:
-            table = table[table["label"].isin(job.baselines)]
+            table = table[table["label"].isin(job.experiment.baselines)]
             scores = job.scores[job.scores["condition"] == ALL_CONDITIONS].sort_values("n_cells")
             is_own = (scores["predictor"] == REPLICATE) & (scores["metric"] == "ate_pearson")
             values = scores.loc[is_own, "value"].tail(1).array
@@ -81,23 +76,13 @@ def first_table(
     scores: pd.DataFrame,
     ours: Sequence[str],
     accuracies: Mapping[str, float],
-    published: pd.DataFrame | None = None,
+    published: pd.DataFrame,
 ) -> pd.DataFrame:
     """Return the paper's Table 1: a row per label, the paper's rows first, then `ours`.
 
-    Test IWELBO is the mean and the standard deviation over seeds; pathway accuracy and ATE-Pearson
-    are of the model with the best validation IWELBO (of baselines, means over seeds).
-
-    Parameters
-    ----------
-    scores
-        As `collected_scores` returns them.
-    ours
-        Labels that are not in the paper.
-    accuracies
-        Pathway accuracy by label.
-    published
-        The paper's numbers, as `read_published` returns them; None: empty columns.
+    Test IWELBO is the mean and the standard deviation over seeds; pathway accuracy (`accuracies`,
+    by label) and ATE-Pearson are of the model with the best validation IWELBO (of baselines, means
+    over seeds). `scores` are those of `collected_scores`, `published` the paper's numbers.
     """
     rows = []
     for label, group in scores.groupby("label", sort=False):
@@ -115,9 +100,8 @@ def first_table(
             }
         )
     table = pd.DataFrame(rows).sort_values("ours", kind="stable", ignore_index=True)
-    paper = pd.DataFrame(columns=[]) if published is None else published
-    errors = [name for name in paper if str(name).endswith("_sd")]
-    paper = paper.reindex(index=table["label"], columns=[*PUBLISHED, *errors]).astype(float)
+    errors = [name for name in published if str(name).endswith("_sd")]
+    paper = published.reindex(index=table["label"], columns=[*PUBLISHED, *errors]).astype(float)
     return table.join(paper.add_prefix("paper_"), on="label")
 
 
@@ -173,16 +157,8 @@ def _number(value: float, sd: float) -> str:
 def read_groups(path: Path) -> dict[str, list[str]]:
     """Return names by group: perturbations by pathway, or pairs by kind of interaction.
 
-    Parameters
-    ----------
-    path
-        JSON, `{"group": ["name", ...]}`; or CSV of two columns, the name and its group. A pair is
-        written "A+B", in any order.
-
-    Raises
-    ------
-    InputError
-        If the file does not exist, or is not of this form.
+    The file is JSON, `{"group": ["name", ...]}`; or CSV of two columns, the name and its group. A
+    pair is written "A+B", in any order.
     """
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected groups of names, as JSON or CSV")
@@ -216,15 +192,6 @@ def predicted_effects(job: ScoreJob) -> pd.DataFrame:
     path = job.folder / f"effects.{slug(job.label)}.h5ad"
     effects: pd.DataFrame = read_h5ad(path).to_df()
     return effects
-
-
-def observed_effects(job: ScoreJob) -> pd.DataFrame:
-    """Return the DE of test cells, for the same conditions."""
-    screen = job.screen()
-    test = np.asarray(screen.split) == "test"
-    reference = screen[test | control_cells(screen, test)]
-    conditions = list(predicted_effects(job).index)
-    return differential_expression(reference, conditions, scale=job.scale)
 
 
 def combination_effects(ate: pd.DataFrame, screen: Screen, scale: Scale) -> pd.DataFrame:
@@ -275,35 +242,30 @@ def sorted_pairs(pairs: Iterable[str]) -> list[str]:
     return ["+".join(sorted(pair.split("+"))) for pair in pairs]
 
 
-def errors_by_kind(errors: pd.DataFrame, kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """Return, by kind of interaction, how many of its pairs the model predicts better than the sum.
+def interactions(jobs: Iterable[ScoreJob], kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """Return how many pairs of each kind of interaction models predict better than the sum.
 
-    `errors` are those of `combination_errors`.
+    One row per label, fraction, seed and kind.
     """
     rows = []
-    for kind, pairs in kinds.items():
-        of_kind = errors[errors.index.isin(sorted_pairs(pairs))]
-        rows.append(
-            {
-                "kind": kind,
-                "n_pairs": len(of_kind),
-                "n_better": int(of_kind["better"].sum()),
-                "share_better": of_kind["better"].mean(),
-                "rmse_model": of_kind["model"].mean(),
-                "rmse_sum": of_kind["sum"].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def interactions(jobs: Iterable[ScoreJob], kinds: Mapping[str, Collection[str]]) -> pd.DataFrame:
-    """Return `errors_by_kind` of all scored models: by label, fraction, seed and kind."""
-    tables = []
     for job in jobs:
-        if job.trained is not None:
-            effects = combination_effects(predicted_effects(job), job.screen(), job.scale)
-            table = errors_by_kind(combination_errors(effects), kinds)
-            table.insert(0, "label", job.label)
-            table.insert(1, "fraction", job.replicate.fraction)
-            tables.append(table.assign(seed=job.replicate.seed))
-    return pd.concat(tables, ignore_index=True)
+        if job.trained is None:
+            continue
+        effects = combination_effects(predicted_effects(job), job.screen(), job.experiment.scale)
+        errors = combination_errors(effects)
+        for kind, pairs in kinds.items():
+            of_kind = errors[errors.index.isin(sorted_pairs(pairs))]
+            rows.append(
+                {
+                    "label": job.label,
+                    "fraction": job.replicate.fraction,
+                    "kind": kind,
+                    "n_pairs": len(of_kind),
+                    "n_better": int(of_kind["better"].sum()),
+                    "share_better": of_kind["better"].mean(),
+                    "rmse_model": of_kind["model"].mean(),
+                    "rmse_sum": of_kind["sum"].mean(),
+                    "seed": job.replicate.seed,
+                }
+            )
+    return pd.DataFrame(rows)

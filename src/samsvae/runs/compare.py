@@ -14,17 +14,15 @@ from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.tasks import REPLICATE, UNSEEN
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
-from samsvae.estimators.base import Estimator
+from samsvae.estimators.base import Estimator, Named, by_name
 from samsvae.estimators.models import ESTIMATORS
-from samsvae.estimators.base import Named, by_name
 from samsvae.runs.jobs import ScoreJob, TrainJob
 from samsvae.runs.reporting import REPORTED_METRICS, reported_scores, write_page
 from samsvae.runs.run import ExperimentDirectory, Run
-from samsvae.settings.experiment import Experiment, Variant
-from samsvae.settings.fields import settings_of
+from samsvae.settings.experiment import COMPARED, Experiment, Variant, gathered
+from samsvae.settings.fields import Settings, settings_of
 from samsvae.settings.model import MODEL_SETTINGS
 from samsvae.settings.questions import ScoreSettings
-from samsvae.settings.run import COMPARED, gathered
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.train import TrainPlan
 from samsvae.types import ALL_CONDITIONS, Scale
@@ -46,25 +44,16 @@ def comparison(
 ) -> Experiment:
     """Return the experiment that compares models. Each setting goes to the models that have it.
 
-    Parameters
-    ----------
-    models, baselines
-        Names joined by commas; baselines also "all" or "none".
-    seeds
-        How many of each model: the setting `seed`, and those that follow it.
-    scale, scoring
-        As in `evaluate`.
-    options, assignments, config
-        Settings, as `samsvae train` takes them.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown or given twice, or none of the models has a setting.
+    `models` and `baselines` are names joined by commas, baselines also "all" or "none"; options,
+    assignments and config are settings, as `samsvae train` takes them. It is an error if a name is
+    unknown or given twice, or none of the models has a setting.
     """
     settings = {**COMPARED.assigned(assignments), **options}
     kinds = _classes("model", models, ESTIMATORS)
-    own = {kind.name: _settings_of(kind, settings) for kind in kinds}
+    own = {}
+    for kind in kinds:
+        fields = Settings(ScreenSettings, MODEL_SETTINGS[kind.name], TrainPlan).fields
+        own[kind.name] = {name: value for name, value in settings.items() if name in fields}
     foreign = [name for name in settings if not any(name in of_model for of_model in own.values())]
     if foreign:
         raise InputError(
@@ -84,12 +73,6 @@ def comparison(
         scoring=scoring,
         scale=scale,
     )
-
-
-def _settings_of(model: type[Estimator], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a model's run has."""
-    sources = (ScreenSettings, MODEL_SETTINGS[model.name], TrainPlan)
-    return {k: v for source in sources for k, v in settings_of(source, settings).items()}
 
 
 def _classes(kind: str, text: str, classes: Sequence[type[Named]]) -> list[type[Named]]:
@@ -153,7 +136,35 @@ def report_comparison(
     for job in trained:
         models.setdefault(job.label, {})[job.replicate.seed] = job.model()
     scores = reported_scores(table_of(results).rename(columns={"mean": "value"}), models)
-    progress = bool(settings.get("progress", True))
+    is_pooled = (results["condition"] == ALL_CONDITIONS) & (results["split"] == "test")
+    pooled = results[is_pooled].set_index(["predictor", "seed", "metric"])["value"]
+    rows = []
+    for label, of_label in models.items():
+        for seed, model in of_label.items():
+            row: dict[str, Any] = {"model": label, "seed": seed}
+            history = model.history
+            if "is_best" in history and history["is_best"].any():
+                kept = history[history["is_best"]].iloc[-1]
+                row |= {"step": int(kept["step"]), "validation_elbo": kept["valid_elbo"]}
+            try:
+                row["dimensions_in_use"] = int((model.mask_probabilities() > 0.5).any().sum())
+            except InputError:  # a model without shifts in latent space
+                row["dimensions_in_use"] = np.nan
+            values = {name: pooled.get((label, seed, name)) for name in REPORTED_METRICS}
+            rows.append(row | {name: value for name, value in values.items() if value is not None})
+    tables = {"fits": pd.DataFrame(rows)}
+    agreement = {
+        label: stability(
+            {f"seed {seed}": model for seed, model in seeds.items()},
+            n_particles=_STABILITY_PARTICLES,
+            progress=bool(settings.get("progress", True)),
+        )
+        for label, seeds in models.items()
+        if len(seeds) > 1
+    }
+    if agreement:
+        table = pd.concat(agreement, names=["model", None])
+        tables["stability"] = table.reset_index("model").reset_index(drop=True)
     return write_page(
         directory,
         first.folder,
@@ -163,46 +174,5 @@ def report_comparison(
         run_settings=Run(first.folder).config(),
         name=f"{directory.place.name}: {first.label}, seed {first.replicate.seed}",
         scores=scores,
-        fits=_fits(models, results),
-        stability=_stability(models, progress=progress),
+        **tables,
     )
-
-
-def _stability(
-    models: Mapping[str, Mapping[int, Estimator]], *, progress: bool
-) -> pd.DataFrame | None:
-    """Return how far the seeds of each model agree; None if every model has a single seed."""
-    tables = {
-        label: stability(
-            {f"seed {seed}": model for seed, model in seeds.items()},
-            n_particles=_STABILITY_PARTICLES,
-            progress=progress,
-        )
-        for label, seeds in models.items()
-        if len(seeds) > 1
-    }
-    if not tables:
-        return None
-    return pd.concat(tables, names=["model", None]).reset_index("model").reset_index(drop=True)
-
-
-def _fits(models: Mapping[str, Mapping[int, Estimator]], results: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per model and seed: how it was trained, and its scores on test cells."""
-    is_pooled = (results["condition"] == ALL_CONDITIONS) & (results["split"] == "test")
-    pooled = results[is_pooled].set_index(["predictor", "seed", "metric"])["value"]
-    rows = []
-    for label, seeds in models.items():
-        for seed, model in seeds.items():
-            row: dict[str, Any] = {"model": label, "seed": seed}
-            history = model.history
-            if "is_best" in history and history["is_best"].any():
-                kept = history[history["is_best"]].iloc[-1]
-                row |= {"step": int(kept["step"]), "validation_elbo": kept["valid_elbo"]}
-            try:
-                used = (model.mask_probabilities() > 0.5).any()
-                row["dimensions_in_use"] = int(used.sum())
-            except InputError:  # a model without shifts in latent space
-                row["dimensions_in_use"] = np.nan
-            scores = {name: pooled.get((label, seed, name)) for name in REPORTED_METRICS}
-            rows.append(row | {name: value for name, value in scores.items() if value is not None})
-    return pd.DataFrame(rows)

@@ -13,9 +13,9 @@ from samsvae.estimators.models import SAMSVAE
 from samsvae.runs.jobs import score
 from samsvae.runs.reporting import report_run
 from samsvae.runs.run import Run
+from samsvae.settings.experiment import complete
 from samsvae.settings.fields import settings_of
 from samsvae.settings.questions import ScoreSettings
-from samsvae.settings.run import complete
 from samsvae.settings.train import TrainPlan
 from samsvae.storage.files import write_json, write_text
 from samsvae.storage.tables import write_csv, write_h5ad

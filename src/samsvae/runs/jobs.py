@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,10 +27,10 @@ from samsvae.benchmark.predictions import Predictor
 from samsvae.data import splits
 from samsvae.data.expression import control_cells
 from samsvae.data.screen import Screen
-from samsvae.estimators.base import Estimator
+from samsvae.estimators.base import Estimator, by_name
 from samsvae.estimators.models import estimator
-from samsvae.estimators.base import by_name
 from samsvae.runs.run import CHECKPOINT, Run, read_experiment_data
+from samsvae.settings.experiment import Experiment, Variant
 from samsvae.settings.fields import settings_of
 from samsvae.settings.questions import ScoreSettings
 from samsvae.storage.directory import Directory
@@ -40,21 +40,6 @@ from samsvae.types import ALL_CONDITIONS, Scale
 
 N_HALVINGS = 20
 """Halvings for the technical replicate, where the settings have none."""
-
-
-class Job(Protocol):
-    """What `samsvae.runs.runner.run_jobs` runs."""
-
-    @property
-    def name(self) -> str:
-        """Its name, and that of its folder."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether its folder exists."""
-
-    def run(self) -> None:
-        """Do the work, or go on where it was interrupted."""
 
 
 class Replicate(NamedTuple):
@@ -69,10 +54,6 @@ class Replicate(NamedTuple):
         share = "" if self.fraction is None else f"-{100 * self.fraction:g}%"
         return f"{share}-seed{self.seed}"
 
-    def screen(self, place: Path) -> Screen:
-        """Return the screen of the experiment in a directory, with this split."""
-        return self.split_of(read_experiment_data(place))
-
     def split_of(self, screen: Screen) -> Screen:
         """Return a screen with this split, see `samsvae.settings.experiment.Experiment`."""
         if self.split == "given":
@@ -84,11 +65,12 @@ class Replicate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FolderJob(ABC):
+class Job(ABC):
     """A job that writes a folder into the experiment's directory."""
 
     place: Path
     """The experiment's directory."""
+    experiment: Experiment
     replicate: Replicate
     FOLDER: ClassVar[str]
     """Where in the directory the folders of such jobs are."""
@@ -97,6 +79,10 @@ class FolderJob(ABC):
     @abstractmethod
     def name(self) -> str:
         """Its name, and that of its folder."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do the work, or go on where it was interrupted."""
 
     @property
     def folder(self) -> Path:
@@ -108,20 +94,21 @@ class FolderJob(ABC):
 
     def screen(self) -> Screen:
         """Return the screen with the split of the job."""
-        return self.replicate.screen(self.place)
+        return self.replicate.split_of(read_experiment_data(self.place))
 
 
 @dataclass(frozen=True)
-class TrainJob(FolderJob):
+class TrainJob(Job):
     """A model to be trained."""
 
-    label: str
+    variant: Variant
     choice: Mapping[str, Any]
     """The candidate's values."""
-    settings: Mapping[str, Any]
-    n_particles: int
-    """Particles of the validation IWELBO."""
     FOLDER: ClassVar[str] = "runs"
+
+    @property
+    def label(self) -> str:
+        return self.variant.label
 
     @property
     def name(self) -> str:
@@ -132,27 +119,26 @@ class TrainJob(FolderJob):
         """Train the model, in a run among the unfinished ones until it is complete."""
         run = Run(self.place / "unfinished" / self.name)
         screen = self.screen()
-        settings = {**self.settings, **self.choice, "seed": self.replicate.seed, "progress": False}
+        settings = {**self.variant.settings, **self.choice}
+        settings |= {"seed": self.replicate.seed, "progress": False}
         resume = run.place.is_dir()
         with run.made(resume=resume):
             run.start(settings, screen, resume=resume)
             kind = estimator(settings["model"])
             model = kind(screen, **settings_of(kind, settings))
             run.train(model, settings, resume=resume)
-            write_json(run / "valid.json", self._validate(model, screen))
+            n_particles = self.experiment.choice_particles
+            valid: dict[str, Any] = {"iwelbo": None}  # without validation cells
+            if len(screen.valid):
+                table = model.iwelbo(screen.valid, n_particles=n_particles, progress=False)
+                valid["iwelbo"] = float(table["iwelbo"].mean())
+                valid["mc_se"] = table.attrs["mean_mc_se"]
+            write_json(run / "valid.json", {**valid, "n_particles": n_particles})
             (run / CHECKPOINT).unlink()  # a finished run is never resumed
         self.folder.parent.mkdir(exist_ok=True)
         os.replace(run.place, self.folder)
         with suppress(OSError):
             run.place.parent.rmdir()  # if no other run is unfinished
-
-    def _validate(self, model: Estimator, screen: Screen) -> dict[str, Any]:
-        """Return the validation IWELBO; None without validation cells."""
-        if not len(screen.valid):
-            return {"iwelbo": None, "n_particles": self.n_particles}
-        table = model.iwelbo(screen.valid, n_particles=self.n_particles, progress=False)
-        iwelbo, mc_se = float(table["iwelbo"].mean()), table.attrs["mean_mc_se"]
-        return {"iwelbo": iwelbo, "mc_se": mc_se, "n_particles": self.n_particles}
 
     @property
     def validation(self) -> float:
@@ -162,18 +148,15 @@ class TrainJob(FolderJob):
 
     def model(self) -> Estimator:
         """Return the trained model."""
-        return Run(self.folder).model(self.settings["device"])
+        return Run(self.folder).model(self.variant.settings["device"])
 
 
 @dataclass(frozen=True)
-class ScoreJob(FolderJob):
+class ScoreJob(Job):
     """Predictors to be scored on the test cells of one split: a trained model, or baselines."""
 
-    scoring: ScoreSettings
-    scale: Scale
     trained: TrainJob | None = None
-    """The model; None: baselines and the technical replicate."""
-    baselines: tuple[str, ...] = ()
+    """The model; None: the experiment's baselines and the technical replicate."""
     FOLDER: ClassVar[str] = "scores"
 
     @property
@@ -186,13 +169,19 @@ class ScoreJob(FolderJob):
 
     def run(self) -> None:
         """Score, and write scores.csv, pooled.csv and effects.*.h5ad of each predictor at once."""
-        screen = self.screen()
-        predictors, scoring = self._predictors(screen), replace(self.scoring, progress=False)
-        if self.trained is None:
+        screen, scale = self.screen(), self.experiment.scale
+        scoring = replace(self.experiment.scoring, progress=False)
+        predictors: dict[str, Predictor] = {}
+        if self.trained is not None:
+            predictors[self.trained.label] = self.trained.model()
+        else:
             scoring = replace(scoring, n_halvings=scoring.n_halvings or N_HALVINGS)
+            # The technical replicate needs a predictor: the mean, if no baseline is to be scored.
+            for name in self.experiment.baselines or ("perturbation-mean",):
+                predictors[name] = by_name("baseline", name, BASELINES)(screen)
         draws = max(scoring.n_draws, 1)
-        result = evaluated(predictors, screen, scoring, scale=self.scale, fixed_draws=draws)
-        table = pooled_scores(result, screen, self.scale)
+        result = evaluated(predictors, screen, scoring, scale=scale, fixed_draws=draws)
+        table = pooled_scores(result, screen, scale)
         self.folder.parent.mkdir(exist_ok=True)
         scores = Directory(self.folder)
         with scores.made():
@@ -200,14 +189,6 @@ class ScoreJob(FolderJob):
             write_csv(scores / "pooled.csv", table)
             for name, effects in result.effects.items():
                 write_h5ad(scores / f"effects.{slug(name)}.h5ad", effects)
-
-    def _predictors(self, screen: Screen) -> dict[str, Predictor]:
-        if self.trained is not None:
-            return {self.trained.label: self.trained.model()}
-        # The technical replicate needs a predictor: the mean, if no baseline is to be scored.
-        names = self.baselines or ("perturbation-mean",)
-        kinds = [by_name("baseline", name, BASELINES) for name in names]
-        return {kind.name: kind(screen) for kind in kinds}
 
     @property
     def scores(self) -> pd.DataFrame:

@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 
 from samsvae._version import __version__
-from samsvae.data.expression import differential_expression
 from samsvae.analysis.discoveries import discoveries, most_similar
 from samsvae.analysis.sgrnas import sgrnas
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
 from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import Conditions
+from samsvae.data.expression import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import saving
@@ -61,10 +61,11 @@ def write_report(
     stability: pd.DataFrame | None = None,
     **settings: Any,
 ) -> Path:
-    """Write the report of a run: report.html in it, and the complete tables in `report`.
+    """Write the report of a run, and return its path: report.html, next to complete tables.
 
     One HTML file that a browser opens from disk: the data, training, evaluation (if the run has
     been evaluated), what limits the results, mechanisms, discoveries, each condition, combinations.
+    The complete tables are in the run's folder `report`.
 
     Parameters
     ----------
@@ -74,25 +75,14 @@ def write_report(
         The screen that it was trained on, or its path (read with the settings of the run). By
         default the screen.h5ad of the run; without one the report shows the model alone.
     conditions
-        At most 500 conditions in addition to those of the data, such as combinations that were not
-        measured.
+        At most 500 in addition to those of the data, such as combinations that were not measured.
     scores
-        As `samsvae.evaluate` returns them; by default those that `samsvae evaluate` saved in the
-        run.
+        As `samsvae.evaluate` returns them; by default those that `samsvae evaluate` saved.
     stability
         As `samsvae.stability` returns it.
     **settings
         n_particles (2500), seed (0), progress, device ("auto"); see
         `samsvae.settings.questions.ReportSettings`.
-
-    Returns
-    -------
-    The path of the report.
-
-    Raises
-    ------
-    InputError
-        If there is no finished run, a condition is unknown, or a file cannot be written.
     """
     chosen = asdict(ReportSettings(**settings))
     directory = Run(Path(run))
@@ -158,22 +148,10 @@ def write_page(
     missing: Mapping[str, str] | None = None,
     **tables: Any,
 ) -> Path:
-    """Write the page and the tables of a model into a directory; see `report_run`.
+    """Write the page and the tables of the model saved in a folder into a directory.
 
-    The page is written last, after the files that it links to.
-
-    Parameters
-    ----------
-    place
-        Where the report is written.
-    saved
-        The folder of the saved model.
-    model, screen, conditions, settings
-        As in `report_run`.
-    missing
-        By section: why it is empty.
-    **tables
-        Other fields of `ReportTables`, such as scores.
+    `missing` says why sections are empty, `tables` are other fields of `ReportTables`; for the rest
+    see `report_run`. The page is written last, after the files that it links to.
     """
     aligned = None if screen is None else model.matched(screen)
     names = reported_conditions(model, aligned, conditions)
@@ -181,10 +159,25 @@ def write_page(
     missing = {**(missing or {}), **({} if why is None else {"rates": why})}
     tables = {"name": place.place.name, **tables}
     report = report_tables(model, aligned, effects, missing=missing, **tables)
-    complete = complete_tables(report)
-    for path, table in complete.items():
-        write_csv(place / path, table)
-    write_text(place / REPORT, page(replace(report, paths=(_DISCOVERIES, *complete))))
+    cells, mechanisms = report.cells, report.mechanisms
+    if cells is not None:
+        cells = cells.rename_axis("condition").reset_index()
+    if mechanisms is not None:
+        lists = ("perturbations", "shifts", "probabilities", "up", "down")
+        texts = {name: ["; ".join(map(str, items)) for items in mechanisms[name]] for name in lists}
+        mechanisms = mechanisms.assign(**texts).reset_index()
+    complete = {
+        "conditions": cells,
+        "sgrnas": report.sgrnas,
+        "mechanisms": mechanisms,
+        "inclusion": report.inclusion,
+        "models": report.fits,
+        "stability": report.stability,
+    }
+    paths = {name: f"{TABLES}/{name}.csv" for name, one in complete.items() if one is not None}
+    for name, path in paths.items():
+        write_csv(place / path, complete[name])
+    write_text(place / REPORT, page(replace(report, paths=(_DISCOVERIES, *paths.values()))))
     return place.place / REPORT
 
 
@@ -208,13 +201,19 @@ def _stored_effects(
         "n_particles": settings.get("n_particles", 2500),
         "seed": settings.get("seed", 0),
     }
-    with suppress(OSError, InputError):  # if a file is absent or damaged, effects are estimated again
+    with suppress(
+        OSError, InputError
+    ):  # if a file is absent or damaged, effects are estimated again
         before = read_json(place / _MADE_OF)
         why = before.pop("no_rates", None)
         if before == {**made_of, "file": _digest_of_file(place / _DISCOVERIES)}:
             return read_csv(place / _DISCOVERIES), why
     effects, why = reported_effects(model, screen, names, **settings)
-    effects = _rounded(effects)
+    numbers = effects.select_dtypes(float)  # six significant digits: a third of the file
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.floor(np.log10(np.abs(numbers)))
+    scale = 10.0 ** (_DIGITS - 1 - size.replace([np.inf, -np.inf], 0).fillna(0)).clip(-300, 300)
+    effects = effects.assign(**(np.round(numbers * scale) / scale))
     (place / _MADE_OF).unlink(missing_ok=True)  # until both files are there
     write_csv(place / _DISCOVERIES, effects)
     digest = _digest_of_file(place / _DISCOVERIES)
@@ -227,27 +226,13 @@ def _digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with numbers of six significant digits: a third of the file."""
-    numbers = table.select_dtypes(float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.floor(np.log10(np.abs(numbers)))
-    scale = 10.0 ** (_DIGITS - 1 - size.replace([np.inf, -np.inf], 0).fillna(0)).clip(-300, 300)
-    return table.assign(**(np.round(numbers * scale) / scale))
-
-
 def reported_conditions(
     model: Estimator, screen: Screen | None, listed: Conditions = ()
 ) -> list[str]:
     """Return the conditions of a report, as they are stored.
 
     These are the conditions of the training cells, those of other cells for which the model has an
-    answer, and the listed ones.
-
-    Raises
-    ------
-    InputError
-        If more than 500 are listed, or one has a perturbation never seen in training.
+    answer, and at most 500 listed ones.
     """
     extra = [] if not listed else model.registry.parser.labels(listed)
     if len(extra) > MAX_LISTED:
@@ -342,11 +327,28 @@ def report_tables(
 
 def _tables_of_cells(model: Estimator, screen: Screen, missing: dict[str, str]) -> dict[str, Any]:
     """Return the tables that a screen gives; `missing` gets the reasons for those that fail."""
-    tables = {
-        "overview": _overview(screen),
-        "cells": _cells(model, screen),
-        "batches": _batches(screen),
+    registry, control = screen.registry, screen.is_control
+    sizes = screen.library_size if registry.counts else np.full(len(screen), np.nan)
+    overview = {
+        "n_cells": len(screen),
+        "n_control_cells": int(control.sum()),
+        "n_genes": len(screen.genes),
+        "n_perturbations": int((screen.cells_per_perturbation > 0).sum()),
+        "n_combinations": sum(len(registry.read(name)) > 1 for name in screen.conditions),
+        "library_size": np.quantile(sizes, [0, 0.25, 0.5, 0.75, 1]).tolist(),
     }
+    cells = screen.summary().rename(columns={"cells": "total"})
+    median = pd.Series(sizes).groupby(screen.condition).median()
+    cells["library_size"] = median.to_numpy()
+    cells["estimable"] = [model.metadata.is_estimable(name) for name in cells.index]
+    cells["is_trained"] = cells.index.isin(model.metadata.conditions)
+    tables = {"overview": overview, "cells": cells}
+    if names := registry.batch_names:
+        pairs = np.unique(np.stack([screen.batch, screen.condition])[:, ~control], axis=1)
+        cells_of = {"control": screen.batch[control], "perturbed": screen.batch[~control]}
+        counted = {**cells_of, "n_conditions": pairs[0]}
+        n_cells = {key: np.bincount(rows, minlength=len(names)) for key, rows in counted.items()}
+        tables["batches"] = pd.DataFrame(n_cells, list(names))
     if screen.sgrna is not None:
         try:
             tables["sgrnas"] = sgrnas(screen, progress=False).sgrnas
@@ -367,17 +369,13 @@ def reported_scores(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
     """
     scores = table[table["condition"] == ALL_CONDITIONS] if "condition" in table else table
     metrics = [name for name in REPORTED_METRICS if name in set(scores["metric"])]
-    models = list(models)
     scores = scores[scores["metric"].isin(metrics)].copy()
     kinds = {REPLICATE: "replicate", **{kind.name: "baseline" for kind in BASELINES}}
     scores["kind"] = scores["predictor"].map(kinds).fillna("model")
     scores["best"] = scores["metric"].map({metric.name: metric.best for metric in METRICS})
-    for column in ("lower", "upper", "sd"):
-        if column not in scores:
-            scores[column] = np.nan
     order = {
         "split": list(pd.unique(scores["split"])),
-        "predictor": models,  # the others after them
+        "predictor": list(models),  # the others after them
         "metric": metrics,
     }
     ranks = [
@@ -385,69 +383,7 @@ def reported_scores(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
         for column, names in order.items()
     ]
     columns = ["predictor", "kind", "split", "metric", "value", "lower", "upper", "sd", "best"]
-    return scores.iloc[np.lexsort(ranks[::-1])][columns].reset_index(drop=True)
-
-
-def complete_tables(report: ReportTables) -> dict[str, pd.DataFrame]:
-    """Return the complete tables by the path at which they are written, except the effects."""
-    cells, mechanisms = report.cells, report.mechanisms
-    if cells is not None:
-        cells = cells.rename_axis("condition").reset_index()
-    if mechanisms is not None:
-        lists = ("perturbations", "shifts", "probabilities", "up", "down")
-        texts = {name: ["; ".join(map(str, items)) for items in mechanisms[name]] for name in lists}
-        mechanisms = mechanisms.assign(**texts).reset_index()
-    tables = {
-        "conditions": cells,
-        "sgrnas": report.sgrnas,
-        "mechanisms": mechanisms,
-        "inclusion": report.inclusion,
-        "models": report.fits,
-        "stability": report.stability,
-    }
-    return {f"{TABLES}/{name}.csv": table for name, table in tables.items() if table is not None}
-
-
-def _overview(screen: Screen) -> dict[str, Any]:
-    combinations = [name for name in screen.conditions if len(screen.registry.read(name)) > 1]
-    sizes = screen.library_size if screen.registry.counts else np.full(1, np.nan)
-    return {
-        "n_cells": len(screen),
-        "n_control_cells": int(screen.is_control.sum()),
-        "n_genes": len(screen.genes),
-        "n_perturbations": int((screen.cells_per_perturbation > 0).sum()),
-        "n_combinations": len(combinations),
-        "library_size": np.quantile(sizes, [0, 0.25, 0.5, 0.75, 1]).tolist(),
-    }
-
-
-def _cells(model: Estimator, screen: Screen) -> pd.DataFrame:
-    table = screen.summary()
-    if "total" not in table:
-        table = table.rename(columns={"cells": "total"})
-    sizes = screen.library_size if screen.registry.counts else np.full(len(screen), np.nan)
-    median = pd.Series(sizes).groupby(screen.condition).median()
-    median.index = [screen.condition_names[i] for i in median.index]
-    table["library_size"] = median.reindex(table.index)
-    table["estimable"] = [model.metadata.is_estimable(name) for name in table.index]
-    table["is_trained"] = table.index.isin(model.metadata.conditions)
-    return table
-
-
-def _batches(screen: Screen) -> pd.DataFrame | None:
-    names = screen.registry.batch_names
-    if not names:
-        return None
-    control, n = screen.is_control, len(names)
-    pairs = np.unique(np.stack([screen.batch, screen.condition])[:, ~control], axis=1)
-    return pd.DataFrame(
-        {
-            "control": np.bincount(screen.batch[control], minlength=n),
-            "perturbed": np.bincount(screen.batch[~control], minlength=n),
-            "n_conditions": np.bincount(pairs[0], minlength=n),
-        },
-        index=list(names),
-    )
+    return scores.iloc[np.lexsort(ranks[::-1])].reindex(columns=columns).reset_index(drop=True)
 
 
 def _card(model: Estimator, settings: Mapping[str, Any]) -> dict[str, Any]:

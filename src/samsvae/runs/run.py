@@ -27,9 +27,8 @@ from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator
 from samsvae.estimators.models import load
 from samsvae.settings.conventions import completed
-from samsvae.settings.experiment import Experiment
+from samsvae.settings.experiment import RUN, Experiment, complete
 from samsvae.settings.fields import read_toml, settings_of, toml
-from samsvae.settings.run import RUN, complete
 from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.train import MAY_DIFFER, TrainPlan, TrainSettings
 from samsvae.storage.directory import Directory
@@ -101,12 +100,7 @@ class Run(Directory):
     def screen(self, data: Path, keys: Mapping[str, Any]) -> Screen:
         """Read a screen as the run's was read, with the split of the run.
 
-        Parameters
-        ----------
-        data
-            The h5ad file.
-        keys
-            Settings of reading that differ from the run's.
+        `keys` are settings of reading that differ from the run's.
         """
         settings = settings_of(ScreenSettings, self.config()) | completed(keys)
         if settings.get("labels") is not None and "labels" not in keys:
@@ -138,11 +132,6 @@ class Run(Directory):
             )
         return load(self.folder, device=device)
 
-    def check_scores(self) -> None:
-        """Raise if the scores that are saved here are damaged."""
-        self._metrics()
-        self.scores()
-
     def write_scores(self, result: Evaluation, name: str) -> None:
         """Save the scores of all predictors, and the effects that the model was scored by.
 
@@ -153,11 +142,12 @@ class Run(Directory):
         kept = [] if before is None else [before[~before["split"].isin(splits)]]
         scores = pd.concat([*(table for table in kept if len(table)), result.scores])
         write_csv(self / "scores.csv", scores)
-        write_json(self / "metrics.json", self._metrics() | result.summary(name))
+        write_json(self / "metrics.json", self.metrics() | result.summary(name))
         if name in result.effects:
             write_h5ad(self / "effects.h5ad", result.effects[name])
 
-    def _metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
+        """Return the saved scores of the model over all conditions, by split; maybe none."""
         path = self / "metrics.json"
         return read_json(path) if path.exists() else {}
 
@@ -206,58 +196,39 @@ class ExperimentDirectory(Directory):
     def opened(
         self,
         experiment: Experiment,
-        screen: Screen | Callable[[], Screen],
+        screen: Callable[[], Screen],
         *,
         resume: bool,
-        source: Mapping[str, Any] | None = None,
+        source: Mapping[str, Any],
     ) -> Iterator[None]:
         """Make the directory, or go on with an existing one: jobs run inside the `with` block.
 
-        Parameters
-        ----------
-        experiment
-            What is trained and scored.
-        screen
-            Its screen; or a function that returns it, which is called for a new directory only.
-        resume
-            Go on with an existing directory.
-        source
-            What the screen was made from, by name; needed if `screen` is a function.
-
-        Raises
-        ------
-        InputError
-            If the directory belongs to another experiment or another screen, or cannot be written.
+        `screen` makes the experiment's screen, for a new directory only; `source` says, by name,
+        what it is made of. It is an error if the directory belongs to another experiment or screen.
         """
-        if isinstance(screen, Screen):
-            source = {"screen": digest_of(screen)}
+        record, advice = experiment.record, "give another --out"
         with self.made(resume=resume):
             if resume and (self / RECORD).exists():
-                self._check(experiment.record, source or {})
+                stored = read_json(self / RECORD)
+                data = stored.pop("data", source)  # written by this version only
+                started = f"the experiment in {self.shown} was started with"
+                for name in (*record, *stored):
+                    if stored.get(name) != record.get(name):
+                        raise InputError(
+                            f"{started} other settings, {name} = {stored.get(name)!r}, not "
+                            f"{record.get(name)!r}: resume with the same command, or {advice}"
+                        )
+                for name, value in source.items():
+                    if data.get(name) != value:
+                        raise InputError(
+                            f"{started} another {name}: resume with the same data and settings, "
+                            f"or {advice}"
+                        )
             else:
-                new = screen if isinstance(screen, Screen) else screen()
-                write_experiment_data(self.folder, new)
-                write_json(self / RECORD, {**experiment.record, "data": source})
+                write_experiment_data(self.folder, screen())
+                write_json(self / RECORD, {**record, "data": source})
             self.move_into_place()  # jobs write here from now on
             yield
-
-    def _check(self, record: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-        """Raise unless the directory was started with these settings and this screen."""
-        stored = read_json(self / RECORD)
-        data = stored.pop("data", source)  # written by this version only
-        for name in (*record, *stored):
-            if stored.get(name) != record.get(name):
-                raise InputError(
-                    f"the experiment in {self.shown} was started with other settings, {name} = "
-                    f"{stored.get(name)!r}, not {record.get(name)!r}: resume with the same "
-                    "command, or give another --out"
-                )
-        for name, value in source.items():
-            if data.get(name) != value:
-                raise InputError(
-                    f"the experiment in {self.shown} was started with another {name}: resume with "
-                    "the same data and settings, or give another --out"
-                )
 
 
 def digest_of(screen: Screen) -> str:

@@ -6,24 +6,25 @@ import logging
 import os
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import Event, Thread
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from joblib import Parallel, delayed, parallel_config
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.data.screen import Screen
 from samsvae.errors import FailedJobsError, InputError, note, shown
-from samsvae.estimators.models import estimator
 from samsvae.estimators.base import by_name
+from samsvae.estimators.models import estimator
 from samsvae.runs.jobs import Job, Replicate, ScoreJob, TrainJob
 from samsvae.runs.run import ExperimentDirectory
-from samsvae.settings.experiment import Experiment, Variant
+from samsvae.settings.experiment import Experiment
 from samsvae.settings.fields import settings_of
 from samsvae.settings.train import TrainPlan
 from samsvae.storage.files import write_text
@@ -46,30 +47,11 @@ class ExperimentResults(NamedTuple):
 
 
 class ExperimentRunner:
-    """Runs the jobs of an experiment, those first that others need.
-
-    Parameters
-    ----------
-    directory
-        Where everything is written.
-    experiment
-        What is trained and scored.
-    """
+    """Runs the jobs of an experiment, those first that others need, in its directory."""
 
     def __init__(self, directory: ExperimentDirectory, experiment: Experiment) -> None:
         self.directory, self.experiment = directory, experiment
         self.failed: dict[str, Outcome] = {}
-
-    @property
-    def replicates(self) -> list[Replicate]:
-        """All fractions and seeds."""
-        experiment = self.experiment
-        first = experiment.variants[0].settings["seed"]
-        return [
-            Replicate(experiment.split, fraction, first + i)
-            for fraction in experiment.fractions or (None,)
-            for i in range(experiment.seeds)
-        ]
 
     def run(self, **how: Any) -> ExperimentResults:
         """Run all jobs that are not done yet; return what is done in the end.
@@ -78,10 +60,15 @@ class ExperimentRunner:
         validation IWELBO at the others. `how` are the arguments of `run_jobs`: engine, n_jobs,
         progress, say.
         """
-        experiment, replicates = self.experiment, self.replicates
-        first = replicates[0].seed
+        experiment, place = self.experiment, self.directory.place.resolve()
+        first = experiment.variants[0].settings["seed"]
+        replicates = [
+            Replicate(experiment.split, fraction, first + i)
+            for fraction in experiment.fractions or (None,)
+            for i in range(experiment.seeds)
+        ]
         candidates = [
-            self._train_job(variant, choice, replicate)
+            TrainJob(place, experiment, replicate, variant, choice)
             for variant in experiment.variants
             if len(variant.choices) > 1
             for choice in variant.choices
@@ -99,31 +86,22 @@ class ExperimentRunner:
                     if best is None:  # no candidate could be trained
                         continue
                     choice = dict(best.choice)
-                jobs.append(self._train_job(variant, choice, replicate))
+                jobs.append(TrainJob(place, experiment, replicate, variant, choice))
         trained = self._done(jobs, **how)
-        scores = [self._score_job(job.replicate, job) for job in trained]
+        scores = [ScoreJob(place, experiment, job.replicate, job) for job in trained]
         splits = replicates[:1] if experiment.split == "given" else replicates
-        scores += [self._score_job(replicate) for replicate in splits]
-        choices = [_row(job, is_chosen=job in chosen.values()) for job in candidates]
-        columns = ["label", "fraction", "values", "validation_iwelbo", "chosen"]
-        table = pd.DataFrame(choices, columns=columns)
-        return ExperimentResults(trained, self._done(scores, **how), table)
-
-    def _train_job(self, variant: Variant, choice: Any, replicate: Replicate) -> TrainJob:
-        return TrainJob(
-            self.directory.place.resolve(),
-            replicate,
-            variant.label,
-            choice,
-            variant.settings,
-            self.experiment.choice_particles,
-        )
-
-    def _score_job(self, replicate: Replicate, trained: TrainJob | None = None) -> ScoreJob:
-        """Return the job of scoring a model; without one, of scoring the baselines."""
-        where, experiment = self.directory.place.resolve(), self.experiment
-        baselines = () if trained else experiment.baselines
-        return ScoreJob(where, replicate, experiment.scoring, experiment.scale, trained, baselines)
+        scores += [ScoreJob(place, experiment, replicate) for replicate in splits]
+        choices = [
+            {
+                "label": job.label,
+                "fraction": np.nan if job.replicate.fraction is None else job.replicate.fraction,
+                "values": ", ".join(f"{name} = {value:g}" for name, value in job.choice.items()),
+                "validation_iwelbo": job.validation,
+                "chosen": job in chosen.values(),
+            }
+            for job in candidates
+        ]
+        return ExperimentResults(trained, self._done(scores, **how), pd.DataFrame(choices))
 
     def _done(self, jobs: list[AnyJob], *, say: Callable[[str], None], **how: Any) -> list[AnyJob]:
         """Run jobs, write down the errors of those that fail, and return those that are done."""
@@ -151,25 +129,16 @@ class ExperimentRunner:
 
 def best_jobs(jobs: Iterable[TrainJob], key: Callable[[TrainJob], Key]) -> dict[Key, TrainJob]:
     """Return, by key, the trained model of the largest fraction and then validation IWELBO."""
-    groups: dict[Key, list[TrainJob]] = {}
-    for job in jobs:
-        groups.setdefault(key(job), []).append(job)
 
     def rank(job: TrainJob) -> tuple[float, float]:
         return job.replicate.fraction or 0.0, float(np.nan_to_num(job.validation, nan=-np.inf))
 
-    return {name: max(group, key=rank) for name, group in groups.items()}
-
-
-def _row(job: TrainJob, *, is_chosen: bool) -> dict[str, Any]:
-    """Return a candidate as a row of the table of choices."""
-    return {
-        "label": job.label,
-        "fraction": np.nan if job.replicate.fraction is None else job.replicate.fraction,
-        "values": ", ".join(f"{name} = {value:g}" for name, value in job.choice.items()),
-        "validation_iwelbo": job.validation,
-        "chosen": is_chosen,
-    }
+    best: dict[Key, TrainJob] = {}
+    for job in jobs:
+        other = best.setdefault(key(job), job)
+        if rank(job) > rank(other):
+            best[key(job)] = job
+    return best
 
 
 def check_experiment(experiment: Experiment, screen: Screen) -> None:
@@ -210,26 +179,9 @@ def run_jobs(
     """Run the jobs that are not done; return those that failed, by name.
 
     The failure of a job does not affect the others. A job whose worker is lost is started again,
-    from its last checkpoint.
-
-    Parameters
-    ----------
-    jobs
-        The jobs.
-    engine
-        "local": processes on this machine; "ray" or "dask": a cluster that is already running.
-    n_jobs
-        How many run at a time; by default one per core, or one if there is a GPU; on a cluster, as
-        many as it takes. 1 runs them in this process.
-    progress
-        Show a progress bar.
-    say
-        Prints a line.
-
-    Raises
-    ------
-    InputError
-        If the engine is not installed, or there is no such cluster.
+    from its last checkpoint. The engine is "local" (processes on this machine), or a cluster of
+    "ray" or "dask" that is already running. `n_jobs` run at a time; by default one per core, or one
+    if there is a GPU; on a cluster, as many as it takes. 1 runs them in this process.
     """
     failed: dict[str, Outcome] = {}
     remaining = [job for job in jobs if not job.is_done]
@@ -237,14 +189,20 @@ def run_jobs(
         say(f"{len(jobs) - len(remaining)} of {len(jobs)} jobs were done before")
     if not remaining:
         return failed
-    n_jobs = n_jobs or _default_n_jobs(engine, len(remaining))
+    if n_jobs is None:
+        n_cores = len(os.sched_getaffinity(0))
+        n_local = 1 if torch.cuda.is_available() else max(1, min(n_cores, len(remaining)))
+        n_jobs = n_local if engine == "local" else -1
     context, in_worker = _engine(engine, n_jobs), n_jobs != 1 or engine != "local"
+    order = "generator_unordered" if engine == "local" else "list"  # as soon as each ends
     noted: set[str] = set()
-    with _progress(remaining, shown=progress):
+    with _JobProgress(remaining, shown=progress):
         for turn in range(1, ROUNDS + 1):
             try:
                 with context():
-                    for outcome in _outcomes(remaining, engine, in_worker=in_worker):
+                    parallel = Parallel(return_as=order, batch_size=1, pre_dispatch="all")
+                    attempts = (delayed(attempt)(job, in_worker=in_worker) for job in remaining)
+                    for outcome in parallel(attempts):
                         if outcome.error is not None:
                             failed[outcome.name] = outcome
                         for text in set(outcome.notes) - noted:
@@ -257,16 +215,6 @@ def run_jobs(
                 if remaining and turn < ROUNDS:
                     say(f"a worker was lost: {len(remaining)} jobs start again ({_line(error)})")
     return failed | {job.name: Outcome(job.name, lost, "", ()) for job in remaining}
-
-
-def _outcomes(jobs: Sequence[Job], engine: Engine, *, in_worker: bool) -> Iterable[Outcome]:
-    """Return how jobs ended; local ones as soon as each ends."""
-    order = "generator_unordered" if engine == "local" else "list"
-    parallel = Parallel(return_as=order, batch_size=1, pre_dispatch="all")
-    outcomes: Iterable[Outcome] = parallel(
-        delayed(attempt)(job, in_worker=in_worker) for job in jobs
-    )
-    return outcomes
 
 
 def attempt(job: Job, *, in_worker: bool) -> Outcome:
@@ -290,23 +238,29 @@ def _line(error: BaseException) -> str:
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
-def _default_n_jobs(engine: Engine, n_remaining: int) -> int:
-    if engine != "local":
-        return -1
-    from torch.cuda import is_available
-
-    return 1 if is_available() else max(1, min(len(os.sched_getaffinity(0)), n_remaining))
-
-
 def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]:
     """Return a context in which joblib uses an engine."""
     if engine == "local":
         return lambda: parallel_config("loky", n_jobs=n_jobs)
     try:
         if engine == "ray":
-            _connect_ray()
+            import ray
+            from ray.util.joblib import register_ray
+
+            register_ray()
+            if not ray.is_initialized():
+                ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         else:
-            _connect_dask()
+            import dask
+            from distributed import Client, get_client
+
+            address = dask.config.get("scheduler-address", None)
+            try:
+                get_client()
+            except ValueError:  # none yet
+                if address is None:  # a Client without one would start a cluster of its own
+                    raise ConnectionError("DASK_SCHEDULER_ADDRESS is not set") from None
+                Client(address, timeout=10, set_as_default=True)
     except ImportError as error:
         raise InputError(
             f"--engine {engine} needs {error.name}: pip install 'samsvae[{engine}]'"
@@ -320,47 +274,16 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
     return lambda: parallel_config(engine, n_jobs=n_jobs)
 
 
-def _connect_dask() -> None:
-    import dask
-    from distributed import Client, get_client
+class _JobProgress(Progress):
+    """A progress bar that counts the folders that any process has finished."""
 
-    try:
-        get_client()
-    except ValueError:  # none yet
-        address = dask.config.get("scheduler-address", None)
-        if address is None:  # a Client without one would start a cluster of its own
-            raise ConnectionError("DASK_SCHEDULER_ADDRESS is not set") from None
-        Client(address, timeout=10, set_as_default=True)
+    def __init__(self, jobs: Sequence[Job], *, shown: bool) -> None:
+        columns = (TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.jobs = jobs
+        super().__init__(*columns, refresh_per_second=1, disable=not shown)
+        self.add_task("jobs", total=len(jobs))
 
-
-def _connect_ray() -> None:
-    import ray
-    from ray.util.joblib import register_ray
-
-    register_ray()
-    if not ray.is_initialized():
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-
-
-@contextmanager
-def _progress(jobs: Sequence[Job], *, shown: bool) -> Iterator[None]:
-    """Show a progress bar, which counts the folders that any process has finished."""
-    columns = (TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, disable=not shown) as bar:
-        task, ended = bar.add_task("jobs", total=len(jobs)), Event()
-
-        def update() -> None:
-            bar.update(task, completed=sum(job.is_done for job in jobs))
-
-        def watch() -> None:
-            while not ended.wait(1):
-                update()
-
-        thread = Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            update()
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.task_ids:
+            self.update(task, completed=sum(job.is_done for job in self.jobs))
+        return super().get_renderables()

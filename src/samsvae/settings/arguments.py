@@ -136,7 +136,8 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 def _strict(hint: Any) -> Any:
     """Return an annotation as pydantic is to take it: nothing is converted, copied or consumed."""
-    from pydantic import AllowInfNan, BeforeValidator, PlainValidator, Strict
+    from pydantic import AllowInfNan, BeforeValidator, GetPydanticSchema, PlainValidator, Strict
+    from pydantic_core.core_schema import is_instance_schema
 
     origin, args = get_origin(hint), get_args(hint)
     if hint in (Any, inspect.Parameter.empty) or isinstance(hint, TypeVar):
@@ -158,11 +159,19 @@ def _strict(hint: Any) -> Any:
         ordered = origin is not collections.abc.Iterable
         return Annotated[list[items], BeforeValidator(functools.partial(_items, ordered=ordered))]  # type: ignore[valid-type]
     if _is_protocol(hint):
-        return Annotated[Any, PlainValidator(functools.partial(_having, _members(hint)))]
+        own = {name for base in hint.__mro__ for name in vars(base) if base is not object}
+        members = [name for name in own if not name.startswith("_")]
+
+        def has_members(value: Any) -> Any:
+            if not all(hasattr(value, member) for member in members):
+                raise ValueError("a member is missing")
+            return value
+
+        return Annotated[Any, PlainValidator(has_members)]
     kind = origin or hint
     if not isinstance(kind, type):
         return Any
-    return Annotated[Any, PlainValidator(functools.partial(_instance, kind))]
+    return Annotated[Any, GetPydanticSchema(lambda *_: is_instance_schema(kind))]
 
 
 def _number(value: Any) -> Any:
@@ -178,18 +187,6 @@ def _items(value: Any, *, ordered: bool) -> list[Any]:
     if getattr(value, "ndim", 1) != 1 or (ordered and not hasattr(value, "__getitem__")):
         raise ValueError("not a list")
     return list(value) if isinstance(value, list | tuple) else []
-
-
-def _having(members: frozenset[str], value: Any) -> Any:
-    if not all(hasattr(value, member) for member in members):
-        raise ValueError("a member is missing")
-    return value
-
-
-def _instance(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise ValueError("of another type")
-    return value
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
@@ -240,11 +237,6 @@ def _range_in_words(bounds: tuple[BaseMetadata, ...], *, whole: bool) -> str:
 
 def _is_protocol(hint: Any) -> bool:
     return bool(getattr(hint, "_is_protocol", False))
-
-
-def _members(protocol: type) -> frozenset[str]:
-    own = {name for base in protocol.__mro__ for name in vars(base) if base is not object}
-    return frozenset(name for name in own if not name.startswith("_"))
 
 
 @functools.cache

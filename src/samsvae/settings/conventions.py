@@ -17,34 +17,23 @@ from samsvae.errors import unknown
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    """The layout of a project's files.
-
-    Parameters
-    ----------
-    settings
-        What it says, by the names of `samsvae.settings.screen.ScreenSettings`. Columns and layers
-        other than the perturbations' are read where a file has them.
-    signs
-        Columns of the cells by which a file of that layout is known: all those of any set.
-    marks
-        Labels by which it is known besides: one of them is among the parts of the labels.
-    instead
-        Other columns that hold the perturbations, in files without the first.
-    rewritten
-        Patterns and what takes their place in a label, in turn, before it is split.
-    splits
-        What its splits are called here.
-    source
-        Where the layout is described.
-    """
+    """The layout of a project's files."""
 
     settings: Mapping[str, Any]
+    """What it says, by the names of `samsvae.settings.screen.ScreenSettings`. Columns and layers
+    other than the perturbations' are read where a file has them."""
     signs: tuple[tuple[str, ...], ...]
+    """Columns of the cells by which a file of that layout is known: all those of any set."""
     marks: tuple[str, ...] = ()
+    """Labels by which it is known besides: one of them is among the parts of the labels."""
     instead: tuple[str, ...] = ()
+    """Other columns that hold the perturbations, in files without the first."""
     rewritten: tuple[tuple[str, str], ...] = ()
+    """Patterns and what takes their place in a label, in turn, before it is split."""
     splits: Mapping[str, str] = field(default_factory=dict)
+    """What its splits are called here."""
     source: str
+    """Where the layout is described."""
 
     def label(self, text: str) -> str:
         """Return a label as the separator takes it apart."""
@@ -73,30 +62,20 @@ class Convention:
         return next((key for key in (first, *self.instead) if key in columns), first)
 
 
-def _read() -> dict[str, Convention]:
-    """Return the conventions of the TOML file; its lists become tuples."""
-    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return {name: Convention(**_frozen(table)) for name, table in tables.items()}
-
-
 def _frozen(value: Any) -> Any:
+    """Return a value of a TOML file; its lists become tuples."""
     if isinstance(value, dict):
         return {name: _frozen(one) for name, one in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-CONVENTIONS = _read()
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+CONVENTIONS = {name: Convention(**_frozen(table)) for name, table in _TABLES.items()}
 """By name."""
 
 
 def convention(name: str) -> Convention:
-    """Return a convention by name.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Return a convention by name; raise if there is none."""
     if name not in CONVENTIONS:
         raise unknown("convention", name, list(CONVENTIONS))
     return CONVENTIONS[name]

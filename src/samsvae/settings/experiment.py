@@ -1,21 +1,75 @@
-"""An experiment: which models are trained on which splits, how they are scored."""
+"""The settings of a run, of any model, and of an experiment: which models, splits and scores."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from samsvae._deprecated import takes_former_settings
 from samsvae.errors import InputError, listed, unknown
 from samsvae.settings.arguments import Count, Share, check
+from samsvae.settings.conventions import completed
 from samsvae.settings.fields import Settings, read_toml, settings_of
+from samsvae.settings.model import MODEL_SETTINGS, ModelChoice
 from samsvae.settings.questions import Checked, ScoreSettings
-from samsvae.settings.run import RUN, gathered
+from samsvae.settings.screen import ScreenSettings
 from samsvae.settings.train import TrainPlan
 from samsvae.types import Scale
+
+RUN = Settings(ScreenSettings, ModelChoice, *MODEL_SETTINGS.values(), TrainPlan)
+"""Those of a run, of any model."""
+COMPARED = Settings(ScreenSettings, *MODEL_SETTINGS.values(), TrainPlan)
+"""Those of the runs of a comparison, which names its models otherwise."""
+
+
+def gathered(
+    options: Mapping[str, Any], *, assignments: Iterable[str] = (), config: Path | None = None
+) -> dict[str, Any]:
+    """Return all settings of a run: options win over `--set`, and that over the file.
+
+    A table of the file holds settings of the one model that it is named after.
+    """
+    where = f"in {str(config)!r}"
+    file = {} if config is None else read_toml(config)
+    tables = {
+        _known(name): RUN.checked(file.pop(name), where)
+        for name in [name for name, value in file.items() if isinstance(value, dict)]
+    }
+    general = RUN.checked(file, where)
+    nearer = RUN.assigned(assignments) | dict(options)
+    model = ModelChoice(**settings_of(ModelChoice, general | nearer)).model
+    return complete(general | tables.get(_known(model), {}) | nearer)
+
+
+def complete(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of a run of the chosen model: the content of config.toml.
+
+    It is an error if there is no such model, or a setting is of other models.
+    """
+    model = _known(ModelChoice(**settings_of(ModelChoice, given)).model)
+    of_model = Settings(ScreenSettings, ModelChoice, MODEL_SETTINGS[model], TrainPlan)
+    foreign = [name for name in given if name not in of_model.fields]
+    if foreign:
+        takers = [
+            name
+            for name, source in MODEL_SETTINGS.items()
+            if set(foreign) & settings_of(source, given).keys()
+        ]
+        raise InputError(
+            f"the model {model!r} has no setting {listed(foreign)}: leave it out, or take "
+            f"another --model, such as {listed(takers)}"
+        )
+    return of_model.complete(completed(given))
+
+
+def _known(model: str) -> str:
+    """Return the name of a model, if there is one."""
+    if model not in MODEL_SETTINGS:
+        raise unknown("model", model, list(MODEL_SETTINGS))
+    return model
 
 
 @takes_former_settings
@@ -67,17 +121,9 @@ LEAST = {"steps": 50, "particles": 20, "cells": 20, "batch": 64, "draws": 1, "se
 class Variant:
     """A row of the experiment's table: a model, and what is chosen by validation cells.
 
-    Parameters
-    ----------
-    label
-        What it is called in tables and figures.
-    settings
-        All settings of its runs, as `samsvae train` takes them.
-    candidates
-        Values of a setting that are tried; the one with the best validation IWELBO at the first
-        seed (of each fraction) is taken for all seeds.
-    ours
-        Whether it is none of the paper's, and stands below a line.
+    `settings` are all settings of its runs, `candidates` values of a setting that are tried: the
+    one with the best validation IWELBO at the first seed (of each fraction) is taken for all seeds.
+    A variant of `ours` is none of the paper's, and stands below a line.
     """
 
     label: str
@@ -96,24 +142,10 @@ class Variant:
 class Experiment(Checked):
     """What is trained and scored.
 
-    Parameters
-    ----------
-    variants
-        Models with their settings.
-    split
-        "given", "random" (64/16/20), "norman-ood" or "norman-data-efficiency".
-    fractions
-        Of the combinations (or their cells) that are trained on, for the latter two.
-    seeds
-        How many: each is a split and a training of its own. The first is the setting `seed`.
-    baselines
-        Names of baselines that are scored as well.
-    scoring
-        How models are scored.
-    scale
-        On which effects are.
-    choice_particles
-        Particles of the validation IWELBO by which candidates are chosen.
+    The split is "given", "random" (64/16/20), "norman-ood" or "norman-data-efficiency"; for the
+    latter two, `fractions` of the combinations (or their cells) are trained on. Each of the
+    `seeds`, from the setting `seed` on, is a split and a training of its own. Candidates are chosen
+    by a validation IWELBO of `choice_particles`.
     """
 
     variants: tuple[Variant, ...]
@@ -140,12 +172,8 @@ class Experiment(Checked):
     @property
     def record(self) -> dict[str, Any]:
         """All that the results depend on, flat: what a resumed experiment must share."""
-        plain = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in ("variants", "scoring")
-        }
-        plain |= {f.name: getattr(self.scoring, f.name) for f in fields(self.scoring)}
+        plain = {**vars(self), **vars(self.scoring)}
+        del plain["variants"], plain["scoring"]
         for variant in self.variants:
             for name, value in {**variant.settings, **variant.candidates}.items():
                 plain[f"{variant.label}: {name}"] = value
@@ -159,7 +187,6 @@ class Experiment(Checked):
         Never fewer than 50 steps, 64 cells in a batch, 20 particles (1 in training) and 2 seeds,
         nor more than there are.
 
-        >>> from samsvae.settings.run import gathered
         >>> settings = gathered({"model": "cpa-vae", "max_steps": 30_000})
         >>> experiment = Experiment(variants=(Variant(label="a", settings=settings),))
         >>> small = experiment.scaled(0.01)
@@ -217,24 +244,12 @@ _LISTS = ("fractions", "baselines", "models", "scoring")
 
 
 def read_experiment(path: Path, *, options: Mapping[str, Any] | None = None) -> Experiment:
-    """Read an experiment from a TOML file.
+    """Read an experiment from a TOML file; `options` are settings of all runs that win over files.
 
     At the top stand split, fractions, seeds, scale, baselines, choice_particles, and `settings`: a
     file of settings of all runs (as `samsvae train --config` takes it), in the same folder. The
     table `[scoring]` holds those of the scores. Each `[[models]]` is a row: its `label`, `model`,
     other settings, whether it is `ours`, and `candidates`, lists of values by setting.
-
-    Parameters
-    ----------
-    path
-        The file.
-    options
-        Settings of all runs that win over the files.
-
-    Raises
-    ------
-    InputError
-        If it is no such file, or a name in it is unknown.
     """
     content, where = read_toml(path), f"in {str(path)!r}"
     top = Settings(_File)
@@ -247,25 +262,21 @@ def read_experiment(path: Path, *, options: Mapping[str, Any] | None = None) -> 
     rows = content.get("models", [])
     if not rows or not all(isinstance(row, dict) and "label" in row for row in rows):
         raise InputError(f"{str(path)!r} has no models: expected tables [[models]], each a label")
+    variants = []
+    for row in rows:
+        tried = row.pop("candidates", {})
+        label, ours = str(row.pop("label")), bool(row.pop("ours", False))
+        candidates = {k: [RUN.checked({k: v}, where)[k] for v in tried[k]] for k in tried}
+        settings = gathered({**RUN.checked(row, where), **(options or {})}, config=config)
+        foreign = [name for name in candidates if name not in settings]
+        if foreign:
+            raise unknown(f"setting of {settings['model']!r} {where}:", foreign[0], list(settings))
+        TrainPlan(**settings_of(TrainPlan, settings))  # raises before anything is trained
+        variants.append(Variant(label=label, settings=settings, candidates=candidates, ours=ours))
     return Experiment(
-        variants=tuple(_variant(dict(row), config, where, options or {}) for row in rows),
+        variants=tuple(variants),
         fractions=tuple(map(float, content.get("fractions", ()))),
         baselines=tuple(content.get("baselines", ())),
         scoring=ScoreSettings(**scoring),
         **head,
     )
-
-
-def _variant(
-    row: dict[str, Any], config: Path | None, where: str, options: Mapping[str, Any]
-) -> Variant:
-    """Return one row of the file."""
-    label, ours = str(row.pop("label")), bool(row.pop("ours", False))
-    tried = row.pop("candidates", {})
-    candidates = {k: [RUN.checked({k: v}, where)[k] for v in values] for k, values in tried.items()}
-    settings = gathered({**RUN.checked(row, where), **options}, config=config)
-    foreign = [name for name in candidates if name not in settings]
-    if foreign:
-        raise unknown(f"setting of {settings['model']!r} {where}:", foreign[0], list(settings))
-    TrainPlan(**settings_of(TrainPlan, settings))  # raises before anything is trained
-    return Variant(label=label, settings=settings, candidates=candidates, ours=ours)

@@ -1,9 +1,4 @@
-"""Settings by name, as they come from outside: each checked by the type of its definition.
-
-Functions that take the settings of a dataclass by name.
-
-Settings as TOML files.
-"""
+"""Settings by name, from outside (checked by type), for functions and in TOML files."""
 
 from __future__ import annotations
 
@@ -26,15 +21,8 @@ _SHARED = ("device", "seed", "progress")
 class Settings:
     """The settings of several dataclasses, by name.
 
-    Parameters
-    ----------
-    sources
-        The dataclasses. They may share bases, but no two of them may define the same name.
-
-    Raises
-    ------
-    TypeError
-        If a name is defined twice, which would be ambiguous.
+    The dataclasses may share bases, but no two of them may define the same name, which would be
+    ambiguous.
 
     >>> from samsvae.settings.model import ModelChoice, SAMSVAESettings
     >>> settings = Settings(ModelChoice, SAMSVAESettings)
@@ -51,16 +39,14 @@ class Settings:
                 first = self.fields.setdefault(field.name, field)
                 if first is not field:  # a dataclass passes its fields on to its subclasses
                     raise TypeError(f"the setting {field.name!r} is defined more than once")
-            self.types |= get_type_hints(source) | _as_text(source)
+            self.types |= get_type_hints(source)
+        texts = {
+            k: f.metadata["as_text"] for k, f in self.fields.items() if "as_text" in f.metadata
+        }
+        self.types |= texts  # of settings that have another type where they are given as text
 
     def assigned(self, assignments: Iterable[str]) -> dict[str, Any]:
-        """Return the settings of `--set name=value`.
-
-        Raises
-        ------
-        InputError
-            If a name is unknown (with the nearest known one) or a value has the wrong type.
-        """
+        """Return the settings of `--set name=value`."""
         texts = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
@@ -71,39 +57,34 @@ class Settings:
 
     def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return values converted to the types of the settings they name."""
-        current = renamed_settings(values)
-        return {name: self._checked(name, value, where) for name, value in current.items()}
-
-    def _checked(self, name: str, value: Any, where: str) -> Any:
         import cyclopts  # the terminal's: those who work in Python do without
 
-        if name not in self.fields:
-            raise unknown(f"setting {where}:", name, list(self.fields))
-        several = isinstance(value, list | tuple)
-        texts = [
-            str(one).lower() if isinstance(one, bool) else str(one)
-            for one in (value if several else [value])
-        ]
-        try:
-            if self.types[name] == tuple[str, ...]:
-                return tuple(texts)
-            if several:
-                raise ValueError("one value is expected")
-            return cyclopts.convert(self.types[name], texts, converter=converted)
-        except (cyclopts.CycloptsError, ValueError, TypeError) as error:
-            expected = " or ".join(in_words(self.types[name]))
-            raise InputError(f"{name} = {value!r} {where}: expected {expected}") from error
+        checked: dict[str, Any] = {}
+        for name, value in renamed_settings(values).items():
+            if name not in self.fields:
+                raise unknown(f"setting {where}:", name, list(self.fields))
+            several = isinstance(value, list | tuple)
+            texts = [
+                str(one).lower() if isinstance(one, bool) else str(one)
+                for one in (value if several else [value])
+            ]
+            kind = self.types[name]
+            try:
+                if kind == tuple[str, ...]:
+                    checked[name] = tuple(texts)
+                elif several:
+                    raise ValueError("one value is expected")
+                else:
+                    checked[name] = cyclopts.convert(kind, texts, converter=converted)
+            except (cyclopts.CycloptsError, ValueError, TypeError) as error:
+                expected = " or ".join(in_words(kind))
+                raise InputError(f"{name} = {value!r} {where}: expected {expected}") from error
+        return checked
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings: the given values, and the defaults of the others."""
         settings = {name: values.get(name, field.default) for name, field in self.fields.items()}
         return {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-
-
-def _as_text(source: type) -> dict[str, Any]:
-    """Return the types of settings whose values have another one where they are given as text."""
-    fields = dataclasses.fields(source)
-    return {f.name: f.metadata["as_text"] for f in fields if "as_text" in f.metadata}
 
 
 def settings_of(source: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +130,14 @@ def takes(source: type) -> Callable[[Callable[..., Result]], Callable[..., Resul
         signature = inspect.signature(function)
         named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         names = {p.name for p in named}
-        settings = [p for p in _parameters(source) if p.name not in names]
+        types = get_type_hints(source, include_extras=True)
+        settings = [
+            inspect.Parameter(
+                f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name]
+            )
+            for f in _fields(source)
+            if f.name not in names
+        ]
         function.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*named, *settings]
         )
@@ -158,30 +146,13 @@ def takes(source: type) -> Callable[[Callable[..., Result]], Callable[..., Resul
     return decorate
 
 
-def _parameters(source: type) -> list[inspect.Parameter]:
-    """Return the fields of a dataclass as keyword-only parameters, annotations resolved."""
-    types = get_type_hints(source, include_extras=True)
-    return [
-        inspect.Parameter(
-            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name]
-        )
-        for f in _fields(source)
-    ]
-
-
 def _fields(source: type) -> list[dataclasses.Field]:
     """Return the fields of a dataclass, those that many settings share at the end."""
     return sorted(dataclasses.fields(source), key=lambda field: field.name in _SHARED)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not TOML.
-    """
+    """Read a TOML file; it is an error if there is none, or it is not TOML."""
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected a TOML file of settings")
     try:

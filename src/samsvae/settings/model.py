@@ -77,25 +77,6 @@ class ShiftSettings:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MaskSettings:
-    """A mask that is inferred.
-
-    Parameters
-    ----------
-    mask
-        Prior and posterior of the mask. "bernoulli": m ~ Bernoulli(mask_prob);
-        "beta_bernoulli": m ~ Bernoulli(p), p ~ Beta(beta_a, beta_b), the posterior of each p a
-        Beta; "beta_bernoulli_point": the same prior, each p a learned point.
-    mask_prob
-        Prior probability alpha that a perturbation shifts a latent dimension: the smaller, the
-        fewer dimensions it shifts. By default it is learned, one for all (empirical Bayes).
-    """
-
-    mask: str = "bernoulli"
-    mask_prob: Probability | None = None
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
 class BetaSettings:
     """The Beta prior of the probability that a perturbation shifts a latent dimension.
 
@@ -111,12 +92,22 @@ class BetaSettings:
     beta_b: Positive = 2.0
 
 
+# The fields of a dataclass come in the order of its bases from the last to the first.
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class EmbeddingSettings:
-    """The posterior of an embedding.
+class SAMSVAESettings(BetaSettings, ShiftSettings, NetworkSettings):
+    """Hyperparameters of `samsvae.SAMSVAE`.
 
     Parameters
     ----------
+    mask
+        Prior and posterior of the mask. "bernoulli": m ~ Bernoulli(mask_prob);
+        "beta_bernoulli": m ~ Bernoulli(p), p ~ Beta(beta_a, beta_b), the posterior of each p a
+        Beta; "beta_bernoulli_point": the same prior, each p a learned point.
+    mask_prob
+        Prior probability alpha that a perturbation shifts a latent dimension: the smaller, the
+        fewer dimensions it shifts. By default it is learned, one for all (empirical Bayes).
     embedding_given_mask
         The posterior of an embedding sees its mask, q(e_t | m_t) ("correlated E"); False: free
         parameters per perturbation. With `basal_given_shift` False too: mean field.
@@ -126,14 +117,21 @@ class EmbeddingSettings:
         Its hidden layers, at least 1.
     """
 
+    mask: str = "bernoulli"
+    mask_prob: Probability | None = None
     embedding_given_mask: bool = False
     n_hidden_embedding: Count = 200
     n_layers_embedding: Count = 2
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class JointSettings:
-    """Combinations that are perturbations of their own.
+class CPAVAESettings(ShiftSettings, NetworkSettings):
+    """Hyperparameters of `samsvae.CPAVAE`."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SVAEPlusSettings(BetaSettings, NetworkSettings):
+    """Hyperparameters of `samsvae.SVAEPlus`.
 
     Parameters
     ----------
@@ -143,26 +141,6 @@ class JointSettings:
     """
 
     unseen_as_control: bool = False
-
-
-# The fields of a dataclass come in the order of its bases from the last to the first.
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class SAMSVAESettings(
-    EmbeddingSettings, BetaSettings, MaskSettings, ShiftSettings, NetworkSettings
-):
-    """Hyperparameters of `samsvae.SAMSVAE`."""
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class CPAVAESettings(ShiftSettings, NetworkSettings):
-    """Hyperparameters of `samsvae.CPAVAE`."""
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class SVAEPlusSettings(JointSettings, BetaSettings, NetworkSettings):
-    """Hyperparameters of `samsvae.SVAEPlus`."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

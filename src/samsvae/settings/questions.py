@@ -6,12 +6,13 @@ Each is defined once: a field is an argument in Python and an option of the comm
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Lt
 
 from samsvae.settings.arguments import Count, Natural, Positive, Several, Share, check_fields
+from samsvae.settings.fields import settings_of
 from samsvae.types import Reference, Scale
 
 LibrarySize = Annotated[Positive, Lt(2.0**31)]
@@ -28,8 +29,7 @@ class Checked:
     @classmethod
     def among(cls, settings: Mapping[str, Any]) -> Self:
         """Return these settings, of which others may stand in the same mapping."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: settings[name] for name in names if name in settings})
+        return cls(**settings_of(cls, settings))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,11 +94,6 @@ class ScreenSettings:
         """All labels and patterns of control."""
         return _several(self.control)
 
-    @property
-    def batch_keys(self) -> tuple[str, ...]:
-        """All columns of batches."""
-        return _several(self.batch_key)
-
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Return the settings that are given; of the others, what the convention says."""

@@ -56,20 +56,18 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
         steps and then following a cosine to 0 at the phase's end; "constant".
     scale_learning_rate
         Lower it for the weights of wide layers: those of n inputs take at most 1 / (sqrt(3) n), so
-        that no step moves a unit by more than it varies at the start. At 3e-3 these are layers of
-        more than 192 inputs: what suits hundreds of genes would diverge with thousands. False: the
-        same for all parameters.
+        that no step moves a unit by more than it varies at the start (with 3e-3: above 192 inputs).
+        What suits hundreds of genes would otherwise diverge with thousands.
     weight_decay
         Adam's weight decay, on every parameter.
     clip_norm
         Largest norm of the gradient; by default gradients are not clipped.
     objective
-        "elbo", or "iwelbo": importance weighted over the particles of each cell. As masks and
-        embeddings are shared by cells, the latter is a surrogate on minibatches, not a bound.
+        "elbo", or "iwelbo": importance weighted over the particles of each cell, a surrogate
+        rather than a bound on minibatches, as cells share masks and embeddings.
     closed_form_kl
-        Use closed forms of KL terms, where they exist (Gaussian, Bernoulli, Beta), instead of
-        draws: gradients are less noisy. The default for "elbo"; not possible for "iwelbo", whose
-        weights need the draws.
+        Use closed forms of KL terms, where they exist (Gaussian, Bernoulli, Beta): gradients are
+        less noisy. The default for "elbo"; not possible for "iwelbo", whose weights need draws.
     basal_weight
         Factor of the basal state's KL term in the objective: below 1, it may move further from its
         prior. The validation ELBO is never weighted.
@@ -133,9 +131,6 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
             )
         if self.max_steps is not None and self.max_epochs is not None:
             raise InputError("max_steps and max_epochs are both given: expected one of them")
-        self._check_device()
-
-    def _check_device(self) -> None:
         from samsvae.ops.device import resolve_device  # torch: not for printing what settings are
 
         self.step_on(resolve_device(self.device).type)

@@ -1,16 +1,10 @@
 """Tables of cells, genes and matrices: in memory, or in a file of anndata (HDF5 or zarr).
 
-anndata reads the elements of a file (`read_elem`). Here is what anndata 0.12 does not do:
-
-- It trusts the sizes and the structure that a file declares. A damaged file then allocates
-  terabytes, or makes compiled code read and write outside its arrays. Here both are checked first.
-- It reads a data frame as a whole (`read_elem`), or with dask and xarray (`read_lazy`). Here one
-  column is read at a time, so a damaged column that is not needed does no harm.
-- A slice of its `sparse_dataset` takes 5 ms before anything is read, which makes windows of many
-  short runs of rows three times slower (`benchmarks/on_disk.py`). Here rows are read directly.
-- Its matrices belong to an open file. Here a matrix opens its file for each pass over it, in any
-  process.
-- It does not notice that a file changes while it is being read. Here every pass ends with a check.
+anndata reads the elements of a file (`read_elem`). Here is what anndata 0.12 does not do: sizes and
+structure that a file declares are checked before anything is allocated or read by compiled code;
+columns of a data frame are read one by one; rows of a sparse matrix are read directly (a slice of
+anndata's `sparse_dataset` takes 5 ms, `benchmarks/on_disk.py`); a matrix opens its file for each
+pass over it, in any process, and ends each with a check that the file has not changed.
 """
 
 from __future__ import annotations
@@ -62,13 +56,6 @@ class Frame:
             return frame[key]
 
         return cls(frame.index, [str(name) for name in frame.columns], read)
-
-    def with_columns(self, other: Frame) -> Frame:
-        """Return these columns, and those of another frame of the same rows that are not here."""
-        columns = list(dict.fromkeys([*self.columns, *other.columns]))
-        return Frame(
-            self.names, columns, lambda key: (self if key in self.columns else other).read(key)
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +109,14 @@ class Table:
         return cls(obs, var, matrices, list(layers), raw_genes)
 
     def with_columns(self, more: Frame) -> Table:
-        """Return the table with further columns of the cells."""
-        return replace(self, cells=self.cells.with_columns(more))
+        """Return the table with further columns of the cells, those that are not here."""
+        own = self.cells
+        columns = list(dict.fromkeys([*own.columns, *more.columns]))
+
+        def read(key: str) -> pd.Series:
+            return (own if key in own.columns else more).read(key)
+
+        return replace(self, cells=Frame(own.names, columns, read))
 
 
 def layer_name(layer: str) -> str:
@@ -210,7 +203,11 @@ class StoredMatrix:
         self.dtype: np.dtype = self._sparse_type(node) if self._is_sparse else self._type(node)
         self._name, self._is_hdf5 = str(node.name), isinstance(node, h5py.HLObject)
         self.path = Path(node.file.filename if self._is_hdf5 else node.store.root).absolute()
-        self._watched = [str(self.path)] if self._is_hdf5 else self._parts_of_store()
+        self._watched = [str(self.path)]
+        if not self._is_hdf5:  # chunks may be too many, but writing one changes its folder's time
+            for folder, _, names in os.walk(self.path / self._name.strip("/")):
+                metadata = _ZARR_METADATA.intersection(names)
+                self._watched += [folder, *(os.path.join(folder, name) for name in metadata)]
         self._state = self._file_state()
 
     def __getitem__(self, rows: slice) -> Any:
@@ -225,18 +222,18 @@ class StoredMatrix:
         """
         self._check_unchanged()
         try:
-            with self._file() as file:
+            opened: AbstractContextManager[Any]
+            if self._is_hdf5:
+                opened = h5py.File(self.path, "r")
+            else:
+                import zarr  # slow to import, and needed for zarr stores alone
+
+                opened = nullcontext(zarr.open_group(self.path, mode="r"))
+            with opened as file:
                 node = file[self._name.lstrip("/")]
                 yield partial(self._lines, node) if self._is_sparse else node.__getitem__
         finally:
             self._check_unchanged()
-
-    def _file(self) -> AbstractContextManager[Any]:
-        if self._is_hdf5:
-            return h5py.File(self.path, "r")
-        import zarr  # slow to import, and needed for zarr stores alone
-
-        return nullcontext(zarr.open_group(self.path, mode="r"))
 
     def _lines(self, group: Any, lines: slice) -> sp.csr_matrix | sp.csc_matrix:
         """Return some rows (columns, if stored by columns) of a sparse matrix."""
@@ -266,17 +263,6 @@ class StoredMatrix:
         except OSError as error:
             raise InputError(f"{str(self.path)!r} is gone: {error.strerror}") from error
         return [(state.st_mtime_ns, state.st_size) for state in states]
-
-    def _parts_of_store(self) -> list[str]:
-        """Return the folders and metadata of a zarr array, or of the arrays of a group.
-
-        Chunks may be too many to look at; writing one changes the time of its folder.
-        """
-        paths = [str(self.path)]
-        for folder, _, names in os.walk(self.path / self._name.strip("/")):
-            metadata = _ZARR_METADATA.intersection(names)
-            paths += [folder, *(os.path.join(folder, name) for name in metadata)]
-        return paths
 
     def _type(self, array: Any) -> np.dtype:
         """Return the type of a dense matrix, checked."""

@@ -21,29 +21,25 @@ class Directory:
     """A directory of results, wherever its files are at the moment.
 
     A new one is written to a temporary directory and renamed by `move_into_place` once it holds
-    results worth keeping; until then a failure leaves the old directory as it was. A directory
-    `within` another moves with that one; `place` is then its name there.
+    results worth keeping; until then a failure leaves the old directory as it was.
     """
 
     files: ClassVar[tuple[str, ...]] = ()
     """Patterns of the files that a new directory replaces; others in its place are kept."""
 
-    def __init__(self, place: Path, within: Directory | None = None) -> None:
+    def __init__(self, place: Path) -> None:
         self.place = Path(os.path.normpath(place))
-        self.within = within
         self.aside: Path | None = None
 
     @property
     def folder(self) -> Path:
         """Where its files are now."""
-        if self.within is not None:
-            return self.within.folder / self.place
         return self.aside or self.place
 
     @property
     def shown(self) -> str:
         """Its path in quotes, for messages."""
-        return repr(str(self.place if self.within is None else self.folder))
+        return repr(str(self.place))
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
@@ -88,13 +84,14 @@ class Directory:
         Its files are written inside the `with` block, at whose end it is moved into place. An error
         before that removes the new files, and leaves the old directory as it was.
         """
-        if self.within is not None:
-            self.folder.mkdir(exist_ok=True)
-            yield
-            return
         with _only_writer(self):
             self._recover()
-            self._remove_left_over()
+            for path in self._old.parent.glob(".*.new"):  # left by a process that was killed
+                if re.fullmatch(rf"{re.escape(self._old.stem)}\.\d+\.new", path.name):
+                    shutil.rmtree(path, ignore_errors=True)
+            for path in self.place.glob(".*"):
+                if half_written(path, self.files):
+                    path.unlink(missing_ok=True)
             if not (resume and self.place.is_dir()):
                 new = self._beside(f"{os.getpid()}.new")
                 try:
@@ -120,18 +117,17 @@ class Directory:
 
     def move_into_place(self) -> None:
         """Move the new directory to its place: the old one is gone from now on."""
-        if self.within is not None:
-            self.within.move_into_place()
-        elif self.aside is not None:
-            try:
-                if self.place.exists():
-                    os.replace(os.path.realpath(self.place), self._old)
-                os.replace(self.aside, os.path.realpath(self.place))
-            except OSError as error:
-                self._recover()
-                raise InputError(f"cannot replace {self.shown}: {error.strerror}") from error
-            self.aside = None
+        if self.aside is None:
+            return
+        try:
+            if self.place.exists():
+                os.replace(os.path.realpath(self.place), self._old)
+            os.replace(self.aside, os.path.realpath(self.place))
+        except OSError as error:
             self._recover()
+            raise InputError(f"cannot replace {self.shown}: {error.strerror}") from error
+        self.aside = None
+        self._recover()
 
     @property
     def _old(self) -> Path:
@@ -142,20 +138,9 @@ class Directory:
         place = Path(os.path.realpath(self.place))
         return place.with_name(f".{place.name}.{kind}")
 
-    def _remove_left_over(self) -> None:
-        """Remove what killed processes left of directories and files that they were writing."""
-        here = self._beside("lock")
-        temporary = re.compile(rf"{re.escape(here.stem)}\.\d+\.new")
-        for path in here.parent.glob(".*.new"):
-            if temporary.fullmatch(path.name):
-                shutil.rmtree(path, ignore_errors=True)
-        for path in self.place.glob(".*"):
-            if half_written(path, self.files):
-                path.unlink(missing_ok=True)
-
     def restore(self) -> None:
         """Put the old directory back if a process was killed while it replaced it."""
-        if self.within is None and self._old.is_dir() and not self.place.exists():
+        if self._old.is_dir() and not self.place.exists():
             with _only_writer(self):
                 self._recover()
 

@@ -66,21 +66,13 @@ def remove_half_written(path: str | os.PathLike[str]) -> None:
     """Remove the temporary files of processes that were killed while they wrote a file."""
     place = Path(path)
     for file in place.parent.glob(".*"):
-        if half_written(file, [place.name]) and not _is_running(int(file.stem.rpartition(".")[2])):
-            file.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    """Whether there may be such a process."""
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        pass
-    return True
+        if os.name == "posix" and half_written(file, [place.name]):
+            try:
+                os.kill(int(file.stem.rpartition(".")[2]), 0)  # whether it runs
+            except ProcessLookupError:
+                file.unlink(missing_ok=True)
+            except OSError:  # a process of another user
+                pass
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

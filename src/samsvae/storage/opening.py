@@ -101,21 +101,16 @@ def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Tabl
         return _read_10x_folder(path)
     check_walkable(path)
     file = stack.enter_context(h5py.File(path, "r"))
-    if kind == "h5ad":
-        return Table.stored(file)
-    return _modality(file, modality) if kind == "h5mu" else _read_10x_h5(file)
-
-
-def _modality(file: h5py.File, name: str | None) -> Table:
-    """Return a modality; it gets the columns of the whole file that it lacks."""
+    if kind != "h5mu":
+        return Table.stored(file) if kind == "h5ad" else _read_10x_h5(file)
     names = list(file["mod"])
-    if name is None and len(names) > 1:
+    if modality is None and len(names) > 1:
         raise InputError(f"the file has the modalities {listed(names)}: give one by modality")
-    chosen = names[0] if name is None else name
+    chosen = names[0] if modality is None else modality
     if chosen not in names:
         raise InputError(f"the file has no modality {chosen!r}: there are {listed(names)}")
     table, obs = Table.stored(file[f"mod/{chosen}"]), stored_frame(file, "obs")
-    cells = table.cells.names
+    cells = table.cells.names  # they have the columns of the whole file, too
     return table.with_columns(Frame(cells, obs.columns, lambda key: obs.read(key).reindex(cells)))
 
 

@@ -44,10 +44,13 @@ def check_walkable(path: Path) -> None:
     name = os.fsencode(path.absolute())
     if os.name != "posix" or b"\n" in name:
         return
-    identity = _identity(path)
+    state = path.stat()
+    changing = os.fspath(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns
+    version = h5py.version.hdf5_version
+    identity = hashlib.sha256(repr((*changing, version)).encode()).hexdigest()
     if identity in _PASSED or _note_of(identity).exists():
         return
-    seconds = SECONDS + path.stat().st_size / _BYTES_PER_SECOND
+    seconds = SECONDS + state.st_size / _BYTES_PER_SECOND
     with _LOCK:
         child = _child()
         if child is None:
@@ -65,13 +68,6 @@ def check_walkable(path: Path) -> None:
         with suppress(OSError):  # a cache that cannot be written
             _note_of(identity).parent.mkdir(parents=True, exist_ok=True)
             _note_of(identity).touch()
-
-
-def _identity(path: Path) -> str:
-    """Return a digest of what changes when a file does: path, inode, size and time of change."""
-    state = path.stat()
-    facts = os.fspath(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns
-    return hashlib.sha256(repr((*facts, h5py.version.hdf5_version)).encode()).hexdigest()
 
 
 def _note_of(identity: str) -> Path:

@@ -6,6 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -100,40 +101,26 @@ def write_table(path: str | os.PathLike[str], tables: Iterable[pd.DataFrame]) ->
 
     As CSV or parquet by the file's suffix, with one table in memory at a time.
     """
-    append = _append_parquet if Path(path).suffix == ".parquet" else _append_csv
-    with written_aside(path) as aside:
-        n_rows = append(aside, tables)
-        if n_rows is None:
-            raise InputError(f"there is no table to write to {os.fspath(path)!r}")
-    return n_rows
-
-
-def _append_csv(path: Path, tables: Iterable[pd.DataFrame]) -> int | None:
-    """Write tables, and return their number of rows; None without any."""
-    n_rows = None
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    n_rows = 0
+    writer: Any = None
+    with written_aside(path) as aside, ExitStack() as stack:
         for table in tables:
-            file.write(to_csv(table, header=n_rows is None))
-            n_rows = (n_rows or 0) + len(table)
-    return n_rows
-
-
-def _append_parquet(path: Path, tables: Iterable[pd.DataFrame]) -> int | None:
-    """Write tables, and return their number of rows; None without any."""
-    pyarrow, parquet = _pyarrow()
-    n_rows, writer = None, None
-    try:
-        for table in tables:
+            n_rows += len(table)
+            if Path(path).suffix != ".parquet":
+                is_first = writer is None
+                if is_first:
+                    writer = stack.enter_context(open(aside, "w", encoding="utf-8", newline=""))
+                writer.write(to_csv(table, header=is_first))
+                continue
             # Names differ from table to table: they are written as texts, not as categories.
+            pyarrow, parquet = _pyarrow()
             texts = {name: table[name].astype(object) for name in _text_columns(table)}
             part = pyarrow.Table.from_pandas(table.assign(**texts), preserve_index=False)
             if writer is None:
-                writer = parquet.ParquetWriter(path, part.schema)
+                writer = stack.enter_context(parquet.ParquetWriter(aside, part.schema))
             writer.write_table(part.cast(writer.schema))
-            n_rows = (n_rows or 0) + len(table)
-    finally:
-        if writer is not None:
-            writer.close()
+        if writer is None:
+            raise InputError(f"there is no table to write to {os.fspath(path)!r}")
     return n_rows
 
 
@@ -182,7 +169,12 @@ def _fill(path: Path, rows: Callable[[], Rows]) -> None:
     widths, dtypes = zip(*((np.diff(block.indptr), block.dtype) for block in rows()), strict=True)
     starts = np.concatenate([[0], *widths]).cumsum()
     dtypes_of = {"data": np.result_type(*dtypes), "indices": np.dtype(np.int32)}
-    _check_room(path, sum(int(starts[-1]) * dtype.itemsize for dtype in dtypes_of.values()))
+    n_bytes = sum(int(starts[-1]) * dtype.itemsize for dtype in dtypes_of.values())
+    if n_bytes and hasattr(os, "posix_fallocate"):  # on a full disk the HDF5 library may crash
+        with open(path, "rb+") as file:
+            size = path.stat().st_size
+            os.posix_fallocate(file.fileno(), size, n_bytes)
+            file.truncate(size)
     with h5py.File(path, "r+") as file:
         x = file["X"]
         for name, dtype in dtypes_of.items():
@@ -194,12 +186,3 @@ def _fill(path: Path, rows: Callable[[], Rows]) -> None:
             part = slice(place, place + block.nnz)
             x["data"][part], x["indices"][part] = block.data, block.indices
             place = part.stop
-
-
-def _check_room(path: Path, n_bytes: int) -> None:
-    """Raise if a file cannot grow by so much, before the HDF5 library crashes because of it."""
-    if n_bytes and hasattr(os, "posix_fallocate"):
-        with open(path, "rb+") as file:
-            size = path.stat().st_size
-            os.posix_fallocate(file.fileno(), size, n_bytes)
-            file.truncate(size)
