@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from samsvae.data.screen import Screen
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
     from samsvae.benchmark.ate_pearson import ate_pearson, predictive_check
-    from samsvae.data.expression import differential_expression
+    from samsvae.data.fold_changes import differential_expression
     from samsvae.analysis.discoveries import (
         control_calibration,
         discoveries,
@@ -45,7 +45,7 @@ _HOMES = {
     "read_h5ad": "data.screen",
     "TrainSettings": "settings.train",
     "ate_pearson": "benchmark.ate_pearson",
-    "differential_expression": "data.expression",
+    "differential_expression": "data.fold_changes",
     "EffectPosterior": "analysis.effect_posterior",
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",

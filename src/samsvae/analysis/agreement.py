@@ -23,7 +23,7 @@ from samsvae.analysis.gene_sets import ModelWithMasks
 from samsvae.benchmark.metrics.effects import correlation_per_condition, pearson, standardised
 from samsvae.data.alignment import align_table
 from samsvae.data.conditions import Conditions, parts_matrix
-from samsvae.data.expression import differential_expression
+from samsvae.data.fold_changes import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.data.simulate import SimulatedScreen
 from samsvae.errors import InputError, got

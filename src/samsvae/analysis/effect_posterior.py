@@ -21,7 +21,7 @@ from samsvae.analysis.mixture import (
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import Expression, expression, within_batches
-from samsvae.data.fold_changes import fold_changes, typical_gene
+from samsvae.data.fold_changes import fold_changes
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -315,12 +315,10 @@ class EffectPosterior:
         trained_on = n_trained_on / np.maximum(n_cells, 1)
         if values is None:
             change = fold_changes(screen, group, control, n, self._weight)
-            if settings.relative_to == "library":
-                return ObservedEffects(*change, trained_on, np.full(n, np.nan))
-            typical = typical_gene(change.difference, change.variance)
-            difference = change.difference - typical.shift[:, None]
-            variance = change.variance + typical.variance[:, None]
-            return ObservedEffects(difference, variance, change.n_cells, trained_on, typical.shift)
+            composition = np.full(n, np.nan)
+            if settings.relative_to == "typical gene":
+                change, composition = change.from_typical_gene
+            return ObservedEffects(*change, trained_on, composition)
         sums, compared, _ = within_batches(values, group, control, screen.batch, n)
         free = sums.n_cells + compared.n_cells - 2 * compared.n_batches
         one = _single_count(self.screen.train, settings.scale)

@@ -19,10 +19,10 @@ from samsvae.data.expression import (
     expression,
     membership,
     places_within,
-    position_of,
     rows_of,
     sums_of,
 )
+from samsvae.data.fold_changes import position_of
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.settings.arguments import Natural, checked

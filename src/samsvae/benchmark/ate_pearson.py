@@ -17,13 +17,8 @@ from rich.progress import track
 from samsvae.benchmark.metrics.effects import paired_means, pearson, pearson_of_means
 from samsvae.benchmark.metrics.observed import N_TOP, most_changed
 from samsvae.data.alignment import align_table
-from samsvae.data.expression import (
-    Block,
-    differences_from_control,
-    differential_expression,
-    expression,
-    normalised,
-)
+from samsvae.data.expression import Block, differences_from_control, expression, normalised
+from samsvae.data.fold_changes import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator

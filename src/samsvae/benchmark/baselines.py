@@ -23,7 +23,8 @@ from anndata import AnnData
 
 from samsvae._deprecated import renamed_attribute
 from samsvae.data.conditions import Conditions, parts_matrix
-from samsvae.data.expression import differences_from_control, expression, rows_of, training_cells
+from samsvae.data.expression import rows_of, training_cells
+from samsvae.data.fold_changes import condition_effects
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
@@ -33,7 +34,7 @@ from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings
 from samsvae.types import Scale
 
-_SCALES: tuple[Scale, ...] = ("log", "normalized", "mean")
+_SCALES: tuple[Scale, ...] = ("lfc", "log", "normalized", "mean")
 _MEANS: WeakKeyDictionary[Screen, dict[Scale, Means]] = WeakKeyDictionary()
 
 
@@ -50,8 +51,7 @@ class Means:
 
     def __init__(self, train: Screen, scale: Scale) -> None:
         self.scale, self.unexpressed = scale, train.unexpressed
-        blocks, n_conditions = expression(train, scale).blocks(), len(train.condition_names)
-        delta = differences_from_control(blocks, train.condition, train.batch, n_conditions)
+        delta = condition_effects(train, scale)
         perturbed, n_cells = np.unique(train.condition[~train.is_control], return_counts=True)
         estimable = ~np.isnan(delta[perturbed]).any(1)  # in a batch with control cells
         self.conditions = [train.condition_names[i] for i in perturbed[estimable]]
@@ -71,7 +71,7 @@ class Means:
 
 def scales_of(registry: NameRegistry) -> tuple[Scale, ...]:
     """Return the scales of these data, the default first."""
-    return _SCALES if registry.counts else _SCALES[2:]
+    return _SCALES if registry.counts else _SCALES[-1:]
 
 
 class Baseline(ABC):
@@ -132,8 +132,8 @@ class Baseline(ABC):
     def effects(self, conditions: Conditions | None = None, **settings: Any) -> AnnData:
         """Return the predicted difference of conditions from control, conditions x genes.
 
-        Of the settings of the models' `effects` only the scale is used: "log" (by default, for
-        counts), "normalized" (counts per 10,000), or "mean" (by default, for real values). `obs`
+        Of the settings of the models' `effects` only the scale is used: "lfc" (by default, for
+        counts), "log", "normalized", or "mean" (by default, for real values). `obs`
         holds each condition as it is stored, its number of training cells, and whether the mean of
         all perturbed conditions stands for it, or for a part of it; the interval (layers "lower",
         "upper") is NaN. It is an error if the baseline has no prediction for a condition.

@@ -6,7 +6,7 @@ One half as a prediction of the other is a technical replicate: how well any pre
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from samsvae.data.expression import (
     training_cells,
     within_batches,
 )
+from samsvae.data.fold_changes import fold_changes
 from samsvae.data.names import SPLITS
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, unknown
@@ -47,7 +48,7 @@ class EvaluationTask:
     """The scored conditions (without control) and cells of one split, or "unseen".
 
     `perturbation_mean` is the mean effect of training conditions, `gene`; without `components`,
-    distributions of cells are not compared.
+    distributions of cells are not compared. With `is_ratio`, effects are log2 fold changes.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class EvaluationTask:
         conditions: Sequence[str],
         perturbation_mean: np.ndarray,
         components: PrincipalComponents | None = None,
+        is_ratio: bool = False,
     ) -> None:
+        self.is_ratio = is_ratio
         self.screen, self.label, self.conditions = screen, label, tuple(conditions)
         self.perturbation_mean, self.components = perturbation_mean, components
         self.cells, self.control = cells, control_cells(screen, cells)
@@ -128,6 +131,10 @@ class EvaluationTask:
             perturbation_mean=self.perturbation_mean,
             targets=self.targets,
         )
+        if self.is_ratio:
+            observed = observed.as_fold_changes(
+                *self._fold_changes(self.group, len(self.conditions), among)
+            )
         place = {name: i for i, name in enumerate(self.conditions)}
         combinations = np.array([place[name] for name in self.combinations], int)
         beyond = self._interaction(observed.effect, among)
@@ -135,8 +142,8 @@ class EvaluationTask:
 
     def replicate(self, cells: np.ndarray) -> Prediction:
         """Return what some of the scored cells show as a prediction of others."""
-        sums, control, _ = self._compared(self.group, len(self.conditions), cells)
-        effect, sizes = sums.mean - control.mean, ("fixed", "observed")
+        effect = self._effect(self.group, len(self.conditions), cells)
+        sizes = "fixed", "observed"
         interactions = dict.fromkeys(sizes, self._interaction(effect, cells))
         return Prediction(
             dict.fromkeys(sizes, effect), interactions, None, self._populations(cells)
@@ -146,8 +153,8 @@ class EvaluationTask:
         """Return what combinations do beyond the sum of their parts, `combination gene`."""
         effects = pd.DataFrame(effect, list(self.conditions))
         if self.parts:
-            of_parts, control, _ = self._compared(self.part, len(self.parts), among)
-            singles = pd.DataFrame(of_parts.mean - control.mean, list(self.parts))
+            of_parts = self._effect(self.part, len(self.parts), among)
+            singles = pd.DataFrame(of_parts, list(self.parts))
             # Of a part that is scored itself, all its cells count here, not the scored ones alone.
             effects = pd.concat([effects.drop(index=singles.index, errors="ignore"), singles])
         return interaction(effects, self.combinations)
@@ -157,6 +164,26 @@ class EvaluationTask:
             return None
         group = np.where(among, self.group, -1)
         return self.components.populations(self._points, group, len(self.conditions))
+
+    def _effect(self, group: np.ndarray, n_groups: int, among: np.ndarray) -> np.ndarray:
+        """Return the effects of groups in some cells, `group gene`."""
+        if self.is_ratio:
+            return self._fold_changes(group, n_groups, among)[0]
+        sums, control, _ = self._compared(group, n_groups, among)
+        return sums.mean - control.mean
+
+    def _fold_changes(
+        self, group: np.ndarray, n_groups: int, among: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return log2 fold changes relative to the typical gene, and their squared errors."""
+        group, control = np.where(among, group, -1), among & self.control
+        own = group[self._rows], control[self._rows]
+        change, _ = fold_changes(self._compared_cells, *own, n_groups).from_typical_gene
+        return change.difference, change.variance
+
+    @cached_property
+    def _compared_cells(self) -> Screen:
+        return self.screen[self._rows]
 
     def _compared(
         self, group: np.ndarray, n_groups: int, among: np.ndarray
@@ -187,12 +214,21 @@ def evaluation_tasks(
         raise unknown("scale", scale, scales)
     if not splits:
         raise InputError(f"no split to score: expected one or more of {listed(SPLITS)}")
-    values = expression(screen, scale)
+    is_ratio = scale == "lfc"
+    of_cells: Scale = "log" if is_ratio else scale  # fold changes are of groups of cells
+    values = expression(screen, of_cells)
     no_mean, components = np.full(len(screen.genes), np.nan), None
     mean = means_of(screen.train, scale).mean if trained else no_mean
     if trained and n_cells:
-        components = PrincipalComponents(screen, values, scale=scale, n_cells=n_cells, seed=seed)
-    make = partial(EvaluationTask, screen, values, perturbation_mean=mean, components=components)
+        components = PrincipalComponents(screen, values, scale=of_cells, n_cells=n_cells, seed=seed)
+    make = partial(
+        EvaluationTask,
+        screen,
+        values,
+        perturbation_mean=mean,
+        components=components,
+        is_ratio=is_ratio,
+    )
     tasks: dict[str, EvaluationTask] = {}
     for split in splits:
         for label, (cells, conditions) in _scored_conditions(screen, split, training).items():

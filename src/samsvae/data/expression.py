@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
-from samsvae.errors import InputError, unknown
-from samsvae.settings.arguments import checked
+from samsvae.errors import InputError
 from samsvae.types import SCALE_SIZE, Scale
 
 Block: TypeAlias = tuple[slice, sp.csr_matrix]
@@ -198,56 +196,6 @@ def training_cells(screen: Screen) -> Screen:
     if train.is_control.all():
         raise InputError("no perturbed cells in training: all of them are controls")
     return train
-
-
-@checked
-def differential_expression(
-    screen: Screen, conditions: Conditions | None = None, *, scale: Scale = "log"
-) -> pd.DataFrame:
-    """Return the difference of mean expression between conditions and control.
-
-    DE = mean over the condition's cells of log2(1 + 1e4 x / sum x) - the same over control cells;
-    within batches: control cells are weighted as the condition's cells are distributed over
-    batches, and cells in batches without control are left out.
-
-    Parameters
-    ----------
-    screen
-        The cells, say `screen.test`; it is an error if there are no control cells among them.
-    conditions
-        Named in any way ("B+A", ("A", "B")); by default all in these cells but control.
-    scale
-        "log"; "normalized": counts per 10,000, without the logarithm; "mean": x as it is.
-
-    Returns
-    -------
-    Conditions (as given) x genes, on the scale. A condition of the screen without cells among
-    these is a row of NaN.
-
-    Examples
-    --------
-    >>> table = differential_expression(screen, ["G01", "G02+G03"])
-    >>> table.shape, list(table.index)
-    ((2, 20), ['G01', 'G02+G03'])
-    """
-    labels = screen.registry.parser.labels(screen.conditions if conditions is None else conditions)
-    positions = {name: position_of(screen, name) for name in labels}
-    perturbed = {name: position for name, position in positions.items() if position > 0}
-    if not screen.is_control.any():
-        raise InputError("no control cells to compare with in these cells")
-    blocks, n_conditions = expression(screen, scale).blocks(), len(screen.condition_names)
-    change = differences_from_control(blocks, screen.condition, screen.batch, n_conditions)
-    index, genes = pd.Index(list(perturbed), name="condition"), pd.Index(screen.genes, name="gene")
-    return pd.DataFrame(change[list(perturbed.values())], index, genes)
-
-
-def position_of(screen: Screen, condition: object) -> int:
-    """Return the position of a condition in `screen.condition_names`; control is 0."""
-    stored = screen.registry.stored(condition)
-    position = screen.position_of_condition.get(stored)
-    if position is None:
-        raise unknown("condition", stored, screen.condition_names)
-    return position
 
 
 def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:

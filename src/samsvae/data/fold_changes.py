@@ -1,6 +1,6 @@
-"""Log2 fold changes of expected expression, condition against control, with standard errors.
+"""Differences of conditions from control: log2 fold changes, with standard errors, and others.
 
-The expression of a gene in a group of cells is its share of all their counts, not a mean of
+Fold changes are of expected expression. The expression of a gene in a group of cells is its share of all their counts, not a mean of
 logarithms over cells: it depends neither on depth nor on dispersion. With x_i the count and l_i the
 library size of cell i, and r_b the share of the gene in the control cells of batch b,
 
@@ -16,10 +16,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.data.expression import expression, membership
+from samsvae.data.conditions import Conditions
+from samsvae.data.expression import differences_from_control, expression, membership
 from samsvae.data.screen import Screen
+from samsvae.errors import InputError, unknown
+from samsvae.settings.arguments import checked
+from samsvae.types import Reference, Scale
 
 _LOG_2 = np.log(2)
 _HALF = 0.5
@@ -42,6 +47,18 @@ class FoldChanges(NamedTuple):
     """`group gene`: the squared standard error; infinite for a single cell."""
     n_cells: np.ndarray
     """`group`; where cells have weights, the sum of these."""
+
+    @property
+    def from_typical_gene(self) -> tuple[FoldChanges, np.ndarray]:
+        """The fold changes relative to the typical gene, and that of the typical gene, `group`.
+
+        Of a group of a single cell nothing is known about errors: its genes weigh alike.
+        """
+        typical = typical_gene(self.difference, self.variance)
+        is_known = np.isfinite(typical.shift)
+        shift = np.where(is_known, typical.shift, typical_gene(self.difference).shift)
+        variance = self.variance + np.where(is_known, typical.variance, 0)[:, None]
+        return FoldChanges(self.difference - shift[:, None], variance, self.n_cells), shift
 
 
 class _Control(NamedTuple):
@@ -196,3 +213,78 @@ def _middle_of_shortest_half(difference: np.ndarray, total: np.ndarray) -> np.nd
         shortest = first[np.argmin(ascending[last[first]] - ascending[first])]
         middle[row] = (ascending[shortest] + ascending[last[shortest]]) / 2
     return middle
+
+
+def condition_effects(
+    screen: Screen, scale: Scale, relative_to: Reference = "typical gene"
+) -> np.ndarray:
+    """Return the difference of each condition of a screen from control, `condition gene`.
+
+    NaN for a condition without cells in batches with control cells; 0 for control.
+    """
+    n_conditions = len(screen.condition_names)
+    if scale != "lfc":
+        blocks = expression(screen, scale).blocks()
+        return differences_from_control(blocks, screen.condition, screen.batch, n_conditions)
+    control = np.asarray(screen.is_control)
+    group = np.where(control, -1, screen.condition)
+    change = fold_changes(screen, group, control, n_conditions)
+    if relative_to == "typical gene":
+        change, _ = change.from_typical_gene
+    change.difference[0] = 0
+    return change.difference
+
+
+@checked
+def differential_expression(
+    screen: Screen,
+    conditions: Conditions | None = None,
+    *,
+    scale: Scale = "log",
+    relative_to: Reference = "typical gene",
+) -> pd.DataFrame:
+    """Return the difference of expression between conditions and control.
+
+    Within batches: control cells are weighted as the condition's cells are distributed over
+    batches, and cells in batches without control are left out.
+
+    Parameters
+    ----------
+    screen
+        The cells, say `screen.test`; it is an error if there are no control cells among them.
+    conditions
+        Named in any way ("B+A", ("A", "B")); by default all in these cells but control.
+    scale
+        "log": of the mean over cells of log2(1 + 1e4 x / sum x); "normalized": of counts per
+        10,000; "mean": of x as it is; "lfc": log2 fold change of the sums over cells.
+    relative_to
+        Of fold changes: the "typical gene" or the "library", as for effects.
+
+    Returns
+    -------
+    Conditions (as given) x genes, on the scale. A condition of the screen without cells among
+    these is a row of NaN.
+
+    Examples
+    --------
+    >>> table = differential_expression(screen, ["G01", "G02+G03"])
+    >>> table.shape, list(table.index)
+    ((2, 20), ['G01', 'G02+G03'])
+    """
+    labels = screen.registry.parser.labels(screen.conditions if conditions is None else conditions)
+    positions = {name: position_of(screen, name) for name in labels}
+    perturbed = {name: position for name, position in positions.items() if position > 0}
+    if not screen.is_control.any():
+        raise InputError("no control cells to compare with in these cells")
+    change = condition_effects(screen, scale, relative_to)
+    index, genes = pd.Index(list(perturbed), name="condition"), pd.Index(screen.genes, name="gene")
+    return pd.DataFrame(change[list(perturbed.values())], index, genes)
+
+
+def position_of(screen: Screen, condition: object) -> int:
+    """Return the position of a condition in `screen.condition_names`; control is 0."""
+    stored = screen.registry.stored(condition)
+    position = screen.position_of_condition.get(stored)
+    if position is None:
+        raise unknown("condition", stored, screen.condition_names)
+    return position

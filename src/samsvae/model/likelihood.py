@@ -26,7 +26,7 @@ class Likelihood(nn.Module, ABC):
     counts: ClassVar[bool]
     """Whether its data are counts; real values otherwise."""
     scales: ClassVar[tuple[Scale, ...]]
-    """Scales on which it has effects, the default first: "log", "lfc" and "normalized" where there
+    """Scales on which it has effects, the default first: "lfc", "log" and "normalized" where there
     is a library size, "mean" otherwise."""
 
     def __init__(self, n_hidden: int, n_genes: int, *, unobserved: bool = False) -> None:
@@ -78,7 +78,7 @@ class NegativeBinomialLikelihood(Likelihood):
 
     name = "negative_binomial"
     counts = True
-    scales = ("log", "lfc", "normalized")
+    scales = ("lfc", "log", "normalized")
 
     def __init__(self, n_hidden: int, n_genes: int, *, unobserved: bool = False) -> None:
         super().__init__(n_hidden, n_genes)

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from samsvae import plotting
 from samsvae.analysis.gene_sets import pathway_score
 from samsvae.analysis.projection import has_umap, projection
-from samsvae.data.expression import control_cells, differential_expression
+from samsvae.data.expression import control_cells
+from samsvae.data.fold_changes import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, note, unknown
 from samsvae.reproduce import tables

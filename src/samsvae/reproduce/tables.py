@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import parts_matrix
-from samsvae.data.expression import differential_expression
+from samsvae.data.fold_changes import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.runs.jobs import ScoreJob, slug

@@ -24,7 +24,7 @@ from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
 from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import Conditions
-from samsvae.data.expression import differential_expression
+from samsvae.data.fold_changes import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import saving

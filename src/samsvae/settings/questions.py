@@ -126,7 +126,7 @@ class EffectSettings(ProgressSettings, SeedSettings):
         library size nor on dispersion; "log": difference of drawn counts as log2(1 + 1e4 x / sum
         x), what the paper scores; "normalized": 1e4 times the expected share of a gene (counts per
         10,000), without drawing counts; "mean": the mean of the data, for likelihoods without a
-        library size (Poisson, Gaussian). By default "log", or "mean" for those.
+        library size (Poisson, Gaussian). By default "lfc", or "mean" for those.
     relative_to
         What fold changes are relative to: the "typical gene", so that genes which do not change
         have none although others rise or fall (docs/discoveries.md), or the "library".
@@ -196,7 +196,7 @@ class DiscoverySettings(ProgressSettings, SeedSettings):
         Draws of basal state, mask and embedding for the model's effects.
     """
 
-    scale: Scale = "log"
+    scale: Scale | None = None
     relative_to: Reference = "typical gene"
     by: Literal["condition", "sgrna"] = "condition"
     cells: Literal["all", "responders"] = "all"
@@ -246,7 +246,7 @@ class CombinationSettings(ProgressSettings, SeedSettings):
         Draws of basal state, mask and embedding for the model's effects.
     """
 
-    scale: Scale = "log"
+    scale: Scale | None = None
     relative_to: Reference = "typical gene"
     library_size: LibrarySize | Literal["observed"] = 1e4
     n_particles: Several = 500

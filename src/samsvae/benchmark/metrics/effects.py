@@ -62,10 +62,11 @@ def correlation_per_condition(predicted: pd.DataFrame, true: pd.DataFrame) -> pd
     return pd.Series(pearson(matched.to_numpy(), true.to_numpy()), true.index)
 
 
-def paired_means(a: np.ndarray, d: np.ndarray) -> np.ndarray:
+def paired_means(a: np.ndarray, d: np.ndarray, weight: np.ndarray | float = 1.0) -> np.ndarray:
     """Return the means over genes of a, d, a^2, d^2 and ad, `condition 5`."""
     a, d = np.asarray(a, float), np.asarray(d, float)
-    return np.stack([a.mean(1), d.mean(1), (a * a).mean(1), (d * d).mean(1), (a * d).mean(1)], -1)
+    products = a, d, a * a, d * d, a * d
+    return np.stack([(weight * product).mean(1) for product in products], -1)
 
 
 def pearson_of_means(means: np.ndarray) -> np.ndarray:
@@ -106,7 +107,7 @@ def difference(effect: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def all_genes(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return `paired_means` over all genes."""
-    return paired_means(predicted, observed.effect)
+    return paired_means(predicted, observed.effect, observed.weight)
 
 
 def top_genes(predicted: np.ndarray, observed: Observed) -> np.ndarray:
@@ -117,20 +118,28 @@ def top_genes(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 
 def pearson_from_control(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the correlation over genes of a and d."""
-    return pearson_of_means(paired_means(predicted, observed.effect))
+    return pearson_of_means(paired_means(predicted, observed.effect, observed.weight))
 
 
 def pearson_from_perturbation_mean(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the correlation over genes of a and d, each minus the mean training effect."""
     mean = observed.perturbation_mean
     return pearson_of_means(
-        paired_means(difference(predicted, mean), difference(observed.effect, mean))
+        paired_means(
+            difference(predicted, mean), difference(observed.effect, mean), observed.weight
+        )
     )
 
 
 def absolute_error(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the mean over genes of |a - d|."""
-    return np.abs(predicted - observed.effect).mean(1)
+    return (observed.weight * np.abs(predicted - observed.effect)).mean(1)
+
+
+def squared_error(predicted: np.ndarray, observed: Observed) -> np.ndarray:
+    """Return the (weighted) mean over genes of (a - d)^2, `condition 1`."""
+    error = (np.asarray(predicted, float) - observed.effect) ** 2
+    return (observed.weight * error).mean(1, keepdims=True)
 
 
 def mean_square(a: np.ndarray, d: np.ndarray) -> np.ndarray:

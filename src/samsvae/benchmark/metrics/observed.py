@@ -9,7 +9,7 @@ from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.special import ndtr, stdtr
 from scipy.stats import false_discovery_control
 
 from samsvae.benchmark.metrics.populations import CellPopulations
@@ -17,6 +17,9 @@ from samsvae.data.expression import Control, Moments
 
 N_TOP = 20
 """Genes of a condition with the largest observed effects, which the `top20` metrics score."""
+
+_SPREAD = 0.05
+"""Variance of log2 fold changes, which limits the weight of a gene."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,8 @@ class Observed:
     """`gene`: mean effect of perturbed training conditions: the mean predictor."""
     targets: tuple[tuple[int, ...], ...]
     """By condition: positions among `genes` of the genes that it perturbs."""
+    weight: np.ndarray
+    """Of each gene in means over genes, their mean 1: 1, or the precision of a fold change."""
 
     @classmethod
     def of(
@@ -68,6 +73,25 @@ class Observed:
             np.nan_to_num(t_rest),  # a gene that varies nowhere
             perturbation_mean,
             tuple(map(tuple, targets)),
+            np.ones_like(t_rest),
+        )
+
+    def as_fold_changes(self, effect: np.ndarray, variance: np.ndarray) -> Observed:
+        """Return log2 fold changes and their squared standard errors in place of differences.
+
+        Those of rare genes are mostly noise, so genes are weighted by 1 / (variance + 0.05). A gene
+        differs from control by a test of its fold change.
+        """
+        error = np.sqrt(variance)
+        weight = np.nan_to_num(1 / (variance + _SPREAD), nan=1.0, posinf=1.0)
+        with np.errstate(invalid="ignore"):
+            p_control = np.nan_to_num(2 * ndtr(-np.abs(effect / error)), nan=1.0)
+        return replace(
+            self,
+            effect=effect,
+            standard_error=error,
+            p_control=p_control,
+            weight=weight / np.maximum(weight.mean(1, keepdims=True), 1e-300),
         )
 
     def among(self, conditions: np.ndarray) -> Observed:
@@ -81,6 +105,7 @@ class Observed:
             standard_error=self.standard_error[conditions],
             p_control=self.p_control[conditions],
             t_rest=self.t_rest[conditions],
+            weight=self.weight[conditions],
         )
 
     @cached_property

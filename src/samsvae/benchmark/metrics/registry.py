@@ -154,7 +154,7 @@ METRICS: list[Metric] = [
     Metric("ate_pearson_observed_size", effects.all_genes, pearson_of_means, "observed", best=1),
     Metric("ate_r2", effects.all_genes, r2_of_means, "observed", best=1),
     Metric("ate_r2_top20", effects.top_genes, r2_of_means, "observed", best=1),
-    Metric("rmse", lambda a, of: effects.mean_square(a, of.effect), _root, "observed", best=0),
+    Metric("rmse", effects.squared_error, _root, "observed", best=0),
     # Means over conditions.
     _mean_of("mae", effects.absolute_error, "observed", best=0),
     _mean_of("pearson_from_control", effects.pearson_from_control, "fixed", best=1),
