@@ -52,7 +52,10 @@ nitpick_ignore_regex = [
         "py:class",
         r"(np|sp|pd|torch)\..*|InitVar|NameRegistry|PerturbationVAE|StoredCounts|TrainingMetadata",
     ),
-    ("py:class", r"samsvae\.(analysis|benchmark|data|estimators|inference|model|settings)\..*"),
+    (
+        "py:class",
+        r"samsvae\.(analysis|benchmark|data|estimators|inference|model|settings|storage)\..*",
+    ),
 ]
 
 
@@ -70,15 +73,30 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
 
 def without_bounds(app: Any, obj: Any, is_bound: bool) -> None:
     """Leave the bounds of arguments out of signatures: int, not Annotated[int, Ge(ge=1)]."""
+    obj = getattr(obj, "__func__", obj)  # of a class method
+    known = dict(vars(sys.modules[inspect.unwrap(obj).__module__]))
+    owner = known.get(obj.__qualname__.partition(".")[0])
+    for base in getattr(owner, "__mro__", ()):  # fields of a dataclass may be those of its bases
+        known = vars(sys.modules[base.__module__]) | known
 
-    def stripped() -> None: ...
+    def without(annotation: Any) -> Any:
+        def stripped() -> None: ...
 
-    with suppress(NameError, TypeError, ValueError):  # of names that only type checkers import
-        signature = inspect.signature(obj, eval_str=True)
-        stripped.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-        types = get_type_hints(stripped)
-        parameters = [p.replace(annotation=types[p.name]) for p in signature.parameters.values()]
-        obj.__signature__ = signature.replace(parameters=parameters)
+        stripped.__annotations__ = {"annotation": annotation}
+        try:
+            return get_type_hints(stripped, known)["annotation"]
+        except NameError:  # of what only type checkers import
+            return annotation
+
+    with suppress(TypeError, ValueError):  # there is no signature
+        signature = inspect.signature(obj)
+        types = {name: without(p.annotation) for name, p in signature.parameters.items()}
+        parameters = signature.parameters.values()
+        obj.__signature__ = signature.replace(
+            parameters=[p.replace(annotation=types[p.name]) for p in parameters]
+        )
+        if not inspect.isclass(obj):  # what Sphinx reads where there are annotations
+            obj.__annotations__ = {**getattr(obj, "__annotations__", {}), **types}
 
 
 def inline_math(translator: Any, node: Any) -> None:

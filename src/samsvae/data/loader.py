@@ -36,7 +36,7 @@ class Loader:
         self.screen = screen
         self.device = torch.device(device)
         encoding = encoding or Separate(screen.registry)
-        self.dosage = encoding(screen.dosage)
+        self.dosage = encoding(screen.dosage, screen.batch)
         n_columns = self.dosage.shape[1]
         self.cells_per_column = np.bincount(self.dosage.indices, minlength=n_columns)  # n_t
         self.n_slots = int(np.diff(self.dosage.indptr).max(initial=0))

@@ -145,8 +145,15 @@ class Encoding(ABC):
     """What each column stands for."""
 
     @abstractmethod
-    def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
-        """Return the rows, `cell column`."""
+    def __call__(self, dosage: sp.csr_matrix, batch: np.ndarray | None = None) -> sp.csr_matrix:
+        """Return the rows, `cell column`.
+
+        `batch`, `cell`, is the position of each among the batches; None: no batch in particular.
+        """
+
+    def median_doses(self, dose: np.ndarray) -> np.ndarray:
+        """Return a typical dose of each column, `column`, from those of perturbations."""
+        return np.ones(len(self.columns))
 
 
 class Separate(Encoding):
@@ -155,8 +162,11 @@ class Separate(Encoding):
     def __init__(self, registry: NameRegistry) -> None:
         self.columns = registry.perturbations
 
-    def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
+    def __call__(self, dosage: sp.csr_matrix, batch: np.ndarray | None = None) -> sp.csr_matrix:
         return dosage
+
+    def median_doses(self, dose: np.ndarray) -> np.ndarray:
+        return dose
 
 
 class Joint(Encoding):
@@ -174,7 +184,7 @@ class Joint(Encoding):
             _check_doses(np.array(list(received.values())))
             self._column_of[tuple(sorted(registry.column[part] for part in received))] = column
 
-    def __call__(self, dosage: sp.csr_matrix) -> sp.csr_matrix:
+    def __call__(self, dosage: sp.csr_matrix, batch: np.ndarray | None = None) -> sp.csr_matrix:
         """Return the rows, `cell column`."""
         _check_doses(dosage.data)
         rows = np.split(dosage.indices, dosage.indptr[1:-1].tolist())

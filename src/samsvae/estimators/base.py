@@ -206,7 +206,8 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     def check_training(self, **settings: Any) -> None:
         """Raise what `train` would raise before its first step; nothing is changed."""
         screen = self._trainable(TrainSettings(**settings))
-        self.encoding(screen.dosage[np.isin(np.asarray(screen.split), ["train", "valid"])])
+        used = np.isin(np.asarray(screen.split), ["train", "valid"])
+        self.encoding(screen.dosage[used], screen.batch[used])
 
     def _trainable(self, settings: TrainSettings) -> Screen:
         """Return the screen, if there is one that the settings go with."""

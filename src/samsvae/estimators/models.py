@@ -47,14 +47,15 @@ class AdditiveEstimator(ShiftSettings, Estimator):
     def _additive(self, mask: Mask, embedding: Embedding) -> Mechanism:
         curve = None
         if self.saturating_dose:
-            curve = HillCurve(torch.from_numpy(self.metadata.median_dose).float())
+            doses = self.encoding.median_doses(self.metadata.median_dose)
+            curve = HillCurve(torch.from_numpy(doses).float())
         shift = AdditiveShift(mask, embedding, dose_response=curve)
         if not self.learn_responders:
             return shift
         metadata = self.metadata
         parser = metadata.registry.parser
         check_slots(max(len(parser.parts(name)) for name in metadata.conditions))
-        return Responding(shift, len(metadata.registry.perturbations) + len(metadata.sgrnas))
+        return Responding(shift, len(self.encoding.columns) + len(metadata.sgrnas))
 
     def _free_embedding(self) -> Embedding:
         return FreeEmbedding(*self._sizes, scale=self.embedding_scale)
