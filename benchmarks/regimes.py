@@ -270,7 +270,7 @@ def rows(name: str, seed: int, max_steps: int) -> Iterator[dict[str, Any]]:
     screen, truth = screen_of(cells, counts), cells.change[1:] / LOG_2
     model = samsvae.SAMSVAE(screen, n_latent=15, n_hidden=64)
     model.train(max_steps=max_steps, seed=seed, progress=False)
-    table = samsvae.discoveries(model, screen, cells.names, scale="lfc", progress=False)
+    table = samsvae.discoveries(model, screen, cells.names, progress=False)
     wide = {
         column: table.pivot(index="condition", columns="gene", values=column)
         .loc[cells.names, list(screen.genes)]
@@ -281,7 +281,7 @@ def rows(name: str, seed: int, max_steps: int) -> Iterator[dict[str, Any]]:
     common = {"situation": name, "seed": seed}
     for way, column in {"q < .05": "q_value", "lfsr < .05": "lfsr"}.items():
         yield common | {"way": way} | rates(wide[column] < 0.05, wide["estimate"], truth) | held
-    effects = model.effects(cells.names, scale="lfc", n_particles=500, progress=False)
+    effects = model.effects(cells.names, n_particles=500, progress=False)
     lower, upper = (np.asarray(effects.layers[end]) for end in ("lower", "upper"))
     apart = (lower > 0) | (upper < 0)
     held = coverage(lower, upper, truth)

@@ -17,6 +17,7 @@ from samsvae.analysis.mixture import ObservedEffects
 from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import expression, shares_of_batches, within_batches
+from samsvae.data.fold_changes import fold_changes
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
@@ -27,6 +28,8 @@ from samsvae.types import Scale
 
 _MAX_ROWS = 500_000
 """Of a table, approximately."""
+_UNKNOWN = 1e6
+"""Squared standard error of the fold changes of a single cell."""
 
 
 @checked
@@ -52,7 +55,8 @@ def combinations(
         Combinations such as "KLF1+CEBPA"; by default all pairs of the perturbations of the training
         cells.
     **settings
-        scale ("log"), library_size (1e4), n_particles (500), seed (0), progress; see
+        scale ("lfc"), relative_to ("typical gene"), library_size (1e4), n_particles (500), seed
+        (0), progress; see
         `samsvae.settings.questions.CombinationSettings`.
 
     Returns
@@ -80,9 +84,10 @@ def combinations(
     if not model.is_trained:
         raise InputError("the model is not trained: call train first")
     names, n_names = _names(model, conditions)
+    scale = chosen.scale or model.default_scale
     observed: dict[str, np.ndarray] = {}
     if screen is not None:
-        combined, effect, deviation = _observed(model, screen, conditions, chosen.scale)
+        combined, effect, deviation = _observed(model, screen, conditions, chosen, scale)
         place = {name: i for i, name in enumerate(combined)}
         observed = _observed_columns(effect, deviation, chosen.seed)
     options: dict[str, Any] = {**asdict(chosen), "n_draws": 0, "progress": False}
@@ -111,7 +116,7 @@ def combinations(
                 if observed:
                     row = [place.get(model.metadata.stored(name), -1) for name in some]
                     columns |= {name: values[row] for name, values in observed.items()}
-                yield long_table({"condition": some}, model.registry.genes, columns, chosen.scale)
+                yield long_table({"condition": some}, model.registry.genes, columns, scale)
                 bar.advance(task, len(some))
 
     return tables()
@@ -136,7 +141,11 @@ def _names(model: Estimator, conditions: Conditions | None) -> tuple[Iterator[st
 
 
 def _observed(
-    model: Estimator, screen: Screen, conditions: Conditions | None, scale: Scale
+    model: Estimator,
+    screen: Screen,
+    conditions: Conditions | None,
+    settings: CombinationSettings,
+    scale: Scale,
 ) -> tuple[list[str], np.ndarray, ObservedEffects]:
     """Return combinations with cells, their effects, and the deviations from the sum of parts."""
     screen = model.matched(screen)
@@ -151,24 +160,36 @@ def _observed(
     n, groups = len(names), [*names, *singles]
     place = {name: i for i, name in enumerate(groups)}
     group = np.array([place.get(name, -1) for name in screen.condition_names])[screen.condition]
-    values, control, batch = expression(screen, scale), screen.is_control, screen.batch
-    sums, compared, _ = within_batches(values, group, control, batch, len(groups))
-    difference = sums.mean - compared.mean
-    free = np.maximum(sums.n_cells + compared.n_cells - 2 * compared.n_batches, 1)
-    variance = (sums.squares + compared.squares) / free[:, None]
-    with np.errstate(divide="ignore"):
-        own = variance / sums.n_cells[:, None]
+    control, batch = screen.is_control, screen.batch
+    if scale == "lfc":
+        change = fold_changes(screen, group, control, len(groups))
+        if settings.relative_to == "typical gene":
+            change, _ = change.from_typical_gene
+        difference, n_cells, of_control = change.difference, change.n_cells, change.control_variance
+        own = np.minimum(change.variance - of_control, _UNKNOWN)
+    else:
+        values = expression(screen, scale)
+        sums, compared, _ = within_batches(values, group, control, batch, len(groups))
+        difference, n_cells = sums.mean - compared.mean, sums.n_cells
+        free = np.maximum(n_cells + compared.n_cells - 2 * compared.n_batches, 1)
+        variance = (sums.squares + compared.squares) / free[:, None]
+        with np.errstate(divide="ignore"):
+            own = variance / n_cells[:, None]
+        of_control = compared.inverse[:, None] * variance
     # Control's weights in a combination and in its parts partly cancel: all but one, in one batch.
-    of_control = np.bincount(batch[control], minlength=int(batch.max(initial=0)) + 1)
-    usable = np.where(of_control[batch] > 0, group, -1)
+    n_control = np.bincount(batch[control], minlength=int(batch.max(initial=0)) + 1)
+    usable = np.where(n_control[batch] > 0, group, -1)
     shares = np.nan_to_num(shares_of_batches(usable, batch, len(groups)))
     parts = parts_matrix(names, singles, model.registry.parser)
-    weight = parts @ shares[n:] - shares[:n]
-    inverse = (weight**2 / np.maximum(of_control, 1)).sum(1)
+    left, whole = (
+        (weight**2 / np.maximum(n_control, 1)).sum(1)
+        for weight in (parts @ shares[n:] - shares[:n], shares[:n])
+    )
+    share = (left / np.maximum(whole, 1e-300))[:, None]
     deviation = difference[:n] - parts @ difference[n:]
-    error = own[:n] + parts @ own[n:] + inverse[:, None] * variance[:n]
+    error = own[:n] + parts @ own[n:] + share * of_control[:n]
     nothing = np.full(n, np.nan)
-    effects = ObservedEffects(deviation, error, sums.n_cells[:n], np.zeros(n), nothing)
+    effects = ObservedEffects(deviation, error, n_cells[:n], np.zeros(n), nothing)
     return names, difference[:n], effects
 
 

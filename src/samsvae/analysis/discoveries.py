@@ -49,8 +49,9 @@ def discoveries(
     conditions
         As in `model.effects`; by default all training conditions but control.
     **settings
-        by ("condition", or "sgrna"), cells ("all", or "responders"), scale ("log"), n_particles
-        (1000), seed (0), progress; see `samsvae.settings.questions.DiscoverySettings`.
+        by ("condition", or "sgrna"), cells ("all", or "responders"), scale ("lfc"), relative_to
+        ("typical gene"), n_particles (1000), seed (0), progress; see
+        `samsvae.settings.questions.DiscoverySettings`.
 
     Returns
     -------
@@ -59,7 +60,9 @@ def discoveries(
     - estimate, sd, lower and upper: posterior mean, standard deviation and 90 % interval;
     - lfsr: local false sign rate, the probability that the effect is null or of the other sign;
     - q_value: the expected share of such errors among all rows with an lfsr as small;
-    - model: ATE; observed: DE within batches (NaN without cells); n_cells; scale.
+    - model: ATE; observed: DE within batches (NaN without cells); n_cells; scale;
+    - composition, of fold changes relative to the typical gene: that of the typical gene, which was
+      subtracted.
 
     NaN, with an lfsr of 1, where the model has no prediction or the effect is not estimable
     (confounded with batches).
@@ -97,6 +100,10 @@ def discoveries(
     lfsr = np.where(has_answer, posterior.lfsr, 1)
     ascending = pd.Series(lfsr.ravel()).sort_values(kind="stable")
     cumulative = (ascending.cumsum() / np.arange(1, lfsr.size + 1)).sort_index()
+    composition = answer.observed.composition
+    of_conditions = {}
+    if np.isfinite(composition).any():
+        of_conditions["composition"] = np.repeat(composition, lfsr.shape[1])
     values = {
         "estimate": np.where(unexpressed, 0, posterior.mean),
         "sd": np.where(has_answer, posterior.sd, np.nan),
@@ -106,10 +113,12 @@ def discoveries(
         "q_value": cumulative.to_numpy(),
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
+        **of_conditions,
         "n_cells": np.repeat(answer.observed.n_cells, lfsr.shape[1]),
     }
-    table = long_table(labels, model.registry.genes, values, chosen.scale)
-    table.attrs |= {"scale": chosen.scale, "cells": chosen.cells}
+    scale = chosen.scale or model.default_scale
+    table = long_table(labels, model.registry.genes, values, scale)
+    table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
     table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
     return table
 

@@ -249,8 +249,7 @@ class EffectPosterior:
 
     def _complete(self, settings: EffectSettings) -> EffectSettings:
         """Return settings with a scale."""
-        scale = settings.scale or self.model.module.likelihood.scales[0]
-        return replace(settings, scale=scale)
+        return replace(settings, scale=settings.scale or self.model.default_scale)
 
     def _row_of_cells(self, place: Mapping[str, int]) -> np.ndarray:
         """Return the row of each cell's condition, `cell`; -1 where it has none."""
@@ -318,7 +317,7 @@ class EffectPosterior:
             composition = np.full(n, np.nan)
             if settings.relative_to == "typical gene":
                 change, composition = change.from_typical_gene
-            return ObservedEffects(*change, trained_on, composition)
+            return ObservedEffects(*change[:3], trained_on, composition)
         sums, compared, _ = within_batches(values, group, control, screen.batch, n)
         free = sums.n_cells + compared.n_cells - 2 * compared.n_batches
         one = _single_count(self.screen.train, settings.scale)

@@ -135,7 +135,9 @@ def predictive_check(
     control, *names = matched.conditions
     if control != matched.condition_names[0] or not names:
         raise InputError("expected cells of control and of at least one other condition")
+    scales = model.module.likelihood.scales
     settings: dict[str, Any] = {"n_particles": effect_particles, "n_draws": 0, "seed": seed}
+    settings["scale"] = "log" if "log" in scales else scales[0]
     effects = model.effects(names, library_size="observed", progress=progress, **settings)
     scale: Scale = effects.uns["scale"]
     table = effects.to_df()

@@ -1,8 +1,9 @@
 """Differences of conditions from control: log2 fold changes, with standard errors, and others.
 
-Fold changes are of expected expression. The expression of a gene in a group of cells is its share of all their counts, not a mean of
-logarithms over cells: it depends neither on depth nor on dispersion. With x_i the count and l_i the
-library size of cell i, and r_b the share of the gene in the control cells of batch b,
+Fold changes are of expected expression: that of a gene in a group of cells is its share of all
+their counts, not a mean of logarithms over cells. So they depend neither on depth nor on
+dispersion. With x_i the count and l_i the library size of cell i, and r_b the share of the gene in
+the control cells of batch b,
 
     lfc = log2 (sum_i x_i + 1/2) / (sum_i e_i + 1/2),    e_i = l_i r_b(i),
 
@@ -47,6 +48,8 @@ class FoldChanges(NamedTuple):
     """`group gene`: the squared standard error; infinite for a single cell."""
     n_cells: np.ndarray
     """`group`; where cells have weights, the sum of these."""
+    control_variance: np.ndarray
+    """`group gene`: the part of the variance that is of control cells, which groups share."""
 
     @property
     def from_typical_gene(self) -> tuple[FoldChanges, np.ndarray]:
@@ -58,7 +61,8 @@ class FoldChanges(NamedTuple):
         is_known = np.isfinite(typical.shift)
         shift = np.where(is_known, typical.shift, typical_gene(self.difference).shift)
         variance = self.variance + np.where(is_known, typical.variance, 0)[:, None]
-        return FoldChanges(self.difference - shift[:, None], variance, self.n_cells), shift
+        difference = self.difference - shift[:, None]
+        return self._replace(difference=difference, variance=variance), shift
 
 
 class _Control(NamedTuple):
@@ -112,11 +116,11 @@ def fold_changes(
             observed + against.dispersion * ratio**2 * expected_squares,
             n_cells=(n_cells**2 / cells_squared)[:, None],
         )
-        of_control = size_of**2 @ against.variance
-        variance = own / (observed + _HALF) ** 2 + of_control / (expected + _HALF) ** 2
-    variance = np.where((n_cells > 1)[:, None], variance / _LOG_2**2, np.inf)
+        of_control = size_of**2 @ against.variance / (_LOG_2 * (expected + _HALF)) ** 2
+        variance = own / (_LOG_2 * (observed + _HALF)) ** 2 + of_control
+    variance = np.where((n_cells > 1)[:, None], variance, np.inf)
     difference = np.where((n_cells > 0)[:, None], np.log2(ratio), np.nan)
-    return FoldChanges(difference, variance, n_cells)
+    return FoldChanges(difference, variance, n_cells, of_control)
 
 
 def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray) -> _Control:

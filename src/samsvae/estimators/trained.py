@@ -21,6 +21,7 @@ from samsvae.inference.latent import BasalPosterior
 from samsvae.model.mechanism import MAX_SLOTS, Responding
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.arguments import Natural, check
+from samsvae.types import Scale
 
 Answers = TypeVar("Answers")
 Parameters = ParamSpec("Parameters")
@@ -65,6 +66,11 @@ class TrainedModel:
     def device(self) -> torch.device:
         """Where its parameters are."""
         return next(self.module.parameters()).device
+
+    @property
+    def default_scale(self) -> Scale:
+        """The scale of its effects, unless another is asked for."""
+        return self.module.likelihood.scales[0]
 
     @property
     def has_responders(self) -> bool:

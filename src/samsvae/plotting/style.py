@@ -26,6 +26,7 @@ MARKERS = "osD^vP*Xhp<>"
 MAX_NAMED = 80
 """Rows of a heat map up to which each is named."""
 UNITS = {
+    "lfc": "log2 fold change",
     "log": "log2(1 + counts per 10,000)",
     "normalized": "counts per 10,000",
     "mean": "units of the data",

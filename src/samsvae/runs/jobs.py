@@ -238,7 +238,7 @@ def score(
     cells together.
     """
     matched = model.matched(screen)
-    scale = model.module.likelihood.scales[0]
+    scale = model.default_scale
     predictors: list[Predictor] = [model]
     if not baselines:
         settings = replace(settings, n_halvings=0)

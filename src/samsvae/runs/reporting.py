@@ -34,7 +34,7 @@ from samsvae.report.tables import ReportTables
 from samsvae.runs.run import Run, digest_of
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
-from samsvae.settings.questions import ReportSettings
+from samsvae.settings.questions import DiscoverySettings, ReportSettings
 from samsvae.storage.directory import Directory
 from samsvae.storage.files import read_json, write_json, write_text
 from samsvae.storage.tables import read_csv, write_csv
@@ -198,7 +198,7 @@ def _stored_effects(
         "model": read_json(saved / saving.NAMES)["digest"],
         "cells": None if screen is None else digest_of(screen),
         "conditions": list(names),
-        "n_particles": settings.get("n_particles", 2500),
+        "n_particles": settings.get("n_particles", DiscoverySettings.n_particles),
         "seed": settings.get("seed", 0),
     }
     with suppress(
@@ -255,7 +255,7 @@ def reported_effects(
     `conditions` are written as they are stored; `settings` are n_particles, seed and progress.
     """
     why = "The report has no cells, so there are no error rates: samsvae report RUN DATA."
-    scale = model.module.likelihood.scales[0]
+    scale = model.default_scale
     if screen is not None:
         try:
             return discoveries(model, screen, conditions, scale=scale, **settings), None
@@ -314,7 +314,7 @@ def report_tables(
         history=model.history,
         unexpressed=tuple(np.array(model.registry.genes)[model.metadata.unexpressed]),
         effects=effects,
-        scale=model.module.likelihood.scales[0],
+        scale=model.default_scale,
         similar=most_similar(effects) if "lfsr" in effects and len(names) > 1 else {},
         combinations={name: singles for name, singles in parts.items() if len(singles) > 1},
         mechanisms=mechanisms,
