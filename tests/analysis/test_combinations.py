@@ -17,6 +17,8 @@ from samsvae.analysis import combinations as module
 from samsvae.analysis.mixture import ObservedEffects
 from samsvae.analysis.shrinkage import zero_centred
 from samsvae.estimators.base import Estimator
+from samsvae.settings.questions import CombinationSettings
+from samsvae.types import Scale
 
 GIVEN: dict[str, Any] = {"n_particles": 40, "progress": False}
 
@@ -70,7 +72,7 @@ def test_what_the_cells_show(model: Estimator, screen: Screen) -> None:
     table = next(samsvae.combinations(model, screen, ["B+A", "A+C"], **GIVEN))
     assert list(table["condition"].unique()) == ["B+A", "A+C"]  # as they were asked for
     own = table[table["condition"] == "B+A"].set_index("gene")
-    change = samsvae.differential_expression(screen)
+    change = samsvae.differential_expression(screen, scale="lfc")
     np.testing.assert_allclose(own["observed"], change.loc["A+B"], atol=1e-9)
     expected = change.loc["A+B"] - change.loc["A"] - change.loc["B"]
     np.testing.assert_allclose(own["observed_deviation"], expected, atol=1e-9)
@@ -86,12 +88,13 @@ def test_batches_are_taken_into_account(model: Estimator) -> None:
     screen = read(adata, batch_key="batch")
     with_batches = shaken(CPAVAE, screen)
     table = next(samsvae.combinations(with_batches, screen, ["A+B"], **GIVEN)).set_index("gene")
-    change = samsvae.differential_expression(screen)
+    change = samsvae.differential_expression(screen, scale="lfc")
     expected = change.loc["A+B"] - change.loc["A"] - change.loc["B"]
     np.testing.assert_allclose(table["observed_deviation"], expected, atol=1e-9)
 
 
-def test_the_standard_error_is_that_of_repeated_screens() -> None:
+@pytest.mark.parametrize("scale", ["log", "lfc"])
+def test_the_standard_error_is_that_of_repeated_screens(scale: Scale) -> None:
     """Over 60 screens: their spread within a factor that chance leaves (median over genes)."""
     model = None
     found, errors = [], []
@@ -101,7 +104,7 @@ def test_the_standard_error_is_that_of_repeated_screens() -> None:
         adata.X = rng.poisson(np.linspace(3, 30, 12), adata.shape).astype(np.float32)
         screen = read(adata)
         model = model or shaken(CPAVAE, screen)
-        _, _, deviation = module._observed(model, screen, ["A+B"], "log")
+        _, _, deviation = module._observed(model, screen, ["A+B"], CombinationSettings(), scale)
         found.append(deviation.difference[0])
         errors.append(np.sqrt(deviation.variance[0]))
     ratio = np.mean(errors, 0) / np.std(found, 0)
@@ -114,7 +117,8 @@ def test_an_interaction_is_found_where_there_is_one(model: Estimator) -> None:
     rng = np.random.default_rng(0)
     adata.X[pair, 4] += rng.poisson(30, pair.sum())
     # As counts: shares of a library would all change with one of them.
-    found = zero_centred(module._observed(model, read(adata), ["A+B"], "mean")[2])
+    settings = CombinationSettings(scale="mean")
+    found = zero_centred(module._observed(model, read(adata), ["A+B"], settings, "mean")[2])
     assert found.lfsr[0, 4] < 1e-3
     assert found.mean[0, 4] == pytest.approx(30, rel=0.2)
     assert (np.delete(found.lfsr[0], 4) > 0.01).all()

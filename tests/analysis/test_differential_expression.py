@@ -76,7 +76,7 @@ def test_the_metric_is_the_function(trained: samsvae.SAMSVAE, screen: samsvae.Sc
     options = {"n_particles": 5, "effect_particles": 50, "progress": False}
     table = samsvae.evaluate(trained, screen, scale="log", n_halvings=0, n_cells=0, **options)
     scores = table.set_index(["condition", "metric"])["value"]
-    effects = trained.effects(n_particles=50, n_draws=0, progress=False)
+    effects = trained.effects(scale="log", n_particles=50, n_draws=0, progress=False)
     own = samsvae.ate_pearson(effects.to_df(), screen.test)
     assert scores["(all)", "ate_pearson"] == pytest.approx(own.pooled)
     assert scores["(all)", "ate_pearson_top20"] == pytest.approx(own.top)

@@ -47,7 +47,7 @@ def deltas(screen: Screen) -> dict[str, np.ndarray]:
 
 
 def predicted(kind: type[Baseline], screen: Screen, *asked: str) -> np.ndarray:
-    values: np.ndarray = kind(screen).train().effects(list(asked)).X
+    values: np.ndarray = kind(screen).train().effects(list(asked), scale="log").X
     return values
 
 
@@ -82,7 +82,7 @@ def test_the_linear_baseline_is_the_ridge_solution_written_out(screen: Screen) -
 
 
 def test_a_target_that_is_no_gene_falls_back_and_is_counted(screen: Screen) -> None:
-    effects = LinearPCA(screen).effects(["A", "C", "A+C"])
+    effects = LinearPCA(screen).effects(["A", "C", "A+C"], scale="log")
     assert effects.obs["fell_back"].tolist() == [False, True, True]
     assert effects.uns["n_fell_back"] == 2
     np.testing.assert_array_equal(effects.X[1:], predicted(PerturbationMean, screen, "A", "B"))

@@ -63,7 +63,7 @@ def ranges(screen: Screen, halves: Halves) -> Iterator[tuple[float, Range]]:
     halves.clear()
     rows = scored([kind(screen) for kind in kinds], screen, n_halvings=5, n_cells=0)
     asked = {
-        kind.name: dict(zip(SCORED, kind(screen).effects(SCORED).X, strict=True))
+        kind.name: dict(zip(SCORED, kind(screen).effects(SCORED, scale="log").X, strict=True))
         for kind in [*kinds, PerturbationMean]
     }
     both = [[effects_of_half(screen, half) for half in pair] for pair in halves]
@@ -150,8 +150,8 @@ def test_what_is_left_out_of_one_score_is_left_out_of_all_three(
     own = found(rows, "choosy", "mae")["dynamic_range"]
     assert own.isna().tolist() == [False, True, False, True, False]
     known = ["A", "B"]
-    effects = dict(zip(known, Choosy(clear).effects(known).X, strict=True))
-    mean = dict.fromkeys(known, PerturbationMean(clear).effects("A").X[0])
+    effects = dict(zip(known, Choosy(clear).effects(known, scale="log").X, strict=True))
+    mean = dict.fromkeys(known, PerturbationMean(clear).effects("A", scale="log").X[0])
     scores: list[list[float]] = [[], [], []]
     for pair in halves:
         first, second = (

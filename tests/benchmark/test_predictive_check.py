@@ -25,7 +25,7 @@ def test_observed_is_the_correlation_of_effects_with_the_data(
     assert list(check.observed.index) == ["(all)", *names]
     assert check.replicated.shape == (20, 5)
     ate = trained.effects(
-        names, library_size="observed", n_particles=300, n_draws=0, progress=False
+        names, scale="log", library_size="observed", n_particles=300, n_draws=0, progress=False
     ).to_df()
     de = samsvae.differential_expression(screen.test, names)
     expected = scipy.stats.pearsonr(ate.to_numpy().ravel(), de.to_numpy().ravel()).statistic

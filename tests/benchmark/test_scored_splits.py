@@ -39,7 +39,9 @@ def test_controls_come_from_the_data_where_the_split_has_none(whole: Screen) -> 
     rows = scored(predictor, screen)
     assert set(rows["split"]) == {"unseen"}
     cells = Cells(screen, test | screen.is_control)
-    expected = by_hand("mae", {"A+B": predictor.effects("A+B").X[0]}, {"A+B": cells.effect("A+B")})
+    expected = by_hand(
+        "mae", {"A+B": predictor.effects("A+B", scale="log").X[0]}, {"A+B": cells.effect("A+B")}
+    )
     assert values(rows, "additive", "mae", "unseen") == pytest.approx(expected)
 
 
@@ -68,7 +70,7 @@ def test_unseen_conditions_stand_apart() -> None:
     assert own == {"test": set(SINGLES), "unseen": {"A+B"}}
     cells = Cells(screen, in_split(screen, "test"))
     for split, names in own.items():
-        effects = Additive(screen).effects(sorted(names)).to_df()
+        effects = Additive(screen).effects(sorted(names), scale="log").to_df()
         expected = by_hand(
             "rmse",
             {name: effects.loc[name].to_numpy() for name in names},
@@ -108,7 +110,7 @@ def test_unseen_names_what_was_seen() -> None:
 def test_train_and_valid(whole: Screen) -> None:
     rows = scored(ConditionMean(whole), whole, splits=("valid", "train"))
     assert rows["split"].unique().tolist() == ["valid", "train"]
-    effects = ConditionMean(whole).effects(SCORED).to_df()
+    effects = ConditionMean(whole).effects(SCORED, scale="log").to_df()
     predicted = {name: effects.loc[name].to_numpy() for name in SCORED}
     for split in ("valid", "train"):
         cells = Cells(whole, in_split(whole, split))

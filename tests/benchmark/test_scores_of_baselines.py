@@ -44,7 +44,10 @@ from samsvae.benchmark.baselines import (
 def test_baselines_against_the_test_cells(
     kind: type[Baseline], metric: str, whole: Screen, table: pd.DataFrame
 ) -> None:
-    cells, effects = Cells(whole, in_split(whole, "test")), kind(whole).effects(SCORED).to_df()
+    cells, effects = (
+        Cells(whole, in_split(whole, "test")),
+        kind(whole).effects(SCORED, scale="log").to_df(),
+    )
     expected = by_hand(
         metric,
         {name: effects.loc[name].to_numpy() for name in SCORED},
@@ -57,7 +60,7 @@ def test_baselines_against_the_test_cells(
 def test_the_correlation_is_that_of_ate_pearson(
     kind: type[Baseline], whole: Screen, table: pd.DataFrame
 ) -> None:
-    expected = samsvae.ate_pearson(kind(whole).effects().to_df(), whole.test)
+    expected = samsvae.ate_pearson(kind(whole).effects(scale="log").to_df(), whole.test)
     own = values(table, kind.name, "ate_pearson")
     assert own.pop("(all)") == pytest.approx(expected.pooled)
     assert own == pytest.approx(dict(expected.per_condition))
@@ -114,7 +117,7 @@ def test_interactions_by_hand(table: pd.DataFrame, whole: Screen) -> None:
         own = values(table, name, "interaction_rmse")
         assert own["(all)"] == pytest.approx(np.sqrt(((observed - predicted) ** 2).mean()))
         assert own["A+B"] == own["(all)"]
-    effects = ConditionMean(whole).effects(SCORED).to_df()
+    effects = ConditionMean(whole).effects(SCORED, scale="log").to_df()
     predicted = (effects.loc["A+B"] - effects.loc["A"] - effects.loc["B"]).to_numpy()
     expected = {
         "interaction_pearson": pearsonr(predicted, observed)[0],
@@ -139,7 +142,7 @@ def test_parts_of_a_held_out_combination_are_seen_in_training() -> None:
     rows = scored([Additive(screen), PerturbationMean(screen)], screen, **BARE)
     assert set(rows[rows["metric"].isin(INTERACTIONS)]["split"]) == {"unseen"}
     assert values(rows, "additive", "interaction_pearson", "unseen")["A+B"] == 0
-    mean = PerturbationMean(screen).effects("A").X[0]
+    mean = PerturbationMean(screen).effects("A", scale="log").X[0]
     cells, everywhere = Cells(screen, in_split(screen, "test")), Cells(screen, [True] * 240)
     parts = everywhere.mean("A") + everywhere.mean("B") - 2 * cells.mean("control")
     observed = cells.effect("A+B") - parts

@@ -71,7 +71,7 @@ def test_a_screen_with_batches() -> None:
     by_batch = [
         Cells(screen, in_split(screen, "test") & (screen.batch == batch)) for batch in (0, 1)
     ]
-    effects = ConditionMean(screen).effects(SCORED).to_df()
+    effects = ConditionMean(screen).effects(SCORED, scale="log").to_df()
     observed = {}
     for name in SCORED:
         n_cells = [(cells.which & (cells.label == name)).sum() for cells in by_batch]
@@ -99,7 +99,10 @@ def test_a_screen_with_doses() -> None:
     assert set(rows["condition"]) == {*conditions, "control", "(all)"}
     assert not set(rows["metric"]) & set(INTERACTIONS)  # parts at other doses
     assert rows.loc[rows["metric"] == "mae", "value"].notna().all()
-    cells, effects = Cells(screen, in_split(screen, "test")), ConditionMean(screen).effects()
+    cells, effects = (
+        Cells(screen, in_split(screen, "test")),
+        ConditionMean(screen).effects(scale="log"),
+    )
     expected = np.abs(effects.to_df().loc["drug@0.5"] - cells.effect("drug@0.5")).mean()
     assert values(rows, "condition-mean", "mae")["drug@0.5"] == pytest.approx(expected)
 

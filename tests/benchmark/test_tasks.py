@@ -53,7 +53,7 @@ def test_what_is_observed(whole: Screen) -> None:
     table = samsvae.differential_expression(whole.test, SCORED)
     np.testing.assert_allclose(seen.observed.effect, table)
     assert seen.observed.n_cells.tolist() == [len(whole.test.of(name)) for name in SCORED]
-    mean = PerturbationMean(whole).effects("A").X[0]
+    mean = PerturbationMean(whole).effects("A", scale="log").X[0]
     np.testing.assert_allclose(seen.observed.perturbation_mean, mean)
     some = np.random.default_rng(0).random(len(whole)) < 0.6
     cells = Cells(whole, some & in_split(whole, "test"))

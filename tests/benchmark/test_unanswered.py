@@ -98,7 +98,7 @@ def test_the_iwelbo_of_conditions_that_a_model_knows_is_kept() -> None:
 def test_answers_are_of_the_conditions_that_a_predictor_knows(whole: Screen) -> None:
     predictor = ConditionMean(whole)
     answers = PredictedTables.of(predictor, ["A+C", "B", "B+C", "A"], scale="log", n_draws=0)
-    known = predictor.effects(["B", "A"])
+    known = predictor.effects(["B", "A"], scale="log")
     table = answers.table("fixed", None, ["A+C", "B", "B+C", "A"], 12).to_numpy()
     assert np.isnan(table[[0, 2]]).all()
     np.testing.assert_array_equal(table[[1, 3]], known.X)

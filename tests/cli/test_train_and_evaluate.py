@@ -62,7 +62,7 @@ def test_evaluate(run: Path, call: Call) -> None:
     keys = {"iwelbo", "iwelbo_mc_se", "ate_pearson", "ate_pearson_top20", "rmse", "coverage_90"}
     assert keys <= summary.keys()
     assert (summary["n_particles"], summary["n_cells"], summary["n_conditions"]) == (10, 45, 4)
-    assert summary.pop("scale") == "log"
+    assert summary.pop("scale") == "lfc"
     known = {name: value for name, value in summary.items() if value is not None}
     assert {"iwelbo", "ate_pearson"} < set(known)
     for name, value in known.items():

@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
     @property
     def scale(self) -> Scale:
-        return "mean" if "likelihood" in self.own else "log"
+        return "mean" if "likelihood" in self.own else "lfc"
 
     @property
     def additive(self) -> bool:
@@ -220,8 +220,8 @@ def test_effects_are_labelled_and_bounded(fitted: Fitted) -> None:
 
 def test_scales_are_those_of_the_likelihood(fitted: Fitted) -> None:
     case, _, model = fitted
-    has_library_size = case.scale == "log"
-    kinds: list[Scale] = ["log", "normalized", "mean"]
+    has_library_size = case.scale == "lfc"
+    kinds: list[Scale] = ["lfc", "log", "normalized", "mean"]
     for scale in kinds:
         if (scale != "mean") == has_library_size:
             assert model.effects("A", scale=scale, **ASKED).uns["scale"] == scale
@@ -257,7 +257,7 @@ def test_new_cells_are_data_of_the_likelihoods_kind(fitted: Fitted) -> None:
     cells = model.simulate(["B+A", "control"], n_cells=25, seed=1)
     assert cells.obs["condition"].tolist() == ["B+A"] * 25 + ["control"] * 25
     assert cells.var_names.tolist() == GENES
-    assert ("library_size" in cells.obs) == (case.scale == "log")
+    assert ("library_size" in cells.obs) == (case.scale == "lfc")
     values = cells.X.toarray() if case.counts else cells.X
     assert values.shape == (50, 12)
     assert np.isfinite(values).all()
@@ -285,7 +285,7 @@ def test_given_cells_keep_their_names_and_likeness(fitted: Fitted) -> None:
     assert np.corrcoef(observed.mean(0), drawn.mean(0))[0, 1] > 0.5
     if case.scale == "mean":  # without a library size the basal state alone tells the level
         assert np.corrcoef(observed.sum(1), drawn.sum(1))[0, 1] > 0.25
-    if case.scale == "log":
+    if case.scale == "lfc":
         np.testing.assert_array_equal(cells.obs["library_size"], np.tile(own.library_size, 2))
 
 

@@ -78,7 +78,9 @@ def test_a_model_is_asked_at_observed_library_sizes_or_as_told(
     common: dict[str, Any] = {"n_particles": 60, "progress": False}
     export.cell_eval(trained, screen, tmp_path, split="valid", **given, **common)
     pred, _ = files(tmp_path)
-    effects = trained.effects(["A", "A+B", "B", "C"], n_draws=0, **given, **asked, **common).X
+    effects = trained.effects(
+        ["A", "A+B", "B", "C"], scale="log", n_draws=0, **given, **asked, **common
+    ).X
     control = ln_values(screen.valid.control).mean(0)
     np.testing.assert_allclose(pred.X[1:], control + LN2 * effects, atol=1e-6)
 

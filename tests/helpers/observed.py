@@ -35,6 +35,7 @@ def observed_of(
         t_rest=np.broadcast_to(t_rest, effect.shape).copy(),
         perturbation_mean=effect.mean(0) if perturbation_mean is None else perturbation_mean,
         targets=tuple(targets or [()] * n_conditions),
+        weight=np.ones(effect.shape),
     )
 
 
@@ -68,7 +69,7 @@ def of_conditions(observed: Observed, conditions: Sequence[int]) -> Observed:
     rows = list(conditions)
     arrays = {
         name: getattr(observed, name)[rows]
-        for name in ("n_cells", "effect", "standard_error", "p_control", "t_rest")
+        for name in ("n_cells", "effect", "standard_error", "p_control", "t_rest", "weight")
     }
     names = tuple(observed.conditions[i] for i in rows)
     return replace(
@@ -81,7 +82,10 @@ def of_genes(observed: Observed, genes: Sequence[int]) -> Observed:
     columns = list(genes)
     arrays = {
         name: getattr(observed, name)[..., columns]
-        for name in ("effect", "standard_error", "p_control", "t_rest", "perturbation_mean")
+        for name in (
+            *("effect", "standard_error", "p_control", "t_rest"),
+            *("perturbation_mean", "weight"),
+        )
     }
     return replace(
         observed,

@@ -24,7 +24,7 @@ def test_effects_equal_the_difference_of_simulated_cells(certain: samsvae.SAMSVA
     arm, control = values[:n], values[n:]
     expected = arm.mean(0) - control.mean(0)
     se = np.sqrt((arm.var(0) + control.var(0)) / n)
-    effect = certain.effects("A+B", n_particles=20_000, n_draws=0, progress=False)
+    effect = certain.effects("A+B", n_particles=20_000, n_draws=0, progress=False, scale="log")
     z = (effect.X[0] - expected) / np.hypot(se, effect.layers["mc_se"][0])
     assert np.abs(z).max() < 5.5
     assert np.abs(expected).max() > 20 * se.max()

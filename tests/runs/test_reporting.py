@@ -80,7 +80,7 @@ def test_a_report_has_the_numbers_of_python(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         combination["predicted"], ate.to_df().loc["B+C", genes], rtol=1e-3, atol=1e-6
     )
-    de = samsvae.differential_expression(screen, ["B", "C"])[genes].sum()
+    de = samsvae.differential_expression(screen, ["B", "C"], scale="lfc")[genes].sum()
     np.testing.assert_allclose(combination["sum"], de, rtol=1e-3, atol=1e-6)
     assert combination["observed"] == [None] * len(genes)  # nobody measured it
     text = path.read_text()
@@ -152,7 +152,7 @@ def test_without_validation_cells_there_are_no_error_rates(tmp_path: Path) -> No
     seen = record(path)
     assert seen["hasRates"] is False
     assert "There are no error rates: there are too few validation cells" in path.read_text()
-    observed = samsvae.differential_expression(screen, ["A"])
+    observed = samsvae.differential_expression(screen, ["A"], scale="lfc")
     genes = [seen["genes"][g] for g in seen["effects"][0]["gene"]]
     np.testing.assert_allclose(
         seen["effects"][0]["observed"], observed.loc["A", genes], rtol=1e-3, atol=1e-6

@@ -198,7 +198,8 @@ def typical_gene(difference: np.ndarray, variance: np.ndarray | float = 0.0) -> 
         former, shift = shift, (weight * values).sum(1)
         if not (np.abs(shift - former) > _TOLERANCE).any():
             break
-    squares = np.maximum(total, (values - shift[:, None]) ** 2)
+    own = np.where(known, variance, 0)
+    squares = (own + (values - shift[:, None]) ** 2) / 2  # as stated, and as genes scatter
     return TypicalGene(shift, (weight**2 * squares).sum(1), weight)
 
 
