@@ -63,9 +63,9 @@ def correlation_per_condition(predicted: pd.DataFrame, true: pd.DataFrame) -> pd
 
 
 def paired_means(a: np.ndarray, d: np.ndarray, weight: np.ndarray | float = 1.0) -> np.ndarray:
-    """Return the means over genes of a, d, a^2, d^2 and ad, `condition 5`."""
+    """Return the means over genes of w a, w d, w a^2, w d^2, w ad and w, `condition 6`."""
     a, d = np.asarray(a, float), np.asarray(d, float)
-    products = a, d, a * a, d * d, a * d
+    products = a, d, a * a, d * d, a * d, np.ones_like(d)
     return np.stack([(weight * product).mean(1) for product in products], -1)
 
 
@@ -74,7 +74,7 @@ def pearson_of_means(means: np.ndarray) -> np.ndarray:
 
     A constant prediction scores 0, as chance does; NaN for constant d, where nothing can be scored.
     """
-    a, d, aa, dd, ad = np.moveaxis(means, -1, 0)
+    a, d, aa, dd, ad = _weighted(means)
     var_a, var_d = variance(a, aa), variance(d, dd)
     norm = np.sqrt(var_a * var_d)
     r = np.clip((ad - a * d) / np.where(norm == 0, 1, norm), -1, 1)
@@ -83,8 +83,20 @@ def pearson_of_means(means: np.ndarray) -> np.ndarray:
 
 def r2_of_means(means: np.ndarray) -> np.ndarray:
     """Return 1 - mean (a - d)^2 / var(d) of `paired_means`; NaN for constant d."""
-    _, d, aa, dd, ad = np.moveaxis(means, -1, 0)
+    _, d, aa, dd, ad = _weighted(means)
     return explained(aa - 2 * ad + dd, variance(d, dd))
+
+
+def _weighted(sums: np.ndarray) -> np.ndarray:
+    """Return weighted means of sums whose last is that of the weights, one after the other."""
+    *parts, weight = np.moveaxis(sums, -1, 0)
+    with np.errstate(invalid="ignore"):  # of fold changes of a single cell, which weigh nothing
+        return np.stack(parts) / weight
+
+
+def root_mean(sums: np.ndarray) -> np.ndarray:
+    """Return the root of the (weighted) mean of squares, from their sum and that of weights."""
+    return np.sqrt(_weighted(sums)[0])
 
 
 def variance(mean: np.ndarray, square: np.ndarray) -> np.ndarray:
@@ -112,8 +124,8 @@ def all_genes(predicted: np.ndarray, observed: Observed) -> np.ndarray:
 
 def top_genes(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return `paired_means` over each condition's genes of the largest |d|."""
-    both = predicted, observed.effect
-    return paired_means(*(np.take_along_axis(x, observed.top, 1) for x in both))
+    parts = predicted, observed.effect, observed.weight
+    return paired_means(*(np.take_along_axis(x, observed.top, 1) for x in parts))
 
 
 def pearson_from_control(predicted: np.ndarray, observed: Observed) -> np.ndarray:
@@ -133,18 +145,23 @@ def pearson_from_perturbation_mean(predicted: np.ndarray, observed: Observed) ->
 
 def absolute_error(predicted: np.ndarray, observed: Observed) -> np.ndarray:
     """Return the mean over genes of |a - d|."""
-    return (observed.weight * np.abs(predicted - observed.effect)).mean(1)
+    error = (observed.weight * np.abs(predicted - observed.effect)).mean(1)
+    return np.asarray(_weighted(np.stack([error, observed.weight.mean(1)], -1))[0])
 
 
 def squared_error(predicted: np.ndarray, observed: Observed) -> np.ndarray:
-    """Return the (weighted) mean over genes of (a - d)^2, `condition 1`."""
-    error = (np.asarray(predicted, float) - observed.effect) ** 2
-    return (observed.weight * error).mean(1, keepdims=True)
+    """Return the means over genes of w (a - d)^2 and of w, `condition 2`."""
+    return _squares(predicted, observed.effect, observed.weight)
 
 
 def mean_square(a: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Return the mean over genes of (a - d)^2, `condition 1`."""
-    return ((np.asarray(a, float) - d) ** 2).mean(1, keepdims=True)
+    """Return the mean over genes of (a - d)^2, and 1, `condition 2`."""
+    return _squares(a, d, np.ones_like(d))
+
+
+def _squares(a: np.ndarray, d: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    square = (np.asarray(a, float) - d) ** 2
+    return np.stack([(weight * square).mean(1), weight.mean(1)], -1)
 
 
 def weighted_mse(predicted: np.ndarray, observed: Observed) -> np.ndarray:

@@ -46,7 +46,7 @@ class Observed:
     targets: tuple[tuple[int, ...], ...]
     """By condition: positions among `genes` of the genes that it perturbs."""
     weight: np.ndarray
-    """Of each gene in means over genes, their mean 1: 1, or the precision of a fold change."""
+    """`condition gene`, in means over genes: 1, or the precision of a fold change."""
 
     @classmethod
     def of(
@@ -83,7 +83,7 @@ class Observed:
         differs from control by a test of its fold change.
         """
         error = np.sqrt(variance)
-        weight = np.nan_to_num(1 / (variance + _SPREAD), nan=1.0, posinf=1.0)
+        weight = np.nan_to_num(1 / (variance + _SPREAD), nan=1.0)
         with np.errstate(invalid="ignore"):
             p_control = np.nan_to_num(2 * ndtr(-np.abs(effect / error)), nan=1.0)
         return replace(
@@ -91,7 +91,7 @@ class Observed:
             effect=effect,
             standard_error=error,
             p_control=p_control,
-            weight=weight / np.maximum(weight.mean(1, keepdims=True), 1e-300),
+            weight=weight,
         )
 
     def among(self, conditions: np.ndarray) -> Observed:
@@ -110,8 +110,9 @@ class Observed:
 
     @cached_property
     def top(self) -> np.ndarray:
-        """`condition top`: positions of each condition's genes of the largest |effect|."""
-        return most_changed(self.effect)
+        """`condition top`: positions of each condition's genes of the largest |effect| (in units
+        of its error, for fold changes)."""
+        return most_changed(self.effect * np.sqrt(self.weight))
 
     @cached_property
     def significant(self) -> np.ndarray:

@@ -100,10 +100,6 @@ def _first(statistics: np.ndarray) -> np.ndarray:
     return statistics[..., 0]
 
 
-def _root(statistics: np.ndarray) -> np.ndarray:
-    return np.sqrt(statistics[..., 0])
-
-
 def _mean_of(
     name: str,
     score: Callable[[np.ndarray, Observed], np.ndarray],
@@ -154,7 +150,7 @@ METRICS: list[Metric] = [
     Metric("ate_pearson_observed_size", effects.all_genes, pearson_of_means, "observed", best=1),
     Metric("ate_r2", effects.all_genes, r2_of_means, "observed", best=1),
     Metric("ate_r2_top20", effects.top_genes, r2_of_means, "observed", best=1),
-    Metric("rmse", effects.squared_error, _root, "observed", best=0),
+    Metric("rmse", effects.squared_error, effects.root_mean, "observed", best=0),
     # Means over conditions.
     _mean_of("mae", effects.absolute_error, "observed", best=0),
     _mean_of("pearson_from_control", effects.pearson_from_control, "fixed", best=1),
@@ -175,7 +171,9 @@ METRICS: list[Metric] = [
     Metric(
         "interaction_pearson", effects.paired_means, pearson_of_means, "fixed", 1, "interactions"
     ),
-    Metric("interaction_rmse", effects.mean_square, _root, "observed", 0, "interactions"),
+    Metric(
+        "interaction_rmse", effects.mean_square, effects.root_mean, "observed", 0, "interactions"
+    ),
     # Distributions of cells.
     _distance_of("e_distance", lambda x, y, _, own: energy_distance(x, y, own), lambda c: c.spread),
     _distance_of("mmd", mmd, lambda c: c.similarity),

@@ -58,7 +58,7 @@ function colour(name) {
 const geneName = (i) => data.genes[i];
 const conditionName = (i) => data.conditions[i].name;
 const conditionPlace = new Map(data.conditions.map((one, i) => [one.name, i]));
-const UNIT = { log: "log2", normalized: "counts per 10,000", mean: "units of the data" }[data.scale];
+const UNIT = { lfc: "log2 fold change", log: "log2", normalized: "counts per 10,000", mean: "units of the data" }[data.scale];
 
 // Charts are drawn to fit the width, and again when it changes.
 const drawn = [];
