@@ -11,7 +11,7 @@ LOWEST_TORCH ?= pinned
 DATA ?= ../shared/data/papalexi2021.h5ad
 
 .PHONY: demo test test-docs test-browser test-cell-eval test-interop test-lowest test-cluster \
-	soak soak-short docs lint build bench bench-quick bench-discoveries \
+	soak soak-short docs lint build bench bench-quick bench-discoveries regimes regimes-quick \
 	clean
 
 demo: $(VENV)/.ready
@@ -83,6 +83,13 @@ bench-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/step.py --quick
 	$(BIN)/python benchmarks/inference.py --quick
 	$(BIN)/python benchmarks/evaluation.py --quick
+
+# Error rates, power and coverage on screens in which something is off (docs/discoveries.md).
+regimes: $(VENV)/.ready
+	$(BIN)/python benchmarks/regimes.py --out runs/bench/regimes.csv
+
+regimes-quick: $(VENV)/.ready
+	$(BIN)/python benchmarks/regimes.py --quick --out runs/bench/regimes-quick.csv
 
 # Calls beside those of scanpy's tests (docs/discoveries.md); an hour.
 bench-discoveries: $(VENV)/.bench

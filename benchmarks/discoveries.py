@@ -123,7 +123,7 @@ def run(case: Case, n_steps: int) -> pd.DataFrame:
     cells, drawing = screen(case)
     model = samsvae.SAMSVAE(cells, n_latent=20, n_hidden=64)
     model.train(max_steps=n_steps, seed=case.seed, progress=False)
-    table = samsvae.discoveries(model, cells, progress=False)
+    table = samsvae.discoveries(model, cells, scale="log", progress=False)
     conditions = list(model.metadata.conditions[1:])
     sign = np.sign(drawing.true_effects(conditions).to_numpy())
     estimate, lfsr, q_value = (
