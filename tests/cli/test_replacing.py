@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -37,10 +36,6 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
-def on_a_full_disk() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
-
-
 def fails(folder: Path, line: str, before: Callable[[], None] | None = None) -> str:
     """Run a line of the command line that fails; return the one line that says why."""
     command = [sys.executable, "-m", "samsvae", *line.split()]
@@ -48,28 +43,6 @@ def fails(folder: Path, line: str, before: Callable[[], None] | None = None) -> 
     errors = [one for one in done.stderr.splitlines() if not one.startswith("samsvae: note: ")]
     assert (done.returncode, len(errors)) == (2, 1), done.stderr
     return errors[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("line", [TRAIN, COMPARE, DEMO], ids=["train", "compare", "demo"])
-def test_a_full_disk_leaves_the_old_run_whole(folder: Path, call: Call, line: str) -> None:
-    assert call(TRAIN).code == 0
-    (folder / "out" / "notes.txt").write_text("mine")
-    before = content(folder)
-    message = fails(folder, f"{line} --overwrite", on_a_full_disk)
-    assert "cannot write out" in message
-    assert message.endswith("'out' is as it was")
-    assert content(folder) == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("line", [TRAIN, COMPARE, DEMO], ids=["train", "compare", "demo"])
-def test_a_full_disk_leaves_no_new_directory(folder: Path, line: str) -> None:
-    before = content(folder)
-    message = fails(folder, line, on_a_full_disk)
-    assert message.endswith("'out' was not made")
-    assert content(folder) == before
-    assert not (folder / "out").exists()
 
 
 def test_training_that_fails_leaves_the_old_run_whole(folder: Path, call: Call) -> None:
