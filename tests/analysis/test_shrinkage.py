@@ -19,7 +19,8 @@ from samsvae.analysis.mixture import (
     below,
     quantile,
 )
-from samsvae.analysis.shrinkage import fitted_prior, rank_one, slopes
+from samsvae.analysis.shrinkage import fitted_prior, slopes
+from samsvae.inference.discrepancy import rank_one
 
 N_COMPONENTS = 1 + 2 * len(GRID)
 
@@ -160,7 +161,7 @@ def test_a_condition_without_numbers_gets_the_mean_spread() -> None:
     rng = np.random.default_rng(1)
     residual = rng.normal(0, 1, (3, 200))
     residual[1] = np.nan
-    found = rank_one(residual, np.full((3, 200), 0.1))
+    found = rank_one(residual, np.full((3, 200), 0.1)).variance
     assert found[1].mean() == pytest.approx(found[[0, 2]].mean(), rel=0.05)
 
 
@@ -169,7 +170,7 @@ def test_one_condition_acts_among_many_whose_errors_are_taken_to_be_too_large() 
     rng = np.random.default_rng(2)
     residual = rng.normal(0, 1, (100, 200))
     residual[7] = rng.normal(0, np.sqrt(1 + 4), 200)
-    found = rank_one(residual, np.full((100, 200), 1.2), n_steps=50)
+    found = rank_one(residual, np.full((100, 200), 1.2), n_steps=50).variance
     assert found[7].mean() > 2
     assert np.delete(found, 7, 0).max() < 0.5
 

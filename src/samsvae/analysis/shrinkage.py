@@ -25,13 +25,10 @@ from samsvae.analysis.mixture import (
     Reliability,
     components,
 )
+from samsvae.inference.discrepancy import rank_one
 
 _MAX_ENTRIES = 100_000
 """Pairs of condition and gene that the prior is estimated from, at most."""
-_PRIOR_GENES, _PRIOR_CONDITIONS = 20, 10
-"""Pseudo-observations at the mean spread, for each condition and each gene."""
-_CLEAR = 4.0
-"""Standard errors above which squares are more than noise."""
 _ROUNDS = 5
 _PRIOR_UNINFORMATIVE = 10.0
 """Pseudo-conditions about which the model says nothing."""
@@ -50,45 +47,6 @@ _CONCENTRATION = 0.1
 """Weight of a normal prior on the logits, which keeps unused components from running away."""
 
 
-def rank_one(residual: np.ndarray, variance: np.ndarray, *, n_steps: int = 200) -> np.ndarray:
-    """Return spreads u_c w_g of effects that are observed with noise, `condition gene`.
-
-    EM for residual ~ N(0, u_c w_g + variance); entries with NaN are left out. Each u_c gets some
-    pseudo-genes of the mean spread, each w_g some pseudo-conditions, which stabilise spreads of
-    few, noisy numbers; a condition without any has the mean spread.
-
-    >>> rng = np.random.default_rng(0)
-    >>> spread = np.outer([1.0, 4.0], np.linspace(1, 2, 400))
-    >>> fitted = rank_one(rng.normal(0, np.sqrt(spread + 0.1)), np.full((2, 400), 0.1))
-    >>> bool(abs(np.log(fitted.mean(1) / spread.mean(1))).max() < 0.2)
-    True
-    """
-    is_observed = np.isfinite(residual) & np.isfinite(variance)
-    r, s = np.where(is_observed, residual, 0), np.where(is_observed, variance, 1)
-    n_genes, n_conditions = is_observed.sum(1), is_observed.sum(0)
-    if not is_observed.any():
-        return np.full(r.shape, TINY)
-    w = np.ones(r.shape[1])
-    excess = np.where(is_observed, r**2 - s, 0)
-    # EM does not leave a spread of 0, where errors are a little overestimated and only few
-    # conditions have effects: these start from their own squares.
-    noise = _CLEAR * np.sqrt(2 * np.where(is_observed, s**2, 0).sum(1))
-    own = np.where(excess.sum(1) > noise, excess.sum(1), 0) / np.maximum(n_genes, 1)
-    precision = np.where(is_observed, s**-2, 0)
-    common = (precision * excess).sum() / precision.sum()
-    u = np.maximum(own, max(float(common), TINY))
-    for _ in range(n_steps):
-        t = u[:, None] * w
-        k = t / (t + s)
-        square = np.where(is_observed, (k * r) ** 2 + k * s, 0)
-        own = (square / w).sum(1)
-        mean = own.sum() / is_observed.sum()
-        u = np.maximum((own + _PRIOR_GENES * mean) / (n_genes + _PRIOR_GENES), TINY)
-        own = (square / u[:, None]).sum(0)
-        w = np.maximum((own + _PRIOR_CONDITIONS) / (n_conditions + _PRIOR_CONDITIONS), TINY)
-    return u[:, None] * w
-
-
 def fitted_reliability(valid: ObservedEffects, predicted: PredictedEffects) -> Reliability:
     """Return how well predictions match validation cells, by condition.
 
@@ -100,7 +58,7 @@ def fitted_reliability(valid: ObservedEffects, predicted: PredictedEffects) -> R
     noise = np.where(is_observed, valid.variance, 1)
     slope = np.ones(len(m))
     for _ in range(_ROUNDS):
-        spread = rank_one(d - slope[:, None] * m, valid.variance, n_steps=50)
+        spread = rank_one(d - slope[:, None] * m, valid.variance, n_steps=50).variance
         weight = np.where(is_observed, 1 / (spread + noise), 0)
         information = np.maximum((weight * m**2).sum(1), TINY)
         estimate = (weight * np.where(is_observed, d, 0) * m).sum(1) / information
@@ -140,7 +98,8 @@ def zero_centred(observed: ObservedEffects, *, seed: int = 0) -> Posterior:
     estimated by EM with ten more null entries; the seed draws entries, if there are many.
     """
     is_observed = observed.is_observed
-    spread = rank_one(np.where(is_observed, observed.difference, np.nan), observed.variance)
+    differences = np.where(is_observed, observed.difference, np.nan)
+    spread = rank_one(differences, observed.variance).variance
     used = _subsample(is_observed, seed)
     d, v, t = (x.ravel()[used] for x in (observed.difference, observed.variance, spread))
     total = np.array([0.0, *GRID])[:, None] * t + v
@@ -171,7 +130,8 @@ def fitted_prior(
 
     `train` are effects in the model's training cells; the seed draws entries, if there are many.
     """
-    spread = rank_one(np.where(train.is_observed, train.difference, np.nan), train.variance)
+    differences = np.where(train.is_observed, train.difference, np.nan)
+    spread = rank_one(differences, train.variance).variance
     reliability = fitted_reliability(valid, predicted)
     in_both = train.is_observed & valid.is_observed
     used = _subsample(in_both, seed)

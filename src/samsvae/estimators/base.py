@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import InitVar, dataclass, field, fields
+from dataclasses import InitVar, dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -185,6 +185,9 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
                     self._finish(history, train)
                 raise
             self._finish(history, train)
+            if self.is_trained:
+                learned: dict[str, Any] = Predictions(self).discrepancy(screen.valid)
+                self.metadata = replace(self.metadata, **learned)
         return self
 
     def _finish(self, history: list[dict[str, float]], train: Loader) -> None:

@@ -42,6 +42,13 @@ class TrainingMetadata:
     """`gene`: whether all training cells have zero counts of it."""
     unobserved: bool
     """Whether library sizes count more than the screen's genes."""
+    spread_of_condition: np.ndarray | None = None
+    """`condition`: u of the variance u_c w_g + b m^2 by which effects differ from the model's (see
+    `samsvae.inference.discrepancy`); None: not learned. Control's is 0."""
+    spread_of_gene: np.ndarray | None = None
+    """`gene`: w of it."""
+    discrepancy_slope: np.ndarray | None = None
+    """b of it, one number."""
     sgrnas: tuple[tuple[str, str], ...] = ()
     """Pairs of sgRNA and perturbation in the training cells, where sgRNAs are known: sorted."""
 
@@ -124,6 +131,19 @@ class TrainingMetadata:
     def _places(self) -> dict[str, int]:
         """The row of each condition of the training cells."""
         return {name: i for i, name in enumerate(self.conditions)}
+
+    def discrepancy(self, conditions: Sequence[str], effect: np.ndarray) -> np.ndarray:
+        """Return the variance of true effects about those predicted, `condition gene`; 0: unknown.
+
+        Of a condition that it was not learned of, u is the mean of the others.
+        """
+        if self.spread_of_condition is None or self.spread_of_gene is None:
+            return np.zeros_like(effect)
+        u = self.spread_of_condition
+        place = [self._places.get(name, -1) for name in conditions]
+        of_condition = np.array([u[i] if i >= 0 else u[1:].mean() for i in place])
+        slope = 0.0 if self.discrepancy_slope is None else float(self.discrepancy_slope)
+        return of_condition[:, None] * self.spread_of_gene + slope * effect**2
 
     def n_cells(self, condition: str) -> int:
         """Return the number of training cells of a condition (as it is stored)."""

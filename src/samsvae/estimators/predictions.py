@@ -12,12 +12,15 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 from rich.progress import track
+from scipy.special import ndtri
 
 from samsvae.data.conditions import Conditions
+from samsvae.data.fold_changes import fold_changes
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators.trained import TrainedModel
 from samsvae.inference import simulation
+from samsvae.inference.discrepancy import fitted_discrepancy
 from samsvae.inference.effects import LEVELS, ArmCells, Effect, average_effects
 from samsvae.inference.iwelbo import predictive_iwelbo
 from samsvae.inference.latent import Batches
@@ -25,6 +28,9 @@ from samsvae.ops.parallel import side_by_side
 from samsvae.settings.arguments import Count, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings, SimulationSettings
+
+_MAX_LEARNED = 200
+"""Conditions of which it is learned how far effects are from the model's, at most."""
 
 
 class Predictions:
@@ -140,6 +146,9 @@ class Predictions:
             for j, end in enumerate(("lower", "upper"))
         }
         mc_se = np.array([result.mc_se for result in results])
+        if scale == "lfc":
+            ate = np.array([result.ate for result in results])
+            ends = _widened(ends, ate, self.metadata.discrepancy(stored, ate))
         return AnnData(
             np.where(unexpressed, 0, [result.ate for result in results]),
             obs=pd.DataFrame(
@@ -330,3 +339,51 @@ class Predictions:
         for name, row in zip(names, received, strict=True):
             rng = np.random.default_rng(seed)
             yield self._new_cells(name, row, settings, rng, generator.manual_seed(seed))[0]
+
+    def discrepancy(self, valid: Screen) -> dict[str, np.ndarray]:
+        """Return how far effects of validation cells are from the model's, as the metadata hold it.
+
+        Empty where nothing can be learned: without a posterior of effects, a library size, or
+        conditions of which two validation cells have control cells in their batch.
+        """
+        metadata, control = self.metadata, np.asarray(valid.is_control)
+        counts = np.bincount(valid.condition[~control], minlength=len(valid.condition_names))
+        trained = set(metadata.conditions)
+        names = [n for n, k in zip(valid.condition_names, counts, strict=True) if k > 1]
+        names = [name for name in names if name in trained and metadata.is_estimable(name)]
+        if "lfc" not in self.module.likelihood.scales or not control.any() or not names:
+            return {}
+        if len(names) > _MAX_LEARNED:
+            order = np.random.default_rng(0).permutation(len(names))[:_MAX_LEARNED]
+            names = [names[i] for i in sorted(order)]
+        place = {name: i for i, name in enumerate(names)}
+        group = np.array([place.get(name, -1) for name in valid.condition_names])[valid.condition]
+        change, _ = fold_changes(valid, group, control, len(names)).from_typical_gene
+        effects = self.effects(names, scale="lfc", n_particles=200, n_draws=40, progress=False)
+        half = (effects.layers["upper"] - effects.layers["lower"]) / 2
+        if np.isnan(half).all():
+            return {}
+        noise = change.variance + (half / ndtri(0.95)) ** 2 + effects.layers["mc_se"] ** 2
+        effect = np.asarray(effects.X, float)
+        spread, slope = fitted_discrepancy(change.difference - effect, noise, effect)
+        of_condition = np.full(len(metadata.conditions), spread.of_condition.mean())
+        of_condition[[metadata.conditions.index(name) for name in names]] = spread.of_condition
+        of_condition[0] = 0
+        return {
+            "spread_of_condition": of_condition,
+            "spread_of_gene": spread.of_gene,
+            "discrepancy_slope": np.array(slope),
+        }
+
+
+def _widened(
+    ends: dict[str, np.ndarray], ate: np.ndarray, variance: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the ends of intervals of ATEs, widened by a variance, `condition gene` each."""
+    level = {"lower": 0.9, "upper": 0.9, "lower_50": 0.5, "upper_50": 0.5}
+    return {
+        name: ate
+        + (1 if name.startswith("upper") else -1)
+        * np.sqrt((end - ate) ** 2 + ndtri((1 + level[name]) / 2) ** 2 * variance)
+        for name, end in ends.items()
+    }

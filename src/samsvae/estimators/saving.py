@@ -135,6 +135,12 @@ FACTS: dict[str, Array] = {
     "silent": Array("b", ("gene",)),
 }
 """The arrays of the training metadata, by their names in the file."""
+LEARNED: dict[str, Array] = {
+    "spread_of_condition": Array("f", ("condition",)),
+    "spread_of_gene": Array("f", ("gene",)),
+    "discrepancy_slope": Array("f", ()),
+}
+"""Those that may be absent: all, or none."""
 
 
 @contextmanager
@@ -157,8 +163,9 @@ def check_metadata(metadata: Mapping[str, Any], arrays: Mapping[str, Tensor]) ->
         "batch or one": max(1, n_batches),
         "gene": len(registry["genes"]),
     }
-    _same_names("facts", arrays, FACTS)
-    for name, array in FACTS.items():
+    expected = FACTS | (LEARNED if LEARNED.keys() & arrays.keys() else {})
+    _same_names("facts", arrays, expected)
+    for name, array in expected.items():
         values = arrays[name].numpy()
         if values.dtype.kind != array.kind:
             raise InputError(f"facts.{name} holds {values.dtype} values")
