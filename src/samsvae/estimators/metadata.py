@@ -48,7 +48,7 @@ class TrainingMetadata:
     spread_of_gene: np.ndarray | None = None
     """`gene`: w of it."""
     discrepancy_slope: np.ndarray | None = None
-    """b of it, one number."""
+    """`one`: b of it."""
     sgrnas: tuple[tuple[str, str], ...] = ()
     """Pairs of sgRNA and perturbation in the training cells, where sgRNAs are known: sorted."""
 
@@ -142,7 +142,7 @@ class TrainingMetadata:
         u = self.spread_of_condition
         place = [self._places.get(name, -1) for name in conditions]
         of_condition = np.array([u[i] if i >= 0 else u[1:].mean() for i in place])
-        slope = 0.0 if self.discrepancy_slope is None else float(self.discrepancy_slope)
+        slope = 0.0 if self.discrepancy_slope is None else float(self.discrepancy_slope[0])
         return of_condition[:, None] * self.spread_of_gene + slope * effect**2
 
     def n_cells(self, condition: str) -> int:

@@ -372,7 +372,7 @@ class Predictions:
         return {
             "spread_of_condition": of_condition,
             "spread_of_gene": spread.of_gene,
-            "discrepancy_slope": np.array(slope),
+            "discrepancy_slope": np.array([slope]),
         }
 
 

@@ -138,7 +138,7 @@ FACTS: dict[str, Array] = {
 LEARNED: dict[str, Array] = {
     "spread_of_condition": Array("f", ("condition",)),
     "spread_of_gene": Array("f", ("gene",)),
-    "discrepancy_slope": Array("f", ()),
+    "discrepancy_slope": Array("f", ("one",)),
 }
 """Those that may be absent: all, or none."""
 
@@ -160,6 +160,7 @@ def check_metadata(metadata: Mapping[str, Any], arrays: Mapping[str, Tensor]) ->
         "condition": len(metadata["conditions"]),
         "perturbation": len(registry["perturbations"]),
         "batch": n_batches,
+        "one": 1,
         "batch or one": max(1, n_batches),
         "gene": len(registry["genes"]),
     }
