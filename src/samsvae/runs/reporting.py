@@ -198,8 +198,8 @@ def _stored_effects(
         "model": read_json(saved / saving.NAMES)["digest"],
         "cells": None if screen is None else digest_of(screen),
         "conditions": list(names),
-        "n_particles": settings.get("n_particles", 2500),
-        "seed": settings.get("seed", 0),
+        "n_particles": settings.get("n_particles", ReportSettings.n_particles),
+        "seed": settings.get("seed", ReportSettings.seed),
     }
     with suppress(
         OSError, InputError
