@@ -151,9 +151,9 @@ class Encoding(ABC):
         `batch`, `cell`, is the position of each among the batches; None: no batch in particular.
         """
 
+    @abstractmethod
     def median_doses(self, dose: np.ndarray) -> np.ndarray:
         """Return a typical dose of each column, `column`, from those of perturbations."""
-        return np.ones(len(self.columns))
 
 
 class Separate(Encoding):
@@ -203,6 +203,9 @@ class Joint(Encoding):
         columns = [self._column_of[row] for row in received if row in self._column_of]
         ones, shape = np.ones(len(columns), np.float32), (len(received), len(self.columns))
         return sp.csr_matrix((ones, np.array(columns, np.int64), indptr), shape=shape)
+
+    def median_doses(self, dose: np.ndarray) -> np.ndarray:
+        return np.ones(len(self.columns))  # others are refused
 
 
 def _check_doses(doses: np.ndarray) -> None:

@@ -209,7 +209,7 @@ def simulated_screen(**settings: Any) -> SimulatedScreen:
     rho, theta = truth.proportions(state), truth.inverse_dispersion
     size = np.exp(rng.normal(np.log(chosen.library_size), 0.55, len(state)))
     rate = rng.gamma(theta, 1 / theta, rho.shape) * rho * size[:, None]
-    counts = sp.csr_matrix(np.maximum(rng.poisson(rate), 0).astype(np.uint16))
+    counts = sp.csr_matrix(rng.poisson(rate).astype(np.uint16))
     at_random = rng.choice(["train", "valid", "test"], len(condition), p=[0.64, 0.16, 0.2])
     is_combination = np.diff(received.indptr) > 1
     screen = SimulatedScreen(

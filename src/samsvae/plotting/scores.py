@@ -193,7 +193,7 @@ def calibration_curve(
     what: str = "share of intervals that cover",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw observed against expected shares: on the diagonal, what is stated is calibrated.
+    """Draw observed against expected shares: calibrated ones lie on the diagonal.
 
     `table` has the columns expected (the level of an interval, an lfsr, a quantile) and observed
     (the share that covers, that is wrong, that is below), both from 0 to 1; label, if there are

@@ -199,7 +199,7 @@ def _stored_effects(
         "cells": None if screen is None else digest_of(screen),
         "conditions": list(names),
         "n_particles": settings.get("n_particles", DiscoverySettings.n_particles),
-        "seed": settings.get("seed", 0),
+        "seed": settings.get("seed", DiscoverySettings.seed),
     }
     with suppress(
         OSError, InputError
