@@ -10,13 +10,14 @@ import samsvae
 from helpers.screens import make_adata
 from samsvae.runs.jobs import score
 from samsvae.settings.questions import ScoreSettings
+from samsvae.types import Scale
 
 
 def test_differential_expression_by_hand(screen: samsvae.Screen) -> None:
     counts = screen.counts.toarray().astype(float)
     values = np.log2(1 + 1e4 * counts / counts.sum(1, keepdims=True))
     label = np.array(screen.condition_names)[screen.condition]
-    table = samsvae.differential_expression(screen)
+    table = samsvae.differential_expression(screen, scale="log")
     assert list(table.index) == ["A", "A+B", "B", "C"]
     for name in table.index:
         expected = values[label == name].mean(0) - values[label == "control"].mean(0)
@@ -42,8 +43,8 @@ def test_ate_pearson_by_hand(screen: samsvae.Screen) -> None:
     rng = np.random.default_rng(0)
     names = ["C", "B", "A+B", "A"]
     effects = pd.DataFrame(rng.normal(size=(4, 12)), names, list(screen.genes))
-    own = samsvae.differential_expression(screen.test).loc[names].to_numpy()
-    result = samsvae.ate_pearson(effects, screen.test, n_top=3)
+    own = samsvae.differential_expression(screen.test, scale="log").loc[names].to_numpy()
+    result = samsvae.ate_pearson(effects, screen.test, scale="log", n_top=3)
     ate = effects.to_numpy()
     assert result.pooled == pytest.approx(np.corrcoef(ate.ravel(), own.ravel())[0, 1])
     top = [np.argsort(-np.abs(row))[:3] for row in own]
@@ -71,13 +72,16 @@ def test_a_perfect_prediction_scores_one(screen: samsvae.Screen) -> None:
     assert result.median == pytest.approx(1)
 
 
-def test_the_metric_is_the_function(trained: samsvae.SAMSVAE, screen: samsvae.Screen) -> None:
+@pytest.mark.parametrize("scale", ["lfc", "log"])
+def test_the_metric_is_the_function(
+    trained: samsvae.SAMSVAE, screen: samsvae.Screen, scale: Scale
+) -> None:
     """One name, one number; and the likelihood is that of the model."""
     options = {"n_particles": 5, "effect_particles": 50, "progress": False}
-    table = samsvae.evaluate(trained, screen, scale="log", n_halvings=0, n_cells=0, **options)
+    table = samsvae.evaluate(trained, screen, scale=scale, n_halvings=0, n_cells=0, **options)
     scores = table.set_index(["condition", "metric"])["value"]
-    effects = trained.effects(scale="log", n_particles=50, n_draws=0, progress=False)
-    own = samsvae.ate_pearson(effects.to_df(), screen.test)
+    effects = trained.effects(scale=scale, n_particles=50, n_draws=0, progress=False)
+    own = samsvae.ate_pearson(effects.to_df(), screen.test, scale=scale)
     assert scores["(all)", "ate_pearson"] == pytest.approx(own.pooled)
     assert scores["(all)", "ate_pearson_top20"] == pytest.approx(own.top)
     for name, value in own.per_condition.items():

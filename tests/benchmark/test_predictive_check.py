@@ -27,7 +27,7 @@ def test_observed_is_the_correlation_of_effects_with_the_data(
     ate = trained.effects(
         names, scale="log", library_size="observed", n_particles=300, n_draws=0, progress=False
     ).to_df()
-    de = samsvae.differential_expression(screen.test, names)
+    de = samsvae.differential_expression(screen.test, names, scale="log")
     expected = scipy.stats.pearsonr(ate.to_numpy().ravel(), de.to_numpy().ravel()).statistic
     assert check.observed["(all)"] == pytest.approx(expected)
     for name in names:

@@ -60,7 +60,8 @@ def test_baselines_against_the_test_cells(
 def test_the_correlation_is_that_of_ate_pearson(
     kind: type[Baseline], whole: Screen, table: pd.DataFrame
 ) -> None:
-    expected = samsvae.ate_pearson(kind(whole).effects(scale="log").to_df(), whole.test)
+    effects = kind(whole).effects(scale="log").to_df()
+    expected = samsvae.ate_pearson(effects, whole.test, scale="log")
     own = values(table, kind.name, "ate_pearson")
     assert own.pop("(all)") == pytest.approx(expected.pooled)
     assert own == pytest.approx(dict(expected.per_condition))

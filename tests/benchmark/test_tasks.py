@@ -50,7 +50,7 @@ def test_a_task_needs_parts_that_are_not_scored() -> None:
 
 def test_what_is_observed(whole: Screen) -> None:
     seen = task_of(whole).observation()
-    table = samsvae.differential_expression(whole.test, SCORED)
+    table = samsvae.differential_expression(whole.test, SCORED, scale="log")
     np.testing.assert_allclose(seen.observed.effect, table)
     assert seen.observed.n_cells.tolist() == [len(whole.test.of(name)) for name in SCORED]
     mean = PerturbationMean(whole).effects("A", scale="log").X[0]

@@ -86,7 +86,7 @@ def test_evaluate_effects_and_simulate(run: Path, call: Call, tmp_path: Path) ->
     done = call(f"evaluate {run} data.h5ad --effect-particles 20 {QUICK}")
     assert (done.code, done.errors) == (0, [])
     summary = json.loads((run / "metrics.json").read_text())["test"]
-    assert (summary["scale"], summary["n_conditions"], summary["n_cells"]) == ("log", 4, 45)
+    assert (summary["scale"], summary["n_conditions"], summary["n_cells"]) == ("lfc", 4, 45)
     assert np.isfinite(summary["iwelbo"])
     table, drawn = tmp_path / "effects.csv", tmp_path / "cells.h5ad"
     done = call(f"effects {run} B+A A --seed 3 {QUICK} --out {table}")

@@ -18,7 +18,7 @@ from samsvae.benchmark.metrics.effects import paired_means, pearson, pearson_of_
 from samsvae.benchmark.metrics.observed import N_TOP, most_changed
 from samsvae.data.alignment import align_table
 from samsvae.data.expression import Block, differences_from_control, expression, normalised
-from samsvae.data.fold_changes import differential_expression
+from samsvae.data.fold_changes import condition_fold_changes, differential_expression, precision
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
@@ -45,14 +45,15 @@ class AtePearson(NamedTuple):
 
 @checked
 def ate_pearson(
-    effects: pd.DataFrame, reference: Screen, *, scale: Scale = "log", n_top: int = N_TOP
+    effects: pd.DataFrame, reference: Screen, *, scale: Scale | None = None, n_top: int = N_TOP
 ) -> AtePearson:
     """Correlate effects with the differential expression of some cells.
 
     `effects` are ATE, conditions (named in any way) x genes (by name, in any order; of some genes,
-    these are scored), on a scale. `reference` holds the cells whose DE is compared with, such as
-    the test cells. Control, and conditions without cells there, are not scored. `n_top` genes of a
-    condition are those that change most. It is an error if no condition can be scored, or the
+    these are scored), on a scale, by default that of `differential_expression`. `reference` holds
+    the cells whose DE is compared with, such as the test cells. Control, and conditions without
+    cells there, are not scored. `n_top` genes of a condition are those that change most. Fold
+    changes are weighted by their precision. It is an error if no condition can be scored, or the
     screen lacks one of the genes.
 
     Examples
@@ -68,11 +69,19 @@ def ate_pearson(
         raise InputError("no condition to score: none of the effects has cells to compare with")
     ate = effects.loc[names].to_numpy()
     de = differential_expression(reference, names, scale=scale)
-    de = align_table(de, genes=list(effects.columns)).to_numpy()
+    weight = np.ones_like(de)
+    if (scale or reference.registry.scales[0]) == "lfc":
+        change, positions = condition_fold_changes(reference), reference.position_of_condition
+        weight[:] = precision(change.variance[[positions[stored(name)] for name in names]])
+    matched = {"genes": list(effects.columns)}
+    de, weight = (
+        align_table(table, **matched).to_numpy()
+        for table in (de, pd.DataFrame(weight, de.index, de.columns))
+    )
     estimable = ~np.isnan(de).any(1)  # the others share no batch with control cells
-    top = most_changed(de, n_top)
-    of_all = paired_means(ate, de)
-    of_top = paired_means(np.take_along_axis(ate, top, 1), np.take_along_axis(de, top, 1))
+    top = most_changed(de * np.sqrt(weight), n_top)
+    of_all = paired_means(ate, de, weight)
+    of_top = paired_means(*(np.take_along_axis(x, top, 1) for x in (ate, de, weight)))
     return AtePearson(
         float(pearson_of_means(of_all[estimable].mean(0))),
         float(pearson_of_means(of_top[estimable].mean(0))),

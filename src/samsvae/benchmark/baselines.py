@@ -34,7 +34,6 @@ from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings
 from samsvae.types import Scale
 
-_SCALES: tuple[Scale, ...] = ("lfc", "log", "normalized", "mean")
 _MEANS: WeakKeyDictionary[Screen, dict[Scale, Means]] = WeakKeyDictionary()
 
 
@@ -67,11 +66,6 @@ class Means:
     def n_cells(self, condition: str) -> int:
         """Return how many training cells a condition has."""
         return self._n_cells.get(condition, 0)
-
-
-def scales_of(registry: NameRegistry) -> tuple[Scale, ...]:
-    """Return the scales of these data, the default first."""
-    return _SCALES if registry.counts else _SCALES[-1:]
 
 
 class Baseline(ABC):
@@ -208,7 +202,7 @@ class Baseline(ABC):
         return False
 
     def _means_on(self, scale: Scale | None) -> Means:
-        scales = scales_of(self.screen.registry)
+        scales = self.screen.registry.scales
         scale = scale or scales[0]
         if scale not in scales:
             raise unknown("scale", scale, scales)

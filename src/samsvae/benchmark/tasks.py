@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from samsvae.benchmark.baselines import means_of, scales_of
+from samsvae.benchmark.baselines import means_of
 from samsvae.benchmark.metrics.effects import interaction
 from samsvae.benchmark.metrics.observed import Observation, Observed, Prediction
 from samsvae.benchmark.metrics.populations import CellPopulations, PrincipalComponents
@@ -209,7 +209,7 @@ def evaluation_tasks(
     """
     trained = len(screen.train) > 0
     training = set(training_cells(screen).conditions if trained else training_conditions)
-    scales = scales_of(screen.registry)
+    scales = screen.registry.scales
     if scale not in scales:
         raise unknown("scale", scale, scales)
     if not splits:

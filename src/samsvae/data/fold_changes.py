@@ -36,6 +36,8 @@ _UNEQUAL = 0.1
 """Standard deviation of fold changes of unchanged genes: no gene counts more than 1 / 0.1^2."""
 _REJECTED = 4.5
 """Standard deviations from the typical fold change beyond which a gene does not count."""
+_LIMIT = 0.05
+"""Variance of log2 fold changes, which limits the weight of a gene in scores."""
 _MAX_ROUNDS, _TOLERANCE = 100, 1e-8
 
 
@@ -63,6 +65,15 @@ class FoldChanges(NamedTuple):
         variance = self.variance + np.where(is_known, typical.variance, 0)[:, None]
         difference = self.difference - shift[:, None]
         return self._replace(difference=difference, variance=variance), shift
+
+
+def precision(variance: np.ndarray) -> np.ndarray:
+    """Return the weights of fold changes in scores: those of rare genes are mostly noise.
+
+    1 / (variance + 0.05), from their squared standard errors; 1 where there is no fold change.
+    """
+    weight: np.ndarray = np.nan_to_num(1 / (variance + _LIMIT), nan=1.0)
+    return weight
 
 
 class _Control(NamedTuple):
@@ -221,23 +232,28 @@ def _middle_of_shortest_half(difference: np.ndarray, total: np.ndarray) -> np.nd
 
 
 def condition_effects(
-    screen: Screen, scale: Scale, relative_to: Reference = "typical gene"
+    screen: Screen, scale: Scale | None, relative_to: Reference = "typical gene"
 ) -> np.ndarray:
     """Return the difference of each condition of a screen from control, `condition gene`.
 
     NaN for a condition without cells in batches with control cells; 0 for control.
     """
-    n_conditions = len(screen.condition_names)
-    if scale != "lfc":
-        blocks = expression(screen, scale).blocks()
-        return differences_from_control(blocks, screen.condition, screen.batch, n_conditions)
+    scale = scale or screen.registry.scales[0]
+    if scale == "lfc":
+        return condition_fold_changes(screen, relative_to).difference
+    blocks, n_conditions = expression(screen, scale).blocks(), len(screen.condition_names)
+    return differences_from_control(blocks, screen.condition, screen.batch, n_conditions)
+
+
+def condition_fold_changes(screen: Screen, relative_to: Reference = "typical gene") -> FoldChanges:
+    """Return the log2 fold change of each condition of a screen against control; 0 for control."""
     control = np.asarray(screen.is_control)
     group = np.where(control, -1, screen.condition)
-    change = fold_changes(screen, group, control, n_conditions)
+    change = fold_changes(screen, group, control, len(screen.condition_names))
     if relative_to == "typical gene":
         change, _ = change.from_typical_gene
     change.difference[0] = 0
-    return change.difference
+    return change
 
 
 @checked
@@ -245,7 +261,7 @@ def differential_expression(
     screen: Screen,
     conditions: Conditions | None = None,
     *,
-    scale: Scale = "log",
+    scale: Scale | None = None,
     relative_to: Reference = "typical gene",
 ) -> pd.DataFrame:
     """Return the difference of expression between conditions and control.
@@ -260,8 +276,9 @@ def differential_expression(
     conditions
         Named in any way ("B+A", ("A", "B")); by default all in these cells but control.
     scale
-        "log": of the mean over cells of log2(1 + 1e4 x / sum x); "normalized": of counts per
-        10,000; "mean": of x as it is; "lfc": log2 fold change of the sums over cells.
+        "lfc": log2 fold change of the sums over cells; "log": of the mean over cells of
+        log2(1 + 1e4 x / sum x); "normalized": of counts per 10,000; "mean": of x as it is. By
+        default "lfc" for counts, "mean" for real values.
     relative_to
         Of fold changes: the "typical gene" or the "library", as for effects.
 

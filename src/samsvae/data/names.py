@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from samsvae.data.conditions import ConditionParser
 from samsvae.errors import InputError, listed
+from samsvae.types import Scale
 
 SPLITS = ("train", "valid", "test")
 UNUSED = "unused"
@@ -56,6 +57,11 @@ class NameRegistry:
         symbol = dict(zip(self.genes, self.symbols, strict=False))
         symbols = tuple(symbol.get(gene, gene) for gene in genes) if symbol else ()
         return replace(self, genes=tuple(genes), symbols=symbols)
+
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """The scales of effects in these data, the default first."""
+        return ("lfc", "log", "normalized", "mean") if self.counts else ("mean",)
 
     @cached_property
     def column(self) -> Mapping[str, int]:

@@ -16,6 +16,8 @@ _ROWS = ("cell", "dimension", "condition")
 _COLUMNS = ("gene", "perturbation")
 _MAIN = ("estimate", "loading", "probability")
 """The column that X holds, if a table has it."""
+_OF_CONDITIONS = ("n_cells", "composition")
+"""Numbers with one value per condition."""
 _GROUPS = 200
 """Maximum number of groups in `uns["rank_genes_groups"]`: HDF5 has no room for many more."""
 
@@ -27,8 +29,8 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
     For the tables of `samsvae.discoveries`, `samsvae.regulators` and `samsvae.combinations`
     (conditions x genes, or sgRNAs x genes), of `model.programs` (dimensions x genes), and the
     `cells` of `model.responders` (cells x perturbations, sparse). X is the estimate, the loading or
-    the probability (else the first number), each other number is a layer; columns with the same
-    value in all lines of a row, such as `n_cells`, are in `obs`. A pair without a line is NaN.
+    the probability (else the first number), each other number is a layer; columns of rows, such
+    as `n_cells`, are in `obs`. A pair without a line is NaN.
 
     Genes are ranked in `uns["rank_genes_groups"]`, where scanpy's `sc.get.rank_genes_groups_df`
     and `sc.pl.rank_genes_groups` look: `scores` is estimate / sd, `logfoldchanges` the estimate,
@@ -48,7 +50,11 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
     """
     key, rows = _rows(table)
     other = next((name for name in _COLUMNS if name in table.columns and name != key), None)
-    numbers = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
+    numbers = [
+        name
+        for name in table.columns
+        if name not in _OF_CONDITIONS and pd.api.types.is_float_dtype(table[name])
+    ]
     if not key or other is None or not numbers:
         raise InputError(
             f"a table of the columns {listed(list(table.columns))} cannot be made wide: expected "

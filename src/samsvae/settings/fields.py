@@ -123,7 +123,7 @@ def takes(source: type) -> Callable[[Callable[..., Result]], Callable[..., Resul
     ... def asked(model, **settings):
     ...     return settings
     >>> list(inspect.signature(asked).parameters)[:3]
-    ['model', 'scale', 'library_size']
+    ['model', 'scale', 'relative_to']
     """
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:

@@ -14,12 +14,10 @@ from scipy.stats import false_discovery_control
 
 from samsvae.benchmark.metrics.populations import CellPopulations
 from samsvae.data.expression import Control, Moments
+from samsvae.data.fold_changes import precision
 
 N_TOP = 20
 """Genes of a condition with the largest observed effects, which the `top20` metrics score."""
-
-_SPREAD = 0.05
-"""Variance of log2 fold changes, which limits the weight of a gene."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +77,10 @@ class Observed:
     def as_fold_changes(self, effect: np.ndarray, variance: np.ndarray) -> Observed:
         """Return log2 fold changes and their squared standard errors in place of differences.
 
-        Those of rare genes are mostly noise, so genes are weighted by 1 / (variance + 0.05). A gene
-        differs from control by a test of its fold change.
+        Genes are weighted by their precision; a gene differs from control by a test of its fold
+        change.
         """
         error = np.sqrt(variance)
-        weight = np.nan_to_num(1 / (variance + _SPREAD), nan=1.0)
         with np.errstate(invalid="ignore"):
             p_control = np.nan_to_num(2 * ndtr(-np.abs(effect / error)), nan=1.0)
         return replace(
@@ -91,7 +88,7 @@ class Observed:
             effect=effect,
             standard_error=error,
             p_control=p_control,
-            weight=weight,
+            weight=precision(variance),
         )
 
     def among(self, conditions: np.ndarray) -> Observed:
