@@ -60,16 +60,27 @@ def test_the_q_value_is_the_mean_lfsr_of_all_that_are_as_sure(table: pd.DataFram
     np.testing.assert_allclose(ordered["q_value"], expected, atol=1e-12)
 
 
-def test_an_unseen_combination_is_answered_by_the_model(
+def test_an_unseen_combination_is_the_sum_of_its_parts(
     model: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
-    table = samsvae.discoveries(model, screen, ["A+C", "A"], **QUICK)
-    unseen = table[table["condition"] == "A+C"]
+    table = samsvae.discoveries(model, screen, ["A+C", "A", "C"], **QUICK)
+    assert table.attrs["n_combinations"] == 1  # A+B was measured, and A and B were
+    own = {name: rows.set_index("gene") for name, rows in table.groupby("condition", observed=True)}
+    unseen, a, c = own["A+C"], own["A"], own["C"]
     assert unseen["observed"].isna().all()
     assert (unseen["n_cells"] == 0).all()
-    slope = np.polyfit(unseen["model"], unseen["estimate"], 1)[0]
-    assert slope >= 0
-    np.testing.assert_allclose(unseen["estimate"], slope * unseen["model"], atol=1e-9)
+    np.testing.assert_allclose(unseen["estimate"], a["estimate"] + c["estimate"], atol=1e-9)
+    assert (unseen["sd"] ** 2 >= a["sd"] ** 2 + c["sd"] ** 2 - 1e-9).all()
+    assert (unseen["lfsr"] >= np.minimum(a["lfsr"], c["lfsr"]) - 1e-12).all()
+
+
+def test_rows_without_cells_have_q_values_of_their_own(
+    model: samsvae.SAMSVAE, screen: samsvae.Screen
+) -> None:
+    table = samsvae.discoveries(model, screen, ["A+C", "A", "B"], **QUICK)
+    for has_cells in (True, False):
+        own = table[(table["n_cells"] > 0) == has_cells].sort_values("lfsr", kind="stable")
+        np.testing.assert_allclose(own["q_value"], own["lfsr"].expanding().mean(), atol=1e-12)
 
 
 def test_nothing_is_learned_of_control_by_asking_for_it(

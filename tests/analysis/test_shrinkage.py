@@ -72,7 +72,7 @@ def test_about_the_model_it_is_centred_there() -> None:
     np.testing.assert_allclose(found.sd, np.sqrt(gain * noise), atol=1e-9)
 
 
-def test_without_cells_the_model_speaks_alone() -> None:
+def test_without_cells_it_is_the_prior() -> None:
     none = np.full((1, 3), np.nan)
     nothing = ObservedEffects(none, none, np.array([0]), np.array([0.0]), np.array([np.nan]))
     weight = np.log(np.full(N_COMPONENTS, 1 / N_COMPONENTS))
@@ -80,8 +80,14 @@ def test_without_cells_the_model_speaks_alone() -> None:
     weights = MixtureWeights(torch.from_numpy(weight), 1.0, 1.0, -1.0)
     mixed = EffectPrior(weights, 1.0, prior.spread, prior.reliability)
     found = mixed.posterior(nothing, predicted(M))
-    np.testing.assert_allclose(found.mean[0], M, atol=1e-9)
-    np.testing.assert_allclose(found.sd, np.sqrt(0.5 * np.mean(GRID)), atol=1e-9)
+    m, others = np.array(M), (N_COMPONENTS - 1) // 2
+    null = 1 / (m**2 + GRID[0])  # a = -1: the odds of no effect fall with its size
+    share = others / (null + 2 * others)  # of the components about the model
+    about_model = share * (m**2 + 0.5 * np.mean(GRID))
+    about_zero = share * 2.0 * np.mean(GRID) + null / (null + 2 * others) * 0.5 * GRID[0]
+    np.testing.assert_allclose(found.mean[0], share * m, atol=1e-9)
+    expected = np.sqrt(about_model + about_zero - (share * m) ** 2)
+    np.testing.assert_allclose(found.sd[0], expected, rtol=1e-9)
 
 
 def test_nothing_is_sure_where_all_is_negligible() -> None:

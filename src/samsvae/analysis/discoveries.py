@@ -98,8 +98,10 @@ def discoveries(
     posterior, unexpressed = answer.posterior, model.metadata.unexpressed
     has_answer = ~unexpressed & answer.estimable[:, None]
     lfsr = np.where(has_answer, posterior.lfsr, 1)
-    ascending = pd.Series(lfsr.ravel()).sort_values(kind="stable")
-    cumulative = (ascending.cumsum() / np.arange(1, lfsr.size + 1)).sort_index()
+    # Rows without cells are pooled among themselves.
+    q_value, has_cells = np.empty_like(lfsr), answer.observed.n_cells > 1
+    for rows in (has_cells, ~has_cells):
+        q_value[rows] = _q_values(lfsr[rows])
     composition = answer.observed.composition
     of_conditions = {}
     if np.isfinite(composition).any():
@@ -110,7 +112,7 @@ def discoveries(
         "lower": np.where(has_answer, posterior.lower, np.nan),
         "upper": np.where(has_answer, posterior.upper, np.nan),
         "lfsr": lfsr,
-        "q_value": cumulative.to_numpy(),
+        "q_value": q_value,
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
         **of_conditions,
@@ -119,8 +121,19 @@ def discoveries(
     scale = chosen.scale or model.default_scale
     table = long_table(labels, model.registry.genes, values, scale)
     table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
+    if answer.additivity is not None:
+        of_sums = answer.additivity
+        table.attrs |= {"n_combinations": of_sums.n_combinations, "non_additivity": of_sums.slope}
     table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
     return table
+
+
+def _q_values(lfsr: np.ndarray) -> np.ndarray:
+    """Return the mean lfsr of all entries with one as small, in the shape of `lfsr`."""
+    order = np.argsort(lfsr, axis=None, kind="stable")
+    q_value = np.empty(lfsr.size)
+    q_value[order] = np.cumsum(lfsr.ravel()[order]) / np.arange(1, lfsr.size + 1)
+    return q_value.reshape(lfsr.shape)
 
 
 def long_table(

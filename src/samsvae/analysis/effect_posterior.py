@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from samsvae._deprecated import renamed_attribute
+from samsvae.analysis.additivity import Additivity, SumsOfParts
 from samsvae.analysis.mixture import (
     EffectPrior,
     ObservedEffects,
@@ -47,6 +48,8 @@ class EffectAnswer(NamedTuple):
     prior: EffectPrior
     estimable: np.ndarray
     """`condition`."""
+    additivity: Additivity | None = None
+    """How far combinations without cells may be from the sum of their parts; None without any."""
 
 
 class _Fitted(NamedTuple):
@@ -54,6 +57,8 @@ class _Fitted(NamedTuple):
 
     place: dict[str, int]
     """Row of each condition."""
+    parts: dict[int, np.ndarray]
+    """Rows of the parts of each combination, by its row, if all of them have one."""
     predicted: PredictedEffects
     prior: EffectPrior
     estimable: np.ndarray
@@ -63,10 +68,22 @@ class _Fitted(NamedTuple):
     settings: EffectSettings
 
     def answer(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
-        """Return the effects of the conditions of some rows, in their order."""
+        """Return the effects of the conditions of some rows, in their order, given their cells."""
         prior, predicted = self.prior.of(rows), some_rows(self.predicted, rows)
         posterior = prior.posterior(observed, predicted)
         return EffectAnswer(posterior, observed, predicted, self.prior, self.estimable[rows])
+
+    def answer_with_sums(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
+        """Return the same given the cells of all rows: without cells, combinations are sums."""
+        sums = SumsOfParts(self.prior, observed, self.predicted, self.parts)
+        is_sum = np.isin(rows, sums.rows)
+        answer = self.answer(rows, some_rows(observed, rows))
+        if not is_sum.any():
+            return answer
+        posterior = sums.posterior(rows[is_sum])
+        for values, of_sums in zip(answer.posterior, posterior, strict=True):
+            values[is_sum] = of_sums
+        return answer._replace(additivity=sums.additivity)
 
 
 class EffectPosterior:
@@ -218,7 +235,7 @@ class EffectPosterior:
         rows = np.array([fitted.place[name] for name in stored], int)
         row = self._row_of_cells(fitted.place)
         observed = self._observed(fitted.values, row, cells, fitted.settings, n=len(fitted.place))
-        return fitted.answer(rows, some_rows(observed, rows))
+        return fitted.answer_with_sums(rows, observed)
 
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings
@@ -260,7 +277,9 @@ class EffectPosterior:
         """Estimate the prior of training conditions and others from the split's cells."""
         settings = self._complete(settings)
         scale: Scale = settings.scale or "log"
-        conditions = list(dict.fromkeys((*self.training_conditions[1:], *stored)))
+        parts_of = [part for name in stored for part in self.registry.singles(name)]
+        parts = filter(self.model.answers_for, parts_of)
+        conditions = list(dict.fromkeys((*self.training_conditions[1:], *stored, *parts)))
         effects = self.model.effects(
             conditions,
             scale=scale,
@@ -280,6 +299,12 @@ class EffectPosterior:
         if scale != "lfc":
             values = expression(self.screen, scale, weight=self._weight)
         place = {name: i for i, name in enumerate(conditions)}
+        singles = {place[name]: self.registry.singles(name) for name in conditions}
+        rows_of_parts = {
+            row: np.array([place[part] for part in parts])
+            for row, parts in singles.items()
+            if len(parts) > 1 and place.keys() >= set(parts)
+        }
         row = self._row_of_cells(place)
         row[self.screen.is_control] = -1  # control may be among the conditions, but has no effect
         train, valid = (
@@ -288,7 +313,7 @@ class EffectPosterior:
         )
         prior = fitted_prior(train, valid, predicted, seed=settings.seed)
         estimable = np.asarray(effects.obs["estimable"], bool)
-        return _Fitted(place, predicted, prior, estimable, values, settings)
+        return _Fitted(place, rows_of_parts, predicted, prior, estimable, values, settings)
 
     def _observed(
         self,

@@ -23,6 +23,7 @@ depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -264,43 +265,86 @@ class EffectPrior:
         return replace(self, spread=self.spread[rows], reliability=reliability)
 
     def posterior(self, observed: ObservedEffects, predicted: PredictedEffects) -> Posterior:
-        """Return effects of the prior's conditions, given what cells show and a model predicts.
+        """Return effects of the prior's conditions, given what cells show and a model predicts."""
+        rows = range(len(observed.n_cells))
+        return summaries(lambda row: self.mixture(row, observed, predicted), rows)
 
-        Where nothing was observed, the components about the model alone count.
-        """
-
-        def of_condition(c: int) -> Posterior:
-            row = np.array([c])
-            own = some_rows(observed, row), some_rows(predicted, row)
-            return self.of(row)._posterior(*own)
-
-        parts = side_by_side(of_condition, range(len(observed.n_cells)))
-        return Posterior(*(np.concatenate(values) for values in zip(*parts, strict=True)))
-
-    def _posterior(self, observed: ObservedEffects, predicted: PredictedEffects) -> Posterior:
-        shape = self.spread.shape
+    def mixture(self, row: int, observed: ObservedEffects, predicted: PredictedEffects) -> Mixture:
+        """Return the posterior of one of the prior's conditions; the prior, without cells."""
+        rows = np.array([row])
+        own = self.of(rows)
         entries = Entries.of(
-            observed, predicted, self.spread, self.reliability, unit=self.unit, used=slice(None)
+            some_rows(observed, rows),
+            some_rows(predicted, rows),
+            own.spread,
+            own.reliability,
+            unit=self.unit,
+            used=slice(None),
         )
-        weight, mean, variance = (values.numpy() for values in components(entries, self.weights))
-        unobserved = ~observed.is_observed.ravel()
-        if unobserved.any():  # the prior about the model
-            prior = np.exp(self.weights.log_weight.numpy()[N_ZERO:, None])
-            weight[:N_ZERO, unobserved] = 0
-            weight[N_ZERO:, unobserved] = prior / prior.sum()
-        sd = np.sqrt(variance)
-        under = below(weight[1:], mean[1:], sd[1:], np.zeros(len(unobserved)))
-        above = 1 - under - weight[0]
-        average = (weight * mean).sum(0)
-        second = (weight * (variance + mean**2)).sum(0)
-        ends = (quantile(weight, mean, sd, at).reshape(shape) for at in (0.05, 0.95, 0.25, 0.75))
-        lower, upper, lower_50, upper_50 = ends
-        return Posterior(
-            average.reshape(shape),
-            np.sqrt(np.maximum(second - average**2, 0)).reshape(shape),
-            lower,
-            upper,
-            lower_50,
-            upper_50,
-            np.clip(1 - np.maximum(under, above), 0, 1).reshape(shape),
+        return Mixture(*(values.numpy() for values in components(entries, self.weights)))
+
+
+class Mixture(NamedTuple):
+    """Effects on the genes of one condition as mixtures of normals, `component gene`.
+
+    The first component is that of a null effect.
+    """
+
+    weight: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+    @property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance, `gene` each."""
+        mean = (self.weight * self.mean).sum(0)
+        second = (self.weight * (self.variance + self.mean**2)).sum(0)
+        return mean, np.maximum(second - mean**2, 0)
+
+    @property
+    def lfsr(self) -> np.ndarray:
+        """The probability that the effect is null or of the other sign, `gene`."""
+        sd = np.sqrt(self.variance)
+        under = below(self.weight[1:], self.mean[1:], sd[1:], np.zeros(sd.shape[1]))
+        above = 1 - under - self.weight[0]
+        rate: np.ndarray = np.clip(1 - np.maximum(under, above), 0, 1)
+        return rate
+
+    def summary(self) -> Posterior:
+        """Return what is reported of it, `gene` each."""
+        mean, variance = self.moments
+        parts = self.weight, self.mean, np.sqrt(self.variance)
+        low, high, low_50, high_50 = (quantile(*parts, at) for at in (0.05, 0.95, 0.25, 0.75))
+        return Posterior(mean, np.sqrt(variance), low, high, low_50, high_50, self.lfsr)
+
+    def plus(self, other: Mixture) -> Mixture:
+        """Return the sum of independent effects; each is null, or normal, which is exact enough.
+
+        The sum is null if both are.
+        """
+        (p, m, v), (q, n, w) = (
+            (x.weight, x.mean, x.variance) for x in (self._null_or_not(), other._null_or_not())
         )
+        pairs = [(i, j) for i in (0, 1) for j in (0, 1)]
+        return Mixture(
+            np.stack([p[i] * q[j] for i, j in pairs]),
+            np.stack([m[i] + n[j] for i, j in pairs]),
+            np.stack([v[i] + w[j] for i, j in pairs]),
+        )
+
+    def _null_or_not(self) -> Mixture:
+        """Return two components: the null one, and one for all others, with their moments."""
+        weight = self.weight[1:].sum(0)
+        share = self.weight[1:] / np.maximum(weight, TINY)
+        mean, variance = Mixture(share, self.mean[1:], self.variance[1:]).moments
+        return Mixture(
+            np.stack([self.weight[0], weight]),
+            np.stack([self.mean[0], mean]),
+            np.stack([self.variance[0], variance]),
+        )
+
+
+def summaries(mixture: Callable[[int], Mixture], rows: Iterable[int]) -> Posterior:
+    """Return what is reported of the effects of some conditions, side by side."""
+    parts = side_by_side(lambda row: mixture(row).summary(), list(rows))
+    return Posterior(*(np.stack(values) for values in zip(*parts, strict=True)))

@@ -1,0 +1,172 @@
+"""Effects of combinations without cells: the sum of their parts, and how far from it they may be.
+
+The effect of a combination is
+
+    theta_AB = theta_A + theta_B + s n_AB + r,    r ~ N(0, u w_g + b a_AB^2),
+
+with theta_A and theta_B the posteriors of its parts, n_AB what the model adds to the sum of its own
+effects, and a_AB the mean of theta_A + theta_B. Combinations that were measured, and whose parts
+were, show u, w and b; those of which the model saw no cells also show s, how much of n_AB is true.
+Without any, b is what published screens have on average, and s is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, reduce
+from typing import NamedTuple
+
+import numpy as np
+
+from samsvae.analysis.mixture import (
+    EffectPrior,
+    Mixture,
+    ObservedEffects,
+    Posterior,
+    PredictedEffects,
+    some_rows,
+    summaries,
+)
+from samsvae.inference.discrepancy import fitted_discrepancy
+
+_PRIOR_SLOPE = 0.1
+"""b without measured combinations: two additive effects explain most of a third (Norman et al.,
+Science 2019)."""
+_PRIOR_COMBINATIONS = 3.0
+"""Combinations that this counts as."""
+_SHARE_VARIANCE = 0.1
+"""Of s about 0, and of that of each combination about s."""
+
+
+class Additivity(NamedTuple):
+    """How far effects of combinations are from the sum of those of their parts."""
+
+    of_gene: np.ndarray
+    """u w_g, `gene`."""
+    slope: float
+    """b."""
+    model_share: float
+    """s."""
+    n_combinations: int
+    """Measured ones from which it was learned."""
+
+    def sum_of(self, parts: list[Mixture], non_additive: np.ndarray) -> Mixture:
+        """Return the effect of a combination, given its parts' and what the model adds to them."""
+        total = reduce(Mixture.plus, parts)
+        additive, _ = total.moments
+        mean = total.mean + self.model_share * non_additive
+        mean[0] = total.mean[0]
+        variance = total.variance + self.of_gene + self.slope * additive**2
+        return Mixture(total.weight, mean, variance)
+
+
+def fitted_additivity(
+    observed: ObservedEffects, additive: np.ndarray, variance: np.ndarray, non_additive: np.ndarray
+) -> Additivity:
+    """Learn it from measured combinations: the sum of their parts and its variance, and n.
+
+    All are `combination gene`.
+    """
+    n, n_genes = additive.shape
+    known = observed.is_observed
+    residual = np.where(known, observed.difference - additive, np.nan)
+    noise = np.where(known, observed.variance, np.inf) + variance
+    share = _share_of_model(residual, noise + _PRIOR_SLOPE * additive**2, non_additive, observed)
+    weight = n / (n + _PRIOR_COMBINATIONS)
+    of_gene, slope = np.zeros(n_genes), 0.0
+    if n:
+        spread, slope = fitted_discrepancy(residual - share * non_additive, noise, additive)
+        of_gene = spread.of_condition.mean() * spread.of_gene
+    return Additivity(weight * of_gene, weight * slope + (1 - weight) * _PRIOR_SLOPE, share, int(n))
+
+
+def _share_of_model(
+    residual: np.ndarray, noise: np.ndarray, non_additive: np.ndarray, observed: ObservedEffects
+) -> float:
+    """Return s, between 0 and 1: of combinations without training cells, shrunk to 0.
+
+    The model was fitted to the others.
+    """
+    unseen = (observed.trained_on == 0)[:, None] & np.isfinite(residual)
+    precision = np.where(unseen, 1 / noise, 0)
+    information = (precision * non_additive**2).sum(1)
+    own = (precision * non_additive * np.nan_to_num(residual)).sum(1)
+    # Each combination has an s of its own: n genes of one do not count n times.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = np.where(information > 0, 1 / (1 / information + _SHARE_VARIANCE), 0)
+        each = np.where(information > 0, own / information, 0)
+    share = (weight * each).sum() / (weight.sum() + 1 / _SHARE_VARIANCE)
+    return float(np.clip(share, 0, 1))
+
+
+class SumsOfParts:
+    """The effects of combinations without cells.
+
+    `observed` and `predicted` are of all conditions of the prior; `parts` are the rows of the parts
+    of each combination, by its own row.
+    """
+
+    def __init__(
+        self,
+        prior: EffectPrior,
+        observed: ObservedEffects,
+        predicted: PredictedEffects,
+        parts: Mapping[int, np.ndarray],
+    ) -> None:
+        self._prior, self._observed, self._predicted = prior, observed, predicted
+        self._parts = parts
+        self._is_measured = np.asarray(observed.is_observed.any(1))
+        self._mixtures: dict[int, Mixture] = {}
+
+    @property
+    def rows(self) -> list[int]:
+        """The combinations without cells."""
+        return [row for row in self._parts if not self._is_measured[row]]
+
+    def posterior(self, rows: np.ndarray) -> Posterior:
+        """Return the effects of some of these rows.
+
+        A gene whose change the cells of no part support is not called: the local false sign rate is
+        at least the smallest of the measured parts'.
+        """
+
+        def summed(row: int) -> Mixture:
+            parts = [self._mixture(part) for part in self._parts[row]]
+            return self.additivity.sum_of(parts, self._non_additive(row))
+
+        sums = summaries(summed, rows)
+        supported = np.ones_like(sums.lfsr)
+        for i, row in enumerate(rows):
+            for part in self._parts[row][self._is_measured[self._parts[row]]]:
+                supported[i] = np.minimum(supported[i], self._mixture(part).lfsr)
+        return sums._replace(lfsr=np.maximum(sums.lfsr, supported))
+
+    @cached_property
+    def additivity(self) -> Additivity:
+        """Learned from the combinations that were measured, and whose parts were."""
+        is_measured = self._is_measured
+        rows = [
+            row
+            for row, parts in self._parts.items()
+            if is_measured[row] and is_measured[parts].all()
+        ]
+        moments = [
+            np.sum([self._mixture(part).moments for part in self._parts[row]], axis=0)
+            for row in rows
+        ]
+        shape = len(rows), 2, self._predicted.effect.shape[1]
+        additive, variance = np.reshape(moments, shape).swapaxes(0, 1)
+        non_additive = np.reshape(list(map(self._non_additive, rows)), additive.shape)
+        observed = some_rows(self._observed, np.array(rows, int))
+        return fitted_additivity(observed, additive, variance, non_additive)
+
+    def _mixture(self, row: int) -> Mixture:
+        """Return the posterior of a condition by itself."""
+        if row not in self._mixtures:
+            self._mixtures[row] = self._prior.mixture(row, self._observed, self._predicted)
+        return self._mixtures[row]
+
+    def _non_additive(self, row: int) -> np.ndarray:
+        """Return what the model adds to the sum of the parts of a combination, `gene`."""
+        effect = self._predicted.effect
+        return np.asarray(effect[row] - effect[self._parts[row]].sum(0))
