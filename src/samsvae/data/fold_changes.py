@@ -231,13 +231,18 @@ def condition_effects(
     if scale != "lfc":
         blocks = expression(screen, scale).blocks()
         return differences_from_control(blocks, screen.condition, screen.batch, n_conditions)
+    return condition_fold_changes(screen, relative_to).difference
+
+
+def condition_fold_changes(screen: Screen, relative_to: Reference = "typical gene") -> FoldChanges:
+    """Return the log2 fold changes of the conditions of a screen; those of control are 0."""
     control = np.asarray(screen.is_control)
     group = np.where(control, -1, screen.condition)
-    change = fold_changes(screen, group, control, n_conditions)
+    change = fold_changes(screen, group, control, len(screen.condition_names))
     if relative_to == "typical gene":
         change, _ = change.from_typical_gene
     change.difference[0] = 0
-    return change.difference
+    return change
 
 
 @checked

@@ -83,7 +83,7 @@ class Observed:
         differs from control by a test of its fold change.
         """
         error = np.sqrt(variance)
-        weight = np.nan_to_num(1 / (variance + _SPREAD), nan=1.0)
+        weight = precision(variance)
         with np.errstate(invalid="ignore"):
             p_control = np.nan_to_num(2 * ndtr(-np.abs(effect / error)), nan=1.0)
         return replace(
@@ -132,6 +132,12 @@ class Observed:
         span = above.max(1, keepdims=True)
         weights = np.where(span > 0, above / np.where(span > 0, span, 1), 1) ** 2
         return weights / weights.sum(1, keepdims=True)
+
+
+def precision(variance: np.ndarray) -> np.ndarray:
+    """Return the weights of log2 fold changes with these squared standard errors."""
+    weight: np.ndarray = np.nan_to_num(1 / (variance + _SPREAD), nan=1.0)
+    return weight
 
 
 def most_changed(effect: np.ndarray, n: int = N_TOP) -> np.ndarray:
