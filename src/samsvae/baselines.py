@@ -7,10 +7,11 @@ from samsvae.benchmark.baselines import (
     ConditionMean,
     LinearPCA,
     MatchingMean,
-    Means,
     NoChange,
     PerturbationMean,
+    RidgeRegression,
 )
+from samsvae.benchmark.means import Means
 
 __all__ = [
     "BASELINES",
@@ -22,4 +23,5 @@ __all__ = [
     "Means",
     "NoChange",
     "PerturbationMean",
+    "RidgeRegression",
 ]

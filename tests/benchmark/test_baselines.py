@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from helpers.scores import dense_logs
+from helpers.scores import clear_adata, dense_logs
 from helpers.screens import make_adata
-from samsvae import InputError, Screen
+from samsvae import InputError, Screen, differential_expression
 from samsvae.benchmark.baselines import (
     BASELINES,
     Additive,
@@ -20,6 +20,7 @@ from samsvae.benchmark.baselines import (
     MatchingMean,
     NoChange,
     PerturbationMean,
+    RidgeRegression,
 )
 
 CONDITIONS = ["A", "A+B", "B", "C"]
@@ -88,13 +89,82 @@ def test_a_target_that_is_no_gene_falls_back_and_is_counted(screen: Screen) -> N
     np.testing.assert_array_equal(effects.X[1:], predicted(PerturbationMean, screen, "A", "B"))
 
 
-def test_an_unseen_part_counts_as_the_perturbation_mean() -> None:
+def without_singles(*names: str) -> Screen:
+    """Return a screen without training cells of some conditions."""
     adata = make_adata()
-    adata.obs.loc[adata.obs["perturbation"] == "B", "split"] = "test"
-    screen = Screen.from_anndata(adata, split_key="split")
-    mean, a = predicted(PerturbationMean, screen, "A")[0], predicted(Additive, screen, "A")[0]
-    np.testing.assert_allclose(predicted(Additive, screen, "A+B")[0], a + mean)
+    adata.obs.loc[adata.obs["perturbation"].isin(names), "split"] = "test"
+    return Screen.from_anndata(adata, split_key="split")
+
+
+def test_the_sum_takes_a_part_from_the_combinations_that_hold_it() -> None:
+    screen = without_singles("B")
+    a, both = differential_expression(screen.train, ["A", "B+A"], scale="log").to_numpy()
+    found = Additive(screen).effects(["A", "B", "A+B"], scale="log")
+    np.testing.assert_allclose(found.X, [a, both - a, both], atol=1e-6)
+    assert not found.obs["fell_back"].any()
+    mean = predicted(PerturbationMean, screen, "A")[0]
     np.testing.assert_allclose(predicted(MatchingMean, screen, "A+B", "B"), [a, mean])
+
+
+def test_parts_that_only_their_sum_tells_apart_share_it() -> None:
+    screen = without_singles("A", "B")
+    a, b, both = predicted(Additive, screen, "A", "B", "A+B")
+    np.testing.assert_allclose(a, b)
+    np.testing.assert_allclose(a + b, both)
+    mean, c = predicted(PerturbationMean, screen, "A")[0], predicted(Additive, screen, "C")[0]
+    np.testing.assert_allclose(mean, (both + c) / 2, atol=1e-5)
+
+
+def test_a_part_that_no_training_condition_holds() -> None:
+    screen = without_singles("B", "B+A")
+    mean = predicted(PerturbationMean, screen, "A")[0]
+    for kind in (Additive, RidgeRegression):
+        found = kind(screen).effects(["A", "B", "A+B"], scale="log")
+        a, b, both = found.X
+        np.testing.assert_allclose(b, mean)
+        np.testing.assert_allclose(both, a)
+        assert found.obs["fell_back"].tolist() == [False, True, True]
+
+
+def test_ridge_regression_without_validation_cells_is_the_solution_written_out() -> None:
+    adata = make_adata()
+    adata.obs.loc[adata.obs["split"] == "valid", "split"] = "test"
+    screen = Screen.from_anndata(adata, split_key="split")
+    y = differential_expression(screen.train, CONDITIONS, scale="log").to_numpy()
+    x = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    n = np.diag([len(screen.train.of(name)) for name in CONDITIONS])
+    b = np.linalg.inv(x.T @ n @ x + 50 * np.eye(3)) @ x.T @ n @ y
+    asked = ["A", "B+A", "B", "C", "C+A"]
+    expected = [*(x @ b), b[2] + b[0]]
+    np.testing.assert_allclose(predicted(RidgeRegression, screen, *asked), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", ["log", "lfc"])
+def test_ridge_regression_takes_the_setting_that_suits_validation_cells(scale: Any) -> None:
+    """The same effects there ask for a small penalty, none at all for a large one."""
+    adata = clear_adata()
+    strengths = []
+    for is_same in (True, False):
+        cells = adata.obs["split"] == "valid"
+        if not is_same:
+            control = adata[adata.obs["perturbation"] == "control"].X
+            adata.X[cells] = control[np.arange(cells.sum()) % len(control)]
+        baseline = RidgeRegression(Screen.from_anndata(adata, split_key="split"))
+        size = np.abs(baseline.effects("A", scale=scale).X).mean()
+        strengths.append(
+            size / np.abs(Additive(baseline.screen).effects("A", scale=scale).X).mean()
+        )
+    assert strengths[0] > 0.8
+    assert strengths[1] < 0.2
+
+
+def test_doses_are_linear_in_ridge_regression() -> None:
+    adata = make_adata()
+    adata.obs["dose"] = adata.obs["perturbation"].map({"A": "0.5", "B+A": "1+1"}).fillna("1")
+    screen = Screen.from_anndata(adata, split_key="split", dosage_key="dose")
+    half, one, two = predicted(RidgeRegression, screen, "A@0.5", "A", "A@2")
+    np.testing.assert_allclose(half * 2, one)
+    np.testing.assert_allclose(one * 2, two)
 
 
 @pytest.mark.parametrize("kind", BASELINES)

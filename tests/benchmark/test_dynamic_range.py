@@ -11,7 +11,7 @@ import pytest
 
 from helpers.scores import (
     BY_HAND,
-    COVERAGES,
+    INTERVALS,
     KEYS,
     SCORED,
     Halves,
@@ -165,8 +165,8 @@ def test_what_is_left_out_of_one_score_is_left_out_of_all_three(
     same(rows[rows["predictor"] != "choosy"], alone)
 
 
-def test_there_is_none_of_the_iwelbo_and_of_coverage(table: pd.DataFrame) -> None:
-    others = table[table["metric"].isin(["iwelbo", *COVERAGES])]
+def test_there_is_none_of_the_iwelbo_and_of_intervals(table: pd.DataFrame) -> None:
+    others = table[table["metric"].isin(["iwelbo", *INTERVALS])]
     assert set(others["predictor"]) == {"sams-vae"}
     assert others["dynamic_range"].isna().all()
     assert table.loc[table["predictor"] == "sams-vae", "dynamic_range"].notna().any()

@@ -10,7 +10,7 @@ import pytest
 
 import samsvae
 from samsvae import InputError, Screen
-from samsvae.baselines import Additive, LinearPCA, MatchingMean, PerturbationMean
+from samsvae.baselines import Additive, LinearPCA, MatchingMean, PerturbationMean, RidgeRegression
 from samsvae.data.alignment import align_genes
 from samsvae.datasets import simulated_screen
 
@@ -74,7 +74,7 @@ def test_baselines_say_that_they_fell_back(screen: Screen) -> None:
     )
     heldout = screen.with_split(split)
     mean = PerturbationMean(heldout).effects([name]).X
-    for kind in (MatchingMean, Additive, LinearPCA):
+    for kind in (MatchingMean, Additive, RidgeRegression, LinearPCA):
         effects = kind(heldout).effects([name])
         np.testing.assert_allclose(effects.X, mean)
         assert effects.obs["fell_back"].tolist() == [True], kind

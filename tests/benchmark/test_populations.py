@@ -24,6 +24,7 @@ from samsvae.benchmark.baselines import (
     MatchingMean,
     NoChange,
     PerturbationMean,
+    RidgeRegression,
 )
 from samsvae.benchmark.metrics.populations import PrincipalComponents, median_distance, mmd
 from samsvae.benchmark.predictions import Predictor, predicted_populations
@@ -190,7 +191,7 @@ def test_baselines_that_know_cells(
         assert own["(all)"] == pytest.approx(by_hand.mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", [Additive, MatchingMean, LinearPCA])
+@pytest.mark.parametrize("kind", [RidgeRegression, Additive, MatchingMean, LinearPCA])
 def test_baselines_that_know_means_alone(kind: type[Baseline], table: pd.DataFrame) -> None:
     for metric in ("e_distance", "mmd"):
         own = rows_of(table, kind.name, metric)

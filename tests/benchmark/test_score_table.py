@@ -10,9 +10,9 @@ import pytest
 
 from helpers.scores import (
     BARE,
-    COVERAGES,
     EFFECTS,
     INTERACTIONS,
+    INTERVALS,
     KEYS,
     NUMBERS,
     POPULATIONS,
@@ -42,6 +42,7 @@ def test_columns_and_types(table: pd.DataFrame) -> None:
     assert [table[name].dtype.kind for name in NUMBERS] == ["f", "f", "f", "f", "f", "i"]
     attrs = dict(table.attrs)
     assert set(attrs.pop("n_left_out").values()) == {0}
+    assert attrs.pop("uninformative_coverage") == []
     assert attrs == {"scale": "log", "basal": "prior", "n_particles": 20, "n_not_estimable": 0}
     assert table.index.equals(pd.RangeIndex(len(table)))
 
@@ -52,7 +53,7 @@ def test_one_row_per_predictor_split_condition_and_metric(table: pd.DataFrame) -
     assert set(table["split"]) == {"test"}
     expected = set()
     for predictor in asked:
-        own = [*COVERAGES, "iwelbo"] if predictor == "sams-vae" else []
+        own = [*INTERVALS, "iwelbo"] if predictor == "sams-vae" else []
         for metric in [*EFFECTS, *INTERACTIONS, *POPULATIONS, *own]:
             control = ["control"] if metric == "iwelbo" else []
             for condition in [*SCORED, *control, "(all)"]:

@@ -14,7 +14,7 @@ from helpers.scores import (
     BARE,
     BY_HAND,
     CORRELATIONS,
-    COVERAGES,
+    INTERVALS,
     QUICK,
     SCORED,
     Cells,
@@ -23,6 +23,7 @@ from helpers.scores import (
     in_split,
     same,
     scored,
+    task_of,
     values,
 )
 from helpers.screens import make_adata, read
@@ -85,15 +86,47 @@ def test_coverage_cell_by_cell(trained: Estimator, whole: Screen, table: pd.Data
         assert expected["(all)"] > 0
 
 
+def test_the_variance_that_intervals_claim_cell_by_cell(
+    trained: Estimator, whole: Screen, table: pd.DataFrame
+) -> None:
+    effects = trained.effects(
+        SCORED, scale="log", n_particles=50, n_draws=10, library_size="observed", progress=False
+    )
+    observed = task_of(whole).observation().observed
+    assert observed.conditions == tuple(SCORED)
+    ate, low, high = (
+        np.asarray(values, float)
+        for values in (effects.X, effects.layers["lower"], effects.layers["upper"])
+    )
+    claimed = ((ate - low) ** 2 + (high - ate) ** 2) / 2 / norm.ppf(0.95) ** 2
+    excess = (observed.effect - ate) ** 2 - observed.standard_error**2
+    own = values(table, "sams-vae", "variance_ratio")
+    assert own["(all)"] == pytest.approx(claimed.mean() / excess.mean())
+    for row, name in enumerate(SCORED):
+        expected = claimed[row].mean() / excess[row].mean()
+        assert own[name] == pytest.approx(expected if expected > 0 else np.inf)
+
+
+def test_coverage_like_that_of_no_intervals_is_called_uninformative(
+    trained: Estimator, whole: Screen
+) -> None:
+    few = np.asarray(whole.split).astype(object)
+    for name in SCORED:  # two test cells of each condition: the sampling error is all there is
+        of_name = whole.condition == whole.position_of_condition[name]
+        few[np.flatnonzero((few == "test") & of_name)[2:]] = "unused"
+    rows = scored(trained, whole.with_split(few), **BARE)
+    assert rows.attrs["uninformative_coverage"] == [("sams-vae", "test")]
+
+
 def test_without_a_posterior_there_is_no_coverage(
     without_posterior: Estimator, trained: Estimator, whole: Screen
 ) -> None:
     rows = scored([without_posterior, ConditionMean(whole)], whole, **BARE)
     own = set(rows.loc[rows["predictor"] == "conditional-vae", "metric"])
     assert {"iwelbo", "mae"} <= own
-    assert not rows.loc[rows["metric"].isin(COVERAGES), "value"].notna().any()
+    assert not rows.loc[rows["metric"].isin(INTERVALS), "value"].notna().any()
     no_draws = scored(trained, whole, **BARE, n_draws=0)
-    assert not no_draws.loc[no_draws["metric"].isin(COVERAGES), "value"].notna().any()
+    assert not no_draws.loc[no_draws["metric"].isin(INTERVALS), "value"].notna().any()
 
 
 def test_the_iwelbo_is_the_mean_over_cells(

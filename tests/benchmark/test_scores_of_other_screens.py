@@ -12,9 +12,9 @@ import scipy.sparse as sp
 import samsvae
 from helpers.scores import (
     BARE,
-    COVERAGES,
     EFFECTS,
     INTERACTIONS,
+    INTERVALS,
     POPULATIONS,
     SCORED,
     TRAINING,
@@ -121,7 +121,7 @@ def test_a_screen_of_real_values() -> None:
     screen = read(adata, counts=False)
     model = samsvae.SAMSVAE(screen, **SMALL, likelihood="gaussian").train(**TRAINING)
     rows = scored([model, Additive(screen)], screen, scale="mean")
-    assert {*EFFECTS, *INTERACTIONS, *POPULATIONS, *COVERAGES, "iwelbo"} == set(rows["metric"])
+    assert {*EFFECTS, *INTERACTIONS, *POPULATIONS, *INTERVALS, "iwelbo"} == set(rows["metric"])
     dense, test = np.asarray(adata.X, float), in_split(screen, "test")
     cells = Cells(screen, test, dense)
     effects = Additive(screen).effects(SCORED, scale="mean").to_df()

@@ -100,6 +100,6 @@ def of_part(part: str) -> list[Metric]:
     return [metric for metric in METRICS if metric.part == part]
 
 
-def per_condition(metric: Metric, predicted: np.ndarray, observed: Any) -> np.ndarray:
+def per_condition(metric: Metric, predicted: Any, observed: Any) -> np.ndarray:
     """Return the score of each condition, NaN where there is none."""
     return metric.finish(metric.statistics(predicted, observed))

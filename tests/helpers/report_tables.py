@@ -50,6 +50,7 @@ def scores(**values: float) -> pd.DataFrame:
     """
     told = {"ate_pearson": 0.6, "rmse": 0.3, "coverage_90": 0.9, **values}
     best = {"ate_pearson": 1.0, "rmse": 0.0, "coverage_90": 0.9}
+    best |= {"coverage_90_zero_width": 0.9, "variance_ratio": 1.0}
     rows = [
         ("sams-vae", "model", told),
         ("condition-mean", "baseline", {"ate_pearson": 0.5, "rmse": 0.4}),

@@ -40,7 +40,7 @@ SINGLES, SCORED = ["A", "B", "C"], ["A", "A+B", "B", "C"]
 EFFECTS = [metric.name for metric in of_part("effects")]
 INTERACTIONS = [metric.name for metric in of_part("interactions")]
 POPULATIONS = ["e_distance", "mmd"]
-COVERAGES = ["coverage_50", "coverage_90"]
+INTERVALS = [metric.name for metric in of_part("intervals")]
 CORRELATIONS = {
     "ate_pearson",
     "ate_pearson_top20",

@@ -58,6 +58,16 @@ def confounded() -> pd.DataFrame:
         ("A baseline wins", {"scores": scores(rmse=0.5)}, "rmse: condition-mean 0.400"),
         ("Intervals are off", {"scores": scores(coverage_90=0.7)}, "too narrow"),
         ("Intervals are off", {"scores": scores(coverage_90=1.01)}, "too wide"),
+        (
+            "Intervals are off",
+            {"scores": scores(variance_ratio=0.7)},
+            "0.60 to 0.80): they are too",
+        ),
+        (
+            "Coverage is uninformative",
+            {"scores": scores(coverage_90_zero_width=0.89)},
+            "as many observed effects lie in intervals of no width",
+        ),
         ("Axes are not identified", {"notes": ("nothing tells their axes apart",)}, "Nothing"),
         ("No mechanism found", {"mechanisms": mechanisms(["A"]).iloc[:0]}, "1/2"),
         (

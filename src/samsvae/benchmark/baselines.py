@@ -11,10 +11,10 @@ baselines, Nature Methods 2025.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, Self
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae._deprecated import renamed_attribute
-from samsvae.data.conditions import Conditions, parts_matrix
+from samsvae.benchmark.means import Means, means_of
+from samsvae.benchmark.regression import PrincipalRidge, WeightedEffects, fit_ridge, least_squares
+from samsvae.data.conditions import Conditions, dosage_rows, parts_matrix
 from samsvae.data.expression import rows_of, training_cells
-from samsvae.data.fold_changes import condition_effects
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
@@ -34,38 +35,11 @@ from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings
 from samsvae.types import Scale
 
-_MEANS: WeakKeyDictionary[Screen, dict[Scale, Means]] = WeakKeyDictionary()
 
-
-def means_of(train: Screen, scale: Scale) -> Means:
-    """Return the effects in training cells on a scale, computed once per screen."""
-    cached = _MEANS.setdefault(train, {})
-    if scale not in cached:
-        cached[scale] = Means(train, scale)
-    return cached[scale]
-
-
-class Means:
-    """Effects of training conditions: differences from control within batches."""
-
-    def __init__(self, train: Screen, scale: Scale) -> None:
-        self.scale, self.unexpressed = scale, train.unexpressed
-        delta = condition_effects(train, scale)
-        perturbed, n_cells = np.unique(train.condition[~train.is_control], return_counts=True)
-        estimable = ~np.isnan(delta[perturbed]).any(1)  # in a batch with control cells
-        self.conditions = [train.condition_names[i] for i in perturbed[estimable]]
-        self.not_estimable = {train.condition_names[i] for i in perturbed[~estimable]}
-        self.mean = delta[perturbed[estimable]].mean(0)
-        self._delta = dict(zip(self.conditions, delta[perturbed[estimable]], strict=True))
-        self._n_cells = dict(zip(self.conditions, n_cells[estimable].tolist(), strict=True))
-
-    def of(self, condition: str) -> np.ndarray | None:
-        """Return delta_p, `gene`; None for a condition without training cells."""
-        return self._delta.get(condition)
-
-    def n_cells(self, condition: str) -> int:
-        """Return how many training cells a condition has."""
-        return self._n_cells.get(condition, 0)
+def _can_be_compared(cells: Screen) -> bool:
+    """Whether a batch has both control cells and perturbed ones."""
+    batch, is_control = cells.batch, cells.is_control
+    return bool(np.intersect1d(batch[~is_control], batch[is_control]).size)
 
 
 class Baseline(ABC):
@@ -83,7 +57,7 @@ class Baseline(ABC):
         check("screen", screen, Screen)
         self.screen = screen
         self._train = train = training_cells(screen)
-        if not np.intersect1d(train.batch[~train.is_control], train.batch[train.is_control]).size:
+        if not _can_be_compared(train):
             raise InputError(
                 "no batch has both control cells and perturbed ones in training: leave batch_key "
                 "out to compare with the controls of all batches"
@@ -128,9 +102,10 @@ class Baseline(ABC):
 
         Of the settings of the models' `effects` only the scale is used: "lfc" (by default, for
         counts), "log", "normalized", or "mean" (by default, for real values). `obs`
-        holds each condition as it is stored, its number of training cells, and whether the mean of
-        all perturbed conditions stands for it, or for a part of it; the interval (layers "lower",
-        "upper") is NaN. It is an error if the baseline has no prediction for a condition.
+        holds each condition as it is stored, its number of training cells, and whether it fell back
+        on the mean of all perturbed conditions, or on no effect for a part of it; the interval
+        (layers "lower", "upper") is NaN. It is an error if the baseline has no prediction for a
+        condition.
         """
         means, parser = self._means_on(EffectSettings(**settings).scale), self.registry.parser
         names = parser.labels(means.conditions if conditions is None else conditions)
@@ -198,7 +173,7 @@ class Baseline(ABC):
         """Return a condition's effect, `gene`; None: fall back on the mean of all conditions."""
 
     def _misses_a_part(self, condition: str, means: Means) -> bool:
-        """Return whether the mean of all conditions replaces a part of a combination."""
+        """Return whether nothing is known of a part of a combination."""
         return False
 
     def _means_on(self, scale: Scale | None) -> Means:
@@ -256,7 +231,12 @@ class ConditionMean(Baseline):
 
 
 class Additive(Baseline):
-    """Predicts the sum of a combination's parts: of delta_p, or mu - mu_0 for an unseen part.
+    """Predicts the sum of a combination's parts.
+
+    The effect of a part with training cells of its own is delta_p. Those of the others fit the
+    combinations that hold them by least squares, weighted by numbers of cells (the smallest, where
+    several fit alike). A part that no training condition holds adds nothing; mu - mu_0 for a
+    condition of such parts alone.
 
     >>> effects = Additive(screen).effects(["G01", "G02", "G01+G02"]).to_df()
     >>> total = effects.loc["G01"] + effects.loc["G02"]
@@ -266,14 +246,93 @@ class Additive(Baseline):
 
     name = "additive"
 
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(screen)
+        self._fits: dict[Scale, dict[str, np.ndarray]] = {}
+
     def _predict(self, condition: str, means: Means) -> np.ndarray | None:
-        parts = self.registry.singles(condition)
-        deltas = [means.of(part) for part in parts]
-        values = np.array([means.mean if delta is None else delta for delta in deltas])
-        return (parts_matrix([condition], parts, self.registry.parser) @ values)[0]
+        effects = self._effects_of_parts(means)
+        known = [effects[part] for part in self.registry.singles(condition) if part in effects]
+        return np.sum(known, axis=0) if known else None
 
     def _misses_a_part(self, condition: str, means: Means) -> bool:
-        return any(means.of(part) is None for part in self.registry.singles(condition))
+        return not self._effects_of_parts(means).keys() >= set(self.registry.singles(condition))
+
+    def _effects_of_parts(self, means: Means) -> dict[str, np.ndarray]:
+        """Return the effects of the parts of training conditions."""
+        if means.scale in self._fits:
+            return self._fits[means.scale]
+        singles = self.registry.singles
+        parts = list(dict.fromkeys(chain.from_iterable(map(singles, means.conditions))))
+        own = {part: effect for part in parts if (effect := means.of(part)) is not None}
+        rest = [part for part in parts if part not in own]
+        if rest:
+            design = parts_matrix(means.conditions, [*own, *rest], self.registry.parser)
+            measured = np.reshape(list(own.values()), (len(own), len(means.mean)))
+            remainder = means.effects - design[:, : len(own)] @ measured
+            # Conditions without these parts are rows of zeros, which change no coefficient.
+            of_rest = design[:, len(own) :]
+            fitted = least_squares(of_rest, means.cells_per_condition, remainder)
+            own |= dict(zip(rest, fitted, strict=True))
+        self._fits[means.scale] = own
+        return own
+
+
+class RidgeRegression(Baseline):
+    """Ridge regression of effects on which perturbations a condition has, and at what dose.
+
+    Of the delta_p of training conditions, weighted by numbers of cells, in their first principal
+    components; see `samsvae.benchmark.regression`. The penalty and the number of components are
+    those with the smallest error on the validation cells (weighted by numbers of cells, or by the
+    precision of fold changes). The effect of a combination is the sum of those of its
+    perturbations. One that no training condition has adds nothing; mu - mu_0 for a condition of
+    such perturbations alone.
+
+    Without validation cells all components are used, with the penalty of `ConditionMean`, 50 cells.
+    """
+
+    name = "ridge-regression"
+
+    penalties = (1, 3, 10, 30, 100, 300, 1000)
+    n_components = (1, 2, 4, 8, 16, 32)
+    default_penalty = 50
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(screen)
+        self._fits: dict[Scale, tuple[PrincipalRidge, set[str]]] = {}
+
+    def _predict(self, condition: str, means: Means) -> np.ndarray | None:
+        fit, received = self._fit(means)
+        if received.isdisjoint(self.registry.read(condition)):
+            return None
+        effect: np.ndarray = fit.predict(self._design([condition]))[0]
+        return effect
+
+    def _misses_a_part(self, condition: str, means: Means) -> bool:
+        return not self._fit(means)[1].issuperset(self.registry.read(condition))
+
+    def _fit(self, means: Means) -> tuple[PrincipalRidge, set[str]]:
+        """Return the fit, and the perturbations of the conditions that it is of."""
+        if means.scale not in self._fits:
+            cells = self.screen.valid
+            valid = means_of(cells, means.scale) if _can_be_compared(cells) else None
+            fit = fit_ridge(
+                self._effects_of(means),
+                None if valid is None else self._effects_of(valid),
+                penalties=self.penalties,
+                n_components=self.n_components,
+                default_penalty=self.default_penalty,
+            )
+            received = set(chain.from_iterable(map(self.registry.read, means.conditions)))
+            self._fits[means.scale] = fit, received
+        return self._fits[means.scale]
+
+    def _effects_of(self, means: Means) -> WeightedEffects:
+        design = self._design(means.conditions)
+        return WeightedEffects(design, means.cells_per_condition, means.effects, means.weight)
+
+    def _design(self, conditions: Sequence[str]) -> sp.csr_matrix:
+        return dosage_rows(list(map(self.registry.read, conditions)), self.registry.column)
 
 
 class MatchingMean(Baseline):
@@ -343,4 +402,4 @@ class LinearPCA(Baseline):
 
 
 BASELINES: list[type[Baseline]] = [NoChange, PerturbationMean, ConditionMean]
-BASELINES += [Additive, MatchingMean, LinearPCA]
+BASELINES += [RidgeRegression, Additive, MatchingMean, LinearPCA]

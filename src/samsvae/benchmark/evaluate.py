@@ -11,6 +11,7 @@ from anndata import AnnData
 from rich.progress import track
 
 from samsvae.benchmark.baselines import Baseline, PerturbationMean
+from samsvae.benchmark.metrics.effects import is_uninformative
 from samsvae.benchmark.metrics.registry import Scored, bootstrap, scored
 from samsvae.benchmark.predictions import PredictedTables, Predictor, likelihood_of
 from samsvae.benchmark.tasks import (
@@ -85,7 +86,9 @@ def evaluate(
     a predictor of this name, scored on halves. A condition that a predictor cannot handle (never
     seen in training, say) is NaN, is named in a warning (for a model), and counted in
     `.attrs["n_left_out"]`, by predictor and split; `.attrs["n_not_estimable"]` counts conditions
-    that share no batch with control cells.
+    that share no batch with control cells; `.attrs["uninformative_coverage"]` lists the (predictor,
+    split) pairs whose coverage is the same, within 0.02, as that of intervals of no width: there
+    only the variance ratio tells whether intervals are right.
 
     Raises
     ------
@@ -134,7 +137,7 @@ class Evaluation(NamedTuple):
                 "n_conditions": int((rows["metric"] == "mae").sum()) - 1,
                 "n_cells": int(of_all["n_cells"].max()),
                 "n_left_out": attrs["n_left_out"][predictor, split],
-                **{k: None if np.isnan(value) else float(value) for k, value in values.items()},
+                **{k: float(value) if np.isfinite(value) else None for k, value in values.items()},
             }
         return summaries
 
@@ -188,6 +191,7 @@ def evaluated(
     table = pd.concat(rows, ignore_index=True).assign(scale=scale)
     table.attrs |= {"scale": scale, "basal": settings.basal, "n_particles": settings.n_particles}
     table.attrs |= _left_out(named, tasks)
+    table.attrs["uninformative_coverage"] = _uninformative_coverage(table)
     effects = {name: predicted[name].effects for name in named if predicted[name].effects}
     fixed = {name: sizes["fixed"] for name, sizes in effects.items()} if fixed_draws else {}
     return Evaluation(table, fixed)
@@ -241,6 +245,16 @@ def _left_out(named: Mapping[str, Predictor], tasks: Sequence[EvaluationTask]) -
                 )
             n_left_out[predictor, task.label] = len(missing)
     return {"n_not_estimable": len(confounded), "n_left_out": n_left_out}
+
+
+def _uninformative_coverage(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the predictors and splits whose coverage is that of intervals of no width."""
+    pooled = table[table["condition"] == ALL_CONDITIONS]
+    return [
+        (str(predictor), str(split))
+        for (predictor, split), rows in pooled.groupby(["predictor", "split"], sort=False)
+        if is_uninformative(rows.set_index("metric")["value"].to_dict())
+    ]
 
 
 def _named(predictors: Predictors) -> dict[str, Predictor]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from samsvae.benchmark.baselines import means_of
+from samsvae.benchmark.means import means_of
 from samsvae.benchmark.metrics.effects import interaction
 from samsvae.benchmark.metrics.observed import Observation, Observed, Prediction
 from samsvae.benchmark.metrics.populations import CellPopulations, PrincipalComponents

@@ -20,6 +20,7 @@ from samsvae.cli.console import (
     opened,
     say,
 )
+from samsvae.errors import listed
 from samsvae.ops.device import rank
 from samsvae.settings import questions
 from samsvae.settings.experiment import COMPARED, RUN, gathered
@@ -179,6 +180,13 @@ def evaluate(
     if baselines:
         for table in comparison_tables(table_of(result.scores), console.width):
             console.print(table)
+    hidden = result.scores.attrs["uninformative_coverage"]
+    if hidden:
+        say(
+            f"coverage is uninformative ({listed(f'{name}: {of} cells' for name, of in hidden)}): "
+            "intervals of no width cover as many effects; if the variance ratio is 1, intervals "
+            "are as wide as they should be"
+        )
     say(f"written to {run}")
     if report and len(screen.train):  # the report shows the cells that the model was trained on
         _say_report(report_run(folder, model, screen, progress=scoring.progress))

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from samsvae.benchmark.metrics.effects import is_uninformative
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportTables:
@@ -86,7 +88,9 @@ MEANINGS = {
     "perturbation_discrimination": "Can each condition be told apart from others? 1/2: chance.",
     "rmse": "How far are effects from observed ones? With few cells, no change is hard to beat.",
     "e_distance": "Are simulated cells distributed like real ones, not only in their means?",
+    "variance_ratio": "Are intervals as wide as the errors? Below 1: too narrow.",
     "coverage_90": "Which share of the observed effects lies within the 90 % intervals?",
+    "coverage_90_zero_width": "The same for intervals of no width: if alike, it tells nothing.",
     "coverage_50": "Which share of the observed effects lies within the 50 % intervals?",
     "interaction_pearson": "What do combinations do beyond the sum of their parts? The sum has 0.",
 }
@@ -238,20 +242,41 @@ def _of_scores(report: ReportTables) -> Iterator[Caution]:
                 "you, use the baseline.",
                 is_serious=any(text.startswith(("ate_", "pearson")) for text in wins),
             )
-        for level in (50, 90):
-            if f"coverage_{level}" not in own.index:
-                continue
-            value = own.loc[f"coverage_{level}", "value"]
-            if abs(value - level / 100) > _MAX_MISCOVERAGE:
-                yield Caution(
-                    "Intervals are off",
-                    f"On {where}, {value:.0%} of the observed effects lie in the model's {level} % "
-                    f"intervals: they are too {'narrow' if value < level / 100 else 'wide'}.",
-                )
+        yield from _of_intervals(own, where)
+
+
+def _of_intervals(own: pd.DataFrame, where: str) -> Iterator[Caution]:
+    """Yield what a model's scores, by metric, say against its intervals."""
+    value: dict[Any, float] = own["value"].to_dict()
+    for level in (50, 90):
+        covered = value.get(f"coverage_{level}", np.nan)
+        if abs(covered - level / 100) > _MAX_MISCOVERAGE:
+            yield Caution(
+                "Intervals are off",
+                f"On {where}, {covered:.0%} of the observed effects lie in the model's {level} % "
+                f"intervals: they are too {'narrow' if covered < level / 100 else 'wide'}.",
+            )
+    if "variance_ratio" in own.index:
+        ratio, lower, upper = own.loc["variance_ratio", ["value", "lower", "upper"]].astype(float)
+        if upper < 1 - _MAX_MISCOVERAGE or lower > 1 + _MAX_MISCOVERAGE:
+            yield Caution(
+                "Intervals are off",
+                f"On {where} the variance that intervals claim is {ratio:.2f} times that of the "
+                f"errors (95 % interval {lower:.2f} to {upper:.2f}): they are too "
+                f"{'narrow' if ratio < 1 else 'wide'}.",
+            )
+    if is_uninformative(value):
+        yield Caution(
+            "Coverage is uninformative",
+            f"On {where} as many observed effects lie in intervals of no width as in the model's: "
+            "the sampling error of the cells hides its own. Only the variance ratio tells whether "
+            "its intervals are right.",
+            is_serious=False,
+        )
 
 
 def _wins_of_baselines(own: pd.DataFrame, baselines: pd.DataFrame, model: str) -> list[str]:
-    """Return the metrics, coverage aside, in which a baseline is closer to the best value."""
+    """Return the metrics in which a baseline is closer to the best value; coverage aside."""
     wins = []
     for metric, row in own.iterrows():
         others = baselines[baselines["metric"] == metric].dropna(subset="value")

@@ -30,6 +30,11 @@ OTHERS = 1000
 standard error of a share is then at most .016, and the work does not grow with their square."""
 _CHUNK = 128
 """Conditions that are compared with these at once."""
+_MIN_DIFFERENCE = 0.02
+"""Coverage that differs by less from that of intervals of no width tells nothing."""
+_MIN_WEIGHT = 0.9
+"""Fold changes of less weight, whose sampling error is about a factor of two or more, do not enter
+the variance ratio: the stated errors of genes with a handful of counts are upper limits."""
 
 Distance: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -206,6 +211,53 @@ def coverage(
     n_genes, n_inside = has_error.sum(1), (has_error & inside).sum(1)
     unknown = (has_error & np.isnan(below + above + distance)).any(1) | (n_genes == 0)
     return np.where(unknown, np.nan, n_inside / np.maximum(n_genes, 1))
+
+
+def is_uninformative(scores: Mapping[str, float]) -> bool:
+    """Whether the coverage among scores, by metric, is that of intervals of no width.
+
+    Then the sampling error of the observed effects hides the errors that intervals are for.
+
+    >>> is_uninformative({"coverage_90": 0.87, "coverage_90_zero_width": 0.86})
+    True
+    """
+    names = "coverage_90", "coverage_90_zero_width"
+    given, zero_width = (scores.get(name, np.nan) for name in names)
+    return bool(abs(given - zero_width) < _MIN_DIFFERENCE)
+
+
+def variances(
+    lower: np.ndarray, upper: np.ndarray, ate: np.ndarray, observed: Observed, level: float = 0.9
+) -> np.ndarray:
+    """Return the claimed variance and the excess of squared errors, `condition 2`.
+
+    Means over genes of w^2 v and w^2 ((a - d)^2 - se^2), with the weights w and standard errors se
+    of the observed effects. The variance v that an interval claims is that of a normal
+    distribution with such an interval, each side on its own: ((a - lower)^2 + (upper - a)^2) / 2
+    over the squared normal quantile of the level. The expected excess of a calibrated model is v.
+    Weights are squared, since the error of a squared error grows with se^2: otherwise rare genes
+    hide all others. Genes without a standard error, or of little weight, are left out.
+    """
+    error, weight = observed.standard_error, observed.weight
+    is_usable = (error > 0) & np.isfinite(error) & (weight >= _MIN_WEIGHT)
+    center = np.clip(ate, lower, upper)
+    squares = ((center - lower) ** 2 + (upper - center) ** 2) / 2
+    claimed = squares / ndtri((1 + level) / 2) ** 2
+    excess = (observed.effect - ate) ** 2 - error**2
+    both = np.stack([claimed, excess], -1)
+    means = np.where(is_usable[..., None], weight[..., None] ** 2 * both, 0).mean(1)
+    return np.where(is_usable.any(1)[:, None], means, np.nan)
+
+
+def variance_ratio(means: np.ndarray) -> np.ndarray:
+    """Return claimed variance / excess of squared errors, from the means of both.
+
+    Infinite if errors do not exceed the sampling error, but some variance is claimed; NaN if none
+    is.
+    """
+    claimed, excess = np.moveaxis(means, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(excess > 0, claimed / excess, claimed / np.zeros_like(claimed))
 
 
 def centroid_accuracy(predicted: np.ndarray, observed: Observed) -> np.ndarray:

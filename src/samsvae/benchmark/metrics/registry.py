@@ -13,6 +13,9 @@ from samsvae.benchmark.metrics.effects import pearson_of_means, r2_of_means
 from samsvae.benchmark.metrics.observed import Intervals, Observation, Observed, Prediction
 from samsvae.benchmark.metrics.populations import CellPopulations, energy_distance, mmd
 
+_LEVEL = 0.9
+"""Of the intervals whose width is compared with errors."""
+
 
 class Metric(NamedTuple):
     """A score of predictions, per condition and for all of them together.
@@ -80,7 +83,10 @@ def bootstrap(
     if n < 2:
         return float("nan"), float("nan")
     scores = metric.finish(_resampled(n, n_draws, seed) @ rows / n)
-    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    below = np.quantile(scores, ends, method="lower")
+    with np.errstate(invalid="ignore"):  # between infinite scores
+        low, high = np.where(np.isinf(below), below, np.quantile(scores, ends))
     return float(low), float(high)
 
 
@@ -132,15 +138,23 @@ def _distance_of(
     return Metric(name, statistics, _first, "observed", best=0, part="populations")
 
 
-def _coverage_of(level: float) -> Metric:
-    """Return the metric of how many observed effects lie within the intervals of a level."""
+def _coverage_of(level: float, *, is_zero_width: bool = False) -> Metric:
+    """Return the metric of how many observed effects lie within the intervals of a level.
+
+    Or within intervals of no width: where as many do, the sampling error hides the model's own.
+    """
 
     def statistics(intervals: Intervals, observed: Observed) -> np.ndarray:
-        ends = intervals.ends[level]
-        return effects.coverage(*ends, intervals.ate, observed, level)[:, None]
+        ate = intervals.ate
+        lower, upper = (ate, ate) if is_zero_width else intervals.ends[level]
+        return effects.coverage(lower, upper, ate, observed, level)[:, None]
 
-    name = f"coverage_{level:.0%}".rstrip("%")
+    name = f"coverage_{level:.0%}".rstrip("%") + "_zero_width" * is_zero_width
     return Metric(name, statistics, _first, "observed", best=level, part="intervals")
+
+
+def _variances(intervals: Intervals, observed: Observed) -> np.ndarray:
+    return effects.variances(*intervals.ends[_LEVEL], intervals.ate, observed, _LEVEL)
 
 
 METRICS: list[Metric] = [
@@ -178,8 +192,12 @@ METRICS: list[Metric] = [
     _distance_of("e_distance", lambda x, y, _, own: energy_distance(x, y, own), lambda c: c.spread),
     _distance_of("mmd", mmd, lambda c: c.similarity),
     # Posterior intervals.
-    _coverage_of(0.5),
-    _coverage_of(0.9),
+    Metric("variance_ratio", _variances, effects.variance_ratio, "observed", 1, "intervals"),
+    *(
+        _coverage_of(level, is_zero_width=is_zero_width)
+        for level in (0.5, _LEVEL)
+        for is_zero_width in (False, True)
+    ),
     # Mean over cells of their predictive log likelihood, nats.
     Metric(
         "iwelbo",
@@ -201,7 +219,9 @@ HEADLINES = (
     "perturbation_discrimination",
     "rmse",
     "e_distance",
+    "variance_ratio",
     "coverage_90",
+    "coverage_90_zero_width",
 )
 """Those that are printed where there is no room for all, in this order."""
 
