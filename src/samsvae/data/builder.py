@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +21,9 @@ from samsvae.errors import InputError, listed, note, unknown
 from samsvae.settings.conventions import CONVENTIONS, convention
 from samsvae.settings.screen import ScreenSettings
 from samsvae.storage.anndata_files import RAW, Frame, Table, X, layer_name
+
+_MAX_LEVELS = 100
+"""Largest number of levels of a covariate that is kept."""
 
 
 def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any], np.ndarray]:
@@ -79,8 +84,32 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         "batch": batch,
         "split": split,
         "sgrna": None if sgrna is None else pd.Categorical(_text(table, sgrna, "sgRNA")),
+        "obs": _other_columns(table.cells, settings.keys),
     }
     return fields, is_kept
+
+
+def _other_columns(cells: Frame, used: Collection[str]) -> pd.DataFrame:
+    """Return the columns that are not used, `cell column`: numbers, or categories of few levels.
+
+    They are compared between conditions and control (`samsvae.data.cautions`). Columns that cannot
+    be read, such as damaged ones, are left out.
+    """
+    columns: dict[str, pd.Series] = {}
+    for name in set(cells.columns).difference(used):
+        with (
+            suppress(InputError, KeyError, OSError, TypeError, ValueError),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            values = cells.read(name)
+            if values.nunique() < 2:
+                continue
+            if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+                columns[name] = values.astype(np.float32)
+            elif values.nunique() <= _MAX_LEVELS:
+                columns[name] = values.astype(str).where(values.notna()).astype("category")
+    values = {name: columns[name].array for name in sorted(columns)}
+    return pd.DataFrame(values, index=cells.names.astype(str))
 
 
 def _labels(

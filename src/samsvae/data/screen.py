@@ -57,6 +57,9 @@ class Screen:
     """`cell`: "train", "valid", "test" (or "unused"); None before `with_split`."""
     sgrna: pd.Categorical | None = None
     """`cell`: the sgRNA that it received, missing where that is unknown."""
+    obs: pd.DataFrame | None = None
+    """`cell column`: what else the file says of cells, and a model is not told: numbers, and
+    categories of few levels."""
 
     @classmethod
     @checked
@@ -138,6 +141,7 @@ class Screen:
             condition=self.condition[rows],
             batch=self.batch[rows],
             sgrna=None if self.sgrna is None else self.sgrna[rows],
+            obs=None if self.obs is None else self.obs.iloc[rows],
             split=None if self.split is None else self.split[rows],
         )
 

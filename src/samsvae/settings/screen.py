@@ -90,6 +90,13 @@ class ScreenSettings:
             object.__setattr__(self, "separator", "")
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns of cells that are used."""
+        names = ("perturbation_key", "dosage_key", "library_size_key", "split_key", "sgrna_key")
+        batches = _several(self.batch_key)
+        return tuple(filter(None, [*(getattr(self, name) for name in names), *batches]))
+
+    @property
     def controls(self) -> tuple[Name, ...]:
         """All labels and patterns of control."""
         return _several(self.control)
