@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from samsvae.data.screen import Screen
     from samsvae.estimators import CPAVAE, SAMSVAE, ConditionalVAE, SVAEPlus, load
     from samsvae.benchmark.ate_pearson import ate_pearson, predictive_check
+    from samsvae.data.cautions import library_sizes
     from samsvae.data.fold_changes import differential_expression
     from samsvae.analysis.discoveries import (
         control_calibration,
@@ -46,6 +47,7 @@ _HOMES = {
     "TrainSettings": "settings.train",
     "ate_pearson": "benchmark.ate_pearson",
     "differential_expression": "data.fold_changes",
+    "library_sizes": "data.cautions",
     "EffectPosterior": "analysis.effect_posterior",
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",
@@ -92,6 +94,7 @@ __all__ = [
     "enrichment",
     "evaluate",
     "export",
+    "library_sizes",
     "load",
     "pathway_score",
     "predictive_check",

@@ -30,6 +30,7 @@ from samsvae.benchmark.baselines import (
     NoChange,
     PerturbationMean,
 )
+from samsvae.benchmark.evaluate import DIFFERENCES
 from samsvae.estimators.base import Estimator
 
 # The table.
@@ -39,7 +40,7 @@ def test_columns_and_types(table: pd.DataFrame) -> None:
     assert table.columns.tolist() == [*KEYS, *NUMBERS, "scale"]
     for name in KEYS:
         assert all(isinstance(entry, str) for entry in table[name])
-    assert [table[name].dtype.kind for name in NUMBERS] == ["f", "f", "f", "f", "f", "i"]
+    assert [table[name].dtype.kind for name in NUMBERS] == [*"fffffifff"]
     attrs = dict(table.attrs)
     assert set(attrs.pop("n_left_out").values()) == {0}
     assert attrs.pop("uninformative_coverage") == []
@@ -114,7 +115,9 @@ def test_predictors_do_not_depend_on_each_other(
     same(scored([*others, trained], whole), table)
     for one in (trained, Additive(whole)):
         own = table[table["predictor"].isin([one.name, "technical replicate"])]
-        same(scored(one, whole), own)
+        alone = scored(one, whole)
+        assert alone[DIFFERENCES[0]].isna().all()  # there is nothing to compare with
+        same(alone.drop(columns=[*DIFFERENCES]), own.drop(columns=[*DIFFERENCES]))
 
 
 @pytest.mark.parametrize("n_cells", [0, 1000])
@@ -173,3 +176,13 @@ def test_reserved_names_are_refused(whole: Screen, name: str) -> None:
 def test_without_predictors_there_is_nothing_to_do(whole: Screen, nothing: Any) -> None:
     with pytest.raises(InputError, match="no predictors"):
         scored(nothing, whole)
+
+
+def test_differences_are_from_the_model(table: pd.DataFrame) -> None:
+    of_all = table[table["condition"] == "(all)"].set_index(["predictor", "metric"])
+    assert of_all.loc["sams-vae", "difference"].isna().all()
+    own = of_all.loc[("sams-vae", "rmse"), "value"]
+    row = of_all.loc[("no-change", "rmse")]
+    assert row["difference"] == pytest.approx(row["value"] - own)
+    assert row["difference_lower"] <= row["difference"] <= row["difference_upper"]
+    assert table.loc[table["condition"] != "(all)", "difference"].isna().all()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from samsvae.benchmark.evaluate import DIFFERENCES
 from samsvae.report.tables import ReportTables
 
 HOSTILE = "<script>alert(1)</script>"
@@ -43,6 +44,11 @@ def effects(
     return table
 
 
+def difference(kind: str, value: float) -> tuple[float, float, float]:
+    """Return the difference of a score from that of the model, with its interval."""
+    return (np.nan,) * 3 if kind == "model" else (value, value - 0.05, value + 0.05)
+
+
 def scores(**values: float) -> pd.DataFrame:
     """Return scores of a model, a baseline and a replicate on test cells.
 
@@ -67,6 +73,9 @@ def scores(**values: float) -> pd.DataFrame:
             "upper": value + 0.1,
             "sd": np.nan,
             "best": best[metric],
+            **dict(
+                zip(DIFFERENCES, difference(kind, value - told.get(metric, np.nan)), strict=True)
+            ),
         }
         for name, kind, some in rows
         for metric, value in some.items()

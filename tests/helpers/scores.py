@@ -12,6 +12,7 @@ from scipy.stats import pearsonr
 from helpers.observed import of_part
 from helpers.screens import make_adata, read
 from samsvae import Screen, evaluate
+from samsvae.benchmark.evaluate import DIFFERENCES
 from samsvae.benchmark.tasks import EvaluationTask, evaluation_tasks
 
 QUICK: dict[str, Any] = {
@@ -35,7 +36,7 @@ TRAINING: dict[str, Any] = {
 }
 TINY: dict[str, Any] = {"n_latent": 3, "n_hidden": 6}
 KEYS = ["predictor", "split", "condition", "metric"]
-NUMBERS = ["value", "lower", "upper", "mc_se", "dynamic_range", "n_cells"]
+NUMBERS = ["value", "lower", "upper", "mc_se", "dynamic_range", "n_cells", *DIFFERENCES]
 SINGLES, SCORED = ["A", "B", "C"], ["A", "A+B", "B", "C"]
 EFFECTS = [metric.name for metric in of_part("effects")]
 INTERACTIONS = [metric.name for metric in of_part("interactions")]

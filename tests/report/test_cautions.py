@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from helpers.report_tables import cells, history, inclusion, mechanisms, report_tables, scores
+from helpers.report_tables import inclusion, mechanisms, report_tables, scores
+from samsvae.data.cautions import Caution
 from samsvae.report.tables import cautions
 
 AGREEING = pd.DataFrame(
@@ -25,35 +26,14 @@ def test_a_sound_result_gives_no_caution() -> None:
     assert cautions_of() == {}
 
 
-def few() -> pd.DataFrame:
-    table = cells()
-    table.loc["B", "total"] = 29
-    return table
-
-
-def confounded() -> pd.DataFrame:
-    table = cells()
-    table.loc["C", "estimable"] = False
-    return table
-
-
 @pytest.mark.parametrize(
     ("title", "changed", "words"),
     [
-        ("Still improving", {"history": history(improving=True)}, "--max-steps"),
-        (
-            "No validation cells",
-            {"history": history().assign(valid_elbo=float("nan"))},
-            "error rates",
-        ),
-        ("Few cells", {"cells": few()}, "1 of 5 conditions (B) has fewer than 30 cells"),
-        ("Confounded with batches", {"cells": confounded()}, "1 of 5 conditions (C) has no"),
-        ("Unexpressed genes", {"unexpressed": ("g1", "g2")}, "2 genes have no count"),
         ("Not evaluated", {"scores": None, "missing": {"evaluation": "do it"}}, "do it"),
         (
             "A baseline wins",
             {"scores": scores(ate_pearson=0.4)},
-            "ate_pearson: condition-mean 0.500, sams-vae 0.400",
+            "condition-mean 0.500, sams-vae 0.400, difference +0.100 (+0.050 to +0.150)",
         ),
         ("A baseline wins", {"scores": scores(rmse=0.5)}, "rmse: condition-mean 0.400"),
         ("Intervals are off", {"scores": scores(coverage_90=0.7)}, "too narrow"),
@@ -90,8 +70,10 @@ def test_the_technical_replicate_is_no_baseline() -> None:
     assert cautions_of(scores=scores(ate_pearson=0.55)) == {}  # the replicate has 0.7
 
 
-def test_names_are_cut_short_and_counted() -> None:
-    names = [f"P{i:03d}" for i in range(100)]
-    text = cautions_of(cells=cells(names, n_cells=5))["Few cells"]
-    assert "100 of 100 conditions (P000, " in text
-    assert "and 92 more" in text
+def test_a_baseline_that_is_better_by_chance_does_not_win() -> None:
+    assert cautions_of(scores=scores(ate_pearson=0.49)) == {}
+
+
+def test_cautions_of_the_model_and_the_cells_come_first_if_they_are_serious() -> None:
+    own = (Caution("Mild", "m", is_serious=False), Caution("Grave", "g"))
+    assert list(cautions_of(cautions=own, stability=None)) == ["Grave", "Mild", "One seed"]

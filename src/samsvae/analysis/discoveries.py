@@ -22,6 +22,7 @@ from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators.base import Estimator
+from samsvae.estimators.cautions import Cautions, titles_of
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import DiscoverySettings, EffectSettings, RegulatorSettings
@@ -62,7 +63,9 @@ def discoveries(
     - q_value: the expected share of such errors among all rows with an lfsr as small;
     - model: ATE; observed: DE within batches (NaN without cells); n_cells; scale;
     - composition, of fold changes relative to the typical gene: that of the typical gene, which was
-      subtracted.
+      subtracted;
+    - caution: titles of what speaks against the condition's results (`attrs["cautions"]` has the
+      sentences, and those that concern all; see `model.cautions`).
 
     NaN, with an lfsr of 1, where the model has no prediction or the effect is not estimable
     (confounded with batches).
@@ -118,8 +121,12 @@ def discoveries(
         **of_conditions,
         "n_cells": np.repeat(answer.observed.n_cells, lfsr.shape[1]),
     }
+    found = Cautions(model).found(screen)
     scale = chosen.scale or model.default_scale
     table = long_table(labels, model.registry.genes, values, scale)
+    titles = titles_of(found, labels["condition"], model.registry)
+    table["caution"] = pd.Categorical(titles).repeat(lfsr.shape[1])
+    table.attrs["cautions"] = [f"{one.title}. {one.text}" for one in found]
     table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
     if answer.additivity is not None:
         of_sums = answer.additivity

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from samsvae.benchmark.baselines import Baseline, PerturbationMean
 from samsvae.benchmark.metrics.effects import is_uninformative
-from samsvae.benchmark.metrics.registry import Scored, bootstrap, scored
+from samsvae.benchmark.metrics.registry import Scored, bootstrap, bootstrap_difference, scored
 from samsvae.benchmark.predictions import PredictedTables, Predictor, likelihood_of
 from samsvae.benchmark.tasks import (
     MEAN,
@@ -32,6 +32,8 @@ from samsvae.types import ALL_CONDITIONS, Scale
 
 Predictors: TypeAlias = Mapping[str, Predictor] | Iterable[Predictor] | Predictor
 """One, several, or by the name they get in the table."""
+DIFFERENCES = ("difference", "difference_lower", "difference_upper")
+"""Columns of how much larger a score is than that of the model, and its interval."""
 
 
 @checked
@@ -40,7 +42,7 @@ def evaluate(
     predictors: Predictors,
     screen: Screen,
     *,
-    scale: Scale,
+    scale: Scale | None = None,
     splits: str | Sequence[str] = ("test",),
     **settings: Any,
 ) -> pd.DataFrame:
@@ -68,8 +70,8 @@ def evaluate(
     screen
         The whole screen, with its split; matched by gene name.
     scale
-        On which effects are compared: "log" or "normalized" (counts per 10,000); "mean" for models
-        without a library size.
+        On which effects are compared: "lfc" (by default, for counts), "log" or "normalized" (counts
+        per 10,000); "mean" for real values.
     splits
         Whose cells are scored: any of "train", "valid", "test". Conditions of the test cells that
         are not in training are a split "unseen" of their own; "unseen" itself makes it an error
@@ -82,7 +84,9 @@ def evaluate(
     -------
     One row per predictor, split, condition and metric: value; lower, upper (95 % bootstrap interval
     over conditions, for condition "(all)"); mc_se, Monte Carlo standard error (of the IWELBO of all
-    cells); dynamic_range; n_cells, scored cells of the condition; scale. The technical replicate is
+    cells); dynamic_range; n_cells, scored cells of the condition; difference, difference_lower and
+    difference_upper, how much larger the value is than that of the model with data (else of the
+    first model), with its bootstrap interval; scale. The technical replicate is
     a predictor of this name, scored on halves. A condition that a predictor cannot handle (never
     seen in training, say) is NaN, is named in a warning (for a model), and counted in
     `.attrs["n_left_out"]`, by predictor and split; `.attrs["n_not_estimable"]` counts conditions
@@ -147,7 +151,7 @@ def evaluated(
     screen: Screen,
     settings: ScoreSettings,
     *,
-    scale: Scale,
+    scale: Scale | None = None,
     splits: str | Sequence[str] = ("test",),
     fixed_draws: int = 0,
 ) -> Evaluation:
@@ -157,6 +161,7 @@ def evaluated(
     """
     named = _named(predictors)
     screen = _aligned(screen, named)
+    scale = scale or screen.registry.scales[0]
     tasks = evaluation_tasks(
         screen,
         scale,
@@ -210,20 +215,41 @@ def _scores(
     if MEAN in predictors:
         halves = split_half_scores(predictions, task, settings.n_halvings, **options)
     observation = task.observation()
-    for name, predictor in predictors.items():
-        if name == MEAN:
-            continue
+    reference = reference_of(predictors)
+    of_reference: dict[str, Scored] = {}
+    order = sorted((name for name in predictors if name != MEAN), key=lambda n: n != reference)
+    tables = {}
+    for name in order:
         likelihood, own_mc_se = likelihood_of(
-            predictor, *task.likelihood_cells(), n_particles=settings.n_particles, **options
+            predictors[name], *task.likelihood_cells(), n_particles=settings.n_particles, **options
         )
         prediction = predictions[name]._replace(likelihood=likelihood)
-        for metric, score in scored(prediction, observation).items():
-            half = halves.get((name, metric))
-            mc_se = own_mc_se if score.metric.part == "likelihood" else np.nan
-            yield _rows(task, name, score, half, seed=settings.seed, mc_se=mc_se)
+        scores = scored(prediction, observation)
+        if name == reference:
+            of_reference = scores
+        tables[name] = [
+            _rows(
+                task,
+                name,
+                score,
+                halves.get((name, metric)),
+                seed=settings.seed,
+                mc_se=own_mc_se if score.metric.part == "likelihood" else np.nan,
+                reference=of_reference.get(metric) if name != reference else None,
+            )
+            for metric, score in scores.items()
+        ]
+    yield from (table for name in predictors if name in tables for table in tables[name])
     for (name, _), half in halves.items():
         if name == REPLICATE:
             yield _rows(task, name, half.scores, half, seed=settings.seed)
+
+
+def reference_of(predictors: Mapping[str, Predictor]) -> str | None:
+    """Return which predictor others are compared with: a model with data, else the first model."""
+    models = [name for name, one in predictors.items() if not isinstance(one, Baseline)]
+    with_data = [name for name in models if not predictors[name].has_likelihood]
+    return next(iter([*with_data, *models]), None)
 
 
 def _left_out(named: Mapping[str, Predictor], tasks: Sequence[EvaluationTask]) -> dict[str, Any]:
@@ -323,8 +349,12 @@ def _rows(
     *,
     seed: int,
     mc_se: float = np.nan,
+    reference: Scored | None = None,
 ) -> pd.DataFrame:
-    """Return the rows of one metric of one predictor: conditions, then all of them together."""
+    """Return the rows of one metric of one predictor: conditions, then all of them together.
+
+    `reference` are the scores that the difference is taken from.
+    """
     values = scores.all()
     n = len(values)
     names, cells = list(task.conditions), list(task.n_cells)
@@ -333,6 +363,10 @@ def _rows(
         cells.append(scores.statistics[-1, 1])
     lower, upper = bootstrap(scores.metric, scores.statistics, seed=seed)
     missing = np.full(n - 1, np.nan)
+    difference = (np.nan,) * 3
+    if reference is not None:
+        difference = bootstrap_difference(scores, reference, seed=seed)
+    ends = dict(zip(DIFFERENCES, difference, strict=True))
     return pd.DataFrame(
         {
             "predictor": name,
@@ -345,5 +379,6 @@ def _rows(
             "mc_se": [*missing, mc_se],
             "dynamic_range": np.full(n, np.nan) if half is None else half.dynamic_range,
             "n_cells": np.array([*cells, sum(cells)], int),
+            **{column: [*missing, value] for column, value in ends.items()},
         }
     )

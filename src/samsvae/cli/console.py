@@ -107,6 +107,19 @@ def say(text: str) -> None:
     console.print("\n".join(lines), highlight=False, soft_wrap=True)  # commands can be copied
 
 
+def say_cautions(model: Estimator, screen: Any = None) -> None:
+    """Print what speaks against the answers: in full what is serious, the rest by its titles."""
+    from samsvae.estimators.cautions import Cautions
+
+    found = Cautions(model).found(screen)
+    for one in found:
+        if one.is_serious:
+            say(f"caution: {one.title}. {one.text}")
+    others = [one.title[:1].lower() + one.title[1:] for one in found if not one.is_serious]
+    if others:
+        say(f"to keep in mind: {', '.join(others)} (model.cautions(screen), or the report)")
+
+
 def write_rows(
     path: Path | None,
     tables: Iterable[pd.DataFrame],

@@ -19,6 +19,7 @@ from samsvae.cli.console import (
     given,
     opened,
     say,
+    say_cautions,
     write_rows,
 )
 from samsvae.settings import questions
@@ -63,12 +64,13 @@ def effects(
     if out is None:
         for name in adata.obs_names:
             console.print(effect_table(adata[name]))
-        return
-    if out.suffix == ".h5ad":
-        write_h5ad(out, adata)
     else:
-        write_csv(out, tidy(adata))
-    say(f"written to {out}")
+        if out.suffix == ".h5ad":
+            write_h5ad(out, adata)
+        else:
+            write_csv(out, tidy(adata))
+        say(f"written to {out}")
+    say_cautions(model)
 
 
 SimulationOptions = given(_options(questions.SimulationSettings))
@@ -102,6 +104,7 @@ def simulate(
     adata = model.simulate(list(conditions), cells=screen, **chosen)
     write_h5ad(out, adata)
     say(f"{adata.n_obs:,} cells written to {out}")
+    say_cautions(model, screen)
 
 
 CombinationOptions = given(_options(questions.CombinationSettings))
@@ -135,6 +138,7 @@ def combinations(
     model, screen = opened(run, settings, data, keys)
     chosen = settings_of(questions.CombinationSettings, settings)
     write_rows(out, combinations(model, screen, list(conditions) or None, **chosen))
+    say_cautions(model, screen)
 
 
 DiscoveryOptions = given(_options(questions.DiscoverySettings, questions.ErrorRateSettings))
@@ -170,6 +174,7 @@ def discoveries(
     table = discoveries(model, screen, list(conditions) or None, **chosen)
     console.print(discovery_table(table))
     write_rows(out, [table[table["q_value"] <= fdr]], n_total=len(table))
+    say_cautions(model, screen)
 
 
 RegulatorOptions = given(_options(questions.DiscoverySettings, questions.RegulatorSettings))
@@ -214,6 +219,7 @@ def regulators(
     for gene, rows in parts.items():
         console.print(regulator_table(rows, gene))
     write_rows(out, list(parts.values()))
+    say_cautions(model, screen)
 
 
 ProgramOptions = given(_options(questions.ProgramSettings))
@@ -266,6 +272,7 @@ def programs(
         n_enriched = int((sets["q_rank"] < 0.05).sum())
         say(f"{n_enriched:,} of {len(sets):,} pairs of dimension and gene set at q_rank < 0.05")
         write_rows(enrichment, [sets])
+    say_cautions(model)
 
 
 ResponderOptions = given(_options(questions.ResponderSettings))
@@ -303,3 +310,4 @@ def responders(
     console.print(rate_table(answer.rates))
     write_rows(out, [answer.cells])
     write_rows(rates, [answer.rates])
+    say_cautions(model, screen)

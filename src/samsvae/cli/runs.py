@@ -19,6 +19,7 @@ from samsvae.cli.console import (
     given,
     opened,
     say,
+    say_cautions,
 )
 from samsvae.errors import listed
 from samsvae.ops.device import rank
@@ -86,8 +87,6 @@ def train(
         if report:
             path = report_run(run, model, screen, progress=chosen["progress"])
     best = model.history[model.history["is_best"]].tail(1)  # no row without validation cells
-    if bool(model.history["is_best"].iloc[-1]):
-        say("the last validation ELBO is the best: train longer (--max-steps)")
     summary = ""
     for row in best.itertuples():
         limit = ", with the maximum number of draws" if row.valid_elbo_mc_se > PRECISE else ""
@@ -96,6 +95,7 @@ def train(
     say(f"{summary}the model is in {out}")
     if report:
         _say_report(path)
+    say_cautions(model, screen)
 
 
 def _say_report(path: Path) -> None:
@@ -190,6 +190,7 @@ def evaluate(
     say(f"written to {run}")
     if report and len(screen.train):  # the report shows the cells that the model was trained on
         _say_report(report_run(folder, model, screen, progress=scoring.progress))
+    say_cautions(model, screen)
 
 
 ReportOptions = given(Settings(questions.ReportSettings))
@@ -224,6 +225,7 @@ def report(
     chosen = asdict(questions.ReportSettings.among(settings))
     del chosen["device"]
     _say_report(report_run(Run(run), model, screen, conditions, **chosen))
+    say_cautions(model, screen)
 
 
 ComparedOptions = given(COMPARED)

@@ -19,6 +19,7 @@ from samsvae.data.names import Encoding, Separate
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators import saving
+from samsvae.estimators.cautions import Cautions
 from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
 from samsvae.estimators.metadata import TrainingMetadata, input_statistics, library_shares
 from samsvae.estimators.predictions import Predictions
@@ -75,6 +76,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     mechanisms = delegated(Mechanisms, Mechanisms.mechanisms)
     programs = delegated(Mechanisms, Mechanisms.programs)
     responders = delegated(Responses, Responses.responders)
+    cautions = delegated(Cautions, Cautions.cautions)
 
     def __post_init__(self, screen: Screen | TrainingMetadata) -> None:
         if not isinstance(screen, TrainingMetadata):

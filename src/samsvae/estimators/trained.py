@@ -41,6 +41,8 @@ class TrainedModel:
     encoding: Encoding
     """From what a cell received to the model's own columns of dosage."""
     is_trained: bool
+    history: pd.DataFrame
+    """One row per evaluation of the validation cells."""
     control_basal: BasalPosterior
     """Posterior of control training cells' basal states, once trained."""
 

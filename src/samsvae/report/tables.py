@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from samsvae.benchmark.metrics.effects import is_uninformative
+from samsvae.data.cautions import Caution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class ReportTables:
     """As `model.mechanisms`."""
     inclusion: pd.DataFrame | None = None
     """As `model.inclusion`."""
+    cautions: tuple[Caution, ...] = ()
+    """Of the model and the cells, as `model.cautions`."""
     notes: tuple[str, ...] = ()
     """Warnings of the model and its tables."""
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -148,9 +151,6 @@ def scoreboards(scores: pd.DataFrame | None) -> list[Scoreboard]:
     return boards
 
 
-FEW_CELLS = 30
-"""Number of cells of a condition below which its effect comes mostly from the model."""
-_MAX_NAMES = 8
 _DENSE = 1 / 3
 """Share of mask entries in use above which no axes are sparser than others."""
 _MAX_MISCOVERAGE = 0.1
@@ -159,71 +159,15 @@ _MIN_PEARSON = 0.9
 _MIN_JACCARD = 0.5
 
 
-class Caution(NamedTuple):
-    """One reason to doubt a result."""
-
-    title: str
-    text: str
-    is_serious: bool = True
-
-
 def cautions(report: ReportTables) -> list[Caution]:
     """Return every caution that the numbers give, the serious ones first."""
     unsorted = [
-        *_of_training(report),
-        *_of_cells(report),
+        *report.cautions,
         *_of_scores(report),
         *_of_mechanisms(report),
         *_of_seeds(report),
     ]
     return sorted(unsorted, key=lambda caution: not caution.is_serious)
-
-
-def _of_training(report: ReportTables) -> Iterator[Caution]:
-    history = report.history
-    if "is_best" not in history or history.empty:
-        return
-    if history.get("valid_elbo", pd.Series(dtype=float)).isna().all():
-        yield Caution(
-            "No validation cells",
-            "Overfitting cannot be detected, and error rates cannot be learned. Split the screen "
-            "with validation cells and train again.",
-        )
-    elif bool(history["is_best"].iloc[-1]):
-        yield Caution(
-            "Still improving",
-            "The last validation ELBO is the best one: training ended before the model had learned "
-            "all it could. Train longer (--max-steps).",
-        )
-
-
-def _of_cells(report: ReportTables) -> Iterator[Caution]:
-    if report.cells is not None:
-        cells = report.cells.iloc[1:]
-        few = cells.index[(cells["total"] < FEW_CELLS) & cells["is_trained"]]
-        if len(few):
-            yield Caution(
-                "Few cells",
-                f"{_some(few, len(cells), 'conditions')} fewer than {FEW_CELLS} cells: their "
-                "effects come mostly from what the model has learned of the other conditions.",
-                is_serious=len(few) > 0.2 * len(cells),
-            )
-        confounded = cells.index[~cells["estimable"]]
-        if len(confounded):
-            yield Caution(
-                "Confounded with batches",
-                f"{_some(confounded, len(cells), 'conditions')} no batch in common with control "
-                "cells, directly or through other conditions: their effects may be those of their "
-                "batches, and have no interval.",
-            )
-    if report.unexpressed:
-        share = len(report.unexpressed) / max(1, int(report.overview.get("n_genes", 0)))
-        yield Caution(
-            "Unexpressed genes",
-            f"{len(report.unexpressed):,} genes have no count in any training cell: their effects "
-            f"are given as 0, but are not known ({_named(report.unexpressed)}).",
-            is_serious=share > 0.5,
-        )
 
 
 def _of_scores(report: ReportTables) -> Iterator[Caution]:
@@ -233,15 +177,7 @@ def _of_scores(report: ReportTables) -> Iterator[Caution]:
     for split, scores in report.scores.groupby("split", sort=False):
         where = f"{split} cells" if split != "unseen" else "cells of unseen conditions"
         own = scores[scores["kind"] == "model"].drop_duplicates("metric").set_index("metric")
-        wins = _wins_of_baselines(own, scores[scores["kind"] == "baseline"], report.model)
-        if wins:
-            yield Caution(
-                "A baseline wins",
-                f"On {where} a simple baseline is better than the model in {len(wins)} of the "
-                f"scores shown ({'; '.join(wins[:_MAX_NAMES])}). If that score matters most to "
-                "you, use the baseline.",
-                is_serious=any(text.startswith(("ate_", "pearson")) for text in wins),
-            )
+        yield from _wins_of_baselines(scores, where)
         yield from _of_intervals(own, where)
 
 
@@ -275,19 +211,44 @@ def _of_intervals(own: pd.DataFrame, where: str) -> Iterator[Caution]:
         )
 
 
-def _wins_of_baselines(own: pd.DataFrame, baselines: pd.DataFrame, model: str) -> list[str]:
-    """Return the metrics in which a baseline is closer to the best value; coverage aside."""
+def _wins_of_baselines(scores: pd.DataFrame, where: str) -> Iterator[Caution]:
+    """Yield what baselines are better at than the model with data (else the model), clearly.
+
+    That is, if the interval of the difference excludes 0; where there is none, as in means over
+    seeds, if the model's own interval excludes the baseline's value.
+    """
+    models = scores[scores["kind"] == "model"]
+    if models.empty:
+        return
+    # The predictor that others are compared with has no difference itself.
+    compared = models.groupby("predictor", sort=False)["difference"].count()
+    own = models[models["predictor"] == (compared == 0).idxmax()]
+    own = own.drop_duplicates("metric").set_index("metric")
     wins = []
-    for metric, row in own.iterrows():
-        others = baselines[baselines["metric"] == metric].dropna(subset="value")
-        if np.isnan(row["value"]) or others.empty or str(metric).startswith("coverage"):
+    for metric, rows in scores[scores["kind"] == "baseline"].groupby("metric", sort=False):
+        if metric not in own.index or str(metric).startswith("coverage"):
             continue
-        distance = (others["value"] - row["best"]).abs()
-        if distance.min() < abs(row["value"] - row["best"]):
-            best = others.loc[distance.idxmin()]
-            scores = f"{best['predictor']} {best['value']:.3f}, {model} {row['value']:.3f}"
-            wins.append(f"{metric}: {scores}")
-    return wins
+        row = own.loc[metric]
+        distance = (rows["value"] - row["best"]).abs()
+        if not distance.min() < abs(row["value"] - row["best"]):
+            continue
+        best = rows.loc[distance.idxmin()]
+        low, high = best["difference_lower"], best["difference_upper"]
+        if np.isnan(low):  # as far from the ends of the model's interval
+            low, high = best["value"] - row["upper"], best["value"] - row["lower"]
+        if low > 0 or high < 0:
+            size = best["value"] - row["value"]
+            wins.append(
+                f"{metric}: {best['predictor']} {best['value']:.3f}, {row['predictor']} "
+                f"{row['value']:.3f}, difference {size:+.3f} ({low:+.3f} to {high:+.3f})"
+            )
+    if wins:
+        yield Caution(
+            "A baseline wins",
+            f"On {where} a simple baseline is better than the model in {len(wins)} of the scores "
+            f"shown ({'; '.join(wins)}). If that score matters most to you, use the baseline.",
+            is_serious=any(text.startswith(("ate_", "pearson")) for text in wins),
+        )
 
 
 def _of_mechanisms(report: ReportTables) -> Iterator[Caution]:
@@ -341,13 +302,3 @@ def _of_seeds(report: ReportTables) -> Iterator[Caution]:
                 f"Effects of models of different seeds correlate at {mean['effect_pearson']:.2f}.",
                 is_serious=is_own,
             )
-
-
-def _some(names: Collection[str], n_all: int, kind: str) -> str:
-    verb = "has" if len(names) == 1 else "have"
-    return f"{len(names):,} of {n_all:,} {kind} ({_named(names)}) {verb}"
-
-
-def _named(names: Collection[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(map(str, [*names][:_MAX_NAMES])) + more

@@ -21,6 +21,7 @@ from samsvae._version import __version__
 from samsvae.analysis.discoveries import discoveries, most_similar
 from samsvae.analysis.sgrnas import sgrnas
 from samsvae.benchmark.baselines import BASELINES
+from samsvae.benchmark.evaluate import DIFFERENCES
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
 from samsvae.benchmark.tasks import REPLICATE
 from samsvae.data.conditions import Conditions
@@ -29,6 +30,7 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator
+from samsvae.estimators.cautions import Cautions
 from samsvae.report.page import page
 from samsvae.report.tables import ReportTables
 from samsvae.runs.run import Run, digest_of
@@ -319,6 +321,7 @@ def report_tables(
         combinations={name: singles for name, singles in parts.items() if len(singles) > 1},
         mechanisms=mechanisms,
         inclusion=inclusion,
+        cautions=tuple(Cautions(model).found(screen)),
         notes=tuple(str(warning.message) for warning in caught),
         missing=missing,
         **tables,
@@ -383,6 +386,7 @@ def reported_scores(table: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
         for column, names in order.items()
     ]
     columns = ["predictor", "kind", "split", "metric", "value", "lower", "upper", "sd", "best"]
+    columns += DIFFERENCES
     return scores.iloc[np.lexsort(ranks[::-1])].reindex(columns=columns).reset_index(drop=True)
 
 

@@ -82,7 +82,30 @@ def bootstrap(
     n = len(rows)
     if n < 2:
         return float("nan"), float("nan")
-    scores = metric.finish(_resampled(n, n_draws, seed) @ rows / n)
+    return _ends(metric.finish(_resampled(n, n_draws, seed) @ rows / n), level)
+
+
+def bootstrap_difference(
+    own: Scored, other: Scored, *, n_draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return how much larger a pooled score is than another, with its bootstrap interval.
+
+    Over the conditions that both are scored on; NaN for fewer than two.
+    """
+    rows = _scored_rows(np.concatenate([own.statistics, other.statistics], 1))
+    n, width = len(rows), own.statistics.shape[1]
+    if n < 2:
+        return float("nan"), float("nan"), float("nan")
+    first, second = rows[:, :width], rows[:, width:]
+    drawn, finish = _resampled(n, n_draws, seed) / n, own.metric.finish
+    with np.errstate(invalid="ignore"):  # between infinite scores
+        scores = finish(drawn @ first) - finish(drawn @ second)
+        value = finish(first.mean(0)) - finish(second.mean(0))
+    return float(value), *_ends(scores, level)
+
+
+def _ends(scores: np.ndarray, level: float) -> tuple[float, float]:
+    """Return the ends of the central interval of draws of a score, which may be infinite."""
     ends = [(1 - level) / 2, (1 + level) / 2]
     below = np.quantile(scores, ends, method="lower")
     with np.errstate(invalid="ignore"):  # between infinite scores
