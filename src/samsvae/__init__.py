@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from samsvae.analysis.agreement import recovery, stability
     from samsvae.analysis.sgrnas import sgrnas
     from samsvae.analysis.combinations import combinations
+    from samsvae.analysis.contrasts import contrast
     from samsvae.runs.reporting import write_report
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
@@ -54,6 +55,7 @@ _HOMES = {
     "similar": "analysis.discoveries",
     "sgrnas": "analysis.sgrnas",
     "combinations": "analysis.combinations",
+    "contrast": "analysis.contrasts",
     "evaluate": "benchmark.evaluate",
     "pathway_score": "analysis.gene_sets",
     "predictive_check": "benchmark.ate_pearson",
@@ -84,6 +86,7 @@ __all__ = [
     "ate_pearson",
     "baselines",
     "combinations",
+    "contrast",
     "control_calibration",
     "counts_from_normalised",
     "datasets",

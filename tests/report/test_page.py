@@ -21,6 +21,7 @@ from helpers.report_tables import (
     report_tables,
     scores,
 )
+from samsvae.analysis.ordering import surest_first
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
 from samsvae.report import page as payload
@@ -245,3 +246,35 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
 
 def test_each_reported_metric_is_explained() -> None:
     assert set(REPORTED_METRICS) == set(MEANINGS)
+
+
+def test_the_page_says_how_many_calls_are_unsure_by_themselves() -> None:
+    table = effects()
+    is_call = table["q_value"] < 0.05
+    n_unsure = int((is_call & (table["lfsr"] > 0.05)).sum())
+    assert n_unsure > 1
+    text = page(report_tables(effects=table))
+    assert f"Of {is_call.sum()} calls at q below 0.05, {n_unsure} have an lfsr above 0.05" in text
+    sure = page(report_tables(effects=table.assign(q_value=1.0)))
+    assert "calls at q below" not in sure
+
+
+def test_genes_at_the_same_lfsr_are_ordered_by_size_over_error() -> None:
+    table = effects(["A"]).assign(lfsr=0.0, q_value=0.0)
+    table["sd"] = np.linspace(0.1, 1, len(table))
+    text = record(page(report_tables(effects=table, combinations={})))
+    listed = [text["genes"][i] for i in text["effects"][0]["gene"]]
+    size = (table["estimate"].abs() / table["sd"]).set_axis(table["gene"])
+    assert listed == list(size.sort_values(ascending=False).index[: len(listed)])
+
+
+def test_parts_of_a_combination_are_matched_by_gene_whatever_the_order_of_rows() -> None:
+    table = effects()
+    first = record(page(report_tables(effects=table)))
+    second = record(page(report_tables(effects=surest_first(table, "condition"))))
+    (one,), (other,) = first["combinations"], second["combinations"]
+    of_gene = [
+        dict(zip((r["genes"][i] for i in c["gene"]), c["sum"], strict=True))
+        for r, c in ((first, one), (second, other))
+    ]
+    assert of_gene[0] == of_gene[1]

@@ -15,8 +15,9 @@ import scipy.sparse as sp
 from rich.progress import track
 
 from samsvae._deprecated import renamed_arguments
-from samsvae.analysis.effect_posterior import EffectPosterior
+from samsvae.analysis.effect_posterior import EffectAnswer, EffectPosterior
 from samsvae.analysis.gene_sets import need_columns
+from samsvae.analysis.ordering import surest_first
 from samsvae.benchmark.metrics.effects import standardised
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
@@ -24,7 +25,7 @@ from samsvae.errors import InputError, unknown
 from samsvae.estimators.base import Estimator
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
-from samsvae.settings.questions import DiscoverySettings, EffectSettings, RegulatorSettings
+from samsvae.settings.questions import DiscoverySettings, RegulatorSettings
 from samsvae.settings.train import TrainSettings
 from samsvae.types import Scale
 
@@ -55,11 +56,12 @@ def discoveries(
 
     Returns
     -------
-    One row per condition (and `sgrna`) and `gene`:
+    One row per condition (and `sgrna`), in the order asked for, and `gene`, the surest first:
 
     - estimate, sd, lower and upper: posterior mean, standard deviation and 90 % interval;
     - lfsr: local false sign rate, the probability that the effect is null or of the other sign;
-    - q_value: the expected share of such errors among all rows with an lfsr as small;
+    - q_value: the expected share of such errors among all rows with an lfsr at most as large, which
+      are surer than the row itself: it may be below 0.05 where the lfsr is above;
     - model: ATE; observed: DE within batches (NaN without cells); n_cells; scale;
     - composition, of fold changes relative to the typical gene: that of the typical gene, which was
       subtracted.
@@ -80,13 +82,7 @@ def discoveries(
     True
     """
     chosen = DiscoverySettings(**settings)
-    of_effects = EffectSettings(
-        scale=chosen.scale,
-        relative_to=chosen.relative_to,
-        n_particles=chosen.n_particles,
-        seed=chosen.seed,
-        progress=chosen.progress,
-    )
+    of_effects = chosen.of_effects()
     predictor = EffectPosterior(model, screen, cells=chosen.cells, progress=chosen.progress)
     names = model.metadata.labels(conditions)
     labels = {"condition": names}
@@ -95,32 +91,38 @@ def discoveries(
         labels = {"condition": [c for c, _ in pairs], "sgrna": [sgrna for _, sgrna in pairs]}
     else:
         answer = predictor.answer(names, of_effects, np.ones(len(predictor.screen), bool))
-    posterior, unexpressed = answer.posterior, model.metadata.unexpressed
+    values = columns_of(answer, model.metadata.unexpressed)
+    n_genes, composition = len(model.registry.genes), answer.observed.composition
+    if np.isfinite(composition).any():
+        values["composition"] = np.repeat(composition, n_genes)
+    values["n_cells"] = np.repeat(answer.observed.n_cells, n_genes)
+    scale = chosen.scale or model.default_scale
+    table = surest_first(long_table(labels, model.registry.genes, values, scale), *labels)
+    table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
+    table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
+    return table
+
+
+def columns_of(answer: EffectAnswer, unexpressed: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of a table of effects, `condition gene` each.
+
+    `unexpressed`, `gene`, says of which genes nothing is known.
+    """
+    posterior = answer.posterior
     has_answer = ~unexpressed & answer.estimable[:, None]
     lfsr = np.where(has_answer, posterior.lfsr, 1)
     ascending = pd.Series(lfsr.ravel()).sort_values(kind="stable")
     cumulative = (ascending.cumsum() / np.arange(1, lfsr.size + 1)).sort_index()
-    composition = answer.observed.composition
-    of_conditions = {}
-    if np.isfinite(composition).any():
-        of_conditions["composition"] = np.repeat(composition, lfsr.shape[1])
-    values = {
+    return {
         "estimate": np.where(unexpressed, 0, posterior.mean),
         "sd": np.where(has_answer, posterior.sd, np.nan),
         "lower": np.where(has_answer, posterior.lower, np.nan),
         "upper": np.where(has_answer, posterior.upper, np.nan),
         "lfsr": lfsr,
-        "q_value": cumulative.to_numpy(),
+        "q_value": cumulative.to_numpy().reshape(lfsr.shape),
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
-        **of_conditions,
-        "n_cells": np.repeat(answer.observed.n_cells, lfsr.shape[1]),
     }
-    scale = chosen.scale or model.default_scale
-    table = long_table(labels, model.registry.genes, values, scale)
-    table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
-    table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
-    return table
 
 
 def long_table(
@@ -165,8 +167,7 @@ def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
     if gene not in set(genes):
         raise unknown("gene", gene, list(pd.unique(genes)))
     own = table[(genes == gene) & (table["lfsr"] <= RegulatorSettings(**settings).lfsr)]
-    order = np.lexsort((-own["estimate"].abs(), own["lfsr"]))
-    return own.iloc[order].reset_index(drop=True)
+    return surest_first(own)
 
 
 @checked

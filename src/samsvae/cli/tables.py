@@ -70,7 +70,7 @@ def discovery_table(table: pd.DataFrame) -> Table:
     keys = [name for name in ("condition", "sgrna") if name in table.columns]
     rows = []
     for names, own in table.groupby(keys, observed=True, sort=False):
-        calls = own[own["q_value"] < _ERROR_RATE].sort_values("lfsr", kind="stable")
+        calls = own[own["q_value"] < _ERROR_RATE]
         genes = (f"{shown(row.gene)} {row.estimate:+.2f}" for row in calls.itertuples())
         n_up = int((calls["estimate"] > 0).sum())
         top = ", ".join(next(genes) for _ in range(min(5, len(calls))))
@@ -79,6 +79,26 @@ def discovery_table(table: pd.DataFrame) -> Table:
     headers = [*keys, "cells", "up", "down", "most certain genes"]
     columns = {header: f"{{0[{i}]}}" for i, header in enumerate(headers)}
     return _table(f"discoveries (q_value < {_ERROR_RATE:g})", rows, columns)
+
+
+def error_rates(table: pd.DataFrame) -> str:
+    """Return how many rows are called by their q_value, and how many of those have a larger lfsr.
+
+    >>> print(error_rates(pd.DataFrame({"lfsr": [0.0, 0.08, 0.9], "q_value": [0.0, 0.04, 0.33]})))
+    2 of 3 rows at q_value < 0.05: about 5 % of them are wrong at most, on average
+    1 of these 2 with lfsr > 0.05: less certain on its own than the list as a whole
+    """
+    is_call = table["q_value"] < _ERROR_RATE
+    n_calls, n_unsure = int(is_call.sum()), int((is_call & (table["lfsr"] > _ERROR_RATE)).sum())
+    text = f"{n_calls:,} of {len(table):,} rows at q_value < {_ERROR_RATE:g}"
+    if n_calls:
+        text += f": about {100 * _ERROR_RATE:.0f} % of them are wrong at most, on average"
+    if n_unsure:
+        text += (
+            f"\n{n_unsure:,} of these {n_calls:,} with lfsr > {_ERROR_RATE:g}: less certain on its "
+            "own than the list as a whole"
+        )
+    return text
 
 
 def rate_table(rates: pd.DataFrame) -> Table:
@@ -105,6 +125,25 @@ def regulator_table(rows: pd.DataFrame, gene: str) -> Table:
     }
     certain = rows[rows["lfsr"] < _ERROR_RATE].head(_N_ROWS)
     return _table(f"conditions that change {shown(gene)}", certain.itertuples(), columns)
+
+
+def contrast_table(table: pd.DataFrame) -> Table:
+    """Return the genes on which two conditions have different effects, the most certain first."""
+    columns = {
+        "gene": _name("gene"),
+        "difference": "{0.estimate:+.3f}",
+        "90 % interval": _interval,
+        "lfsr": "{0.lfsr:.2g}",
+        "q_value": "{0.q_value:.2g}",
+    }
+    first = table.iloc[0]
+    names = (
+        f"{shown(first[name])} ({int(first[cells]):,} cells)"
+        for name, cells in (("condition", "n_cells"), ("against", "n_cells_against"))
+    )
+    certain = table[table["q_value"] < _ERROR_RATE].head(_N_ROWS)
+    title = f"effect of {' minus effect of '.join(names)}, on scale {first['scale']!r}"
+    return _table(title, certain.itertuples(), columns)
 
 
 def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame) -> Table:

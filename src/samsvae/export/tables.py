@@ -55,7 +55,7 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
             "condition, dimension or cell, gene or perturbation, and a column of numbers"
         )
     row, names = pd.factorize(rows)
-    column, genes = pd.factorize(table[other].astype(str).to_numpy(object))
+    column, genes = _columns(table[other])
     repeated = pd.DataFrame({"row": row, "column": column}).duplicated().to_numpy()
     if repeated.any():
         first = int(np.flatnonzero(repeated)[0])
@@ -101,6 +101,15 @@ def _rows(table: pd.DataFrame) -> tuple[str, np.ndarray]:
     pairs = pd.DataFrame({"condition": names, "sgrna": sgrnas}).drop_duplicates()
     # An sgRNA of several conditions is a row for each of them.
     return "sgrna", sgrnas if pairs["sgrna"].is_unique else names + "_" + sgrnas
+
+
+def _columns(names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return the column of each line, and the names of columns: as a categorical orders them."""
+    if not isinstance(names.dtype, pd.CategoricalDtype):
+        codes, uniques = pd.factorize(names.astype(str).to_numpy(object))
+        return codes, uniques
+    present = names.cat.remove_unused_categories().cat
+    return present.codes.to_numpy(int), present.categories.astype(str).to_numpy(object)
 
 
 def _obs(
