@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from samsvae.analysis.sgrnas import sgrnas
     from samsvae.analysis.combinations import combinations
     from samsvae.analysis.contrasts import contrast
+    from samsvae.analysis.targets import on_target
     from samsvae.runs.reporting import write_report
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
@@ -51,6 +52,7 @@ _HOMES = {
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",
     "enrichment": "analysis.gene_sets",
+    "on_target": "analysis.targets",
     "regulators": "analysis.discoveries",
     "similar": "analysis.discoveries",
     "sgrnas": "analysis.sgrnas",
@@ -96,6 +98,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "on_target",
     "pathway_score",
     "predictive_check",
     "projection",

@@ -35,7 +35,7 @@ def table(model: samsvae.SAMSVAE, screen: samsvae.Screen) -> pd.DataFrame:
 def test_one_row_per_condition_and_gene(table: pd.DataFrame, screen: samsvae.Screen) -> None:
     assert list(table.columns) == [
         *("condition", "gene", "estimate", "sd", "lower", "upper", "lfsr", "q_value"),
-        *("model", "observed", "composition", "n_cells", "scale"),
+        *("model", "observed", "composition", "n_cells", "on_target", "scale"),
     ]
     assert len(table) == 4 * len(screen.genes)
     assert table["lfsr"].between(0, 1).all()

@@ -22,6 +22,7 @@ from helpers.report_tables import (
     scores,
 )
 from samsvae.analysis.ordering import surest_first
+from samsvae.analysis.targets import on_target
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
 from samsvae.report import page as payload
@@ -278,3 +279,15 @@ def test_parts_of_a_combination_are_matched_by_gene_whatever_the_order_of_rows()
         for r, c in ((first, one), (second, other))
     ]
     assert of_gene[0] == of_gene[1]
+
+
+def test_the_page_lists_effects_on_own_genes() -> None:
+    table = effects(["STAT1", HOSTILE]).assign(lfsr=0.0)
+    table["on_target"] = (table["condition"] == table["gene"]) & (table["gene"] == "STAT1")
+    own = on_target(table)
+    text = page(report_tables(effects=table, on_target=own, combinations={}))
+    seen = " ".join(Reader(text).texts)
+    assert own["change"][0] in ("up", "down")
+    assert f"1 {own['change'][0]}" in seen
+    assert "1 not measured" in seen
+    assert "Does each perturbation change its own gene" not in page(report_tables())

@@ -69,7 +69,7 @@ def contrast(
 
     Examples
     --------
-    >>> table = samsvae.contrast(model, screen, "A", "B", n_particles=50, progress=False)
+    >>> table = samsvae.contrast(model, screen, "G01", "G02", n_particles=50, progress=False)
     >>> len(table) == len(screen.genes)
     True
     """

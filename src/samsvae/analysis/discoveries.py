@@ -63,6 +63,7 @@ def discoveries(
     - q_value: the expected share of such errors among all rows with an lfsr at most as large, which
       are surer than the row itself: it may be below 0.05 where the lfsr is above;
     - model: ATE; observed: DE within batches (NaN without cells); n_cells; scale;
+    - on_target: whether a perturbation of the condition is named after the gene;
     - composition, of fold changes relative to the typical gene: that of the typical gene, which was
       subtracted.
 
@@ -96,6 +97,10 @@ def discoveries(
     if np.isfinite(composition).any():
         values["composition"] = np.repeat(composition, n_genes)
     values["n_cells"] = np.repeat(answer.observed.n_cells, n_genes)
+    is_target = np.zeros((len(labels["condition"]), n_genes), bool)
+    for row, name in zip(is_target, labels["condition"], strict=True):
+        row[model.registry.targets(name)] = True
+    values["on_target"] = is_target
     scale = chosen.scale or model.default_scale
     table = surest_first(long_table(labels, model.registry.genes, values, scale), *labels)
     table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
+from samsvae.analysis.targets import on_target
 from samsvae.benchmark.metrics.registry import HEADLINES
 from samsvae.errors import shown
 
@@ -75,10 +76,23 @@ def discovery_table(table: pd.DataFrame) -> Table:
         n_up = int((calls["estimate"] > 0).sum())
         top = ", ".join(next(genes) for _ in range(min(5, len(calls))))
         numbers = f"{int(own['n_cells'].iloc[0]):,}", f"{n_up:,}", f"{len(calls) - n_up:,}"
-        rows.append((*map(shown, names), *numbers, top or "-"))
-    headers = [*keys, "cells", "up", "down", "most certain genes"]
+        rows.append((*map(shown, names), *numbers, _own_genes(own), top or "-"))
+    headers = [*keys, "cells", "up", "down", "own gene", "most certain genes"]
     columns = {header: f"{{0[{i}]}}" for i, header in enumerate(headers)}
     return _table(f"discoveries (q_value < {_ERROR_RATE:g})", rows, columns)
+
+
+def _own_genes(rows: pd.DataFrame) -> str:
+    """Return the effects of a condition on the genes that it targets."""
+    own = on_target(rows)
+    texts = (
+        row.change
+        if row.change == "not measured"
+        else f"{shown(row.gene)} {row.estimate:+.2f}"
+        + (" (not clear)" if row.change == "not clear" else "")
+        for row in own.itertuples()
+    )
+    return ", ".join(texts)
 
 
 def error_rates(table: pd.DataFrame) -> str:

@@ -48,6 +48,8 @@ class ReportTables:
     """As `samsvae.stability`; of a comparison, with the name of each model in `model`."""
     effects: pd.DataFrame | None = None
     """As `samsvae.discoveries`; without `lfsr` and `q_value` if no error rates could be learned."""
+    on_target: pd.DataFrame | None = None
+    """As `samsvae.on_target`."""
     scale: str = "log"
     """Scale of the effects."""
     similar: Mapping[str, list[tuple[str, float]]] = field(default_factory=dict)
