@@ -291,3 +291,12 @@ def test_the_page_lists_effects_on_own_genes() -> None:
     assert f"1 {own['change'][0]}" in seen
     assert "1 not measured" in seen
     assert "Does each perturbation change its own gene" not in page(report_tables())
+
+
+def test_the_card_of_a_mechanism_says_what_up_and_down_mean() -> None:
+    table = mechanisms(["A", "B", "C", HOSTILE], n_latent=2)
+    table["shifts"] = [[-2.0, 1.0]] * 2
+    table["direction"] = "negative"
+    seen = " ".join(" ".join(Reader(page(report_tables(mechanisms=table))).texts).split())
+    assert "Perturbations with a negative shift (A) move these genes up and down;" in seen
+    assert "those with a positive shift (C) do the opposite" in seen

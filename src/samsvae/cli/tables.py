@@ -173,10 +173,11 @@ def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame) -> Table:
                 shown(name),
                 f"{shifted['share']:.2f}",
                 ", ".join(f"{shown(one)} {shift:+.1f}" for one, shift in list(shifts)[:_N_NAMES]),
+                shifted["direction"],
                 *(", ".join(map(shown, genes["gene"].head(_N_NAMES))) for genes in (up, down)),
             )
         )
-    headers = ("dimension", "share", "perturbations", "up", "down")
+    headers = ("dimension", "share", "perturbations (shift)", "with shifts", "up", "down")
     columns = {header: f"{{0[{i}]}}" for i, header in enumerate(headers)}
     return _table("programs", rows, columns)
 

@@ -48,11 +48,8 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
     """
     key, rows = _rows(table)
     other = next((name for name in _COLUMNS if name in table.columns and name != key), None)
-    numbers = [
-        name
-        for name, kind in table.dtypes.items()
-        if pd.api.types.is_float_dtype(kind) or pd.api.types.is_bool_dtype(kind)
-    ]
+    table = table.astype(dict.fromkeys(table.select_dtypes(bool).columns, float))
+    numbers = [name for name in table.columns if pd.api.types.is_float_dtype(table[name])]
     if not key or other is None or not numbers:
         raise InputError(
             f"a table of the columns {listed(list(table.columns))} cannot be made wide: expected "

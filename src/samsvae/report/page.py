@@ -23,7 +23,7 @@ from samsvae._version import __version__
 from samsvae.analysis.ordering import surest_first
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
-from samsvae.report.tables import MEANINGS, ReportTables, cautions, scoreboards
+from samsvae.report.tables import MEANINGS, ReportTables, cautions, directions, scoreboards
 
 _SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
 LISTED = 1000
@@ -55,6 +55,7 @@ def page(report: ReportTables) -> str:
     return environment.get_template("page.html").render(
         report=report,
         cautions=cautions(report),
+        directions=None if report.mechanisms is None else directions(report.mechanisms),
         boards=scoreboards(report.scores),
         meanings=MEANINGS,
         data=Markup(embedded(data)),

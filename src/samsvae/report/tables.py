@@ -146,6 +146,26 @@ def scoreboards(scores: pd.DataFrame | None) -> list[Scoreboard]:
     return boards
 
 
+def directions(mechanisms: pd.DataFrame, n_max: int = 4) -> dict[str, list[tuple[str, str]]]:
+    """Return, by mechanism, which perturbations change its genes as stated, and which inversely.
+
+    Pairs of a sign ("positive", "negative") and the perturbations with shifts of that sign; the
+    first raise the genes in `up`. The second may be none.
+    """
+    answer = {}
+    for name, row in mechanisms.iterrows():
+        is_positive = np.asarray(row["shifts"]) > 0
+        first = row["direction"] == "positive"
+        answer[str(name)] = [
+            (
+                "positive" if sign else "negative",
+                _named(np.asarray(row["perturbations"], object)[is_positive == sign], n_max),
+            )
+            for sign in (first, not first)
+        ]
+    return answer
+
+
 FEW_CELLS = 30
 """Number of cells of a condition below which its effect comes mostly from the model."""
 _MAX_NAMES = 8
@@ -325,6 +345,6 @@ def _some(names: Collection[str], n_all: int, kind: str) -> str:
     return f"{len(names):,} of {n_all:,} {kind} ({_named(names)}) {verb}"
 
 
-def _named(names: Collection[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(map(str, [*names][:_MAX_NAMES])) + more
+def _named(names: Collection[str], n_max: int = _MAX_NAMES) -> str:
+    more = f" and {len(names) - n_max:,} more" if len(names) > n_max else ""
+    return ", ".join(map(str, [*names][:n_max])) + more
