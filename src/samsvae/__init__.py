@@ -20,13 +20,13 @@ if TYPE_CHECKING:
         control_calibration,
         discoveries,
         regulators,
-        similar,
     )
     from samsvae.analysis.effect_posterior import EffectPosterior
     from samsvae.analysis.gene_sets import enrichment, pathway_score
     from samsvae.benchmark.evaluate import evaluate
     from samsvae.analysis.agreement import recovery, stability
     from samsvae.analysis.sgrnas import sgrnas
+    from samsvae.analysis.similarity import similar
     from samsvae.analysis.combinations import combinations
     from samsvae.analysis.contrasts import contrast
     from samsvae.analysis.targets import on_target
@@ -54,7 +54,7 @@ _HOMES = {
     "enrichment": "analysis.gene_sets",
     "on_target": "analysis.targets",
     "regulators": "analysis.discoveries",
-    "similar": "analysis.discoveries",
+    "similar": "analysis.similarity",
     "sgrnas": "analysis.sgrnas",
     "combinations": "analysis.combinations",
     "contrast": "analysis.contrasts",

@@ -1,6 +1,6 @@
 """The table of discoveries: which genes each condition changes, at what error rate.
 
-And what it answers: what changes a gene, which conditions are similar, whether error rates hold.
+And what it answers: what changes a gene, and whether error rates hold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from samsvae._deprecated import renamed_arguments
 from samsvae.analysis.effect_posterior import EffectAnswer, EffectPosterior
 from samsvae.analysis.gene_sets import need_columns
 from samsvae.analysis.ordering import surest_first
-from samsvae.benchmark.metrics.effects import standardised
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
@@ -173,85 +172,6 @@ def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
         raise unknown("gene", gene, list(pd.unique(genes)))
     own = table[(genes == gene) & (table["lfsr"] <= RegulatorSettings(**settings).lfsr)]
     return surest_first(own)
-
-
-@checked
-def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """Return the correlation of other conditions' effects with those of one, the largest first.
-
-    Over genes, of the estimates in units of their posterior standard deviation (as sign times
-    log(1 + |z|), so that no single gene decides): uncertain effects count little.
-
-    Parameters
-    ----------
-    table, condition
-        From `samsvae.discoveries`, one row per condition and gene; compared with all others.
-
-    Returns
-    -------
-    By condition: `correlation` (NaN without any effect), its jackknife standard error `se` (leaving
-    out tenths of the genes), and `n_shared`, the genes that both change (lfsr below 0.05) in the
-    same direction.
-
-    Raises
-    ------
-    InputError
-        If there is no such condition, a column is missing, or the table has rows by sgRNA.
-    """
-    names, values, calls = _profiles(table)
-    if condition not in names:
-        raise unknown("condition", condition, names)
-    own = names.index(condition)
-    block = np.arange(values.shape[1]) % 10
-    parts = np.stack([_correlations(values[:, block != b], own) for b in range(10)])
-    correlations = pd.DataFrame(
-        {
-            "condition": names,
-            "correlation": _correlations(values, own),
-            "se": np.sqrt(0.9 * np.square(parts - parts.mean(0)).sum(0)),
-            "n_shared": ((calls == calls[own]) & (calls[own] != 0)).sum(1),
-        }
-    )
-    others = correlations.drop(index=own)
-    return others.sort_values("correlation", ascending=False, ignore_index=True)
-
-
-def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
-    """Return, by condition, those with the most similar effects, and their correlation."""
-    names, values, _ = _profiles(table)
-    unit = np.nan_to_num(standardised(values))
-    varies, neighbours = unit.any(1), {}
-    for i, name in enumerate(names):  # never all pairs at once
-        correlation = unit @ unit[i]
-        correlation[i] = -np.inf
-        order = np.argsort(-correlation, kind="stable")[: min(n_max, len(names) - 1)]
-        some = [(names[j], float(correlation[j])) for j in order if varies[j]]
-        neighbours[name] = some if varies[i] else []
-    return neighbours
-
-
-def _correlations(values: np.ndarray, own: int) -> np.ndarray:
-    """Return the correlation of each row with one of them; NaN where either is constant."""
-    unit = standardised(values)
-    return unit @ unit[own]
-
-
-def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return conditions; log-scaled z values of their effects, and signed calls, by gene."""
-    need_columns(table, "condition", "gene", "estimate", "sd", "lfsr")
-    if "sgrna" in table.columns:
-        raise InputError(
-            "the table has rows by sgRNA: conditions are compared in that of "
-            'samsvae.discoveries(..., by="condition")'
-        )
-    estimate, sd, lfsr = (
-        table.pivot(index="condition", columns="gene", values=name).astype(float)
-        for name in ("estimate", "sd", "lfsr")
-    )
-    z = (estimate / np.maximum(sd.fillna(np.inf), 1e-9)).fillna(0).to_numpy()
-    sign = np.sign(np.nan_to_num(estimate.to_numpy()))
-    calls = (lfsr < 0.05).to_numpy() * sign
-    return list(map(str, estimate.index)), sign * np.log1p(np.abs(z)), calls
 
 
 @checked

@@ -260,7 +260,7 @@ def mechanism_card(
     bars.axvline(0, color="black", linewidth=0.6)
     bars.set_xlabel(_SHIFT + (f" ({n_more} more perturbations)" if n_more else ""))
     style.bare(bars)
-    sign = f" with {row['direction']} shifts" if "direction" in row else ""
+    sign = f" with {style.short(row['direction'])} shifts" if "direction" in row else ""
     paragraphs = [
         (f"genes that rise{sign}", style.GAIN, _wrapped(row["up"])),
         (f"genes that fall{sign}", style.LOSS, _wrapped(row["down"])),

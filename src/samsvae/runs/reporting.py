@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 
 from samsvae._version import __version__
-from samsvae.analysis.discoveries import discoveries, most_similar
+from samsvae.analysis.discoveries import discoveries
 from samsvae.analysis.sgrnas import sgrnas
+from samsvae.analysis.similarity import most_similar
 from samsvae.analysis.targets import on_target
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
