@@ -125,13 +125,14 @@ def test_the_mask_holds_every_perturbation_and_dimension_in_use() -> None:
 def test_responders_are_listed_by_perturbation_and_sgrna() -> None:
     rates = pd.DataFrame(
         {
-            "perturbation": ["A", "A"],
-            "sgrna": ["(all)", HOSTILE],
-            "n_cells": [1234, 40],
-            "rate": [0.61, 0.25],
-            "lower": [0.55, 0.1],
-            "upper": [0.7, 0.4],
-            "log_bayes_factor": [12.34, -0.5],
+            "perturbation": ["A", "A", "B"],
+            "sgrna": ["(all)", HOSTILE, "(all)"],
+            "n_cells": [1234, 40, 77],
+            "rate": [0.61, 0.25, np.nan],
+            "lower": [0.55, 0.1, np.nan],
+            "upper": [0.7, 0.4, np.nan],
+            "log_bayes_factor": [12.34, -0.5, -0.1],
+            "informative": [True, True, False],
         }
     )
     texts = Reader(page(report_tables(responders=rates))).texts
@@ -139,6 +140,7 @@ def test_responders_are_listed_by_perturbation_and_sgrna() -> None:
     row = [text for text in texts[start - 1 : start + 12] if text.strip()]
     assert row[:6] == ["A", "(all)", "1,234", "0.61", "0.55 to 0.70", "12.3"]
     assert HOSTILE in row
+    assert texts[texts.index("77") + 1] == "not informative"
 
 
 def test_similar_rows_are_neighbours() -> None:

@@ -121,8 +121,10 @@ def rate_table(rates: pd.DataFrame) -> Table:
         "perturbation": _name("perturbation"),
         "sgrna": _name("sgrna"),
         "cells": "{0.n_cells:,}",
-        "share": "{0.rate:.2f}",
-        "90 % interval": "{0.lower:.2f} to {0.upper:.2f}",
+        "share": lambda row: f"{row.rate:.2f}" if row.informative else "not informative",
+        "90 % interval": lambda row: (
+            f"{row.lower:.2f} to {row.upper:.2f}" if row.informative else "-"
+        ),
         "log BF": "{0.log_bayes_factor:+.1f}",
     }
     return _table("cells that respond", rates.itertuples(), columns)
