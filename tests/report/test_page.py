@@ -22,6 +22,7 @@ from helpers.report_tables import (
     scores,
 )
 from samsvae.analysis.ordering import surest_first
+from samsvae.analysis.similarity import chance_correlation
 from samsvae.analysis.targets import on_target
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
@@ -302,3 +303,9 @@ def test_the_card_of_a_mechanism_says_what_up_and_down_mean() -> None:
     seen = " ".join(" ".join(Reader(page(report_tables(mechanisms=table))).texts).split())
     assert "Perturbations with a negative shift (A) move these genes up and down;" in seen
     assert "those with a positive shift (C) do the opposite" in seen
+
+
+def test_the_page_states_above_which_correlation_conditions_act_alike() -> None:
+    data = record(page(report_tables()))
+    assert data["similarAbove"] == pytest.approx(chance_correlation(5, len(GENES)), rel=1e-3)
+    assert record(page(report_tables(effects=None, similar={}, combinations={})))["similar"] == []

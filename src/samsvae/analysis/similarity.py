@@ -49,7 +49,7 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     own = names.index(condition)
     block = np.arange(values.shape[1]) % 10
     parts = np.stack([_correlations(values[:, block != b], own) for b in range(10)])
-    chance, correlation = _chance(*values.shape), _correlations(values, own)
+    chance, correlation = chance_correlation(*values.shape), _correlations(values, own)
     n_shared = _n_shared(calls, own)
     correlations = pd.DataFrame(
         {
@@ -69,7 +69,7 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
 def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
     """Return, by condition, those that act most like it, and their correlation; see `similar`."""
     names, values, calls = _profiles(table)
-    unit, chance = np.nan_to_num(standardised(values)), _chance(*values.shape)
+    unit, chance = np.nan_to_num(standardised(values)), chance_correlation(*values.shape)
     neighbours = {}
     for i, name in enumerate(names):  # never all pairs at once
         correlation = unit @ unit[i]
@@ -81,8 +81,14 @@ def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[st
     return neighbours
 
 
-def _chance(n_conditions: int, n_genes: int) -> float:
-    """Return the correlation that no pair of conditions exceeds by chance, see `similar`."""
+def chance_correlation(n_conditions: int, n_genes: int) -> float:
+    """Return the correlation that no pair of conditions exceeds by chance, see `similar`.
+
+    That of genes in random order: t = r sqrt((n - 2) / (1 - r^2)) has n - 2 degrees of freedom.
+
+    >>> round(chance_correlation(12, 150), 2)
+    0.26
+    """
     n_pairs = n_conditions * (n_conditions - 1) / 2
     free = max(n_genes - 2, 1)
     quantile = float(student_t.isf(_LEVEL / max(n_pairs, 1), free))

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from samsvae._version import __version__
 from samsvae.analysis.ordering import surest_first
+from samsvae.analysis.similarity import chance_correlation
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report.tables import MEANINGS, ReportTables, cautions, directions, scoreboards
@@ -138,6 +139,7 @@ def payload(report: ReportTables) -> dict[str, Any]:
                 strength = _short(row.strength), _short(row.strength_se)
                 entry = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
                 sgrnas[place[str(row.condition)]].append(entry)
+    n_genes = 0 if report.effects is None else report.effects["gene"].nunique()
     similar = [report.similar.get(name, []) for name in place]
     return {
         "scale": report.scale,
@@ -145,6 +147,7 @@ def payload(report: ReportTables) -> dict[str, Any]:
         "conditions": conditions,
         "effects": _effects(report, genes, place),
         "similar": [[[place[n], _short(r)] for n, r in row if n in place] for row in similar],
+        "similarAbove": _short(chance_correlation(len(conditions), n_genes)),
         "sgrnas": sgrnas,
         "combinations": _combinations(report, place, genes),
         "history": {  # of ELBOs the last digits matter

@@ -89,10 +89,10 @@ function conditionPart() {
     if (!data.hasRates || data.conditions.length < 2) return;
     host.append(make("h4", {}, "Conditions that act alike"));
     if (!own.length) {
-      host.append(make("p", {}, "None: with no other condition does it change a gene in the same direction (lfsr below 0.05) and have effects that correlate by more than chance gives."));
+      host.append(make("p", {}, `None: with no other condition does it change a gene in the same direction (lfsr below 0.05) and have effects whose correlation is above what chance gives (${signed(data.similarAbove)}: genes permuted, 5 % over all pairs of conditions).`));
       return;
     }
-    host.append(make("p", {}, "They change a gene in the same direction (lfsr below 0.05), and their effects correlate by more than any pair of conditions would by chance (genes permuted, 5 % over all pairs)."),
+    host.append(make("p", {}, `They change a gene in the same direction (lfsr below 0.05), and the correlation of their effects is above what chance gives (${signed(data.similarAbove)}: genes permuted, 5 % over all pairs of conditions).`),
       plainTable("Correlation over genes of effects in units of their errors, on a log scale, so that no single gene dominates", ["condition", "correlation"], own.map(([other, r]) => [chooser(conditionName(other)), signed(r)])));
   }
 
