@@ -194,3 +194,10 @@ def test_at_the_command_line(call: Call) -> None:
     assert set(table["condition"] + table["against"]) == {"AB"}
     done = call("contrast run data.h5ad A A --no-progress")
     assert done.errors == ["samsvae: both conditions are 'A': expected two different ones"]
+
+
+def test_as_anndata(table: pd.DataFrame) -> None:
+    wide = samsvae.export.as_anndata(table)
+    assert wide.obs_names.tolist() == ["B"]
+    assert wide.obs["against"].tolist() == ["A"]
+    assert wide.uns["rank_genes_groups"]["params"]["reference"] == "A"

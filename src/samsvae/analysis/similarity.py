@@ -50,7 +50,7 @@ def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     block = np.arange(values.shape[1]) % 10
     parts = np.stack([_correlations(values[:, block != b], own) for b in range(10)])
     chance, correlation = chance_correlation(*values.shape), _correlations(values, own)
-    n_shared = _n_shared(calls, own)
+    n_shared = _n_shared(calls, calls[own])
     correlations = pd.DataFrame(
         {
             "condition": names,
@@ -73,10 +73,10 @@ def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[st
     neighbours = {}
     for i, name in enumerate(names):  # never all pairs at once
         correlation = unit @ unit[i]
-        is_alike = (correlation > chance) & (_n_shared(calls, i) > 0)
-        is_alike[i] = False
-        order = np.argsort(-correlation, kind="stable")
-        alike = [j for j in order if is_alike[j]][:n_max]
+        correlation[i] = -np.inf
+        above = np.flatnonzero(correlation > chance)
+        above = above[_n_shared(calls[above], calls[i]) > 0]
+        alike = above[np.argsort(-correlation[above], kind="stable")[:n_max]]
         neighbours[name] = [(names[j], float(correlation[j])) for j in alike]
     return neighbours
 
@@ -95,9 +95,10 @@ def chance_correlation(n_conditions: int, n_genes: int) -> float:
     return quantile / float(np.sqrt(free + quantile**2))
 
 
-def _n_shared(calls: np.ndarray, own: int) -> np.ndarray:
-    """Return how many genes each condition and one of them change in the same direction."""
-    shared: np.ndarray = ((calls == calls[own]) & (calls[own] != 0)).sum(1)
+def _n_shared(calls: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return how many genes each condition and another one change in the same direction."""
+    called = np.flatnonzero(own)
+    shared: np.ndarray = (calls[:, called] == own[called]).sum(1)
     return shared
 
 

@@ -152,6 +152,8 @@ def _ranked(adata: AnnData, key: str, main: str) -> dict[str, Any]:
         return table.to_records(index=False, column_dtypes=kind)
 
     reference = "control" if main == "estimate" else "rest"
+    if "against" in adata.obs:  # a contrast
+        reference = ", ".join(map(str, adata.obs["against"].unique()))
     return {
         "params": {"groupby": key, "reference": reference, "method": "samsvae", "use_raw": False},
         "names": records(genes[order], f"U{max(map(len, genes), default=1)}"),
