@@ -126,8 +126,10 @@ def run(case: Case, n_steps: int) -> pd.DataFrame:
     table = samsvae.discoveries(model, cells, scale="log", progress=False)
     conditions = list(model.metadata.conditions[1:])
     sign = np.sign(drawing.true_effects(conditions).to_numpy())
+    wide = table.pivot(index="condition", columns="gene", values=["estimate", "lfsr", "q_value"])
     estimate, lfsr, q_value = (
-        table[name].to_numpy().reshape(sign.shape) for name in ("estimate", "lfsr", "q_value")
+        wide[name].loc[conditions, list(cells.genes)].to_numpy(float)
+        for name in ("estimate", "lfsr", "q_value")
     )
     ways = {
         "lfsr": Calls(lfsr < RATE, estimate, lfsr),

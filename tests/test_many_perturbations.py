@@ -17,7 +17,7 @@ from anndata import AnnData
 import samsvae
 from helpers.report_tables import report_tables
 from samsvae import Screen
-from samsvae.analysis.discoveries import most_similar
+from samsvae.analysis.similarity import most_similar
 from samsvae.benchmark.metrics.registry import Scored, scored
 from samsvae.benchmark.predictions import PredictedTables
 from samsvae.benchmark.tasks import evaluation_tasks

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
         control_calibration,
         discoveries,
         regulators,
-        similar,
     )
     from samsvae.analysis.effect_posterior import EffectPosterior
     from samsvae.analysis.gene_sets import enrichment, pathway_score
     from samsvae.benchmark.evaluate import evaluate
     from samsvae.analysis.agreement import recovery, stability
     from samsvae.analysis.sgrnas import sgrnas
+    from samsvae.analysis.similarity import similar
     from samsvae.analysis.combinations import combinations
+    from samsvae.analysis.contrasts import contrast
+    from samsvae.analysis.targets import on_target
     from samsvae.runs.reporting import write_report
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
@@ -52,10 +54,12 @@ _HOMES = {
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",
     "enrichment": "analysis.gene_sets",
+    "on_target": "analysis.targets",
     "regulators": "analysis.discoveries",
-    "similar": "analysis.discoveries",
+    "similar": "analysis.similarity",
     "sgrnas": "analysis.sgrnas",
     "combinations": "analysis.combinations",
+    "contrast": "analysis.contrasts",
     "evaluate": "benchmark.evaluate",
     "pathway_score": "analysis.gene_sets",
     "predictive_check": "benchmark.ate_pearson",
@@ -86,6 +90,7 @@ __all__ = [
     "ate_pearson",
     "baselines",
     "combinations",
+    "contrast",
     "control_calibration",
     "counts_from_normalised",
     "datasets",
@@ -96,6 +101,7 @@ __all__ = [
     "export",
     "library_sizes",
     "load",
+    "on_target",
     "pathway_score",
     "predictive_check",
     "projection",

@@ -9,6 +9,7 @@ import pytest
 import samsvae
 from helpers.screens import SMALL, half_dead, make_adata, read
 from samsvae import InputError
+from samsvae.analysis.ordering import surest_first
 from samsvae.data.expression import expression
 from samsvae.settings.questions import EffectSettings
 
@@ -34,7 +35,7 @@ def table(model: samsvae.SAMSVAE, screen: samsvae.Screen) -> pd.DataFrame:
 def test_one_row_per_condition_and_gene(table: pd.DataFrame, screen: samsvae.Screen) -> None:
     assert list(table.columns) == [
         *("condition", "gene", "estimate", "sd", "lower", "upper", "lfsr", "q_value"),
-        *("model", "observed", "composition", "n_cells", "scale", "caution"),
+        *("model", "observed", "composition", "n_cells", "on_target", "caution", "scale"),
     ]
     assert len(table) == 4 * len(screen.genes)
     assert table["lfsr"].between(0, 1).all()
@@ -42,6 +43,7 @@ def test_one_row_per_condition_and_gene(table: pd.DataFrame, screen: samsvae.Scr
     sure = table[table["lfsr"] < 0.5]  # a mean may lie outside an interval that is a point
     assert sure["estimate"].between(sure["lower"] - 1e-9, sure["upper"] + 1e-9).all()
     assert len(sure) > 3
+    assert table["n_cells"].dtype.kind == "i"
     n_cells = table.groupby("condition", observed=True)["n_cells"].first()
     assert {name: len(screen.of(name)) for name in n_cells.index} == n_cells.to_dict()
 
@@ -60,12 +62,33 @@ def test_the_q_value_is_the_mean_lfsr_of_all_that_are_as_sure(table: pd.DataFram
     np.testing.assert_allclose(ordered["q_value"], expected, atol=1e-12)
 
 
+def test_rows_are_sorted_by_condition_and_the_surest_gene_first(
+    model: samsvae.SAMSVAE, screen: samsvae.Screen
+) -> None:
+    table = samsvae.discoveries(model, screen, ["B", "A"], **QUICK)
+    assert list(table["condition"].unique()) == ["B", "A"]
+    for _, own in table.groupby("condition", observed=True):
+        lfsr, size = own["lfsr"].round(12), (own["estimate"].abs() / own["sd"]).fillna(0)
+        assert lfsr.is_monotonic_increasing
+        assert size[lfsr == 0].is_monotonic_decreasing
+    assert table.attrs["scale"] == "lfc"
+    tied = pd.DataFrame({"gene": ["a", "b", "c"], "estimate": [2.0, -1.0, 1.5], "lfsr": 0.0})
+    tied = tied.assign(sd=[0.5, 0.1, np.nan], condition="B")
+    assert list(surest_first(tied)["gene"]) == ["b", "a", "c"]
+    assert list(
+        samsvae.regulators(tied.assign(condition=["x", "y", "z"], gene="g"), "g")["condition"]
+    ) == ["y", "x", "z"]
+
+
 def test_an_unseen_combination_is_the_sum_of_its_parts(
     model: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
     table = samsvae.discoveries(model, screen, ["A+C", "A", "C"], **QUICK)
     assert table.attrs["n_combinations"] == 1  # A+B was measured, and A and B were
-    own = {name: rows.set_index("gene") for name, rows in table.groupby("condition", observed=True)}
+    own = {
+        name: rows.set_index("gene").loc[list(screen.genes)]
+        for name, rows in table.groupby("condition", observed=True)
+    }
     unseen, a, c = own["A+C"], own["A"], own["C"]
     assert unseen["observed"].isna().all()
     assert (unseen["n_cells"] == 0).all()
@@ -246,8 +269,10 @@ def test_control_sgrnas_in_the_place_of_perturbations() -> None:
     counts = screen.counts.toarray()
     sums = [counts[some].sum(0) for some in (own, screen.is_control & ~own)]
     expected = sums[1] * sums[0].sum() / sums[1].sum()
-    difference = np.log2((sums[0] + 0.5) / (expected + 0.5)) - rows["composition"]
-    np.testing.assert_allclose(rows["observed"], difference, atol=1e-6)
+    composition = rows["composition"].iloc[0]
+    difference = np.log2((sums[0] + 0.5) / (expected + 0.5)) - composition
+    observed = rows.set_index("gene")["observed"][list(screen.genes)]
+    np.testing.assert_allclose(observed, difference, atol=1e-6)
     expected = [(table["lfsr"] <= one).mean() for one in table["lfsr"]]
     np.testing.assert_allclose(table["share"], expected)
     assert ((table["lfsr"] < 0.05).mean()) < 0.05

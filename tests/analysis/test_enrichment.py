@@ -11,7 +11,7 @@ import pytest
 
 import samsvae
 from samsvae import InputError
-from samsvae.analysis.discoveries import most_similar
+from samsvae.analysis.similarity import most_similar
 
 GENES = [f"g{i}" for i in range(30)]
 
@@ -95,6 +95,8 @@ def test_similar_conditions() -> None:
     assert found["correlation"][0] > 0.7
     assert found["correlation"][1] < -0.7
     assert found["n_shared"].tolist() == [6, 0]
+    assert found["is_alike"].tolist() == [True, False]
+    assert found.attrs["chance"] < found["correlation"][0]
     assert (found["se"] > 0).all()
     with pytest.raises(InputError, match="no condition 'Z'"):
         samsvae.similar(whole, "Z")
@@ -111,6 +113,45 @@ def test_what_is_not_known_counts_little() -> None:
     assert abs(found["correlation"][0]) < 0.5
 
 
+def test_conditions_without_effects_do_not_act_alike_whatever_they_share() -> None:
+    """Errors of control cells correlate them; without a called gene that says nothing."""
+    rng = np.random.default_rng(0)
+    genes = [f"g{i}" for i in range(200)]
+    shared = rng.normal(0, 1, 200)
+
+    def noise(name: str, lfsr: float) -> pd.DataFrame:
+        estimate = shared + rng.normal(0, 0.3, 200)
+        columns = {"gene": genes, "estimate": estimate, "sd": 1.0, "lfsr": lfsr}
+        return pd.DataFrame({"condition": name, **columns})
+
+    inert = pd.concat([noise("A", 0.5), noise("B", 0.5)], ignore_index=True)
+    found = samsvae.similar(inert, "A")
+    assert found["correlation"][0] > 0.8
+    assert not found["is_alike"].any()
+    assert most_similar(inert) == {"A": [], "B": []}
+    both = pd.concat([noise("A", 0.01), noise("B", 0.01)], ignore_index=True)
+    assert samsvae.similar(both, "A")["is_alike"].all()
+
+
+def test_of_unrelated_conditions_hardly_any_two_act_alike() -> None:
+    """Of 40 tables of twelve conditions each, 5 % or so have a pair."""
+    n_wrong = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        names = [f"c{i:02d}" for i in range(12)]
+        together = pd.DataFrame(
+            {
+                "condition": np.repeat(names, 60),
+                "gene": np.tile([f"g{i}" for i in range(60)], 12),
+                "estimate": rng.normal(0, 1, 720),
+                "sd": 0.5,
+                "lfsr": 0.01,
+            }
+        )
+        n_wrong += any(most_similar(together).values())
+    assert n_wrong <= 6
+
+
 def test_the_most_similar_of_all_conditions_are_those_of_each() -> None:
     tables = [table(name, seed) for seed, name in enumerate("ABC")]
     tables.append(table("flat").assign(condition="flat", estimate=0.0))
@@ -118,7 +159,8 @@ def test_the_most_similar_of_all_conditions_are_those_of_each() -> None:
     found = most_similar(together, n_max=2)
     for name in "ABC":
         own = samsvae.similar(together, name)
-        own = own[own["condition"] != "flat"]
+        own = own[own["is_alike"]]
+        assert len(own) == 2
         assert [other for other, _ in found[name]] == own["condition"].tolist()
         np.testing.assert_allclose([r for _, r in found[name]], own["correlation"])
     assert found["flat"] == []

@@ -19,6 +19,7 @@ FUNCTIONS: dict[str, tuple[Callable, tuple[type, ...]]] = {
     "simulate": (samsvae.SAMSVAE.simulate, (questions.SimulationSettings,)),
     "combinations": (samsvae.combinations, (questions.CombinationSettings,)),
     "discoveries": (samsvae.discoveries, (questions.DiscoverySettings,)),
+    "contrast": (samsvae.contrast, (questions.ContrastSettings,)),
     "regulators": (samsvae.regulators, (questions.RegulatorSettings,)),
     "programs": (samsvae.SAMSVAE.programs, (questions.ProgramSettings,)),
     "responders": (samsvae.SAMSVAE.responders, (questions.ResponderSettings,)),

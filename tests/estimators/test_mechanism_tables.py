@@ -10,6 +10,7 @@ import samsvae
 from helpers.models import shaken
 from helpers.screens import SMALL, make_adata, read
 from samsvae.model.mask import BernoulliMask
+from samsvae.report.tables import directions
 
 
 @pytest.fixture
@@ -66,6 +67,18 @@ def test_genes_are_those_that_moving_along_the_dimension_changes(model: samsvae.
         assert table.loc[name, "down"] == [
             g for g in genes[order[::-1][:4]] if change[genes == g] < 0
         ]
+
+
+def test_the_direction_in_which_genes_rise_is_said(model: samsvae.SAMSVAE) -> None:
+    before = model.mechanisms(n_genes=3)
+    assert before["direction"].tolist() == ["positive"] * 3
+    with torch.no_grad():
+        embedding = model.module.mechanism.embedding
+        embedding.loc[0, 1], embedding.loc[1, 1] = -3.0, 1.0  # the strongest is negative now
+    after = model.mechanisms(n_genes=3)
+    assert after.loc["z1", "direction"] == "negative"
+    assert directions(after)["z1"] == [("negative", "A"), ("positive", "B")]
+    assert directions(after)["z0"] == [("positive", "C"), ("negative", "")]
 
 
 def test_axes_that_nothing_tells_apart_are_named(model: samsvae.SAMSVAE) -> None:

@@ -45,11 +45,33 @@ def test_a_dead_sgrna_is_told_from_one_that_works(model: Estimator) -> None:
     pooled = found.rates[found.rates["sgrna"] == "(all)"].set_index("perturbation")
     assert list(pooled.index) == ["A", "B", "C"]
     assert pooled["rate"]["A"] == pytest.approx(0.5, abs=0.1)
-    assert (found.rates["lower"] <= found.rates["rate"]).all()
-    assert (found.rates["rate"] <= found.rates["upper"]).all()
+    informative = found.rates[found.rates["informative"]]
+    assert {"Ag1", "Ag2"} <= set(informative["sgrna"])
+    assert (informative["lower"] <= informative["rate"]).all()
+    assert (informative["rate"] <= informative["upper"]).all()
     probability = found.cells.groupby("sgrna", observed=True)["probability"].mean()
     assert probability["Ag1"] > 0.9
     assert probability["Ag2"] < 0.1
+
+
+def test_the_share_of_responders_of_an_inert_target_is_not_informative() -> None:
+    """With the mask closed a cell's likelihood is the same, whether it responds or not."""
+    screen = half_dead()
+    model = SAMSVAE(screen, n_latent=4, n_hidden=16, learn_responders=True)
+    model.train(**TRAINING | {"alignment": "none"})
+    with torch.no_grad():
+        mechanism = model.module.mechanism
+        assert isinstance(mechanism, Responding)
+        mask: Any = mechanism.inner.mask
+        row = list(model.encoding.columns).index("B")
+        mask.logits[row] = -60.0
+    rates = model.responders(screen, progress=False).rates.set_index(["perturbation", "sgrna"])
+    own = rates.loc[["B"]]
+    assert not own["informative"].any()
+    assert own[["rate", "lower", "upper"]].isna().all(axis=None)
+    assert own["log_bayes_factor"].abs().max() < 0.5
+    assert rates.loc[[("A", "(all)"), ("A", "Ag1"), ("A", "Ag2")], "informative"].all()
+    assert rates.loc[("A", "Ag2"), "upper"] < 0.3
 
 
 def test_the_table_of_cells_is_labelled(model: Estimator) -> None:

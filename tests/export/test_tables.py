@@ -30,6 +30,18 @@ def effects(n_conditions: int = 3, n_genes: int = 5) -> pd.DataFrame:
     return table.sample(frac=1, random_state=0)
 
 
+def test_columns_are_in_the_order_of_genes_whatever_that_of_rows() -> None:
+    table = effects()
+    genes = list(dict.fromkeys(table["gene"]))
+    table["gene"] = pd.Categorical(table["gene"], genes)
+    table["on_target"] = table["gene"] == genes[0]
+    shuffled = table.iloc[::-1]
+    found, expected = as_anndata(shuffled), as_anndata(table)
+    assert list(found.var_names) == genes
+    np.testing.assert_array_equal(found[expected.obs_names].X, expected.X)
+    assert (expected.layers["on_target"] == np.eye(len(genes))[0]).all()
+
+
 def test_every_number_stands_where_it_belongs(tmp_path: Path) -> None:
     table = effects()
     table.attrs["scale"] = "log"

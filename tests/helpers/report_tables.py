@@ -149,6 +149,7 @@ def mechanisms(perturbations: list[str], n_latent: int = 4) -> pd.DataFrame:
             "perturbations": own,
             "shifts": [[1.5] * len(some) for some in own],
             "probabilities": [[0.99] * len(some) for some in own],
+            "direction": "positive",
             "up": [["STAT1", HOSTILE]] * used,
             "down": [["JAK2"]] * used,
             "share": 1 / used,

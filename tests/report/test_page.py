@@ -21,6 +21,9 @@ from helpers.report_tables import (
     report_tables,
     scores,
 )
+from samsvae.analysis.ordering import surest_first
+from samsvae.analysis.similarity import chance_correlation
+from samsvae.analysis.targets import on_target
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
 from samsvae.report import page as payload
@@ -123,13 +126,14 @@ def test_the_mask_holds_every_perturbation_and_dimension_in_use() -> None:
 def test_responders_are_listed_by_perturbation_and_sgrna() -> None:
     rates = pd.DataFrame(
         {
-            "perturbation": ["A", "A"],
-            "sgrna": ["(all)", HOSTILE],
-            "n_cells": [1234, 40],
-            "rate": [0.61, 0.25],
-            "lower": [0.55, 0.1],
-            "upper": [0.7, 0.4],
-            "log_bayes_factor": [12.34, -0.5],
+            "perturbation": ["A", "A", "B"],
+            "sgrna": ["(all)", HOSTILE, "(all)"],
+            "n_cells": [1234, 40, 77],
+            "rate": [0.61, 0.25, np.nan],
+            "lower": [0.55, 0.1, np.nan],
+            "upper": [0.7, 0.4, np.nan],
+            "log_bayes_factor": [12.34, -0.5, -0.1],
+            "informative": [True, True, False],
         }
     )
     texts = Reader(page(report_tables(responders=rates))).texts
@@ -137,6 +141,7 @@ def test_responders_are_listed_by_perturbation_and_sgrna() -> None:
     row = [text for text in texts[start - 1 : start + 12] if text.strip()]
     assert row[:6] == ["A", "(all)", "1,234", "0.61", "0.55 to 0.70", "12.3"]
     assert HOSTILE in row
+    assert texts[texts.index("77") + 1] == "not informative"
 
 
 def test_similar_rows_are_neighbours() -> None:
@@ -245,3 +250,62 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
 
 def test_each_reported_metric_is_explained() -> None:
     assert set(REPORTED_METRICS) == set(MEANINGS)
+
+
+def test_the_page_says_how_many_calls_are_unsure_by_themselves() -> None:
+    table = effects()
+    is_call = table["q_value"] < 0.05
+    n_unsure = int((is_call & (table["lfsr"] > 0.05)).sum())
+    assert n_unsure > 1
+    text = page(report_tables(effects=table))
+    assert f"Of {is_call.sum()} calls at q below 0.05, {n_unsure} have an lfsr above 0.05" in text
+    sure = page(report_tables(effects=table.assign(q_value=1.0)))
+    assert "calls at q below" not in sure
+
+
+def test_genes_at_the_same_lfsr_are_ordered_by_size_over_error() -> None:
+    table = effects(["A"]).assign(lfsr=0.0, q_value=0.0)
+    table["sd"] = np.linspace(0.1, 1, len(table))
+    text = record(page(report_tables(effects=table, combinations={})))
+    listed = [text["genes"][i] for i in text["effects"][0]["gene"]]
+    size = (table["estimate"].abs() / table["sd"]).set_axis(table["gene"])
+    assert listed == list(size.sort_values(ascending=False).index[: len(listed)])
+
+
+def test_parts_of_a_combination_are_matched_by_gene_whatever_the_order_of_rows() -> None:
+    table = effects()
+    first = record(page(report_tables(effects=table)))
+    second = record(page(report_tables(effects=surest_first(table, "condition"))))
+    (one,), (other,) = first["combinations"], second["combinations"]
+    of_gene = [
+        dict(zip((r["genes"][i] for i in c["gene"]), c["sum"], strict=True))
+        for r, c in ((first, one), (second, other))
+    ]
+    assert of_gene[0] == of_gene[1]
+
+
+def test_the_page_lists_effects_on_own_genes() -> None:
+    table = effects(["STAT1", HOSTILE]).assign(lfsr=0.0)
+    table["on_target"] = (table["condition"] == table["gene"]) & (table["gene"] == "STAT1")
+    own = on_target(table)
+    text = page(report_tables(effects=table, on_target=own, combinations={}))
+    seen = " ".join(Reader(text).texts)
+    assert own["change"][0] in ("up", "down")
+    assert f"1 {own['change'][0]}" in seen
+    assert "1 not measured" in seen
+    assert "Does each perturbation change its own gene" not in page(report_tables())
+
+
+def test_the_card_of_a_mechanism_says_what_up_and_down_mean() -> None:
+    table = mechanisms(["A", "B", "C", HOSTILE], n_latent=2)
+    table["shifts"] = [[-2.0, 1.0]] * 2
+    table["direction"] = "negative"
+    seen = " ".join(" ".join(Reader(page(report_tables(mechanisms=table))).texts).split())
+    assert "Perturbations with a negative shift (A) move these genes up and down;" in seen
+    assert "those with a positive shift (C) do the opposite" in seen
+
+
+def test_the_page_states_above_which_correlation_conditions_act_alike() -> None:
+    data = record(page(report_tables()))
+    assert data["similarAbove"] == pytest.approx(chance_correlation(5, len(GENES)), rel=1e-3)
+    assert record(page(report_tables(effects=None, similar={}, combinations={})))["similar"] == []

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from rich.progress import Progress
 
 from samsvae.analysis.discoveries import long_table
 from samsvae.analysis.mixture import ObservedEffects
 from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
-from samsvae.data.expression import expression, shares_of_batches, within_batches
-from samsvae.data.fold_changes import fold_changes
+from samsvae.data.differences import fold_differences, mean_differences
+from samsvae.data.expression import expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
@@ -160,37 +161,17 @@ def _observed(
     n, groups = len(names), [*names, *singles]
     place = {name: i for i, name in enumerate(groups)}
     group = np.array([place.get(name, -1) for name in screen.condition_names])[screen.condition]
-    control, batch = screen.is_control, screen.batch
+    control = screen.is_control
     if scale == "lfc":
-        change = fold_changes(screen, group, control, len(groups))
-        if settings.relative_to == "typical gene":
-            change, _ = change.from_typical_gene
-        difference, n_cells, of_control = change.difference, change.n_cells, change.control_variance
-        own = np.minimum(change.variance - of_control, _UNKNOWN)
+        of = fold_differences(screen, group, control, len(groups), settings.relative_to)
     else:
-        values = expression(screen, scale)
-        sums, compared, _ = within_batches(values, group, control, batch, len(groups))
-        difference, n_cells = sums.mean - compared.mean, sums.n_cells
-        free = np.maximum(n_cells + compared.n_cells - 2 * compared.n_batches, 1)
-        variance = (sums.squares + compared.squares) / free[:, None]
-        with np.errstate(divide="ignore"):
-            own = variance / n_cells[:, None]
-        of_control = compared.inverse[:, None] * variance
-    # Control's weights in a combination and in its parts partly cancel: all but one, in one batch.
-    n_control = np.bincount(batch[control], minlength=int(batch.max(initial=0)) + 1)
-    usable = np.where(n_control[batch] > 0, group, -1)
-    shares = np.nan_to_num(shares_of_batches(usable, batch, len(groups)))
+        of = mean_differences(screen, expression(screen, scale), group, control, len(groups))
+    of = of._replace(own=np.minimum(of.own, _UNKNOWN))
     parts = parts_matrix(names, singles, model.registry.parser)
-    left, whole = (
-        (weight**2 / np.maximum(n_control, 1)).sum(1)
-        for weight in (parts @ shares[n:] - shares[:n], shares[:n])
-    )
-    share = (left / np.maximum(whole, 1e-300))[:, None]
-    deviation = difference[:n] - parts @ difference[n:]
-    error = own[:n] + parts @ own[n:] + share * of_control[:n]
+    deviation, error = of.combined(sp.hstack([sp.eye(n), -parts], "csr"))
     nothing = np.full(n, np.nan)
-    effects = ObservedEffects(deviation, error, n_cells[:n], np.zeros(n), nothing)
-    return names, difference[:n], effects
+    effects = ObservedEffects(deviation, error, of.n_cells[:n], np.zeros(n), nothing)
+    return names, of.difference[:n], effects
 
 
 def _observed_columns(

@@ -1,6 +1,6 @@
 """The table of discoveries: which genes each condition changes, at what error rate.
 
-And what it answers: what changes a gene, which conditions are similar, whether error rates hold.
+And what it answers: what changes a gene, and whether error rates hold.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import scipy.sparse as sp
 from rich.progress import track
 
 from samsvae._deprecated import renamed_arguments
-from samsvae.analysis.effect_posterior import EffectPosterior
+from samsvae.analysis.effect_posterior import EffectAnswer, EffectPosterior
 from samsvae.analysis.gene_sets import need_columns
-from samsvae.benchmark.metrics.effects import standardised
+from samsvae.analysis.ordering import surest_first
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
@@ -25,7 +25,7 @@ from samsvae.estimators.base import Estimator
 from samsvae.estimators.cautions import Cautions, titles_of
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
-from samsvae.settings.questions import DiscoverySettings, EffectSettings, RegulatorSettings
+from samsvae.settings.questions import DiscoverySettings, RegulatorSettings
 from samsvae.settings.train import TrainSettings
 from samsvae.types import Scale
 
@@ -56,12 +56,14 @@ def discoveries(
 
     Returns
     -------
-    One row per condition (and `sgrna`) and `gene`:
+    One row per condition (and `sgrna`), in the order asked for, and `gene`, the surest first:
 
     - estimate, sd, lower and upper: posterior mean, standard deviation and 90 % interval;
     - lfsr: local false sign rate, the probability that the effect is null or of the other sign;
-    - q_value: the expected share of such errors among all rows with an lfsr as small;
+    - q_value: the expected share of such errors among all rows with an lfsr at most as large, which
+      are surer than the row itself: it may be below 0.05 where the lfsr is above;
     - model: ATE; observed: DE within batches (NaN without cells); n_cells; scale;
+    - on_target: whether a perturbation of the condition is named after the gene;
     - composition, of fold changes relative to the typical gene: that of the typical gene, which was
       subtracted;
     - caution: titles of what speaks against the condition's results (`attrs["cautions"]` has the
@@ -83,13 +85,7 @@ def discoveries(
     True
     """
     chosen = DiscoverySettings(**settings)
-    of_effects = EffectSettings(
-        scale=chosen.scale,
-        relative_to=chosen.relative_to,
-        n_particles=chosen.n_particles,
-        seed=chosen.seed,
-        progress=chosen.progress,
-    )
+    of_effects = chosen.of_effects()
     predictor = EffectPosterior(model, screen, cells=chosen.cells, progress=chosen.progress)
     names = model.metadata.labels(conditions)
     labels = {"condition": names}
@@ -98,18 +94,43 @@ def discoveries(
         labels = {"condition": [c for c, _ in pairs], "sgrna": [sgrna for _, sgrna in pairs]}
     else:
         answer = predictor.answer(names, of_effects, np.ones(len(predictor.screen), bool))
-    posterior, unexpressed = answer.posterior, model.metadata.unexpressed
+    values = columns_of(answer, model.metadata.unexpressed)
+    n_genes, composition = len(model.registry.genes), answer.observed.composition
+    if np.isfinite(composition).any():
+        values["composition"] = np.repeat(composition, n_genes)
+    values["n_cells"] = np.repeat(answer.observed.n_cells, n_genes)
+    is_target = np.zeros((len(labels["condition"]), n_genes), bool)
+    for row, name in zip(is_target, labels["condition"], strict=True):
+        row[model.registry.targets(name)] = True
+    values["on_target"] = is_target
+    found = Cautions(model).found(screen)
+    titles = titles_of(found, labels["condition"], model.registry)
+    values["caution"] = np.repeat(titles, n_genes)
+    scale = chosen.scale or model.default_scale
+    table = surest_first(long_table(labels, model.registry.genes, values, scale), *labels)
+    table["caution"] = table["caution"].astype("category")
+    table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
+    table.attrs["cautions"] = [f"{one.title}. {one.text}" for one in found]
+    if answer.additivity is not None:
+        of_sums = answer.additivity
+        table.attrs |= {"n_combinations": of_sums.n_combinations, "non_additivity": of_sums.slope}
+    table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
+    return table
+
+
+def columns_of(answer: EffectAnswer, unexpressed: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of a table of effects, `condition gene` each.
+
+    `unexpressed`, `gene`, says of which genes nothing is known.
+    """
+    posterior = answer.posterior
     has_answer = ~unexpressed & answer.estimable[:, None]
     lfsr = np.where(has_answer, posterior.lfsr, 1)
     # Rows without cells are pooled among themselves.
     q_value, has_cells = np.empty_like(lfsr), answer.observed.n_cells > 1
     for rows in (has_cells, ~has_cells):
         q_value[rows] = _q_values(lfsr[rows])
-    composition = answer.observed.composition
-    of_conditions = {}
-    if np.isfinite(composition).any():
-        of_conditions["composition"] = np.repeat(composition, lfsr.shape[1])
-    values = {
+    return {
         "estimate": np.where(unexpressed, 0, posterior.mean),
         "sd": np.where(has_answer, posterior.sd, np.nan),
         "lower": np.where(has_answer, posterior.lower, np.nan),
@@ -118,21 +139,7 @@ def discoveries(
         "q_value": q_value,
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
-        **of_conditions,
-        "n_cells": np.repeat(answer.observed.n_cells, lfsr.shape[1]),
     }
-    found = Cautions(model).found(screen)
-    scale = chosen.scale or model.default_scale
-    table = long_table(labels, model.registry.genes, values, scale)
-    titles = titles_of(found, labels["condition"], model.registry)
-    table["caution"] = pd.Categorical(titles).repeat(lfsr.shape[1])
-    table.attrs["cautions"] = [f"{one.title}. {one.text}" for one in found]
-    table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
-    if answer.additivity is not None:
-        of_sums = answer.additivity
-        table.attrs |= {"n_combinations": of_sums.n_combinations, "non_additivity": of_sums.slope}
-    table.attrs |= {"model_share": answer.prior.model_share, "slope": answer.prior.weights.slope}
-    return table
 
 
 def _q_values(lfsr: np.ndarray) -> np.ndarray:
@@ -185,87 +192,7 @@ def regulators(table: pd.DataFrame, gene: str, **settings: Any) -> pd.DataFrame:
     if gene not in set(genes):
         raise unknown("gene", gene, list(pd.unique(genes)))
     own = table[(genes == gene) & (table["lfsr"] <= RegulatorSettings(**settings).lfsr)]
-    order = np.lexsort((-own["estimate"].abs(), own["lfsr"]))
-    return own.iloc[order].reset_index(drop=True)
-
-
-@checked
-def similar(table: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """Return the correlation of other conditions' effects with those of one, the largest first.
-
-    Over genes, of the estimates in units of their posterior standard deviation (as sign times
-    log(1 + |z|), so that no single gene decides): uncertain effects count little.
-
-    Parameters
-    ----------
-    table, condition
-        From `samsvae.discoveries`, one row per condition and gene; compared with all others.
-
-    Returns
-    -------
-    By condition: `correlation` (NaN without any effect), its jackknife standard error `se` (leaving
-    out tenths of the genes), and `n_shared`, the genes that both change (lfsr below 0.05) in the
-    same direction.
-
-    Raises
-    ------
-    InputError
-        If there is no such condition, a column is missing, or the table has rows by sgRNA.
-    """
-    names, values, calls = _profiles(table)
-    if condition not in names:
-        raise unknown("condition", condition, names)
-    own = names.index(condition)
-    block = np.arange(values.shape[1]) % 10
-    parts = np.stack([_correlations(values[:, block != b], own) for b in range(10)])
-    correlations = pd.DataFrame(
-        {
-            "condition": names,
-            "correlation": _correlations(values, own),
-            "se": np.sqrt(0.9 * np.square(parts - parts.mean(0)).sum(0)),
-            "n_shared": ((calls == calls[own]) & (calls[own] != 0)).sum(1),
-        }
-    )
-    others = correlations.drop(index=own)
-    return others.sort_values("correlation", ascending=False, ignore_index=True)
-
-
-def most_similar(table: pd.DataFrame, n_max: int = 8) -> dict[str, list[tuple[str, float]]]:
-    """Return, by condition, those with the most similar effects, and their correlation."""
-    names, values, _ = _profiles(table)
-    unit = np.nan_to_num(standardised(values))
-    varies, neighbours = unit.any(1), {}
-    for i, name in enumerate(names):  # never all pairs at once
-        correlation = unit @ unit[i]
-        correlation[i] = -np.inf
-        order = np.argsort(-correlation, kind="stable")[: min(n_max, len(names) - 1)]
-        some = [(names[j], float(correlation[j])) for j in order if varies[j]]
-        neighbours[name] = some if varies[i] else []
-    return neighbours
-
-
-def _correlations(values: np.ndarray, own: int) -> np.ndarray:
-    """Return the correlation of each row with one of them; NaN where either is constant."""
-    unit = standardised(values)
-    return unit @ unit[own]
-
-
-def _profiles(table: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return conditions; log-scaled z values of their effects, and signed calls, by gene."""
-    need_columns(table, "condition", "gene", "estimate", "sd", "lfsr")
-    if "sgrna" in table.columns:
-        raise InputError(
-            "the table has rows by sgRNA: conditions are compared in that of "
-            'samsvae.discoveries(..., by="condition")'
-        )
-    estimate, sd, lfsr = (
-        table.pivot(index="condition", columns="gene", values=name).astype(float)
-        for name in ("estimate", "sd", "lfsr")
-    )
-    z = (estimate / np.maximum(sd.fillna(np.inf), 1e-9)).fillna(0).to_numpy()
-    sign = np.sign(np.nan_to_num(estimate.to_numpy()))
-    calls = (lfsr < 0.05).to_numpy() * sign
-    return list(map(str, estimate.index)), sign * np.log1p(np.abs(z)), calls
+    return surest_first(own)
 
 
 @checked

@@ -21,8 +21,8 @@ from samsvae.analysis.mixture import (
 )
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import Conditions
-from samsvae.data.expression import Expression, expression, within_batches
-from samsvae.data.fold_changes import fold_changes
+from samsvae.data.differences import Differences, fold_differences, mean_differences
+from samsvae.data.expression import Expression, expression
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -52,30 +52,39 @@ class EffectAnswer(NamedTuple):
     """How far combinations without cells may be from the sum of their parts; None without any."""
 
 
-class _Fitted(NamedTuple):
-    """The prior of all conditions, and the data it is updated with."""
+class EffectInputs(NamedTuple):
+    """What effects of the training conditions, and of others, are estimated from."""
 
     place: dict[str, int]
     """Row of each condition."""
     parts: dict[int, np.ndarray]
     """Rows of the parts of each combination, by its row, if all of them have one."""
+    row: np.ndarray
+    """`cell`: the row of its condition; -1 for control, and where it has none."""
     predicted: PredictedEffects
-    prior: EffectPrior
     estimable: np.ndarray
     """`condition`."""
     values: Expression | None
     """Of all cells; None for fold changes, which are of sums."""
     settings: EffectSettings
 
+
+class _Fitted(NamedTuple):
+    """The prior of all conditions, and the data it is updated with."""
+
+    inputs: EffectInputs
+    prior: EffectPrior
+
     def answer(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
         """Return the effects of the conditions of some rows, in their order, given their cells."""
-        prior, predicted = self.prior.of(rows), some_rows(self.predicted, rows)
+        prior, predicted = self.prior.of(rows), some_rows(self.inputs.predicted, rows)
         posterior = prior.posterior(observed, predicted)
-        return EffectAnswer(posterior, observed, predicted, self.prior, self.estimable[rows])
+        estimable = self.inputs.estimable[rows]
+        return EffectAnswer(posterior, observed, predicted, self.prior, estimable)
 
     def answer_with_sums(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
         """Return the same given the cells of all rows: without cells, combinations are sums."""
-        sums = SumsOfParts(self.prior, observed, self.predicted, self.parts)
+        sums = SumsOfParts(self.prior, observed, self.inputs.predicted, self.inputs.parts)
         is_sum = np.isin(rows, sums.rows)
         answer = self.answer(rows, some_rows(observed, rows))
         if not is_sum.any():
@@ -135,10 +144,8 @@ class EffectPosterior:
                 "condition, in batches with control cells): split the screen again, by "
                 "samsvae.splits.stratified, and train on that"
             )
-        self._of_split = {
-            name: np.asarray(self.screen.split == name) for name in ("train", "valid")
-        }
-        self._used = self._of_split["train"] | self._of_split["valid"]
+        self.of_split = {name: np.asarray(self.screen.split == name) for name in ("train", "valid")}
+        self._used = self.of_split["train"] | self.of_split["valid"]
         self._weight: np.ndarray | None = None
         if cells == "responders":  # the probability that all that a cell received acts in it
             probability = model.responders(self.screen, progress=progress).cells["probability"]
@@ -232,9 +239,10 @@ class EffectPosterior:
         """Return the effects of conditions, given some cells (a boolean per cell)."""
         stored = [self.model.metadata.stored(name) for name in conditions]
         fitted = self._fitted(stored, settings)
-        rows = np.array([fitted.place[name] for name in stored], int)
-        row = self._row_of_cells(fitted.place)
-        observed = self._observed(fitted.values, row, cells, fitted.settings, n=len(fitted.place))
+        inputs = fitted.inputs
+        rows = np.array([inputs.place[name] for name in stored], int)
+        row = self.row_of_cells(inputs.place)  # control's own, if it is among the conditions
+        observed = self._observed(inputs, row, cells, n=len(inputs.place))
         return fitted.answer_with_sums(rows, observed)
 
     def answer_by_sgrna(
@@ -248,7 +256,7 @@ class EffectPosterior:
             )
         stored = [self.model.metadata.stored(name) for name in conditions]
         fitted = self._fitted(stored, settings)
-        condition = self._row_of_cells({name: i for i, name in enumerate(stored)})
+        condition = self.row_of_cells({name: i for i, name in enumerate(stored)})
         code = np.where(condition >= 0, screen.sgrna.codes, -1)
         has_sgrna = code >= 0
         pairs, inverse = np.unique(
@@ -259,8 +267,8 @@ class EffectPosterior:
         group = np.full(len(screen), -1)
         group[has_sgrna] = inverse.ravel()
         cells = np.ones(len(screen), bool)
-        observed = self._observed(fitted.values, group, cells, fitted.settings, n=pairs.shape[1])
-        rows = np.array([fitted.place[stored[i]] for i in pairs[0]], int)
+        observed = self._observed(fitted.inputs, group, cells, n=pairs.shape[1])
+        rows = np.array([fitted.inputs.place[stored[i]] for i in pairs[0]], int)
         names = [(conditions[i], str(screen.sgrna.categories[j])) for i, j in pairs.T]
         return fitted.answer(rows, observed), names
 
@@ -268,13 +276,13 @@ class EffectPosterior:
         """Return settings with a scale."""
         return replace(settings, scale=settings.scale or self.model.default_scale)
 
-    def _row_of_cells(self, place: Mapping[str, int]) -> np.ndarray:
+    def row_of_cells(self, place: Mapping[str, int]) -> np.ndarray:
         """Return the row of each cell's condition, `cell`; -1 where it has none."""
         position = np.array([place.get(name, -1) for name in self.screen.condition_names])
         return position[self.screen.condition]
 
-    def _fitted(self, stored: Sequence[str], settings: EffectSettings) -> _Fitted:
-        """Estimate the prior of training conditions and others from the split's cells."""
+    def inputs(self, stored: Sequence[str], settings: EffectSettings) -> EffectInputs:
+        """Return what effects of training conditions and others (as stored) are estimated from."""
         settings = self._complete(settings)
         scale: Scale = settings.scale or "log"
         parts_of = [part for name in stored for part in self.registry.singles(name)]
@@ -305,52 +313,51 @@ class EffectPosterior:
             for row, parts in singles.items()
             if len(parts) > 1 and place.keys() >= set(parts)
         }
-        row = self._row_of_cells(place)
+        row = self.row_of_cells(place)
         row[self.screen.is_control] = -1  # control may be among the conditions, but has no effect
-        train, valid = (
-            self._observed(values, row, cells, settings, n=len(conditions))
-            for cells in self._of_split.values()
-        )
-        prior = fitted_prior(train, valid, predicted, seed=settings.seed)
         estimable = np.asarray(effects.obs["estimable"], bool)
-        return _Fitted(place, rows_of_parts, predicted, prior, estimable, values, settings)
+        return EffectInputs(place, rows_of_parts, row, predicted, estimable, values, settings)
+
+    def _fitted(self, stored: Sequence[str], settings: EffectSettings) -> _Fitted:
+        """Estimate the prior of training conditions and others from the split's cells."""
+        inputs = self.inputs(stored, settings)
+        train, valid = (
+            self._observed(inputs, inputs.row, cells, n=len(inputs.place))
+            for cells in self.of_split.values()
+        )
+        return _Fitted(inputs, fitted_prior(train, valid, inputs.predicted, seed=settings.seed))
 
     def _observed(
-        self,
-        values: Expression | None,
-        row: np.ndarray,
-        cells: np.ndarray,
-        settings: EffectSettings,
-        *,
-        n: int,
+        self, inputs: EffectInputs, row: np.ndarray, cells: np.ndarray, *, n: int
     ) -> ObservedEffects:
-        """Return the differences from control in some cells, by the row (of n) of each cell.
+        """Return the differences from control in some cells, by the row (of n) of each cell."""
+        of = self.differences(inputs, row, cells, n=n)
+        trained_on = self.trained_on(row, cells, n=n)
+        return ObservedEffects(of.difference, of.variance, of.n_cells, trained_on, of.composition)
+
+    def trained_on(self, row: np.ndarray, cells: np.ndarray, *, n: int) -> np.ndarray:
+        """Return the share of each row's cells on which the model was trained."""
+        in_row = cells & (row >= 0)
+        n_cells, n_trained_on = (
+            np.bincount(row[of & in_row], minlength=n) for of in (in_row, self.of_split["train"])
+        )
+        share: np.ndarray = n_trained_on / np.maximum(n_cells, 1)
+        return share
+
+    def differences(
+        self, inputs: EffectInputs, row: np.ndarray, cells: np.ndarray, *, n: int
+    ) -> Differences:
+        """Return the differences from control in some cells, with the parts of their errors.
 
         Variances of differences of means include one more cell with a single count: zeros do not
         show that there is none.
         """
-        screen = self.screen
-        group = np.where(cells, row, -1)
-        control = cells & screen.is_control
-        n_cells, n_trained_on = (
-            np.bincount(group[of & (group >= 0)], minlength=n)
-            for of in (cells, self._of_split["train"])
-        )
-        trained_on = n_trained_on / np.maximum(n_cells, 1)
-        if values is None:
-            change = fold_changes(screen, group, control, n, self._weight)
-            composition = np.full(n, np.nan)
-            if settings.relative_to == "typical gene":
-                change, composition = change.from_typical_gene
-            return ObservedEffects(*change[:3], trained_on, composition)
-        sums, compared, _ = within_batches(values, group, control, screen.batch, n)
-        free = sums.n_cells + compared.n_cells - 2 * compared.n_batches
-        one = _single_count(self.screen.train, settings.scale)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
-            variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
-        difference = sums.mean - compared.mean
-        return ObservedEffects(difference, variance, sums.n_cells, trained_on, np.full(n, np.nan))
+        group, control = np.where(cells, row, -1), cells & self.screen.is_control
+        if inputs.values is None:
+            relative_to = inputs.settings.relative_to
+            return fold_differences(self.screen, group, control, n, relative_to, self._weight)
+        one = _single_count(self.screen.train, inputs.settings.scale)
+        return mean_differences(self.screen, inputs.values, group, control, n, one)
 
 
 def _single_count(screen: Screen, scale: Scale | None) -> float:

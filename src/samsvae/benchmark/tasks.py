@@ -76,9 +76,7 @@ class EvaluationTask:
         }
         self.parts = tuple(dict.fromkeys(chain.from_iterable(self.combinations.values())))
         self.part = _positions(screen, self.parts)
-        genes = screen.registry.position_of_target
-        received = map(screen.registry.read, self.conditions)
-        self.targets = [[genes[name] for name in names if name in genes] for names in received]
+        self.targets = [screen.registry.targets(name) for name in self.conditions]
         # Expression of the compared cells alone: it is summed again for each pair of halves.
         self._rows = np.flatnonzero((self.group >= 0) | (self.part >= 0) | self.control)
         self._values = values.at(self._rows)

@@ -68,6 +68,8 @@ _FILE = "The screen: a file that samsvae inspect can read, such as .h5ad."
 FilePath = Annotated[Path, Parameter(help=_FILE)]
 _CONDITIONS = 'Such as KLF1, or "KLF1+CEBPA"; by default all conditions of the training cells.'
 Conditions = Annotated[str, Parameter(help=_CONDITIONS)]
+_CONDITION = 'Such as KLF1, or "KLF1+CEBPA".'
+Condition = Annotated[str, Parameter(help=_CONDITION)]
 _CONFIG = (
     "TOML file of settings; options take precedence. A table in it, such as [cpa-vae], applies to "
     "that model only."

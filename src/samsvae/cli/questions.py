@@ -10,6 +10,7 @@ from pathlib import Path
 
 from samsvae.cli.console import (
     NOTHING,
+    Condition,
     Conditions,
     DataPath,
     Keys,
@@ -165,7 +166,7 @@ def discoveries(
         with a layer per number, see samsvae.export.as_anndata).
     """
     from samsvae.analysis.discoveries import discoveries
-    from samsvae.cli.tables import discovery_table
+    from samsvae.cli.tables import discovery_table, error_rates
 
     fdr = questions.ErrorRateSettings.among(settings).fdr
     check_outputs(settings, out, h5ad=True)
@@ -173,6 +174,45 @@ def discoveries(
     chosen = settings_of(questions.DiscoverySettings, settings)
     table = discoveries(model, screen, list(conditions) or None, **chosen)
     console.print(discovery_table(table))
+    say(error_rates(table))
+    write_rows(out, [table[table["q_value"] <= fdr]], n_total=len(table))
+    say_cautions(model, screen)
+
+
+ContrastOptions = given(_options(questions.ContrastSettings, questions.ErrorRateSettings))
+
+
+def contrast(
+    run: RunPath,
+    data: DataPath,
+    condition: Condition,
+    against: Condition,
+    /,
+    *,
+    out: Path | None = None,
+    settings: ContrastOptions = NOTHING,  # type: ignore[valid-type]
+    keys: Keys = NOTHING,
+) -> None:
+    """List the genes on which two conditions have different effects, with error rates.
+
+    The effect of the first minus that of the second, from the model and the cells together. Prints
+    the most certain genes; --out writes the table.
+
+    Parameters
+    ----------
+    out
+        File to write, one row per gene: .csv, .parquet, or .h5ad.
+    """
+    from samsvae.analysis.contrasts import contrast
+    from samsvae.cli.tables import contrast_table, error_rates
+
+    fdr = questions.ErrorRateSettings.among(settings).fdr
+    check_outputs(settings, out, h5ad=True)
+    model, screen = opened(run, settings, data, keys)
+    chosen = settings_of(questions.ContrastSettings, settings)
+    table = contrast(model, screen, condition, against, **chosen)
+    console.print(contrast_table(table))
+    say(error_rates(table))
     write_rows(out, [table[table["q_value"] <= fdr]], n_total=len(table))
     say_cautions(model, screen)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
+from samsvae.analysis.targets import on_target
 from samsvae.benchmark.metrics.registry import HEADLINES
 from samsvae.errors import shown
 
@@ -70,15 +71,48 @@ def discovery_table(table: pd.DataFrame) -> Table:
     keys = [name for name in ("condition", "sgrna") if name in table.columns]
     rows = []
     for names, own in table.groupby(keys, observed=True, sort=False):
-        calls = own[own["q_value"] < _ERROR_RATE].sort_values("lfsr", kind="stable")
+        calls = own[own["q_value"] < _ERROR_RATE]
         genes = (f"{shown(row.gene)} {row.estimate:+.2f}" for row in calls.itertuples())
         n_up = int((calls["estimate"] > 0).sum())
         top = ", ".join(next(genes) for _ in range(min(5, len(calls))))
         numbers = f"{int(own['n_cells'].iloc[0]):,}", f"{n_up:,}", f"{len(calls) - n_up:,}"
-        rows.append((*map(shown, names), *numbers, top or "-"))
-    headers = [*keys, "cells", "up", "down", "most certain genes"]
+        rows.append((*map(shown, names), *numbers, _own_genes(own), top or "-"))
+    headers = [*keys, "cells", "up", "down", "own gene", "most certain genes"]
     columns = {header: f"{{0[{i}]}}" for i, header in enumerate(headers)}
     return _table(f"discoveries (q_value < {_ERROR_RATE:g})", rows, columns)
+
+
+def _own_genes(rows: pd.DataFrame) -> str:
+    """Return the effects of a condition on the genes that it targets."""
+    own = on_target(rows)
+    texts = (
+        row.change
+        if row.change == "not measured"
+        else f"{shown(row.gene)} {row.estimate:+.2f}"
+        + (" (not clear)" if row.change == "not clear" else "")
+        for row in own.itertuples()
+    )
+    return ", ".join(texts)
+
+
+def error_rates(table: pd.DataFrame) -> str:
+    """Return how many rows are called by their q_value, and how many of those have a larger lfsr.
+
+    >>> print(error_rates(pd.DataFrame({"lfsr": [0.0, 0.08, 0.9], "q_value": [0.0, 0.04, 0.33]})))
+    2 of 3 rows at q_value < 0.05: about 5 % of them are wrong at most, on average
+    1 of these 2 with lfsr > 0.05: less certain on its own than the list as a whole
+    """
+    is_call = table["q_value"] < _ERROR_RATE
+    n_calls, n_unsure = int(is_call.sum()), int((is_call & (table["lfsr"] > _ERROR_RATE)).sum())
+    text = f"{n_calls:,} of {len(table):,} rows at q_value < {_ERROR_RATE:g}"
+    if n_calls:
+        text += f": about {100 * _ERROR_RATE:.0f} % of them are wrong at most, on average"
+    if n_unsure:
+        text += (
+            f"\n{n_unsure:,} of these {n_calls:,} with lfsr > {_ERROR_RATE:g}: less certain on its "
+            "own than the list as a whole"
+        )
+    return text
 
 
 def rate_table(rates: pd.DataFrame) -> Table:
@@ -87,8 +121,10 @@ def rate_table(rates: pd.DataFrame) -> Table:
         "perturbation": _name("perturbation"),
         "sgrna": _name("sgrna"),
         "cells": "{0.n_cells:,}",
-        "share": "{0.rate:.2f}",
-        "90 % interval": "{0.lower:.2f} to {0.upper:.2f}",
+        "share": lambda row: f"{row.rate:.2f}" if row.informative else "not informative",
+        "90 % interval": lambda row: (
+            f"{row.lower:.2f} to {row.upper:.2f}" if row.informative else "-"
+        ),
         "log BF": "{0.log_bayes_factor:+.1f}",
     }
     return _table("cells that respond", rates.itertuples(), columns)
@@ -107,6 +143,25 @@ def regulator_table(rows: pd.DataFrame, gene: str) -> Table:
     return _table(f"conditions that change {shown(gene)}", certain.itertuples(), columns)
 
 
+def contrast_table(table: pd.DataFrame) -> Table:
+    """Return the genes on which two conditions have different effects, the most certain first."""
+    columns = {
+        "gene": _name("gene"),
+        "difference": "{0.estimate:+.3f}",
+        "90 % interval": _interval,
+        "lfsr": "{0.lfsr:.2g}",
+        "q_value": "{0.q_value:.2g}",
+    }
+    first = table.iloc[0]
+    names = (
+        f"{shown(first[name])} ({int(first[cells]):,} cells)"
+        for name, cells in (("condition", "n_cells"), ("against", "n_cells_against"))
+    )
+    certain = table[table["q_value"] < _ERROR_RATE].head(_N_ROWS)
+    title = f"effect of {' minus effect of '.join(names)}, on scale {first['scale']!r}"
+    return _table(title, certain.itertuples(), columns)
+
+
 def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame) -> Table:
     """Return a row per mechanism: the perturbations that shift it, and the genes that change."""
     rows = []
@@ -120,10 +175,11 @@ def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame) -> Table:
                 shown(name),
                 f"{shifted['share']:.2f}",
                 ", ".join(f"{shown(one)} {shift:+.1f}" for one, shift in list(shifts)[:_N_NAMES]),
+                shifted["direction"],
                 *(", ".join(map(shown, genes["gene"].head(_N_NAMES))) for genes in (up, down)),
             )
         )
-    headers = ("dimension", "share", "perturbations", "up", "down")
+    headers = ("dimension", "share", "perturbations (shift)", "with shifts", "up", "down")
     columns = {header: f"{{0[{i}]}}" for i, header in enumerate(headers)}
     return _table("programs", rows, columns)
 

@@ -295,7 +295,7 @@ def _doublets(screen: Screen) -> Iterator[Caution]:
         )
 
 
-def named(names: Collection[str]) -> str:
+def named(names: Collection[str], n_max: int = _MAX_NAMES) -> str:
     """Return names in a sentence, the first of many."""
-    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(map(str, [*names][:_MAX_NAMES])) + more
+    more = f" and {len(names) - n_max:,} more" if len(names) > n_max else ""
+    return ", ".join(map(str, [*names][:n_max])) + more

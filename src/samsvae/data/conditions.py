@@ -16,7 +16,8 @@ from samsvae.errors import InputError, listed, unknown
 Condition = Mapping[str, float]
 """Dose by perturbation; control is empty."""
 Name: TypeAlias = str | float
-Conditions: TypeAlias = Name | Iterable[Name | Sequence[Name]]
+ConditionName: TypeAlias = Name | Sequence[Name]
+Conditions: TypeAlias = Name | Iterable[ConditionName]
 """One condition or several; a tuple names the parts of one."""
 
 _MIN_DOSE, _MAX_DOSE = 1e-30, 1e30

@@ -101,7 +101,7 @@ def fold_changes(
     By cell: its `group` (-1: none), whether it is `control`, and a `weight` (1 by default). Cells
     in batches without control cells are left out.
     """
-    weight = np.ones(len(screen)) if weight is None else weight
+    weight = np.ones(len(screen), int) if weight is None else weight
     size, batch = screen.counted.astype(float), screen.batch
     against = _of_control(screen, control, size)
     group = np.where(against.has_cells[batch], group, -1)

@@ -128,6 +128,15 @@ class NameRegistry:
         by_symbol = {name: i for i, name in reversed(list(enumerate(self.symbols)))}
         return by_symbol | {name: i for i, name in enumerate(self.genes)}
 
+    def targets(self, condition: object) -> list[int]:
+        """Return the positions of the genes that a condition's perturbations are named after.
+
+        >>> NameRegistry(("JAK2", "STAT1"), ("STAT1", "X")).targets("STAT1+X")
+        [1]
+        """
+        genes = self.position_of_target
+        return [genes[name] for name in self.read(condition) if name in genes]
+
     def header(self) -> dict[str, Any]:
         """Return the names, for saving as JSON, by the keys of the file's format."""
         header = asdict(self)

@@ -62,7 +62,7 @@ class Cautions:
         """Return the cautions, the serious ones first."""
         found = [*self._of_training(), *self._of_names()]
         if screen is not None:
-            of_cells = cautions_of_cells(screen)
+            of_cells = cautions_of_cells(self.model.matched(screen))
             found += [*of_cells, *self._of_mechanisms(of_cells)]
         return sorted(found, key=lambda caution: not caution.is_serious)
 

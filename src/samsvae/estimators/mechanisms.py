@@ -188,7 +188,9 @@ class Mechanisms(LatentSpace):
         -------
         One row per dimension in use, the one with the largest shifts first: n_perturbations;
         perturbations (their names, the largest shift first); shifts and probabilities, in that
-        order; up and down (names of genes); share (of the sum of squared shifts of all dimensions
+        order; direction, up and down (names of genes: shifts of the sign that `direction` names,
+        "positive" or "negative", raise those in `up` and lower those in `down`; shifts of the other
+        sign do the opposite); share (of the sum of squared shifts of all dimensions
         in use); log_bayes_factor (the largest of its entries, nats).
 
         A UserWarning says if these axes are not identifiable up to rotation (see
@@ -208,7 +210,8 @@ class Mechanisms(LatentSpace):
         rows = [
             self._row_of(included[included["dimension"] == name], n_genes) for name in dimensions
         ]
-        columns = ["n_perturbations", "perturbations", "shifts", "probabilities", "up", "down"]
+        columns = ["n_perturbations", "perturbations", "shifts", "probabilities"]
+        columns += ["direction", "up", "down"]
         table = pd.DataFrame(rows, pd.Index(dimensions, name="dimension"), columns)
         table["share"] = squares[dimensions] / squares.sum()
         largest = included.groupby("dimension")["log_bayes_factor"].max()
@@ -301,11 +304,12 @@ class Mechanisms(LatentSpace):
         """Return the row of one dimension: of its entries, the largest first."""
         names = list(entries["perturbation"])
         shifts = self.mask_probabilities().loc[names] * self.embeddings().loc[names]
+        is_positive = bool(entries["shift"].iloc[0] > 0)
         program = program_of(
             self.module,
             torch.from_numpy(shifts.to_numpy()),
             int(entries["dimension"].iloc[0][1:]),
-            sign=float(np.sign(entries["shift"].iloc[0])),
+            sign=1.0 if is_positive else -1.0,
             covariates=self.metadata.registry.even,
         )
         genes = np.array(self.metadata.registry.genes)
@@ -316,6 +320,7 @@ class Mechanisms(LatentSpace):
             "perturbations": names,
             "shifts": entries["shift"].tolist(),
             "probabilities": entries["probability"].tolist(),
+            "direction": "positive" if is_positive else "negative",
             "up": [str(genes[i]) for i in order[:n_genes] if program[i] > 0],
             "down": [str(genes[i]) for i in order[::-1][:n_genes] if program[i] < 0],
         }

@@ -18,6 +18,11 @@ from samsvae.settings.fields import takes
 from samsvae.settings.questions import ResponderSettings
 from samsvae.types import ALL_CONDITIONS
 
+_MIN_EVIDENCE = 3.0
+"""Log Bayes factor above which a perturbation acts in some of its cells, nats: odds of 20."""
+_MAX_WIDTH = 0.45
+"""Of the interval of a rate: half of that of the prior, .05 to .95."""
+
 
 class Responders(NamedTuple):
     """Which cells respond to what they received."""
@@ -30,8 +35,10 @@ class Responders(NamedTuple):
     rates: pd.DataFrame
     """One row per perturbation, with `sgrna` "(all)", and one for each of its sgRNAs, where they
     are known: `n_cells`, `rate` (pi: posterior mean of the share of cells that respond), `lower`
-    and `upper` (90 %), `log_bayes_factor` (for any cell responding, against none; nats: where it is
-    about 0 or less, the perturbation does nothing that is seen, and the rate is its prior's)."""
+    and `upper` (90 %), `log_bayes_factor` (for any cell responding, against none; nats) and
+    `informative`. Where that is False, rate and interval are NaN: the perturbation does nothing
+    that is seen in any of its cells (log Bayes factor below 3, odds of 20), so responders cannot be
+    told from other cells, or the interval is more than half as wide as that of the prior."""
 
 
 class Responses:
@@ -126,7 +133,16 @@ class Responses:
         table = table[table["n_cells"] > 0]
         place = {name: i for i, name in enumerate(names)}
         by_perturbation = np.argsort(table["perturbation"].map(place), kind="stable")
-        return table.iloc[by_perturbation].reset_index(drop=True)
+        return _with_informative(table.iloc[by_perturbation].reset_index(drop=True))
+
+
+def _with_informative(table: pd.DataFrame) -> pd.DataFrame:
+    """Return rates, without those about which the cells say next to nothing."""
+    of_all = table[table["sgrna"] == ALL_CONDITIONS].set_index("perturbation")["log_bayes_factor"]
+    acts = table["perturbation"].map(of_all) > _MIN_EVIDENCE
+    informative = acts & (table["upper"] - table["lower"] <= _MAX_WIDTH)
+    rates = {name: table[name].where(informative) for name in ("rate", "lower", "upper")}
+    return table.assign(**rates, informative=informative)
 
 
 def _table(rates: Rates, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

@@ -50,6 +50,7 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
     """
     key, rows = _rows(table)
     other = next((name for name in _COLUMNS if name in table.columns and name != key), None)
+    table = table.astype(dict.fromkeys(table.select_dtypes(bool).columns, float))
     numbers = [
         name
         for name in table.columns
@@ -61,7 +62,7 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
             "condition, dimension or cell, gene or perturbation, and a column of numbers"
         )
     row, names = pd.factorize(rows)
-    column, genes = pd.factorize(table[other].astype(str).to_numpy(object))
+    column, genes = _columns(table[other])
     repeated = pd.DataFrame({"row": row, "column": column}).duplicated().to_numpy()
     if repeated.any():
         first = int(np.flatnonzero(repeated)[0])
@@ -109,6 +110,15 @@ def _rows(table: pd.DataFrame) -> tuple[str, np.ndarray]:
     return "sgrna", sgrnas if pairs["sgrna"].is_unique else names + "_" + sgrnas
 
 
+def _columns(names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return the column of each line, and the names of columns: as a categorical orders them."""
+    if not isinstance(names.dtype, pd.CategoricalDtype):
+        codes, uniques = pd.factorize(names.astype(str).to_numpy(object))
+        return codes, uniques
+    present = names.cat.remove_unused_categories().cat
+    return present.codes.to_numpy(int), present.categories.astype(str).to_numpy(object)
+
+
 def _obs(
     table: pd.DataFrame, row: np.ndarray, numbers: list[str], *, with_single: bool
 ) -> pd.DataFrame:
@@ -148,6 +158,8 @@ def _ranked(adata: AnnData, key: str, main: str) -> dict[str, Any]:
         return table.to_records(index=False, column_dtypes=kind)
 
     reference = "control" if main == "estimate" else "rest"
+    if "against" in adata.obs:  # a contrast
+        reference = ", ".join(map(str, adata.obs["against"].unique()))
     return {
         "params": {"groupby": key, "reference": reference, "method": "samsvae", "use_raw": False},
         "names": records(genes[order], f"U{max(map(len, genes), default=1)}"),

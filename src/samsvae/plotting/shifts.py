@@ -260,9 +260,10 @@ def mechanism_card(
     bars.axvline(0, color="black", linewidth=0.6)
     bars.set_xlabel(_SHIFT + (f" ({n_more} more perturbations)" if n_more else ""))
     style.bare(bars)
+    sign = f" with {style.short(row['direction'])} shifts" if "direction" in row else ""
     paragraphs = [
-        ("genes that rise", style.GAIN, _wrapped(row["up"])),
-        ("genes that fall", style.LOSS, _wrapped(row["down"])),
+        (f"genes that rise{sign}", style.GAIN, _wrapped(row["up"])),
+        (f"genes that fall{sign}", style.LOSS, _wrapped(row["down"])),
     ]
     if gene_sets is not None:
         style.need(gene_sets, ("gene_set", "direction", "q_rank"), "gene sets")

@@ -20,9 +20,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from samsvae._version import __version__
+from samsvae.analysis.ordering import surest_first
+from samsvae.analysis.similarity import chance_correlation
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
-from samsvae.report.tables import MEANINGS, ReportTables, cautions, scoreboards
+from samsvae.report.tables import MEANINGS, ReportTables, cautions, directions, scoreboards
 
 _SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
 LISTED = 1000
@@ -54,10 +56,12 @@ def page(report: ReportTables) -> str:
     return environment.get_template("page.html").render(
         report=report,
         cautions=cautions(report),
+        directions=None if report.mechanisms is None else directions(report.mechanisms),
         boards=scoreboards(report.scores),
         meanings=MEANINGS,
         data=Markup(embedded(data)),
         n_genes=n_genes_of(report),
+        **n_calls(report),
         mapped=MAPPED,
         n_mapped=data["mask"].get("n", 0),
         listed_of_each=max(20, LISTED // max(1, n_mechanisms)),
@@ -135,6 +139,7 @@ def payload(report: ReportTables) -> dict[str, Any]:
                 strength = _short(row.strength), _short(row.strength_se)
                 entry = [str(row.sgrna), int(row.n_cells), *strength, row.flag]
                 sgrnas[place[str(row.condition)]].append(entry)
+    n_genes = 0 if report.effects is None else report.effects["gene"].nunique()
     similar = [report.similar.get(name, []) for name in place]
     return {
         "scale": report.scale,
@@ -142,6 +147,7 @@ def payload(report: ReportTables) -> dict[str, Any]:
         "conditions": conditions,
         "effects": _effects(report, genes, place),
         "similar": [[[place[n], _short(r)] for n, r in row if n in place] for row in similar],
+        "similarAbove": _short(chance_correlation(len(conditions), n_genes)),
         "sgrnas": sgrnas,
         "combinations": _combinations(report, place, genes),
         "history": {  # of ELBOs the last digits matter
@@ -159,6 +165,15 @@ def n_genes_of(report: ReportTables) -> int:
     """Return how many genes of each condition the page holds."""
     n = 0 if report.effects is None else report.effects["condition"].nunique()
     return min(N_GENES, max(_MIN_GENES, _ROWS // max(1, n)))
+
+
+def n_calls(report: ReportTables) -> dict[str, int]:
+    """Return how many effects are called at a q below 0.05, and how many with a larger lfsr."""
+    if report.effects is None or not report.has_error_rates:
+        return {"n_calls": 0, "n_unsure": 0}
+    is_call = report.effects["q_value"] < 0.05
+    n_unsure = (is_call & (report.effects["lfsr"] > 0.05)).sum()
+    return {"n_calls": int(is_call.sum()), "n_unsure": int(n_unsure)}
 
 
 def _conditions(report: ReportTables) -> list[dict[str, Any]]:
@@ -194,19 +209,16 @@ def _conditions(report: ReportTables) -> list[dict[str, Any]]:
 def _effects(
     report: ReportTables, genes: dict[str, int], place: dict[str, int]
 ) -> list[dict[str, list[Any]]]:
-    """Return, by condition, the genes of smallest lfsr, then largest effect."""
+    """Return, by condition, its surest genes; without error rates, those of the largest effects."""
     table = report.effects
     if table is None:
         return [{} for _ in place]
+    table = surest_first(table, "condition")
     codes, names = pd.factorize(table["condition"])
     condition = np.asarray([place[str(name)] for name in names], int)[codes]
-    keys = [-np.nan_to_num(table["estimate"].abs().to_numpy(float))]
-    if "lfsr" in table:
-        keys.append(table["lfsr"].to_numpy(float).round(6))
-    order = np.lexsort((*keys, condition))
-    starts = np.flatnonzero(np.diff(condition[order], prepend=-1))
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    top = order[rank < n_genes_of(report)]
+    starts = np.flatnonzero(np.diff(condition, prepend=-1))
+    rank = np.arange(len(condition)) - np.repeat(starts, np.diff([*starts, len(condition)]))
+    top = np.flatnonzero(rank < n_genes_of(report))
     breaks = np.flatnonzero(np.diff(condition[top], prepend=-1))[1:]
     chosen = table.iloc[top]
     columns: dict[str, list[Any]] = {
@@ -238,7 +250,10 @@ def _combinations(
             continue
         own = by_condition[name]
         unknown = pd.Series(np.nan, own.index)
-        singles = [by_condition[p]["observed"] if p in by_condition else unknown for p in parts]
+        singles = [
+            by_condition[p]["observed"].reindex(own.index) if p in by_condition else unknown
+            for p in parts
+        ]
         total = np.sum([single.to_numpy(float) for single in singles], axis=0)
         table = own.assign(sum=total).rename(columns={"model": "predicted"})
         size = table.abs().max(axis=1).fillna(0).sort_values(ascending=False, kind="stable")

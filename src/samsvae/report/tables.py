@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from samsvae.benchmark.metrics.effects import is_uninformative
-from samsvae.data.cautions import Caution
+from samsvae.data.cautions import Caution, named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,8 @@ class ReportTables:
     """As `samsvae.stability`; of a comparison, with the name of each model in `model`."""
     effects: pd.DataFrame | None = None
     """As `samsvae.discoveries`; without `lfsr` and `q_value` if no error rates could be learned."""
+    on_target: pd.DataFrame | None = None
+    """As `samsvae.on_target`."""
     scale: str = "log"
     """Scale of the effects."""
     similar: Mapping[str, list[tuple[str, float]]] = field(default_factory=dict)
@@ -149,6 +151,26 @@ def scoreboards(scores: pd.DataFrame | None) -> list[Scoreboard]:
         title = _TITLES.get(str(split), f"{split} cells")
         boards.append(Scoreboard(title, list(best.index), aims, predictors))
     return boards
+
+
+def directions(mechanisms: pd.DataFrame, n_max: int = 4) -> dict[str, list[tuple[str, str]]]:
+    """Return, by mechanism, which perturbations change its genes as stated, and which inversely.
+
+    Pairs of a sign ("positive", "negative") and the perturbations with shifts of that sign; the
+    first raise the genes in `up`. The second may be none.
+    """
+    answer = {}
+    for name, row in mechanisms.iterrows():
+        is_positive = np.asarray(row["shifts"]) > 0
+        first = row["direction"] == "positive"
+        answer[str(name)] = [
+            (
+                "positive" if sign else "negative",
+                named(np.asarray(row["perturbations"], object)[is_positive == sign], n_max),
+            )
+            for sign in (first, not first)
+        ]
+    return answer
 
 
 _DENSE = 1 / 3

@@ -18,8 +18,10 @@ import pandas as pd
 import torch
 
 from samsvae._version import __version__
-from samsvae.analysis.discoveries import discoveries, most_similar
+from samsvae.analysis.discoveries import discoveries
 from samsvae.analysis.sgrnas import sgrnas
+from samsvae.analysis.similarity import most_similar
+from samsvae.analysis.targets import on_target
 from samsvae.benchmark.baselines import BASELINES
 from samsvae.benchmark.evaluate import DIFFERENCES
 from samsvae.benchmark.metrics.registry import HEADLINES, METRICS
@@ -171,6 +173,7 @@ def write_page(
     complete = {
         "conditions": cells,
         "sgrnas": report.sgrnas,
+        "on_target": report.on_target,
         "mechanisms": mechanisms,
         "inclusion": report.inclusion,
         "models": report.fits,
@@ -316,6 +319,7 @@ def report_tables(
         history=model.history,
         unexpressed=tuple(np.array(model.registry.genes)[model.metadata.unexpressed]),
         effects=effects,
+        on_target=on_target(effects) if "on_target" in effects else None,
         scale=model.default_scale,
         similar=most_similar(effects) if "lfsr" in effects and len(names) > 1 else {},
         combinations={name: singles for name, singles in parts.items() if len(singles) > 1},

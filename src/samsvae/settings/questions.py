@@ -178,7 +178,7 @@ class SimulationSettings(SeedSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscoverySettings(ProgressSettings, SeedSettings):
+class ContrastSettings(ProgressSettings, SeedSettings):
     """How effects and their error rates are estimated from the model and the data together.
 
     Parameters
@@ -187,8 +187,6 @@ class DiscoverySettings(ProgressSettings, SeedSettings):
         "lfc", "log", "normalized" or "mean", as for effects.
     relative_to
         Of fold changes: the "typical gene" or the "library", as for effects.
-    by
-        "condition", or "sgrna": one row for each sgRNA of a condition, from its own cells.
     cells
         "all", or "responders": effects on the cells in which a condition acts, each weighted by the
         probability of that; for a model trained with `learn_responders=True`.
@@ -198,9 +196,31 @@ class DiscoverySettings(ProgressSettings, SeedSettings):
 
     scale: Scale | None = None
     relative_to: Reference = "typical gene"
-    by: Literal["condition", "sgrna"] = "condition"
     cells: Literal["all", "responders"] = "all"
     n_particles: Several = 1000
+
+    def of_effects(self) -> EffectSettings:
+        """Return the settings of the model's effects."""
+        return EffectSettings(
+            scale=self.scale,
+            relative_to=self.relative_to,
+            n_particles=self.n_particles,
+            seed=self.seed,
+            progress=self.progress,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoverySettings(ContrastSettings):
+    """How effects are estimated as for contrasts, and of which cells.
+
+    Parameters
+    ----------
+    by
+        "condition", or "sgrna": one row for each sgRNA of a condition, from its own cells.
+    """
+
+    by: Literal["condition", "sgrna"] = "condition"
 
 
 @dataclass(frozen=True, kw_only=True)

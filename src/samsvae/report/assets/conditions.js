@@ -86,8 +86,13 @@ function conditionPart() {
 
   function similar(c) {
     const own = data.similar[c];
-    if (!own.length) return;
-    host.append(make("h4", {}, "Conditions with similar effects"),
+    if (!data.hasRates || data.conditions.length < 2) return;
+    host.append(make("h4", {}, "Conditions that act alike"));
+    if (!own.length) {
+      host.append(make("p", {}, `None: with no other condition does it change a gene in the same direction (lfsr below 0.05) and have effects whose correlation is above what chance gives (${signed(data.similarAbove)}: genes permuted, 5 % over all pairs of conditions).`));
+      return;
+    }
+    host.append(make("p", {}, `They change a gene in the same direction (lfsr below 0.05), and the correlation of their effects is above what chance gives (${signed(data.similarAbove)}: genes permuted, 5 % over all pairs of conditions).`),
       plainTable("Correlation over genes of effects in units of their errors, on a log scale, so that no single gene dominates", ["condition", "correlation"], own.map(([other, r]) => [chooser(conditionName(other)), signed(r)])));
   }
 

@@ -1,0 +1,168 @@
+"""The contrast of two conditions: how their effects differ, gene by gene, at what error rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from samsvae.analysis.discoveries import columns_of, long_table
+from samsvae.analysis.effect_posterior import EffectAnswer, EffectInputs, EffectPosterior
+from samsvae.analysis.mixture import ObservedEffects, Posterior, PredictedEffects, some_rows
+from samsvae.analysis.ordering import surest_first
+from samsvae.analysis.shrinkage import fitted_prior
+from samsvae.data.conditions import ConditionName
+from samsvae.data.screen import Screen
+from samsvae.errors import InputError
+from samsvae.estimators.base import Estimator
+from samsvae.estimators.cautions import Cautions, titles_of
+from samsvae.settings.arguments import checked
+from samsvae.settings.fields import takes
+from samsvae.settings.questions import ContrastSettings, EffectSettings
+
+
+@checked
+@takes(ContrastSettings)
+def contrast(
+    model: Estimator,
+    screen: Screen,
+    condition: ConditionName,
+    against: ConditionName,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Return the effect of one condition minus that of another, gene by gene.
+
+    The posterior is that of `samsvae.discoveries`, but of the contrast itself, not of two effects:
+    its prior, about 0 and about the model's predicted contrast, is learned from contrasts of pairs
+    of training conditions, so that two conditions that act alike have none. The sampling error of
+    control cells, which both effects share, cancels within batches and is not counted.
+
+    Parameters
+    ----------
+    model, screen
+        As in `samsvae.discoveries`.
+    condition, against
+        Two conditions, seen in training or not; where one has no cells, the model's predicted
+        contrast counts alone.
+    **settings
+        cells ("all", or "responders"), scale ("lfc"), relative_to ("typical gene"), n_particles
+        (1000), seed (0), progress; see `samsvae.settings.questions.ContrastSettings`.
+
+    Returns
+    -------
+    One row per `gene`, the surest first, of `condition` minus `against`:
+
+    - estimate, sd, lower and upper: posterior mean, standard deviation and 90 % interval;
+    - lfsr: the probability that the contrast is null or of the other sign; q_value: the expected
+      share of such errors among all genes with an lfsr as small;
+    - model: its predicted contrast; observed: that of the cells (NaN unless both have some);
+    - n_cells and n_cells_against; scale. `attrs["cautions"]` says what speaks against it.
+
+    NaN, with an lfsr of 1, where either effect is not estimable.
+
+    Raises
+    ------
+    InputError
+        If both are the same condition, or as in `samsvae.discoveries`.
+
+    Examples
+    --------
+    >>> table = samsvae.contrast(model, screen, "G01", "G02", n_particles=50, progress=False)
+    >>> len(table) == len(screen.genes)
+    True
+    """
+    chosen = ContrastSettings(**settings)
+    pair = [model.metadata.labels([name])[0] for name in (condition, against)]
+    stored = [model.metadata.stored(name) for name in pair]
+    if stored[0] == stored[1]:
+        raise InputError(f"both conditions are {pair[0]!r}: expected two different ones")
+    predictor = EffectPosterior(model, screen, cells=chosen.cells, progress=chosen.progress)
+    # In alphabetical order, so that exchanging the two changes the sign and nothing else.
+    answer, n_cells = _answer(predictor, sorted(stored), chosen.of_effects())
+    if stored[0] > stored[1]:
+        answer, n_cells = _negated(answer), n_cells[::-1]
+    values = columns_of(answer, model.metadata.unexpressed)
+    for name, n in zip(("n_cells", "n_cells_against"), n_cells, strict=True):
+        values[name] = np.full(values["lfsr"].shape, n)
+    scale = chosen.scale or model.default_scale
+    labels = {"condition": pair[:1], "against": pair[1:]}
+    table = surest_first(long_table(labels, model.registry.genes, values, scale))
+    table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
+    found = Cautions(model).found(screen)
+    concerned = titles_of(found, stored, model.registry)
+    table.attrs["cautions"] = [
+        f"{one.title}. {one.text}"
+        for one in found
+        if not one.conditions or any(one.title in titles for titles in concerned)
+    ]
+    return table
+
+
+def _answer(
+    predictor: EffectPosterior, stored: Sequence[str], settings: EffectSettings
+) -> tuple[EffectAnswer, np.ndarray]:
+    """Return the contrast of two conditions, and the cells of both."""
+    inputs = predictor.inputs(stored, settings)
+    first, second = (inputs.place[name] for name in stored)
+    weights = _pairs(len(inputs.place), first, second, seed=settings.seed)
+    is_control = [predictor.registry.parser.is_control(name) for name in inputs.place]
+    weights = (weights @ sp.diags(1.0 - np.array(is_control))).tocsr()  # its effect is 0
+    weights.eliminate_zeros()
+    every = np.ones(len(predictor.screen), bool)
+    train, valid, observed = (
+        _observed(predictor, inputs, cells, weights)
+        for cells in (*predictor.of_split.values(), every)
+    )
+    predicted = PredictedEffects(
+        weights @ inputs.predicted.effect,
+        weights.multiply(weights).tocsr() @ inputs.predicted.variance,
+    )
+    prior, row = fitted_prior(train, valid, predicted, seed=settings.seed), np.zeros(1, int)
+    observed, predicted = some_rows(observed, row), some_rows(predicted, row)
+    posterior = prior.of(row).posterior(observed, predicted)
+    estimable = np.array([inputs.estimable[[first, second]].all()])
+    answer = EffectAnswer(posterior, observed, predicted, prior, estimable)
+    group = predictor.row_of_cells(inputs.place)
+    return answer, np.array([(group == one).sum() for one in (first, second)])
+
+
+def _pairs(n: int, first: int, second: int, *, seed: int) -> sp.csr_matrix:
+    """Return contrasts of pairs of conditions, `contrast condition`, that of two of them first.
+
+    All conditions stand in a circle in random order, these two next to each other, and each is
+    compared with the next: no condition's sampling error is in more than two contrasts.
+    """
+    others = np.setdiff1d(np.arange(n), [first, second])
+    circle = np.array([first, second, *np.random.default_rng(seed).permutation(others)])
+    n_pairs = n if n > 2 else 1  # of two conditions there is one pair
+    row = np.repeat(np.arange(n_pairs), 2)
+    column = np.stack([circle, np.roll(circle, -1)], 1)[:n_pairs].ravel()
+    return sp.csr_matrix((np.tile([1.0, -1.0], n_pairs), (row, column)), (n_pairs, n))
+
+
+def _observed(
+    predictor: EffectPosterior, inputs: EffectInputs, cells: np.ndarray, weights: sp.csr_matrix
+) -> ObservedEffects:
+    """Return the contrasts that some cells show, with as many cells as the smaller condition."""
+    n = len(inputs.place)
+    of = predictor.differences(inputs, inputs.row, cells, n=n)
+    difference, variance = of.combined(weights)
+    trained_on = predictor.trained_on(inputs.row, cells, n=n)
+    rows = np.split(weights.indices, weights.indptr[1:-1])
+    n_cells = np.array([of.n_cells[some].min() for some in rows])
+    shares = np.array([trained_on[some].mean() for some in rows])
+    return ObservedEffects(difference, variance, n_cells, shares, np.full(len(rows), np.nan))
+
+
+def _negated(answer: EffectAnswer) -> EffectAnswer:
+    """Return the contrast the other way round."""
+    p, observed, predicted = answer.posterior, answer.observed, answer.predicted
+    ends = -p.upper, -p.lower, -p.upper_50, -p.lower_50
+    return answer._replace(
+        posterior=Posterior(-p.mean, p.sd, *ends, p.lfsr),
+        observed=observed._replace(difference=-observed.difference),
+        predicted=predicted._replace(effect=-predicted.effect),
+    )
