@@ -60,6 +60,8 @@ class Cells:
     obs: dict[str, np.ndarray] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)
     """How the screen is read."""
+    asked: dict[str, Any] = field(default_factory=dict)
+    """How discoveries are asked for."""
 
     @property
     def names(self) -> list[str]:
@@ -163,30 +165,48 @@ def cell_states_told(seed: int) -> tuple[Cells, np.ndarray]:
     return cell_states(seed, told=True)
 
 
-def ambient(seed: int) -> tuple[Cells, np.ndarray]:
-    """Return cells of whose counts a tenth are from the mean of all cells."""
+def ambient(seed: int, *, told: bool = False) -> tuple[Cells, np.ndarray]:
+    """Return cells to whose counts a tenth is added, from the mean of all cells."""
     cells = drawn(seed)
+    cells.asked = {"contamination": 0.1 / 1.1} if told else {}
     counts = cells.counts()
     pool = counts.sum(0) / counts.sum()
     return cells, counts + cells.rng.poisson(0.1 * counts.sum(1, keepdims=True) * pool)
 
 
-def doublets(seed: int) -> tuple[Cells, np.ndarray]:
+def ambient_told(seed: int) -> tuple[Cells, np.ndarray]:
+    """Return the same, with the share."""
+    return ambient(seed, told=True)
+
+
+def doublets(seed: int, *, told: bool = False) -> tuple[Cells, np.ndarray]:
     """Return cells of which a tenth are two."""
     cells = drawn(seed)
+    cells.asked = {"contamination": 0.1 / 1.1} if told else {}
     counts = cells.counts()
     twice = np.flatnonzero(cells.rng.random(len(counts)) < 0.1)
     counts[twice] += counts[cells.rng.integers(0, len(counts), len(twice))]
     return cells, counts
 
 
-def wrong_labels(seed: int) -> tuple[Cells, np.ndarray]:
+def doublets_told(seed: int) -> tuple[Cells, np.ndarray]:
+    """Return the same, with the share."""
+    return doublets(seed, told=True)
+
+
+def wrong_labels(seed: int, *, told: bool = False) -> tuple[Cells, np.ndarray]:
     """Return cells of which 15 % have the label of another."""
     cells = drawn(seed)
+    cells.asked = {"contamination": 0.15} if told else {}
     counts = cells.counts()
     wrong = np.flatnonzero(cells.rng.random(len(counts)) < 0.15)
     cells.condition[wrong] = cells.condition[cells.rng.permutation(wrong)]
     return cells, counts
+
+
+def wrong_labels_told(seed: int) -> tuple[Cells, np.ndarray]:
+    """Return the same, with the share."""
+    return wrong_labels(seed, told=True)
 
 
 SITUATIONS: dict[str, Callable[[int], tuple[Cells, np.ndarray]]] = {
@@ -200,8 +220,11 @@ SITUATIONS: dict[str, Callable[[int], tuple[Cells, np.ndarray]]] = {
         cell_states,
         cell_states_told,
         ambient,
+        ambient_told,
         doublets,
+        doublets_told,
         wrong_labels,
+        wrong_labels_told,
     )
 }
 QUICK = ("library size", "composition")
@@ -273,7 +296,7 @@ def rows(name: str, seed: int, max_steps: int) -> Iterator[dict[str, Any]]:
     screen, truth = screen_of(cells, counts), cells.change[1:] / LOG_2
     model = samsvae.SAMSVAE(screen, n_latent=15, n_hidden=64)
     model.train(max_steps=max_steps, seed=seed, progress=False)
-    table = samsvae.discoveries(model, screen, cells.names, progress=False)
+    table = samsvae.discoveries(model, screen, cells.names, progress=False, **cells.asked)
     wide = {
         column: table.pivot(index="condition", columns="gene", values=column)
         .loc[cells.names, list(screen.genes)]

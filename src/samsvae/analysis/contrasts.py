@@ -48,8 +48,9 @@ def contrast(
         Two conditions, seen in training or not; where one has no cells, the model's predicted
         contrast counts alone.
     **settings
-        cells ("all", or "responders"), scale ("lfc"), relative_to ("typical gene"), n_particles
-        (1000), seed (0), progress; see `samsvae.settings.questions.ContrastSettings`.
+        cells ("all", or "responders"), contamination (0), scale ("lfc"), relative_to ("typical
+        gene"), n_particles (1000), seed (0), progress; see
+        `samsvae.settings.questions.ContrastSettings`.
 
     Returns
     -------
@@ -79,7 +80,13 @@ def contrast(
     stored = [model.metadata.stored(name) for name in pair]
     if stored[0] == stored[1]:
         raise InputError(f"both conditions are {pair[0]!r}: expected two different ones")
-    predictor = EffectPosterior(model, screen, cells=chosen.cells, progress=chosen.progress)
+    predictor = EffectPosterior(
+        model,
+        screen,
+        cells=chosen.cells,
+        contamination=chosen.contamination,
+        progress=chosen.progress,
+    )
     # In alphabetical order, so that exchanging the two changes the sign and nothing else.
     answer, n_cells = _answer(predictor, sorted(stored), chosen.of_effects())
     if stored[0] > stored[1]:
@@ -91,6 +98,7 @@ def contrast(
     labels = {"condition": pair[:1], "against": pair[1:]}
     table = surest_first(long_table(labels, model.registry.genes, values, scale))
     table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
+    table.attrs["contamination"] = chosen.contamination
     found = Cautions(model).found(screen)
     concerned = titles_of(found, stored, model.registry)
     table.attrs["cautions"] = [

@@ -50,8 +50,8 @@ def discoveries(
     conditions
         As in `model.effects`; by default all training conditions but control.
     **settings
-        by ("condition", or "sgrna"), cells ("all", or "responders"), scale ("lfc"), relative_to
-        ("typical gene"), n_particles (1000), seed (0), progress; see
+        by ("condition", or "sgrna"), cells ("all", or "responders"), contamination (0), scale
+        ("lfc"), relative_to ("typical gene"), n_particles (1000), seed (0), progress; see
         `samsvae.settings.questions.DiscoverySettings`.
 
     Returns
@@ -86,7 +86,13 @@ def discoveries(
     """
     chosen = DiscoverySettings(**settings)
     of_effects = chosen.of_effects()
-    predictor = EffectPosterior(model, screen, cells=chosen.cells, progress=chosen.progress)
+    predictor = EffectPosterior(
+        model,
+        screen,
+        cells=chosen.cells,
+        contamination=chosen.contamination,
+        progress=chosen.progress,
+    )
     names = model.metadata.labels(conditions)
     labels = {"condition": names}
     if chosen.by == "sgrna":
@@ -110,6 +116,7 @@ def discoveries(
     table = surest_first(long_table(labels, model.registry.genes, values, scale), *labels)
     table["caution"] = table["caution"].astype("category")
     table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
+    table.attrs["contamination"] = chosen.contamination
     table.attrs["cautions"] = [f"{one.title}. {one.text}" for one in found]
     if answer.additivity is not None:
         of_sums = answer.additivity

@@ -21,8 +21,10 @@ from samsvae.analysis.mixture import (
 )
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import Conditions
+from samsvae.data.contamination import Contamination
 from samsvae.data.differences import Differences, fold_differences, mean_differences
 from samsvae.data.expression import Expression, expression
+from samsvae.data.fold_changes import typical_gene
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -109,6 +111,9 @@ class EffectPosterior:
         "all", or "responders", for models with `learn_responders=True`: each cell is weighted by
         the probability that all that it received acts in it, so that cells that do not respond do
         not dilute the effect, and the number of cells is the expected number of responders.
+    contamination
+        The share of a condition's counts that are of other cells, see
+        `samsvae.data.contamination`; for scale "lfc".
     progress
         Show a progress bar over these cells.
 
@@ -128,6 +133,7 @@ class EffectPosterior:
         screen: Screen,
         *,
         cells: CellChoice = "all",
+        contamination: float = 0.0,
         progress: bool = False,
     ) -> None:
         check("model", model, Estimator)
@@ -146,6 +152,9 @@ class EffectPosterior:
             )
         self.of_split = {name: np.asarray(self.screen.split == name) for name in ("train", "valid")}
         self._used = self.of_split["train"] | self.of_split["valid"]
+        self.contamination = None
+        if contamination:
+            self.contamination = Contamination.of(self.screen, contamination)
         self._weight: np.ndarray | None = None
         if cells == "responders":  # the probability that all that a cell received acts in it
             probability = model.responders(self.screen, progress=progress).cells["probability"]
@@ -285,6 +294,10 @@ class EffectPosterior:
         """Return what effects of training conditions and others (as stored) are estimated from."""
         settings = self._complete(settings)
         scale: Scale = settings.scale or "log"
+        if self.contamination is not None and scale != "lfc":
+            raise InputError(
+                f"contamination is of fold changes: expected scale 'lfc', not {scale!r}"
+            )
         parts_of = [part for name in stored for part in self.registry.singles(name)]
         parts = filter(self.model.answers_for, parts_of)
         conditions = list(dict.fromkeys((*self.training_conditions[1:], *stored, *parts)))
@@ -303,6 +316,12 @@ class EffectPosterior:
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
         variance = np.nan_to_num(half / _Z_90) ** 2 + effects.layers["mc_se"] ** 2
         predicted = PredictedEffects(np.asarray(effects.X, float), variance)
+        if self.contamination is not None:
+            composition = np.nan_to_num(effects.obs["composition"].to_numpy(float))[:, None]
+            effect, growth = self.contamination.removed(predicted.effect + composition)
+            if settings.relative_to == "typical gene":
+                effect -= typical_gene(effect).shift[:, None]
+            predicted = PredictedEffects(effect, growth**2 * variance)
         values = None
         if scale != "lfc":
             values = expression(self.screen, scale, weight=self._weight)
@@ -355,7 +374,15 @@ class EffectPosterior:
         group, control = np.where(cells, row, -1), cells & self.screen.is_control
         if inputs.values is None:
             relative_to = inputs.settings.relative_to
-            return fold_differences(self.screen, group, control, n, relative_to, self._weight)
+            return fold_differences(
+                self.screen,
+                group,
+                control,
+                n,
+                relative_to,
+                weight=self._weight,
+                contamination=self.contamination,
+            )
         one = _single_count(self.screen.train, inputs.settings.scale)
         return mean_differences(self.screen, inputs.values, group, control, n, one)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from samsvae.data.contamination import Contamination
 from samsvae.data.expression import Expression, shares_of_batches, within_batches
 from samsvae.data.fold_changes import fold_changes
 from samsvae.data.screen import Screen
@@ -69,9 +70,17 @@ def fold_differences(
     n_groups: int,
     relative_to: Reference,
     weight: np.ndarray | None = None,
+    contamination: Contamination | None = None,
 ) -> Differences:
     """Return log2 fold changes of groups of cells, see `samsvae.data.fold_changes`."""
     change = fold_changes(screen, group, control, n_groups, weight)
+    if contamination is not None:
+        difference, growth = contamination.removed(change.difference)
+        change = change._replace(
+            difference=difference,
+            variance=growth**2 * change.variance,
+            control_variance=growth**2 * change.control_variance,
+        )
     composition = np.full(n_groups, np.nan)
     if relative_to == "typical gene":
         change, composition = change.from_typical_gene

@@ -190,6 +190,10 @@ class ContrastSettings(ProgressSettings, SeedSettings):
     cells
         "all", or "responders": effects on the cells in which a condition acts, each weighted by the
         probability of that; for a model trained with `learn_responders=True`.
+    contamination
+        The share of a condition's counts that are of other cells: of ambient RNA, of the second
+        cells of doublets (half of their counts), of cells with a wrong label. Fold changes are
+        given without them.
     n_particles
         Draws of basal state, mask and embedding for the model's effects.
     """
@@ -197,6 +201,7 @@ class ContrastSettings(ProgressSettings, SeedSettings):
     scale: Scale | None = None
     relative_to: Reference = "typical gene"
     cells: Literal["all", "responders"] = "all"
+    contamination: Share = 0.0
     n_particles: Several = 1000
 
     def of_effects(self) -> EffectSettings:
