@@ -35,6 +35,7 @@ def table(model: samsvae.SAMSVAE, screen: samsvae.Screen) -> pd.DataFrame:
 def test_one_row_per_condition_and_gene(table: pd.DataFrame, screen: samsvae.Screen) -> None:
     assert list(table.columns) == [
         *("condition", "gene", "estimate", "sd", "lower", "upper", "lfsr", "q_value"),
+        *("lower_if_changed", "upper_if_changed", "informative"),
         *("model", "observed", "composition", "n_cells", "on_target", "caution", "scale"),
     ]
     assert len(table) == 4 * len(screen.genes)

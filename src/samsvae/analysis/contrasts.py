@@ -169,8 +169,9 @@ def _negated(answer: EffectAnswer) -> EffectAnswer:
     """Return the contrast the other way round."""
     p, observed, predicted = answer.posterior, answer.observed, answer.predicted
     ends = -p.upper, -p.lower, -p.upper_50, -p.lower_50
+    if_changed = -p.upper_if_changed, -p.lower_if_changed
     return answer._replace(
-        posterior=Posterior(-p.mean, p.sd, *ends, p.lfsr),
+        posterior=Posterior(-p.mean, p.sd, *ends, p.lfsr, p.prob_null, *if_changed),
         observed=observed._replace(difference=-observed.difference),
         predicted=predicted._replace(effect=-predicted.effect),
     )

@@ -29,6 +29,11 @@ from samsvae.settings.questions import DiscoverySettings, RegulatorSettings
 from samsvae.settings.train import TrainSettings
 from samsvae.types import Scale
 
+_SURE = 0.05
+"""An lfsr below which an effect is sure."""
+_CLEAR = 4.0
+"""Standard errors at which an effect is nearly always seen."""
+
 
 @checked
 @takes(DiscoverySettings)
@@ -62,6 +67,9 @@ def discoveries(
     - lfsr: local false sign rate, the probability that the effect is null or of the other sign;
     - q_value: the expected share of such errors among all rows with an lfsr at most as large, which
       are surer than the row itself: it may be below 0.05 where the lfsr is above;
+    - lower_if_changed and upper_if_changed: the 90 % interval given that there is an effect;
+      informative: False where an interval about 0 only means that there are too few cells to tell
+      (an effect of the size of this table's surest ones might not have been seen);
     - model: ATE; observed: DE within batches (NaN without cells); n_cells; scale;
     - on_target: whether a perturbation of the condition is named after the gene;
     - composition, of fold changes relative to the typical gene: that of the typical gene, which was
@@ -144,9 +152,26 @@ def columns_of(answer: EffectAnswer, unexpressed: np.ndarray) -> dict[str, np.nd
         "upper": np.where(has_answer, posterior.upper, np.nan),
         "lfsr": lfsr,
         "q_value": q_value,
+        "lower_if_changed": np.where(has_answer, posterior.lower_if_changed, np.nan),
+        "upper_if_changed": np.where(has_answer, posterior.upper_if_changed, np.nan),
+        "informative": has_answer & _is_informative(answer),
         "model": answer.predicted.effect,
         "observed": answer.observed.difference,
     }
+
+
+def _is_informative(answer: EffectAnswer) -> np.ndarray:
+    """Return whether the interval of each effect tells something, `condition gene`.
+
+    Where there are few cells, it is about 0 whether or not there is an effect. It tells something
+    if an effect is more probable than none, or if one of the size that changed genes of the table
+    have would have been seen.
+    """
+    posterior = answer.posterior
+    size = np.abs(posterior.mean[posterior.lfsr < _SURE])
+    typical = float(np.median(size)) if len(size) else 0.0
+    error = np.sqrt(np.where(answer.observed.is_observed, answer.observed.variance, np.inf))
+    return (posterior.prob_null < 0.5) | (_CLEAR * error < typical)
 
 
 def _q_values(lfsr: np.ndarray) -> np.ndarray:

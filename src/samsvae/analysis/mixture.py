@@ -240,6 +240,10 @@ class Posterior(NamedTuple):
     upper_50: np.ndarray
     lfsr: np.ndarray
     """Local false sign rate: the probability that the effect is null or of the other sign."""
+    prob_null: np.ndarray
+    lower_if_changed: np.ndarray
+    """End of the 90 % interval given that the effect is not null (by its mean and variance)."""
+    upper_if_changed: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -315,7 +319,20 @@ class Mixture(NamedTuple):
         mean, variance = self.moments
         parts = self.weight, self.mean, np.sqrt(self.variance)
         low, high, low_50, high_50 = (quantile(*parts, at) for at in (0.05, 0.95, 0.25, 0.75))
-        return Posterior(mean, np.sqrt(variance), low, high, low_50, high_50, self.lfsr)
+        of_null, of_others = zip(*self._null_or_not(), strict=True)
+        half = ndtri(0.95) * np.sqrt(of_others[2])
+        return Posterior(
+            mean,
+            np.sqrt(variance),
+            low,
+            high,
+            low_50,
+            high_50,
+            self.lfsr,
+            of_null[0],
+            of_others[1] - half,
+            of_others[1] + half,
+        )
 
     def plus(self, other: Mixture) -> Mixture:
         """Return the sum of independent effects; each is null, or normal, which is exact enough.

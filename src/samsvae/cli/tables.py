@@ -75,6 +75,8 @@ def discovery_table(table: pd.DataFrame) -> Table:
         genes = (f"{shown(row.gene)} {row.estimate:+.2f}" for row in calls.itertuples())
         n_up = int((calls["estimate"] > 0).sum())
         top = ", ".join(next(genes) for _ in range(min(5, len(calls))))
+        if not top and "informative" in own and not own["informative"].any():
+            top = "not informative: too few cells"
         numbers = f"{int(own['n_cells'].iloc[0]):,}", f"{n_up:,}", f"{len(calls) - n_up:,}"
         rows.append((*map(shown, names), *numbers, _own_genes(own), top or "-"))
     headers = [*keys, "cells", "up", "down", "own gene", "most certain genes"]

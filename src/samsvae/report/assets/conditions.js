@@ -26,8 +26,9 @@ function conditionPart() {
 
   function effects(c) {
     const own = data.effects[c];
-    const n = Math.min(20, own.gene.length);
-    const order = [...own.gene.keys()].slice(0, n).sort((a, b) => own.estimate[b] - own.estimate[a]);
+    const likely = [...own.gene.keys()].filter((i) => !data.hasRates || own.lfsr[i] < 0.5).slice(0, 20);
+    const n = likely.length;
+    const order = likely.sort((a, b) => own.estimate[b] - own.estimate[a]);
     const rows = order.map((i) => ({
       name: geneName(own.gene[i]),
       interval: [own.lower[i], own.upper[i]],
@@ -37,9 +38,10 @@ function conditionPart() {
       ],
     }));
     const place = make("div", { class: "chart" });
-    host.append(make("h4", {}, data.hasRates ? `The ${n} effects of smallest lfsr` : `The ${n} largest effects`), place,
+    if (!n) host.append(make("p", { class: "missing" }, "No gene is more likely changed than not: the condition does nothing that can be seen, or has too few cells (column informative of the table)."));
+    else host.append(make("h4", {}, data.hasRates ? `The ${n} effects of smallest lfsr` : `The ${n} largest effects`), place,
       legend([["first", "estimate, with its 90 % interval"], ["third cross", "observed difference from control"]]));
-    rowChart(place, { rows, xLabel: `effect, ${UNIT}`, label: `Effects of ${conditionName(c)} on its first genes` });
+    if (n) rowChart(place, { rows, xLabel: `effect, ${UNIT}`, label: `Effects of ${conditionName(c)} on its first genes` });
     const head = ["gene", "estimate", "90 % interval", "model", "observed"];
     if (data.hasRates) head.push("lfsr", "q");
     const body = [...own.gene.keys()].map((i) => {
