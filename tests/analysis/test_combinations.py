@@ -179,3 +179,14 @@ def test_what_it_refuses(model: Estimator, screen: Screen) -> None:
         samsvae.combinations(CPAVAE(screen, n_latent=3))
     with pytest.raises(InputError, match="no control cells"):
         samsvae.combinations(model, screen[~screen.is_control])
+
+
+def test_effects_are_those_of_discoveries(model: samsvae.SAMSVAE, screen: samsvae.Screen) -> None:
+    names, asked = ["A+B", "A+C"], {"n_particles": 40, "progress": False}
+    table = next(samsvae.combinations(model, screen, names, **asked)).set_index(
+        ["condition", "gene"]
+    )
+    expected = samsvae.discoveries(model, screen, names, **asked).set_index(["condition", "gene"])
+    expected = expected.loc[table.index]
+    for name, of_table in {"estimate": "estimate", "lower": "lower", "lfsr": "effect_lfsr"}.items():
+        np.testing.assert_allclose(table[of_table], expected[name], atol=1e-3)

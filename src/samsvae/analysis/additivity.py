@@ -12,7 +12,7 @@ Without any, b is what published screens have on average, and s is 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, reduce
 from typing import NamedTuple
 
@@ -124,22 +124,44 @@ class SumsOfParts:
         return [row for row in self._parts if not self._is_measured[row]]
 
     def posterior(self, rows: np.ndarray) -> Posterior:
-        """Return the effects of some of these rows.
+        """Return the effects of some of these rows."""
+        parts = [self._parts[row] for row in rows]
+        return self.sums(parts, np.stack([self._non_additive(row) for row in rows]))
+
+    def sums(self, parts: Sequence[np.ndarray], non_additive: np.ndarray) -> Posterior:
+        """Return effects of combinations, given the rows of their parts and what the model adds.
 
         A gene whose change the cells of no part support is not called: the local false sign rate is
         at least the smallest of the measured parts'.
         """
 
-        def summed(row: int) -> Mixture:
-            parts = [self._mixture(part) for part in self._parts[row]]
-            return self.additivity.sum_of(parts, self._non_additive(row))
+        def summed(i: int) -> Mixture:
+            own = [self._mixture(part) for part in parts[i]]
+            return self.additivity.sum_of(own, non_additive[i])
 
-        sums = summaries(summed, rows)
+        sums = summaries(summed, range(len(parts)))
         supported = np.ones_like(sums.lfsr)
-        for i, row in enumerate(rows):
-            for part in self._parts[row][self._is_measured[self._parts[row]]]:
+        for i, own in enumerate(parts):
+            for part in own[self._is_measured[own]]:
                 supported[i] = np.minimum(supported[i], self._mixture(part).lfsr)
         return sums._replace(lfsr=np.maximum(sums.lfsr, supported))
+
+    def of(
+        self,
+        rows: Sequence[int | None],
+        parts: Sequence[np.ndarray],
+        non_additive: np.ndarray,
+    ) -> Posterior:
+        """Return effects of combinations: of those with cells by their rows, of others as sums."""
+        is_measured = np.array([row is not None and self._is_measured[row] for row in rows], bool)
+        measured = [row for row in rows if row is not None and self._is_measured[row]]
+        others, groups = np.flatnonzero(~is_measured), []
+        if measured:
+            groups.append(summaries(self._mixture, measured))
+        if len(others):
+            groups.append(self.sums([parts[int(i)] for i in others], non_additive[others]))
+        order = np.argsort(np.r_[np.flatnonzero(is_measured), others])
+        return Posterior(*(np.concatenate(some)[order] for some in zip(*groups, strict=True)))
 
     @cached_property
     def additivity(self) -> Additivity:

@@ -84,9 +84,13 @@ class _Fitted(NamedTuple):
         estimable = self.inputs.estimable[rows]
         return EffectAnswer(posterior, observed, predicted, self.prior, estimable)
 
+    def sums(self, observed: ObservedEffects) -> SumsOfParts:
+        """Return what gives effects of combinations, given the cells of all rows."""
+        return SumsOfParts(self.prior, observed, self.inputs.predicted, self.inputs.parts)
+
     def answer_with_sums(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
         """Return the same given the cells of all rows: without cells, combinations are sums."""
-        sums = SumsOfParts(self.prior, observed, self.inputs.predicted, self.inputs.parts)
+        sums = self.sums(observed)
         is_sum = np.isin(rows, sums.rows)
         answer = self.answer(rows, some_rows(observed, rows))
         if not is_sum.any():
@@ -253,6 +257,18 @@ class EffectPosterior:
         row = self.row_of_cells(inputs.place)  # control's own, if it is among the conditions
         observed = self._observed(inputs, row, cells, n=len(inputs.place))
         return fitted.answer_with_sums(rows, observed)
+
+    def sums(
+        self, conditions: Sequence[str], settings: EffectSettings
+    ) -> tuple[SumsOfParts, dict[str, int]]:
+        """Return what gives effects of combinations from those of training and other conditions.
+
+        With the row of each condition, given all cells of the screen.
+        """
+        fitted = self._fitted([self.model.metadata.stored(name) for name in conditions], settings)
+        inputs, everyone = fitted.inputs, np.ones(len(self.screen), bool)
+        observed = self._observed(inputs, inputs.row, everyone, n=len(inputs.place))
+        return fitted.sums(observed), inputs.place
 
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings
