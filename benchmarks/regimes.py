@@ -62,10 +62,20 @@ class Cells:
     """How the screen is read."""
     asked: dict[str, Any] = field(default_factory=dict)
     """How discoveries are asked for."""
+    pairs: tuple[tuple[int, int], ...] = ()
+    """Combinations without cells that are asked for, in place of the perturbations."""
 
     @property
     def names(self) -> list[str]:
         return [f"P{i:02d}" for i in range(1, len(self.change))]
+
+    @property
+    def asked_for(self) -> tuple[list[str], np.ndarray]:
+        """The conditions that are asked for, and their true log2 fold changes."""
+        if not self.pairs:
+            return self.names, self.change[1:] / LOG_2
+        names = [f"P{a:02d}+P{b:02d}" for a, b in self.pairs]
+        return names, np.array([self.change[a] + self.change[b] for a, b in self.pairs]) / LOG_2
 
     def counts(self) -> np.ndarray:
         """Draw counts, `cell gene`."""
@@ -209,6 +219,13 @@ def wrong_labels_told(seed: int) -> tuple[Cells, np.ndarray]:
     return wrong_labels(seed, told=True)
 
 
+def unseen_pairs(seed: int) -> tuple[Cells, np.ndarray]:
+    """Return cells of single perturbations, of which pairs are asked for; effects add up."""
+    cells = drawn(seed)
+    cells.pairs = ((1, 2), (3, 4), (4, 5), (1, 6), (2, 7), (5, 8), (1, 9), (9, 10))
+    return cells, cells.counts()
+
+
 SITUATIONS: dict[str, Callable[[int], tuple[Cells, np.ndarray]]] = {
     function.__name__.replace("_", " "): function
     for function in (
@@ -225,9 +242,12 @@ SITUATIONS: dict[str, Callable[[int], tuple[Cells, np.ndarray]]] = {
         doublets_told,
         wrong_labels,
         wrong_labels_told,
+        unseen_pairs,
     )
 }
 QUICK = ("library size", "composition")
+UNTOLD = {"Cells are taken as independent", "Still improving", "Overfitting"}
+"""Cautions that are given in all situations."""
 
 
 def screen_of(cells: Cells, counts: np.ndarray) -> samsvae.Screen:
@@ -293,26 +313,27 @@ def rows(name: str, seed: int, max_steps: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table of one screen."""
     start = time.perf_counter()
     cells, counts = SITUATIONS[name](seed)
-    screen, truth = screen_of(cells, counts), cells.change[1:] / LOG_2
+    screen, (names, truth) = screen_of(cells, counts), cells.asked_for
     model = samsvae.SAMSVAE(screen, n_latent=15, n_hidden=64)
     model.train(max_steps=max_steps, seed=seed, progress=False)
-    table = samsvae.discoveries(model, screen, cells.names, progress=False, **cells.asked)
+    table = samsvae.discoveries(model, screen, names, progress=False, **cells.asked)
     wide = {
         column: table.pivot(index="condition", columns="gene", values=column)
-        .loc[cells.names, list(screen.genes)]
+        .loc[names, list(screen.genes)]
         .to_numpy(float)
         for column in ("estimate", "lower", "upper", "q_value", "lfsr")
     }
     held = coverage(wide["lower"], wide["upper"], truth)
-    common = {"situation": name, "seed": seed}
+    said = [title for title in model.cautions(screen)["title"] if title not in UNTOLD]
+    common = {"situation": name, "seed": seed, "cautions": "; ".join(said)}
     for way, column in {"q < .05": "q_value", "lfsr < .05": "lfsr"}.items():
         yield common | {"way": way} | rates(wide[column] < 0.05, wide["estimate"], truth) | held
-    effects = model.effects(cells.names, n_particles=500, progress=False)
+    effects = model.effects(names, n_particles=500, progress=False)
     lower, upper = (np.asarray(effects.layers[end]) for end in ("lower", "upper"))
     apart = (lower > 0) | (upper < 0)
     held = coverage(lower, upper, truth)
     yield common | {"way": "effects()"} | rates(apart, np.asarray(effects.X), truth) | held
-    for test, called, difference in called_by_tests(cells, counts):
+    for test, called, difference in called_by_tests(cells, counts) if not cells.pairs else ():
         yield common | {"way": test} | rates(called, difference, truth)
     print(f"{name}, seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
 
@@ -336,8 +357,13 @@ def main() -> None:
     )
     Path(chosen.out).parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(chosen.out, index=False)
-    by = table.drop(columns="seed").groupby(["situation", "way"], sort=False)
+    by = table.drop(columns=["seed", "cautions"]).groupby(["situation", "way"], sort=False)
     print(by.mean().round(3).to_string())
+    said = table.drop_duplicates(["situation", "seed"])
+    for name, rows_of in said.groupby("situation", sort=False):
+        counts = rows_of["cautions"].str.split("; ").explode().value_counts()
+        texts = [f"{title} ({n} of {len(rows_of)})" for title, n in counts.items() if title]
+        print(f"cautions, {name}: {', '.join(texts) or 'none'}")
     ours = table[table["way"] == "q < .05"]
     if chosen.quick and ((ours["wrong"] > 0.1) | (ours["power"] < 0.8)).any():
         raise SystemExit("more than a tenth of the calls are wrong, or a fifth is missed")

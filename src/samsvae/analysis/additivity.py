@@ -34,6 +34,8 @@ _PRIOR_SLOPE = 0.1
 Science 2019)."""
 _PRIOR_COMBINATIONS = 3.0
 """Combinations that this counts as."""
+_SUPPORTED = 1 / 3
+"""Local false sign rate of a part below which its cells support an effect."""
 _SHARE_VARIANCE = 0.1
 """Of s about 0, and of that of each combination about s."""
 
@@ -132,7 +134,7 @@ class SumsOfParts:
         """Return effects of combinations, given the rows of their parts and what the model adds.
 
         A gene whose change the cells of no part support is not called: the local false sign rate is
-        at least the smallest of the measured parts'.
+        at least the smallest of the measured parts', and 1 where none of these is below 1/3.
         """
 
         def summed(i: int) -> Mixture:
@@ -144,6 +146,7 @@ class SumsOfParts:
         for i, own in enumerate(parts):
             for part in own[self._is_measured[own]]:
                 supported[i] = np.minimum(supported[i], self._mixture(part).lfsr)
+        supported[supported > _SUPPORTED] = 1
         return sums._replace(lfsr=np.maximum(sums.lfsr, supported))
 
     def of(

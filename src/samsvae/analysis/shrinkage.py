@@ -40,7 +40,7 @@ _EM_STEPS = 200
 _LEFT_OUT = -100.0
 """Log weight of a component that is left out."""
 _LBFGS_STEPS = 100
-_PRIOR_NULL = 0.03
+_PRIOR_NULL = 0.05
 """Pseudo-entries that are null, as a share of all: fewer calls rather than too many. Where a model
 predicts next to nothing, a null effect and one about the prediction are told apart by little."""
 _CONCENTRATION = 0.1
