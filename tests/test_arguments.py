@@ -105,6 +105,7 @@ def entrances(
         "split_key",
         "library_size_key",
         "sgrna_key",
+        "replicate_key",
         "gene_key",
         "convention",
         "drop_empty_cells",
