@@ -18,6 +18,7 @@ from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.expression import expression, shares_of_batches, within_batches
 from samsvae.data.fold_changes import fold_changes
+from samsvae.data.replicates import variance_of_means
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
@@ -176,6 +177,8 @@ def _observed(
         with np.errstate(divide="ignore"):
             own = variance / n_cells[:, None]
         of_control = compared.inverse[:, None] * variance
+        between = variance_of_means(values, screen, group, control, len(groups))
+        own, of_control = own + between[0], of_control + between[1]
     # Control's weights in a combination and in its parts partly cancel: all but one, in one batch.
     n_control = np.bincount(batch[control], minlength=int(batch.max(initial=0)) + 1)
     usable = np.where(n_control[batch] > 0, group, -1)

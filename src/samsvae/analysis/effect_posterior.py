@@ -19,11 +19,12 @@ from samsvae.analysis.mixture import (
     PredictedEffects,
     some_rows,
 )
-from samsvae.analysis.shrinkage import fitted_prior
+from samsvae.analysis.shrinkage import about_zero, fitted_prior
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import Expression, expression, within_batches
 from samsvae.data.fold_changes import fold_changes
 from samsvae.data.names import NameRegistry
+from samsvae.data.replicates import variance_of_means
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
@@ -308,10 +309,15 @@ class EffectPosterior:
         row = self._row_of_cells(place)
         row[self.screen.is_control] = -1  # control may be among the conditions, but has no effect
         train, valid = (
-            self._observed(values, row, cells, settings, n=len(conditions))
+            self._observed(values, row, cells, settings, n=len(conditions)).of_these_replicates
             for cells in self._of_split.values()
         )
+        # Validation cells are of the same replicates as training cells, so they show how well the
+        # model predicts these, not others.
         prior = fitted_prior(train, valid, predicted, seed=settings.seed)
+        if self.screen.replicate is not None:
+            both = self._observed(values, row, self._used, settings, n=len(conditions))
+            prior = replace(prior, zero_centred=about_zero(both, seed=settings.seed))
         estimable = np.asarray(effects.obs["estimable"], bool)
         return _Fitted(place, rows_of_parts, predicted, prior, estimable, values, settings)
 
@@ -342,15 +348,22 @@ class EffectPosterior:
             composition = np.full(n, np.nan)
             if settings.relative_to == "typical gene":
                 change, composition = change.from_typical_gene
-            return ObservedEffects(*change[:3], trained_on, composition)
+            return ObservedEffects(*change[:3], trained_on, composition, change.between)
         sums, compared, _ = within_batches(values, group, control, screen.batch, n)
         free = sums.n_cells + compared.n_cells - 2 * compared.n_batches
         one = _single_count(self.screen.train, settings.scale)
         with np.errstate(invalid="ignore", divide="ignore"):
             squares = (sums.squares + compared.squares + one**2) / (free + 1)[:, None]
             variance = squares * (1 / sums.n_cells + compared.inverse)[:, None]
-        difference = sums.mean - compared.mean
-        return ObservedEffects(difference, variance, sums.n_cells, trained_on, np.full(n, np.nan))
+        between = np.sum(variance_of_means(values, screen, group, control, n), axis=0)
+        return ObservedEffects(
+            sums.mean - compared.mean,
+            variance + between,
+            sums.n_cells,
+            trained_on,
+            np.full(n, np.nan),
+            between,
+        )
 
 
 def _single_count(screen: Screen, scale: Scale | None) -> float:

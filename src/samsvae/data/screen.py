@@ -76,8 +76,8 @@ class Screen:
         **settings
             What its columns and layers hold: convention, perturbation_key ("perturbation"),
             control ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
-            split_key, sgrna_key, replicate_key, gene_key, drop_empty_cells, drop_unlabelled, counts; see
-            `samsvae.settings.screen.ScreenSettings`.
+            split_key, sgrna_key, replicate_key, gene_key, drop_empty_cells, drop_unlabelled,
+            counts; see `samsvae.settings.screen.ScreenSettings`.
 
         Examples
         --------

@@ -35,6 +35,12 @@ class Spread(NamedTuple):
         """u_c w_g, `condition gene`."""
         return self.of_condition[:, None] * self.of_gene
 
+    def plus(self, variance: np.ndarray) -> Spread:
+        """Return variances of rank one that have the means of these plus others."""
+        total = self.variance + variance
+        of_gene = total.mean(0)
+        return Spread(total.mean(1), of_gene / max(float(of_gene.mean()), TINY))
+
 
 def fitted_discrepancy(
     residual: np.ndarray, noise: np.ndarray, effect: np.ndarray
