@@ -19,6 +19,10 @@ A null effect is too small to be distinguished from the model's own errors: it c
 false sign rate, and intervals include it. This is adaptive shrinkage (Stephens: False discovery
 rates: a new deal, Biostatistics 2017) with a second centre, a learned scale and a prior that
 depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
+
+Where replicates are known, such as clones, the above is the effect in these replicates, which
+training and validation cells share. That in all replicates differs from it by N(0, r), r the
+variance between replicates, and has a prior of its own (see `ZeroCentred`).
 """
 
 from __future__ import annotations
