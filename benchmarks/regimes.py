@@ -4,9 +4,9 @@ With --quick it is two situations, and an error if calls are often wrong.
 
 Simulated screens with what real screens have: library sizes that a perturbation changes, other
 dispersions, one gene of many counts, few cells, other cell states, ambient RNA, doublets, wrong
-labels. The simulator is not the model: programs of genes are changed by log fold changes of their
-own, over a log-normal variation between cells, and counts are negative binomial with a dispersion
-per gene.
+labels, clones. The simulator is not the model: programs of genes are changed by log fold changes of
+their own, over a log-normal variation between cells, and counts are negative binomial with a
+dispersion per gene.
 
 True effects are log2 fold changes of expected counts that a gene would have at the same library
 size, relative to the genes that do not change. A call is wrong if its gene does not change, or in
@@ -226,6 +226,24 @@ def unseen_pairs(seed: int) -> tuple[Cells, np.ndarray]:
     return cells, cells.counts()
 
 
+def clones(seed: int, *, told: bool = False) -> tuple[Cells, np.ndarray]:
+    """Return cells of three clones of each perturbation, and of twelve of control."""
+    cells = drawn(seed)
+    n_clones = np.where(cells.condition == 0, 12, 3)
+    clone = 12 * cells.condition + cells.rng.integers(0, n_clones)
+    shape = 12 * (N_PERTURBATIONS + 1), N_GENES
+    change = cells.rng.normal(0, 0.3, shape) * (cells.rng.random(shape) < 0.3)
+    cells.extra = change[clone]
+    cells.obs["clone"] = clone.astype(str)
+    cells.told = {"replicate_key": "clone"} if told else {}
+    return cells, cells.counts()
+
+
+def clones_told(seed: int) -> tuple[Cells, np.ndarray]:
+    """Return the same, with the clones as replicates."""
+    return clones(seed, told=True)
+
+
 SITUATIONS: dict[str, Callable[[int], tuple[Cells, np.ndarray]]] = {
     function.__name__.replace("_", " "): function
     for function in (
@@ -243,6 +261,8 @@ SITUATIONS: dict[str, Callable[[int], tuple[Cells, np.ndarray]]] = {
         wrong_labels,
         wrong_labels_told,
         unseen_pairs,
+        clones,
+        clones_told,
     )
 }
 QUICK = ("library size", "composition")

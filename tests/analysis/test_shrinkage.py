@@ -11,15 +11,18 @@ from scipy.stats import norm
 
 from samsvae.analysis.mixture import (
     GRID,
+    N_ZERO,
     EffectPrior,
+    Mixture,
     MixtureWeights,
     ObservedEffects,
     PredictedEffects,
     Reliability,
+    ZeroCentred,
     below,
     quantile,
 )
-from samsvae.analysis.shrinkage import fitted_prior, slopes
+from samsvae.analysis.shrinkage import about_zero, fitted_prior, slopes
 from samsvae.inference.discrepancy import rank_one
 
 N_COMPONENTS = 1 + 2 * len(GRID)
@@ -281,3 +284,43 @@ def test_cells_that_the_model_has_not_seen_tell_all() -> None:
     np.testing.assert_allclose(seen**2, 1 / (1 / 0.5 + 1 / 4), atol=1e-9)
     np.testing.assert_allclose(unseen**2, 1 / (1 / 0.5 + 1), atol=1e-9)
     np.testing.assert_allclose(half**2, 1 / (1 / 0.5 + 0.5 / 4 + 0.5), atol=1e-9)
+
+
+def test_effects_in_all_replicates_are_those_of_bayes() -> None:
+    """Against integration over effects: a point at 0 or normal, seen with noise and replicates."""
+    rng = np.random.default_rng(0)
+    prior_weight, unit, noise = np.array([0.7, 0, 0, 0.3, 0, 0]), 1.5, 0.2
+    between = np.array([0.05, 0.4, 1.0])
+    seen = rng.normal(0, 1.5, 3)
+    own = Mixture(
+        np.array([[0.0] * 3, [1.0] * 3]), np.array([[0.0] * 3, seen]), np.full((2, 3), noise)
+    )
+    own.variance[0] = 0
+    about = ZeroCentred(prior_weight, np.full((1, 3), unit)).in_all_replicates(0, own, between)
+    null = 0.7 * norm.pdf(seen, 0, np.sqrt(noise + between))
+    other = 0.3 * norm.pdf(seen, 0, np.sqrt(noise + between + unit))
+    np.testing.assert_allclose(about.weight[0], null / (null + other), rtol=1e-6)
+    gain = unit / (unit + between)
+    np.testing.assert_allclose(about.mean[1], gain * seen, rtol=1e-6)
+    np.testing.assert_allclose(about.variance[1], gain**2 * noise + gain * between, rtol=1e-6)
+    np.testing.assert_allclose(about.weight.sum(0), 1)
+
+
+def test_replicates_that_do_not_differ_change_nothing() -> None:
+    own = Mixture(np.array([[0.2], [0.8]]), np.array([[0.1], [2.0]]), np.array([[0.1], [0.5]]))
+    prior = ZeroCentred(np.full(N_ZERO, 1 / N_ZERO), np.ones((1, 1)))
+    same = prior.in_all_replicates(0, own, np.zeros(1))
+    for ours, before in zip(same, own, strict=True):
+        np.testing.assert_allclose(ours, before)
+
+
+def test_the_share_of_null_effects_is_found_from_noisy_ones() -> None:
+    rng = np.random.default_rng(0)
+    shape = (20, 300)
+    variance = np.broadcast_to(rng.lognormal(-2, 1, shape[1]), shape)
+    theta = rng.normal(0, 4 * np.sqrt(variance)) * (rng.random(shape) < 0.2)
+    d = theta + rng.normal(0, np.sqrt(variance))
+    many = np.full(20, 50)
+    for unit in (1.0, 1e3):  # whatever the scale
+        found = about_zero(ObservedEffects(d * unit, variance * unit**2, many, many, many))
+        assert 0.75 < found.weight[0] < 0.88

@@ -105,6 +105,13 @@ def test_few_cells_are_named() -> None:
     assert "and 12 more" in text
 
 
+def test_replicates_that_are_told_are_not_asked_for() -> None:
+    adata = cells()
+    adata.obs["clone"] = [f"{name}{i % 3}" for i, name in enumerate(adata.obs["perturbation"])]
+    assert SILENT in found(adata)
+    assert SILENT not in found(adata, replicate_key="clone")
+
+
 def test_doublets_show_in_library_sizes() -> None:
     twice = np.random.default_rng(0).random(4 * N_CELLS) < 0.15
     assert "Doublet-like library sizes" in found(cells(size=1.0 + twice))

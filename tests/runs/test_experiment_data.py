@@ -25,7 +25,7 @@ from samsvae.runs.run import (
 from samsvae.settings.questions import ScoreSettings
 from samsvae.storage.files import read_json, write_json
 
-KEYS = {"split_key": "split", "batch_key": "batch", "sgrna_key": "guide"}
+KEYS = {"split_key": "split", "batch_key": "batch", "sgrna_key": "guide", "replicate_key": "clone"}
 
 
 def written(folder: Path, kind: str = "counts") -> Path:
@@ -36,6 +36,9 @@ def written(folder: Path, kind: str = "counts") -> Path:
     if kind == "large counts":
         adata.X.data[-1] = 70_000  # of the last block, so that its type is wider
     adata.obs["guide"] = adata.obs["perturbation"].astype(str) + "_1"
+    adata.obs["clone"] = adata.obs["perturbation"].astype(str) + np.where(
+        np.arange(len(adata)) % 2, "_a", "_b"
+    )
     adata.write_h5ad(folder / "data.h5ad")
     return folder / "data.h5ad"
 
@@ -58,6 +61,8 @@ def test_counts_in_a_file_go_to_another(
     assert again.sgrna is not None
     assert held.sgrna is not None
     np.testing.assert_array_equal(np.asarray(again.sgrna), np.asarray(held.sgrna))
+    assert again.replicate is not None
+    np.testing.assert_array_equal(np.asarray(again.replicate), np.asarray(held.replicate))
 
 
 FULL = """

@@ -19,7 +19,7 @@ from samsvae.analysis.mixture import (
     PredictedEffects,
     some_rows,
 )
-from samsvae.analysis.shrinkage import fitted_prior
+from samsvae.analysis.shrinkage import about_zero, fitted_prior
 from samsvae.data.conditions import Conditions
 from samsvae.data.contamination import Contamination
 from samsvae.data.differences import Differences, fold_differences, mean_differences
@@ -357,10 +357,16 @@ class EffectPosterior:
         """Estimate the prior of training conditions and others from the split's cells."""
         inputs = self.inputs(stored, settings)
         train, valid = (
-            self._observed(inputs, inputs.row, cells, n=len(inputs.place))
+            self._observed(inputs, inputs.row, cells, n=len(inputs.place)).of_these_replicates
             for cells in self.of_split.values()
         )
-        return _Fitted(inputs, fitted_prior(train, valid, inputs.predicted, seed=settings.seed))
+        # Validation cells are of the same replicates as training cells, so they show how well the
+        # model predicts these, not others.
+        prior = fitted_prior(train, valid, inputs.predicted, seed=settings.seed)
+        if self.screen.replicate is not None:
+            both = self._observed(inputs, inputs.row, self._used, n=len(inputs.place))
+            prior = replace(prior, zero_centred=about_zero(both, seed=settings.seed))
+        return _Fitted(inputs, prior)
 
     def _observed(
         self, inputs: EffectInputs, row: np.ndarray, cells: np.ndarray, *, n: int
@@ -368,7 +374,9 @@ class EffectPosterior:
         """Return the differences from control in some cells, by the row (of n) of each cell."""
         of = self.differences(inputs, row, cells, n=n)
         trained_on = self.trained_on(row, cells, n=n)
-        return ObservedEffects(of.difference, of.variance, of.n_cells, trained_on, of.composition)
+        return ObservedEffects(
+            of.difference, of.variance, of.n_cells, trained_on, of.composition, of.between
+        )
 
     def trained_on(self, row: np.ndarray, cells: np.ndarray, *, n: int) -> np.ndarray:
         """Return the share of each row's cells on which the model was trained."""

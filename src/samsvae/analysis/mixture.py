@@ -19,13 +19,17 @@ A null effect is too small to be distinguished from the model's own errors: it c
 false sign rate, and intervals include it. This is adaptive shrinkage (Stephens: False discovery
 rates: a new deal, Biostatistics 2017) with a second centre, a learned scale and a prior that
 depends on a covariate; `samsvae.analysis.shrinkage` estimates its parameters.
+
+Where replicates are known, such as clones, the above is the effect in these replicates, which
+training and validation cells share. That in all replicates differs from it by N(0, r), r the
+variance between replicates, and has a prior of its own (see `ZeroCentred`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -57,6 +61,15 @@ class ObservedEffects(NamedTuple):
     """`condition`: the share of its cells on which the model was trained."""
     composition: np.ndarray
     """`condition`: log2 fold change of the typical gene, which was subtracted; NaN: none was."""
+    between: np.ndarray | None = None
+    """`condition gene`: the part of the variance that is between replicates; None: not known."""
+
+    @property
+    def of_these_replicates(self) -> ObservedEffects:
+        """The same as differences of these replicates, whose cells are independent."""
+        if self.between is None:
+            return self
+        return self._replace(variance=self.variance - self.between, between=None)
 
     @property
     def is_observed(self) -> np.ndarray:
@@ -125,7 +138,7 @@ class Entries(NamedTuple):
         is_observed = observed.is_observed
         values = (
             np.where(is_observed, observed.difference, 0),
-            np.where(is_observed, observed.variance, _NO_DATA),
+            np.where(is_observed, observed.of_these_replicates.variance, _NO_DATA),
             *reliability.rescaled(predicted),
             spread,
             reliability.spread,
@@ -219,12 +232,45 @@ def quantile(weight: np.ndarray, mean: np.ndarray, sd: np.ndarray, level: float)
     return quantiles
 
 
+class ZeroCentred(NamedTuple):
+    """A prior of effects about 0: p(theta) = pi_0 delta + sum_k pi_k N(0, lambda_k t)."""
+
+    weight: np.ndarray
+    """pi, `component`."""
+    spread: np.ndarray
+    """t, `condition gene`."""
+
+    def in_all_replicates(self, row: int, own: Mixture, between: np.ndarray) -> Mixture:
+        """Return effects of a condition, given those in its own replicates and how these differ.
+
+        Each component of `own`, N(m, s^2), is an estimate of theta with the variance s^2 + r, r the
+        variance between replicates, `gene`. What is null in its replicates is null.
+        """
+        prior = np.array([0.0, *GRID])[:, None, None] * self.spread[row]
+        total = prior + between + own.variance + TINY
+        log_weight = np.log(self.weight + TINY)[:, None, None]
+        log_joint = log_weight - 0.5 * (np.log(total) + own.mean**2 / total)
+        share = np.exp(log_joint - log_joint.max(0))
+        share /= share.sum(0)
+        is_null = np.where(between > 0, share[0], 0)
+        is_null[0] = 1
+        share = share[1:] / np.maximum(share[1:].sum(0), TINY)
+        gain = np.where(between > 0, prior[1:] / (prior[1:] + between + TINY), 1)
+        variance = gain**2 * own.variance + gain * between
+        mean, variance = Mixture(share, gain * own.mean, variance).moments
+        mean[0], variance[0] = own.mean[0], own.variance[0]
+        weight = own.weight * (1 - is_null)
+        weight[0] = (own.weight * is_null).sum(0)
+        return Mixture(weight, mean, variance)
+
+
 Record = TypeVar("Record", ObservedEffects, PredictedEffects, Reliability)
 
 
 def some_rows(record: Record, rows: np.ndarray) -> Record:
     """Return what a record holds of some conditions."""
-    return type(record)(*(values[rows] for values in record))
+    own: list[Any] = [None if values is None else values[rows] for values in record]
+    return type(record)(*own)
 
 
 class Posterior(NamedTuple):
@@ -256,6 +302,8 @@ class EffectPrior:
     spread: np.ndarray
     """t, `condition gene`: variance of effects about 0."""
     reliability: Reliability
+    zero_centred: ZeroCentred | None = None
+    """Of effects in all replicates, not in those at hand; None if cells are independent."""
 
     @property
     def model_share(self) -> float:
@@ -266,7 +314,11 @@ class EffectPrior:
     def of(self, rows: np.ndarray) -> EffectPrior:
         """Return the prior of some conditions, which may be repeated."""
         reliability = some_rows(self.reliability, rows)
-        return replace(self, spread=self.spread[rows], reliability=reliability)
+        own = replace(self, spread=self.spread[rows], reliability=reliability)
+        if self.zero_centred is None:
+            return own
+        of_replicates = self.zero_centred._replace(spread=self.zero_centred.spread[rows])
+        return replace(own, zero_centred=of_replicates)
 
     def posterior(self, observed: ObservedEffects, predicted: PredictedEffects) -> Posterior:
         """Return effects of the prior's conditions, given what cells show and a model predicts."""
@@ -285,7 +337,10 @@ class EffectPrior:
             unit=self.unit,
             used=slice(None),
         )
-        return Mixture(*(values.numpy() for values in components(entries, self.weights)))
+        measured = Mixture(*(values.numpy() for values in components(entries, self.weights)))
+        if own.zero_centred is None or observed.between is None:
+            return measured
+        return own.zero_centred.in_all_replicates(0, measured, observed.between[row])
 
 
 class Mixture(NamedTuple):

@@ -23,6 +23,7 @@ from samsvae.analysis.mixture import (
     Posterior,
     PredictedEffects,
     Reliability,
+    ZeroCentred,
     components,
 )
 from samsvae.inference.discrepancy import rank_one
@@ -97,30 +98,55 @@ def zero_centred(observed: ObservedEffects, *, seed: int = 0) -> Posterior:
     The prior is pi_0 delta + sum_k pi_k N(0, lambda_k t), t of rank one in condition and gene, pi
     estimated by EM with ten more null entries; the seed draws entries, if there are many.
     """
-    is_observed = observed.is_observed
-    differences = np.where(is_observed, observed.difference, np.nan)
-    spread = rank_one(differences, observed.variance).variance
-    used = _subsample(is_observed, seed)
-    d, v, t = (x.ravel()[used] for x in (observed.difference, observed.variance, spread))
-    total = np.array([0.0, *GRID])[:, None] * t + v
-    log_density = -0.5 * (np.log(total) + d**2 / total)
-    weight = np.full(N_ZERO, 1 / N_ZERO)
-    pseudo = np.zeros(N_ZERO)
-    pseudo[0] = _PRIOR_NULL_OF_CELLS
-    for _ in range(_EM_STEPS if len(used) else 0):
-        joint = np.log(weight)[:, None] + log_density
-        share = np.exp(joint - joint.max(0))
-        share /= share.sum(0)
-        weight = np.maximum((share.sum(1) + pseudo) / (len(used) + _PRIOR_NULL_OF_CELLS), 1e-12)
-        weight /= weight.sum()
     n = len(observed.n_cells)
+    differences = np.where(observed.is_observed, observed.difference, np.nan)
+    spread = rank_one(differences, observed.variance).variance
+    weight = _fitted_weights(observed, spread, _PRIOR_NULL_OF_CELLS, seed)
     if n == 0:
         return Posterior(*(spread,) * len(Posterior._fields))
     no_model = Reliability(np.zeros(n), np.ones(n), np.zeros(n), np.zeros_like(spread))
     log_weight = np.concatenate([np.log(weight), np.full(len(GRID), _LEFT_OUT)])
     weights = MixtureWeights(torch.from_numpy(log_weight), 1.0, 1.0, 0.0)
     prior, zero = EffectPrior(weights, 1.0, spread, no_model), np.zeros_like(spread)
-    return prior.posterior(observed, PredictedEffects(zero, zero))
+    return prior.posterior(observed._replace(between=None), PredictedEffects(zero, zero))
+
+
+def about_zero(observed: ObservedEffects, *, seed: int = 0) -> ZeroCentred:
+    """Estimate the prior about 0 of effects in all replicates, from those in the ones at hand.
+
+    t is in proportion to the gene's squared errors, whatever the scale. If it was fitted to each
+    condition and gene, replicates that differ by chance would pass for effects.
+    """
+    is_observed = observed.is_observed
+    if not is_observed.any():
+        return ZeroCentred(np.eye(N_ZERO)[0], np.zeros(is_observed.shape))
+    errors = np.ma.masked_array(observed.variance, ~is_observed)
+    squares = observed.difference[is_observed] ** 2 / observed.variance[is_observed]
+    unit = max(float(squares.mean()) - 1, TINY)
+    of_gene = np.ma.median(errors, axis=0).filled(TINY)
+    spread = unit * np.broadcast_to(of_gene, is_observed.shape)
+    n_null = _PRIOR_NULL * min(int(is_observed.sum()), _MAX_ENTRIES)
+    return ZeroCentred(_fitted_weights(observed, spread, n_null, seed), spread)
+
+
+def _fitted_weights(
+    observed: ObservedEffects, spread: np.ndarray, n_null: float, seed: int
+) -> np.ndarray:
+    """Return the weights of a prior about 0 by EM, with some more null entries, `component`."""
+    used = _subsample(observed.is_observed, seed)
+    d, v, t = (x.ravel()[used] for x in (observed.difference, observed.variance, spread))
+    total = np.array([0.0, *GRID])[:, None] * t + v
+    log_density = -0.5 * (np.log(total) + d**2 / total)
+    weight = np.full(N_ZERO, 1 / N_ZERO)
+    pseudo = np.zeros(N_ZERO)
+    pseudo[0] = n_null
+    for _ in range(_EM_STEPS if len(used) else 0):
+        joint = np.log(weight)[:, None] + log_density
+        share = np.exp(joint - joint.max(0))
+        share /= share.sum(0)
+        weight = np.maximum((share.sum(1) + pseudo) / (len(used) + n_null), 1e-12)
+        weight /= weight.sum()
+    return weight
 
 
 def fitted_prior(

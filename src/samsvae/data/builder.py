@@ -72,7 +72,6 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     if split is not None:
         split = np.where(is_kept, split, UNUSED)
         check_split(split)
-    sgrna = settings.sgrna_key
     fields = {
         "registry": registry,
         "cells": pd.Index(table.cells.names.astype(str)),
@@ -83,7 +82,8 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         "condition": condition,
         "batch": batch,
         "split": split,
-        "sgrna": None if sgrna is None else pd.Categorical(_text(table, sgrna, "sgRNA")),
+        "sgrna": _categories(table, settings.sgrna_key, "sgRNA"),
+        "replicate": _categories(table, settings.replicate_key, "replicate"),
         "obs": _other_columns(table.cells, settings.keys),
     }
     return fields, is_kept
@@ -117,7 +117,7 @@ def _labels(
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None, np.ndarray]:
     """Return the cells' perturbation, batches and split as text, and which cells have them all.
 
-    Cells that lack one are control.
+    And a replicate, where replicates are named. Cells that lack one are control.
     """
     key = settings.perturbation_key
     label = _text(table, key, "perturbation")
@@ -125,6 +125,9 @@ def _labels(
         label = np.array([parser.control if text is None else text for text in label], object)
     batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_key or ()}
     columns = {(key, "perturbation"): label, **batches}
+    replicates = settings.replicate_key
+    if replicates is not None:
+        columns[replicates, "replicate"] = _text(table, replicates, "replicate")
     split = None
     if settings.split_key is not None:
         split = _text(table, settings.split_key, "split")
@@ -158,6 +161,11 @@ def check_split(split: np.ndarray) -> None:
     for name in pd.unique(split):
         if name not in (*SPLITS, UNUSED):
             raise unknown("split", name, SPLITS)
+
+
+def _categories(table: Table, key: str | None, what: str) -> pd.Categorical | None:
+    """Return a column of obs as categories, `cell`; None without a key."""
+    return None if key is None else pd.Categorical(_text(table, key, what))
 
 
 def _text(table: Table, key: str, what: str) -> np.ndarray:

@@ -272,12 +272,14 @@ def _not_told(screen: Screen, name: str, texts: list[str], rows: np.ndarray) -> 
 
 
 def _replicates(screen: Screen) -> Iterator[Caution]:
-    yield Caution(
-        "Cells are taken as independent",
-        "Standard errors are those of independent cells. Where the cells of a condition descend "
-        "from a few clones, or come from a few donors or wells, errors are larger.",
-        is_serious=False,
-    )
+    if screen.replicate is None:
+        yield Caution(
+            "Cells are taken as independent",
+            "Standard errors are those of independent cells. Where the cells of a condition "
+            "descend from a few clones, or come from a few wells, errors are larger: replicate_key "
+            "tells which.",
+            is_serious=False,
+        )
 
 
 def _doublets(screen: Screen) -> Iterator[Caution]:

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from samsvae.data.contamination import Contamination
 from samsvae.data.expression import Expression, shares_of_batches, within_batches
 from samsvae.data.fold_changes import fold_changes
+from samsvae.data.replicates import variance_of_means
 from samsvae.data.screen import Screen
 from samsvae.types import Reference
 
@@ -36,6 +37,8 @@ class Differences(NamedTuple):
     """`group batch`: the share of each batch's control cells in what the group is compared with."""
     n_control: np.ndarray
     """`batch`: control cells."""
+    between: np.ndarray | None = None
+    """`group gene`: the part of both errors that is between replicates; None: not known."""
 
     @property
     def variance(self) -> np.ndarray:
@@ -80,6 +83,7 @@ def fold_differences(
             difference=difference,
             variance=growth**2 * change.variance,
             control_variance=growth**2 * change.control_variance,
+            between=growth**2 * change.between,
         )
     composition = np.full(n_groups, np.nan)
     if relative_to == "typical gene":
@@ -87,7 +91,9 @@ def fold_differences(
     own = change.variance - change.control_variance
     of_control = change.control_variance
     errors = change.difference, own, of_control, change.n_cells, composition
-    return Differences(*errors, *_control_cells(screen, group, control, n_groups))
+    cells = _control_cells(screen, group, control, n_groups)
+    between = None if screen.replicate is None else change.between
+    return Differences(*errors, *cells, between)
 
 
 def mean_differences(
@@ -109,9 +115,13 @@ def mean_differences(
     with np.errstate(invalid="ignore", divide="ignore"):
         squares = (sums.squares + compared.squares + (one or 0) ** 2) / free[:, None]
         own, of_control = squares / sums.n_cells[:, None], squares * compared.inverse[:, None]
+    between = None
+    if screen.replicate is not None:
+        parts = variance_of_means(values, screen, group, control, n_groups)
+        own, of_control, between = own + parts[0], of_control + parts[1], parts[0] + parts[1]
     difference, nothing = sums.mean - compared.mean, np.full(n_groups, np.nan)
     errors = difference, own, of_control, sums.n_cells, nothing
-    return Differences(*errors, *_control_cells(screen, group, control, n_groups))
+    return Differences(*errors, *_control_cells(screen, group, control, n_groups), between)
 
 
 def _control_cells(

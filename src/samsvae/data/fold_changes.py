@@ -22,6 +22,7 @@ import scipy.sparse as sp
 
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import differences_from_control, expression, membership
+from samsvae.data.replicates import Replicates
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.settings.arguments import checked
@@ -52,6 +53,8 @@ class FoldChanges(NamedTuple):
     """`group`; where cells have weights, the sum of these."""
     control_variance: np.ndarray
     """`group gene`: the part of the variance that is of control cells, which groups share."""
+    between: np.ndarray
+    """`group gene`: the part of the variance that is between replicates; 0 if they are unknown."""
 
     @property
     def from_typical_gene(self) -> tuple[FoldChanges, np.ndarray]:
@@ -99,9 +102,28 @@ def fold_changes(
     """Return the log2 fold changes of groups of cells, each against control in its own batches.
 
     By cell: its `group` (-1: none), whether it is `control`, and a `weight` (1 by default). Cells
-    in batches without control cells are left out.
+    in batches without control cells are left out. Differences between the screen's replicates
+    enter the variance, see `samsvae.data.replicates`.
     """
     weight = np.ones(len(screen), int) if weight is None else weight
+    change = _from_cells(screen, group, control, n_groups, weight)
+    if screen.replicate is None:
+        return change
+    mass = np.where(control, 1, weight) * screen.counted
+    replicates = Replicates.of(screen.replicate, screen.batch, group, control, n_groups, mass)
+    own = _from_cells(screen, replicates.of_cell, control, len(replicates.group), weight)
+    of_group, of_control = replicates.between(own.difference, own.variance - own.control_variance)
+    return change._replace(
+        variance=change.variance + of_group + of_control,
+        control_variance=change.control_variance + of_control,
+        between=of_group + of_control,
+    )
+
+
+def _from_cells(
+    screen: Screen, group: np.ndarray, control: np.ndarray, n_groups: int, weight: np.ndarray
+) -> FoldChanges:
+    """Return fold changes with the variance of independent cells."""
     size, batch = screen.counted.astype(float), screen.batch
     against = _of_control(screen, control, size)
     group = np.where(against.has_cells[batch], group, -1)
@@ -131,7 +153,7 @@ def fold_changes(
         variance = own / (_LOG_2 * (observed + _HALF)) ** 2 + of_control
     variance = np.where((n_cells > 1)[:, None], variance, np.inf)
     difference = np.where((n_cells > 0)[:, None], np.log2(ratio), np.nan)
-    return FoldChanges(difference, variance, n_cells, of_control)
+    return FoldChanges(difference, variance, n_cells, of_control, np.zeros_like(difference))
 
 
 def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray) -> _Control:

@@ -34,6 +34,7 @@ _COLUMN_NAMES = {
         *("batch", "bio_rep", "replicate", "gem_group", "gemgroup", "lane", "sample", "donor"),
         *("library", "channel"),
     ),
+    "replicate": ("clone", "clone_id", "clone_barcode", "well", "well_id"),
     "dosage": ("dosage", "dose", "dose_val", "dose_value", "concentration"),
     "split": ("split",),
     "library size": ("total_counts", "n_counts", "nCount_RNA", "UMI_count", "ncounts"),
@@ -127,6 +128,8 @@ def _may_be(role: str, name: str, table: Table) -> bool:
         return values.dtype.kind != "f" and values.nunique() > 1
     if role == "batch":
         return 1 < values.nunique() <= _MAX_BATCHES
+    if role == "replicate":  # within conditions, several cells of each
+        return bool(values.notna().all()) and 1 < values.nunique() <= len(values) // 2
     if role == "split":
         return set(values.dropna().astype(str)) <= {*SPLITS, UNUSED, "ood"}
     if role == "library size":  # more than the counts: the file holds a panel of genes

@@ -57,6 +57,8 @@ class Screen:
     """`cell`: "train", "valid", "test" (or "unused"); None before `with_split`."""
     sgrna: pd.Categorical | None = None
     """`cell`: the sgRNA that it received, missing where that is unknown."""
+    replicate: pd.Categorical | None = None
+    """`cell`: the replicate that it is of, such as a clone; of no other condition."""
     obs: pd.DataFrame | None = None
     """`cell column`: what else the file says of cells, and a model is not told: numbers, and
     categories of few levels."""
@@ -74,8 +76,8 @@ class Screen:
         **settings
             What its columns and layers hold: convention, perturbation_key ("perturbation"),
             control ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
-            split_key, sgrna_key, gene_key, drop_empty_cells, drop_unlabelled, counts; see
-            `samsvae.settings.screen.ScreenSettings`.
+            split_key, sgrna_key, replicate_key, gene_key, drop_empty_cells, drop_unlabelled,
+            counts; see `samsvae.settings.screen.ScreenSettings`.
 
         Examples
         --------
@@ -141,6 +143,7 @@ class Screen:
             condition=self.condition[rows],
             batch=self.batch[rows],
             sgrna=None if self.sgrna is None else self.sgrna[rows],
+            replicate=None if self.replicate is None else self.replicate[rows],
             obs=None if self.obs is None else self.obs.iloc[rows],
             split=None if self.split is None else self.split[rows],
         )
@@ -235,7 +238,7 @@ class Screen:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of the cells' counts and dosage, and of the names of both."""
+        """A digest of the cells' counts, dosage and replicates, and of the names of all."""
         parts = [hashlib.blake2b(digest_size=16) for _ in range(3)]
         for _, block in self.blocks():
             arrays = block.data, block.indices.astype(np.int32), np.diff(block.indptr)
@@ -247,6 +250,8 @@ class Screen:
         dosage = self.dosage.data, self.dosage.indices, self.dosage.indptr
         for array in (self.library_size, self.batch, *dosage):
             digest.update(array.tobytes())
+        if self.replicate is not None:
+            digest.update(repr(self.replicate.tolist()).encode())
         for part in parts:
             digest.update(part.digest())
         return digest.hexdigest()
@@ -347,6 +352,8 @@ class Screen:
             obs["batch" if i == 0 else f"batch_{i + 1}"] = levels[self.batch, i].astype(str)
         if self.sgrna is not None:
             obs["sgrna"] = self.sgrna
+        if self.replicate is not None:
+            obs["replicate"] = self.replicate
         if self.split is not None:
             obs["split"] = self.split.astype(str)
         return AnnData(self.to_memory().counts, obs=obs, var=self.registry.var.copy())

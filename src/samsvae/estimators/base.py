@@ -188,7 +188,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
                 raise
             self._finish(history, train)
             if self.is_trained:
-                learned: dict[str, Any] = Predictions(self).discrepancy(screen.valid)
+                learned: dict[str, Any] = Predictions(self).discrepancy(screen.valid, screen.train)
                 self.metadata = replace(self.metadata, **learned)
         return self
 

@@ -340,9 +340,10 @@ class Predictions:
             rng = np.random.default_rng(seed)
             yield self._new_cells(name, row, settings, rng, generator.manual_seed(seed))[0]
 
-    def discrepancy(self, valid: Screen) -> dict[str, np.ndarray]:
+    def discrepancy(self, valid: Screen, train: Screen) -> dict[str, np.ndarray]:
         """Return how far effects of validation cells are from the model's, as the metadata hold it.
 
+        They are of the same replicates as training cells, which show how far these are from others.
         Empty where nothing can be learned: without a posterior of effects, a library size, or
         conditions of which two validation cells have control cells in their batch.
         """
@@ -358,7 +359,8 @@ class Predictions:
             names = [names[i] for i in sorted(order)]
         place = {name: i for i, name in enumerate(names)}
         group = np.array([place.get(name, -1) for name in valid.condition_names])[valid.condition]
-        change, _ = fold_changes(valid, group, control, len(names)).from_typical_gene
+        alike = replace(valid, replicate=None)
+        change, _ = fold_changes(alike, group, control, len(names)).from_typical_gene
         effects = self.effects(names, scale="lfc", n_particles=200, n_draws=40, progress=False)
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
         if np.isnan(half).all():
@@ -366,6 +368,10 @@ class Predictions:
         noise = change.variance + (half / ndtri(0.95)) ** 2 + effects.layers["mc_se"] ** 2
         effect = np.asarray(effects.X, float)
         spread, slope = fitted_discrepancy(change.difference - effect, noise, effect)
+        if train.replicate is not None:
+            group = np.array([place.get(name, -1) for name in train.condition_names])
+            own = group[train.condition], train.is_control, len(names)
+            spread = spread.plus(fold_changes(train, *own).between)
         of_condition = np.full(len(metadata.conditions), spread.of_condition.mean())
         of_condition[[metadata.conditions.index(name) for name in names]] = spread.of_condition
         of_condition[0] = 0

@@ -5,6 +5,9 @@ masks and embeddings is too narrow. With r the difference of observed effects fr
 validation cells, s^2 its squared standard error, v the posterior variance and m the prediction,
 
     r_cg ~ N(0, u_c w_g + b m_cg^2 + v_cg + s_cg^2).
+
+Validation cells are of the same replicates (clones, say) as training cells, and do not show by how
+much other replicates differ: that variance is added to u_c w_g.
 """
 
 from __future__ import annotations
@@ -34,6 +37,12 @@ class Spread(NamedTuple):
     def variance(self) -> np.ndarray:
         """u_c w_g, `condition gene`."""
         return self.of_condition[:, None] * self.of_gene
+
+    def plus(self, variance: np.ndarray) -> Spread:
+        """Return variances of rank one that have the means of these plus others."""
+        total = self.variance + variance
+        of_gene = total.mean(0)
+        return Spread(total.mean(1), of_gene / max(float(of_gene.mean()), TINY))
 
 
 def fitted_discrepancy(

@@ -240,8 +240,9 @@ def digest_of(screen: Screen) -> str:
 def write_experiment_data(folder: Path, screen: Screen) -> None:
     """Write a screen into a folder, and the settings by which it is read.
 
-    The file holds counts, conditions, doses, batches, library sizes, split and sgRNAs. Counts that
-    are not in memory are copied from file to file, and whoever reads the screen leaves them there.
+    The file holds counts, conditions, doses, batches, library sizes, split, sgRNAs and replicates.
+    Counts that are not in memory are copied from file to file, and whoever reads the screen leaves
+    them there.
     """
     counts, registry = screen.counts, screen.registry
     is_stored = isinstance(counts, StoredCounts)
@@ -256,6 +257,7 @@ def write_experiment_data(folder: Path, screen: Screen) -> None:
         "split_key": "split" if "split" in adata.obs else None,
         "gene_key": "symbol" if registry.symbols else None,
         "sgrna_key": "sgrna" if "sgrna" in adata.obs else None,
+        "replicate_key": "replicate" if "replicate" in adata.obs else None,
         "counts": registry.counts,
         "in_memory": screen.is_in_memory,
     }

@@ -45,6 +45,10 @@ class ScreenSettings:
         Column with each cell's split: "train", "valid" or "test".
     sgrna_key
         Column with the reagent of each cell; training asks it only for `learn_responders=True`.
+    replicate_key
+        Column with each cell's replicate within its condition, such as its clone: cells of one
+        are not independent, and differences between replicates enter standard errors. What is
+        shared by conditions, such as a donor, is a batch.
     gene_key
         Column of `adata.var` with gene symbols, where `var_names` are identifiers; in Python also
         a mapping from identifier to symbol. Targets of perturbations are found by either.
@@ -75,6 +79,7 @@ class ScreenSettings:
     library_size_key: str | None = None
     split_key: str | None = None
     sgrna_key: str | None = None
+    replicate_key: str | None = None
     gene_key: str | Mapping[str, str] | None = field(default=None, metadata={"as_text": str | None})
     modality: str | None = None
     labels: str | None = None
@@ -92,9 +97,9 @@ class ScreenSettings:
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns of cells that are used."""
-        names = ("perturbation_key", "dosage_key", "library_size_key", "split_key", "sgrna_key")
-        batches = _several(self.batch_key)
-        return tuple(filter(None, [*(getattr(self, name) for name in names), *batches]))
+        roles = ("perturbation", "dosage", "library_size", "split", "sgrna", "replicate")
+        used = (getattr(self, f"{role}_key") for role in roles)
+        return tuple(filter(None, [*used, *_several(self.batch_key)]))
 
     @property
     def controls(self) -> tuple[Name, ...]:
