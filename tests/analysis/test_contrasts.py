@@ -44,6 +44,7 @@ def folder(tmp_path: Path) -> Path:
 def test_one_row_per_gene(table: pd.DataFrame, screen: samsvae.Screen) -> None:
     assert list(table.columns) == [
         *("condition", "against", "gene", "estimate", "sd", "lower", "upper", "lfsr", "q_value"),
+        *("lower_if_changed", "upper_if_changed", "informative"),
         *("model", "observed", "n_cells", "n_cells_against", "scale"),
     ]
     assert sorted(table["gene"]) == sorted(screen.genes)

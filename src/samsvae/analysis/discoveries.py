@@ -175,11 +175,10 @@ def _is_informative(answer: EffectAnswer) -> np.ndarray:
 
 
 def _q_values(lfsr: np.ndarray) -> np.ndarray:
-    """Return the mean lfsr of all entries with one as small, in the shape of `lfsr`."""
-    order = np.argsort(lfsr, axis=None, kind="stable")
-    q_value = np.empty(lfsr.size)
-    q_value[order] = np.cumsum(lfsr.ravel()[order]) / np.arange(1, lfsr.size + 1)
-    return q_value.reshape(lfsr.shape)
+    """Return the mean lfsr of all entries with one at most as large, in the shape of `lfsr`."""
+    ascending = np.sort(lfsr, axis=None)
+    n_as_sure = np.searchsorted(ascending, lfsr, side="right")
+    return np.cumsum(ascending)[n_as_sure - 1] / n_as_sure if lfsr.size else lfsr
 
 
 def long_table(
