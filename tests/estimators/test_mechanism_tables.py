@@ -9,6 +9,7 @@ import torch
 import samsvae
 from helpers.models import shaken
 from helpers.screens import SMALL, make_adata, read
+from samsvae.data.fold_changes import typical_gene
 from samsvae.model.mask import BernoulliMask
 from samsvae.report.tables import directions
 
@@ -61,8 +62,10 @@ def test_genes_are_those_that_moving_along_the_dimension_changes(model: samsvae.
             rho = module.likelihood.proportions(
                 module.decoder(state, torch.zeros(2, 0)), panel=True
             ).double()
-        change = torch.diff(torch.log2(1 + 1e4 * rho), dim=0)[0].numpy()
-        order = np.argsort(-change)
+        change = torch.diff(torch.log2(rho), dim=0)[0].numpy()
+        change -= typical_gene(change[None]).shift
+        expected = 1e4 * rho.mean(0).numpy()
+        order = np.argsort(-change * expected / (1 + expected))
         assert table.loc[name, "up"] == [g for g in genes[order[:4]] if change[genes == g] > 0]
         assert table.loc[name, "down"] == [
             g for g in genes[order[::-1][:4]] if change[genes == g] < 0
@@ -124,13 +127,16 @@ def test_programs_are_mean_changes_over_basal_states() -> None:
         nothing = torch.zeros(20_000, screen.covariates.shape[1])
         with torch.no_grad():
             rho = model.module.likelihood.expectation(model.module.decoder(at, nothing))
-        moved.append(np.log2(1 + rho.double().numpy()))
-    change = (moved[0] - moved[1]) / 2
+        moved.append(rho.double().numpy())
+    means = [rho.mean(0) for rho in moved]
+    expected = np.log2(means[0] / means[1]) / 2
+    expected -= typical_gene(expected[None]).shift
+    influence = (moved[0] / means[0] - moved[1] / means[1]) / (2 * np.log(2))
     loading = own.set_index("gene")["loading"][list(screen.genes)]
     error = own.set_index("gene")["mc_se"][list(screen.genes)]
-    assert (np.abs(loading - change.mean(0)) < 6 * error + 1e-6).all()
+    assert (np.abs(loading - expected) < 6 * error + 0.01).all()
     spread = own.set_index("gene")["sd"][list(screen.genes)]
-    np.testing.assert_allclose(spread, change.std(0), rtol=0.1)
+    np.testing.assert_allclose(spread, influence.std(0), rtol=0.1)
 
 
 def test_programs_are_as_sure_as_the_movement_of_their_dimension() -> None:
@@ -154,8 +160,9 @@ def test_programs_are_as_sure_as_the_movement_of_their_dimension() -> None:
             at[:, 1] -= by * step  # the perturbation moves it down
             with torch.no_grad():
                 rho = model.module.likelihood.expectation(model.module.decoder(at, nothing))
-            moved.append(np.log2(1 + rho.double().numpy()))
-        return ((moved[0] - moved[1]) / 2).mean(0)
+            moved.append(rho.double().numpy().mean(0))
+        loading = np.log2(moved[0] / moved[1]) / 2
+        return loading - typical_gene(loading[None]).shift
 
     own = table.loc[list(screen.genes)]
     np.testing.assert_allclose(own["loading"], change(1.0), atol=0.05)

@@ -180,9 +180,10 @@ class Mechanisms(LatentSpace):
         """Return the latent dimensions in use, with the perturbations and genes of each.
 
         A dimension is in use if a perturbation shifts it with a probability above 1/2. Its genes
-        are ranked by its effect: the difference of log2(1 + 1e4 rho) between states a unit apart
-        along it, at the mean state of the perturbations that move it, in the direction in which
-        the strongest of them moves it. `n_genes` of them are named in each direction.
+        are ranked by its effect: the log2 fold change of rho relative to the typical gene, between
+        states a unit apart along it, at the mean state of the perturbations that move it, in the
+        direction in which the strongest of them moves it, times e / (1 + e), e = 1e4 rho: changes
+        of rare genes are hardly seen. `n_genes` of them are named in each direction.
 
         Returns
         -------
@@ -224,9 +225,9 @@ class Mechanisms(LatentSpace):
     def programs(self, **settings: Any) -> pd.DataFrame:
         """Return what each mechanism does to every gene: its program, signed.
 
-        The loading of a gene is the mean change of its expression, log2(1 + 1e4 rho), when the
-        dimension moves by 1, over basal states: half the difference between a step of 1 to either
-        side, in the direction in which the strongest perturbation moves it.
+        The loading of a gene is the log2 fold change of its expected expression, relative to the
+        typical gene, when the dimension moves by 1: half of that between a step of 1 to either
+        side of basal states, in the direction in which the strongest perturbation moves it.
 
         How far the dimension moves is uncertain. Draws of masks and embeddings, projected on their
         mean over the perturbations that move the dimension, move it by 1 on average; `lower` and
@@ -242,7 +243,7 @@ class Mechanisms(LatentSpace):
         -------
         One row per dimension in use and gene, as in `mechanisms`, the largest loadings of each
         first: dimension, gene, loading, lower, upper, mc_se (Monte Carlo standard error of the
-        loading), sd (standard deviation over basal states). `samsvae.enrichment` takes it, with
+        loading), sd (between basal states). `samsvae.enrichment` takes it, with
         `score="loading"` and the dimension as the condition.
 
         Examples
@@ -305,7 +306,7 @@ class Mechanisms(LatentSpace):
         names = list(entries["perturbation"])
         shifts = self.mask_probabilities().loc[names] * self.embeddings().loc[names]
         is_positive = bool(entries["shift"].iloc[0] > 0)
-        program = program_of(
+        program, weight = program_of(
             self.module,
             torch.from_numpy(shifts.to_numpy()),
             int(entries["dimension"].iloc[0][1:]),
@@ -314,7 +315,7 @@ class Mechanisms(LatentSpace):
         )
         genes = np.array(self.metadata.registry.genes)
         expressed = np.flatnonzero(~self.metadata.unexpressed)
-        order = expressed[np.argsort(-program[expressed], kind="stable")]
+        order = expressed[np.argsort(-(program * weight)[expressed], kind="stable")]
         return {
             "n_perturbations": len(names),
             "perturbations": names,

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samsvae.data.fold_changes import typical_gene
 from samsvae.data.loader import Loader
+from samsvae.model.likelihood import Likelihood
 from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Context, Dosage, Shifts
 
@@ -131,13 +133,15 @@ def loadings(
     batches: Batches,
     generator: torch.Generator,
 ) -> list[Loadings]:
-    """Return the mean change of expression when a dimension moves by each of some steps.
+    """Return how expected expression changes when a dimension moves by each of some steps.
 
-    (f(z + s u) - f(z - s u)) / 2 of `n_particles` states z from their prior, the same for all
-    steps, u the unit vector of the dimension, s the signed step; f is `_expression`.
+    Half the log2 fold change of E f(z + s u) against E f(z - s u), over `n_particles` states z from
+    their prior, the same for all steps, relative to the typical gene; u the unit vector of the
+    dimension, s the signed step. Without a library size, half the difference. Standard deviations
+    are of each state's influence on that.
     """
     n_genes = model.likelihood.n_genes
-    total, square = np.zeros((2, len(steps), n_genes))
+    sums = np.zeros((len(steps), 5, n_genes))
     block = max(1, _ELEMENTS // n_genes)
     for start in range(0, n_particles, block):
         n = min(block, n_particles - start)
@@ -146,13 +150,31 @@ def loadings(
         for i, step in enumerate(steps):
             along = torch.zeros_like(state[0, 0])
             along[dimension] = step
-            up, down = (_expression(model, state + by * along, covariates) for by in (1, -1))
-            change = ((up - down) / 2).squeeze(1).cpu().numpy()
-            total[i] += change.sum(0)
-            square[i] += np.square(change).sum(0)
-    mean = total / n_particles
-    sd = np.sqrt(np.maximum(square / n_particles - mean**2, 0) * n_particles / (n_particles - 1))
-    return [Loadings(m, s / np.sqrt(n_particles), s) for m, s in zip(mean, sd, strict=True)]
+            up, down = (
+                _expected(model, state + by * along, covariates).squeeze(1).cpu().numpy()
+                for by in (1, -1)
+            )
+            products = up, down, up * up, down * down, up * down
+            sums[i] += [product.sum(0) for product in products]
+    return [_loadings_of(own / n_particles, n_particles, model.likelihood) for own in sums]
+
+
+def _loadings_of(means: np.ndarray, n: int, likelihood: Likelihood) -> Loadings:
+    """Return loadings from the means of expression up and down, their squares, and product."""
+    up, down, up_up, down_down, product = means
+    if likelihood.has_library_size:
+        loading = np.log2(up / down) / 2
+        loading -= typical_gene(loading[None]).shift
+        slope_up, slope_down = (1 / (2 * np.log(2) * mean) for mean in (up, down))
+    else:
+        loading, slope_up, slope_down = (up - down) / 2, 0.5, 0.5
+    variance = (
+        slope_up**2 * (up_up - up**2)
+        + slope_down**2 * (down_down - down**2)
+        - 2 * slope_up * slope_down * (product - up * down)
+    )
+    sd = np.sqrt(np.maximum(variance, 0) * n / (n - 1))
+    return Loadings(loading, sd / np.sqrt(n), sd)
 
 
 def movements(
@@ -191,22 +213,28 @@ def movements(
 @torch.no_grad()
 def program_of(
     model: PerturbationVAE, shifts: Tensor, dimension: int, *, sign: float, covariates: np.ndarray
-) -> np.ndarray:
-    """Return what moving along a latent dimension does to each gene, `gene`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what moving along a latent dimension does to each gene, and how visible that is.
 
-    The difference of `_expression` between states half a unit to either side of the mean of some
-    shifts (`column latent`), in a direction `sign` (1, -1), in a mixture of batches (`covariates`).
+    `gene` each: the log2 fold change relative to the typical gene (without a library size, the
+    difference) between states half a unit to either side of the mean of some shifts (`column
+    latent`), in a direction `sign` (1, -1), in a mixture of batches (`covariates`); and
+    e / (1 + e), e the counts per 10,000: changes of rare genes are hardly seen in cells.
     """
     weight = model.decoder.first.weights[0]
     state = shifts.to(weight).mean(0)
     ends = state.repeat(2, 1)
     ends[:, dimension] += sign * state.new_tensor([-0.5, 0.5])
     batches = torch.from_numpy(covariates).to(state).expand(2, -1)
-    expression = _expression(model, ends, batches)
-    return (expression[1] - expression[0]).cpu().numpy()
+    down, up = _expected(model, ends, batches).cpu().numpy()
+    if not model.likelihood.has_library_size:
+        return up - down, np.ones_like(up)
+    change = np.log2(up / down)
+    change -= typical_gene(change[None]).shift
+    expected = (up + down) / 2
+    return change, expected / (1 + expected)
 
 
-def _expression(model: PerturbationVAE, state: Tensor, covariates: Tensor) -> Tensor:
-    """Return log2(1 + 1e4 rho) of states, or the mean without a library size."""
-    expected = model.likelihood.expectation(model.decoder(state, covariates)).double()
-    return torch.log2(1 + expected) if model.likelihood.has_library_size else expected
+def _expected(model: PerturbationVAE, state: Tensor, covariates: Tensor) -> Tensor:
+    """Return 1e4 rho of states, or the mean without a library size."""
+    return model.likelihood.expectation(model.decoder(state, covariates)).double()
