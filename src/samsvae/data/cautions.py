@@ -265,8 +265,9 @@ def _not_told(screen: Screen, name: str, texts: list[str], rows: np.ndarray) -> 
     return Caution(
         f"Cells differ in {name}",
         f"Conditions and control differ in obs[{name!r}], which the model does not know: "
-        f"{named(texts)}. Effects hold what that makes of the cells, be it selected or changed by "
-        f"the perturbation. As a batch_key (a number: in bins), cells alike in it are compared.",
+        f"{named(texts)}. The effects given include that difference, whether the perturbation "
+        "caused it or cells were selected. To leave it out, give the column (a number: cut into "
+        "bins) as a batch_key: then conditions are compared with control cells alike in it.",
         conditions=tuple(screen.condition_names[row] for row in rows),
     )
 
