@@ -52,6 +52,10 @@ assert np.abs(found - table.loc["G01"].to_numpy()).max() < 0.3
     "plots": "assert len(list(Path('runs/figures').glob('*.png'))) == 6",
     "report": "assert path.is_file() and 'G01+G02' in path.read_text()",
     "discoveries": "assert (table['q_value'] < 0.05).any()",
+    "situations": """
+assert {"title", "text", "is_serious", "conditions"} == set(cautions)
+assert cleaned.attrs["contamination"] == 0.05 and table.attrs["contamination"] == 0
+""",
     "data": "assert (screen.counts.toarray() == x).all()",
     "evaluation": """
 scores = pooled[pooled["split"] == "test"].set_index(["predictor", "metric"])["value"].sort_index()

@@ -44,8 +44,8 @@ def discoveries(
 
     The estimate is the posterior mean of the effect given both the model's prediction and the
     cells, see `samsvae.analysis.mixture`: close to the data where there are many cells, to the
-    model where there are few, and the model's alone for unseen combinations. Predictions are
-    weighted by how well they match validation cells.
+    model where there are few. That of a combination without cells is the sum of its parts', see
+    `samsvae.analysis.additivity`. Predictions are weighted by how well they match validation cells.
 
     Parameters
     ----------

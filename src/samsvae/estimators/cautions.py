@@ -35,7 +35,7 @@ class Cautions:
         sizes and compositions that perturbations change, columns of `obs` that the model is not
         told and in which conditions differ from control, few cells, replicates that are not known,
         doublet-like cells, combinations whose parts are not told apart. What cannot be seen in
-        counts alone, such as ambient RNA and wrong labels, is in no caution (docs/discoveries.md).
+        counts alone, such as ambient RNA and wrong labels, is in no caution (docs/situations.md).
 
         Parameters
         ----------
