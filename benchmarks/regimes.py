@@ -381,7 +381,8 @@ def main() -> None:
     print(by.mean().round(3).to_string())
     said = table.drop_duplicates(["situation", "seed"])
     for name, rows_of in said.groupby("situation", sort=False):
-        counts = rows_of["cautions"].str.split("; ").explode().value_counts()
+        titles = rows_of["cautions"].map(lambda text: sorted(set(text.split("; "))))
+        counts = titles.explode().value_counts()
         texts = [f"{title} ({n} of {len(rows_of)})" for title, n in counts.items() if title]
         print(f"cautions, {name}: {', '.join(texts) or 'none'}")
     ours = table[table["way"] == "q < .05"]

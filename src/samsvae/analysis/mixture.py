@@ -6,10 +6,10 @@ m:
     p(theta) = pi_0 N(0, lambda_1 t') + sum_k pi_k N(0, lambda_k t)
                + sum_k rho_k N(b m, lambda_k t' + b^2 v)
 
-with t and t' of rank one in condition and gene, v the model's own posterior variance, and lambda_k
-a grid. The difference from control that cells show is N(theta, s^2), s its standard error; for
-cells on which the model was trained N(theta, kappa s^2) under the components about the model. m and
-v are first multiplied by a slope of each condition, and the weights rho_k go to the components
+with t and t' of rank one in condition and gene, v the variance that the model's intervals claim,
+and lambda_k a grid. The difference from control that cells show is N(theta, s^2), s its standard
+error; for cells on which the model was trained N(theta, kappa s^2) under the components about the
+model. m and v are first multiplied by a slope of each condition, and the weights rho_k go to the components
 about 0 with the probability that the prediction is uninformative (see `Reliability`). Where the
 model predicts an effect, it is less probably null: with t'' the mean of t',
 

@@ -120,6 +120,7 @@ def demo(
         Run directory to write.
     """
     from samsvae.runs.demo import demonstrate
+    from samsvae.runs.reporting import screen_of
     from samsvae.runs.run import Run
 
     run = Run(out)
@@ -128,6 +129,7 @@ def demo(
     demonstrate(
         run, seed=seed, progress=questions.ProgressSettings.among(settings).progress, say=say
     )
+    say_cautions(run.model(), screen_of(run, None))
 
 
 EvaluationOptions = given(Settings(questions.ScoreSettings, questions.DeviceSettings))

@@ -234,13 +234,14 @@ def _combinations(
 ) -> list[dict[str, Any]]:
     """Return, by combination, the effects of the model, of the sum of the singles and of the data.
 
-    Genes are those in which any of the three is largest.
+    Of a combination without cells, the estimate stands for the model: it is the sum of its parts
+    given the model and their cells. Genes are those in which any of the three is largest.
     """
     if report.effects is None or not report.combinations:
         return []
     groups = report.effects.groupby("condition", observed=True)
     by_condition = {
-        str(name): rows.set_index("gene")[["model", "observed"]]
+        str(name): rows.set_index("gene")[["model", "observed", "estimate"]]
         for name, rows in groups
         if str(name) in place
     }
@@ -249,13 +250,15 @@ def _combinations(
         if name not in by_condition:
             continue
         own = by_condition[name]
+        predicted = own["model"].where(own["observed"].notna(), own["estimate"])
+        own = own[["observed"]].assign(predicted=predicted)
         unknown = pd.Series(np.nan, own.index)
         singles = [
             by_condition[p]["observed"].reindex(own.index) if p in by_condition else unknown
             for p in parts
         ]
         total = np.sum([single.to_numpy(float) for single in singles], axis=0)
-        table = own.assign(sum=total).rename(columns={"model": "predicted"})
+        table = own.assign(sum=total)
         size = table.abs().max(axis=1).fillna(0).sort_values(ascending=False, kind="stable")
         top = size.index[: n_genes_of(report)]
         records.append(

@@ -18,11 +18,11 @@ function combinations() {
     const measured = fit.predicted !== undefined && fit.predicted !== null;
     host.append(make("p", {}, measured
       ? `${whole(c.nCells)} cells. Over all genes, the root mean square error of the prediction is ${shown(fit.predicted)} ${UNIT}, that of the sum of the singles ${shown(fit.sum)}; correlations with the observed effects: ${shown(fit.predicted_r, 2)} and ${shown(fit.sum_r, 2)}.`
-      : c.nCells ? "Its singles were not observed, so there is no sum to compare with." : "No cell of the data received it: the numbers are predictions."));
+      : c.nCells ? "Its singles were not observed, so there is no sum to compare with." : "No cell of the data received it: what is predicted is the sum of its parts, given the model and their cells, as in the table of discoveries."));
     const n = Math.min(20, own.gene.length);
     const order = [...Array(n).keys()].sort((a, b) => (own.predicted[b] || 0) - (own.predicted[a] || 0));
     const place = make("div", { class: "chart" });
-    host.append(place, legend([["first", "predicted by the model"], ["second diamond", "sum of the singles as observed"], ["third cross", "observed"]]));
+    host.append(place, legend([["first", c.nCells ? "predicted by the model" : "sum of the parts, estimated"], ["second diamond", "sum of the singles as observed"], ["third cross", "observed"]]));
     rowChart(place, {
       rows: order.map((k) => ({
         name: geneName(own.gene[k]),
