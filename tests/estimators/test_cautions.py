@@ -92,4 +92,6 @@ def test_discoveries_carry_them(model: samsvae.SAMSVAE, screen: samsvae.Screen) 
 def test_titles_of_parts() -> None:
     registry = samsvae.Screen.from_anndata(make_adata()).registry
     one = Caution("Few cells", "", conditions=("A",))
-    assert titles_of([one], ["A", "B", "B+A"], registry) == ["Few cells", "", "Few cells"]
+    names = ["A", "B", "B+A", "A+C"]
+    found = titles_of([one], names, registry, [True, True, False, True])
+    assert found == ["Few cells", "", "Few cells", ""]

@@ -100,7 +100,7 @@ def contrast(
     table.attrs |= {"scale": scale, "relative_to": chosen.relative_to, "cells": chosen.cells}
     table.attrs["contamination"] = chosen.contamination
     found = Cautions(model).found(screen)
-    concerned = titles_of(found, stored, model.registry)
+    concerned = titles_of(found, stored, model.registry, n_cells > 0)
     table.attrs["cautions"] = [
         f"{one.title}. {one.text}"
         for one in found

@@ -118,7 +118,8 @@ def discoveries(
         row[model.registry.targets(name)] = True
     values["on_target"] = is_target
     found = Cautions(model).found(screen)
-    titles = titles_of(found, labels["condition"], model.registry)
+    has_cells = answer.observed.n_cells > 0
+    titles = titles_of(found, labels["condition"], model.registry, has_cells)
     values["caution"] = np.repeat(titles, n_genes)
     scale = chosen.scale or model.default_scale
     table = surest_first(long_table(labels, model.registry.genes, values, scale), *labels)
@@ -164,14 +165,15 @@ def _is_informative(answer: EffectAnswer) -> np.ndarray:
     """Return whether the interval of each effect tells something, `condition gene`.
 
     Where there are few cells, it is about 0 whether or not there is an effect. It tells something
-    if an effect is more probable than none, or if one of the size that changed genes of the table
-    have would have been seen.
+    if one of the size that changed genes of the table have is four standard errors, or two where
+    an effect is more probable than none.
     """
     posterior = answer.posterior
     size = np.abs(posterior.mean[posterior.lfsr < _SURE])
     typical = float(np.median(size)) if len(size) else 0.0
     error = np.sqrt(np.where(answer.observed.is_observed, answer.observed.variance, np.inf))
-    return (posterior.prob_null < 0.5) | (_CLEAR * error < typical)
+    is_likely = (posterior.prob_null < 0.5) & (_CLEAR / 2 * error < typical)
+    return is_likely | (_CLEAR * error < typical)
 
 
 def _q_values(lfsr: np.ndarray) -> np.ndarray:

@@ -37,6 +37,8 @@ from samsvae.types import SCALE_SIZE, Scale
 CellChoice: TypeAlias = Literal["all", "responders"]
 _Z_90 = 1.6448536269514722
 """Half the width of a central 90 % interval, in standard deviations of a normal."""
+_RARE = 1.0
+"""Variance of a log2 fold change from which on a gene has too few counts to tell."""
 _DRAWS = 40
 """Of mask and embedding: few, since each is costly and only a variance is estimated from them."""
 
@@ -314,9 +316,12 @@ class EffectPosterior:
             raise InputError(
                 f"contamination is of fold changes: expected scale 'lfc', not {scale!r}"
             )
-        parts_of = [part for name in stored for part in self.registry.singles(name)]
-        parts = filter(self.model.answers_for, parts_of)
-        conditions = list(dict.fromkeys((*self.training_conditions[1:], *stored, *parts)))
+        # With all that was measured: an answer does not depend on what else is asked for.
+        parts = [part for name in stored for part in self.registry.singles(name)]
+        others = filter(self.model.answers_for, (*self.screen.conditions, *parts))
+        known = (*self.training_conditions[1:], *stored, *others)
+        control = self.registry.parser.control
+        conditions = [n for n in dict.fromkeys(known) if n != control or n in stored]
         effects = self.model.effects(
             conditions,
             scale=scale,
@@ -336,7 +341,7 @@ class EffectPosterior:
             composition = np.nan_to_num(effects.obs["composition"].to_numpy(float))[:, None]
             effect, growth = self.contamination.removed(predicted.effect + composition)
             if settings.relative_to == "typical gene":
-                effect -= typical_gene(effect).shift[:, None]
+                effect -= typical_gene(effect, variance).shift[:, None]
             predicted = PredictedEffects(effect, growth**2 * variance)
         values = None
         if scale != "lfc":
@@ -374,8 +379,9 @@ class EffectPosterior:
         """Return the differences from control in some cells, by the row (of n) of each cell."""
         of = self.differences(inputs, row, cells, n=n)
         trained_on = self.trained_on(row, cells, n=n)
+        is_rare = None if inputs.values is not None else of.variance > _RARE
         return ObservedEffects(
-            of.difference, of.variance, of.n_cells, trained_on, of.composition, of.between
+            of.difference, of.variance, of.n_cells, trained_on, of.composition, of.between, is_rare
         )
 
     def trained_on(self, row: np.ndarray, cells: np.ndarray, *, n: int) -> np.ndarray:

@@ -9,9 +9,9 @@ m:
 with t and t' of rank one in condition and gene, v the variance that the model's intervals claim,
 and lambda_k a grid. The difference from control that cells show is N(theta, s^2), s its standard
 error; for cells on which the model was trained N(theta, kappa s^2) under the components about the
-model. m and v are first multiplied by a slope of each condition, and the weights rho_k go to the components
-about 0 with the probability that the prediction is uninformative (see `Reliability`). Where the
-model predicts an effect, it is less probably null: with t'' the mean of t',
+model. m and v are first multiplied by a slope of each condition, and the weights rho_k go to the
+components about 0 with the probability that the prediction is uninformative (see `Reliability`).
+Where the model predicts an effect, it is less probably null: with t'' the mean of t',
 
     log pi_0 / (1 - pi_0) = l + a log(m^2 / t'' + lambda_1).
 
@@ -63,6 +63,14 @@ class ObservedEffects(NamedTuple):
     """`condition`: log2 fold change of the typical gene, which was subtracted; NaN: none was."""
     between: np.ndarray | None = None
     """`condition gene`: the part of the variance that is between replicates; None: not known."""
+    is_rare: np.ndarray | None = None
+    """`condition gene`: whether so few counts are known that they tell next to nothing; None: no
+    gene is that rare."""
+
+    @property
+    def is_telling(self) -> np.ndarray:
+        """`condition gene`: whether it was observed, of a gene that is not too rare."""
+        return self.is_observed if self.is_rare is None else self.is_observed & ~self.is_rare
 
     @property
     def of_these_replicates(self) -> ObservedEffects:
@@ -136,14 +144,16 @@ class Entries(NamedTuple):
     ) -> Entries:
         """Return the entries at some positions; `unit` is t''."""
         is_observed = observed.is_observed
+        # What a model says of genes that are hardly counted was checked by nothing.
+        is_checked = observed.is_telling | ~is_observed
         values = (
             np.where(is_observed, observed.difference, 0),
             np.where(is_observed, observed.of_these_replicates.variance, _NO_DATA),
             *reliability.rescaled(predicted),
             spread,
             reliability.spread,
-            np.broadcast_to(reliability.prob_informative[:, None], spread.shape),
-            np.log(predicted.effect**2 / unit + GRID[0]),
+            np.where(is_checked, reliability.prob_informative[:, None], 0),
+            np.log(np.where(is_checked, predicted.effect**2 / unit, 0) + GRID[0]),
             np.broadcast_to(observed.trained_on[:, None], spread.shape),
         )
         return cls(*(torch.from_numpy(np.array(v, float).ravel()[used]) for v in values))

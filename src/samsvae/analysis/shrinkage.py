@@ -54,7 +54,7 @@ def fitted_reliability(valid: ObservedEffects, predicted: PredictedEffects) -> R
     Effects there are b_c times the prediction plus a spread of rank one; b_c is 0 (uninformative)
     or about a common slope.
     """
-    m, is_observed = predicted.effect, valid.is_observed
+    m, is_observed = predicted.effect, valid.is_telling
     d = np.where(is_observed, valid.difference, np.nan)
     noise = np.where(is_observed, valid.variance, 1)
     slope = np.ones(len(m))
@@ -156,10 +156,11 @@ def fitted_prior(
 
     `train` are effects in the model's training cells; the seed draws entries, if there are many.
     """
-    differences = np.where(train.is_observed, train.difference, np.nan)
+    valid = valid._replace(is_rare=train.is_rare)
+    differences = np.where(train.is_telling, train.difference, np.nan)
     spread = rank_one(differences, train.variance).variance
     reliability = fitted_reliability(valid, predicted)
-    in_both = train.is_observed & valid.is_observed
+    in_both = train.is_telling & valid.is_telling
     used = _subsample(in_both, seed)
     unit = max(float(reliability.spread[in_both].mean()) if len(used) else 0.0, TINY)
     entries = Entries.of(train, predicted, spread, reliability, unit=unit, used=used)

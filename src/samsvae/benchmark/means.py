@@ -34,7 +34,8 @@ class Means:
         self.not_estimable = {cells.condition_names[i] for i in perturbed[~estimable]}
         self.effects, self.weight = delta[rows], weight[rows]
         self.cells_per_condition = n_cells[estimable]
-        self.mean = self.effects.mean(0)
+        # Fold changes of few cells are mostly noise: they weigh by their precision.
+        self.mean = np.average(self.effects, 0, self.weight if scale == "lfc" else None)
         self._row = {name: row for row, name in enumerate(self.conditions)}
 
     def of(self, condition: str) -> np.ndarray | None:

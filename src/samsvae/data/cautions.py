@@ -17,14 +17,18 @@ import scipy.sparse as sp
 
 from samsvae.data.conditions import dosage_rows
 from samsvae.data.expression import Expression, within_batches
-from samsvae.data.fold_changes import condition_fold_changes, typical_gene
+from samsvae.data.fold_changes import condition_fold_changes
 from samsvae.data.screen import Screen
 from samsvae.settings.arguments import checked
 
+COMPOSITION = "Composition"
+"""Title of the caution of conditions that change the shares of unchanged genes by much."""
 FEW_CELLS = 30
 """Number of cells of a condition below which its effect comes mostly from the model."""
 _CLEAR = 4.0
 """Standard errors beyond which a difference is not chance, among hundreds of comparisons."""
+_ENOUGH = 20
+"""Cells of a condition from which on shares and means are about normal."""
 _COMPOSITION = 0.1
 """Size of the typical gene's log2 fold change, from which on its causes are named."""
 _LARGE = 0.25
@@ -150,8 +154,8 @@ def _not_told_apart(screen: Screen) -> Iterator[Caution]:
     if not columns:
         return
     design = dosage_rows([condition for condition in rest if condition], columns).toarray()
-    _, values, basis = np.linalg.svd(design.astype(float), full_matrices=True)
-    unseen = basis[(values > 1e-9 * values.max()).sum() :]
+    values, basis = np.linalg.eigh(design.T.astype(float) @ design)
+    unseen = basis.T[values < 1e-9 * values.max()]
     mixed = [
         name
         for name, size in zip(columns, np.abs(unseen).max(0, initial=0), strict=True)
@@ -191,29 +195,33 @@ def _library_sizes(screen: Screen) -> Iterator[Caution]:
 
 def _composition(screen: Screen) -> Iterator[Caution]:
     change = condition_fold_changes(screen, "library")
-    typical = typical_gene(change.difference, change.variance)
+    typical = change.typical
     shift, error = typical.shift, np.sqrt(typical.variance)
     with np.errstate(invalid="ignore"):
         is_clear = (np.abs(shift) > _COMPOSITION) & (np.abs(shift) > _CLEAR * error)
-    differs = np.flatnonzero(is_clear)
-    if not len(differs):
+    if not is_clear.any():
         return
     totals = sum(np.asarray(counts.sum(0), float).ravel() for _, counts in screen.control.blocks())
     share = totals / np.sum(totals)
-    texts = []
-    for row in differs[np.argsort(-np.abs(shift[differs]), kind="stable")]:
-        gained = share * (2 ** change.difference[row] - 2 ** shift[row])
-        causes = np.argsort(gained * np.sign(shift[row]), kind="stable")[:_CAUSES]
-        genes = ", ".join(screen.genes[gene] for gene in causes)
-        texts.append(f"{screen.condition_names[row]} {shift[row]:+.2f} ({genes})")
-    yield Caution(
-        "Composition",
-        "Genes that hold many of the counts change, and move the shares of all others (log2 fold "
-        f"change of the typical gene, and genes that cause most of it): {named(texts)}. Effects "
-        'are given relative to the typical gene; relative_to="library" shows shares.',
-        is_serious=bool(np.abs(shift[differs]).max() > _LARGE),
-        conditions=tuple(screen.condition_names[row] for row in differs),
-    )
+    is_large = np.nan_to_num(np.abs(shift)) > _LARGE
+    for title, among in ((COMPOSITION, is_large), ("Slight change of composition", ~is_large)):
+        differs = np.flatnonzero(is_clear & among)
+        texts = []
+        for row in differs[np.argsort(-np.abs(shift[differs]), kind="stable")]:
+            gained = share * (2 ** change.difference[row] - 2 ** shift[row])
+            causes = np.argsort(gained * np.sign(shift[row]), kind="stable")[:_CAUSES]
+            genes = ", ".join(screen.genes[gene] for gene in causes)
+            texts.append(f"{screen.condition_names[row]} {shift[row]:+.2f} ({genes})")
+        if texts:
+            yield Caution(
+                title,
+                "Genes that hold many of the counts change, and move the shares of all others "
+                "(log2 fold change of the typical gene, and genes that cause most of it): "
+                f"{named(texts)}. Effects are given relative to the typical gene; "
+                'relative_to="library" shows shares.',
+                is_serious=title == COMPOSITION,
+                conditions=tuple(screen.condition_names[row] for row in differs),
+            )
 
 
 def _columns(screen: Screen) -> Iterator[Caution]:
@@ -234,7 +242,8 @@ def _columns(screen: Screen) -> Iterator[Caution]:
         compared = _compared(screen, values[:, None])
         with np.errstate(invalid="ignore", divide="ignore"):
             shift = compared.difference[:, 0] / compared.sd[:, 0]
-        differs = np.flatnonzero((np.abs(shift) > _SHIFT) & (np.abs(compared.z[:, 0]) > _CLEAR))
+        is_clear = (np.abs(compared.z[:, 0]) > _CLEAR) & _has_several(screen)
+        differs = np.flatnonzero((np.abs(shift) > _SHIFT) & is_clear)
         texts = [f"{screen.condition_names[row]} {shift[row]:+.1f} sd" for row in differs]
         if texts:
             yield _not_told(screen, str(name), texts, differs)
@@ -251,7 +260,7 @@ def _of_levels(screen: Screen, name: str, column: pd.Series) -> Iterator[Caution
     levels = list(column.cat.categories)
     compared = _compared(screen, codes[:, None] == np.arange(len(levels)))
     size = np.where(np.abs(compared.z) > _CLEAR, np.nan_to_num(np.abs(compared.difference)), 0)
-    differs = np.flatnonzero(size.max(1) > _SHARE)
+    differs = np.flatnonzero((size.max(1) > _SHARE) & _has_several(screen))
     texts = [
         f"{screen.condition_names[row]} {compared.difference[row, level]:+.0%} {levels[level]}"
         for row in differs
@@ -259,6 +268,11 @@ def _of_levels(screen: Screen, name: str, column: pd.Series) -> Iterator[Caution
     ]
     if texts:
         yield _not_told(screen, name, texts, differs)
+
+
+def _has_several(screen: Screen) -> np.ndarray:
+    """Return `condition`: whether it has enough cells for a normal approximation."""
+    return np.bincount(screen.condition, minlength=len(screen.condition_names)) >= _ENOUGH
 
 
 def _not_told(screen: Screen, name: str, texts: list[str], rows: np.ndarray) -> Caution:

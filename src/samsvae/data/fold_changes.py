@@ -35,6 +35,9 @@ _PRIOR_CELLS = 8.0
 """Cells that control's dispersion stands for in the variance of a group."""
 _UNEQUAL = 0.1
 """Standard deviation of fold changes of unchanged genes: no gene counts more than 1 / 0.1^2."""
+_RARE, _FEWEST = 0.3, 0.02
+"""Variance beyond which half counts pin a gene near no change, so that it does not count; and the
+share of genes that count all the same."""
 _REJECTED = 4.5
 """Standard deviations from the typical fold change beyond which a gene does not count."""
 _LIMIT = 0.05
@@ -57,17 +60,30 @@ class FoldChanges(NamedTuple):
     """`group gene`: the part of the variance that is between replicates; 0 if they are unknown."""
 
     @property
-    def from_typical_gene(self) -> tuple[FoldChanges, np.ndarray]:
-        """The fold changes relative to the typical gene, and that of the typical gene, `group`.
+    def typical(self) -> TypicalGene:
+        """The fold change that the unchanged genes of each group share.
 
         Of a group of a single cell nothing is known about errors: its genes weigh alike.
         """
-        typical = typical_gene(self.difference, self.variance)
-        is_known = np.isfinite(typical.shift)
-        shift = np.where(is_known, typical.shift, typical_gene(self.difference).shift)
-        variance = self.variance + np.where(is_known, typical.variance, 0)[:, None]
-        difference = self.difference - shift[:, None]
-        return self._replace(difference=difference, variance=variance), shift
+        # A gene that is high by chance has a small error: as high as expected, it would weigh less.
+        with np.errstate(invalid="ignore", over="ignore"):
+            expected = self.variance * 2 ** (self.difference / 2)
+            limit = np.maximum(_RARE, np.quantile(expected, _FEWEST, axis=1, keepdims=True))
+        typical = typical_gene(self.difference, np.where(expected <= limit, expected, np.inf))
+        unknown = ~np.isfinite(typical.shift)
+        if not unknown.any():
+            return typical
+        shift, variance = typical.shift.copy(), np.where(unknown, 0, typical.variance)
+        shift[unknown] = typical_gene(self.difference[unknown]).shift
+        return typical._replace(shift=shift, variance=variance)
+
+    @property
+    def from_typical_gene(self) -> tuple[FoldChanges, np.ndarray]:
+        """The fold changes relative to the typical gene, and that of the typical gene, `group`."""
+        typical = self.typical
+        variance = self.variance + typical.variance[:, None]
+        difference = self.difference - typical.shift[:, None]
+        return self._replace(difference=difference, variance=variance), typical.shift
 
 
 def precision(variance: np.ndarray) -> np.ndarray:
@@ -98,20 +114,24 @@ def fold_changes(
     control: np.ndarray,
     n_groups: int,
     weight: np.ndarray | None = None,
+    *,
+    margin: bool = True,
 ) -> FoldChanges:
     """Return the log2 fold changes of groups of cells, each against control in its own batches.
 
     By cell: its `group` (-1: none), whether it is `control`, and a `weight` (1 by default). Cells
     in batches without control cells are left out. Differences between the screen's replicates
-    enter the variance, see `samsvae.data.replicates`.
+    enter the variance, see `samsvae.data.replicates`. Without `margin` variances are as near as can
+    be to the true ones, not rather too large.
     """
     weight = np.ones(len(screen), int) if weight is None else weight
-    change = _from_cells(screen, group, control, n_groups, weight)
+    change = _from_cells(screen, group, control, n_groups, weight, margin=margin)
     if screen.replicate is None:
         return change
     mass = np.where(control, 1, weight) * screen.counted
     replicates = Replicates.of(screen.replicate, screen.batch, group, control, n_groups, mass)
-    own = _from_cells(screen, replicates.of_cell, control, len(replicates.group), weight)
+    parts = replicates.of_cell, control, len(replicates.group), weight
+    own = _from_cells(screen, *parts, margin=margin)
     of_group, of_control = replicates.between(own.difference, own.variance - own.control_variance)
     return change._replace(
         variance=change.variance + of_group + of_control,
@@ -121,11 +141,17 @@ def fold_changes(
 
 
 def _from_cells(
-    screen: Screen, group: np.ndarray, control: np.ndarray, n_groups: int, weight: np.ndarray
+    screen: Screen,
+    group: np.ndarray,
+    control: np.ndarray,
+    n_groups: int,
+    weight: np.ndarray,
+    *,
+    margin: bool,
 ) -> FoldChanges:
     """Return fold changes with the variance of independent cells."""
     size, batch = screen.counted.astype(float), screen.batch
-    against = _of_control(screen, control, size)
+    against = _of_control(screen, control, size, margin=margin)
     group = np.where(against.has_cells[batch], group, -1)
     first, second = (membership(group, n_groups, weight**power) for power in (1, 2))
     n_cells, cells_squared = (np.asarray(of.sum(1)).ravel() for of in (first, second))
@@ -148,6 +174,7 @@ def _from_cells(
             squares,
             observed + against.dispersion * ratio**2 * expected_squares,
             n_cells=(n_cells**2 / cells_squared)[:, None],
+            margin=margin,
         )
         of_control = size_of**2 @ against.variance / (_LOG_2 * (expected + _HALF)) ** 2
         variance = own / (_LOG_2 * (observed + _HALF)) ** 2 + of_control
@@ -156,7 +183,7 @@ def _from_cells(
     return FoldChanges(difference, variance, n_cells, of_control, np.zeros_like(difference))
 
 
-def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray) -> _Control:
+def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray, *, margin: bool) -> _Control:
     """Return the shares of genes in control cells, by batch."""
     n_batches = int(screen.batch.max(initial=0)) + 1
     group = np.where(control, screen.batch, -1)
@@ -170,20 +197,28 @@ def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray) -> _Contr
     share = total / np.maximum(sizes, 1)
     squares = square - 2 * share * product + share**2 * sizes_squared
     expected_squares = share**2 * sizes_squared
-    excess = (squares * n_cells / np.maximum(n_cells - 1, 1) - total).sum(0)
-    dispersion = np.maximum(excess, 0) / np.maximum(expected_squares.sum(0), 1e-12)
-    variance = _moderated(squares, total + dispersion * expected_squares, n_cells=n_cells)
+    several = n_cells.ravel() > 1  # a single cell shows no dispersion
+    excess = (squares * n_cells / np.maximum(n_cells - 1, 1) - total)[several].sum(0)
+    dispersion = np.maximum(excess, 0) / np.maximum(expected_squares[several].sum(0), 1e-12)
+    predicted = total + dispersion * expected_squares
+    variance = _moderated(squares, predicted, n_cells=n_cells, margin=margin)
     variance /= np.maximum(sizes, 1) ** 2
     return _Control(share, variance, dispersion, n_cells.ravel() > 0)
 
 
-def _moderated(squares: np.ndarray, predicted: np.ndarray, *, n_cells: np.ndarray) -> np.ndarray:
+def _moderated(
+    squares: np.ndarray, predicted: np.ndarray, *, n_cells: np.ndarray, margin: bool
+) -> np.ndarray:
     """Return the variance of the sum of a group's counts: its own squares, and those predicted.
 
-    A sum that is low by chance has small squares, too: half of what is predicted is the least.
+    A sum that is low by chance has small squares, too: with `margin`, half of what is predicted is
+    the least, and half a count is added.
     """
-    own = n_cells * squares + _PRIOR_CELLS * (predicted + _HALF)
+    half = _HALF if margin else 0.0
+    own = n_cells * squares + _PRIOR_CELLS * (predicted + half)
     moderated = own / np.maximum(n_cells - 1 + _PRIOR_CELLS, 1)
+    if not margin:
+        return np.asarray(moderated)
     return np.maximum(moderated, (moderated + predicted + _HALF) / 2) + _HALF
 
 
@@ -226,6 +261,8 @@ def typical_gene(difference: np.ndarray, variance: np.ndarray | float = 0.0) -> 
     for _ in range(_MAX_ROUNDS):
         score = (values - shift[:, None]) / (_REJECTED * np.sqrt(total))
         weight = np.where(known & (np.abs(score) < 1), (1 - score**2) ** 2, 0) / total
+        # Where all genes are far from each other, none is typical: each counts.
+        weight = np.where(weight.any(1, keepdims=True), weight, known / total)
         with np.errstate(invalid="ignore"):  # groups without fold changes
             weight /= weight.sum(1, keepdims=True)
         former, shift = shift, (weight * values).sum(1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
-from samsvae.data.cautions import Caution, cautions_of_cells, named
+from samsvae.data.cautions import COMPOSITION, Caution, cautions_of_cells, named
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -77,9 +77,8 @@ class Cautions:
                 "Overfitting cannot be detected, and error rates cannot be learned. Split the "
                 "screen with validation cells and train again.",
             )
-            return
         is_best = history["is_best"].to_numpy(bool)
-        if is_best[-1]:
+        if is_best[-1] and elbo.notna().any():
             yield Caution(
                 "Still improving",
                 "The last validation ELBO is the best one: training ended before the model had "
@@ -131,7 +130,7 @@ class Cautions:
 
     def _of_mechanisms(self, of_cells: list[Caution]) -> Iterator[Caution]:
         """Yield mechanisms all of whose perturbations change the composition."""
-        changed = {n for one in of_cells if one.title == "Composition" for n in one.conditions}
+        changed = {n for one in of_cells if one.title == COMPOSITION for n in one.conditions}
         if not changed:
             return
         try:
@@ -152,16 +151,15 @@ class Cautions:
 
 
 def titles_of(
-    cautions: Sequence[Caution], conditions: Sequence[str], registry: NameRegistry
+    cautions: Sequence[Caution],
+    conditions: Sequence[str],
+    registry: NameRegistry,
+    has_cells: Iterable[bool],
 ) -> list[str]:
-    """Return the titles of cautions that concern each condition, or one of its parts."""
-    return [
-        "; ".join(
-            dict.fromkeys(
-                one.title
-                for one in cautions
-                if not {registry.stored(name), *registry.singles(name)}.isdisjoint(one.conditions)
-            )
-        )
-        for name in conditions
-    ]
+    """Return the titles of cautions of each condition; without cells, of those of its parts."""
+    titles = []
+    for name, measured in zip(conditions, has_cells, strict=True):
+        own = {registry.stored(name), *(() if measured else registry.singles(name))}
+        concerned = (one.title for one in cautions if not own.isdisjoint(one.conditions))
+        titles.append("; ".join(dict.fromkeys(concerned)))
+    return titles

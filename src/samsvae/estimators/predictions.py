@@ -29,6 +29,8 @@ from samsvae.settings.arguments import Count, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings, SimulationSettings
 
+_NOISY = 0.5
+"""Variance of a log2 fold change of validation cells that tells nothing: of rare genes."""
 _MAX_LEARNED = 200
 """Conditions of which it is learned how far effects are from the model's, at most."""
 
@@ -360,14 +362,16 @@ class Predictions:
         place = {name: i for i, name in enumerate(names)}
         group = np.array([place.get(name, -1) for name in valid.condition_names])[valid.condition]
         alike = replace(valid, replicate=None)
-        change, _ = fold_changes(alike, group, control, len(names)).from_typical_gene
+        change = fold_changes(alike, group, control, len(names), margin=False)
+        change, _ = change.from_typical_gene
         effects = self.effects(names, scale="lfc", n_particles=200, n_draws=40, progress=False)
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
         if np.isnan(half).all():
             return {}
         noise = change.variance + (half / ndtri(0.95)) ** 2 + effects.layers["mc_se"] ** 2
         effect = np.asarray(effects.X, float)
-        spread, slope = fitted_discrepancy(change.difference - effect, noise, effect)
+        residual = np.where(noise < _NOISY, change.difference - effect, np.nan)
+        spread, slope = fitted_discrepancy(residual, noise, effect)
         if train.replicate is not None:
             group = np.array([place.get(name, -1) for name in train.condition_names])
             own = group[train.condition], train.is_control, len(names)

@@ -234,7 +234,10 @@ class Arm:
         mc_se = np.sqrt(np.maximum(variance, 0) / (n - 1))
         typical = None
         if self.control.settings.relative_to == "typical gene" and self.control.is_ratio:
-            typical = typical_gene(ate[None])
+            # Genes weigh as in cells: by the counts that control cells have of them.
+            share = of_control / of_control.sum()
+            counts = share * float(self.control.sizes.double().sum())
+            typical = typical_gene(ate[None], 1 / (math.log(2) ** 2 * counts))
         intervals = np.full((len(LEVELS), 2, len(ate)), np.nan)
         if shared is not None:
             weight = None if typical is None else typical.weight[0]
