@@ -74,12 +74,10 @@ def test_a_report_has_the_numbers_of_python(tmp_path: Path) -> None:
             np.testing.assert_allclose(
                 np.array(own[column], float), rows[column], rtol=1e-3, atol=1e-9
             )
-    ate = model.effects(["B+C"], library_size="observed", batch="observed", **QUICK)
     combination = seen["combinations"][1]
     genes = [seen["genes"][g] for g in combination["gene"]]
-    np.testing.assert_allclose(
-        combination["predicted"], ate.to_df().loc["B+C", genes], rtol=1e-3, atol=1e-6
-    )
+    summed = table[table["condition"] == "B+C"].set_index("gene").loc[genes, "estimate"]
+    np.testing.assert_allclose(combination["predicted"], summed, rtol=1e-3, atol=1e-6)
     de = samsvae.differential_expression(screen, ["B", "C"], scale="lfc")[genes].sum()
     np.testing.assert_allclose(combination["sum"], de, rtol=1e-3, atol=1e-6)
     assert combination["observed"] == [None] * len(genes)  # nobody measured it
