@@ -219,6 +219,16 @@ def wrong_labels_told(seed: int) -> tuple[Cells, np.ndarray]:
     return wrong_labels(seed, told=True)
 
 
+def rare_genes(seed: int) -> tuple[Cells, np.ndarray]:
+    """Return cells with 300 genes more, of which hardly a count is seen."""
+    cells = drawn(seed)
+    more = np.full(300, np.log(0.002 / DEPTH))
+    cells.log_share = np.concatenate([cells.log_share, more])
+    cells.change = np.pad(cells.change, ((0, 0), (0, 300)))
+    cells.inverse_dispersion = np.concatenate([cells.inverse_dispersion, np.full(300, 5.0)])
+    return cells, cells.counts()
+
+
 def unseen_pairs(seed: int) -> tuple[Cells, np.ndarray]:
     """Return cells of single perturbations, of which pairs are asked for; effects add up."""
     cells = drawn(seed)
@@ -260,6 +270,7 @@ SITUATIONS: dict[str, Callable[[int], tuple[Cells, np.ndarray]]] = {
         doublets_told,
         wrong_labels,
         wrong_labels_told,
+        rare_genes,
         unseen_pairs,
         clones,
         clones_told,

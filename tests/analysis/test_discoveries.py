@@ -98,6 +98,18 @@ def test_an_unseen_combination_is_the_sum_of_its_parts(
     assert (unseen["lfsr"] >= np.minimum(a["lfsr"], c["lfsr"]) - 1e-12).all()
 
 
+def test_an_answer_does_not_depend_on_what_else_is_asked(
+    model: samsvae.SAMSVAE, screen: samsvae.Screen
+) -> None:
+    alone, beside = (
+        samsvae.discoveries(model, screen, n, **QUICK) for n in (["A+C"], ["A+C", "A+B"])
+    )
+    beside = beside[beside["condition"] == "A+C"]
+    assert alone.attrs["n_combinations"] == beside.attrs["n_combinations"]
+    for column in ("estimate", "sd", "lfsr"):
+        np.testing.assert_allclose(alone[column], beside[column], atol=1e-6)
+
+
 def test_rows_without_cells_have_q_values_of_their_own(
     model: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:

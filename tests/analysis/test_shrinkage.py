@@ -324,3 +324,27 @@ def test_the_share_of_null_effects_is_found_from_noisy_ones() -> None:
     for unit in (1.0, 1e3):  # whatever the scale
         found = about_zero(ObservedEffects(d * unit, variance * unit**2, many, many, many))
         assert 0.75 < found.weight[0] < 0.88
+
+
+def test_genes_too_rare_to_tell_do_not_teach() -> None:
+    """Genes with next to no counts, of which the model says wild things, change nothing else."""
+    train, valid, both, model, theta = planted(0, slope=1.0)
+    alone = fitted_prior(train, valid, model).posterior(both, model)
+    n, n_genes = theta.shape
+    rng = np.random.default_rng(1)
+
+    def beside(observed: ObservedEffects) -> ObservedEffects:
+        wide = np.full((n, n_genes), 6.0)
+        return observed._replace(
+            difference=np.concatenate([observed.difference, 0 * theta], 1),
+            variance=np.concatenate([observed.variance, wide], 1),
+            is_rare=np.repeat([[False, True]], n_genes, 1) & np.ones((n, 1), bool),
+        )
+
+    wild = PredictedEffects(
+        np.concatenate([model.effect, rng.normal(0, 4, theta.shape)], 1),
+        np.concatenate([model.variance, np.ones(theta.shape)], 1),
+    )
+    found = fitted_prior(beside(train), beside(valid), wild).posterior(beside(both), wild)
+    np.testing.assert_allclose(found.mean[:, :n_genes], alone.mean, atol=0.05)
+    assert (found.lfsr[:, n_genes:] > 0.2).all()

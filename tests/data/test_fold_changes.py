@@ -168,3 +168,43 @@ def test_a_screen_on_disk_gives_the_same(tmp_path: Path) -> None:
     stored = samsvae.Screen.open(tmp_path / "cells.h5ad", batch_key="batch", in_memory=False)
     for a, b in zip(against_control(screen), against_control(stored), strict=True):
         np.testing.assert_allclose(a, b)
+
+
+def test_genes_that_are_all_far_from_each_other_have_a_typical_one() -> None:
+    found = typical_gene(np.array([[0.0, 3.0, -3.0], [1.0, 1.0, 1.0]]), 0.001)
+    assert np.isfinite(found.shift).all()
+    np.testing.assert_allclose(found.weight.sum(1), 1)
+
+
+def test_the_typical_gene_of_few_counts_is_hardly_biased() -> None:
+    """Where most genes have a count or two, chance and half counts pull towards no change."""
+    rng = np.random.default_rng(0)
+    share = rng.dirichlet(np.full(1500, 0.5))
+    change = np.zeros(1500)
+    change[np.argsort(-share)[:15]] = 3.0  # takes counts from all others
+    changed = share * 2**change / (share * 2**change).sum()
+    truth = -np.log2((share * 2**change).sum())
+    cells = [rng.poisson(1500 * p, (n, 1500)) for p, n in ((share, 300), (changed, 15))]
+    found = differences(np.concatenate(cells), 15)
+    assert found == pytest.approx(truth, abs=0.12)
+
+
+def differences(counts: np.ndarray, n: int) -> float:
+    """Return the typical gene of the last n cells against the others."""
+    labels = np.array(["control"] * (len(counts) - n) + ["A"] * n)
+    obs = pd.DataFrame({"perturbation": labels}, [f"c{i}" for i in range(len(labels))])
+    screen = samsvae.Screen.from_anndata(AnnData(counts.astype(np.float32), obs=obs))
+    control = np.asarray(screen.is_control)
+    return float(fold_changes(screen, np.where(control, -1, 0), control, 1).typical.shift[0])
+
+
+def test_without_a_margin_errors_are_smaller() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.dirichlet(np.full(40, 1.0)) * 80, (120, 40))
+    obs = pd.DataFrame({"perturbation": ["control"] * 80 + ["A"] * 40}, map(str, range(120)))
+    screen = samsvae.Screen.from_anndata(AnnData(counts.astype(np.float32), obs=obs))
+    control = np.asarray(screen.is_control)
+    asked = screen, np.where(control, -1, 0), control, 1
+    plain, careful = (fold_changes(*asked, margin=margin).variance for margin in (False, True))
+    assert (plain < careful).all()
+    assert (plain > 0.4 * careful)[:, counts.sum(0) > 50].all()
