@@ -80,13 +80,7 @@ def contrast(
     stored = [model.metadata.stored(name) for name in pair]
     if stored[0] == stored[1]:
         raise InputError(f"both conditions are {pair[0]!r}: expected two different ones")
-    predictor = EffectPosterior(
-        model,
-        screen,
-        cells=chosen.cells,
-        contamination=chosen.contamination,
-        progress=chosen.progress,
-    )
+    predictor = EffectPosterior.of(model, screen, chosen)
     # In alphabetical order, so that exchanging the two changes the sign and nothing else.
     answer, n_cells = _answer(predictor, sorted(stored), chosen.of_effects())
     if stored[0] > stored[1]:

@@ -94,13 +94,7 @@ def discoveries(
     """
     chosen = DiscoverySettings(**settings)
     of_effects = chosen.of_effects()
-    predictor = EffectPosterior(
-        model,
-        screen,
-        cells=chosen.cells,
-        contamination=chosen.contamination,
-        progress=chosen.progress,
-    )
+    predictor = EffectPosterior.of(model, screen, chosen)
     names = model.metadata.labels(conditions)
     labels = {"condition": names}
     if chosen.by == "sgrna":

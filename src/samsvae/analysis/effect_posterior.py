@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
 from samsvae.settings.arguments import check, checked
 from samsvae.settings.fields import takes
-from samsvae.settings.questions import EffectSettings
+from samsvae.settings.questions import ContrastSettings, EffectSettings
 from samsvae.types import SCALE_SIZE, Scale
 
 CellChoice: TypeAlias = Literal["all", "responders"]
@@ -167,6 +167,17 @@ class EffectPosterior:
             cell = np.repeat(np.arange(len(self.screen)), np.diff(self.screen.dosage.indptr))
             self._weight = np.ones(len(self.screen))
             np.multiply.at(self._weight, cell, probability)
+
+    @classmethod
+    def of(cls, model: Estimator, screen: Screen, settings: ContrastSettings) -> Self:
+        """Return the predictor that settings ask for."""
+        return cls(
+            model,
+            screen,
+            cells=settings.cells,
+            contamination=settings.contamination,
+            progress=settings.progress,
+        )
 
     @staticmethod
     def learns_from(screen: Screen) -> bool:
