@@ -208,3 +208,14 @@ def test_without_a_margin_errors_are_smaller() -> None:
     plain, careful = (fold_changes(*asked, margin=margin).variance for margin in (False, True))
     assert (plain < careful).all()
     assert (plain > 0.4 * careful)[:, counts.sum(0) > 50].all()
+
+
+def test_differences_between_replicates_do_not_hide_the_typical_gene() -> None:
+    """They are no reason to take a gene for a rare one."""
+    rng = np.random.default_rng(0)
+    difference = rng.normal(0, 0.5, (1, 60))
+    difference[0, :6] = 3.0
+    error, between = np.full((1, 60), 0.01), np.full((1, 60), 0.5)
+    one = np.array([50])
+    change = FoldChanges(difference, error + between, one, 0 * error, between)
+    assert abs(float(change.typical.shift[0])) < 0.25

@@ -390,7 +390,8 @@ class EffectPosterior:
         """Return the differences from control in some cells, by the row (of n) of each cell."""
         of = self.differences(inputs, row, cells, n=n)
         trained_on = self.trained_on(row, cells, n=n)
-        is_rare = None if inputs.values is not None else of.variance > _RARE
+        of_cells = of.variance - (0 if of.between is None else of.between)
+        is_rare = None if inputs.values is not None else of_cells > _RARE
         return ObservedEffects(
             of.difference, of.variance, of.n_cells, trained_on, of.composition, of.between, is_rare
         )

@@ -35,9 +35,9 @@ _PRIOR_CELLS = 8.0
 """Cells that control's dispersion stands for in the variance of a group."""
 _UNEQUAL = 0.1
 """Standard deviation of fold changes of unchanged genes: no gene counts more than 1 / 0.1^2."""
-_RARE, _FEWEST = 0.3, 0.02
-"""Variance beyond which half counts pin a gene near no change, so that it does not count; and the
-share of genes that count all the same."""
+_RARE, _FEWEST = 0.3, 20
+"""Variance beyond which half counts pin a gene near no change, so that it does not count; and how
+many genes count all the same, or one in fifty."""
 _REJECTED = 4.5
 """Standard deviations from the typical fold change beyond which a gene does not count."""
 _LIMIT = 0.05
@@ -67,9 +67,11 @@ class FoldChanges(NamedTuple):
         """
         # A gene that is high by chance has a small error: as high as expected, it would weigh less.
         with np.errstate(invalid="ignore", over="ignore"):
-            expected = self.variance * 2 ** (self.difference / 2)
-            limit = np.maximum(_RARE, np.quantile(expected, _FEWEST, axis=1, keepdims=True))
-        typical = typical_gene(self.difference, np.where(expected <= limit, expected, np.inf))
+            of_cells = (self.variance - self.between) * 2 ** (self.difference / 2)
+            share = min(1.0, max(_FEWEST / of_cells.shape[1], 0.02))
+            limit = np.maximum(_RARE, np.quantile(of_cells, share, axis=1, keepdims=True))
+            variance = np.where(of_cells <= limit, of_cells + self.between, np.inf)
+        typical = typical_gene(self.difference, variance)
         unknown = ~np.isfinite(typical.shift)
         if not unknown.any():
             return typical
