@@ -254,7 +254,7 @@ class ZeroCentred(NamedTuple):
         """Return effects of a condition, given those in its own replicates and how these differ.
 
         Each component of `own`, N(m, s^2), is an estimate of theta with the variance s^2 + r, r the
-        variance between replicates, `gene`. What is null in its replicates is null.
+        variance between replicates, `gene`. An effect that is null in its own replicates is null.
         """
         prior = np.array([0.0, *GRID])[:, None, None] * self.spread[row]
         total = prior + between + own.variance + TINY

@@ -213,8 +213,8 @@ def _moderated(
 ) -> np.ndarray:
     """Return the variance of the sum of a group's counts: its own squares, and those predicted.
 
-    A sum that is low by chance has small squares, too: with `margin`, half of what is predicted is
-    the least, and half a count is added.
+    A sum that is low by chance also has small squares: with `margin`, the variance is at least half
+    of what is predicted, plus half a count.
     """
     half = _HALF if margin else 0.0
     own = n_cells * squares + _PRIOR_CELLS * (predicted + half)
