@@ -106,7 +106,7 @@ def sums() -> SumsOfParts:
 
 def test_a_gene_is_called_only_if_the_cells_of_a_part_support_it(sums: SumsOfParts) -> None:
     assert sums.rows == [4, 5, 6, 7]
-    found = sums.posterior(np.array(sums.rows))
+    found = sums.posterior(sums.rows)
     np.testing.assert_allclose(found.mean[0, :2], [3, -2], atol=0.1)
     assert (found.lfsr[0, :2] < 0.01).all()
     assert found.lfsr[0, 2] > 0.3
@@ -115,3 +115,16 @@ def test_a_gene_is_called_only_if_the_cells_of_a_part_support_it(sums: SumsOfPar
     assert found.lfsr[1, 2] > 0.3  # but no cells of A or D support this gene
     np.testing.assert_array_equal(found.lfsr[2], 1)
     assert (found.lfsr[3] > 0.3).all()
+
+
+def test_a_contrast_is_called_only_if_the_cells_of_either_side_support_it(
+    sums: SumsOfParts,
+) -> None:
+    """A + B against A is B; A + D against control is D, which no cells support."""
+    found = sums.contrast(4, 0)
+    np.testing.assert_allclose(found.mean[0, :2], [1, -2], atol=0.2)
+    assert found.lfsr[0, 1] < 0.01
+    against_control, own = sums.contrast(5, None), sums.posterior([5])
+    np.testing.assert_allclose(against_control.mean, own.mean, atol=1e-9)
+    np.testing.assert_allclose(against_control.lfsr, own.lfsr, atol=0.01)
+    assert against_control.lfsr[0, 2] > 0.3

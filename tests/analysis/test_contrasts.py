@@ -85,13 +85,24 @@ def test_of_control_the_effect_is_zero(model: samsvae.SAMSVAE, screen: samsvae.S
     np.testing.assert_allclose(table["observed"][own.index], own["observed"], atol=1e-9)
 
 
-def test_without_cells_of_both_the_model_counts_alone(
+def test_a_combination_without_cells_is_the_sum_of_its_parts(
     model: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
-    table = samsvae.contrast(model, screen, "A+C", "A", **QUICK)
+    """Against control it is the effect, and against another condition less than that is sure."""
+    of_effects = samsvae.discoveries(model, screen, ["A+C", "A"], **QUICK)
+    effect, of_a = (
+        of_effects[of_effects["condition"] == name].set_index("gene") for name in ("A+C", "A")
+    )
+    table = samsvae.contrast(model, screen, "A+C", "control", **QUICK).set_index("gene")
+    for name in ("estimate", "sd", "lfsr"):
+        np.testing.assert_allclose(table[name], effect[name][table.index], atol=0.01, err_msg=name)
+    table = samsvae.contrast(model, screen, "A+C", "A", **QUICK).set_index("gene")
     assert table["observed"].isna().all()
     assert set(table["n_cells"]) == {0}
-    assert table[["estimate", "lfsr"]].notna().all(axis=None)
+    difference = (effect["estimate"] - of_a["estimate"])[table.index]
+    np.testing.assert_allclose(table["estimate"], difference, atol=1e-6)
+    variance = (effect["sd"] ** 2 + of_a["sd"] ** 2)[table.index]
+    np.testing.assert_allclose(table["sd"] ** 2, variance, rtol=1e-6)
 
 
 def test_a_condition_against_itself_is_an_error(

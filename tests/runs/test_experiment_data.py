@@ -39,6 +39,8 @@ def written(folder: Path, kind: str = "counts") -> Path:
     adata.obs["clone"] = adata.obs["perturbation"].astype(str) + np.where(
         np.arange(len(adata)) % 2, "_a", "_b"
     )
+    adata.obs["cycle"] = np.resize(["G1", "S"], len(adata))
+    adata.obs["split_by"] = adata.obs["batch_of"] = np.resize(["x", "y", "z"], len(adata))
     adata.write_h5ad(folder / "data.h5ad")
     return folder / "data.h5ad"
 
@@ -63,6 +65,10 @@ def test_counts_in_a_file_go_to_another(
     np.testing.assert_array_equal(np.asarray(again.sgrna), np.asarray(held.sgrna))
     assert again.replicate is not None
     np.testing.assert_array_equal(np.asarray(again.replicate), np.asarray(held.replicate))
+    for name in ("cycle", "split_by", "batch_of"):
+        assert again.obs is not None
+        assert held.obs is not None
+        assert list(again.obs[name]) == list(held.obs[name])
 
 
 FULL = """

@@ -12,7 +12,7 @@ Without any, b is what published screens have on average, and s is 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, reduce
 from typing import NamedTuple
 
@@ -101,6 +101,21 @@ def _share_of_model(
     return float(np.clip(share, 0, 1))
 
 
+class _Effect(NamedTuple):
+    """An effect, which is computed when it is asked for."""
+
+    mixture: Callable[[], Mixture]
+    least_lfsr: Callable[[], np.ndarray]
+    """`gene`: what the local false sign rate is at least."""
+
+
+def _posterior(effects: Sequence[_Effect]) -> Posterior:
+    """Return what is reported of some effects, `effect gene`."""
+    found = summaries(lambda i: effects[i].mixture(), range(len(effects)))
+    least = np.stack([effect.least_lfsr() for effect in effects])
+    return found._replace(lfsr=np.maximum(found.lfsr, least))
+
+
 class SumsOfParts:
     """The effects of combinations without cells.
 
@@ -115,7 +130,7 @@ class SumsOfParts:
         predicted: PredictedEffects,
         parts: Mapping[int, np.ndarray],
     ) -> None:
-        self._prior, self._observed, self._predicted = prior, observed, predicted
+        self.prior, self._observed, self._predicted = prior, observed, predicted
         self._parts = parts
         self._is_measured = np.asarray(observed.is_observed.any(1))
         self._mixtures: dict[int, Mixture] = {}
@@ -125,29 +140,21 @@ class SumsOfParts:
         """The combinations without cells."""
         return [row for row in self._parts if not self._is_measured[row]]
 
-    def posterior(self, rows: np.ndarray) -> Posterior:
-        """Return the effects of some of these rows."""
-        parts = [self._parts[row] for row in rows]
-        return self.sums(parts, np.stack([self._non_additive(row) for row in rows]))
+    def posterior(self, rows: Sequence[int]) -> Posterior:
+        """Return effects of some conditions: of combinations without cells as sums."""
+        return _posterior([self._effect(row) for row in rows])
 
-    def sums(self, parts: Sequence[np.ndarray], non_additive: np.ndarray) -> Posterior:
-        """Return effects of combinations, given the rows of their parts and what the model adds.
+    def contrast(self, first: int | None, second: int | None) -> Posterior:
+        """Return the effect of a condition minus that of another, one row; None is control.
 
-        A gene whose change the cells of no part support is not called: the local false sign rate is
-        at least the smallest of the measured parts', and 1 where none of these is below 1/3.
+        Called as a sum is: the cells of one of the two have to support that a gene changes.
         """
+        (one, of_one), (other, of_other) = self._effect(first), self._effect(second)
 
-        def summed(i: int) -> Mixture:
-            own = [self._mixture(part) for part in parts[i]]
-            return self.additivity.sum_of(own, non_additive[i])
+        def supported() -> np.ndarray:
+            return np.minimum(of_one(), of_other())
 
-        sums = summaries(summed, range(len(parts)))
-        supported = np.ones_like(sums.lfsr)
-        for i, own in enumerate(parts):
-            for part in own[self._is_measured[own]]:
-                supported[i] = np.minimum(supported[i], self._mixture(part).lfsr)
-        supported[supported > _SUPPORTED] = 1
-        return sums._replace(lfsr=np.maximum(sums.lfsr, supported))
+        return _posterior([_Effect(lambda: one().minus(other()), supported)])
 
     def of(
         self,
@@ -155,16 +162,51 @@ class SumsOfParts:
         parts: Sequence[np.ndarray],
         non_additive: np.ndarray,
     ) -> Posterior:
-        """Return effects of combinations: of those with cells by their rows, of others as sums."""
-        is_measured = np.array([row is not None and self._is_measured[row] for row in rows], bool)
-        measured = [row for row in rows if row is not None and self._is_measured[row]]
-        others, groups = np.flatnonzero(~is_measured), []
-        if measured:
-            groups.append(summaries(self._mixture, measured))
-        if len(others):
-            groups.append(self.sums([parts[int(i)] for i in others], non_additive[others]))
-        order = np.argsort(np.r_[np.flatnonzero(is_measured), others])
-        return Posterior(*(np.concatenate(some)[order] for some in zip(*groups, strict=True)))
+        """Return effects of combinations: of those with cells by their rows, of others as sums.
+
+        Of these, given the rows of their parts and what the model adds.
+        """
+        return _posterior(
+            [
+                self._sum(own, added)
+                if row is None or not self._is_measured[row]
+                else self._effect(row)
+                for row, own, added in zip(rows, parts, non_additive, strict=True)
+            ]
+        )
+
+    def _effect(self, row: int | None) -> _Effect:
+        """Return the effect of a condition."""
+        n_genes = self._predicted.effect.shape[1]
+        if row is None:
+            null = Mixture(np.eye(2)[:1].T * np.ones(n_genes), *np.zeros((2, 2, n_genes)))
+            return _Effect(lambda: null, lambda: np.ones(n_genes))
+        if row in self._parts and not self._is_measured[row]:
+            return self._sum(self._parts[row], self._non_additive(row))
+
+        def mixture() -> Mixture:
+            return self.prior.mixture(row, self._observed, self._predicted)
+
+        return _Effect(mixture, lambda: np.zeros(n_genes))
+
+    def _sum(self, parts: np.ndarray, non_additive: np.ndarray) -> _Effect:
+        """Return the effect of a combination, given the rows of its parts and what the model adds.
+
+        A gene whose change the cells of no part support is not called: the local false sign rate is
+        at least the smallest of the measured parts', and 1 where none of these is below 1/3.
+        """
+
+        def mixture() -> Mixture:
+            return self.additivity.sum_of([self._mixture(part) for part in parts], non_additive)
+
+        def least_lfsr() -> np.ndarray:
+            supported = np.ones_like(non_additive)
+            for part in parts[self._is_measured[parts]]:
+                supported = np.minimum(supported, self._mixture(part).lfsr)
+            supported[supported > _SUPPORTED] = 1
+            return supported
+
+        return _Effect(mixture, least_lfsr)
 
     @cached_property
     def additivity(self) -> Additivity:
@@ -186,9 +228,9 @@ class SumsOfParts:
         return fitted_additivity(observed, additive, variance, non_additive)
 
     def _mixture(self, row: int) -> Mixture:
-        """Return the posterior of a condition by itself."""
+        """Return the posterior of a part by itself."""
         if row not in self._mixtures:
-            self._mixtures[row] = self._prior.mixture(row, self._observed, self._predicted)
+            self._mixtures[row] = self.prior.mixture(row, self._observed, self._predicted)
         return self._mixtures[row]
 
     def _non_additive(self, row: int) -> np.ndarray:

@@ -152,7 +152,9 @@ class _Posteriors:
             seed=settings.seed,
             progress=settings.progress,
         )
-        self.sums, self.place = EffectPosterior(model, screen).sums(singles, asked)
+        predictor = EffectPosterior(model, screen)
+        inputs = predictor.inputs([model.metadata.stored(name) for name in singles], asked)
+        self.sums, self.place = predictor.sums(inputs), inputs.place
 
     def columns(self, names: Sequence[str], deviation: np.ndarray) -> dict[str, np.ndarray]:
         """Return columns of combinations, `combination gene`; none without validation cells."""

@@ -45,8 +45,9 @@ def contrast(
     model, screen
         As in `samsvae.discoveries`.
     condition, against
-        Two conditions, seen in training or not; where one has no cells, the model's predicted
-        contrast counts alone.
+        Two conditions, seen in training or not. The effect of a combination without cells is the
+        sum of its parts', as in `samsvae.discoveries`; where a single perturbation has no cells,
+        the model's predicted contrast counts alone.
     **settings
         cells ("all", or "responders"), contamination (0), scale ("lfc"), relative_to ("typical
         gene"), n_particles (1000), seed (0), progress; see
@@ -109,6 +110,8 @@ def _answer(
     """Return the contrast of two conditions, and the cells of both."""
     inputs = predictor.inputs(stored, settings)
     first, second = (inputs.place[name] for name in stored)
+    group = predictor.row_of_cells(inputs.place)
+    n_cells = np.array([(group == one).sum() for one in (first, second)])
     weights = _pairs(len(inputs.place), first, second, seed=settings.seed)
     is_control = [predictor.registry.parser.is_control(name) for name in inputs.place]
     weights = (weights @ sp.diags(1.0 - np.array(is_control))).tocsr()  # its effect is 0
@@ -124,11 +127,14 @@ def _answer(
     )
     prior, row = fitted_prior(train, valid, predicted, seed=settings.seed), np.zeros(1, int)
     observed, predicted = some_rows(observed, row), some_rows(predicted, row)
-    posterior = prior.of(row).posterior(observed, predicted)
+    sums = predictor.sums(inputs)
+    if {first, second}.isdisjoint(sums.rows):
+        posterior = prior.of(row).posterior(observed, predicted)
+    else:
+        rows = [None if is_control[row] else row for row in (first, second)]
+        posterior = sums.contrast(*rows)
     estimable = np.array([inputs.estimable[[first, second]].all()])
-    answer = EffectAnswer(posterior, observed, predicted, prior, estimable)
-    group = predictor.row_of_cells(inputs.place)
-    return answer, np.array([(group == one).sum() for one in (first, second)])
+    return EffectAnswer(posterior, observed, predicted, prior, estimable), n_cells
 
 
 def _pairs(n: int, first: int, second: int, *, seed: int) -> sp.csr_matrix:

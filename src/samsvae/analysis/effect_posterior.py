@@ -73,36 +73,6 @@ class EffectInputs(NamedTuple):
     settings: EffectSettings
 
 
-class _Fitted(NamedTuple):
-    """The prior of all conditions, and the data it is updated with."""
-
-    inputs: EffectInputs
-    prior: EffectPrior
-
-    def answer(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
-        """Return the effects of the conditions of some rows, in their order, given their cells."""
-        prior, predicted = self.prior.of(rows), some_rows(self.inputs.predicted, rows)
-        posterior = prior.posterior(observed, predicted)
-        estimable = self.inputs.estimable[rows]
-        return EffectAnswer(posterior, observed, predicted, self.prior, estimable)
-
-    def sums(self, observed: ObservedEffects) -> SumsOfParts:
-        """Return what gives effects of combinations, given the cells of all rows."""
-        return SumsOfParts(self.prior, observed, self.inputs.predicted, self.inputs.parts)
-
-    def answer_with_sums(self, rows: np.ndarray, observed: ObservedEffects) -> EffectAnswer:
-        """Return the same given the cells of all rows: without cells, combinations are sums."""
-        sums = self.sums(observed)
-        is_sum = np.isin(rows, sums.rows)
-        answer = self.answer(rows, some_rows(observed, rows))
-        if not is_sum.any():
-            return answer
-        posterior = sums.posterior(rows[is_sum])
-        for values, of_sums in zip(answer.posterior, posterior, strict=True):
-            values[is_sum] = of_sums
-        return answer._replace(additivity=sums.additivity)
-
-
 class EffectPosterior:
     """Predicts effects from a model and from the training and validation cells, see `discoveries`.
 
@@ -264,24 +234,29 @@ class EffectPosterior:
     ) -> EffectAnswer:
         """Return the effects of conditions, given some cells (a boolean per cell)."""
         stored = [self.model.metadata.stored(name) for name in conditions]
-        fitted = self._fitted(stored, settings)
-        inputs = fitted.inputs
+        inputs = self.inputs(stored, settings)
         rows = np.array([inputs.place[name] for name in stored], int)
         row = self.row_of_cells(inputs.place)  # control's own, if it is among the conditions
         observed = self._observed(inputs, row, cells, n=len(inputs.place))
-        return fitted.answer_with_sums(rows, observed)
+        sums = self._sums(inputs, observed)
+        additivity = sums.additivity if np.isin(rows, sums.rows).any() else None
+        return EffectAnswer(
+            sums.posterior(rows.tolist()),
+            some_rows(observed, rows),
+            some_rows(inputs.predicted, rows),
+            sums.prior,
+            inputs.estimable[rows],
+            additivity,
+        )
 
-    def sums(
-        self, conditions: Sequence[str], settings: EffectSettings
-    ) -> tuple[SumsOfParts, dict[str, int]]:
-        """Return what gives effects of combinations from those of training and other conditions.
+    def sums(self, inputs: EffectInputs) -> SumsOfParts:
+        """Return what gives effects of combinations, given all cells of the screen."""
+        every = np.ones(len(self.screen), bool)
+        return self._sums(inputs, self._observed(inputs, inputs.row, every, n=len(inputs.place)))
 
-        With the row of each condition, given all cells of the screen.
-        """
-        fitted = self._fitted([self.model.metadata.stored(name) for name in conditions], settings)
-        inputs, everyone = fitted.inputs, np.ones(len(self.screen), bool)
-        observed = self._observed(inputs, inputs.row, everyone, n=len(inputs.place))
-        return fitted.sums(observed), inputs.place
+    def _sums(self, inputs: EffectInputs, observed: ObservedEffects) -> SumsOfParts:
+        """Return what gives effects of conditions and combinations, given the cells of each."""
+        return SumsOfParts(self._prior(inputs), observed, inputs.predicted, inputs.parts)
 
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings
@@ -293,7 +268,7 @@ class EffectPosterior:
                 "the sgRNAs of the cells are not known: read the screen with sgrna_key"
             )
         stored = [self.model.metadata.stored(name) for name in conditions]
-        fitted = self._fitted(stored, settings)
+        inputs = self.inputs(stored, settings)
         condition = self.row_of_cells({name: i for i, name in enumerate(stored)})
         code = np.where(condition >= 0, screen.sgrna.codes, -1)
         has_sgrna = code >= 0
@@ -305,10 +280,12 @@ class EffectPosterior:
         group = np.full(len(screen), -1)
         group[has_sgrna] = inverse.ravel()
         cells = np.ones(len(screen), bool)
-        observed = self._observed(fitted.inputs, group, cells, n=pairs.shape[1])
-        rows = np.array([fitted.inputs.place[stored[i]] for i in pairs[0]], int)
+        observed = self._observed(inputs, group, cells, n=pairs.shape[1])
+        rows = np.array([inputs.place[stored[i]] for i in pairs[0]], int)
         names = [(conditions[i], str(screen.sgrna.categories[j])) for i, j in pairs.T]
-        return fitted.answer(rows, observed), names
+        prior, predicted = self._prior(inputs), some_rows(inputs.predicted, rows)
+        posterior = prior.of(rows).posterior(observed, predicted)
+        return EffectAnswer(posterior, observed, predicted, prior, inputs.estimable[rows]), names
 
     def _complete(self, settings: EffectSettings) -> EffectSettings:
         """Return settings with a scale."""
@@ -369,20 +346,19 @@ class EffectPosterior:
         estimable = np.asarray(effects.obs["estimable"], bool)
         return EffectInputs(place, rows_of_parts, row, predicted, estimable, values, settings)
 
-    def _fitted(self, stored: Sequence[str], settings: EffectSettings) -> _Fitted:
+    def _prior(self, inputs: EffectInputs) -> EffectPrior:
         """Estimate the prior of training conditions and others from the split's cells."""
-        inputs = self.inputs(stored, settings)
         train, valid = (
             self._observed(inputs, inputs.row, cells, n=len(inputs.place)).of_these_replicates
             for cells in self.of_split.values()
         )
         # Validation cells are of the same replicates as training cells, so they show how well the
         # model predicts these, not others.
-        prior = fitted_prior(train, valid, inputs.predicted, seed=settings.seed)
+        prior = fitted_prior(train, valid, inputs.predicted, seed=inputs.settings.seed)
         if self.screen.replicate is not None:
             both = self._observed(inputs, inputs.row, self._used, n=len(inputs.place))
-            prior = replace(prior, zero_centred=about_zero(both, seed=settings.seed))
-        return _Fitted(inputs, prior)
+            prior = replace(prior, zero_centred=about_zero(both, seed=inputs.settings.seed))
+        return prior
 
     def _observed(
         self, inputs: EffectInputs, row: np.ndarray, cells: np.ndarray, *, n: int

@@ -414,6 +414,10 @@ class Mixture(NamedTuple):
             np.stack([v[i] + w[j] for i, j in pairs]),
         )
 
+    def minus(self, other: Mixture) -> Mixture:
+        """Return the difference of independent effects, as `plus` does their sum."""
+        return self.plus(other._replace(mean=-other.mean))
+
     def _null_or_not(self) -> Mixture:
         """Return two components: the null one, and one for all others, with their moments."""
         weight = self.weight[1:].sum(0)

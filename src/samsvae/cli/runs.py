@@ -309,4 +309,6 @@ def compare(
         if report and done.trained and results is not None:
             trained = done.trained
             _say_report(report_comparison(directory, trained, screen, results, progress=progress))
+        if done.trained:
+            say_cautions(done.trained[0].model(), screen)
     runner.raise_failures()

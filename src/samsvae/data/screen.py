@@ -335,7 +335,8 @@ class Screen:
     def to_anndata(self) -> AnnData:
         """Return the cells as AnnData: counts, and conditions, library sizes, batches, splits.
 
-        Doses, where they are not all 1, are a column of their own, in the order of the labels.
+        Doses, where they are not all 1, are a column of their own, in the order of the labels. The
+        columns of `obs` follow, but for those whose name is taken.
         """
         parser = self.registry.parser
         conditions = list(map(self.registry.read, self.condition_names))
@@ -356,6 +357,8 @@ class Screen:
             obs["replicate"] = self.replicate
         if self.split is not None:
             obs["split"] = self.split.astype(str)
+        if self.obs is not None:
+            obs = obs.join(self.obs.drop(columns=obs.columns, errors="ignore").set_axis(obs.index))
         return AnnData(self.to_memory().counts, obs=obs, var=self.registry.var.copy())
 
     def summary(self) -> pd.DataFrame:

@@ -240,24 +240,26 @@ def digest_of(screen: Screen) -> str:
 def write_experiment_data(folder: Path, screen: Screen) -> None:
     """Write a screen into a folder, and the settings by which it is read.
 
-    The file holds counts, conditions, doses, batches, library sizes, split, sgRNAs and replicates.
+    The file holds counts, conditions, doses, batches, library sizes, split, sgRNAs, replicates and
+    what else is known of the cells.
     Counts that are not in memory are copied from file to file, and whoever reads the screen leaves
     them there.
     """
     counts, registry = screen.counts, screen.registry
     is_stored = isinstance(counts, StoredCounts)
+    n_batch_keys = len(registry.batch_levels)
     empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if registry.counts else np.float32)
     adata = (replace(screen, counts=empty) if is_stored else screen).to_anndata()
     settings = {
         "control": [registry.parser.control],
         "separator": registry.parser.separator,
-        "dosage_key": "dosage" if "dosage" in adata.obs else None,
-        "batch_key": [name for name in adata.obs if name.split("_")[0] == "batch"],
+        "dosage_key": "dosage" if (screen.dosage.data != 1).any() else None,
+        "batch_key": ["batch", *(f"batch_{i}" for i in range(2, n_batch_keys + 1))][:n_batch_keys],
         "library_size_key": None if registry.own_library_size else "library_size",
-        "split_key": "split" if "split" in adata.obs else None,
+        "split_key": "split" if screen.split is not None else None,
         "gene_key": "symbol" if registry.symbols else None,
-        "sgrna_key": "sgrna" if "sgrna" in adata.obs else None,
-        "replicate_key": "replicate" if "replicate" in adata.obs else None,
+        "sgrna_key": "sgrna" if screen.sgrna is not None else None,
+        "replicate_key": "replicate" if screen.replicate is not None else None,
         "counts": registry.counts,
         "in_memory": screen.is_in_memory,
     }
