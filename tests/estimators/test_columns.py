@@ -16,27 +16,24 @@ from samsvae.data.names import Encoding, NameRegistry
 class Extended(Encoding):
     """A column per perturbation; one for A and B together; one for A in the last batch."""
 
-    def __init__(self, registry: NameRegistry) -> None:
+    def __init__(self, registry: NameRegistry, unit: np.ndarray) -> None:
+        super().__init__(unit)
         self.registry = registry
         self.columns = (*registry.perturbations, "A x B", "A in the last batch")
 
-    def __call__(self, dosage: sp.csr_matrix, batch: np.ndarray | None = None) -> sp.csr_matrix:
+    def rows(self, dosage: sp.csr_matrix, batch: np.ndarray | None) -> sp.csr_matrix:
         a, b = (dosage[:, self.registry.column[name]].toarray() for name in "AB")
         is_last = np.zeros(len(a)) if batch is None else batch == len(self.registry.batches) - 1
         encoded = sp.hstack([dosage, a * b, a * is_last[:, None]], "csr", dtype=np.float32)
         encoded.eliminate_zeros()
         return encoded
 
-    def median_doses(self, dose: np.ndarray) -> np.ndarray:
-        a, b = (dose[self.registry.column[name]] for name in "AB")
-        return np.array([*dose, a * b, a])
-
 
 class ExtendedVAE(samsvae.SAMSVAE):
     """SAMS-VAE with these columns."""
 
     def _encoding(self) -> Encoding:
-        return Extended(self.metadata.registry)
+        return Extended(self.metadata.registry, self.metadata.median_dose)
 
 
 @pytest.mark.parametrize(

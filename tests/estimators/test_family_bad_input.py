@@ -154,13 +154,16 @@ def test_dosage_that_is_no_number(dose: object, message: str) -> None:
     fails(lambda: dosed("A", dose), message)
 
 
-@pytest.mark.parametrize(("label", "dose"), [("A", 0.5), ("C", 2), ("B+A", "1+3")])
-def test_svae_plus_takes_no_doses(label: str, dose: object) -> None:
-    own = str(dose).rpartition("+")[2]
+@pytest.mark.parametrize(
+    ("label", "dose", "got"),
+    [("A", 0.5, "1 of 'A', whose median dose is 0.75"), ("B+A", "1+3", "1 of 'A'.* dose is 2")],
+)
+def test_svae_plus_takes_one_dose_of_each(label: str, dose: object, got: str) -> None:
     fails(
         lambda: SVAEPlus(dosed(label, dose), **TINY),
-        f"^got a dose of {own}: .* doses are 0 or 1; take another model, or leave dosage_key out$",
+        f"^got a dose of {got}: .* one dose; take another model, or leave dosage_key out$",
     )
+    SVAEPlus(dosed("C", 2), **TINY)  # all its cells have the same
     SVAEPlus(dosed("A", 0), **TINY)  # those cells are control
 
 

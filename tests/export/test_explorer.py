@@ -73,7 +73,7 @@ def test_it_is_what_the_explorer_asks_for(trained: samsvae.SAMSVAE, tmp_path: Pa
     assert adata.uns["title"] == "mine"
     kinds = {name: str(adata.obs[name].dtype) for name in adata.obs}
     assert kinds == {
-        **dict.fromkeys(("perturbation", "split", "cell_type"), "category"),
+        **dict.fromkeys(("perturbation", "split", "batch", "cell_type"), "category"),
         **dict.fromkeys(("library_size", "score", "large"), "float32"),
         "age": "int32",
         "is_old": "bool",

@@ -28,8 +28,34 @@ def test_bayes_factors_are_ratios_of_densities() -> None:
     np.testing.assert_allclose(log_bayes_factor(x, narrow, wide), expected, atol=1e-12)
     student = stats.t.logpdf(x, 5, scale=narrow**0.5)
     np.testing.assert_allclose(spike_slab._log_student(x, narrow), student, atol=1e-12)
-    gaussian = stats.norm.logpdf(x, scale=wide**0.5)
-    np.testing.assert_allclose(spike_slab._log_gaussian(x, wide), gaussian, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_cells", [1, 20, 1000])
+@pytest.mark.parametrize("error", [1.0, 8.0])
+def test_evidence_never_falls_with_the_size_of_an_estimate(n_cells: int, error: float) -> None:
+    z = np.geomspace(0.01, 1e6, 400)
+    wide = np.full_like(z, error + n_cells)
+    evidence = spike_slab._log_student(z, wide)
+    evidence -= spike_slab._log_student(z, np.full_like(z, error))
+    assert (np.diff(evidence) >= 0).all()
+    assert evidence[-1] > 0
+
+
+@pytest.mark.parametrize("size", [20, 80, 300])
+def test_very_sure_shifts_are_found(size: float) -> None:
+    """All of one size, or one among moderate ones."""
+    rng = np.random.default_rng(1)
+    true = rng.random((40, 20)) < 0.1
+    sign = rng.choice([-1, 1], true.shape)
+    noise, n_cells = rng.normal(size=true.shape), np.full(40, 150.0)
+    found = inclusion(noise + np.where(true, size * sign, 0), n_cells).log_odds > 0
+    np.testing.assert_array_equal(found, true)
+    z = noise + np.where(true, 20 * sign, 0)
+    row, column = np.argwhere(true)[3]
+    z[row, column] = size
+    found = inclusion(z, n_cells).log_odds
+    np.testing.assert_array_equal(found > 0, true)
+    assert found[row, column] > 5
 
 
 def test_the_share_is_the_most_likely_one() -> None:
@@ -55,7 +81,7 @@ def test_probabilities_are_those_of_bayes_rule() -> None:
     narrow = found.error + doubt
     wide = narrow + found.slab * CELLS[:, None]
     off = stats.t.logpdf(z - leaked, 5, scale=narrow**0.5)
-    on = stats.norm.logpdf(z - leaked, scale=wide**0.5)
+    on = stats.t.logpdf(z - leaked, 5, scale=wide**0.5)
     n_used = found.in_use.sum()
     share = (expit(found.log_odds).sum() + 0.5) / (n_used * 60 + 1)
     in_use = (n_used + 0.5) / 13
@@ -93,7 +119,7 @@ def test_turned_axes_do_not_show_what_is_not_there() -> None:
     found = inclusion(turned, CELLS)
     assert (found.log_odds[:, :2][~true[:, :2]] > 0).sum() <= 1
     assert (found.log_odds[true] > 0).mean() > 0.7
-    alone = spike_slab._log_gaussian(turned, np.full_like(z, 1 + 100 * found.slab))
+    alone = spike_slab._log_student(turned, np.full_like(z, 1 + 100 * found.slab))
     alone -= spike_slab._log_student(turned, np.ones_like(z))
     assert (alone[:, :2][~true[:, :2]] + logit(0.2) > 0).sum() >= 3  # else it would not be needed
 

@@ -20,6 +20,7 @@ from samsvae.estimators.base import Estimator
 from samsvae.model.mask import MASKS, BernoulliMask, MaskPrior
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.train import alignment
+from samsvae.train.alignment import shared_offset
 from samsvae.train.step import PlainStep
 
 QUICK: dict[str, Any] = {
@@ -203,3 +204,53 @@ def test_mechanisms_are_found_where_no_axis_is_given() -> None:
     found = recovery(model, screen)
     assert found.mask_f1 > 0.85
     assert found.mask_precision > 0.85
+
+
+def shifts(n: int, share: float, origin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return estimates on an axis, of which a share lies at an origin, and their variances."""
+    rng = np.random.default_rng(0)
+    others = rng.choice([-1, 1], n) * rng.uniform(1, 2, n)
+    mean = np.where(np.arange(n) < share * n, origin, origin + others)
+    return mean + 0.05 * rng.normal(size=n), np.full(n, 0.05**2)
+
+
+def test_the_origin_moves_where_most_of_many_perturbations_are() -> None:
+    assert shared_offset(*shifts(20, 0.8, 0.7)) == pytest.approx(0.7, abs=0.05)
+    assert shared_offset(*shifts(8, 0.8, 0.7)) == pytest.approx(0.7, abs=0.05)
+    assert shared_offset(*shifts(20, 0.8, 0.0)) == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize(("n", "share"), [(1, 1), (2, 1), (5, 1), (7, 1), (20, 0.4), (20, 0)])
+def test_the_origin_stays_at_control_where_few_agree(n: int, share: float) -> None:
+    assert shared_offset(*shifts(n, share, 0.7)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_perturbations_have_the_effects_of_a_model_without_masks(n: int) -> None:
+    made = simulated_screen(
+        n_perturbations=8,
+        n_combinations=0,
+        n_latent=5,
+        n_genes=100,
+        cells_per_condition=300,
+        n_control=600,
+        shift_scale=3.0,
+        library_size=1000.0,
+        seed=0,
+    )
+    names = list(made.truth.mask.index)[:n]
+    own = np.isin(np.array(made.condition_names)[made.condition], ["control", *names])
+    screen = samsvae.Screen.from_anndata(made.to_anndata()[own], split_key="split")
+    true = made.truth.effects(names)
+    sizes = []
+    for kind in (samsvae.CPAVAE, samsvae.SAMSVAE):
+        model = kind(screen, n_latent=8, n_hidden=32)
+        model.train(max_steps=800, batch_size=256, learning_rate=2e-3, progress=False)
+        effects = model.effects(
+            names, scale="normalized", n_particles=500, n_draws=0, progress=False
+        ).to_df()
+        r = [np.corrcoef(effects.loc[name], true.loc[name])[0, 1] for name in names]
+        assert min(r) > 0.8
+        sizes.append((effects.abs().sum(axis=1) / true.abs().sum(axis=1)).to_numpy())
+    assert (sizes[1] > 0.8 * sizes[0]).all()

@@ -15,7 +15,8 @@ from samsvae.analysis.agreement import matched_truth, recovery
 from samsvae.data.loader import Loader
 from samsvae.data.simulate import simulated_screen
 from samsvae.model.mechanism import AdditiveShift
-from samsvae.train import alignment
+from samsvae.model.vae import PerturbationVAE
+from samsvae.train import alignment, loop
 from samsvae.train.alignment import shift_scores, update_inclusion
 from samsvae.types import Shifts
 
@@ -32,7 +33,7 @@ def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(alignment, "_CELLS_AT_ONCE", len(screen.train))  # one batch: the same noise
     model = shaken(samsvae.SAMSVAE, screen)
     mechanism, train = mechanism_of(model), Loader(screen.train)
-    z, n_cells = shift_scores(model.module, train)
+    scores = shift_scores(model.module, train)
     batch = train.batch(slice(0, len(screen.train)))
     mask = (model.mask_probabilities() > 0.5).to_numpy()
     shift = torch.from_numpy(mask * model.embeddings().to_numpy()).float()
@@ -51,8 +52,13 @@ def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch)
     square = (dose**2).sum(0)
     error = np.sqrt(square[:, None] * (gradient**2).mean(0))
     expected = (precision * shift.numpy() + score) / error
-    np.testing.assert_allclose(n_cells, square)
+    np.testing.assert_allclose(scores.n_cells, square)
+    z = scores.z.numpy()
     np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-4)
+    value, variance = (values.numpy() for values in scores.estimates(2.0, scores.z > 0))
+    known = shift.numpy() + score / precision
+    np.testing.assert_allclose(value, np.where(z > 0, known, np.nan), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(variance, 2 * (error / precision) ** 2, rtol=1e-4)
 
 
 def test_training_ends_with_updated_masks(screen: samsvae.Screen) -> None:
@@ -79,6 +85,72 @@ def test_a_perturbation_without_cells_keeps_its_prior() -> None:
     position = screen.perturbations.index("B")
     torch.testing.assert_close(logits[position], prior[position])
     assert not torch.isclose(logits, prior).all()
+
+
+def bound(model: PerturbationVAE, train: Loader, n_draws: int = 30) -> float:
+    """Return the ELBO of all training cells, nats, on the same noise every time."""
+    generator, total = torch.Generator().manual_seed(0), 0.0
+    mechanism = model.mechanism
+    columns = torch.arange(len(train.cells_per_column))
+    with torch.no_grad():
+        for _ in range(n_draws):
+            noise = mechanism.noise(columns, 1, generator)
+            drawn = mechanism.draw(columns, noise, closed_form=True)
+            total += sum(float(ratio.sum()) for ratio in drawn.log_ratios.values())
+            for batch in train.in_order(512):
+                own = Shifts(drawn.value[:, batch.dosage.columns], {})
+                basal = model.encoder.noise(len(batch.counts), 1, generator)
+                context = mechanism.context(batch, own)
+                terms = model.cell_terms(context, batch, basal, closed_form=True)
+                total += sum(float(term.sum()) for term in terms)
+    return total / n_draws
+
+
+@pytest.mark.parametrize("given_mask", [False, True])
+def test_what_is_opened_gets_an_embedding_of_its_own(
+    given_mask: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both change together, so the bound rises (unless the update is sure of less than gradients
+    were, and closes entries); what was open stays as it is."""
+    screen = simulated_screen(
+        n_perturbations=6,
+        n_combinations=0,
+        n_latent=4,
+        n_genes=80,
+        cells_per_condition=250,
+        n_control=400,
+        shift_scale=2.0,
+        library_size=3000.0,
+        mask_prob=0.1,
+        seed=0,
+    )
+    found: list[bool] = []
+
+    def spied(module: PerturbationVAE, train: Loader) -> None:
+        additive = module.mechanism.additive
+        assert additive is not None
+        if given_mask:  # gradients open nearly all: as if they had not
+            z = shift_scores(module, train).z
+            with torch.no_grad():
+                additive.mask.logits[np.unravel_index(int(z.abs().argmax()), z.shape)] = -4
+        (mask, before), low = additive.most_probable(), bound(module, train)
+        update_inclusion(module, train)
+        after_mask, after = additive.most_probable()
+        opened, kept = after_mask > mask, after_mask * mask > 0
+        scale = additive.embedding.posterior(torch.arange(len(mask)), after_mask).scale
+        sure = opened & (additive.mask.probability() > 0.95)
+        found.append(bool(sure.any()))
+        assert (after[sure].abs() > 2 * scale[sure]).all()
+        assert (scale[sure] < 0.4).all()
+        torch.testing.assert_close(after[kept], before[kept], rtol=1e-4, atol=1e-4)
+        is_closed = bool((after_mask < mask).any())
+        assert given_mask or not is_closed
+        assert is_closed or bound(module, train) > low + 20
+
+    monkeypatch.setattr(loop, "update_inclusion", spied)
+    model = samsvae.SAMSVAE(screen, n_latent=6, n_hidden=32, embedding_given_mask=given_mask)
+    model.train(max_steps=600, batch_size=256, learning_rate=2e-3, progress=False)
+    assert found == [True]
 
 
 @pytest.mark.slow

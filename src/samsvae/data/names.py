@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.data.conditions import ConditionParser
+from samsvae.data.conditions import ConditionParser, dosage_rows
 from samsvae.errors import InputError, listed
 from samsvae.types import Scale
 
@@ -154,54 +154,69 @@ class NameRegistry:
 
 
 class Encoding(ABC):
-    """Turns rows of dosage, `cell perturbation`, into rows of a model's own columns."""
+    """Turns rows of dosage, `cell perturbation`, into rows of a model's own columns.
+
+    Doses are divided by the `unit` of their perturbation, in training its median dose, so that
+    nothing depends on the units in which a screen gives them.
+    """
 
     columns: tuple[str, ...]
     """What each column stands for."""
 
-    @abstractmethod
+    def __init__(self, unit: np.ndarray) -> None:
+        self.unit = unit
+        """`perturbation`."""
+
     def __call__(self, dosage: sp.csr_matrix, batch: np.ndarray | None = None) -> sp.csr_matrix:
         """Return the rows, `cell column`.
 
         `batch`, `cell`, is the position of each among the batches; None: no batch in particular.
         """
+        in_units = dosage.astype(np.float64)
+        mantissa, exponent = np.frexp(in_units.data / self.unit[dosage.indices])
+        # Rounded to 20 bits, since in other units the last digits of a dose are others.
+        in_units.data = np.ldexp(np.round(mantissa * 2**20) / 2**20, exponent)
+        return self.rows(in_units.astype(np.float32), batch)
 
     @abstractmethod
-    def median_doses(self, dose: np.ndarray) -> np.ndarray:
-        """Return a typical dose of each column, `column`, from those of perturbations."""
+    def rows(self, dosage: sp.csr_matrix, batch: np.ndarray | None) -> sp.csr_matrix:
+        """Return the rows of doses in units, as above."""
 
 
 class Separate(Encoding):
     """A column per perturbation: combinations are the sums of their parts."""
 
-    def __init__(self, registry: NameRegistry) -> None:
+    def __init__(self, registry: NameRegistry, unit: np.ndarray | None = None) -> None:
+        super().__init__(np.ones(len(registry.perturbations)) if unit is None else unit)
         self.columns = registry.perturbations
 
-    def __call__(self, dosage: sp.csr_matrix, batch: np.ndarray | None = None) -> sp.csr_matrix:
+    def rows(self, dosage: sp.csr_matrix, batch: np.ndarray | None) -> sp.csr_matrix:
         return dosage
-
-    def median_doses(self, dose: np.ndarray) -> np.ndarray:
-        return dose
 
 
 class Joint(Encoding):
     """A column per training condition; others are an error, or encoded as control."""
 
     def __init__(
-        self, registry: NameRegistry, conditions: Sequence[str], *, unseen_as_control: bool
+        self,
+        registry: NameRegistry,
+        unit: np.ndarray,
+        conditions: Sequence[str],
+        *,
+        unseen_as_control: bool,
     ) -> None:
+        super().__init__(unit)
         self.columns = tuple(conditions)
         self.registry = registry
         self.unseen_as_control = unseen_as_control
         self._column_of: dict[tuple[int, ...], int] = {}
-        for column, name in enumerate(conditions):
-            received = registry.read(name)
-            _check_doses(np.array(list(received.values())))
-            self._column_of[tuple(sorted(registry.column[part] for part in received))] = column
+        received = dosage_rows(list(map(registry.read, conditions)), registry.column)
+        for column, row in enumerate(np.split(received.indices, received.indptr[1:-1].tolist())):
+            self._column_of[tuple(sorted(row))] = column
+        self(received)  # an error if a perturbation has several doses
 
-    def __call__(self, dosage: sp.csr_matrix, batch: np.ndarray | None = None) -> sp.csr_matrix:
-        """Return the rows, `cell column`."""
-        _check_doses(dosage.data)
+    def rows(self, dosage: sp.csr_matrix, batch: np.ndarray | None) -> sp.csr_matrix:
+        self._check_doses(dosage)
         rows = np.split(dosage.indices, dosage.indptr[1:-1].tolist())
         received = [tuple(sorted(row)) for row in rows]
         unseen = {row for row in received if row and row not in self._column_of}
@@ -219,15 +234,14 @@ class Joint(Encoding):
         ones, shape = np.ones(len(columns), np.float32), (len(received), len(self.columns))
         return sp.csr_matrix((ones, np.array(columns, np.int64), indptr), shape=shape)
 
-    def median_doses(self, dose: np.ndarray) -> np.ndarray:
-        return np.ones(len(self.columns))  # others are refused
-
-
-def _check_doses(doses: np.ndarray) -> None:
-    graded = doses[doses != 1]
-    if len(graded):
-        raise InputError(
-            f"got a dose of {graded[0]:g}: this model takes each combination as a perturbation of "
-            "its own, received or not, so doses are 0 or 1; take another model, or leave "
-            "dosage_key out"
-        )
+    def _check_doses(self, dosage: sp.csr_matrix) -> None:
+        graded = np.flatnonzero(dosage.data != 1)
+        if len(graded):
+            column = dosage.indices[graded[0]]
+            got, usual = dosage.data[graded[0]] * self.unit[column], self.unit[column]
+            raise InputError(
+                f"got a dose of {got:g} of {self.registry.perturbations[column]!r}, whose median "
+                f"dose is {usual:g}: this model takes each combination as a perturbation of "
+                "its own, received or not, so each has one dose; take another model, or leave "
+                "dosage_key out"
+            )

@@ -111,7 +111,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
 
     def _encoding(self) -> Encoding:
         """Return which columns of dosage the model has parameters for."""
-        return Separate(self.metadata.registry)
+        return Separate(self.metadata.registry, self.metadata.median_dose)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class LatentSpace:
     def embeddings(self) -> pd.DataFrame:
         """Return the posterior mean of each embedding, given its most probable mask.
 
+        It is the shift at the perturbation's median dose (with a dose curve, at saturation).
         Perturbations x latent dimensions, as in `mask_probabilities`.
         """
         return self._by_perturbation(self._shift("embeddings").most_probable()[1])
@@ -116,7 +117,10 @@ class LatentSpace:
         if curve is None:
             raise InputError("displacements are in proportion to the dose: no saturating_dose")
         both = torch.stack([curve.log_half_dose, curve.log_slope], 1).detach().exp()
-        return self._by_perturbation(both, pd.Index(["half_dose", "slope"]))
+        table = self._by_perturbation(both, pd.Index(["half_dose", "slope"]))
+        unit = pd.Series(self.metadata.median_dose, self.metadata.registry.perturbations)
+        table["half_dose"] *= unit.reindex(table.index, fill_value=1.0)
+        return table
 
     @checked
     def latent(

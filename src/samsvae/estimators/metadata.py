@@ -31,7 +31,8 @@ class TrainingMetadata:
     cells_per_perturbation: np.ndarray
     """`perturbation`: n_t, number of training cells that received it."""
     median_dose: np.ndarray
-    """`perturbation`: median dose of the training cells that received it; 1 if none did."""
+    """`perturbation`: median dose of the training cells that received it, in which the model counts
+    its doses; 1 if none did."""
     library_size: np.ndarray
     """`cell`, counts: of the training cells, sorted by condition."""
     batch_shares: np.ndarray
@@ -225,6 +226,7 @@ class TrainingMetadata:
             "vocabulary": self.registry.header(),
             "conditions": list(self.conditions),
             "unobserved": self.unobserved,
+            "dose_unit": "median",
             "sgrnas": [list(pair) for pair in self.sgrnas],
         }
 
@@ -233,6 +235,8 @@ class TrainingMetadata:
         """Return the metadata that `header` and `tensors` returned."""
         arrays = {name: value.numpy() for name, value in tensors.items()}
         arrays["unexpressed"] = arrays.pop("silent")
+        if header.get("dose_unit") != "median":  # saved when doses were those of the screen
+            arrays["median_dose"] = np.ones_like(arrays["median_dose"])
         return cls(
             registry=NameRegistry.restored(header["vocabulary"]),
             conditions=tuple(header["conditions"]),

@@ -45,10 +45,7 @@ class AdditiveEstimator(ShiftSettings, Estimator):
     """A model whose perturbations add up to a shift of the state, each with a prior."""
 
     def _additive(self, mask: Mask, embedding: Embedding) -> Mechanism:
-        curve = None
-        if self.saturating_dose:
-            doses = self.encoding.median_doses(self.metadata.median_dose)
-            curve = HillCurve(torch.from_numpy(doses).float())
+        curve = HillCurve(len(self.encoding.columns)) if self.saturating_dose else None
         shift = AdditiveShift(mask, embedding, dose_response=curve)
         if not self.learn_responders:
             return shift
@@ -140,8 +137,12 @@ class SVAEPlus(SVAEPlusSettings, Estimator):
     name = "svae-plus"
 
     def _encoding(self) -> Encoding:
-        conditions = self.metadata.conditions[1:]
-        return Joint(self.metadata.registry, conditions, unseen_as_control=self.unseen_as_control)
+        return Joint(
+            self.metadata.registry,
+            self.metadata.median_dose,
+            self.metadata.conditions[1:],
+            unseen_as_control=self.unseen_as_control,
+        )
 
     def _mechanism(self) -> AdditiveShift:
         prior = MaskPrior(a=self.beta_a, b=self.beta_b)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -91,6 +91,8 @@ class _Metadata(_Record):
     vocabulary: _Registry
     conditions: UniqueNames
     unobserved: bool
+    dose_unit: Literal["median"] | None = None
+    """Of models whose doses are those of the screen: None."""
     sgrnas: Annotated[list[Pair], AfterValidator(_rectangular)]
 
     @model_validator(mode="after")
@@ -324,6 +326,10 @@ def read(folder: str | os.PathLike[str]) -> Saved:
     return saved
 
 
+_ONE_HOT = ".embedding.network.hidden.first.weights.1"
+"""A parameter of embeddings given their mask, which had no table of updates."""
+
+
 def _current_parameters(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return parameters by their names of today, of models that earlier versions saved."""
     responding = "mechanism.responders.logits" in state
@@ -335,4 +341,10 @@ def _current_parameters(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif responding:
             name = name.replace("mechanism.", "mechanism.inner.")
         renamed[name] = value
+    for name in [name for name in renamed if name.endswith(_ONE_HOT)]:
+        embedding = (
+            name.removesuffix(_ONE_HOT) + ".embedding"
+        )  # given its mask: without an update of its own
+        width = len(renamed[f"{embedding}.network.heads.bias"])
+        renamed.setdefault(f"{embedding}.updated", torch.zeros(len(renamed[name]), width))
     return renamed

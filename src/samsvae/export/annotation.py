@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from scipy.special import expit
 
 from samsvae.analysis.projection import has_umap, projection
 from samsvae.data.conditions import Conditions
@@ -168,10 +169,11 @@ def _displacements(model: Estimator, conditions: Sequence[str]) -> dict[str, np.
     received = model.encoding(model.metadata.received(conditions))
     doses = received.astype(float)  # sparse: there may be many conditions and perturbations
     if additive.dose_response is not None:
-        curve = model.dose_parameters().fillna(1.0)
-        half, slope = (curve[name].to_numpy()[doses.indices] for name in ("half_dose", "slope"))
-        power = doses.data**slope
-        doses.data = power / (power + half**slope)
+        log_half, slope = (
+            values.detach().double().cpu().numpy()[doses.indices]
+            for values in (additive.dose_response.log_half_dose, additive.dose_response.log_slope)
+        )
+        doses.data = expit(np.exp(slope) * (np.log(doses.data) - log_half))
     probability, embedding = (
         table.fillna(0).to_numpy() for table in (model.mask_probabilities(), model.embeddings())
     )

@@ -42,6 +42,13 @@ class BayesFactors(NamedTuple):
         return cls(posterior.loc, posterior.scale, ratio, prior.scale)
 
 
+class Estimates(NamedTuple):
+    """Estimates of shifts from cells, `column latent` each; NaN without any."""
+
+    value: Tensor
+    variance: Tensor
+
+
 class Embedding(nn.Module, ABC):
     """An embedding of every column of dosage in n_latent dimensions."""
 
@@ -78,6 +85,14 @@ class Embedding(nn.Module, ABC):
     def bayes_factors(self, information: Tensor) -> BayesFactors:
         """Return the Bayes factors given masks of ones; points use the Fisher information."""
 
+    @abstractmethod
+    def update(self, mask: Tensor, probability: Tensor, estimates: Estimates) -> None:
+        """Set the posterior of entries from estimates; those without one stay as given `mask`.
+
+        Where masks have a probability p, the closed-form optimum is N(p s / (v h), 1 / h) with
+        h = p / v + 1 / scale^2, s the estimate and v its variance.
+        """
+
 
 class GaussianEmbedding(Embedding):
     """Base of Gaussian embeddings: the prior N(0, scale^2 I) and reparametrised draws."""
@@ -112,6 +127,20 @@ class GaussianEmbedding(Embedding):
     def mean(self, columns: Tensor, mask: Tensor) -> Tensor:
         return self.posterior(columns, mask).loc
 
+    @torch.no_grad()
+    def update(self, mask: Tensor, probability: Tensor, estimates: Estimates) -> None:
+        old = self.posterior(torch.arange(len(mask), device=mask.device), mask)
+        precision = probability / estimates.variance + self.scale**-2
+        mean = probability * estimates.value / estimates.variance / precision
+        kept = estimates.value.isnan()
+        loc = torch.where(kept, old.loc, mean)
+        scale = torch.where(kept, old.scale, precision.rsqrt())
+        self._set((probability > 0.5).to(mask), loc, scale)
+
+    @abstractmethod
+    def _set(self, mask: Tensor, loc: Tensor, scale: Tensor) -> None:
+        """Make the posterior given a mask N(loc, scale^2), `column latent` each."""
+
 
 class FreeEmbedding(GaussianEmbedding):
     """q(e_t) = N(mu_t, sigma_t^2) with free parameters; sigma = exp(log_sigma) + 1e-4."""
@@ -136,18 +165,32 @@ class FreeEmbedding(GaussianEmbedding):
     def translate(self, offset: Tensor) -> None:
         self.loc.sub_(offset)
 
+    def _set(self, mask: Tensor, loc: Tensor, scale: Tensor) -> None:
+        self.loc.copy_(loc)
+        self.log_scale.copy_((scale - 1e-4).clamp(min=1e-4).log())
+
 
 class MaskedEmbedding(GaussianEmbedding):
-    """q(e_t | m_t) = N(f_emb([m_t, one-hot t])); `width` and `n_layers` are those of f_emb."""
+    """q(e_t | m_t) = N(f_emb([m_t, one-hot t])); `width` and `n_layers` are those of f_emb.
+
+    When training has ended, what the closed-form update adds to the output stands in a table.
+    """
 
     def __init__(
         self, n_columns: int, n_latent: int, *, scale: float, width: int, n_layers: int
     ) -> None:
         super().__init__(n_latent, scale=scale)
         self.network = GaussianNetwork((n_latent, OneHot(n_columns)), width, n_layers, n_latent)
+        self.register_buffer("updated", torch.zeros(n_columns, 2 * n_latent))
+
+    updated: Tensor
 
     def posterior(self, columns: Tensor, mask: Tensor) -> Normal:
-        return self.network(mask, columns)
+        return self.network(mask, columns, plus=self.updated[columns])
+
+    def _set(self, mask: Tensor, loc: Tensor, scale: Tensor) -> None:
+        columns = torch.arange(len(mask), device=mask.device)
+        self.updated.copy_(self.network.missing(loc, scale, mask, columns))
 
     @torch.no_grad()
     def rotate(self, matrix: Tensor) -> None:
@@ -197,3 +240,8 @@ class PointEmbedding(Embedding):
         """Treat the point as the mean of a posterior, with the prior N(0, 1)."""
         posterior = Normal(self.loc.detach(), (1 + information).rsqrt(), validate_args=False)
         return BayesFactors.of(posterior, standard_normal(self.loc))
+
+    @torch.no_grad()
+    def update(self, mask: Tensor, probability: Tensor, estimates: Estimates) -> None:
+        """Set points to the estimates themselves: they have no prior."""
+        self.loc.copy_(torch.where(estimates.value.isnan(), self.loc, estimates.value))

@@ -88,9 +88,9 @@ class Mechanism(nn.Module, ABC):
 class HillCurve(nn.Module):
     """d^h / (k^h + d^h), learned per column of dosage: grows with the dose and saturates at 1.
 
-    k, the dose of half the full displacement, starts at `half_dose` (`column`, in units of the
-    dose), and h, the slope (the Hill coefficient), at 1; both are learned by their logarithms. With
-    this curve an embedding is the displacement at saturation.
+    k, the dose of half the full displacement, and h, the slope (the Hill coefficient), start at 1,
+    the median dose; both are learned by their logarithms. With this curve an embedding is the
+    displacement at saturation.
 
     References
     ----------
@@ -98,10 +98,10 @@ class HillCurve(nn.Module):
     dissociation curves, J. Physiol. 40, 1910.
     """
 
-    def __init__(self, half_dose: Tensor) -> None:
+    def __init__(self, n_columns: int) -> None:
         super().__init__()
-        self.log_half_dose = nn.Parameter(half_dose.log())
-        self.log_slope = nn.Parameter(torch.zeros_like(half_dose))
+        self.log_half_dose = nn.Parameter(torch.zeros(n_columns))
+        self.log_slope = nn.Parameter(torch.zeros(n_columns))
 
     def forward(self, dosage: Dosage) -> Tensor:
         """Return the share of the full displacement, `cell slot`; exactly 0 at dose 0."""

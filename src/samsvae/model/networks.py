@@ -109,6 +109,9 @@ class MLP(nn.Module):
         return hidden
 
 
+_LEAST_VARIANCE = 1e-4
+
+
 class GaussianNetwork(nn.Module):
     """A network whose output is a Gaussian: sd = sqrt(exp(raw variance) + 1e-4)."""
 
@@ -135,9 +138,17 @@ class GaussianNetwork(nn.Module):
         """Represent x - c in place of x."""
         self.heads.bias[: len(offset)].sub_(offset)
 
-    def forward(self, *parts: Context) -> Normal:
-        mean, raw_variance = single(self.heads(self.hidden(*parts))).chunk(2, -1)
-        return Normal(mean, (raw_variance.exp() + 1e-4).sqrt(), validate_args=False)
+    def forward(self, *parts: Context, plus: Tensor | None = None) -> Normal:
+        """Return the Gaussian; `plus` is added to means and raw variances."""
+        values = single(self.heads(self.hidden(*parts)))
+        mean, raw_variance = (values if plus is None else values + plus).chunk(2, -1)
+        return Normal(mean, (raw_variance.exp() + _LEAST_VARIANCE).sqrt(), validate_args=False)
+
+    @torch.no_grad()
+    def missing(self, loc: Tensor, scale: Tensor, *parts: Context) -> Tensor:
+        """Return the `plus` with which the output is this Gaussian."""
+        raw_variance = (scale.square() - _LEAST_VARIANCE).clamp(min=_LEAST_VARIANCE / 100).log()
+        return torch.cat([loc, raw_variance], -1) - single(self.heads(self.hidden(*parts)))
 
 
 def gaussian_draw(

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 Matrix: TypeAlias = NDArray[np.float64]
 
 _FREEDOM = 5.0
-"""Degrees of freedom of the noise: few, since deviations from a linear, converged model have heavy
-tails. Chosen by simulations (docs/identifiability.md)."""
+"""Degrees of freedom of noise and slab: few, since deviations from a linear, converged model have
+heavy tails. The slab's are as heavy, so that no estimate is too large to be believed. Chosen by
+simulations (docs/identifiability.md)."""
+_PRIOR_ENTRIES = 30
+"""Entries that the standard errors count as: a few entries, all of shifts, are not all noise."""
 _MIN_IN_USE = 1e-3
 """Dimensions that are in use with a smaller probability do not leak into others."""
 
@@ -81,8 +84,9 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     A dimension is in use with probability pi; in one that is, an entry is not 0 with probability
     alpha, and
 
-    z_tl = n_t^(1/2) g^(1/2) N(0, 1) [if it is not 0] + sum_k delta_kl z_tk + sigma noise_tl,
-    delta_kl ~ N(0, kappa^2),
+    z_tl = sum_k delta_kl z_tk + sigma t_tl,                       if it is 0, or
+    z_tl = sum_k delta_kl z_tk + (sigma^2 + n_t g)^(1/2) t_tl,     if it is not,
+    delta_kl ~ N(0, kappa^2),   t_tl of Student's t,
 
     summed over the entries k of t that are not 0. Three terms guard against false positives:
 
@@ -91,7 +95,8 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
       the entry in question, and subtracted.
     - An empirical null: the noise variance is estimated from entries that are 0, is at least the
       squared standard error, and the noise has the tails of Student's t.
-    - A g-prior as the slab, no narrower than that of unit information, g = 1.
+    - A g-prior as the slab, no narrower than that of unit information, g = 1. As both have the
+      tails of Student's t, the evidence never falls with |z|.
 
     All parameters are estimated by expectation maximisation. `z` (`perturbation latent`) are
     estimates in units of their standard error, `n_cells` (`perturbation`) the cells behind them.
@@ -114,22 +119,21 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     """
     n_entries, n_dimensions = z.shape
     n = n_cells[:, None]
-    share, in_use, slab, noise = 0.2, 0.5, 1.0, _Noise(1.5, 1e-3)
+    share, in_use, noise = 0.2, 0.5, _Noise(1.5, 1e-3)
     open_, used = (z * z > 16).astype(float), np.ones(n_dimensions)
+    slab = max(float((open_ * (z * z - 1) / n).sum() / max(open_.sum(), 1)), 1.0)
     for step in range(200):
         leakage, variance, noise = _leakage(z, open_, used, noise)
         rest, narrow = z - leakage, noise.error + variance
         wide = narrow + n * slab
-        evidence = _log_gaussian(rest, wide) - _log_student(rest, narrow)
+        evidence = _log_student(rest, wide) - _log_student(rest, narrow)
         log_odds = logit(share) + evidence
         # Of a dimension: log of the product over its entries of 1 - alpha + alpha BF.
         of_use = logit(in_use) + (np.log1p(-share) + np.logaddexp(0, log_odds)).sum(0)
         used, before = expit(of_use), open_
         open_ = used * expit(log_odds)
         noise = noise._replace(error=_error(rest, narrow, variance, 1 - open_))
-        weight = open_ * (n / wide) ** 2
-        surplus = float((weight * (rest * rest - narrow) / n).sum())
-        slab = max(surplus / max(float(weight.sum()), 1e-12), 1.0)
+        slab = _slab(rest, n, narrow, wide, open_)
         in_use = float((used.sum() + 0.5) / (n_dimensions + 1))
         share = float((open_.sum() + 0.5) / (used.sum() * n_entries + 1))
         if np.abs(open_ - before).max() < 1e-4:
@@ -175,10 +179,6 @@ def _leakage(
     return leakage, leakage_variance, noise
 
 
-def _log_gaussian(x: Matrix, square: Matrix) -> Matrix:
-    return -(np.log(2 * np.pi * square) + x * x / square) / 2
-
-
 def _log_student(x: Matrix, square: Matrix) -> Matrix:
     """Return the log density of Student's t with `_FREEDOM` degrees and a squared scale."""
     half = (_FREEDOM + 1) / 2
@@ -186,9 +186,23 @@ def _log_student(x: Matrix, square: Matrix) -> Matrix:
     return constant - np.log(square) / 2 - half * np.log1p(x * x / (_FREEDOM * square))
 
 
+def _precision(square: Matrix, scale: Matrix) -> Matrix:
+    """Return the precisions of a t as a mixture of Gaussians, given squared values and scales."""
+    precision: Matrix = (_FREEDOM + 1) / (_FREEDOM + square / scale)
+    return precision
+
+
+def _slab(rest: Matrix, n: Matrix, narrow: Matrix, wide: Matrix, open_: Matrix) -> float:
+    """Return g >= 1 by moments of the entries that are not 0, with these weights."""
+    square = rest * rest
+    weight = open_ * (n / wide) ** 2
+    surplus = (weight * (_precision(square, wide) * square - narrow) / n).sum()
+    return max(float(surplus / max(float(weight.sum()), 1e-12)), 1.0)
+
+
 def _error(rest: Matrix, narrow: Matrix, leakage_variance: Matrix, weight: Matrix) -> float:
     """Return sigma^2 >= 1, from the residuals of entries that are 0 with these weights."""
     square = rest * rest
-    precision = (_FREEDOM + 1) / (_FREEDOM + square / narrow)  # of a t as a mixture of Gaussians
-    mean = (weight * np.maximum(precision * square - leakage_variance, 0)).sum() / weight.sum()
+    excess = np.maximum(_precision(square, narrow) * square - leakage_variance, 0)
+    mean = ((weight * excess).sum() + _PRIOR_ENTRIES) / (weight.sum() + _PRIOR_ENTRIES)
     return max(float(mean), 1.0)

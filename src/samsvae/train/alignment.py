@@ -27,13 +27,22 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from samsvae.data.loader import Loader
+from samsvae.model.embedding import Estimates
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.rotation import sparsest
-from samsvae.ops.spike_slab import Matrix, inclusion, logit
+from samsvae.ops.spike_slab import (
+    Matrix,
+    inclusion,
+    log_bayes_factor,
+    logit,
+    most_likely_share,
+)
 from samsvae.types import Shifts
 
 _ROUNDS = 3
 """Rounds of translating the origin and rotating about it."""
+_MIN_AGREEING = 8
+"""Perturbations from which on the origin may be where most of them are."""
 _MAX_COLUMNS = 1000
 """Largest number of columns of dosage that determine the axes, those with the surest shifts: more
 take longer without changing the axes."""
@@ -53,8 +62,9 @@ def can_align(model: PerturbationVAE) -> bool:
 def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
     """Rotate a model that was trained with masks fixed at one, and start its masks.
 
-    The origin is translated, too, to the median of the perturbations: while masks are fixed, an
-    offset that all perturbations share costs nothing; a sparse mask would include it for each.
+    While masks are fixed, an offset that all perturbations share costs little; a sparse mask would
+    include it for each. So the origin is translated, too, along axes in which most of many
+    perturbations share one.
     """
     additive = model.mechanism.additive
     assert additive is not None
@@ -77,10 +87,38 @@ def _sparsest_axes(mean: Matrix, scale: Matrix, seed: int) -> tuple[Matrix, Matr
     surest = np.argsort(-np.square(mean / scale).sum(1), kind="stable")[:_MAX_COLUMNS]
     rows = np.sort(surest)
     matrix = sparsest(mean[rows], scale[rows], seed=seed).matrix
-    for _ in range(_ROUNDS):  # the axes depend on the origin, and the median on the axes
-        offset = offset + matrix @ np.median((mean - offset) @ matrix, axis=0)
+    for _ in range(_ROUNDS):  # the axes depend on the origin, and the origin on the axes
+        variance = np.clip(1 / (scale**-2 @ np.square(matrix)), 1e-6, 1 - 1e-6)
+        columns = zip((mean @ matrix).T, variance.T, strict=True)
+        offset = matrix @ [shared_offset(*column) for column in columns]
         matrix = sparsest(mean[rows] - offset, scale[rows], start=matrix).matrix
     return offset, matrix
+
+
+def shared_offset(mean: Matrix, variance: Matrix) -> float:
+    """Return the origin of an axis: the median of the perturbations, or 0, where control is.
+
+    Estimates and their posterior variances, `column`, in units of the prior. Control's shift is 0
+    by definition: seen from another origin it is one entry that is not 0, as sure as the surest.
+    The origin is the one of larger marginal likelihood (as in `samsvae.ops.rotation.sparsest`), and
+    is never moved unless there are at least eight perturbations, most of which agree on it.
+    """
+    if len(mean) < _MIN_AGREEING:
+        return 0.0
+    x, v = np.append(mean, 0.0), np.append(variance, variance.min())
+    narrow = v * (1 - v)
+    wide = narrow + (1 - v) ** 2
+    likelihood, is_at = [], []
+    candidates = 0.0, float(np.median(mean))
+    for origin in candidates:
+        evidence = log_bayes_factor(x - origin, narrow, wide)
+        share = most_likely_share(evidence)
+        spike = -(np.log(narrow) + (x - origin) ** 2 / narrow) / 2
+        log_odds = logit(share) + evidence
+        likelihood.append(float((spike + np.log1p(-share) + np.logaddexp(0, log_odds)).sum()))
+        is_at.append(log_odds[:-1] < 0)
+    agree = is_at[1].mean() > 0.5
+    return candidates[1] if agree and likelihood[1] > likelihood[0] else 0.0
 
 
 def _responding_cells(model: PerturbationVAE, train: Loader) -> Tensor:
@@ -121,31 +159,64 @@ _MIN_INFORMATION = 1e-6
 
 
 class ShiftScores(NamedTuple):
-    """Estimates of the shifts from the training cells, each given the others."""
+    """What the training cells say about each shift, given the others, `column latent` each."""
 
-    z: Tensor
-    """`column latent`: in units of the standard error."""
+    shift: Tensor
+    """s, at which the others are computed."""
+    score: Tensor
+    """S, the gradient of the ELBO of all cells."""
+    information: Tensor
+    """P."""
+    noise: Tensor
+    """Standard deviation of S."""
     n_cells: Tensor
     """`column`: effective number of cells, a cell of dose d counting as d^2."""
 
+    @property
+    def z(self) -> Tensor:
+        """Estimates of the shifts in units of their standard errors."""
+        return (self.information * self.shift + self.score) / self.noise
+
+    def estimates(self, inflation: float, asked: Tensor) -> Estimates:
+        """Return some estimates, given by how much their variances are larger than they seem."""
+        value = torch.where(asked, self.shift + self.score / self.information, torch.nan)
+        return Estimates(value.float(), (inflation * (self.noise / self.information) ** 2).float())
+
 
 def update_inclusion(model: PerturbationVAE, train: Loader) -> None:
-    """Set all masks (and a learned prior) to their closed-form posterior; networks stay."""
-    z, n_cells = shift_scores(model, train)
-    has_cells = n_cells > 0
+    """Set all masks (and a learned prior) to their closed-form posterior; networks stay.
+
+    With them the embeddings of entries that were closed, which no gradient has moved: by a Newton
+    step from 0, and another with the information that the first one shows (the secant).
+    """
+    scores = shift_scores(model, train)
+    has_cells = scores.n_cells > 0
     if not bool(has_cells.any()):
         return
-    posterior = inclusion(*(x[has_cells].cpu().numpy() for x in (z, n_cells)))
-    log_bayes_factors = torch.zeros_like(z)
+    z, n_cells = (x[has_cells].cpu().numpy() for x in (scores.z, scores.n_cells))
+    posterior = inclusion(z, n_cells)
+    log_bayes_factors = torch.zeros_like(scores.z)
     of_data = torch.from_numpy(posterior.log_odds - logit(posterior.share))
-    log_bayes_factors[has_cells] = of_data.to(z)
+    log_bayes_factors[has_cells] = of_data.to(scores.z)
     additive = model.mechanism.additive
     assert additive is not None
-    additive.mask.update(log_bayes_factors.to(additive.mask.logit()), has_cells)
+    mask, embedding = additive.mask, additive.embedding
+    before = additive.most_probable()[0]
+    mask.update(log_bayes_factors.to(mask.logit()), has_cells)
+    after = (mask.probability() > 0.5).to(before)
+    asked = (before * after == 0) & has_cells[:, None]
+    embedding.update(before, mask.probability(), scores.estimates(posterior.error, asked))
+    opened = asked & (after > 0)
+    if bool(opened.any()):
+        there = shift_scores(model, train)
+        secant = (scores.score - there.score) / (there.shift - scores.shift)
+        asked = opened & (secant > _MIN_INFORMATION)
+        there = there._replace(information=torch.where(asked, secant, there.information))
+        embedding.update(after, mask.probability(), there.estimates(posterior.error, asked))
 
 
 def shift_scores(model: PerturbationVAE, train: Loader) -> ShiftScores:
-    """Return how far from 0 each shift is, in standard errors, by the training cells.
+    """Return how far from 0 each shift is by the training cells, and how sure that is.
 
     Let g_i be the gradient of a cell's ELBO with respect to its displacement, minus its mean over
     all cells (which is the gradient of the origin), v_i the posterior variance of its basal state
@@ -193,5 +264,5 @@ def shift_scores(model: PerturbationVAE, train: Loader) -> ShiftScores:
     mean = total / len(train.screen)
     score -= doses.unsqueeze(1) * mean
     variance = (square / len(train.screen) - mean.square()).clamp(min=torch.finfo(total.dtype).tiny)
-    z = (information * shift + score) / (n_cells.unsqueeze(1) * variance).sqrt()
-    return ShiftScores(z, n_cells)
+    noise = (n_cells.unsqueeze(1) * variance).sqrt()
+    return ShiftScores(shift.double(), score, information, noise, n_cells)
