@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom, mannwhitneyu
 
 from samsvae._deprecated import renamed_arguments
-from samsvae.errors import InputError, listed, unknown
+from samsvae.errors import InputError, check_unique, listed, unknown
 from samsvae.settings.arguments import Count, Natural, Probability, Several, checked
 
 Annotation: TypeAlias = (
@@ -93,9 +93,7 @@ def _enriched_sets(
 ) -> pd.DataFrame:
     """Return the sets of one condition."""
     genes = pd.Index(table["gene"].astype(str))
-    if not genes.is_unique:
-        twice = genes[genes.duplicated()].unique()
-        raise InputError(f"genes occur more than once in the table: {listed(twice, 3)}")
+    check_unique(genes, "genes", "expected one row of the table per condition and gene")
     values = table[score].to_numpy(float)
     called = (table.get("q_value", pd.Series(1.0, table.index)) < fdr).to_numpy()
     members = {name: genes.isin([str(gene) for gene in some]) for name, some in sets.items()}

@@ -17,7 +17,7 @@ from samsvae.data.conditions import ConditionParser, dosage_rows, written
 from samsvae.data.counts import looks_like_counts, looks_normalised, to_counts
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
 from samsvae.data.source import StoredCounts, rows_in_file
-from samsvae.errors import InputError, listed, note, unknown
+from samsvae.errors import InputError, check_unique, listed, note, unknown
 from samsvae.settings.conventions import CONVENTIONS, convention
 from samsvae.settings.screen import ScreenSettings
 from samsvae.storage.anndata_files import RAW, Frame, Table, X, layer_name
@@ -255,12 +255,7 @@ def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:
     if n_cells == 0 or n_genes == 0:
         raise InputError(f"the data have {n_cells} cells and {n_genes} genes")
     names = pd.Index(genes.names.astype(str))
-    if not names.is_unique:
-        repeated = names[names.duplicated()].unique()
-        raise InputError(
-            f"{len(repeated)} gene names occur more than once, {listed(repeated, 3)}: "
-            "make them unique, say with adata.var_names_make_unique()"
-        )
+    check_unique(names, "gene names", "make them unique, say with adata.var_names_make_unique()")
     return tuple(names)
 
 

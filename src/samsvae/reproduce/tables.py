@@ -163,7 +163,7 @@ def read_groups(path: Path) -> dict[str, list[str]]:
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected groups of names, as JSON or CSV")
     if path.suffix == ".csv":
-        table = read_csv(path)
+        table = read_csv(path, as_text=True)
         if table.shape[1] != 2:
             raise InputError(
                 f"{str(path)!r} has {table.shape[1]} columns: expected two, the name and its group"

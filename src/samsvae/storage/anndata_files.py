@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from anndata.io import read_elem
 
-from samsvae.errors import InputError
+from samsvae.errors import InputError, check_unique_cells
 
 X, RAW = "adata.X", "adata.raw"
 """What these matrices are called, in `Table.matrices` and in messages."""
@@ -108,13 +108,22 @@ class Table:
         matrices[RAW] = lambda: matrix(member(group, "raw"), "X", raw_genes(), RAW)
         return cls(obs, var, matrices, list(layers), raw_genes)
 
-    def with_columns(self, more: Frame) -> Table:
-        """Return the table with further columns of the cells, those that are not here."""
+    def with_columns(self, more: Frame, where: str) -> Table:
+        """Return the table with further columns of the cells, those that are not here.
+
+        They are matched by name, and missing for cells that `more` lacks; `where` is what holds
+        them.
+        """
         own = self.cells
         columns = list(dict.fromkeys([*own.columns, *more.columns]))
 
         def read(key: str) -> pd.Series:
-            return (own if key in own.columns else more).read(key)
+            if key in own.columns:
+                return own.read(key)
+            wanted, names = own.names.astype(str), more.names.astype(str)
+            for some in (wanted, names):
+                check_unique_cells(some, f"{where} cannot be matched with cells")
+            return more.read(key).set_axis(names).reindex(wanted)
 
         return replace(self, cells=Frame(own.names, columns, read))
 

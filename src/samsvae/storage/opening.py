@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import os
 import re
@@ -16,7 +17,7 @@ import pandas as pd
 import scipy.io
 import scipy.sparse as sp
 
-from samsvae.errors import InputError, first_line, listed, note
+from samsvae.errors import InputError, check_unique, first_line, listed, note
 from samsvae.storage.anndata_files import (
     Frame,
     Table,
@@ -51,7 +52,9 @@ def opened(
     with ExitStack() as stack:
         try:
             table = _read(file, kind, stack, modality)
-            yield table if labels is None else table.with_columns(_labels(labels, table))
+            if labels is not None:
+                table = table.with_columns(_labels(labels, table), f"labels in {labels!r}")
+            yield table
         except InputError:
             raise
         except Exception as error:  # many types, for a file that is not what it should be
@@ -110,34 +113,48 @@ def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Tabl
     if chosen not in names:
         raise InputError(f"the file has no modality {chosen!r}: there are {listed(names)}")
     table, obs = Table.stored(file[f"mod/{chosen}"]), stored_frame(file, "obs")
-    cells = table.cells.names  # they have the columns of the whole file, too
-    return table.with_columns(Frame(cells, obs.columns, lambda key: obs.read(key).reindex(cells)))
+    return table.with_columns(obs, "obs of the whole file")
 
 
 def _labels(path: str, table: Table) -> Frame:
-    """Return columns of the cells from a CSV or TSV file; missing for cells that it lacks."""
+    """Return columns of cells from a CSV or TSV file, by the cells' names in the first."""
     file = local(path)
     try:
-        opener: Any = gzip.open if file.suffix == ".gz" else open
-        with opener(file, "rt") as lines:
-            header = lines.readline()
-        separator = "\t" if header.count("\t") > header.count(",") else ","
-        frame = pd.read_csv(
-            file, sep=separator, index_col=0, dtype=str, keep_default_na=False, na_values=[""]
-        )
+        frame = _read_texts(file)
     except (OSError, ValueError) as error:  # pandas' own errors are among them
-        raise InputError(f"{str(file)!r} cannot be read as CSV: {error}") from error
-    frame.index = frame.index.astype(str)
-    if not frame.index.is_unique:
-        repeated = frame.index[frame.index.duplicated()].unique()
-        raise InputError(f"{str(file)!r} has several rows for {listed(repeated, 3)}")
+        raise InputError(
+            f"{str(file)!r} cannot be read as CSV or TSV in UTF-8: {first_line(error)}"
+        ) from error
+    frame.index = pd.Index(frame.pop(frame.columns[0]).fillna(""), dtype=object)
+    check_unique(frame.index, f"names in {str(file)!r}", "expected one row per cell")
     names = pd.Index(table.cells.names.astype(str))
     if not names.isin(frame.index).any():
         raise InputError(
             f"{str(file)!r} names none of the {len(names):,} cells: its first column has "
             f"{listed(frame.index, 2)}, the cells are called {listed(names, 2)}"
         )
-    return Frame.of(frame.reindex(names), "the labels")
+    return Frame.of(frame, "the labels")
+
+
+def _read_texts(file: Path) -> pd.DataFrame:
+    """Return a CSV or TSV file, every value as the text that it is: "000", 1.10, NA."""
+    opener: Any = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", encoding="utf-8-sig") as lines:
+        header, row = lines.readline(), lines.readline()
+        separator = max(",\t;", key=header.count)
+        names, values = (next(csv.reader([x], delimiter=separator), []) for x in (header, row))
+        lines.seek(0)
+        # R leaves out the header of row names.
+        columns = {"names": ["", *names], "skiprows": 1} if len(values) == len(names) + 1 else {}
+        return pd.read_csv(
+            lines,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            index_col=False,
+            **columns,
+        )
 
 
 def _read_10x_h5(file: h5py.File) -> Table:
