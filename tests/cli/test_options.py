@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import samsvae
+from helpers.command_line import Call
 from samsvae.cli.app import app
 from samsvae.settings import questions
 from samsvae.settings.fields import Settings
@@ -86,3 +89,25 @@ def test_shared_options_are_the_same_everywhere() -> None:
         (name,) = source.__dataclass_fields__
         helps = {options(command)[name][1] for command in FUNCTIONS if name in options(command)}
         assert helps == {documented(source)[name]}
+
+
+def test_paths_that_the_shell_has_not_expanded(
+    run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copy("data.h5ad", tmp_path / "data.h5ad")
+    (tmp_path / "s.toml").write_text("max_steps = 2\n")
+    lines = (
+        "train ~/data.h5ad --out ~/new --config ~/s.toml --split-key split --no-progress",
+        "effects ~/run A --n-particles 4 --no-progress --out ~/a.csv",
+        "effects ~/run A --n-particles 4 --no-progress --out ~/a.h5ad",
+        "simulate ~/run A --n-cells 2 --out ~/s.h5ad",
+        "inspect ~/data.h5ad",
+        "datasets stand-in norman --scale 0.02 --out ~/n.h5ad",
+    )
+    for line in lines:
+        assert call(line)[::2] == (0, []), line
+    written = {"new", "a.csv", "a.h5ad", "s.h5ad", "n.h5ad", "n.annotation.json"}
+    assert written <= {path.name for path in tmp_path.iterdir()}
+    assert not Path("~").exists()

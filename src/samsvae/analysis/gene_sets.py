@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.stats import false_discovery_control, hypergeom, mannwhitneyu
 from samsvae._deprecated import renamed_arguments
 from samsvae.errors import InputError, check_unique, listed, unknown
 from samsvae.settings.arguments import Count, Natural, Probability, Several, checked
+from samsvae.storage.files import expanded
 
 Annotation: TypeAlias = (
     pd.Series | pd.DataFrame | Mapping[str, str] | Mapping[str, Collection[str]] | str | os.PathLike
@@ -253,7 +253,7 @@ def read_gmt(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     A line of a GMT file, as MSigDB offers them, is a name, a description and the genes, separated
     by tabs; a line of another form, or a name that comes twice, is an error.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected a GMT file of pathways")
     try:

@@ -173,6 +173,7 @@ def reproduce(
     """
     from samsvae.reproduce.experiments import Reproduction, experiment_of
     from samsvae.runs.run import ExperimentDirectory
+    from samsvae.storage.files import expanded
 
     jobs, directory = questions.JobSettings.among(work), ExperimentDirectory(out)
     directory.check_new(overwrite=jobs.overwrite, resume=jobs.resume)
@@ -182,7 +183,7 @@ def reproduce(
         wanted = replace(wanted, seeds=seeds)
     reproduction = Reproduction(
         name=name,
-        data=data,
+        data=expanded(data),
         directory=directory,
         experiment=wanted,
         scale=scale,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from samsvae.settings.arguments import Count, Natural, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings
 from samsvae.settings.screen import ScreenSettings
+from samsvae.storage.files import expanded
 from samsvae.storage.tables import write_h5ad
 
 BASAL, STATE = "X_samsvae_basal", "X_samsvae"
@@ -241,7 +241,7 @@ def cellxgene(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     cellxgene(model, screen.test, f"{folder}/cells.h5ad")
     """
-    path = Path(path)
+    path = expanded(path)
     if path.suffix != ".h5ad":
         raise InputError(f"the path {str(path)!r}: expected a name that ends in .h5ad")
     matched = model.matched(screen)

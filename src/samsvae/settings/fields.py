@@ -14,6 +14,7 @@ import tomli_w
 from samsvae._deprecated import renamed_settings
 from samsvae.errors import InputError, unknown
 from samsvae.settings.arguments import in_words
+from samsvae.storage.files import expanded
 
 _SHARED = ("device", "seed", "progress")
 
@@ -153,6 +154,7 @@ def _fields(source: type) -> list[dataclasses.Field]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; it is an error if there is none, or it is not TOML."""
+    path = expanded(path)
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected a TOML file of settings")
     try:

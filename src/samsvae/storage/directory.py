@@ -14,7 +14,7 @@ from typing import ClassVar
 from filelock import FileLock, Timeout
 
 from samsvae.errors import InputError
-from samsvae.storage.files import CannotWriteError, half_written
+from samsvae.storage.files import CannotWriteError, expanded, half_written
 
 
 class Directory:
@@ -28,7 +28,7 @@ class Directory:
     """Patterns of the files that a new directory replaces; others in its place are kept."""
 
     def __init__(self, place: Path) -> None:
-        self.place = Path(os.path.normpath(place))
+        self.place = Path(os.path.normpath(expanded(place)))
         self.aside: Path | None = None
 
     @property

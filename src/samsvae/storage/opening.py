@@ -26,6 +26,7 @@ from samsvae.storage.anndata_files import (
     member,
     stored_frame,
 )
+from samsvae.storage.files import expanded
 from samsvae.storage.probe import check_walkable
 
 KINDS = (".h5ad", ".h5mu", ".h5 (10x Genomics)", ".zarr", "a folder of 10x Genomics' matrix")
@@ -65,14 +66,14 @@ def opened(
 
 
 def local(path: str | os.PathLike[str]) -> Path:
-    """Return the path of an existing file, with "~" and environment variables expanded."""
+    """Return the path of an existing file on this machine."""
     text = os.fspath(path)
     if _REMOTE.match(text):
         raise InputError(f"{text!r} is not on this machine: download it, and give the file")
-    expanded = Path(os.path.expandvars(text)).expanduser()
-    if not expanded.exists():
-        raise InputError(f"no file {str(expanded)!r}: expected one of {', '.join(KINDS)}")
-    return expanded
+    file = expanded(text)
+    if not file.exists():
+        raise InputError(f"no file {str(file)!r}: expected one of {', '.join(KINDS)}")
+    return file
 
 
 def _kind(path: Path) -> str:

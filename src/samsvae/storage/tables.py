@@ -18,7 +18,7 @@ from anndata import AnnData
 from anndata.io import write_elem
 
 from samsvae.errors import InputError
-from samsvae.storage.files import check_new_file, write_text, written_aside
+from samsvae.storage.files import check_new_file, expanded, write_text, written_aside
 
 SUFFIXES = (".csv", ".parquet")
 """Of files that tables are written to."""
@@ -64,7 +64,7 @@ def read_csv(path: str | os.PathLike[str], *, as_text: bool = False) -> pd.DataF
     """
     try:
         table = pd.read_csv(
-            path,
+            expanded(path),
             dtype=str if as_text else dict.fromkeys(_NAMES, str),
             keep_default_na=False,
             na_values=[""],
