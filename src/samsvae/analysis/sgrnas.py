@@ -16,6 +16,7 @@ from samsvae.benchmark.metrics.effects import pearson
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import (
     Expression,
+    check_control,
     expression,
     membership,
     places_within,
@@ -103,8 +104,7 @@ def sgrnas(
     """
     if screen.sgrna is None:
         raise InputError("the sgRNAs of the cells are not known: read the screen with sgrna_key")
-    if not screen.is_control.any():
-        raise InputError("no control cells to compare with in these cells")
+    check_control(screen)
     labels = screen.conditions[1:] if conditions is None else conditions
     names = {name: position_of(screen, name) for name in screen.registry.parser.labels(labels)}
     values = expression(screen, scale)
