@@ -23,7 +23,7 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
     data
         A file of any kind that is read: .h5ad, .h5mu, .zarr, 10x Genomics' .h5 or folder.
     modality
-        Modality that holds the counts, in a file with several.
+        Modality (or genome, of 10x Genomics) that holds the counts, in a file with several.
     labels
         CSV or TSV file of further columns of the cells, with their names in the first.
     """

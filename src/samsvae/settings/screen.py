@@ -54,7 +54,7 @@ class ScreenSettings:
         Column of `adata.var` with gene symbols, where `var_names` are identifiers; in Python also
         a mapping from identifier to symbol. Targets of perturbations are found by either.
     modality
-        Of a file with several: the one that holds the counts.
+        Of a file with several modalities, or genomes (10x Genomics): the one that holds the counts.
     labels
         CSV or TSV file of further columns, the cell's name (barcode) in the first.
     drop_empty_cells

@@ -26,6 +26,7 @@ from anndata.io import read_elem
 
 from samsvae.errors import InputError, check_unique_cells
 from samsvae.storage.chunks import check_chunks, report_chunks
+from samsvae.storage.hdf5 import open_hdf5
 
 X, RAW = "adata.X", "adata.raw"
 """What these matrices are called, in `Table.matrices` and in messages."""
@@ -242,7 +243,7 @@ class StoredMatrix:
         try:
             opened: AbstractContextManager[Any]
             if self._is_hdf5:
-                opened = h5py.File(self.path, "r")
+                opened = open_hdf5(self.path)
             else:
                 import zarr  # slow to import, and needed for zarr stores alone
 

@@ -90,10 +90,28 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def check_creatable(path: Path) -> None:
+    """Raise if a file or directory cannot be made: before minutes of work, not after."""
+    try:
+        folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    except OSError as error:  # a name that is too long
+        raise InputError(
+            f"cannot make {str(path)!r}: {error.strerror}: give another --out"
+        ) from error
+    if folder == path:
+        return
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        reason = "read-only" if folder.is_dir() else "a file"
+        raise InputError(
+            f"cannot make {str(path)!r}: {str(folder)!r} is {reason}: give another --out"
+        )
+
+
 def check_new_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
     """Raise if a file to be written has another suffix, or exists."""
     if path.suffix not in suffixes:
         raise InputError(f"--out {str(path)!r}: expected a name that ends in {listed(suffixes)}")
+    check_creatable(expanded(path))
     if expanded(path).exists() and not overwrite:
         raise InputError(f"the file {str(path)!r} exists: give another --out, or --overwrite")
 

@@ -27,10 +27,13 @@ from samsvae.storage.anndata_files import (
     stored_frame,
 )
 from samsvae.storage.files import expanded
+from samsvae.storage.hdf5 import open_hdf5, packed_as
 from samsvae.storage.probe import check_walkable
 
 KINDS = (".h5ad", ".h5mu", ".h5 (10x Genomics)", ".zarr", "a folder of 10x Genomics' matrix")
 _SUFFIXES = {".h5ad": "h5ad", ".h5mu": "h5mu", ".h5": "10x Genomics' h5"}
+_WITH_PARTS = ("h5mu", "10x Genomics' h5")
+"""Kinds of which `modality` chooses a part: a modality, or a genome."""
 _GENES = "Gene Expression"
 """The type of feature that genes are, of 10x Genomics."""
 _COMPRESSED = (".gz", ".zip", ".tar", ".bz2", ".xz")
@@ -48,7 +51,7 @@ def opened(
     """
     file = local(path)
     kind = _kind(file)
-    if modality is not None and kind != "h5mu":
+    if modality is not None and kind not in _WITH_PARTS:
         raise InputError(f"{str(file)!r} has no modalities: leave modality out")
     with ExitStack() as stack:
         try:
@@ -58,6 +61,11 @@ def opened(
             yield table
         except InputError:
             raise
+        except MemoryError as error:
+            raise InputError(
+                f"{str(file)!r} does not fit in memory ({first_line(error)}): in_memory=False "
+                "(--on-disk) leaves counts in the file"
+            ) from error
         except Exception as error:  # many types, for a file that is not what it should be
             raise InputError(
                 f"{str(file)!r} cannot be read as {kind} (is it complete, and what its name "
@@ -88,6 +96,12 @@ def _kind(path: Path) -> str:
             f"{str(path)!r} is a directory, and holds no zarr store and no matrix.mtx: expected "
             f"one of {', '.join(KINDS)}"
         )
+    if suffix == ".zarr":
+        kind = packed_as(path)
+        advice = "unpack it, and give the directory" if kind else "give the directory"
+        raise InputError(
+            f"{str(path)!r} is a {kind or 'single'} file, a zarr store is a directory: {advice}"
+        )
     if suffix not in _SUFFIXES:
         raise InputError(
             f"{str(path)!r} ends in {suffix!r}: expected one of {', '.join(KINDS)}"
@@ -104,17 +118,23 @@ def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Tabl
     if kind == "10x Genomics' matrix":
         return _read_10x_folder(path)
     check_walkable(path)
-    file = stack.enter_context(h5py.File(path, "r"))
+    file = stack.enter_context(open_hdf5(path))
     if kind != "h5mu":
-        return Table.stored(file) if kind == "h5ad" else _read_10x_h5(file)
-    names = list(file["mod"])
-    if modality is None and len(names) > 1:
-        raise InputError(f"the file has the modalities {listed(names)}: give one by modality")
-    chosen = names[0] if modality is None else modality
-    if chosen not in names:
-        raise InputError(f"the file has no modality {chosen!r}: there are {listed(names)}")
+        return Table.stored(file) if kind == "h5ad" else _read_10x_h5(file, modality)
+    chosen = _chosen(list(file["mod"]), modality, "modality", "modalities")
     table, obs = Table.stored(file[f"mod/{chosen}"]), stored_frame(file, "obs")
     return table.with_columns(obs, "obs of the whole file")
+
+
+def _chosen(names: list[str], chosen: str | None, one: str, several: str) -> str:
+    """Return the part of a file that is chosen, or the only one."""
+    if chosen is None and len(names) > 1:
+        raise InputError(
+            f"the file has the {several} {listed(names)}: give one by modality (--modality)"
+        )
+    if chosen is not None and chosen not in names:
+        raise InputError(f"the file has no {one} {chosen!r}: there are {listed(names) or 'none'}")
+    return names[0] if chosen is None else chosen
 
 
 def _labels(path: str, table: Table) -> Frame:
@@ -158,20 +178,25 @@ def _read_texts(file: Path) -> pd.DataFrame:
         )
 
 
-def _read_10x_h5(file: h5py.File) -> Table:
-    """Return the genes of a filtered (or raw) feature-barcode matrix, of Cell Ranger 2 or later."""
+def _read_10x_h5(file: h5py.File, genome: str | None) -> Table:
+    """Return the genes of a filtered (or raw) feature-barcode matrix, of Cell Ranger 2 or later.
+
+    `genome` is the one to read. Cell Ranger 2 keeps a matrix for each, later ones have a column.
+    """
     group = member(file, "matrix")
     if group is None:
-        genomes = [name for name in file if isinstance(member(file, name), h5py.Group)]
-        if len(genomes) != 1 or "barcodes" not in file[genomes[0]]:
+        groups = {name: member(file, name) for name in file}
+        genomes = [k for k, v in groups.items() if isinstance(v, h5py.Group) and "barcodes" in v]
+        if not genomes:
             raise InputError(
                 "the file has no group 'matrix': expected 10x Genomics' h5; a file of anndata ends "
                 "in .h5ad"
             )
-        group = file[genomes[0]]
-        columns = {"id": group["genes"], "name": group["gene_names"]}
+        group = groups[_chosen(genomes, genome, "genome", "genomes")]
+        genome, columns = None, {"id": group["genes"], "name": group["gene_names"]}
     else:
-        columns = {name: group["features"][name] for name in ("id", "name", "feature_type")}
+        names = ("id", "name", "feature_type", *(("genome",) if genome is not None else ()))
+        columns = {name: group["features"][name] for name in names if name in group["features"]}
     check_declared_size(group, "the matrix")
     features = pd.DataFrame({name: column.asstr()[:] for name, column in columns.items()})
     barcodes = group["barcodes"].asstr()[:]
@@ -181,6 +206,11 @@ def _read_10x_h5(file: h5py.File) -> Table:
     parts = tuple(group[name][:] for name in ("data", "indices", "indptr"))
     matrix = sp.csr_matrix(parts, shape=shape[::-1])
     matrix.check_format(full_check=True)
+    if genome is not None:
+        of_genes = features[features["feature_type"] == _GENES]
+        _chosen(list(of_genes.get("genome", pd.Series(dtype=str)).unique()), genome, "genome", "")
+        is_chosen = (features["genome"] == genome).to_numpy()
+        matrix, features = matrix[:, is_chosen], features[is_chosen]
     return _genes_among(matrix, barcodes, features)
 
 
