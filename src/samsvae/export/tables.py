@@ -97,6 +97,16 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
     return adata
 
 
+def with_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table such as `mechanisms()`, with each list as one text, for CSV.
+
+    >>> with_texts(pd.DataFrame({"up": [["g1", "g2"], []]}))["up"].tolist()
+    ['g1; g2', '']
+    """
+    lists = [name for name in table if table[name].map(lambda one: isinstance(one, list)).any()]
+    return table.assign(**{k: ["; ".join(map(str, one)) for one in table[k]] for k in lists})
+
+
 def _rows(table: pd.DataFrame) -> tuple[str, np.ndarray]:
     """Return what the rows of the wide table are, and the row of each line."""
     key = next((name for name in _ROWS if name in table.columns), "")

@@ -53,8 +53,21 @@ class Settings:
             name, equals, text = assignment.partition("=")
             if not equals:
                 raise InputError(f"--set {assignment!r}: expected name=value")
-            texts[name.strip().replace("-", "_")] = text.strip()
+            name, text = name.strip().replace("-", "_"), text.strip()
+            if texts.setdefault(name, text) != text:
+                raise InputError(f"--set gives {name} as {texts[name]!r} and {text!r}: give one")
         return self.checked(texts, "of --set")
+
+    def given(self, options: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+        """Return the settings that options and `--set` give; two values of one are an error."""
+        assigned = self.assigned(assignments)
+        for name in assigned.keys() & options.keys():
+            if assigned[name] != options[name]:
+                raise InputError(
+                    f"{name} is given as {options[name]!r} (--{name.replace('_', '-')}) and as "
+                    f"{assigned[name]!r} (--set): give one"
+                )
+        return assigned | dict(options)
 
     def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return values converted to the types of the settings they name."""
