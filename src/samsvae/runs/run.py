@@ -168,12 +168,17 @@ class Run(Directory):
 def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:
     """Read the screen of a new run; without a split_key each condition is split by the seed."""
     screen = Screen.open(data, **settings_of(ScreenSettings, settings))
+    return with_own_split(screen, seed=settings["seed"])
+
+
+def with_own_split(screen: Screen, *, seed: int) -> Screen:
+    """Return a screen with its split, or with one that a run can save."""
     if screen.split is not None:
         return screen
     check_unique_cells(
         screen.cells, "without --split-key the split of the run is saved, and matched with cells"
     )
-    return screen.with_split(splits.stratified(screen, seed=settings["seed"]))
+    return screen.with_split(splits.stratified(screen, seed=seed))
 
 
 class ExperimentDirectory(Directory):

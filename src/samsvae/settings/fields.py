@@ -48,7 +48,7 @@ class Settings:
 
     def assigned(self, assignments: Iterable[str]) -> dict[str, Any]:
         """Return the settings of `--set name=value`."""
-        texts = {}
+        texts: dict[str, str] = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
