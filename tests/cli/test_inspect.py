@@ -11,6 +11,7 @@ import pytest
 from anndata import AnnData
 
 from helpers.command_line import Call
+from helpers.layouts import layout
 from helpers.screens import make_adata
 
 QUIET = pytest.mark.filterwarnings("ignore")
@@ -136,3 +137,14 @@ def test_the_command_trains(folder: Path, call: Call) -> None:
     small = "--n-latent 2 --n-hidden 4 --max-steps 2 --no-progress --no-report"
     assert call(f"{shlex.join(command[1:])} {small}").errors == []
     assert (folder / "runs" / "x" / "model.json").exists()
+
+
+@QUIET
+def test_a_convention_without_batches_gets_some(folder: Path, call: Call) -> None:
+    del folder
+    given = layout("gears").adata
+    given.obs["batch"] = np.array(["one", "two"])[np.arange(len(given)) % 2]
+    given.write_h5ad("x.h5ad")
+    told = call("inspect x.h5ad").out
+    assert "laid out like gears" in told
+    assert "--batch-key" in told.splitlines()[-1]

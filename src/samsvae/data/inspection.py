@@ -104,9 +104,9 @@ def inspected(table: Table) -> Inspection:
     screen, remarks = _read(table, settings)
     found: list[Covariate] = []
     if screen is not None:
-        columns = _levels(table, screen, used=set(roles.values()) - {roles.get("batch")})
+        columns = _levels(table, used=set(roles.values()) - {roles.get("batch")})
         found = covariates(screen, columns)
-        if layout is None:
+        if "batch_key" not in of_layout:
             batches, found = proposed_batches(screen, columns, found, _COLUMN_NAMES["batch"])
             roles.pop("batch", None)
             if batches:
@@ -129,14 +129,12 @@ def _read(table: Table, settings: Mapping[str, Any]) -> tuple[Screen | None, tup
     return screen, tuple(str(warning.message) for warning in caught)
 
 
-def _levels(table: Table, screen: Screen, used: Collection[str]) -> dict[str, pd.Series]:
-    """Return the columns of the cells of a screen that have no role, and differ between cells.
+def _levels(table: Table, used: Collection[str]) -> dict[str, pd.Series]:
+    """Return the columns of the cells that have no role, and differ between cells.
 
     Real numbers stay numbers; whole numbers of few values are levels.
     """
     columns: dict[str, pd.Series] = {}
-    if len(screen) != len(table.cells.names):  # cells were left out, whose names may repeat
-        return {str(name): column for name, column in (screen.obs or pd.DataFrame()).items()}
     for name in table.cells.columns:
         with suppress(InputError, KeyError, OSError, TypeError, ValueError):
             values = table.cells.read(name).reset_index(drop=True)
