@@ -8,7 +8,7 @@ from samsvae._version import __version__
 from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 
 if TYPE_CHECKING:
-    from samsvae import baselines, datasets, export
+    from samsvae import baselines, datasets, export, plotting
     from samsvae.data import splits
     from samsvae.data.counts import counts_from_normalised
     from samsvae.data.screen import read_h5ad
@@ -72,6 +72,7 @@ _MODULES = {
     "baselines": "baselines",
     "datasets": "datasets",
     "export": "export",
+    "plotting": "plotting",
     "splits": "data.splits",
 }
 
@@ -103,6 +104,7 @@ __all__ = [
     "load",
     "on_target",
     "pathway_score",
+    "plotting",
     "predictive_check",
     "projection",
     "read_h5ad",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable
 from numbers import Real
 
@@ -91,6 +92,27 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     names = list(names)
     first = ", ".join(map(quoted, names[:most]))
     return first + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_unique(names: Collection[object], kind: str, advice: str) -> None:
+    """Raise if names repeat, where something is matched by them; `advice` says what to do."""
+    if len(set(names)) == len(names):
+        return
+    repeated = {name: n for name, n in Counter(names).items() if n > 1}
+    raise InputError(
+        f"{len(repeated):,} {kind} occur more than once, {listed(repeated, 3)} "
+        f"({sum(repeated.values()):,} of {len(names):,}): {advice}"
+    )
+
+
+def check_unique_cells(names: Collection[object], purpose: str) -> None:
+    """Raise if names of cells repeat; `purpose` says what is matched by them."""
+    check_unique(
+        names,
+        "cell names",
+        f"{purpose} by name; make them unique, with adata.obs_names_make_unique(), or lane by "
+        "lane, with anndata.concat(lanes, index_unique='-')",
+    )
 
 
 def unknown(kind: str, name: object, known: Collection[object]) -> InputError:

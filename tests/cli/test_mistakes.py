@@ -91,7 +91,10 @@ BAD = [
     ("effects run A+", r"'A\+' has an empty part"),
     ("effects run A --out taken.csv", "'taken.csv' exists.*--overwrite"),
     ("effects run A --out new.tsv", "'new.tsv'.*'.csv', '.h5ad'"),
-    ("effects run A --out taken.csv/new.csv --no-progress", "cannot write taken.csv/new.csv"),
+    (
+        "effects run A --out taken.csv/new.csv --no-progress",
+        "cannot make 'taken.csv/new.csv': .*taken.csv' is a file",
+    ),
     ("effects run A --n-particles 0", "n_particles is 0"),
     ("effects run A --scale lgo", "lgo.*log"),
     ("effects run A --library-size 0", "library_size is 0"),

@@ -116,6 +116,46 @@ def test_programs(run: Path, call: Call, tmp_path: Path) -> None:
     assert "expected --gene-sets" in alone.errors[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*groups of dimensions")
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_mechanisms(run: Path, call: Call, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"m{suffix}"
+    done = call(f"mechanisms {run} --n-genes 3 --out {out}")
+    assert (done.code, done.errors) == (0, [])
+    expected = samsvae.load(run).mechanisms(n_genes=3)
+    assert "mechanisms" in done.out
+    assert f"{len(expected):,} rows written" in done.out
+    table = read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
+    assert list(table["dimension"]) == list(expected.index)
+    assert list(table["perturbations"]) == ["; ".join(one) for one in expected["perturbations"]]
+    assert list(table["up"]) == ["; ".join(one) for one in expected["up"]]
+    np.testing.assert_allclose(table["share"], expected["share"])
+    again = call(f"mechanisms {run} --out {out}")
+    assert "exists" in again.errors[0]
+    assert "n_genes is 0" in call(f"mechanisms {run} --n-genes 0").errors[0]
+
+
+def test_sgrnas_need_no_model(folder: Path, call: Call, tmp_path: Path) -> None:
+    out, by_condition = tmp_path / "s.csv", tmp_path / "c.csv"
+    given = f"--sgrna-key sgrna --n-permutations 99 --out {out} --by-condition {by_condition}"
+    done = call(f"sgrnas data.h5ad {given} {QUICK}")
+    assert (done.code, done.errors) == (0, [])
+    screen = samsvae.read_h5ad(folder / "data.h5ad", sgrna_key="sgrna")
+    expected = samsvae.sgrnas(screen, n_permutations=99, seed=1, progress=False)
+    table = read_csv(out)
+    assert list(table["sgrna"]) == list(expected.sgrnas["sgrna"])
+    np.testing.assert_allclose(table["strength"], expected.sgrnas["strength"])
+    np.testing.assert_allclose(read_csv(by_condition)["Q"], expected.conditions["Q"])
+    n_flagged = int((expected.sgrnas["flag"] != "").sum())
+    assert n_flagged
+    assert f"{n_flagged} of {len(table)} sgRNAs are flagged" in done.out
+    assert "dead" in done.out
+    one = call(f"sgrnas data.h5ad A --sgrna-key sgrna --n-permutations 19 {QUICK}")
+    assert "of 2 sgRNAs" in one.out
+    assert "sgrna_key" in call(f"sgrnas data.h5ad {QUICK}").errors[0]
+    assert "n_permutations is 5" in call(f"sgrnas data.h5ad --n-permutations 5 {QUICK}").errors[0]
+
+
 def test_combinations_are_written_part_by_part(
     run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

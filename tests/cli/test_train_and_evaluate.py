@@ -123,9 +123,9 @@ def test_split_made_by_train_is_used_by_evaluate(folder: Path, call: Call) -> No
 
 @pytest.mark.parametrize(
     ("more", "n_latent"),
-    [("", 4), ("--set n_latent=3", 3), ("--set n-latent=3 --n-latent 2", 2)],
+    [("", 4), ("--set n_latent=3", 3), ("--n-latent 2", 2), ("--set n-latent=2 --n-latent 2", 2)],
 )
-def test_option_wins_over_set_and_set_over_file(
+def test_options_and_set_win_over_the_file(
     call: Call, tmp_path: Path, more: str, n_latent: int
 ) -> None:
     assert call(f"{TRAIN.replace('new', str(tmp_path / 'out'))} {more}").code == 0

@@ -141,7 +141,7 @@ CASES: list[tuple[str, Spoil, str]] = [
     (
         "genes twice",
         duplicate_genes,
-        "1 gene names occur more than once, 'g0': .*names_make_unique",
+        "1 gene names occur more than once, .g0. .*names_make_unique",
     ),
     (
         "empty cells",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+import samsvae
 from helpers.command_line import Call
 from samsvae import InputError, Screen
 from samsvae.data.labels import looks_like_control
+from samsvae.data.names import NameRegistry
 
 take = Screen.from_anndata
 
@@ -101,6 +104,99 @@ def test_labels_of_any_type_match_control_and_what_is_asked(labels: list, contro
 def test_a_control_that_is_not_there_is_looked_for() -> None:
     with pytest.raises(InputError, match=r"'NT' may be control: give control='NT' \(--control"):
         take(cells(["NT", "A", "B"]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("NTC_Safe", "DMSO_TF", "[('DMSO_TF', 0.0, 'uM')]", "PBS", "WT", "no_guide"),
+        *("ctrl_iegfp", "wild-type", "no sgRNA", "Untreated", "sgNT rep 2 non-targeting"),
+    ],
+)
+def test_every_error_for_lack_of_control_names_labels_and_the_option(name: str) -> None:
+    given = cells([name, "STAT1", "JAK2"], split=["train"] * 3)
+    named = rf"{re.escape(repr(name))} may be control: give control=.*--control"
+    if looks_like_control(name):
+        with pytest.raises(InputError, match=named) as caught:
+            take(given)
+        assert "'STAT1'" in str(caught.value)
+        return
+    with pytest.warns(match=named):
+        screen = take(given, split_key="split")
+    for question in (samsvae.SAMSVAE, samsvae.differential_expression):
+        with pytest.raises(InputError, match=f"no control cells .*'STAT1'.*{named}"):
+            question(screen)
+
+
+def test_labels_without_any_sign_of_control_are_named() -> None:
+    named = r"expected 'control'; there are 'A', 'B'; give the label of .*--control"
+    with pytest.warns(match=named):
+        screen = take(cells(["A", "B"]))
+    with pytest.raises(InputError, match=named):
+        samsvae.differential_expression(screen)
+
+
+@pytest.mark.filterwarnings("ignore:no cell is control")
+def test_a_part_of_most_labels_is_no_name_of_control() -> None:
+    labels = [f"{gene}_ctrl" for gene in ("AHR", "BAK1", "CEBPA", "DUSP9", "ETS2")]
+    with pytest.raises(InputError, match="give the label of cells without a perturbation"):
+        samsvae.differential_expression(take(cells(labels)))
+
+
+@pytest.mark.parametrize("control", ["", ("",), ["", "safe"]])
+@pytest.mark.parametrize("missing", ["", " ", None, np.nan])
+def test_cells_without_a_label_are_control_if_it_is_called_so(control: Any, missing: Any) -> None:
+    given = cells(["A", "B"])
+    given.obs["perturbation"] = given.obs["perturbation"].astype(object)
+    given.obs.iloc[:7, 0] = missing
+    with warnings.catch_warnings(action="ignore"):  # of spaces
+        screen = take(given, control=control)
+    name = "safe" if len(control) == 2 else "control"
+    assert screen.conditions == (name, "A", "B")
+    assert screen.is_control[:7].all()
+    assert screen.is_control.sum() == 7
+    assert len(screen.of("")) == len(screen.of(name)) == len(screen.of(" ")) == 7
+    again = take(screen.to_anndata(), control=name)
+    assert again.conditions == screen.conditions
+
+
+def test_no_label_as_a_part() -> None:
+    given = cells(["", "A+", "+B", "A+B"], batch=["", "x", "x", "x"])
+    assert take(given, control="").conditions == ("control", "A", "A+B", "B")
+    with pytest.raises(InputError, match="separator"):
+        take(cells(["control", "A+", "B"]))
+    with pytest.raises(InputError, match=r"obs\['batch'\] lacks the batch of 20 of 80"):
+        take(given, control="", batch_key="batch")
+
+
+def test_a_label_called_control_beside_cells_without_one() -> None:
+    with pytest.raises(InputError, match="'control' is what control is written as here"):
+        take(cells(["", "control", "A"]), control="")
+
+
+def test_no_label_is_control_at_the_command_line(tmp_path: Path, call: Call, folder: Path) -> None:
+    cells(["", "A", "B"]).write_h5ad("empty.h5ad")
+    train = "--n-latent 3 --n-hidden 4 --max-steps 2 --no-progress --no-report"
+    assert call(f"train empty.h5ad --control '' --batch-key '' --out empty {train}")[::2] == (0, [])
+    assert call("discoveries empty empty.h5ad --n-particles 4 --no-progress")[::2] == (0, [])
+
+
+@pytest.mark.filterwarnings("ignore:perturbations that look like control")
+@pytest.mark.parametrize("control", ["what?", ["what?", "N*"], ["N*", "what?"]])
+def test_a_control_named_like_a_pattern_is_that_label(control: Any) -> None:
+    present = ["what?", "whats", "N*", "NT", "A+what?", "A"]
+    screen = take(cells(present), control=control)
+    is_plain = control == "what?"
+    assert screen.conditions == (
+        ("what?", "A", "N*", "NT", "whats") if is_plain else (control[0], "A", "NT", "whats")
+    )
+    parser = NameRegistry.restored(screen.registry.header()).parser
+    assert parser == screen.registry.parser
+    assert [name for name in present if parser.is_control(name)] == (
+        ["what?"] if is_plain else ["what?", "N*"]
+    )
+    without = take(cells(["control", "whats", "A"]), control=["control", "what?"])
+    assert len(without.of("whats")) == 40  # nothing is called so: it is a pattern
 
 
 # Missing labels

@@ -97,6 +97,30 @@ def test_normalised_values_are_turned_back(kind: str, to: float | None, dtype: t
     np.testing.assert_array_equal(take(back).counts.toarray(), counts)
 
 
+@pytest.mark.parametrize("kind", NORMALISED)
+@pytest.mark.parametrize(("low", "high"), [(3, 9), (9, 90), (30, 4000)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_dense_panel_comes_back(kind: str, low: int, high: int, dtype: type) -> None:
+    """Logarithms of the counts themselves need no small count in each cell."""
+    counts = np.random.default_rng(0).integers(low, high, (500, 5)).astype(float)
+    back = counts_from_normalised(AnnData(NORMALISED[kind](counts).astype(dtype)))
+    np.testing.assert_array_equal(back.X.toarray(), counts)
+    assert back.uns["turned_back"] == kind
+
+
+def test_cells_of_even_counts_are_not_halved() -> None:
+    counts = np.array([[2.0, 4, 6], [1, 2, 5], [3, 9, 3]])
+    back = counts_from_normalised(AnnData(np.log1p(counts)))
+    np.testing.assert_array_equal(back.X.toarray(), counts)
+
+
+def test_a_panel_without_small_counts_of_other_sizes_is_ambiguous() -> None:
+    counts = np.random.default_rng(0).integers(30, 90, (60, 5)).astype(float)
+    values = np.log1p(1e4 * counts / counts.sum(1, keepdims=True))
+    with pytest.raises(InputError, match="ambiguous: a cell has counts above 8 of every gene"):
+        counts_from_normalised(AnnData(values))
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 2000), min_size=4, max_size=4), min_size=1, max_size=5),

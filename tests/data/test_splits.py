@@ -205,7 +205,10 @@ def test_with_split_in_the_order_of_the_cells() -> None:
         (["train"] * 319, "the split has 319 values for 320 cells"),
         (["train"] * 319 + ["tset"], "no split 'tset': the nearest is 'test'"),
         (pd.Series("train", SCREEN.cells[2:]), "the split lacks 2 of 320 cells: 'cell0', 'cell1'"),
-        (pd.Series("train", [*SCREEN.cells, "cell7"]), "cell names are not unique"),
+        (
+            pd.Series("train", [*SCREEN.cells, "cell7"]),
+            r"1 cell names occur more than once, 'cell7' \(2 of 321\): the split",
+        ),
         (pd.Series(np.nan, SCREEN.cells), "no split 'nan'"),
     ],
 )

@@ -149,10 +149,10 @@ def test_cells_that_cannot_be_told_apart_are_refused(
     table = pd.DataFrame({"x": 1}, index=screen.cells)
     with pytest.raises(samsvae.InputError, match="obs lacks 3 of 240 cells"):
         written(trained, screen, tmp_path, obs=table[3:])
-    with pytest.raises(samsvae.InputError, match="names of obs are not unique"):
+    with pytest.raises(samsvae.InputError, match="cell names occur more than once"):
         written(trained, screen, tmp_path, obs=pd.concat([table, table]))
     twins = replace(screen, cells=pd.Index(["same"] * len(screen)))
-    with pytest.raises(samsvae.InputError, match="cell names are not unique"):
+    with pytest.raises(samsvae.InputError, match="CELLxGENE identifies cells by name"):
         written(trained, twins, tmp_path)
     with pytest.raises(samsvae.InputError, match=r"ends in \.h5ad"):
         export.cellxgene(trained, screen, tmp_path / "cells.h5")

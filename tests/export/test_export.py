@@ -179,7 +179,7 @@ REFUSED: list[tuple[Callable[[Screen], Screen], dict[str, Any], str]] = [
     (same, {"conditions": ["A", "Z"]}, "no perturbation 'Z'"),
     (same, {"conditions": ["A", "A+C"]}, "no test cells to compare with for 'A[+]C'"),
     (no_test_cells_of_b, {"conditions": ["B", "A"]}, "no test cells to compare with for 'B'"),
-    (no_control, {}, "the screen has no control cells"),
+    (no_control, {}, "no control cells to compare with"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,12 @@ import pytest
 
 from samsvae import InputError
 from samsvae.storage.directory import Directory
-from samsvae.storage.files import remove_half_written, write_text, written_together
+from samsvae.storage.files import (
+    check_new_file,
+    remove_half_written,
+    write_text,
+    written_together,
+)
 
 
 class Results(Directory):
@@ -107,7 +113,12 @@ def test_killed_before_files_of_others_were_taken_over(tmp_path: Path) -> None:
 KILLED_IN_A_WRITE = """
 import os, signal, sys
 from pathlib import Path
-from samsvae.storage.files import remove_half_written, write_text, written_together
+from samsvae.storage.files import (
+    check_new_file,
+    remove_half_written,
+    write_text,
+    written_together,
+)
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 write_text(Path(sys.argv[1]), "new")
 """
@@ -243,3 +254,64 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     make(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "result.txt").read_text() == "new"
+
+
+# Places where nothing can be made, and file systems without locks
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file/run", r"cannot make '.*file/run.*': '.*/file' is a file: give another --out"),
+        ("x" * 300, r"cannot make 'x*.*': File name too long: give another --out"),
+    ],
+)
+def test_a_place_that_cannot_be_made(
+    place: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=message):
+        Results(Path(place)).check_new(overwrite=False, resume=False)
+    with pytest.raises(InputError, match=message):
+        check_new_file(Path(place).with_suffix(".csv"), [".csv"], overwrite=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system that makes no file")
+def test_no_other_process_is_blamed_where_no_lock_can_be_made() -> None:
+    with pytest.raises(InputError, match="cannot make '/proc/run': No such file or directory"):
+        make(Path("/proc/run"), "text")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    make(tmp_path / "out", "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    directory = Results(tmp_path / "out")
+    with directory.made(), pytest.raises(InputError, match="another process is writing"):
+        make(tmp_path / "out", "two")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    make(tmp_path / "out", "three")
+    assert (tmp_path / "out" / "result.txt").read_text() == "three"
+
+
+def test_a_lock_that_fails_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match=r"cannot make '.*out': Input/output error"):
+        make(tmp_path / "out", "one")
+    assert list(tmp_path.iterdir()) == []

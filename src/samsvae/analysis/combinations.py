@@ -19,7 +19,7 @@ from samsvae.analysis.mixture import ObservedEffects
 from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
 from samsvae.data.differences import fold_differences, mean_differences
-from samsvae.data.expression import expression
+from samsvae.data.expression import check_control, expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
 from samsvae.estimators.base import Estimator
@@ -198,8 +198,7 @@ def _observed(
 ) -> tuple[list[str], np.ndarray, ObservedEffects]:
     """Return combinations with cells, their effects, and the deviations from the sum of parts."""
     screen = model.matched(screen)
-    if not screen.is_control.any():
-        raise InputError("no control cells to compare with in these cells")
+    check_control(screen)
     singles_of = {name: model.registry.singles(name) for name in screen.conditions}
     names = [name for name, parts in singles_of.items() if len(parts) > 1]
     if conditions is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -13,8 +12,9 @@ import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom, mannwhitneyu
 
 from samsvae._deprecated import renamed_arguments
-from samsvae.errors import InputError, listed, unknown
+from samsvae.errors import InputError, check_unique, listed, unknown
 from samsvae.settings.arguments import Count, Natural, Probability, Several, checked
+from samsvae.storage.files import expanded
 
 Annotation: TypeAlias = (
     pd.Series | pd.DataFrame | Mapping[str, str] | Mapping[str, Collection[str]] | str | os.PathLike
@@ -93,9 +93,7 @@ def _enriched_sets(
 ) -> pd.DataFrame:
     """Return the sets of one condition."""
     genes = pd.Index(table["gene"].astype(str))
-    if not genes.is_unique:
-        twice = genes[genes.duplicated()].unique()
-        raise InputError(f"genes occur more than once in the table: {listed(twice, 3)}")
+    check_unique(genes, "genes", "expected one row of the table per condition and gene")
     values = table[score].to_numpy(float)
     called = (table.get("q_value", pd.Series(1.0, table.index)) < fdr).to_numpy()
     members = {name: genes.isin([str(gene) for gene in some]) for name, some in sets.items()}
@@ -255,7 +253,7 @@ def read_gmt(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     A line of a GMT file, as MSigDB offers them, is a name, a description and the genes, separated
     by tabs; a line of another form, or a name that comes twice, is an error.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected a GMT file of pathways")
     try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from annotated_types import Ge
 from rich.progress import track
 
 from samsvae.analysis.gene_sets import adjusted
@@ -16,6 +15,7 @@ from samsvae.benchmark.metrics.effects import pearson
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import (
     Expression,
+    check_control,
     expression,
     membership,
     places_within,
@@ -25,8 +25,9 @@ from samsvae.data.expression import (
 from samsvae.data.fold_changes import position_of
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
-from samsvae.settings.arguments import Natural, checked
-from samsvae.types import Scale
+from samsvae.settings.arguments import checked
+from samsvae.settings.fields import takes
+from samsvae.settings.questions import SgrnaSettings
 
 _CHANGED = 3.0
 """Standard errors above which a gene counts as changed by the other sgRNAs."""
@@ -57,15 +58,8 @@ class Sgrnas(NamedTuple):
 
 
 @checked
-def sgrnas(
-    screen: Screen,
-    conditions: Conditions | None = None,
-    *,
-    scale: Scale = "log",
-    n_permutations: Annotated[int, Ge(19)] = 999,
-    seed: Natural = 0,
-    progress: bool = True,
-) -> Sgrnas:
+@takes(SgrnaSettings)
+def sgrnas(screen: Screen, conditions: Conditions | None = None, **settings: Any) -> Sgrnas:
     """Test whether the sgRNAs of each condition agree, from the cells alone.
 
     For a gene g and sgRNAs a with n_a cells and means m_ag, within batches,
@@ -82,10 +76,9 @@ def sgrnas(
     ----------
     screen, conditions
         The screen, read with `sgrna_key`; by default all of its conditions but control.
-    scale
-        "log", "normalized" (counts per 10,000) or "mean", as in `differential_expression`.
-    n_permutations, seed, progress
-        p values are at least 1 / (n_permutations + 1); same seed, same numbers.
+    **settings
+        scale ("log"), n_permutations (999), seed (0) and progress; see
+        `samsvae.settings.questions.SgrnaSettings`.
 
     Raises
     ------
@@ -101,10 +94,11 @@ def sgrnas(
     >>> list(agreement.sgrnas["sgrna"][:3]), len(agreement.conditions)
     (['G01g1', 'G01g2', 'G02g1'], 3)
     """
+    chosen = SgrnaSettings(**settings)
+    scale, seed = chosen.scale, chosen.seed
     if screen.sgrna is None:
         raise InputError("the sgRNAs of the cells are not known: read the screen with sgrna_key")
-    if not screen.is_control.any():
-        raise InputError("no control cells to compare with in these cells")
+    check_control(screen)
     labels = screen.conditions[1:] if conditions is None else conditions
     names = {name: position_of(screen, name) for name in screen.registry.parser.labels(labels)}
     values = expression(screen, scale)
@@ -113,13 +107,13 @@ def sgrnas(
     of_condition = rows_of(np.where(usable, screen.condition, -1), len(screen.condition_names))
     rows: list[dict[str, object]] = []
     summaries: list[dict[str, object]] = []
-    for name, position in track(names.items(), "sgRNAs", disable=not progress):
+    for name, position in track(names.items(), "sgRNAs", disable=not chosen.progress):
         cells = of_condition[position]
         codes, group = np.unique(screen.sgrna.codes[cells], return_inverse=True)
         if not len(codes):
             continue
         one = _Condition(values[cells], group, screen.batch[cells], halves)
-        q, p, p_different = one.test(n_permutations, np.random.default_rng([seed, position]))
+        q, p, p_different = one.test(chosen.n_permutations, np.random.default_rng([seed, position]))
         own = [one.row(i) | {"p_different": float(p)} for i, p in enumerate(p_different)]
         for sgrna, row in zip(map(str, screen.sgrna.categories[codes]), own, strict=True):
             rows.append({"condition": name, "sgrna": sgrna, **row})

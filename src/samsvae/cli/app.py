@@ -20,6 +20,7 @@ app = App(
 for command in (
     *(files.inspect, runs.train, runs.evaluate),
     *(questions.effects, questions.discoveries, questions.regulators, questions.programs),
+    *(questions.mechanisms, questions.sgrnas),
     *(questions.contrast, questions.responders, questions.combinations, questions.simulate),
     *(runs.compare, runs.report, files.reproduce, files.datasets, runs.demo),
 ):

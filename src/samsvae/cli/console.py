@@ -38,6 +38,11 @@ def given(settings: Settings, *, show_default: bool = True) -> Any:
             if kind in (int, int | None)
         }
         | {
+            name: Annotated[kind, Parameter(negative=())]  # no --empty-control
+            for name, kind in settings.types.items()
+            if kind == tuple[str, ...]
+        }
+        | {
             name: Annotated[bool, Parameter(negative=f"--{field.metadata['off']}")]
             for name, field in settings.fields.items()
             if "off" in field.metadata

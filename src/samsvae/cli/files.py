@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App
 
@@ -13,6 +13,9 @@ from samsvae.cli.console import NOTHING, given, say
 from samsvae.settings import questions
 from samsvae.settings.experiment import PreparationSettings
 from samsvae.settings.fields import Settings
+
+if TYPE_CHECKING:  # help and completion do without pandas
+    import pandas as pd
 
 
 def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = None) -> None:
@@ -23,11 +26,14 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
     data
         A file of any kind that is read: .h5ad, .h5mu, .zarr, 10x Genomics' .h5 or folder.
     modality
-        Modality that holds the counts, in a file with several.
+        Modality (or genome, of 10x Genomics) that holds the counts, in a file with several.
     labels
         CSV or TSV file of further columns of the cells, with their names in the first.
     """
     from samsvae.data.inspection import inspected
+    from samsvae.errors import InputError
+    from samsvae.runs.trial import seconds_of_training
+    from samsvae.settings.train import TrainPlan
     from samsvae.storage.opening import opened
 
     with opened(data, modality=modality, labels=labels) as table:
@@ -39,18 +45,21 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
         say(f"  {role}: column {column!r}")
     if contents.convention is not None:
         say(f"  laid out like {contents.convention}")
-    n = contents.cells
-    if n is not None:
-        say(
-            f"  {len(n):,} conditions: {n.iloc[0]:,} cells of {n.index[0]!r}, of the others "
-            f"{n.iloc[1:].min():,} to {n.iloc[1:].max():,} (median {n.iloc[1:].median():,.0f})"
-        )
-        rare = n.iloc[1:].sort_values(kind="stable")[:5]
-        say("  fewest cells: " + ", ".join(f"{name} {k:,}" for name, k in rare.items()))
+    if contents.cells is not None:
+        _say_conditions(contents.cells)
+    if contents.covariates:
+        say("  other columns:")
+    for covariate in contents.covariates:
+        say(f"    {covariate}")
     for remark in contents.remarks:
         say(f"  note: {remark}")
-    if n is None:
+    if contents.screen is None:
         say("it cannot be read with these settings: the note above says what to give")
+        return
+    try:
+        seconds = seconds_of_training(contents.screen, TrainPlan())
+    except InputError as error:
+        say(f"it cannot be trained on: {error}")
         return
     settings = {**contents.settings, "modality": modality, "labels": labels}
     words = ["samsvae", "train", str(data), "--out", f"runs/{data.name.split('.')[0]}"]
@@ -58,7 +67,32 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
         for one in value if isinstance(value, tuple) else (value,):
             if one is not None:
                 words += [f"--{name.replace('_', '-')}", str(one)]
+    say(f"this trains, for about {_duration(seconds)} on this machine:")
     say(shlex.join(words))
+
+
+def _say_conditions(n: pd.Series) -> None:
+    """Print how many cells conditions have."""
+    others = n.iloc[1:] if len(n) > 1 else n.iloc[:0]
+    text = f"  {len(n):,} conditions: {n.iloc[0]:,} cells of {n.index[0]!r}"
+    if not len(others):
+        say(text)
+        return
+    few, many, median = others.min(), others.max(), others.median()
+    say(f"{text}, of the others {few:,} to {many:,} (median {median:,.0f})")
+    rare = others.sort_values(kind="stable")[:5]
+    say("  fewest cells: " + ", ".join(f"{name} {k:,}" for name, k in rare.items()))
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> _duration(20), _duration(600), _duration(20_000)
+    ('20 seconds', '10 minutes', '5.6 hours')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 datasets = App(name="datasets", help="Published screens: download them, or simulate stand-ins.")
@@ -173,6 +207,7 @@ def reproduce(
     """
     from samsvae.reproduce.experiments import Reproduction, experiment_of
     from samsvae.runs.run import ExperimentDirectory
+    from samsvae.storage.files import expanded
 
     jobs, directory = questions.JobSettings.among(work), ExperimentDirectory(out)
     directory.check_new(overwrite=jobs.overwrite, resume=jobs.resume)
@@ -182,7 +217,7 @@ def reproduce(
         wanted = replace(wanted, seeds=seeds)
     reproduction = Reproduction(
         name=name,
-        data=data,
+        data=expanded(data),
         directory=directory,
         experiment=wanted,
         scale=scale,

@@ -13,6 +13,7 @@ from samsvae.cli.console import (
     Condition,
     Conditions,
     DataPath,
+    FilePath,
     Keys,
     RunPath,
     check_outputs,
@@ -25,6 +26,11 @@ from samsvae.cli.console import (
 )
 from samsvae.settings import questions
 from samsvae.settings.fields import Settings, settings_of
+from samsvae.settings.screen import ScreenSettings
+
+_NONE_IN_USE = (
+    "no latent dimension is in use: no perturbation shifts one with probability above 1/2"
+)
 
 
 def _options(*sources: type) -> Settings:
@@ -262,6 +268,83 @@ def regulators(
     say_cautions(model, screen)
 
 
+MechanismOptions = given(_options(questions.MechanismSettings))
+
+
+def mechanisms(
+    run: RunPath,
+    /,
+    *,
+    out: Path | None = None,
+    settings: MechanismOptions = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """List the latent dimensions in use, with the perturbations and genes of each.
+
+    Needs no data; see docs/mechanisms.md. Prints the largest shifts and the first genes of each;
+    --out writes all of them.
+
+    Parameters
+    ----------
+    out
+        File to write, .csv or .parquet, one row per dimension in use.
+    """
+    from samsvae.cli.tables import mechanism_table
+    from samsvae.export.tables import with_texts
+
+    check_outputs(settings, out)
+    model, _ = opened(run, settings)
+    table = model.mechanisms(**settings_of(questions.MechanismSettings, settings))
+    if len(table):
+        console.print(mechanism_table(table))
+    else:
+        say(_NONE_IN_USE)
+    write_rows(out, [with_texts(table).reset_index()])
+    say_cautions(model)
+
+
+SgrnaOptions = given(Settings(questions.SgrnaSettings, questions.OutputSettings))
+ScreenKeys = given(Settings(ScreenSettings))
+
+
+def sgrnas(
+    data: FilePath,
+    /,
+    *conditions: str,
+    out: Path | None = None,
+    by_condition: Path | None = None,
+    settings: SgrnaOptions = NOTHING,  # type: ignore[valid-type]
+    keys: ScreenKeys = NOTHING,  # type: ignore[valid-type]
+) -> None:
+    """Test whether the sgRNAs of each condition agree: which have no effect, or another one.
+
+    From the cells alone, without a model; --sgrna-key names the column of sgRNAs. Prints those that
+    are flagged; --out writes all of them.
+
+    Parameters
+    ----------
+    conditions
+        By default all conditions of the data.
+    out
+        File to write, .csv or .parquet, one row per condition and sgRNA.
+    by_condition
+        File to write, .csv or .parquet, one row per condition: a test of all its sgRNAs.
+    """
+    from samsvae.analysis.sgrnas import sgrnas
+    from samsvae.cli.tables import sgrna_table
+    from samsvae.data.screen import Screen
+
+    check_outputs(settings, out, by_condition)
+    screen = Screen.open(data, **keys)
+    chosen = settings_of(questions.SgrnaSettings, settings)
+    tables = sgrnas(screen, list(conditions) or None, **chosen)
+    flagged = tables.sgrnas[tables.sgrnas["flag"] != ""]
+    say(f"{len(flagged):,} of {len(tables.sgrnas):,} sgRNAs are flagged")
+    if len(flagged):
+        console.print(sgrna_table(flagged))
+    write_rows(out, [tables.sgrnas])
+    write_rows(by_condition, [tables.conditions])
+
+
 ProgramOptions = given(_options(questions.ProgramSettings))
 
 
@@ -301,7 +384,7 @@ def programs(
     table = model.programs(**settings_of(questions.ProgramSettings, settings))
     mechanisms = model.mechanisms()
     if not len(table):
-        say("no latent dimension is in use: no perturbation shifts one with probability above 1/2")
+        say(_NONE_IN_USE)
     else:
         console.print(program_table(table, mechanisms))
     write_rows(out, [table], obs=mechanisms)

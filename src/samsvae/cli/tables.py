@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,6 +164,42 @@ def contrast_table(table: pd.DataFrame) -> Table:
     return _table(title, certain.itertuples(), columns)
 
 
+def mechanism_table(mechanisms: pd.DataFrame) -> Table:
+    """Return a row per mechanism: perturbations that shift it, and the genes it changes most."""
+
+    def genes(column: str) -> Callable[[Any], str]:
+        return lambda row: ", ".join(map(shown, getattr(row, column)[:_N_NAMES]))
+
+    columns = {
+        "dimension": _name("Index"),
+        "share": "{0.share:.2f}",
+        "perturbations (shift)": lambda row: _shifts(row.perturbations, row.shifts),
+        "with shifts": "{0.direction}",
+        "up": genes("up"),
+        "down": genes("down"),
+    }
+    return _table("mechanisms", mechanisms.itertuples(), columns)
+
+
+def _shifts(perturbations: Sequence[str], shifts: Sequence[float]) -> str:
+    """Return the perturbations that shift a mechanism most, and by how much."""
+    pairs = list(zip(perturbations, shifts, strict=True))[:_N_NAMES]
+    return ", ".join(f"{shown(name)} {shift:+.1f}" for name, shift in pairs)
+
+
+def sgrna_table(sgrnas: pd.DataFrame) -> Table:
+    """Return a row per sgRNA: how its effect compares with that of the condition's others."""
+    columns = {
+        **{name: _name(name) for name in ("condition", "sgrna")},
+        "cells": "{0.n_cells:,}",
+        "correlation": "{0.correlation:.2f}",
+        "strength": "{0.strength:.2f}",
+        "q_different": "{0.q_different:.2g}",
+        "flag": "{0.flag}",
+    }
+    return _table("sgRNAs", sgrnas.itertuples(), columns)
+
+
 def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame) -> Table:
     """Return a row per mechanism: the perturbations that shift it, and the genes that change."""
     rows = []
@@ -171,12 +207,11 @@ def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame) -> Table:
         shifted = mechanisms.loc[name]
         ordered = own.sort_values("loading", ascending=False, kind="stable")
         up, down = ordered[ordered["loading"] > 0], ordered[ordered["loading"] < 0][::-1]
-        shifts = zip(shifted["perturbations"], shifted["shifts"], strict=True)
         rows.append(
             (
                 shown(name),
                 f"{shifted['share']:.2f}",
-                ", ".join(f"{shown(one)} {shift:+.1f}" for one, shift in list(shifts)[:_N_NAMES]),
+                _shifts(shifted["perturbations"], shifted["shifts"]),
                 shifted["direction"],
                 *(", ".join(map(shown, genes["gene"].head(_N_NAMES))) for genes in (up, down)),
             )

@@ -15,7 +15,7 @@ import pandas as pd
 from samsvae.data.conditions import dosage_rows
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, listed, note
+from samsvae.errors import InputError, check_unique, listed, note
 
 
 def align_screen(screen: Screen, registry: NameRegistry) -> Screen:
@@ -94,6 +94,7 @@ def align_table(
 def _positions(data: Sequence[str], model: Sequence[str], kind: str) -> np.ndarray:
     """Return the position in the data of each name of a model; tell how many are not used."""
     wanted = pd.Index(model, dtype=object)
+    check_unique(data, kind, "make the names of the table unique")
     position: np.ndarray = pd.Index(data, dtype=object).get_indexer(wanted)
     missing = wanted[position < 0]
     if len(missing):

@@ -17,7 +17,7 @@ from samsvae.data.conditions import ConditionParser, dosage_rows, written
 from samsvae.data.counts import looks_like_counts, looks_normalised, to_counts
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
 from samsvae.data.source import StoredCounts, rows_in_file
-from samsvae.errors import InputError, listed, note, unknown
+from samsvae.errors import InputError, check_unique, listed, note, unknown
 from samsvae.settings.conventions import CONVENTIONS, convention
 from samsvae.settings.screen import ScreenSettings
 from samsvae.storage.anndata_files import RAW, Frame, Table, X, layer_name
@@ -34,8 +34,10 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     if key not in columns:
         missing = unknown("column for the perturbation in adata.obs:", key, columns)
         raise InputError(f"{missing}{_convention_hint(table)}")
-    parser = ConditionParser.of(settings.controls, settings.separator or "")
-    label, batch_labels, split, is_labelled = _labels(table, settings, parser)
+    label = _perturbation_labels(table, settings)
+    parser = _parser(settings, label)
+    batch_labels, split, is_labelled = _other_labels(table, settings, label)
+    label = _present_labels(table, settings, parser, label, is_labelled)
     doses = None
     if settings.dosage_key is not None:
         dose = _column(table.cells, settings.dosage_key, "the dosage in adata.obs").astype(object)
@@ -44,7 +46,7 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     perturbations = sorted({name for received in conditions for name in received})
     alike = list(filter(labels.looks_like_control, perturbations))
     if alike:
-        control = [parser.control, *parser.also, *alike[:3], *(["..."] if alike[3:] else [])]
+        control = [*map(written, settings.controls), *alike[:3], *(["..."] if alike[3:] else [])]
         note(
             f"perturbations that look like control: {listed(alike)}; if they are, give "
             f"control={control} (--control, once for each)"
@@ -112,19 +114,42 @@ def _other_columns(cells: Frame, used: Collection[str]) -> pd.DataFrame:
     return pd.DataFrame(values, index=cells.names.astype(str))
 
 
-def _labels(
-    table: Table, settings: ScreenSettings, parser: ConditionParser
-) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None, np.ndarray]:
-    """Return the cells' perturbation, batches and split as text, and which cells have them all.
+def _perturbation_labels(table: Table, settings: ScreenSettings) -> np.ndarray:
+    """Return the label of each cell, as the convention reads it; None where it is missing."""
+    label = _text(table, settings.perturbation_key, "perturbation")
+    if settings.convention is None:
+        return label
+    layout = convention(settings.convention)
+    return np.array([None if text is None else layout.label(text) for text in label], object)
 
-    And a replicate, where replicates are named. Cells that lack one are control.
+
+def _parser(settings: ScreenSettings, label: np.ndarray) -> ConditionParser:
+    """Return what reads the labels of these cells."""
+    separator = settings.separator or ""
+    texts = {str(text) for text in pd.unique(label) if text is not None}
+    texts |= {part for text in texts for part in text.split(separator)} if separator else set()
+    parser = ConditionParser.of(settings.controls, separator, texts)
+    controls = [written(name) for name in settings.controls]
+    if parser.control not in controls and parser.control in texts:
+        raise InputError(
+            f"{parser.control!r} is what control is written as here, and a label that is not "
+            f"among control={controls}: add it (--control, once for each)"
+        )
+    return parser
+
+
+def _other_labels(
+    table: Table, settings: ScreenSettings, label: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray | None, np.ndarray]:
+    """Return the cells' batches and split as text, and which cells lack neither nor a label.
+
+    Nor a replicate, where replicates are named.
     """
     key = settings.perturbation_key
-    label = _text(table, key, "perturbation")
-    if parser.control in labels.MISSING:  # control goes by a text for missing ones
-        label = np.array([parser.control if text is None else text for text in label], object)
     batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_key or ()}
     columns = {(key, "perturbation"): label, **batches}
+    if labels.MISSING.intersection(map(written, settings.controls)):
+        del columns[key, "perturbation"]  # those without a label are control
     replicates = settings.replicate_key
     if replicates is not None:
         columns[replicates, "replicate"] = _text(table, replicates, "replicate")
@@ -132,28 +157,31 @@ def _labels(
     if settings.split_key is not None:
         split = _text(table, settings.split_key, "split")
         columns[settings.split_key, "split"] = split
-    is_labelled = labels.labelled(columns, drop=settings.drop_unlabelled)
-    if settings.convention is not None:
+    is_labelled = labels.labelled(columns, len(label), drop=settings.drop_unlabelled)
+    if settings.convention is not None and split is not None:
         layout = convention(settings.convention)
-        label = np.array([None if text is None else layout.label(text) for text in label], object)
-        if split is not None and set(layout.splits) <= set(pd.unique(split)):
+        if set(layout.splits) <= set(pd.unique(split)):
             split = np.array([layout.splits.get(name, name) for name in split], object)
+    return list(batches.values()), split, is_labelled
+
+
+def _present_labels(
+    table: Table,
+    settings: ScreenSettings,
+    parser: ConditionParser,
+    label: np.ndarray,
+    is_labelled: np.ndarray,
+) -> np.ndarray:
+    """Return the label of each cell, checked; cells that lack one are control."""
+    label = np.where(is_labelled & pd.notna(label), label, parser.control)
     present = [str(text) for text in pd.unique(label[is_labelled])]
-    if not _has_control(table, key, present, parser):
+    if not _has_control(table, settings.perturbation_key, present, parser):
         note(
-            f"no cell is control ({parser.control!r}): a trained model can score these cells; "
-            "nothing else can be asked of them"
-        )
-    controls = [written(name) for name in settings.controls]
-    parts = {part for text in present for part in parser.split(text)}
-    if parser.control not in controls and parser.control in parts:
-        raise InputError(
-            f"{parser.control!r} is what control is written as here, and a label that is not "
-            f"among control={controls}: add it (--control, once for each)"
+            "no cell is control, so a trained model can score these cells, and nothing else can be "
+            f"asked of them: {labels.control_hint(present, parser.control)}"
         )
     labels.check_separator(present, parser)
-    label[~is_labelled] = parser.control
-    return label, list(batches.values()), split, is_labelled
+    return label
 
 
 def check_split(split: np.ndarray) -> None:
@@ -202,15 +230,9 @@ def _has_control(table: Table, key: str, present: Sequence[str], parser: Conditi
     if any(parser.is_control(part) for name in present for part in parser.split(name)):
         return any(not parser.parts(name) for name in present)
     missing = unknown(f"control label in obs[{key!r}]:", parser.control, sorted(present))
-    alike = sorted(name for name in present if labels.looks_like_control(name))
     hint = _convention_hint(table)
-    if alike and not hint:
-        control = repr(alike[0]) if len(alike) == 1 else f"{alike[:3]}"
-        hint = (
-            f"; {listed(alike)} may be control: give control={control} (--control, once for each)"
-        )
-    if hint or "the nearest is" in str(missing):
-        raise InputError(f"{missing}{hint}")
+    if hint or "the nearest is" in str(missing) or any(map(labels.looks_like_control, present)):
+        raise InputError(f"{missing}{hint or '; ' + labels.control_hint(present, parser.control)}")
     return False
 
 
@@ -255,12 +277,7 @@ def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:
     if n_cells == 0 or n_genes == 0:
         raise InputError(f"the data have {n_cells} cells and {n_genes} genes")
     names = pd.Index(genes.names.astype(str))
-    if not names.is_unique:
-        repeated = names[names.duplicated()].unique()
-        raise InputError(
-            f"{len(repeated)} gene names occur more than once, {listed(repeated, 3)}: "
-            "make them unique, say with adata.var_names_make_unique()"
-        )
+    check_unique(names, "gene names", "make them unique, say with adata.var_names_make_unique()")
     return tuple(names)
 
 

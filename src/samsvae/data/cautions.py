@@ -37,7 +37,7 @@ _LIBRARY_SIZE = 0.3
 """Size of a log2 ratio of library sizes: a factor of 1.23."""
 _SHARE, _SHIFT = 0.1, 0.3
 """Differences of the share of a level, and of a mean in standard deviations, that count."""
-_CONSEQUENCE = re.compile(r"count|umi|feature|n_?genes|_total$|grna|guide|library", re.I)
+MOLECULES = re.compile(r"count|umi|feature|n_?genes|_total$|grna|guide|library", re.I)
 """Names of columns that count the cell's molecules, genes and sgRNAs: see `library_sizes`."""
 _SKEWNESS = 0.1
 """Of log library sizes, where one cell in twenty to ten is two; without doublets it is about 0."""
@@ -229,7 +229,7 @@ def _columns(screen: Screen) -> Iterator[Caution]:
     if screen.obs is None:
         return
     for name, column in screen.obs.items():
-        if _CONSEQUENCE.search(str(name)):
+        if MOLECULES.search(str(name)):
             continue
         if isinstance(column.dtype, pd.CategoricalDtype):
             yield from _of_levels(screen, str(name), column)

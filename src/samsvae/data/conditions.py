@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,6 +23,8 @@ Conditions: TypeAlias = Name | Iterable[ConditionName]
 
 _MIN_DOSE, _MAX_DOSE = 1e-30, 1e30
 """Range of doses other than 0, which are kept in single precision."""
+_BRACKET = re.compile(r"\[(?![*?]\])")
+"""A bracket of a pattern is not special; around "*" or "?" it makes them stand for themselves."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,21 @@ class ConditionParser:
             )
 
     @classmethod
-    def of(cls, control: Sequence[object], separator: str = "+") -> ConditionParser:
-        """Return the parser of these names of control, written as the first that is no pattern."""
+    def of(
+        cls, control: Sequence[object], separator: str = "+", labels: Collection[str] = ()
+    ) -> ConditionParser:
+        """Return the parser of these names of control, written as the first that is no pattern.
+
+        One of the labels is no pattern. No label, "", is written as "control".
+
+        >>> ConditionParser.of(["what?"], labels=["what?", "whats"]).is_control("whats")
+        False
+        """
         names = [written(name) for name in control]
-        plain = [name for name in names if not _is_pattern(name)]
+        plain = [name for name in names if name and (name in labels or not _is_pattern(name))]
         first = plain[0] if plain else "control"
-        return cls(first, separator, tuple(name for name in names if name != first))
+        others = (_literal(name) if name in labels else name for name in names if name != first)
+        return cls(first, separator, tuple(others))
 
     def is_control(self, name: str) -> bool:
         """Whether a label, or part of one, is control; patterns do not match across separators."""
@@ -69,7 +81,7 @@ class ConditionParser:
             return True
         is_joined = bool(self.separator) and self.separator in name
         return any(
-            fnmatchcase(name, pattern.replace("[", "[[]"))  # brackets are not special
+            fnmatchcase(name, _BRACKET.sub("[[]", pattern))
             for pattern in self.also
             if _is_pattern(pattern) and not (is_joined and self.separator not in pattern)
         )
@@ -79,7 +91,7 @@ class ConditionParser:
         if self.is_control(label.strip()):
             return []
         parts = [part.strip() for part in self.split(label)]
-        if "" in parts:
+        if "" in parts and not self.is_control(""):
             raise InputError(
                 f"the label {label!r} has an empty part: expected perturbations joined by "
                 f"{self.separator!r}, or {self.control!r}; if it is part of names, give another "
@@ -194,6 +206,11 @@ def written(name: object) -> str:
 
 def _is_pattern(name: str) -> bool:
     return "*" in name or "?" in name
+
+
+def _literal(name: str) -> str:
+    """Return a name so that "*" and "?" in it stand for themselves."""
+    return re.sub(r"([*?])", r"[\1]", name)
 
 
 def _positional(dose: float) -> str:

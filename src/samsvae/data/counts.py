@@ -124,8 +124,8 @@ def counts_from_normalised(adata: AnnData, *, layer: str | None = None) -> AnnDa
     """Recover the counts from normalised values.
 
     For values c / s with one size s per cell (as `scanpy.pp.normalize_total` makes them), their
-    log(1 + c / s) or log2(1 + c / s): the size of a cell is inferred from its smallest value, and
-    the counts must reproduce the values to a relative 1e-6.
+    log(1 + c / s) or log2(1 + c / s): the size of a cell is 1 in all of them, or is inferred from
+    its smallest value. The counts must reproduce the values to a relative 1e-6.
 
     Parameters
     ----------
@@ -154,15 +154,19 @@ def counts_from_normalised(adata: AnnData, *, layer: str | None = None) -> AnnDa
     if matrix is None:
         raise InputError(f"{where} is empty: expected normalised values")
     matrix = by_rows(matrix)
-    transform = _transform(_rows(matrix, 0, _FIRST_ROWS))
-    if transform is None:
+    found = _transform(_rows(matrix, 0, _FIRST_ROWS))
+    if found is None:
         raise InputError(
             f"{where} cannot be turned back into counts: no size per cell makes its values c / s "
-            "or log(1 + c / s) of whole numbers c; ask for the counts that it was made of"
+            "or log(1 + c / s) of whole numbers c. They are scaled, corrected or smoothed, or "
+            f"ambiguous: a cell has counts above {_MAX_SMALLEST_COUNT} of every gene. Ask for the "
+            "counts that it was made of"
         )
+    transform, of_size_1 = found
     blocks = []
     for start in range(0, matrix.shape[0], ROWS):
-        blocks.append(_recovered(_rows(matrix, start, start + ROWS), transform))
+        rows = _rows(matrix, start, start + ROWS)
+        blocks.append(_recovered(rows, transform, of_size_1=of_size_1))
         if blocks[-1] is None:
             raise InputError(
                 f"{where} cannot be turned back into counts: the first cells are {transform} of "
@@ -183,14 +187,29 @@ def _rows(matrix: Any, start: int, stop: int) -> sp.csr_matrix:
     return block
 
 
-def _transform(block: sp.csr_matrix) -> str | None:
-    """Return the transformation that gives counts when it is undone, if any does."""
+def _transform(block: sp.csr_matrix) -> tuple[str, bool] | None:
+    """Return the transformation that gives counts when it is undone, and whether all sizes are 1.
+
+    Sizes of 1 are tried first: they need no small count.
+    """
     if block.nnz == 0:
         return None
-    return next((name for name in _TRANSFORMS if _recovered(block, name) is not None), None)
+    tried = [("x", True), *((name, of_1) for name in _TRANSFORMS for of_1 in (True, False))]
+    for name, of_size_1 in tried:
+        counts = _recovered(block, name, of_size_1=of_size_1)
+        if counts is not None and not (of_size_1 and _looks_scaled(counts)):
+            return name, of_size_1
+    return None
 
 
-def _recovered(block: sp.csr_matrix, transform: str) -> sp.csr_matrix | None:
+def _looks_scaled(counts: sp.csr_matrix) -> bool:
+    """Whether counts have a common factor, or are the same in sum: then sizes are not 1."""
+    total = np.asarray(counts.sum(1)).ravel()
+    is_same = len(total) > 1 and bool((total == total[0]).all())
+    return is_same or int(np.gcd.reduce(counts.data.astype(np.int64))) > 1
+
+
+def _recovered(block: sp.csr_matrix, transform: str, *, of_size_1: bool) -> sp.csr_matrix | None:
     """Return the counts of some cells; None if the values do not determine them."""
     forward, inverse = _TRANSFORMS[transform]
     if (block.data < 0).any() or not np.isfinite(block.data).all():
@@ -204,12 +223,15 @@ def _recovered(block: sp.csr_matrix, transform: str) -> sp.csr_matrix | None:
     np.minimum.at(smallest, cell, linear)
     counts = np.zeros(len(linear))
     is_open = np.diff(block.indptr) > 0
-    for smallest_count in range(1, _MAX_SMALLEST_COUNT + 1):
-        whole = np.rint(linear * (smallest_count / smallest[cell]))
-        # The size that fits all values of a cell best, not the smallest one's alone.
-        size = np.bincount(cell, linear, len(smallest)) / np.maximum(
-            np.bincount(cell, whole, len(smallest)), 1
-        )
+    for smallest_count in (1,) if of_size_1 else range(1, _MAX_SMALLEST_COUNT + 1):
+        if of_size_1:
+            whole, size = np.rint(linear), np.ones(len(smallest))
+        else:
+            whole = np.rint(linear * (smallest_count / smallest[cell]))
+            # The size that fits all values of a cell best, not the smallest one's alone.
+            size = np.bincount(cell, linear, len(smallest)) / np.maximum(
+                np.bincount(cell, whole, len(smallest)), 1
+            )
         error = np.abs(forward(whole * size[cell]) - block.data)
         wrong = error > _RELATIVE_ERROR * np.maximum(block.data, _RELATIVE_ERROR)
         wrong |= (whole > _MAX_EXACT_COUNT) | (whole < 1)

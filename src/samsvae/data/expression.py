@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from samsvae.data.labels import control_hint
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError
@@ -188,6 +189,7 @@ def training_cells(screen: Screen) -> Screen:
     train = screen.train
     if not len(train):
         raise InputError("the split leaves no training cells")
+    check_control(screen, "in training")
     if not train.is_control.any():
         raise InputError(
             "no control cells in training: expected cells labelled "
@@ -198,14 +200,21 @@ def training_cells(screen: Screen) -> Screen:
     return train
 
 
+def check_control(cells: Screen, where: str = "to compare with in these cells") -> None:
+    """Raise if no cell is control; name the labels, and those that may be control."""
+    if not cells.is_control.any():
+        present = [name for name in cells.conditions if name != cells.condition_names[0]]
+        hint = control_hint(present, cells.registry.parser.control)
+        raise InputError(f"no control cells {where}: {hint}")
+
+
 def control_cells(screen: Screen, scored: np.ndarray) -> np.ndarray:
     """Return `cell`: whether it is a control cell that conditions are compared with.
 
     Control cells among the scored ones or, without any (in a split of combinations, say), all.
     """
+    check_control(screen)
     control = screen.is_control
-    if not control.any():
-        raise InputError("the screen has no control cells to compare with")
     in_split = control & scored
     return in_split if in_split.any() else control
 

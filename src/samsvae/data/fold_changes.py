@@ -21,10 +21,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from samsvae.data.conditions import Conditions
-from samsvae.data.expression import differences_from_control, expression, membership
+from samsvae.data.expression import check_control, differences_from_control, expression, membership
 from samsvae.data.replicates import Replicates
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, unknown
+from samsvae.errors import unknown
 from samsvae.settings.arguments import checked
 from samsvae.types import Reference, Scale
 
@@ -357,8 +357,7 @@ def differential_expression(
     labels = screen.registry.parser.labels(screen.conditions if conditions is None else conditions)
     positions = {name: position_of(screen, name) for name in labels}
     perturbed = {name: position for name, position in positions.items() if position > 0}
-    if not screen.is_control.any():
-        raise InputError("no control cells to compare with in these cells")
+    check_control(screen)
     change = condition_effects(screen, scale, relative_to)
     index, genes = pd.Index(list(perturbed), name="condition"), pd.Index(screen.genes, name="gene")
     return pd.DataFrame(change[list(perturbed.values())], index, genes)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import scipy.sparse as sp
 from samsvae.data.builder import fitting
 from samsvae.data.conditions import ConditionParser
 from samsvae.data.counts import looks_like_counts, looks_normalised
+from samsvae.data.covariates import Covariate, covariates, proposed_batches
 from samsvae.data.labels import SEPARATORS, joined, looks_like_control, text_of
 from samsvae.data.names import SPLITS, UNUSED
 from samsvae.data.screen import Screen
@@ -57,10 +59,22 @@ class Inspection:
     """The convention that the columns look like."""
     settings: Mapping[str, Any]
     """How to read the file, where that differs from the defaults."""
-    cells: pd.Series | None
-    """Cells per condition, control first; None if the file cannot be read so."""
+    screen: Screen | None
+    """What is read so; None if it cannot be."""
+    covariates: tuple[str, ...]
+    """The other columns, each with what it could be."""
     remarks: tuple[str, ...]
     """Warnings when it is read so, or the error."""
+
+    @property
+    def cells(self) -> pd.Series | None:
+        """Cells per condition, control first; None if the file cannot be read so."""
+        if self.screen is None:
+            return None
+        names = list(self.screen.condition_names)
+        n_cells = np.bincount(self.screen.condition, minlength=len(names))
+        cells = pd.Series(n_cells, names, name="cells")
+        return cells[(cells > 0) | (cells.index == names[0])]
 
 
 def inspected(table: Table) -> Inspection:
@@ -86,20 +100,53 @@ def inspected(table: Table) -> Inspection:
         layer = next((names[name] for name, kind in matrices.items() if kind == COUNTS), None)
         if layer is not None:
             settings["layer"] = layer
-    cells = None
+    settings.pop("batch_key", None)
+    screen, remarks = _read(table, settings)
+    found: list[Covariate] = []
+    if screen is not None:
+        columns = _levels(table, used=set(roles.values()) - {roles.get("batch")})
+        found = covariates(screen, columns)
+        if "batch_key" not in of_layout:
+            batches, found = proposed_batches(screen, columns, found, _COLUMN_NAMES["batch"])
+            roles.pop("batch", None)
+            if batches:
+                settings["batch_key"] = tuple(batches)
+                roles["batch"] = ", ".join(batches)
+                screen, remarks = _read(table, settings)
+    shape = len(table.cells.names), len(table.genes.names)
+    covariates_ = tuple(map(str, found))
+    return Inspection(*shape, matrices, roles, layout, settings, screen, covariates_, remarks)
+
+
+def _read(table: Table, settings: Mapping[str, Any]) -> tuple[Screen | None, tuple[str, ...]]:
+    """Return the screen that settings read, if they do, and what is said of it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             screen = Screen.from_table(table, ScreenSettings.of(settings))
         except InputError as error:
-            remarks: tuple[str, ...] = (str(error),)
-        else:
-            n_cells = np.bincount(screen.condition, minlength=len(screen.condition_names))
-            cells = pd.Series(n_cells, list(screen.condition_names), name="cells")
-            cells = cells[cells > 0]
-            remarks = tuple(str(warning.message) for warning in caught)
-    shape = len(table.cells.names), len(table.genes.names)
-    return Inspection(*shape, matrices, roles, layout, settings, cells, remarks)
+            return None, (str(error),)
+    return screen, tuple(str(warning.message) for warning in caught)
+
+
+def _levels(table: Table, used: Collection[str]) -> dict[str, pd.Series]:
+    """Return the columns of the cells that have no role, and differ between cells.
+
+    Real numbers stay numbers; whole numbers of few values are levels.
+    """
+    columns: dict[str, pd.Series] = {}
+    for name in table.cells.columns:
+        with suppress(InputError, KeyError, OSError, TypeError, ValueError):
+            values = table.cells.read(name).reset_index(drop=True)
+            n_levels = values.nunique()
+            if name in used or n_levels < 2 or values.isna().all():
+                continue
+            is_number = values.dtype.kind in "iuf" if hasattr(values.dtype, "kind") else False
+            if is_number and (values.dtype.kind == "f" or n_levels > _MAX_BATCHES):
+                columns[name] = values.astype(float)
+            elif n_levels <= len(values) // 2:  # else it names the cells
+                columns[name] = values.astype(object).where(values.notna(), "missing")
+    return columns
 
 
 def _roles(table: Table, layout: str | None) -> dict[str, str]:

@@ -16,14 +16,20 @@ MISSING = frozenset(("", "nan", "NaN", "None", "NA", "<NA>", "null"))
 """Texts that mean a missing label."""
 
 _CONTROL = re.compile(
-    r"""(nt|ntc|ntg|ctrl|control|mock|dmso|vehicle|untreated|unperturbed|scramble[d]?
+    r"""(nt|ntc|ntg|ctrl|control|mock|dmso|vehicle|saline|untreated|unperturbed|untransduced
+    |parental|scramble[d]?|no[-_ ]?(guide|sg?rna|grna|target|perturbation|treatment|drug)
     |aavs1|rosa26|lacz|e?gfp|luciferase|intergenic|neg(ative)?
     |non[-_ ]?targeting|safe[-_ ]?targeting|safe[-_ ]?harbou?r
     |neg(ative)?[-_ ]?(ctrl|control))
     ([-_ ]?(ctrl|control|sgrna|grna|guide|g|sg))?
-    ([-_ .:]?\d+([-_ .:]\d+)*)?""",
+    ([-_ .:]?\d+([-_ .:]\d+)*)?
+    |(pbs|wt|wild[-_ ]?type)([-_ .:]\d+)?""",  # WT1 is a gene
     re.VERBOSE | re.IGNORECASE,
 )
+_CONTROL_INSIDE = re.compile(
+    rf"(?<![^\W_])(?:{_CONTROL.pattern})(?![^\W_])", re.VERBOSE | re.IGNORECASE
+)
+"""Such a name as a word, or words, of a longer one."""
 SEPARATORS = ("+", "_", ";", "|", "&", ",", "/", ":")
 """Usual separators of perturbations in files."""
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
@@ -37,6 +43,29 @@ def looks_like_control(name: str) -> bool:
     ['NT', 'non-targeting_3', 'AAVS1']
     """
     return _CONTROL.fullmatch(name) is not None
+
+
+def control_hint(labels: Collection[str], control: str) -> str:
+    """Return which labels there are instead of control's, and how to name those that may be it.
+
+    >>> print(control_hint(["DMSO_TF", "A"], "control"))
+    expected 'control'; there are 'DMSO_TF', 'A'; 'DMSO_TF' may be control: give \
+control='DMSO_TF' (--control, once for each)
+    """
+    alike = sorted(filter(looks_like_control, labels)) or _with_control_inside(labels)
+    others = sorted(set(labels).difference(alike))
+    text = f"expected {control!r}; there are {listed([*alike[:4], *others]) or 'no labels'}"
+    if not alike:
+        return f"{text}; give the label of cells without a perturbation by control= (--control)"
+    names = repr(alike[0]) if len(alike) == 1 else f"{alike[:3]}"
+    advice = f"give control={names} (--control, once for each)"
+    return f"{text}; {listed(alike)} may be control: {advice}"
+
+
+def _with_control_inside(labels: Collection[str]) -> list[str]:
+    """Return labels that hold a name of control, unless they are so many that it joins names."""
+    alike = sorted(filter(_CONTROL_INSIDE.search, labels))
+    return alike if len(alike) <= max(3, len(labels) // 5) else []
 
 
 def text_of(values: pd.Series, where: str, what: str) -> np.ndarray:
@@ -60,12 +89,14 @@ def text_of(values: pd.Series, where: str, what: str) -> np.ndarray:
     return np.array(labels, object)[codes]
 
 
-def labelled(columns: Mapping[tuple[str, str], np.ndarray], *, drop: bool) -> np.ndarray:
+def labelled(
+    columns: Mapping[tuple[str, str], np.ndarray], n_cells: int, *, drop: bool
+) -> np.ndarray:
     """Return `cell`: whether no label is missing; a missing one is an error unless `drop`.
 
     `columns` are labels as `text_of` returns them, by the name of their column and what they are.
     """
-    is_labelled = np.ones(len(next(iter(columns.values()))), bool)
+    is_labelled = np.ones(n_cells, bool)
     for (key, what), labels in columns.items():
         is_missing = np.array([label is None for label in labels], bool)
         if is_missing.any() and not drop:
@@ -87,7 +118,7 @@ def check_separator(labels: Collection[str], parser: ConditionParser) -> None:
     wrong = [
         label
         for label, parts in several.items()
-        if not all(part.strip() for part in parts)
+        if not all(part.strip() or parser.is_control("") for part in parts)
         or (_is_balanced(label) and not all(map(_is_balanced, parts)))
     ]
     if wrong:

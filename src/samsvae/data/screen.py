@@ -19,7 +19,7 @@ from samsvae._deprecated import matched_to
 from samsvae.data.builder import check_split, screen_fields
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
 from samsvae.data.source import StoredCounts
-from samsvae.errors import InputError, listed
+from samsvae.errors import InputError, check_unique_cells, listed
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.screen import ScreenSettings
@@ -305,8 +305,8 @@ class Screen:
                 raise InputError(
                     f"the split lacks {len(missing)} of {len(self)} cells: {listed(missing)}"
                 )
-            if not split.index.is_unique or not self.cells.is_unique:
-                raise InputError("cell names are not unique: the split cannot be matched")
+            for names in (self.cells, split.index):
+                check_unique_cells(names, "the split cannot be matched with cells")
             split = split.loc[self.cells]
         values = np.asarray(split, dtype=object)
         if values.shape != (len(self),):

@@ -27,7 +27,7 @@ from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
 from samsvae.settings.arguments import check
 from samsvae.storage import tensors
-from samsvae.storage.files import written_together
+from samsvae.storage.files import expanded, written_together
 
 TENSORS, NAMES = "model.safetensors", "model.json"
 _LAYERS, _WIDTH = 1_000, 2**28
@@ -266,7 +266,7 @@ class Saved(NamedTuple):
 
 def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
     """Save a trained model; see `Estimator.save`."""
-    folder = Path(folder)
+    folder = expanded(folder)
     parts = {
         **tensors.prefixed("model", saved.state),
         **tensors.prefixed("facts", saved.metadata.tensors()),
@@ -288,13 +288,14 @@ def write(saved: Saved, folder: str | os.PathLike[str]) -> None:
 
 def read(folder: str | os.PathLike[str]) -> Saved:
     """Return what `write` wrote; raise if files are missing, damaged or of different models."""
-    path = Path(folder) / NAMES
+    folder = expanded(folder)
+    path = folder / NAMES
     if not path.is_file():
         raise InputError(f"no saved model in {str(folder)!r}: it has no {NAMES}")
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
         tensors.check_schema(path, names)
-        parts, _ = tensors.read(Path(folder) / TENSORS)
+        parts, _ = tensors.read(folder / TENSORS)
         digest = names.pop("digest")
         with of_file(path):
             try:
@@ -322,7 +323,7 @@ def read(folder: str | os.PathLike[str]) -> Saved:
             f"{NAMES} and {TENSORS} in {str(folder)!r} do not belong together, or are damaged: "
             "save the model again"
         )
-    tensors.check_finite(Path(folder) / TENSORS, parts)
+    tensors.check_finite(folder / TENSORS, parts)
     return saved
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,14 @@ from samsvae.analysis.projection import has_umap, projection
 from samsvae.data.conditions import Conditions
 from samsvae.data.expression import normalised
 from samsvae.data.screen import Screen
-from samsvae.errors import InputError, listed, note
+from samsvae.errors import InputError, check_unique, check_unique_cells, listed, note
 from samsvae.estimators.base import Estimator
 from samsvae.export.tables import as_anndata
 from samsvae.settings.arguments import Count, Natural, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings
 from samsvae.settings.screen import ScreenSettings
+from samsvae.storage.files import expanded
 from samsvae.storage.tables import write_h5ad
 
 BASAL, STATE = "X_samsvae_basal", "X_samsvae"
@@ -70,11 +70,7 @@ def annotate(
     states = model.latent(screen, n_particles=n_particles, seed=seed)
     rows: Any = slice(None)
     if len(screen) != adata.n_obs:
-        if not adata.obs_names.is_unique:
-            raise InputError(
-                "cell names are not unique, so dropped cells cannot be identified: make them "
-                "unique with adata.obs_names_make_unique()"
-            )
+        check_unique_cells(adata.obs_names, "dropped cells cannot be identified")
         rows = adata.obs_names.get_indexer(screen.cells)
     for key, values in ((BASAL, states["basal"]), (STATE, states["state"])):
         table = np.full((adata.n_obs, values.shape[1]), np.nan, np.float32)
@@ -136,6 +132,7 @@ def perturbation_space(
         index=pd.Index(rows, dtype=str),
     )
     if groups is not None:
+        check_unique(groups.keys(), "names in groups", "expected one group of each")
         obs["group"] = pd.Categorical([_group_of(name, parts[name], groups) for name in rows])
     var = effects.var.copy()
     if metadata.registry.symbols:
@@ -246,12 +243,11 @@ def cellxgene(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     cellxgene(model, screen.test, f"{folder}/cells.h5ad")
     """
-    path = Path(path)
+    path = expanded(path)
     if path.suffix != ".h5ad":
         raise InputError(f"the path {str(path)!r}: expected a name that ends in .h5ad")
     matched = model.matched(screen)
-    if not matched.cells.is_unique:
-        raise InputError("cell names are not unique: CELLxGENE identifies cells by their names")
+    check_unique_cells(matched.cells, "CELLxGENE identifies cells")
     adata = matched.to_anndata()
     if obs is not None:
         adata.obs = _joined(adata.obs, obs)
@@ -288,8 +284,7 @@ def _joined(own: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     reserved = [name for name in others.columns if str(name).startswith("__")]
     if reserved:
         raise InputError(f"columns {listed(reserved)}: CELLxGENE keeps names that begin with __")
-    if not others.index.is_unique:
-        raise InputError("cell names of obs are not unique: make them so")
+    check_unique_cells(others.index, "obs cannot be matched with cells")
     missing = own.index.difference(others.index)
     if len(missing):
         raise InputError(f"obs lacks {len(missing)} of {len(own)} cells: {listed(missing)}")

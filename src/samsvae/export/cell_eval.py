@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from samsvae.data.names import SPLITS
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, note, unknown
 from samsvae.settings.arguments import checked
-from samsvae.storage.files import written_together
+from samsvae.storage.files import expanded, written_together
 from samsvae.storage.tables import put_h5ad
 
 
@@ -84,7 +83,7 @@ def cell_eval(
     ...     sorted(path.name for path in Path(folder).iterdir())
     ['pred.h5ad', 'real.h5ad']
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if folder.is_file():
         raise InputError(f"{str(folder)!r} is a file: expected a directory for the export")
     screen = align_screen(screen, predictor.registry)

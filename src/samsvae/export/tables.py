@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from samsvae.errors import InputError, listed
+from samsvae.errors import InputError, check_unique, listed
 from samsvae.settings.arguments import checked
 
 _ROWS = ("cell", "dimension", "condition")
@@ -89,11 +89,22 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
         uns={"samsvae": {"X": main, **{k: str(v) for k, v in table.attrs.items()}}},
     )
     if obs is not None:
+        check_unique(obs.index, "names in obs", "expected one row of each")
         for name, column_of_obs in obs.reindex(adata.obs_names).items():
             adata.obs[str(name)] = [_joined(value) for value in column_of_obs]
     if other == "gene" and main in ("estimate", "loading") and 0 < len(names) <= _GROUPS:
         adata.uns["rank_genes_groups"] = _ranked(adata, key, main)
     return adata
+
+
+def with_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table such as `mechanisms()`, with each list as one text, for CSV.
+
+    >>> with_texts(pd.DataFrame({"up": [["g1", "g2"], []]}))["up"].tolist()
+    ['g1; g2', '']
+    """
+    lists = [name for name in table if table[name].map(lambda one: isinstance(one, list)).any()]
+    return table.assign(**{k: ["; ".join(map(str, one)) for one in table[k]] for k in lists})
 
 
 def _rows(table: pd.DataFrame) -> tuple[str, np.ndarray]:

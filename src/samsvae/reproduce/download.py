@@ -16,7 +16,7 @@ from samsvae.reproduce.prepare import prepare
 from samsvae.settings.arguments import checked
 from samsvae.settings.experiment import PreparationSettings
 from samsvae.settings.fields import takes
-from samsvae.storage.files import write_text
+from samsvae.storage.files import expanded, write_text
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30
@@ -61,7 +61,7 @@ def data_folder() -> Path:
     from platformdirs import user_cache_path
 
     folder = os.environ.get("SAMSVAE_DATA")
-    return Path(folder).expanduser() if folder else user_cache_path("samsvae")
+    return expanded(folder) if folder else user_cache_path("samsvae")
 
 
 def fetch(

@@ -16,6 +16,7 @@ from samsvae.data.fold_changes import differential_expression
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed
 from samsvae.runs.jobs import ScoreJob, slug
+from samsvae.storage.files import expanded
 from samsvae.storage.tables import read_csv
 from samsvae.types import ALL_CONDITIONS, Scale
 
@@ -34,6 +35,7 @@ def read_published(path: Path = TABLE_1) -> pd.DataFrame:
     Its columns are label (as in the table made here) and any of iwelbo, pathway_accuracy,
     ate_pearson and their standard deviations, such as iwelbo_sd.
     """
+    path = expanded(path)
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected the paper's numbers as CSV")
     table = read_csv(path)
@@ -160,10 +162,11 @@ def read_groups(path: Path) -> dict[str, list[str]]:
     The file is JSON, `{"group": ["name", ...]}`; or CSV of two columns, the name and its group. A
     pair is written "A+B", in any order.
     """
+    path = expanded(path)
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected groups of names, as JSON or CSV")
     if path.suffix == ".csv":
-        table = read_csv(path)
+        table = read_csv(path, as_text=True)
         if table.shape[1] != 2:
             raise InputError(
                 f"{str(path)!r} has {table.shape[1]} columns: expected two, the name and its group"

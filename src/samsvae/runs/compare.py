@@ -48,7 +48,7 @@ def comparison(
     assignments and config are settings, as `samsvae train` takes them. It is an error if a name is
     unknown or given twice, or none of the models has a setting.
     """
-    settings = {**COMPARED.assigned(assignments), **options}
+    settings = COMPARED.given(options, assignments)
     kinds = _classes("model", models, ESTIMATORS)
     own = {}
     for kind in kinds:

@@ -33,6 +33,7 @@ from samsvae.errors import InputError
 from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator
 from samsvae.estimators.cautions import Cautions
+from samsvae.export.tables import with_texts
 from samsvae.report.page import page
 from samsvae.report.tables import ReportTables
 from samsvae.runs.run import Run, digest_of
@@ -167,9 +168,7 @@ def write_page(
     if cells is not None:
         cells = cells.rename_axis("condition").reset_index()
     if mechanisms is not None:
-        lists = ("perturbations", "shifts", "probabilities", "up", "down")
-        texts = {name: ["; ".join(map(str, items)) for items in mechanisms[name]] for name in lists}
-        mechanisms = mechanisms.assign(**texts).reset_index()
+        mechanisms = with_texts(mechanisms).reset_index()
     complete = {
         "conditions": cells,
         "sgrnas": report.sgrnas,

@@ -22,7 +22,7 @@ from samsvae.benchmark.evaluate import Evaluation
 from samsvae.data import splits
 from samsvae.data.screen import Screen
 from samsvae.data.source import StoredCounts
-from samsvae.errors import InputError, listed
+from samsvae.errors import InputError, check_unique_cells, listed
 from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator
 from samsvae.estimators.models import load
@@ -168,14 +168,17 @@ class Run(Directory):
 def read_screen(data: Path, settings: Mapping[str, Any]) -> Screen:
     """Read the screen of a new run; without a split_key each condition is split by the seed."""
     screen = Screen.open(data, **settings_of(ScreenSettings, settings))
+    return with_own_split(screen, seed=settings["seed"])
+
+
+def with_own_split(screen: Screen, *, seed: int) -> Screen:
+    """Return a screen with its split, or with one that a run can save."""
     if screen.split is not None:
         return screen
-    if not screen.cells.is_unique:
-        raise InputError(
-            "cell names are not unique, so a split could not be saved: give --split-key, "
-            "or make them unique with adata.obs_names_make_unique()"
-        )
-    return screen.with_split(splits.stratified(screen, seed=settings["seed"]))
+    check_unique_cells(
+        screen.cells, "without --split-key the split of the run is saved, and matched with cells"
+    )
+    return screen.with_split(splits.stratified(screen, seed=seed))
 
 
 class ExperimentDirectory(Directory):

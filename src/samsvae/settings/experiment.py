@@ -28,7 +28,7 @@ COMPARED = Settings(ScreenSettings, *MODEL_SETTINGS.values(), TrainPlan)
 def gathered(
     options: Mapping[str, Any], *, assignments: Iterable[str] = (), config: Path | None = None
 ) -> dict[str, Any]:
-    """Return all settings of a run: options win over `--set`, and that over the file.
+    """Return all settings of a run: options and `--set` win over the file.
 
     A table of the file holds settings of the one model that it is named after.
     """
@@ -39,7 +39,7 @@ def gathered(
         for name in [name for name, value in file.items() if isinstance(value, dict)]
     }
     general = RUN.checked(file, where)
-    nearer = RUN.assigned(assignments) | dict(options)
+    nearer = RUN.given(options, assignments)
     model = ModelChoice(**settings_of(ModelChoice, general | nearer)).model
     return complete(general | tables.get(_known(model), {}) | nearer)
 

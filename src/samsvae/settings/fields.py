@@ -14,6 +14,7 @@ import tomli_w
 from samsvae._deprecated import renamed_settings
 from samsvae.errors import InputError, unknown
 from samsvae.settings.arguments import in_words
+from samsvae.storage.files import expanded
 
 _SHARED = ("device", "seed", "progress")
 
@@ -47,13 +48,26 @@ class Settings:
 
     def assigned(self, assignments: Iterable[str]) -> dict[str, Any]:
         """Return the settings of `--set name=value`."""
-        texts = {}
+        texts: dict[str, str] = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
                 raise InputError(f"--set {assignment!r}: expected name=value")
-            texts[name.strip().replace("-", "_")] = text.strip()
+            name, text = name.strip().replace("-", "_"), text.strip()
+            if texts.setdefault(name, text) != text:
+                raise InputError(f"--set gives {name} as {texts[name]!r} and {text!r}: give one")
         return self.checked(texts, "of --set")
+
+    def given(self, options: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+        """Return the settings that options and `--set` give; two values of one are an error."""
+        assigned = self.assigned(assignments)
+        for name in assigned.keys() & options.keys():
+            if assigned[name] != options[name]:
+                raise InputError(
+                    f"{name} is given as {options[name]!r} (--{name.replace('_', '-')}) and as "
+                    f"{assigned[name]!r} (--set): give one"
+                )
+        return assigned | dict(options)
 
     def checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return values converted to the types of the settings they name."""
@@ -153,6 +167,7 @@ def _fields(source: type) -> list[dataclasses.Field]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; it is an error if there is none, or it is not TOML."""
+    path = expanded(path)
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected a TOML file of settings")
     try:

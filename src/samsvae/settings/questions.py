@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Lt
+from annotated_types import Ge, Lt
 
 from samsvae.settings.arguments import Count, Natural, Positive, Several, Share, check_fields
 from samsvae.settings.fields import settings_of
@@ -288,6 +288,35 @@ class ResponderSettings(ProgressSettings, SeedSettings):
     """
 
     n_particles: Count = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class MechanismSettings(Checked):
+    """How mechanisms are listed.
+
+    Parameters
+    ----------
+    n_genes
+        Genes that are named in each direction.
+    """
+
+    n_genes: Count = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SgrnaSettings(ProgressSettings, SeedSettings):
+    """How sgRNAs of a condition are compared.
+
+    Parameters
+    ----------
+    scale
+        "log", "normalized" (counts per 10,000) or "mean", as for differences from control.
+    n_permutations
+        Permutations of the sgRNAs: p values are at least 1 / (n_permutations + 1).
+    """
+
+    scale: Scale = "log"
+    n_permutations: Annotated[int, Ge(19)] = 999
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ class ScreenSettings:
     control
         Label of cells with no targeting perturbation; several, or a pattern such as
         "non-targeting*", where there are several. As a part of a label it adds nothing: "A+NT" is
-        "A", "NT+NT" is control. Control goes by the first name that is no pattern.
+        "A", "NT+NT" is control. Control goes by the first name that is no pattern; a name that is
+        a label, such as "what?", is none. "": cells without a label are control.
     separator
         What joins the perturbations of a condition; None (at the command line ""): labels are
         single names.
@@ -53,7 +54,7 @@ class ScreenSettings:
         Column of `adata.var` with gene symbols, where `var_names` are identifiers; in Python also
         a mapping from identifier to symbol. Targets of perturbations are found by either.
     modality
-        Of a file with several: the one that holds the counts.
+        Of a file with several modalities, or genomes (10x Genomics): the one that holds the counts.
     labels
         CSV or TSV file of further columns, the cell's name (barcode) in the first.
     drop_empty_cells
@@ -89,8 +90,8 @@ class ScreenSettings:
     in_memory: bool = field(default=True, metadata={"off": "on-disk"})
 
     def __post_init__(self) -> None:
-        for name in ("control", "batch_key"):
-            object.__setattr__(self, name, _several(getattr(self, name)))
+        object.__setattr__(self, "control", _several(self.control))
+        object.__setattr__(self, "batch_key", tuple(filter(None, _several(self.batch_key))))
         if self.separator is None:
             object.__setattr__(self, "separator", "")
 
@@ -133,6 +134,6 @@ class ScreenSettings:
 
 def _several(value: Any) -> tuple[Any, ...]:
     """Return a name, or several, as a tuple; none for None."""
-    if value is None or value == "":
+    if value is None:
         return ()
     return tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)

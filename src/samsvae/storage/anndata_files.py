@@ -24,7 +24,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from anndata.io import read_elem
 
-from samsvae.errors import InputError
+from samsvae.errors import InputError, check_unique_cells
+from samsvae.storage.chunks import check_chunks, report_chunks
+from samsvae.storage.hdf5 import open_hdf5
 
 X, RAW = "adata.X", "adata.raw"
 """What these matrices are called, in `Table.matrices` and in messages."""
@@ -108,13 +110,22 @@ class Table:
         matrices[RAW] = lambda: matrix(member(group, "raw"), "X", raw_genes(), RAW)
         return cls(obs, var, matrices, list(layers), raw_genes)
 
-    def with_columns(self, more: Frame) -> Table:
-        """Return the table with further columns of the cells, those that are not here."""
+    def with_columns(self, more: Frame, where: str) -> Table:
+        """Return the table with further columns of the cells, those that are not here.
+
+        They are matched by name, and missing for cells that `more` lacks; `where` is what holds
+        them.
+        """
         own = self.cells
         columns = list(dict.fromkeys([*own.columns, *more.columns]))
 
         def read(key: str) -> pd.Series:
-            return (own if key in own.columns else more).read(key)
+            if key in own.columns:
+                return own.read(key)
+            wanted, names = own.names.astype(str), more.names.astype(str)
+            for some in (wanted, names):
+                check_unique_cells(some, f"{where} cannot be matched with cells")
+            return more.read(key).set_axis(names).reindex(wanted)
 
         return replace(self, cells=Frame(own.names, columns, read))
 
@@ -138,16 +149,24 @@ def stored_frame(group: Any, name: str) -> Frame:
         if column is None:
             raise ValueError(f"{name} has no {key!r}")
         check_declared_size(column, f"{name}[{key!r}]")
+        if not _is_array(column) and "categories" in column:
+            check_chunks(column["categories"], f"the categories of {name}[{key!r}]")
         return read_elem(column)
 
-    names = pd.Index(np.asarray(values(str(node.attrs["_index"]))))
+    index = str(node.attrs["_index"])
+    names = pd.Index(np.asarray(values(index)))
     if names.ndim != 1:
         raise ValueError(f"the names of {name} are not a list")
+    check_chunks(node[index], f"the names of {name}")
 
     def read(key: str) -> pd.Series:
         column = values(key)
         if np.ndim(column) != 1 or len(column) != len(names):
             raise ValueError(f"{name}[{key!r}] has {np.size(column)} values for {len(names)} names")
+        if not isinstance(column, pd.Categorical):
+            report_chunks(node[key], f"{name}[{key!r}]")
+        elif len(column.categories) > 1:  # else the codes say nothing
+            report_chunks(node[key]["codes"], f"{name}[{key!r}]", column.categories)
         return pd.Series(column, names)
 
     return Frame(names, [str(column) for column in node.attrs["column-order"]], read)
@@ -224,7 +243,7 @@ class StoredMatrix:
         try:
             opened: AbstractContextManager[Any]
             if self._is_hdf5:
-                opened = h5py.File(self.path, "r")
+                opened = open_hdf5(self.path)
             else:
                 import zarr  # slow to import, and needed for zarr stores alone
 
@@ -273,6 +292,7 @@ class StoredMatrix:
                 f"{self.where} is {declared}, expected {self.shape[0]} cells x {self.shape[1]} "
                 "genes: the file is damaged"
             )
+        report_chunks(array, self.where)
         return np.dtype(array.dtype)
 
     def _sparse_type(self, group: Any) -> np.dtype:
@@ -299,6 +319,12 @@ class StoredMatrix:
             raise self._error(f"indptr goes from {starts[0]} to {starts[-1]}, not 0 to {data.size}")
         if (np.diff(starts) < 0).any():
             raise self._error("indptr falls")
+        if data.size:
+            zeros = "; if they hold stored zeros alone, remove those with X.eliminate_zeros()"
+            check_chunks(data, f"the values of {self.where}", zeros)
+            check_chunks(pointers, f"indptr of {self.where}")
+            if np.diff(starts).max() > 1:  # else all entries may be in the first place
+                check_chunks(indices, f"indices of {self.where}")
         self._starts = starts
         return np.dtype(data.dtype)
 

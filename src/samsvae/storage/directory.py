@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -11,10 +12,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from samsvae.errors import InputError
-from samsvae.storage.files import CannotWriteError, half_written
+from samsvae.storage.files import CannotWriteError, check_creatable, expanded, half_written
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What file systems without locks answer; where they answer ENOSYS, filelock does as we do."""
 
 
 class Directory:
@@ -28,7 +32,7 @@ class Directory:
     """Patterns of the files that a new directory replaces; others in its place are kept."""
 
     def __init__(self, place: Path) -> None:
-        self.place = Path(os.path.normpath(place))
+        self.place = Path(os.path.normpath(expanded(place)))
         self.aside: Path | None = None
 
     @property
@@ -60,6 +64,7 @@ class Directory:
 
     def check_new(self, *, overwrite: bool, resume: bool) -> None:
         """Raise if the directory exists and may not be written to."""
+        check_creatable(self.place)
         exists = self.place.exists()
         if exists and not self.place.is_dir():
             raise InputError(f"{self.shown} is a file: expected a directory for the run")
@@ -176,6 +181,27 @@ class _Inside(os.PathLike[str]):
         return os.path.join(self.directory.place, self.name)
 
 
+def _acquired(path: Path) -> BaseFileLock:
+    """Return a lock that is held; raise `Timeout` if another process holds it."""
+    existed = path.exists()
+    lock: BaseFileLock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not path.exists():  # nobody holds it: on some file systems no file can be made
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            path.unlink()
+        raise
+    except OSError as error:
+        if not existed:  # its file was made, and could not be locked
+            path.unlink(missing_ok=True)
+        if error.errno not in _NO_LOCKS:
+            raise
+        lock = SoftFileLock(path)  # a file that says which process holds it
+        lock.acquire(timeout=0)
+    return lock
+
+
 @contextmanager
 def _only_writer(directory: Directory) -> Iterator[None]:
     """Hold the lock of a directory; the system takes it from a process that is killed."""
@@ -183,14 +209,15 @@ def _only_writer(directory: Directory) -> Iterator[None]:
     missing = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        lock.acquire(timeout=0)
+        lock = _acquired(path)
     except Timeout:
         raise InputError(
             f"another process is writing {directory.shown}: wait for it, or give another --out"
         ) from None
     except OSError as error:
-        raise InputError(f"cannot write {directory.shown}: {error.strerror}") from error
+        raise InputError(
+            f"cannot make {directory.shown}: {error.strerror}: give another --out"
+        ) from error
     try:
         yield
     finally:

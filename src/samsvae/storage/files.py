@@ -13,6 +13,15 @@ from typing import Any
 from samsvae.errors import InputError, listed
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with "~" and environment variables expanded; every path of a user comes here.
+
+    >>> expanded("~/run") == Path.home() / "run"
+    True
+    """
+    return Path(os.path.expandvars(os.fspath(path))).expanduser()
+
+
 class CannotWriteError(InputError):
     """A file that could not be written; what was there before is unchanged."""
 
@@ -31,7 +40,7 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
 @contextmanager
 def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
     """Give temporary paths to write to; at the end, if all were written, they are renamed."""
-    places = [Path(path) for path in paths]
+    places = [expanded(path) for path in paths]
     temporary = {
         path: path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for path in places
     }
@@ -64,7 +73,7 @@ def half_written(path: Path, names: Iterable[str]) -> bool:
 
 def remove_half_written(path: str | os.PathLike[str]) -> None:
     """Remove the temporary files of processes that were killed while they wrote a file."""
-    place = Path(path)
+    place = expanded(path)
     for file in place.parent.glob(".*"):
         if os.name == "posix" and half_written(file, [place.name]):
             try:
@@ -81,18 +90,36 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def check_creatable(path: Path) -> None:
+    """Raise if a file or directory cannot be made: before minutes of work, not after."""
+    try:
+        folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    except OSError as error:  # a name that is too long
+        raise InputError(
+            f"cannot make {str(path)!r}: {error.strerror}: give another --out"
+        ) from error
+    if folder == path:
+        return
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        reason = "read-only" if folder.is_dir() else "a file"
+        raise InputError(
+            f"cannot make {str(path)!r}: {str(folder)!r} is {reason}: give another --out"
+        )
+
+
 def check_new_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
     """Raise if a file to be written has another suffix, or exists."""
     if path.suffix not in suffixes:
         raise InputError(f"--out {str(path)!r}: expected a name that ends in {listed(suffixes)}")
-    if path.exists() and not overwrite:
+    check_creatable(expanded(path))
+    if expanded(path).exists() and not overwrite:
         raise InputError(f"the file {str(path)!r} exists: give another --out, or --overwrite")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the object in a JSON file."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = json.loads(expanded(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{os.fspath(path)!r} is damaged ({error}): remove it") from error
     if not isinstance(record, dict):

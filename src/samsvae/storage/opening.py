@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import os
 import re
@@ -16,7 +17,7 @@ import pandas as pd
 import scipy.io
 import scipy.sparse as sp
 
-from samsvae.errors import InputError, first_line, listed, note
+from samsvae.errors import InputError, check_unique, first_line, listed, note
 from samsvae.storage.anndata_files import (
     Frame,
     Table,
@@ -25,10 +26,14 @@ from samsvae.storage.anndata_files import (
     member,
     stored_frame,
 )
+from samsvae.storage.files import expanded
+from samsvae.storage.hdf5 import open_hdf5, packed_as
 from samsvae.storage.probe import check_walkable
 
 KINDS = (".h5ad", ".h5mu", ".h5 (10x Genomics)", ".zarr", "a folder of 10x Genomics' matrix")
 _SUFFIXES = {".h5ad": "h5ad", ".h5mu": "h5mu", ".h5": "10x Genomics' h5"}
+_WITH_PARTS = ("h5mu", "10x Genomics' h5")
+"""Kinds of which `modality` chooses a part: a modality, or a genome."""
 _GENES = "Gene Expression"
 """The type of feature that genes are, of 10x Genomics."""
 _COMPRESSED = (".gz", ".zip", ".tar", ".bz2", ".xz")
@@ -46,14 +51,21 @@ def opened(
     """
     file = local(path)
     kind = _kind(file)
-    if modality is not None and kind != "h5mu":
+    if modality is not None and kind not in _WITH_PARTS:
         raise InputError(f"{str(file)!r} has no modalities: leave modality out")
     with ExitStack() as stack:
         try:
             table = _read(file, kind, stack, modality)
-            yield table if labels is None else table.with_columns(_labels(labels, table))
+            if labels is not None:
+                table = table.with_columns(_labels(labels, table), f"labels in {labels!r}")
+            yield table
         except InputError:
             raise
+        except MemoryError as error:
+            raise InputError(
+                f"{str(file)!r} does not fit in memory ({first_line(error)}): in_memory=False "
+                "(--on-disk) leaves counts in the file"
+            ) from error
         except Exception as error:  # many types, for a file that is not what it should be
             raise InputError(
                 f"{str(file)!r} cannot be read as {kind} (is it complete, and what its name "
@@ -62,14 +74,14 @@ def opened(
 
 
 def local(path: str | os.PathLike[str]) -> Path:
-    """Return the path of an existing file, with "~" and environment variables expanded."""
+    """Return the path of an existing file on this machine."""
     text = os.fspath(path)
     if _REMOTE.match(text):
         raise InputError(f"{text!r} is not on this machine: download it, and give the file")
-    expanded = Path(os.path.expandvars(text)).expanduser()
-    if not expanded.exists():
-        raise InputError(f"no file {str(expanded)!r}: expected one of {', '.join(KINDS)}")
-    return expanded
+    file = expanded(text)
+    if not file.exists():
+        raise InputError(f"no file {str(file)!r}: expected one of {', '.join(KINDS)}")
+    return file
 
 
 def _kind(path: Path) -> str:
@@ -83,6 +95,12 @@ def _kind(path: Path) -> str:
         raise InputError(
             f"{str(path)!r} is a directory, and holds no zarr store and no matrix.mtx: expected "
             f"one of {', '.join(KINDS)}"
+        )
+    if suffix == ".zarr":
+        kind = packed_as(path)
+        advice = "unpack it, and give the directory" if kind else "give the directory"
+        raise InputError(
+            f"{str(path)!r} is a {kind or 'single'} file, a zarr store is a directory: {advice}"
         )
     if suffix not in _SUFFIXES:
         raise InputError(
@@ -100,60 +118,85 @@ def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Tabl
     if kind == "10x Genomics' matrix":
         return _read_10x_folder(path)
     check_walkable(path)
-    file = stack.enter_context(h5py.File(path, "r"))
+    file = stack.enter_context(open_hdf5(path))
     if kind != "h5mu":
-        return Table.stored(file) if kind == "h5ad" else _read_10x_h5(file)
-    names = list(file["mod"])
-    if modality is None and len(names) > 1:
-        raise InputError(f"the file has the modalities {listed(names)}: give one by modality")
-    chosen = names[0] if modality is None else modality
-    if chosen not in names:
-        raise InputError(f"the file has no modality {chosen!r}: there are {listed(names)}")
+        return Table.stored(file) if kind == "h5ad" else _read_10x_h5(file, modality)
+    chosen = _chosen(list(file["mod"]), modality, "modality", "modalities")
     table, obs = Table.stored(file[f"mod/{chosen}"]), stored_frame(file, "obs")
-    cells = table.cells.names  # they have the columns of the whole file, too
-    return table.with_columns(Frame(cells, obs.columns, lambda key: obs.read(key).reindex(cells)))
+    return table.with_columns(obs, "obs of the whole file")
+
+
+def _chosen(names: list[str], chosen: str | None, one: str, several: str) -> str:
+    """Return the part of a file that is chosen, or the only one."""
+    if chosen is None and len(names) > 1:
+        raise InputError(
+            f"the file has the {several} {listed(names)}: give one by modality (--modality)"
+        )
+    if chosen is not None and chosen not in names:
+        raise InputError(f"the file has no {one} {chosen!r}: there are {listed(names) or 'none'}")
+    return names[0] if chosen is None else chosen
 
 
 def _labels(path: str, table: Table) -> Frame:
-    """Return columns of the cells from a CSV or TSV file; missing for cells that it lacks."""
+    """Return columns of cells from a CSV or TSV file, by the cells' names in the first."""
     file = local(path)
     try:
-        opener: Any = gzip.open if file.suffix == ".gz" else open
-        with opener(file, "rt") as lines:
-            header = lines.readline()
-        separator = "\t" if header.count("\t") > header.count(",") else ","
-        frame = pd.read_csv(
-            file, sep=separator, index_col=0, dtype=str, keep_default_na=False, na_values=[""]
-        )
+        frame = _read_texts(file)
     except (OSError, ValueError) as error:  # pandas' own errors are among them
-        raise InputError(f"{str(file)!r} cannot be read as CSV: {error}") from error
-    frame.index = frame.index.astype(str)
-    if not frame.index.is_unique:
-        repeated = frame.index[frame.index.duplicated()].unique()
-        raise InputError(f"{str(file)!r} has several rows for {listed(repeated, 3)}")
+        raise InputError(
+            f"{str(file)!r} cannot be read as CSV or TSV in UTF-8: {first_line(error)}"
+        ) from error
+    frame.index = pd.Index(frame.pop(frame.columns[0]).fillna(""), dtype=object)
+    check_unique(frame.index, f"names in {str(file)!r}", "expected one row per cell")
     names = pd.Index(table.cells.names.astype(str))
     if not names.isin(frame.index).any():
         raise InputError(
             f"{str(file)!r} names none of the {len(names):,} cells: its first column has "
             f"{listed(frame.index, 2)}, the cells are called {listed(names, 2)}"
         )
-    return Frame.of(frame.reindex(names), "the labels")
+    return Frame.of(frame, "the labels")
 
 
-def _read_10x_h5(file: h5py.File) -> Table:
-    """Return the genes of a filtered (or raw) feature-barcode matrix, of Cell Ranger 2 or later."""
+def _read_texts(file: Path) -> pd.DataFrame:
+    """Return a CSV or TSV file, every value as the text that it is: "000", 1.10, NA."""
+    opener: Any = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", encoding="utf-8-sig") as lines:
+        header, row = lines.readline(), lines.readline()
+        separator = max(",\t;", key=header.count)
+        names, values = (next(csv.reader([x], delimiter=separator), []) for x in (header, row))
+        lines.seek(0)
+        # R leaves out the header of row names.
+        columns = {"names": ["", *names], "skiprows": 1} if len(values) == len(names) + 1 else {}
+        return pd.read_csv(
+            lines,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            index_col=False,
+            **columns,
+        )
+
+
+def _read_10x_h5(file: h5py.File, genome: str | None) -> Table:
+    """Return the genes of a filtered (or raw) feature-barcode matrix, of Cell Ranger 2 or later.
+
+    `genome` is the one to read. Cell Ranger 2 keeps a matrix for each, later ones have a column.
+    """
     group = member(file, "matrix")
     if group is None:
-        genomes = [name for name in file if isinstance(member(file, name), h5py.Group)]
-        if len(genomes) != 1 or "barcodes" not in file[genomes[0]]:
+        groups = {name: member(file, name) for name in file}
+        genomes = [k for k, v in groups.items() if isinstance(v, h5py.Group) and "barcodes" in v]
+        if not genomes:
             raise InputError(
                 "the file has no group 'matrix': expected 10x Genomics' h5; a file of anndata ends "
                 "in .h5ad"
             )
-        group = file[genomes[0]]
-        columns = {"id": group["genes"], "name": group["gene_names"]}
+        group = groups[_chosen(genomes, genome, "genome", "genomes")]
+        genome, columns = None, {"id": group["genes"], "name": group["gene_names"]}
     else:
-        columns = {name: group["features"][name] for name in ("id", "name", "feature_type")}
+        names = ("id", "name", "feature_type", *(("genome",) if genome is not None else ()))
+        columns = {name: group["features"][name] for name in names if name in group["features"]}
     check_declared_size(group, "the matrix")
     features = pd.DataFrame({name: column.asstr()[:] for name, column in columns.items()})
     barcodes = group["barcodes"].asstr()[:]
@@ -163,6 +206,11 @@ def _read_10x_h5(file: h5py.File) -> Table:
     parts = tuple(group[name][:] for name in ("data", "indices", "indptr"))
     matrix = sp.csr_matrix(parts, shape=shape[::-1])
     matrix.check_format(full_check=True)
+    if genome is not None:
+        of_genes = features[features["feature_type"] == _GENES]
+        _chosen(list(of_genes.get("genome", pd.Series(dtype=str)).unique()), genome, "genome", "")
+        is_chosen = (features["genome"] == genome).to_numpy()
+        matrix, features = matrix[:, is_chosen], features[is_chosen]
     return _genes_among(matrix, barcodes, features)
 
 

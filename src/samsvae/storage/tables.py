@@ -18,7 +18,7 @@ from anndata import AnnData
 from anndata.io import write_elem
 
 from samsvae.errors import InputError
-from samsvae.storage.files import check_new_file, write_text, written_aside
+from samsvae.storage.files import check_new_file, expanded, write_text, written_aside
 
 SUFFIXES = (".csv", ".parquet")
 """Of files that tables are written to."""
@@ -27,8 +27,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _TEXT_KINDS = ("string", "categorical", "mixed", "mixed-integer")
 _BREAKS = re.compile(r"[\r\n\x00]")
 _NAMES = (
-    *("cell", "condition", "dimension", "gene", "metric", "perturbation", "predictor", "sgrna"),
-    "split",
+    *("against", "cell", "condition", "dimension", "gene", "label", "metric", "perturbation"),
+    *("predictor", "sgrna", "split"),
 )
 """Columns of names, which may all look like numbers."""
 
@@ -57,12 +57,15 @@ def write_csv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     write_text(path, to_csv(table))
 
 
-def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a table that `write_csv` wrote: "NA" and the like are names, an empty cell is NaN."""
+def read_csv(path: str | os.PathLike[str], *, as_text: bool = False) -> pd.DataFrame:
+    """Read a table that `write_csv` wrote: "NA" and the like are names, an empty cell is NaN.
+
+    Columns of names are texts; `as_text`: all are.
+    """
     try:
         table = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(_NAMES, str),
+            expanded(path),
+            dtype=str if as_text else dict.fromkeys(_NAMES, str),
             keep_default_na=False,
             na_values=[""],
             float_precision="round_trip",

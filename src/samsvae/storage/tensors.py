@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from samsvae.errors import InputError, listed
-from samsvae.storage.files import written_aside
+from samsvae.storage.files import expanded, written_aside
 
 SCHEMA_VERSION = 7
 """Raised whenever a file written now could not be read by earlier code."""
@@ -68,7 +68,7 @@ def write(
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the header of a file, after checking its schema and digest."""
-    if not (path := Path(path)).is_file():
+    if not (path := expanded(path)).is_file():
         raise InputError(f"no file {str(path)!r}")
     try:
         with safe_open(path, framework="pt") as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from samsvae.errors import InputError
 from samsvae.settings.train import TrainSettings
 from samsvae.storage import tensors as files
-from samsvae.storage.files import remove_half_written
+from samsvae.storage.files import expanded, remove_half_written
 from samsvae.train.processes import Processes
 
 
@@ -57,7 +56,7 @@ class Checkpointer:
         content = None
         if self.processes.writes and self.path is not None:
             remove_half_written(self.path)
-            content = files.read(self.path) if Path(self.path).exists() else None
+            content = files.read(self.path) if expanded(self.path).exists() else None
         if self.processes.size > 1:
             sent = self.processes.from_first(None if content is None else files.to_bytes(*content))
             content = None if sent is None else files.from_bytes(sent)
