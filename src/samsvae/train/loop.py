@@ -180,8 +180,6 @@ class Training:
                     message = f"training stopped after step {self.step} of {n_steps}"
                     raise TrainingInterrupted(self._with_how_to_resume(message))
                 bar.show(self.step, self.history)
-        if self.validator.best is None:
-            self._check_parameters()
         self._leave()
 
     def _one_step(self) -> None:
@@ -257,7 +255,7 @@ class Training:
         )
 
     def _check_parameters(self) -> None:
-        """Raise if the last step left a parameter that is not finite: its ELBO does not show it."""
+        """Raise if a parameter is not finite: the ELBO need not depend on it, or only later."""
         wrong = self.model.not_finite()
         if wrong:
             self._end_not_finite(self.step, f"parameters {listed(wrong)}")
@@ -266,6 +264,7 @@ class Training:
         """Add a row to the history; the validator keeps the model if it is the best so far."""
         means = torch.stack(self.pending).mean(0).tolist()
         row = {"step": self.step, **dict(zip(self.metric_names, means, strict=True))}
+        self._check_parameters()
         elbo, mc_se = self.validator.evaluate()
         if len(self.valid.screen) and not math.isfinite(elbo):
             self._end_not_finite(self.step, f"validation ELBO {elbo}")
@@ -367,7 +366,8 @@ class ProgressBar:
         """Move to a step and show the last row of the history."""
         text = ""
         if history:
-            text = f"ELBO {history[-1]['elbo']:.2f}, validation {history[-1]['valid_elbo']:.2f}"
+            last = history[-1]
+            text = f"ELBO {last['elbo']:.2f}, predictive (validation) {last['valid_elbo']:.2f}"
         self._bar.update(self._task, completed=step, elbo=text)
 
 
