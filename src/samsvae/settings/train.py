@@ -210,7 +210,9 @@ class TrainSettings(TrainPlan):
         File to which training is saved, so that it can be resumed; by default none.
     resume
         Continue from the checkpoint, if it exists. The result equals that of an uninterrupted run;
-        on another kind of device, up to that device's random numbers.
+        on another kind of device, up to that device's random numbers. With another number of steps
+        it need not: the alignment stays where it was, a note says so, and a "cosine" schedule was
+        that of the first number until then.
     """
 
     checkpoint: str | os.PathLike[str] | None = None

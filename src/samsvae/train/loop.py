@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from samsvae.data.loader import Loader
-from samsvae.errors import LostProcessError, NonFiniteError, TrainingInterrupted, listed
+from samsvae.errors import LostProcessError, NonFiniteError, TrainingInterrupted, listed, note
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage.tensors import prefixed
@@ -57,6 +57,30 @@ class Phases(NamedTuple):
         if self.masks_fixed(step):
             return 0, self.aligned_after
         return self.aligned_after, max(1, self.n_steps - self.aligned_after)
+
+    def resumed(self, step: int, aligned_after: int | None) -> tuple[Phases, str]:
+        """Return the phases from a checkpoint on, and how they differ from those of a new run.
+
+        `aligned_after` is of the run that wrote it, which may have had another number of steps.
+        """
+        phases, new = self, self.aligned_after
+        if new is not None and aligned_after is not None:
+            if step >= aligned_after:  # the axes are chosen
+                phases = self._replace(aligned_after=aligned_after)
+            elif step >= new:
+                phases = self._replace(aligned_after=step + 1)
+        if step > self.n_steps:
+            return phases, (
+                f"the checkpoint is of step {step:,}, beyond the {self.n_steps:,} steps that are "
+                "asked for: no step is taken, and the result is that of the longer run"
+            )
+        if phases.aligned_after is not None and phases.aligned_after != new:
+            at = min(phases.aligned_after, self.n_steps)
+            return phases, (
+                f"latent space is aligned after step {at:,}; a new run of "
+                f"{self.n_steps:,} steps aligns after step {new:,}, so its result would differ"
+            )
+        return phases, ""
 
 
 class Training:
@@ -326,11 +350,10 @@ class Training:
         """Go on from a checkpoint."""
         self.checkpointer.check(checkpoint, header=self._header(), model=self.model)
         tensors, header = checkpoint
-        aligned_after = header["aligned_after"]
-        if aligned_after is not None and header["step"] >= aligned_after:
-            # The step of the alignment stays, whatever the new number of steps.
-            self.phases = self.phases._replace(aligned_after=aligned_after)
         self.step = header["step"]
+        self.phases, difference = self.phases.resumed(self.step, header["aligned_after"])
+        if difference and self.processes.writes:
+            note(f"{self.checkpointer.path}: {difference}")
         self._start_phase()
         self.model.load_state_dict(checkpoint.part("model"))
         restore_optimizer(self.optimizer.adam, checkpoint.part("optimizer"))
