@@ -11,6 +11,7 @@ from torch import Tensor
 
 from samsvae import objective
 from samsvae.data.loader import Loader
+from samsvae.model.mechanism import of_batch
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import TrainSettings
 from samsvae.train.processes import Processes, SingleProcess
@@ -91,12 +92,12 @@ def _sums(
     sums = torch.zeros(n_particles, len(starts), dtype=torch.float64, device=loader.device)
     for i, start in enumerate(starts):
         rows = slice(start, min(start + size, n_cells))
-        batch = loader.batch(rows) if i in mine else None
-        columns = loader.columns_of(rows) if batch is None else batch.dosage.columns
+        columns = loader.columns_of(rows)
         shift_noise = model.mechanism.noise(columns, n_particles, generator)
         basal_noise = model.encoder.noise(rows.stop - start, n_particles, generator)
-        if batch is not None:
-            shifts = model.mechanism.draw(columns, shift_noise)
+        if i in mine:
+            batch, drawn = loader.batch(rows), model.mechanism.draw(columns, shift_noise)
+            shifts = of_batch(drawn, columns, batch.dosage)
             weights = objective.predictive_log_weights(model(batch, shifts, basal_noise))
             sums[:, i] = weights.double().sum(1)
     processes.sum([sums])
