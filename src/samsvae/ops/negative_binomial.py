@@ -199,7 +199,8 @@ class LogProb(Function):
         ctx.save_for_backward(*arguments)
         n_rows = hidden.shape[:-1].numel()
         equal = torch.full((n_rows,), -1 / n_rows) if with_gradient else None
-        value, ctx.gradients = _evaluated(arguments, equal, ctx.products)
+        ctx.of_weight = ctx.needs_input_grad[1]
+        value, ctx.gradients = _evaluated(arguments, equal, ctx.products, ctx.of_weight)
         return value.view(hidden.shape[:-1])
 
     @staticmethod
@@ -211,20 +212,25 @@ class LogProb(Function):
         scale = float(-weights[0] * len(weights))
         if gradients is None or not torch.equal(weights, weights[0].expand_as(weights)):
             scale = 1.0
-            gradients = _evaluated(ctx.saved_tensors, weights.contiguous(), ctx.products)[1]
+            given = weights.contiguous(), ctx.products, ctx.of_weight
+            gradients = _evaluated(ctx.saved_tensors, *given)[1]
         if scale != 1:
-            gradients = [gradient * scale for gradient in gradients]
+            gradients = [None if one is None else one * scale for one in gradients]
         to_hidden, *others = gradients
         return to_hidden.view(*shape, -1), *others, None, None, None
 
 
 def _evaluated(
-    arguments: tuple[Tensor, ...], weights: Tensor | None, products: torch.dtype
-) -> tuple[Tensor, list[Tensor]]:
+    arguments: tuple[Tensor, ...],
+    weights: Tensor | None,
+    products: torch.dtype,
+    of_weight: bool,
+) -> tuple[Tensor, list[Tensor | None]]:
     """Return the density of each row, and the gradients of its weighted sum over rows.
 
     The arguments are those of `LogProb`, the gradients those of hidden (`row hidden`), weight, bias
-    and log_theta; none without weights. Products are in the type `products`, the rest in float32.
+    and log_theta; none without weights, that of weight, a large product, only if `of_weight`.
+    Products are in the type `products`, the rest in float32.
     """
     hidden, weight, bias, log_theta, counts, library_size = arguments
     hidden, weight = hidden.flatten(0, -2).to(products), weight.to(products)
@@ -254,11 +260,12 @@ def _evaluated(
         if weights is not None:
             to_logits = logits.to(products)
             _multiply(to_logits, weight, to_hidden[rows])
-            _multiply(to_logits.T, hidden[rows], to_weight, keep=first > 0)
+            if of_weight:
+                _multiply(to_logits.T, hidden[rows], to_weight, keep=first > 0)
     out = (out.view(-1, n_cells) + constant).flatten()
     if weights is None:
         return out, []
-    return out, [to_hidden, to_weight, to_bias.sum(0), to_theta.sum(0)]
+    return out, [to_hidden, to_weight if of_weight else None, to_bias.sum(0), to_theta.sum(0)]
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor, *, keep: bool = False) -> None:

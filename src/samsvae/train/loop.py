@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -131,6 +131,7 @@ class Training:
             reduce=lambda values: processes.sum(values, self.share),
         )
         self._prepare_steps()
+        self.bar = ProgressBar(settings.progress and processes.writes)
         self.metric_names: list[str] = []
         self.pending: list[Tensor] = []  # metrics of the steps since the last row, on the device
 
@@ -168,11 +169,18 @@ class Training:
             checkpoint = self.checkpointer.read()
             if checkpoint is not None:
                 self._load(checkpoint)
+        with self.bar as bar:
+            self._take_steps(bar)
+            self._leave()
+
+    def _take_steps(self, bar: ProgressBar) -> None:
+        """Take all steps that are left, unless patience or a signal ends them."""
         source = batches_from(
             self.train, self.order, self.step, self.settings.batch_size, self.processes.part
         )
-        n_steps, visible = self.phases.n_steps, self.settings.progress and self.processes.writes
-        with source as self.batch, stop_signals() as came, ProgressBar(visible, n_steps) as bar:
+        n_steps = self.phases.n_steps
+        bar.start(n_steps)
+        with source as self.batch, stop_signals() as came:
             bar.show(self.step, self.history)
             clock, clock_step = time.perf_counter(), self.step
             if self._is_due:  # another process was lost during the evaluation
@@ -204,7 +212,6 @@ class Training:
                     message = f"training stopped after step {self.step} of {n_steps}"
                     raise TrainingInterrupted(self._with_how_to_resume(message))
                 bar.show(self.step, self.history)
-        self._leave()
 
     def _one_step(self) -> None:
         settings, (start, n_steps) = self.settings, self.phases.span(self.step)
@@ -309,7 +316,7 @@ class Training:
             return
         if self.masks_fixed:
             self._align()
-        update_inclusion(self.model, self.train)
+        update_inclusion(self.model, self.train, self.processes, progress=self.bar.follow)
         self.processes.same(self.model)
 
     def _with_how_to_resume(self, message: str) -> str:
@@ -367,7 +374,7 @@ class Training:
 class ProgressBar:
     """Steps done, the last ELBO and the time left; nothing where `visible` is False."""
 
-    def __init__(self, visible: bool, n_steps: int) -> None:
+    def __init__(self, visible: bool) -> None:
         self._bar = Progress(
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
@@ -376,7 +383,6 @@ class ProgressBar:
             TimeRemainingColumn(),
             disable=not visible,
         )
-        self._task = self._bar.add_task("training", total=n_steps, elbo="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -384,6 +390,17 @@ class ProgressBar:
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
+
+    def start(self, n_steps: int) -> None:
+        """Show a line of training."""
+        self._task = self._bar.add_task("training", total=n_steps, elbo="")
+
+    def follow(self, batches: Sequence[int]) -> Iterator[int]:
+        """Yield what the pass over the cells takes that ends training, in a line of its own."""
+        task = self._bar.add_task("masks", total=len(batches), elbo="inclusion probabilities")
+        for batch in batches:
+            yield batch
+            self._bar.advance(task)
 
     def show(self, step: int, history: list[dict[str, float]]) -> None:
         """Move to a step and show the last row of the history."""
