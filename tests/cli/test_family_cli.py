@@ -139,6 +139,9 @@ def test_resume_gives_the_numbers_of_a_whole_run(call: Call, folder: Path) -> No
     done = call(f"{line} --out {part} --max-steps 20 --resume")
     assert (done.code, done.errors) == (0, [])
     assert (whole / "model.safetensors").read_bytes() == (part / "model.safetensors").read_bytes()
+    done = call(f"{line} --out {part} --max-steps 5 --resume")
+    assert done.code == 0
+    assert any("no step is taken" in note for note in done.notes)
     done = call(f"{line} --out {part} --resume --beta-b 3")
     assert (done.code, len(done.errors)) == (2, 1)
     assert "was started with beta_b = 2.0, not 3.0" in done.errors[0]

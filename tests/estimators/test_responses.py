@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,11 @@ def test_saving_and_resuming_give_the_same_numbers(kind: type[Estimator], tmp_pa
     state = {"checkpoint": tmp_path / "c.safetensors"}
     half = kind(screen, learn_responders=True, **sizes)
     half.train(**QUICK | {"max_steps": 3} | state)
-    half.train(**QUICK | state, resume=True)
+    is_aligned = kind is SAMSVAE  # in a run of another length, at another step
+    with pytest.warns(UserWarning, match="aligned after") if is_aligned else nullcontext():
+        half.train(**QUICK | state, resume=True)
     assert "response" in half.history
-    if kind is CPAVAE:  # a run of another length is aligned at another step
+    if not is_aligned:
         for name, value in whole.module.state_dict().items():
             torch.testing.assert_close(half.module.state_dict()[name], value, msg=name)
 

@@ -8,14 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import samsvae
 from helpers.screens import make_adata, read
 from samsvae.data.loader import Loader
+from samsvae.data.resident import ResidentCells
 from samsvae.estimators.base import Estimator
-from samsvae.inference.latent import draw_shifts, of_batch
-from samsvae.model.mechanism import AdditiveShift
+from samsvae.inference.latent import draw_shifts
+from samsvae.model.mechanism import AdditiveShift, of_batch
 from samsvae.model.vae import PerturbationVAE
+from samsvae.train.validator import valid_elbo
+from samsvae.types import Batch
 
 
 def test_iwelbo_rises_with_particles(certain: samsvae.SAMSVAE, screen: samsvae.Screen) -> None:
@@ -148,3 +152,41 @@ def test_the_iwelbo_is_that_of_all_its_particles(
 def test_iwelbo_of_control_cells_alone(trained: samsvae.SAMSVAE, screen: samsvae.Screen) -> None:
     alone = trained.iwelbo(screen.test.control, n_particles=300, progress=False)
     assert np.isfinite(alone["iwelbo"]).all()
+
+
+@pytest.fixture
+def on_a_device(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Take batches from resident cells, as on a GPU; return how many cells each had."""
+    sizes: list[int] = []
+    made = ResidentCells.batch
+
+    def spy(cells: ResidentCells, rows: Tensor) -> Batch:
+        sizes.append(len(rows))
+        return made(cells, rows)
+
+    monkeypatch.setattr(Loader, "is_resident", True)
+    monkeypatch.setattr(ResidentCells, "batch", spy)
+    return sizes
+
+
+def test_a_device_takes_validation_and_answers_from_resident_cells(
+    certain: samsvae.SAMSVAE, screen: samsvae.Screen, request: pytest.FixtureRequest
+) -> None:
+    """The same numbers: the batches list perturbations in another way."""
+
+    def answers() -> list[Any]:
+        settings = samsvae.TrainSettings(batch_size=20)
+        simulated = certain.simulate("B", cells=screen.test, seed=1).to_df()
+        iwelbo = certain.iwelbo(screen.test, n_particles=30, progress=False)
+        return [
+            valid_elbo(certain.module, Loader(screen.valid), settings).elbo,
+            iwelbo.to_numpy(float),
+            *certain.latent(screen.test).values(),
+            simulated.to_numpy(float),
+        ]
+
+    expected = answers()
+    sizes = request.getfixturevalue("on_a_device")
+    for ours, theirs in zip(answers(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert len(sizes) > 3

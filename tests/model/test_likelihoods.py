@@ -249,3 +249,17 @@ def test_permuting_genes_keeps_the_density(kind: type[Likelihood]) -> None:
             parameter.copy_(parameter[genes].clone())
     torch.testing.assert_close(likelihood.log_prob(hidden, batch_of(x[:, genes])), before)
     torch.testing.assert_close(likelihood.expectation(hidden), expected)
+
+
+def test_a_poisson_density_holds_in_float32_for_any_count() -> None:
+    rate = np.array([0.4, 3.0, 900.0, 1e5, 1e6, 1e7], np.float32).astype(float)
+    raw = torch.from_numpy(rate + np.log(-np.expm1(-rate))).float()  # softplus(raw) = rate
+    likelihood = PoissonLikelihood(1, 1)
+    with torch.no_grad():
+        likelihood.linear.weight.fill_(1.0)
+        likelihood.linear.bias.zero_()
+    for distance in (-3.0, 0.0, 2.0):
+        x = np.round(np.maximum(rate + distance * np.sqrt(rate), 0))
+        batch = batch_of(torch.from_numpy(x).float().unsqueeze(1))
+        value = likelihood.log_prob(raw[None, :, None], batch)[0].detach().double().numpy()
+        np.testing.assert_allclose(value, scipy.stats.poisson.logpmf(x, rate), rtol=1e-5, atol=1e-3)

@@ -9,7 +9,10 @@ import scipy.stats
 import torch
 
 from helpers.statistics import errors
+from samsvae.ops import native
 from samsvae.ops import negative_binomial as nb
+
+NEEDS_COMPILER = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
 
 @pytest.mark.parametrize("theta", [0.05, 1.0, 15.9, 16.1, 300.0])
@@ -30,18 +33,67 @@ def test_sums_to_one(theta: float, mean: float) -> None:
     assert total.item() == pytest.approx(1, abs=1e-9)
 
 
-def test_float32_keeps_its_digits_where_lgamma_would_not() -> None:
-    log_theta = torch.tensor([np.log(v) for v in (0.1, 10.0, 1e4, 1e8, 1e12)])
-    x = np.array([0.0, 1.0, 12.0, 300.0])[:, None].repeat(5, 1)
-    ours = nb.log_rising_factorial(torch.from_numpy(x).float(), log_theta)
-    exact = scipy.special.loggamma
-    theta = np.exp(log_theta.double().numpy())
-    theirs = np.where(
-        theta > 1e7,
-        x * np.log(theta) + x * (x - 1) / (2 * theta),
-        exact(x + theta) - exact(theta),
-    )
-    np.testing.assert_allclose(ours.numpy(), theirs, rtol=3e-6, atol=3e-5)
+COUNTS = (0.0, 1.0, 7.0, 16.0, 17.0, 300.0, 1e4, 1e5, 1e6, 1e7)
+THETAS = (0.01, 0.3, 1.0, 15.9, 100.0, 1e4, 1e6)
+FORMS = ["plain", pytest.param("fast", marks=NEEDS_COMPILER)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("distance", [-3.0, -0.5, 0.0, 1.0, 3.0])
+def test_float32_holds_for_any_count_and_theta(form: str, distance: float) -> None:
+    """Value and gradients of one gene, for counts some standard deviations from their mean.
+
+    They are as good as rounding of the mean allows, whose relative error is multiplied by `sd`.
+    """
+    x, theta = (np.array(v).ravel() for v in np.meshgrid(COUNTS, THETAS))
+    log_theta = np.log(theta).astype(np.float32)
+    theta = np.exp(log_theta.astype(float))
+    mean = np.maximum(x - distance * np.sqrt(x + x**2 / theta), 0.02 * x + 0.1)
+    mean = mean.astype(np.float32).astype(float)
+    value, to_log_mean, to_log_theta = evaluated(form, x, mean, log_theta)
+    sd = np.sqrt(theta * mean / (theta + mean))  # of the gradient to log mean
+    exact = scipy.stats.nbinom.logpmf(x, theta, theta / (theta + mean))
+    assert (np.abs(value - exact) < 1e-5 + 1e-6 * (np.abs(exact) + sd)).all()
+    score = theta * (x - mean) / (theta + mean)
+    assert (np.abs(to_log_mean - score) < 2e-6 * (1 + sd**2 + np.abs(score))).all()
+    digamma = scipy.special.digamma
+    slope = digamma(x + theta) - digamma(theta) - np.log1p(mean / theta)
+    slope = theta * (slope + (mean - x) / (mean + theta))
+    rounding = (
+        1e-5 + 2e-6 * np.abs(slope) + 1e-6 * (sd + np.abs(score))
+    )  # terms of that size cancel
+    assert (np.abs(to_log_theta - slope) < rounding).all()
+
+
+def evaluated(
+    form: str, x: np.ndarray, mean: np.ndarray, log_theta: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Return the density of each count, and its gradients to the logs of mean and theta."""
+    results = []
+    for count, mu, log in zip(x, mean, log_theta, strict=True):
+        counts, theta = torch.tensor([[count]]).float(), torch.tensor([float(log)])
+        theta.requires_grad_()
+        if form == "plain":
+            mu_ = torch.tensor([[mu]]).float().requires_grad_()
+            value = nb.log_prob(counts, mu_, theta)
+            leaf, factor = mu_, mu
+        else:  # a share of a half, whose logit moves the mean half as fast
+            leaf, factor = torch.zeros(2, requires_grad=True), 2 * mu / (mu - 1e-4)
+            given = counts, torch.zeros(1, 1, 1), torch.zeros(2, 1), leaf
+            value = nb.log_prob_of_hidden(*given, torch.tensor([2 * (mu - 1e-4)]).float(), theta)
+        gradients = torch.autograd.grad(value.sum(), (leaf, theta))
+        results.append(
+            [value.item(), factor * gradients[0].flatten()[0].item(), gradients[1].item()]
+        )
+    return tuple(np.array(results).T)
+
+
+@pytest.mark.parametrize("theta", [1e8, 1e12])
+def test_a_large_theta_is_poisson(theta: float) -> None:
+    x = torch.tensor([[0.0], [3.0], [1000.0]])
+    ours = nb.log_prob(x, torch.full_like(x, 950.0), torch.tensor([np.log(theta)]).float())
+    theirs = scipy.stats.poisson.logpmf(x[:, 0].numpy(), 950)
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-4)
 
 
 def test_gradient_of_the_density() -> None:

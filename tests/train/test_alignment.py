@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,55 @@ def test_a_run_goes_on_in_either_phase(
 
 def test_a_longer_run_goes_on_from_an_aligned_one(screen: samsvae.Screen, tmp_path: Path) -> None:
     fitted(screen, tmp_path / "run")
-    longer = fitted(screen, tmp_path / "run", resume=True, max_steps=100)
+    with pytest.warns(UserWarning, match="aligned after step 20; .* 100 steps .* after step 50"):
+        longer = fitted(screen, tmp_path / "run", resume=True, max_steps=100)
     assert longer.history["step"].iloc[-1] == 100
     assert longer.history["is_aligned"].tolist()[:4] == [False, False, False, True]
     assert longer.history["is_aligned"].iloc[3:].all()
+
+
+def test_a_shorter_run_gives_the_longer_one_and_says_so(
+    screen: samsvae.Screen, tmp_path: Path
+) -> None:
+    whole = fitted(screen, tmp_path / "run")
+    with pytest.warns(UserWarning, match="of step 40, beyond the 30 steps .* no step is taken"):
+        shorter = fitted(screen, tmp_path / "run", resume=True, max_steps=30)
+    assert shorter.history["step"].iloc[-1] == 40
+    state = whole.module.state_dict()
+    assert all(torch.equal(value, state[k]) for k, value in shorter.module.state_dict().items())
+
+
+@pytest.mark.parametrize(("max_steps", "aligned_after"), [(24, 17), (16, 16), (60, None)])
+def test_a_run_that_is_not_yet_aligned_goes_on_with_other_steps(
+    screen: samsvae.Screen,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    max_steps: int,
+    aligned_after: int | None,
+) -> None:
+    """It is aligned where a new run is, or at once if that was before."""
+    taken, steps = PlainStep.__call__, []
+
+    def stopping(own: PlainStep, *given: Any) -> Any:
+        steps.append(0)
+        if len(steps) == 16:
+            signal.raise_signal(signal.SIGINT)
+        return taken(own, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PlainStep, "__call__", stopping)
+        with pytest.raises(samsvae.TrainingInterrupted):
+            fitted(screen, tmp_path / "part")
+    note = f"aligned after step {aligned_after}; a new run of {max_steps} steps"
+    with pytest.warns(UserWarning, match=note) if aligned_after else nullcontext():
+        model = fitted(screen, tmp_path / "part", resume=True, max_steps=max_steps)
+    assert not mechanism_of(model).masks_fixed
+    if aligned_after is None:
+        whole = fitted(screen, max_steps=max_steps).history["valid_elbo"].to_list()
+        assert model.history["valid_elbo"].to_list() == whole
+    elif aligned_after < max_steps:
+        aligned = model.history.loc[model.history["is_aligned"], "step"]
+        assert aligned.iloc[0] > aligned_after
 
 
 @pytest.mark.parametrize(("step", "validated"), [(10, True), (10, False), (30, True)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import samsvae
 from helpers.models import shaken
@@ -14,10 +16,13 @@ from helpers.screens import SMALL, make_adata, read
 from samsvae.analysis.agreement import matched_truth, recovery
 from samsvae.data.loader import Loader
 from samsvae.data.simulate import simulated_screen
+from samsvae.model.encoder import Encoder
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
+from samsvae.ops import native, negative_binomial
 from samsvae.train import alignment, loop
 from samsvae.train.alignment import shift_scores, update_inclusion
+from samsvae.train.processes import SingleProcess
 from samsvae.types import Shifts
 
 QUICK: dict[str, Any] = {"max_steps": 20, "batch_size": 64, "progress": False}
@@ -59,6 +64,81 @@ def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch)
     known = shift.numpy() + score / precision
     np.testing.assert_allclose(value, np.where(z > 0, known, np.nan), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(variance, 2 * (error / precision) ** 2, rtol=1e-4)
+
+
+class Noting(SingleProcess):
+    """One of some processes, which notes what it would exchange."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def sum(self, values: Sequence[Tensor], share: float = 1.0) -> None:
+        self.noted = [value.clone() for value in values]
+
+
+def test_processes_share_the_cells(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alignment, "_CELLS_AT_ONCE", 40)
+    model, starts = shaken(samsvae.SAMSVAE, screen), []
+
+    def follow(batches: Sequence[int]) -> Sequence[int]:
+        starts.append(list(batches))
+        return batches
+
+    processes = Noting(0, 1), Noting(0, 2), Noting(1, 2)
+    for process in processes:
+        shift_scores(model.module, Loader(screen.train), process, progress=follow)
+    assert starts == [[0, 40, 80, 120], [0, 80], [40, 120]]
+    for whole, first, second in zip(*(process.noted for process in processes), strict=True):
+        torch.testing.assert_close(first + second, whole)
+
+
+def test_a_large_screen_is_sampled(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most so many pairs, of cells at random; errors are those of the sample."""
+    model, train = shaken(samsvae.SAMSVAE, screen), Loader(screen.train)
+    noises: list[Any] = []
+    drawn = Encoder.noise
+
+    def spy(encoder: Encoder, n_cells: int, n_particles: int, *given: Any) -> Tensor:
+        noises.append((n_particles, n_cells))
+        return drawn(encoder, n_cells, n_particles, *given)
+
+    monkeypatch.setattr(Encoder, "noise", spy)
+    for pairs, expected in ((2**19, (8, 150)), (450, (3, 150)), (150, (1, 150)), (75, (1, 75))):
+        monkeypatch.setattr(alignment, "_PAIRS", pairs)
+        scores = shift_scores(model.module, train)
+        assert noises.pop() == expected
+    rows = np.sort(np.random.default_rng(0).choice(150, 75, replace=False))
+    sample = Loader(screen.train[rows])
+    assert scores.n_cells.tolist() == np.square(sample.dosage.toarray()).sum(0).tolist()
+    torch.testing.assert_close(scores.z, shift_scores(model.module, sample).z)
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C compiler")
+def test_no_gradients_of_weights_are_taken(
+    screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, of_weight = shaken(samsvae.SAMSVAE, screen), []
+    evaluated = negative_binomial._evaluated
+
+    def spy(*given: Any) -> Any:
+        of_weight.append(given[-1])
+        value, gradients = evaluated(*given)
+        assert (gradients[1] is None) == (not given[-1])
+        return value, gradients
+
+    monkeypatch.setattr(negative_binomial, "_evaluated", spy)
+    shift_scores(model.module, Loader(screen.train))
+    assert of_weight == [False]
+    assert all(parameter.requires_grad for parameter in model.module.parameters())
+
+
+def test_the_last_pass_is_in_the_progress_bar(
+    screen: samsvae.Screen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samsvae.SAMSVAE(screen, **SMALL).train(**QUICK | {"progress": True})
+    lines = capsys.readouterr().out.splitlines()
+    assert any("20/20" in line and "ELBO" in line for line in lines)
+    assert any("1/1" in line and "inclusion probabilities" in line for line in lines)
 
 
 def test_training_ends_with_updated_masks(screen: samsvae.Screen) -> None:
@@ -126,7 +206,7 @@ def test_what_is_opened_gets_an_embedding_of_its_own(
     )
     found: list[bool] = []
 
-    def spied(module: PerturbationVAE, train: Loader) -> None:
+    def spied(module: PerturbationVAE, train: Loader, *given: Any, **others: Any) -> None:
         additive = module.mechanism.additive
         assert additive is not None
         if given_mask:  # gradients open nearly all: as if they had not

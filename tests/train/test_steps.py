@@ -21,6 +21,7 @@ from samsvae.data.loader import Loader
 from samsvae.data.resident import ResidentCounts, distinct
 from samsvae.estimators import ESTIMATORS
 from samsvae.estimators.base import Estimator
+from samsvae.model.mask import MASKS, Mask
 from samsvae.settings.train import TrainSettings
 from samsvae.train import loop
 from samsvae.train.step import CompiledStep, PlainStep, Replayed, Work, draw_noise
@@ -37,7 +38,7 @@ def model_of(kind: type[Estimator], screen: samsvae.Screen) -> Estimator:
 def test_resident_batches_are_the_loaders(rows: np.ndarray | slice) -> None:
     loader = Loader(SCREEN)
     position = torch.arange(len(SCREEN))[rows]
-    ours, theirs = loader.resident().batch(position), loader.batch(rows)
+    ours, theirs = loader.resident.batch(position), loader.batch(rows)
     for name in ("counts", "library_size", "covariates"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
     n = len(SCREEN.perturbations)
@@ -101,7 +102,7 @@ def steps_of(
     train, valid = (Loader(x, encoding=model.encoding) for x in (screen.train, screen.valid))
     chosen = TrainSettings(max_steps=20, batch_size=30, n_particles=2, clip_norm=50.0, **given_)
     training = loop.Training(module, train, valid, chosen, identity={}, history=[])
-    resident = train.resident()
+    resident = train.resident
     training.batch = lambda rows: double(resident.batch(rows))
     training.step_of = run(training)
     for _ in range(20):
@@ -119,6 +120,28 @@ def assert_same(ours: Any, theirs: Any) -> None:
     for name, value in ours[0].items():
         torch.testing.assert_close(value, theirs[0][name], rtol=1e-9, atol=1e-11, msg=name)
     torch.testing.assert_close(ours[1], theirs[1], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_captured_step_copies_nothing_from_the_host(
+    screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch, mask: type[Mask]
+) -> None:
+    """A CUDA graph refuses it, so no tensor is made of numbers while a step is taken."""
+    model = samsvae.SAMSVAE(screen, **SMALL, mask=mask.name)
+    loader = Loader(screen.train)
+    batch = loader.resident.batch(torch.arange(50))
+    step = PlainStep(model.module, torch.optim.Adam(model.module.parameters()), closed_form=False)
+    noise = draw_noise(model.module, batch, 2, torch.Generator().manual_seed(0))
+    step(batch, *noise)  # the optimiser's state is made before steps are captured
+
+    def refused(*arguments: Any, **settings: Any) -> Any:
+        raise AssertionError("copied from the host")
+
+    for owner, name in ((torch.Tensor, "new_tensor"), (torch, "tensor"), (torch, "as_tensor")):
+        monkeypatch.setattr(owner, name, refused)
+    for closed_form in (False, True):
+        step.closed_form = closed_form
+        step(batch, *noise)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS, ids=IDS)

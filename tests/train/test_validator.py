@@ -1,4 +1,4 @@
-"""The validation ELBO: how many draws it takes, and how far the draws can have led it astray."""
+"""The validation ELBO: what it scores, how many draws it takes, and how far they can mislead."""
 
 from __future__ import annotations
 
@@ -106,6 +106,16 @@ def test_validation_elbo_is_the_mean_over_cells(
     uneven, whole = (told(model, screen, batch_size=size) for size in (44, 45))
     error = math.hypot(uneven.mc_se, whole.mc_se)
     assert uneven.elbo == pytest.approx(whole.elbo, abs=5 * error)
+
+
+def test_few_validation_cells_do_not_add_to_the_cost_of_globals(
+    model: samsvae.SAMSVAE, screen: samsvae.Screen
+) -> None:
+    """The KL of the globals is divided by a split's cells of a perturbation: it must not count."""
+    loader, settings = Loader(screen.valid), samsvae.TrainSettings()
+    before = valid_elbo(model.module, loader, settings)
+    loader.cells_per_column = np.ones_like(loader.cells_per_column)
+    assert valid_elbo(model.module, loader, settings) == before
 
 
 def test_a_rare_mask_does_not_spread_the_draws(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Loader:
     ) -> None:
         self.screen = screen
         self.device = torch.device(device)
+        self._made_with: dict[str, Any] = {"encoding": encoding, "sgrnas": sgrnas}
         encoding = encoding or Separate(screen.registry)
         self.dosage = encoding(screen.dosage, screen.batch)
         n_columns = self.dosage.shape[1]
@@ -57,8 +59,16 @@ class Loader:
         rows = [place.get((str(names[a]), columns[b]), b) for a, b in pairs.T]
         reagent[has_sgrna] = np.asarray(rows, np.int64)[inverse.ravel()]
 
+    @property
+    def is_resident(self) -> bool:
+        """Whether batches are made on the device, of cells that stay there."""
+        return self.device.type != "cpu" and self.screen.is_in_memory
+
     def batch(self, rows: np.ndarray | slice, source: PrefetchedSource | None = None) -> Batch:
         """Return some cells, by position; with their counts from another source, if given."""
+        if source is None and self.is_resident:
+            positions = np.arange(len(self.screen))[rows]
+            return self.resident.batch(torch.from_numpy(positions).to(self.device))
         screen, received = self.screen, self._dosage(rows)
         counts = read_rows(screen.counts, rows) if source is None else source.rows(rows)
         n_t = self.cells_per_column[received.columns.numpy()]
@@ -70,8 +80,9 @@ class Loader:
             self._tensor(np.maximum(n_t, 1)),
         )
 
+    @cached_property
     def resident(self) -> ResidentCells:
-        """Return the cells with all their data on the device."""
+        """The cells with all their data on the device."""
         counts: Any = self.screen.to_memory().counts
         parts = counts.data, counts.indices, counts.indptr, counts.shape[1]
         return ResidentCells(
@@ -89,13 +100,21 @@ class Loader:
         return received._replace(reagent=torch.from_numpy(self._reagent[rows]))
 
     def columns_of(self, rows: np.ndarray | slice) -> Tensor:
-        """Return the columns of dosage that some cells received, as `batch` lists them."""
+        """Return the columns of dosage that some cells received, sorted, on the device."""
         return self._dosage(rows).columns.to(self.device)
 
     @property
     def present(self) -> Tensor:
         """The columns of dosage that any of the cells received, sorted, on the device."""
         return torch.from_numpy(np.flatnonzero(self.cells_per_column)).to(self.device)
+
+    def sample(self, n_cells: int) -> Loader:
+        """Return the loader of at most so many cells, at random: the same ones every time."""
+        n = len(self.screen)
+        if n <= n_cells:
+            return self
+        rows = np.sort(np.random.default_rng(0).choice(n, n_cells, replace=False))
+        return Loader(self.screen[rows], self.device, **self._made_with)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yield all cells once, in their order."""

@@ -121,16 +121,18 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     @checked
     @takes(TrainSettings)
     def train(self, **settings: Any) -> Self:
-        """Train from fresh parameters, and return the model with those of the best validation ELBO.
+        """Train from fresh parameters; return the model with the best predictive validation ELBO.
 
         `history` then holds one row per evaluation: the objective, the unweighted ELBO and each of
-        its terms (nats per cell, means over the steps since the row before), the validation ELBO,
-        the Monte Carlo standard error of its draws (`valid_elbo_mc_se`: at most 0.02, but for few
-        cells or a model that has hardly learned) and whether it is the best so far (`is_best`: if
-        the last one is, longer training may well be better), mask sparsity (share of posterior
-        inclusion probabilities of at most 1/2), norm of the gradient, cells per second. A model
-        that infers masks is aligned half way (see `alignment`): `is_aligned` marks the rows after
-        that, and the model that is kept is one of these.
+        its terms (nats per cell, means over the steps since the row before), the ELBO of the
+        validation cells (`valid_elbo`: predictive, so masks and embeddings are drawn from their
+        posterior and their KL terms, a cost of the training cells, do not count: it may exceed
+        `elbo`), the Monte Carlo standard error of its draws (`valid_elbo_mc_se`: at most 0.02, but
+        for few cells or a model that has hardly learned) and whether it is the best so far
+        (`is_best`: if the last one is, longer training may well be better), mask sparsity (share of
+        posterior inclusion probabilities of at most 1/2), norm of the gradient, cells per second.
+        A model that infers masks is aligned half way (see `alignment`): `is_aligned` marks the rows
+        after that, and the model that is kept is one of these.
 
         Parameters
         ----------

@@ -11,7 +11,8 @@ from rich.progress import track
 
 from samsvae import objective
 from samsvae.data.loader import Loader
-from samsvae.inference.latent import draw_shifts, of_batch
+from samsvae.inference.latent import draw_shifts
+from samsvae.model.mechanism import of_batch
 from samsvae.model.vae import PerturbationVAE
 
 _GROUPS = 20

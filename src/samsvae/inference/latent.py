@@ -12,8 +12,9 @@ from torch import Tensor
 from samsvae.data.fold_changes import typical_gene
 from samsvae.data.loader import Loader
 from samsvae.model.likelihood import Likelihood
+from samsvae.model.mechanism import of_batch
 from samsvae.model.vae import PerturbationVAE
-from samsvae.types import Context, Dosage, Shifts
+from samsvae.types import Context, Shifts
 
 _CELLS = 1024
 _ELEMENTS = 2**21
@@ -64,15 +65,6 @@ def draw_shifts(
     """Draw the shifts of some columns of dosage, in their order."""
     noise = model.mechanism.noise(columns, n_particles, generator)
     return model.mechanism.draw(columns, noise)
-
-
-def of_batch(shifts: Shifts, columns: Tensor, dosage: Dosage) -> Shifts:
-    """Select the shifts of a batch's columns from those of many (sorted) ones, without terms."""
-    if len(columns) == 0:  # control cells alone: their one slot is empty
-        n_particles, _, n_latent = shifts.value.shape
-        return Shifts(shifts.value.new_zeros(n_particles, 1, n_latent), {})
-    position = torch.searchsorted(columns, dosage.columns).clamp(max=len(columns) - 1)
-    return Shifts(shifts.value.index_select(1, position), {})
 
 
 @torch.no_grad()

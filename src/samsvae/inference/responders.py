@@ -11,8 +11,8 @@ from rich.progress import track
 from scipy.special import logsumexp
 
 from samsvae.data.loader import Loader
-from samsvae.inference.latent import draw_shifts, of_batch
-from samsvae.model.mechanism import Responding
+from samsvae.inference.latent import draw_shifts
+from samsvae.model.mechanism import Responding, of_batch
 from samsvae.model.vae import PerturbationVAE
 
 _ROWS = 2**13

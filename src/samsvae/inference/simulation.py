@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from samsvae.data.loader import Loader, encode, on_device
-from samsvae.inference.latent import draw_shifts, of_batch
+from samsvae.inference.latent import draw_shifts
+from samsvae.model.mechanism import of_batch
 from samsvae.model.vae import PerturbationVAE
 from samsvae.types import Batch, Dosage
 

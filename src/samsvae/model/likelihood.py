@@ -5,6 +5,7 @@ A likelihood owns its last linear layer. A new one is a class here and an entry 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from samsvae.ops import negative_binomial
 from samsvae.ops.arrays import single
+from samsvae.ops.negative_binomial import stirling_error
 from samsvae.types import SCALE_SIZE, Batch, CountDraw, Scale
 
 
@@ -158,9 +160,15 @@ class PoissonLikelihood(Likelihood):
         raw = single(self.linear(hidden))
         # Far below 0, softplus(raw) = exp(raw), which underflows where its logarithm does not.
         log_rate = torch.where(raw < -20, raw, F.softplus(raw.clamp(min=-20)).log())
-        # The factorial does not depend on the particle.
-        factorial = torch.lgamma(batch.counts + 1).sum(-1)
-        return (batch.counts * log_rate - F.softplus(raw)).sum(-1) - factorial
+        # As the deviance from the rate x, plus the density there, which does not depend on the
+        # particle: terms of the size of the counts would cancel, and lose the digits of float32.
+        counts, positive = batch.counts, batch.counts.clamp(min=1)
+        excess = F.softplus(raw) - counts
+        near = torch.log1p((excess / positive).clamp(-0.5, 0.5))
+        log_ratio = torch.where(excess.abs() < counts / 2, near, log_rate - positive.log())
+        at_counts = (2 * math.pi * positive).log() / 2 + stirling_error(positive)
+        constant = torch.where(counts > 0, at_counts, 0 * counts).sum(-1)
+        return (counts * log_ratio - excess).sum(-1) - constant
 
     def expectation(self, hidden: Tensor) -> Tensor:
         """Return the rate, `... gene`, counts."""

@@ -142,10 +142,20 @@ class _BetaMask(Mask):
 
     def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__(n_columns, n_latent, prior)
-        self.a, self.b = prior.a, prior.b
+        # On the device, since a CUDA graph refuses copies from the host; rounded where it is used.
+        parameters = torch.tensor([prior.a, prior.b], dtype=torch.float64)
+        self.register_buffer("prior_parameters", parameters, persistent=False)
+
+    prior_parameters: Tensor
+
+    def _prior(self) -> tuple[Tensor, Tensor]:
+        """Return a and b of the prior."""
+        a, b = self.prior_parameters.to(next(self.parameters()).dtype)
+        return a, b
 
     def prior_logit(self) -> Tensor:
-        return next(self.parameters()).new_full(self.shape, math.log(self.a) - math.log(self.b))
+        a, b = self._prior()
+        return (a.log() - b.log()).expand(self.shape)
 
 
 class BetaBernoulliMask(_BetaMask):
@@ -159,8 +169,7 @@ class BetaBernoulliMask(_BetaMask):
         self.log_b = nn.Parameter(torch.zeros(self.shape))
 
     def prior(self) -> Beta:
-        a, b = self.log_a.new_tensor([self.a, self.b])
-        return Beta(a, b, validate_args=False)
+        return Beta(*self._prior(), validate_args=False)
 
     def posterior(self, columns: Tensor) -> Beta:
         """Return q(p_tl), `column latent`."""
@@ -220,8 +229,8 @@ class PointBetaBernoulliMask(_BetaMask):
 
     def log_prior(self, columns: Tensor) -> Tensor:
         """Return log Beta(p; a, b), `column latent`."""
-        logits, prior = self.logits[columns], self.logits.new_tensor([self.a, self.b])
-        return beta_log_prob(F.logsigmoid(logits), F.logsigmoid(-logits), *prior)
+        logits = self.logits[columns]
+        return beta_log_prob(F.logsigmoid(logits), F.logsigmoid(-logits), *self._prior())
 
     def draw(self, columns: Tensor, noise: Tensor, *, closed_form: bool = False) -> Draw:
         """Draw m; the log ratio is the density at the point, with or without `closed_form`."""

@@ -325,6 +325,15 @@ class Concatenate(Mechanism):
         return basal, context
 
 
+def of_batch(shifts: Shifts, columns: Tensor, dosage: Dosage) -> Shifts:
+    """Select the shifts of a batch's columns from those of many (sorted) ones, without terms."""
+    if len(columns) == 0:  # control cells alone: their one slot is empty
+        n_particles, _, n_latent = shifts.value.shape
+        return Shifts(shifts.value.new_zeros(n_particles, 1, n_latent), {})
+    position = torch.searchsorted(columns, dosage.columns).clamp(max=len(columns) - 1)
+    return Shifts(shifts.value.index_select(1, position), {})
+
+
 def all_patterns(n_slots: int, like: Tensor) -> Tensor:
     """Return all w in {0, 1}^n, `branch slot`; the first is 0 in all slots, the last 1.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,52 +18,69 @@ _DRAW = 8
 """A draw costs as much as so many elements of a density."""
 _LARGEST = 2.0**20
 """Largest rate that is drawn one count after the other."""
-_LARGE = 16.0
-"""Inverse dispersion from which Stirling's series is used (error below 1e-12)."""
+_SHIFT = 4
+"""Steps by which the argument of the gamma function is raised before Stirling's series is used."""
+_STIRLING = 1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360
 
 
-def log_rising_factorial(counts: Tensor, log_theta: Tensor) -> Tensor:
-    """Return log Gamma(x + theta) - log Gamma(theta), `cell gene`, exact in float32 for any theta.
+def log_prob_at_counts(counts: Tensor, log_theta: Tensor) -> Tensor:
+    """Return the log density of counts with the counts themselves as mean, `cell gene`, nats.
 
-    For large theta (a gene with Poisson noise) the difference would lose all digits: there that of
-    Stirling's series is used instead.
+    log p(x | mu = x) = log(theta / (2 pi x (x + theta))) / 2 + s(x + theta) - s(theta) - s(x),
+
+    and 0 for x = 0, with `stirling_error` s. No term grows with the counts: in float32 it holds for
+    any count and theta.
+
+    References
+    ----------
+    Loader: Fast and accurate computation of binomial probabilities, 2000.
     """
-    theta = log_theta.exp()
-    # Each branch sees only values it can bear, or the gradient of torch.where would be nan.
-    small = theta.clamp(max=_LARGE)
-    direct = torch.lgamma(counts + small) - torch.lgamma(small)
-    large = theta.clamp(min=_LARGE)
-    series = (
-        (large - 0.5) * torch.log1p(counts / large)
-        + counts * ((counts + large).log() - 1)
-        + _stirling_rest(counts + large)
-        - _stirling_rest(large)
-    )
-    return torch.where(theta < _LARGE, direct, series)
+    theta, positive = log_theta.exp(), counts.clamp(min=1)
+    total = positive + theta
+    density = (log_theta - (2 * math.pi * positive).log() - total.log()) / 2
+    density = density + stirling_error(total) - stirling_error(positive)
+    # Of theta, which may be near 0, one step further down.
+    of_theta = stirling_error(1 + theta) + (theta + 0.5) * torch.log1p(1 / theta) - 1
+    return torch.where(counts > 0, density - of_theta, 0 * counts)  # 0 * counts: NaN stays
 
 
-def _stirling_rest(a: Tensor) -> Tensor:
-    """Return log Gamma(a) - [(a - 1/2) log a - a + log(2 pi)/2] for a >= 16."""
-    inverse = 1 / a
+def stirling_error(a: Tensor) -> Tensor:
+    """Return log Gamma(a) - [(a - 1/2) log a - a + log(2 pi) / 2] for a >= 1.
+
+    About 1 / (12 a): by s(a) = s(a + 1) + (a + 1/2) log(1 + 1/a) - 1, four times, and Stirling's
+    series (error below 1e-11). Less than the gamma function costs, most of all its gradient.
+    """
+    inverse = 1 / (a + _SHIFT)
     square = inverse * inverse
-    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
+    series = torch.full_like(a, _STIRLING[-1])
+    for coefficient in reversed(_STIRLING[:-1]):
+        series = series * square + coefficient
+    rest = inverse * series - _SHIFT
+    for k in range(_SHIFT):
+        rest = rest + (a + (k + 0.5)) * torch.log1p(1 / (a + k))
+    return rest
 
 
 def log_prob(counts: Tensor, mean: Tensor, log_theta: Tensor) -> Tensor:
     """Return the log density of counts, summed over genes, `particle cell`, nats.
 
-    log p(x) = log Gamma(x + theta) - log Gamma(theta) - log Gamma(x + 1)
-               - theta log(1 + mu/theta) + x log(mu / (mu + theta)),
+    log p(x | mu) = log p(x | mu = x) - D / 2, with the deviance
 
-    with variance mu + mu^2 / theta; x is `cell gene`, mu `[particle] cell gene`, theta `gene`. With
-    r = log(mu / theta) the second line is x r - (x + theta) softplus(r), which holds its digits for
-    any theta. The gamma functions do not depend on the mean: they are evaluated once per cell,
-    whatever the number of particles.
+    D/2 = x log1p(theta (x - mu) / (mu (x + theta))) + theta log1p((mu - x) / (x + theta))
+
+    and variance mu + mu^2 / theta; x is `cell gene`, mu `[particle] cell gene`, theta `gene`. Terms
+    of the size of the counts, which would cancel, do not occur. The gamma functions do not depend
+    on the mean: they are evaluated once per cell, whatever the number of particles.
     """
-    constant = (log_rising_factorial(counts, log_theta) - torch.lgamma(counts + 1)).sum(-1)
-    ratio = mean.log() - log_theta
-    rest = counts * ratio - (counts + log_theta.exp()) * F.softplus(ratio)
-    return constant + rest.sum(-1)
+    theta = log_theta.exp()
+    total = counts + theta
+    excess = counts - mean
+    # A ratio near -1 belongs to a term that is 0 or negligible: it must only stay finite.
+    less = 1 - 2 * torch.finfo(mean.dtype).eps
+    of_counts = torch.log1p(excess / mean * (less * theta / total))
+    of_theta = torch.log1p(excess * (-less / total))
+    half_deviance = counts * of_counts + theta * of_theta
+    return log_prob_at_counts(counts, log_theta).sum(-1) - half_deviance.sum(-1)
 
 
 def log_prob_of_hidden(
@@ -181,7 +199,8 @@ class LogProb(Function):
         ctx.save_for_backward(*arguments)
         n_rows = hidden.shape[:-1].numel()
         equal = torch.full((n_rows,), -1 / n_rows) if with_gradient else None
-        value, ctx.gradients = _evaluated(arguments, equal, ctx.products)
+        ctx.of_weight = ctx.needs_input_grad[1]
+        value, ctx.gradients = _evaluated(arguments, equal, ctx.products, ctx.of_weight)
         return value.view(hidden.shape[:-1])
 
     @staticmethod
@@ -193,20 +212,25 @@ class LogProb(Function):
         scale = float(-weights[0] * len(weights))
         if gradients is None or not torch.equal(weights, weights[0].expand_as(weights)):
             scale = 1.0
-            gradients = _evaluated(ctx.saved_tensors, weights.contiguous(), ctx.products)[1]
+            given = weights.contiguous(), ctx.products, ctx.of_weight
+            gradients = _evaluated(ctx.saved_tensors, *given)[1]
         if scale != 1:
-            gradients = [gradient * scale for gradient in gradients]
+            gradients = [None if one is None else one * scale for one in gradients]
         to_hidden, *others = gradients
         return to_hidden.view(*shape, -1), *others, None, None, None
 
 
 def _evaluated(
-    arguments: tuple[Tensor, ...], weights: Tensor | None, products: torch.dtype
-) -> tuple[Tensor, list[Tensor]]:
+    arguments: tuple[Tensor, ...],
+    weights: Tensor | None,
+    products: torch.dtype,
+    of_weight: bool,
+) -> tuple[Tensor, list[Tensor | None]]:
     """Return the density of each row, and the gradients of its weighted sum over rows.
 
     The arguments are those of `LogProb`, the gradients those of hidden (`row hidden`), weight, bias
-    and log_theta; none without weights. Products are in the type `products`, the rest in float32.
+    and log_theta; none without weights, that of weight, a large product, only if `of_weight`.
+    Products are in the type `products`, the rest in float32.
     """
     hidden, weight, bias, log_theta, counts, library_size = arguments
     hidden, weight = hidden.flatten(0, -2).to(products), weight.to(products)
@@ -229,18 +253,19 @@ def _evaluated(
         _multiply(hidden[rows], weight.T, logits)
         native.call(
             "nb_rows",
-            *(logits, bias, counts, library_size, theta, inverse, log_theta),
+            *(logits, bias, counts, library_size, theta, inverse),
             *(None if weights is None else weights[rows], out[rows], to_bias, to_theta, work),
             *(first, len(logits), n_cells, n_genes, n_categories, n_threads),
         )
         if weights is not None:
             to_logits = logits.to(products)
             _multiply(to_logits, weight, to_hidden[rows])
-            _multiply(to_logits.T, hidden[rows], to_weight, keep=first > 0)
+            if of_weight:
+                _multiply(to_logits.T, hidden[rows], to_weight, keep=first > 0)
     out = (out.view(-1, n_cells) + constant).flatten()
     if weights is None:
         return out, []
-    return out, [to_hidden, to_weight, to_bias.sum(0), to_theta.sum(0)]
+    return out, [to_hidden, to_weight if of_weight else None, to_bias.sum(0), to_theta.sum(0)]
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor, *, keep: bool = False) -> None:

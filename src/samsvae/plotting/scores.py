@@ -23,7 +23,8 @@ def training_history(history: pd.DataFrame) -> Figure:
     """Draw the history of a training: ELBOs, terms of the ELBO, mask sparsity, against the step.
 
     A dashed line marks the alignment, after which masks are trained: validation ELBOs before and
-    after it belong to different models. A circle marks the checkpoint that was kept.
+    after it belong to different models. A circle marks the checkpoint that was kept. The ELBO of
+    validation cells is predictive: without the KL terms of masks and embeddings, it may be higher.
 
     `history` is as `model.history`: step, elbo, valid_elbo, and what else there is. There is a
     panel for the ELBOs, one for each term that is not always 0, and one for the share of mask
@@ -66,7 +67,7 @@ def training_history(history: pd.DataFrame) -> Figure:
 def _draw_elbos(axes: Axes, history: pd.DataFrame) -> None:
     curves = [("elbo", "training cells")]
     if "valid_elbo" in history and history["valid_elbo"].notna().any():
-        curves.append(("valid_elbo", "validation cells"))
+        curves.append(("valid_elbo", "validation cells, predictive"))
     for i, (name, label) in enumerate(curves):
         axes.plot(history["step"], history[name], label=label, markersize=3, **style.look(i))
     if "is_best" in history and history["is_best"].any() and len(curves) > 1:

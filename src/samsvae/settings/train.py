@@ -70,7 +70,7 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
         less noisy. The default for "elbo"; not possible for "iwelbo", whose weights need draws.
     basal_weight
         Factor of the basal state's KL term in the objective: below 1, it may move further from its
-        prior. The validation ELBO is never weighted.
+        prior. The predictive ELBO of validation cells is never weighted.
     mask_weight
         The same factor for the mask.
     mask_prob_weight
@@ -85,7 +85,8 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
         their Bayes factors (docs/identifiability.md). "none": masks are inferred from the first
         step, in whatever axes training finds (the paper). Used by models that infer masks.
     validate_every
-        Steps between two evaluations of the validation cells' ELBO; the model of the best is kept.
+        Steps between two evaluations of the validation cells; the model with the best predictive
+        ELBO is kept (masks and embeddings drawn from their posterior, their KL not counted).
     patience
         Evaluations without a new best after which training stops; by default it does not stop.
         Those with masks fixed at one do not count.
@@ -209,7 +210,9 @@ class TrainSettings(TrainPlan):
         File to which training is saved, so that it can be resumed; by default none.
     resume
         Continue from the checkpoint, if it exists. The result equals that of an uninterrupted run;
-        on another kind of device, up to that device's random numbers.
+        on another kind of device, up to that device's random numbers. With another number of steps
+        it need not: the alignment stays where it was, a note says so, and a "cosine" schedule was
+        that of the first number until then.
     """
 
     checkpoint: str | os.PathLike[str] | None = None

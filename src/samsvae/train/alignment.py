@@ -19,6 +19,8 @@ Lachapelle et al.: Disentanglement via mechanism sparsity regularization, CLeaR 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +39,7 @@ from samsvae.ops.spike_slab import (
     logit,
     most_likely_share,
 )
+from samsvae.train.processes import Processes, SingleProcess
 from samsvae.types import Shifts
 
 _ROUNDS = 3
@@ -152,8 +155,11 @@ def _information(model: PerturbationVAE, train: Loader, n_cells: Tensor) -> Tens
 
 _CELLS_AT_ONCE = 512
 _PARTICLES = 8
-"""Draws of the basal states. Their noise is part of the standard error, so fewer draws only cost
-power."""
+"""Largest number of draws of the basal states. Their noise is part of the standard error, so fewer
+draws only cost power."""
+_PAIRS = 2**19
+"""Largest number of (particle, cell) pairs that shifts are estimated from: as many as 1,000 steps
+take."""
 _MIN_INFORMATION = 1e-6
 """Minimum Fisher information of a cell about its state, where the encoder gives none."""
 
@@ -183,13 +189,19 @@ class ShiftScores(NamedTuple):
         return Estimates(value.float(), (inflation * (self.noise / self.information) ** 2).float())
 
 
-def update_inclusion(model: PerturbationVAE, train: Loader) -> None:
+def update_inclusion(
+    model: PerturbationVAE,
+    train: Loader,
+    processes: Processes | None = None,
+    *,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> None:
     """Set all masks (and a learned prior) to their closed-form posterior; networks stay.
 
     With them the embeddings of entries that were closed, which no gradient has moved: by a Newton
     step from 0, and another with the information that the first one shows (the secant).
     """
-    scores = shift_scores(model, train)
+    scores = shift_scores(model, train, processes, progress=progress)
     has_cells = scores.n_cells > 0
     if not bool(has_cells.any()):
         return
@@ -208,14 +220,20 @@ def update_inclusion(model: PerturbationVAE, train: Loader) -> None:
     embedding.update(before, mask.probability(), scores.estimates(posterior.error, asked))
     opened = asked & (after > 0)
     if bool(opened.any()):
-        there = shift_scores(model, train)
+        there = shift_scores(model, train, processes, progress=progress)
         secant = (scores.score - there.score) / (there.shift - scores.shift)
         asked = opened & (secant > _MIN_INFORMATION)
         there = there._replace(information=torch.where(asked, secant, there.information))
         embedding.update(after, mask.probability(), there.estimates(posterior.error, asked))
 
 
-def shift_scores(model: PerturbationVAE, train: Loader) -> ShiftScores:
+def shift_scores(
+    model: PerturbationVAE,
+    train: Loader,
+    processes: Processes | None = None,
+    *,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> ShiftScores:
     """Return how far from 0 each shift is by the training cells, and how sure that is.
 
     Let g_i be the gradient of a cell's ELBO with respect to its displacement, minus its mean over
@@ -227,28 +245,40 @@ def shift_scores(model: PerturbationVAE, train: Loader) -> ShiftScores:
     s_tl + S_tl / P_tl,    S_tl = sum_i d_it g_il,    P_tl = sum_i d_it^2 (1 - v_il),
     z_tl = (P_tl s_tl + S_tl) / sqrt(sum_i d_it^2 mean_j g_jl^2)
 
+    Of N cells at most 524,288 are taken, at random, with 524,288 / N particles, at least one and at
+    most eight. The standard error is that of this sample and these draws, so a smaller sample only
+    misses more: a share f of the cells makes z smaller by sqrt(f), and in simulations one particle
+    instead of eight by 19 to 25 %, four by 4 to 5 %. Each process takes some of the batches, each
+    batch with noise of its own; `progress` gets the first cell of every batch.
+
     References
     ----------
     White: Maximum likelihood estimation of misspecified models, Econometrica 1982.
     """
     mechanism, additive = model.mechanism, model.mechanism.additive
     assert additive is not None
+    processes, train = processes or SingleProcess(), train.sample(_PAIRS)
+    n_particles = max(1, min(_PARTICLES, _PAIRS // len(train.screen)))
+    starts = range(0, len(train.screen), _CELLS_AT_ONCE)[processes.part]
     shift = torch.mul(*additive.most_probable())
     score, information = (torch.zeros_like(shift, dtype=torch.float64) for _ in range(2))
     n_cells, doses = score.new_zeros(2, len(shift)).unbind()
     total, square = score.new_zeros(2, shift.shape[1]).unbind()
     generator = torch.Generator(train.device).manual_seed(0)
-    for batch in train.in_order(_CELLS_AT_ONCE):
+    for start in progress(starts):
+        batch = train.batch(slice(start, start + _CELLS_AT_ONCE))
         shifts = Shifts(shift[None, batch.dosage.columns], {})
-        noise = model.encoder.noise(len(batch.counts), _PARTICLES, generator)
+        generator.manual_seed(start)
+        noise = model.encoder.noise(len(batch.counts), n_particles, generator)
         with torch.no_grad():  # a cell carries information about a shift only where it acts
             batch = model.with_responses(batch, shifts, noise)
         dosage = batch.dosage
         context = mechanism.context(batch, shifts)
         assert isinstance(context, Tensor)
         context = context.detach().requires_grad_()
-        likelihood, basal = model.cell_terms(context, batch, noise, closed_form=True)
-        (gradient,) = torch.autograd.grad((likelihood + basal).mean(0).sum(), context)
+        with without_gradients(model):
+            likelihood, basal = model.cell_terms(context, batch, noise, closed_form=True)
+            (gradient,) = torch.autograd.grad((likelihood + basal).mean(0).sum(), context)
         with torch.no_grad():
             variance = model.encoder.posterior(batch, context).scale.square()
             dose = additive.dose(dosage).double().unsqueeze(-1)
@@ -261,8 +291,22 @@ def shift_scores(model: PerturbationVAE, train: Loader) -> ShiftScores:
         doses.index_add_(0, which, dose.flatten())
         total += g.sum(0)
         square += g.square().sum(0)
+    processes.sum([score, information, n_cells, doses, total, square])
     mean = total / len(train.screen)
     score -= doses.unsqueeze(1) * mean
     variance = (square / len(train.screen) - mean.square()).clamp(min=torch.finfo(total.dtype).tiny)
     noise = (n_cells.unsqueeze(1) * variance).sqrt()
     return ShiftScores(shift.double(), score, information, noise, n_cells)
+
+
+@contextmanager
+def without_gradients(model: PerturbationVAE) -> Iterator[None]:
+    """Take no gradients of the parameters, which would cost as much as those of the states."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_()

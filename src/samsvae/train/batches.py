@@ -116,10 +116,10 @@ def batches_from(
         assert isinstance(order, BlockOrder)
         with closing(PrefetchedSource(counts, order.windows(step, batch_size, part))) as source:
             yield lambda rows: loader.batch(rows.cpu().numpy(), source)
-    elif loader.device.type == "cpu":
-        yield lambda rows: loader.batch(rows.numpy())
+    elif loader.is_resident:
+        yield loader.resident.batch
     else:
-        yield loader.resident().batch
+        yield lambda rows: loader.batch(rows.numpy())
 
 
 def noise_of_part(

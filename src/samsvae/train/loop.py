@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from samsvae.data.loader import Loader
-from samsvae.errors import LostProcessError, NonFiniteError, TrainingInterrupted, listed
+from samsvae.errors import LostProcessError, NonFiniteError, TrainingInterrupted, listed, note
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage.tensors import prefixed
@@ -57,6 +57,30 @@ class Phases(NamedTuple):
         if self.masks_fixed(step):
             return 0, self.aligned_after
         return self.aligned_after, max(1, self.n_steps - self.aligned_after)
+
+    def resumed(self, step: int, aligned_after: int | None) -> tuple[Phases, str]:
+        """Return the phases from a checkpoint on, and how they differ from those of a new run.
+
+        `aligned_after` is of the run that wrote it, which may have had another number of steps.
+        """
+        phases, new = self, self.aligned_after
+        if new is not None and aligned_after is not None:
+            if step >= aligned_after:  # the axes are chosen
+                phases = self._replace(aligned_after=aligned_after)
+            elif step >= new:
+                phases = self._replace(aligned_after=step + 1)
+        if step > self.n_steps:
+            return phases, (
+                f"the checkpoint is of step {step:,}, beyond the {self.n_steps:,} steps that are "
+                "asked for: no step is taken, and the result is that of the longer run"
+            )
+        if phases.aligned_after is not None and phases.aligned_after != new:
+            at = min(phases.aligned_after, self.n_steps)
+            return phases, (
+                f"latent space is aligned after step {at:,}; a new run of "
+                f"{self.n_steps:,} steps aligns after step {new:,}, so its result would differ"
+            )
+        return phases, ""
 
 
 class Training:
@@ -107,6 +131,7 @@ class Training:
             reduce=lambda values: processes.sum(values, self.share),
         )
         self._prepare_steps()
+        self.bar = ProgressBar(settings.progress and processes.writes)
         self.metric_names: list[str] = []
         self.pending: list[Tensor] = []  # metrics of the steps since the last row, on the device
 
@@ -144,11 +169,18 @@ class Training:
             checkpoint = self.checkpointer.read()
             if checkpoint is not None:
                 self._load(checkpoint)
+        with self.bar as bar:
+            self._take_steps(bar)
+            self._leave()
+
+    def _take_steps(self, bar: ProgressBar) -> None:
+        """Take all steps that are left, unless patience or a signal ends them."""
         source = batches_from(
             self.train, self.order, self.step, self.settings.batch_size, self.processes.part
         )
-        n_steps, visible = self.phases.n_steps, self.settings.progress and self.processes.writes
-        with source as self.batch, stop_signals() as came, ProgressBar(visible, n_steps) as bar:
+        n_steps = self.phases.n_steps
+        bar.start(n_steps)
+        with source as self.batch, stop_signals() as came:
             bar.show(self.step, self.history)
             clock, clock_step = time.perf_counter(), self.step
             if self._is_due:  # another process was lost during the evaluation
@@ -180,9 +212,6 @@ class Training:
                     message = f"training stopped after step {self.step} of {n_steps}"
                     raise TrainingInterrupted(self._with_how_to_resume(message))
                 bar.show(self.step, self.history)
-        if self.validator.best is None:
-            self._check_parameters()
-        self._leave()
 
     def _one_step(self) -> None:
         settings, (start, n_steps) = self.settings, self.phases.span(self.step)
@@ -257,7 +286,7 @@ class Training:
         )
 
     def _check_parameters(self) -> None:
-        """Raise if the last step left a parameter that is not finite: its ELBO does not show it."""
+        """Raise if a parameter is not finite: the ELBO need not depend on it, or only later."""
         wrong = self.model.not_finite()
         if wrong:
             self._end_not_finite(self.step, f"parameters {listed(wrong)}")
@@ -266,6 +295,7 @@ class Training:
         """Add a row to the history; the validator keeps the model if it is the best so far."""
         means = torch.stack(self.pending).mean(0).tolist()
         row = {"step": self.step, **dict(zip(self.metric_names, means, strict=True))}
+        self._check_parameters()
         elbo, mc_se = self.validator.evaluate()
         if len(self.valid.screen) and not math.isfinite(elbo):
             self._end_not_finite(self.step, f"validation ELBO {elbo}")
@@ -286,7 +316,7 @@ class Training:
             return
         if self.masks_fixed:
             self._align()
-        update_inclusion(self.model, self.train)
+        update_inclusion(self.model, self.train, self.processes, progress=self.bar.follow)
         self.processes.same(self.model)
 
     def _with_how_to_resume(self, message: str) -> str:
@@ -327,11 +357,10 @@ class Training:
         """Go on from a checkpoint."""
         self.checkpointer.check(checkpoint, header=self._header(), model=self.model)
         tensors, header = checkpoint
-        aligned_after = header["aligned_after"]
-        if aligned_after is not None and header["step"] >= aligned_after:
-            # The step of the alignment stays, whatever the new number of steps.
-            self.phases = self.phases._replace(aligned_after=aligned_after)
         self.step = header["step"]
+        self.phases, difference = self.phases.resumed(self.step, header["aligned_after"])
+        if difference and self.processes.writes:
+            note(f"{self.checkpointer.path}: {difference}")
         self._start_phase()
         self.model.load_state_dict(checkpoint.part("model"))
         restore_optimizer(self.optimizer.adam, checkpoint.part("optimizer"))
@@ -345,7 +374,7 @@ class Training:
 class ProgressBar:
     """Steps done, the last ELBO and the time left; nothing where `visible` is False."""
 
-    def __init__(self, visible: bool, n_steps: int) -> None:
+    def __init__(self, visible: bool) -> None:
         self._bar = Progress(
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
@@ -354,7 +383,6 @@ class ProgressBar:
             TimeRemainingColumn(),
             disable=not visible,
         )
-        self._task = self._bar.add_task("training", total=n_steps, elbo="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -363,11 +391,23 @@ class ProgressBar:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
+    def start(self, n_steps: int) -> None:
+        """Show a line of training."""
+        self._task = self._bar.add_task("training", total=n_steps, elbo="")
+
+    def follow(self, batches: Sequence[int]) -> Iterator[int]:
+        """Yield what the pass over the cells takes that ends training, in a line of its own."""
+        task = self._bar.add_task("masks", total=len(batches), elbo="inclusion probabilities")
+        for batch in batches:
+            yield batch
+            self._bar.advance(task)
+
     def show(self, step: int, history: list[dict[str, float]]) -> None:
         """Move to a step and show the last row of the history."""
         text = ""
         if history:
-            text = f"ELBO {history[-1]['elbo']:.2f}, validation {history[-1]['valid_elbo']:.2f}"
+            last = history[-1]
+            text = f"ELBO {last['elbo']:.2f}, predictive (validation) {last['valid_elbo']:.2f}"
         self._bar.update(self._task, completed=step, elbo=text)
 
 

@@ -1,4 +1,4 @@
-"""The validation ELBO, and the model that has the best of it."""
+"""The predictive ELBO of validation cells, and the model that has the best of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from samsvae import objective
 from samsvae.data.loader import Loader
+from samsvae.model.mechanism import of_batch
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import TrainSettings
 from samsvae.train.processes import Processes, SingleProcess
@@ -27,7 +28,7 @@ _FREEDOM = 5
 
 
 class ValidElbo(NamedTuple):
-    """The validation ELBO, nats per cell."""
+    """The predictive ELBO of validation cells, nats per cell."""
 
     elbo: float
     mc_se: float
@@ -40,7 +41,12 @@ def valid_elbo(
     settings: TrainSettings,
     processes: Processes | None = None,
 ) -> ValidElbo:
-    """Return the ELBO of a loader's cells, always with the same noise.
+    """Return the predictive ELBO of a loader's cells, always with the same noise.
+
+    E log p(x | z) + log p(z_basal) - log q(z_basal): the globals are drawn from their posterior and
+    not scored, as in `predictive_iwelbo`. Their KL term is a cost of the training cells: divided by
+    the cells of a small validation split it would outweigh the likelihood of all of them, and the
+    step with the smallest KL would be kept instead of the one that predicts best.
 
     Particles are drawn until the standard error is at most 0.02 nats: two on large screens, more
     where cells are few, up to 16,384 (particle, cell) pairs. The cells of a batch share the draws
@@ -48,8 +54,7 @@ def valid_elbo(
 
     ELBO = 1/N sum_b mean_k S_kb,    mc_se^2 = 1/N^2 sum_b var_k(S_kb) / K.
 
-    KL terms of the globals are taken in closed form: with a sparse prior of the mask their draws
-    would be most of the variance. Those of cells are drawn: their noise cancels much of the
+    The basal states' log ratio is drawn, not a closed form: its noise cancels much of the
     likelihood's. Each of several processes takes some of the batches, with the same noise.
     """
     processes = processes or SingleProcess()
@@ -80,21 +85,21 @@ def _sums(
     generator: torch.Generator,
     processes: Processes,
 ) -> Tensor:
-    """Return the sum of the ELBO over the cells of each batch, `particle batch`, nats."""
+    """Return the sum of log weights over the cells of each batch, `particle batch`, nats."""
     n_cells = len(loader.screen)
     starts = range(0, n_cells, size)
     mine = set(range(len(starts))[processes.part])
     sums = torch.zeros(n_particles, len(starts), dtype=torch.float64, device=loader.device)
     for i, start in enumerate(starts):
         rows = slice(start, min(start + size, n_cells))
-        batch = loader.batch(rows) if i in mine else None
-        columns = loader.columns_of(rows) if batch is None else batch.dosage.columns
+        columns = loader.columns_of(rows)
         shift_noise = model.mechanism.noise(columns, n_particles, generator)
         basal_noise = model.encoder.noise(rows.stop - start, n_particles, generator)
-        if batch is not None:
-            shifts = model.mechanism.draw(columns, shift_noise, closed_form=True)
-            weights = model(batch, shifts, basal_noise)
-            sums[:, i] = objective.log_weights(weights, batch).double().sum(1)
+        if i in mine:
+            batch, drawn = loader.batch(rows), model.mechanism.draw(columns, shift_noise)
+            shifts = of_batch(drawn, columns, batch.dosage)
+            weights = objective.predictive_log_weights(model(batch, shifts, basal_noise))
+            sums[:, i] = weights.double().sum(1)
     processes.sum([sums])
     return sums
 
@@ -121,7 +126,7 @@ class Validator:
         """Evaluations since the best one."""
 
     def evaluate(self) -> ValidElbo:
-        """Return the validation ELBO of the model, and keep its parameters if it is the best."""
+        """Return the model's predictive ELBO, and keep its parameters if it is the best."""
         if not len(self.loader.screen):
             return ValidElbo(math.nan, math.nan)
         valid = valid_elbo(self.model, self.loader, self.settings, self.processes)

@@ -174,7 +174,7 @@ _SIGNATURES = {
     "manhattan": "pppllll",
     "nb_constant": "ppppppplll",
     "nb_means": "ppppdlll",
-    "nb_rows": "ppppppppppppllllll",
+    "nb_rows": "pppppppppppllllll",
     "nb_tables": "pppl",
     "normal_noise": "plll",
     "poisson_coupled": "ppppllll",

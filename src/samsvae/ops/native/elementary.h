@@ -74,7 +74,7 @@ static inline float log_of(float u) {
     return log_of_parts(bits.f - 1.0f, (float)e);
 }
 
-/* log(1 + r) for r >= 0, with its digits for small r; NaN is the caller's to see to. */
+/* log(1 + r) for r > -1, with its digits for small r; NaN is the caller's to see to. */
 static inline float log_1p(float r) {
     union { float f; int32_t i; } bits = {1.0f + r};
     int32_t e = (bits.i - 0x3f3504f3) >> 23;

@@ -7,38 +7,44 @@
 /* Counts up to TABLE are looked up, gene by gene: up to FEW without asking which they are, the others
  * one by one, CHUNK genes at a time. Larger counts take Stirling's series. */
 enum { TABLE = 16, FEW = 4, CHUNK = 128 };
+#define LESS 0.9999998f
 
-/* log Gamma(a) and its derivative, up to terms without a, for a >= TABLE. */
-static double log_gamma(double a) {
+/* s(a) = log Gamma(a) - [(a - 1/2) log a - a + log(2 pi)/2] and its derivative, for a >= TABLE. */
+static double stirling_error(double a) {
     double i = 1.0 / a, s = i * i;
-    return (a - 0.5) * log(a) - a + i * (1.0 / 12 - s * (1.0 / 360 - s * (1.0 / 1260 - s / 1680)));
+    return i * (1.0 / 12 - s * (1.0 / 360 - s * (1.0 / 1260 - s / 1680)));
 }
 
-static double digamma(double a) {
-    double i = 1.0 / a, s = i * i;
-    return log(a) - 0.5 * i - s * (1.0 / 12 - s * (1.0 / 120 - s / 252));
+static double stirling_slope(double a) {
+    double s = 1.0 / (a * a);
+    return -s * (1.0 / 12 - s * (1.0 / 120 - s / 252));
 }
 
 /* What lies beyond the tables, for x > TABLE. */
 static double value_beyond(double x, double theta) {
-    return log_gamma(x + theta) - log_gamma(TABLE + theta) - log_gamma(x + 1.0) +
-           log_gamma(TABLE + 1.0);
+    return 0.5 * log((TABLE + theta) / (x + theta) * (TABLE / x)) + stirling_error(x + theta) -
+           stirling_error(TABLE + theta) - stirling_error(x) + stirling_error(TABLE);
 }
 
 static double slope_beyond(double x, double theta) {
-    return theta * (digamma(x + theta) - digamma(TABLE + theta));
+    return theta * (0.5 / (TABLE + theta) - 0.5 / (x + theta) + stirling_slope(x + theta) -
+                    stirling_slope(TABLE + theta));
 }
 
-/* Tables, `TABLE gene`, of v(x) = log Gamma(x + theta) - log Gamma(theta) - log Gamma(x + 1) and its
- * slope in log theta. Row k holds v(k + 1) - v(k) for k < FEW, and v(k + 1) - v(FEW) beyond. */
+/* Tables, `TABLE gene`, of v(x), the log density with x itself as mean, and its slope in log theta.
+ * v(k + 1) - v(k) = k log(1 + 1/k) + u log(1 - 1/u), u = theta + k + 1: no term grows with theta.
+ * Row k holds v(k + 1) - v(k) for k < FEW, and v(k + 1) - v(FEW) beyond. */
 EVERY_CPU void nb_tables(const float *restrict theta, float *restrict values,
                          float *restrict slopes, long genes) {
-    for (long k = 0; k < TABLE; k++)
+    for (long k = 0; k < TABLE; k++) {
+        float of_count = k > 0 ? (float)(k * log1p(1.0 / k)) : 0.0f;
         for (long g = 0; g < genes; g++) {
-            float sum = theta[g] + (float)k;
-            values[k * genes + g] = log_of(sum / (float)(k + 1)) + nothing_of(sum);
-            slopes[k * genes + g] = theta[g] / sum;
+            float below = theta[g] + (float)k, u = below + 1.0f;
+            float log_ratio = below < 1.0f ? log_of(below / u) : log_1p(-1.0f / u);
+            values[k * genes + g] = of_count + u * log_ratio + nothing_of(u);
+            slopes[k * genes + g] = theta[g] * (log_ratio + 1.0f / below);
         }
+    }
     for (long i = (FEW + 1) * genes; i < TABLE * genes; i++) {
         values[i] += values[i - genes];
         slopes[i] += slopes[i - genes];
@@ -95,7 +101,7 @@ void nb_constant(const float *counts, const float *theta, const float *values, c
 
 /* What all rows share: `inverse` is 1 / theta; the categories beyond the genes are never observed. */
 typedef struct {
-    const float *bias, *theta, *inverse, *log_theta;
+    const float *bias, *theta, *inverse;
     long genes, categories;
 } Shared;
 
@@ -117,15 +123,23 @@ static inline float exponentials(const float *restrict logits, const float *rest
     return sum;
 }
 
-/* sum_g x log(mu / theta) - (x + theta) log(1 + mu / theta),  mu = size share + 1e-4. */
+/* Half the deviance of x from mu: x log(1 + r) + theta log(1 + w), without terms of the size of x that
+ * would cancel; r = theta (x - mu) / (mu (x + theta)), w = (mu - x) / (x + theta). A ratio near -1
+ * belongs to a term that is 0 or negligible, and must only stay finite: LESS is just below 1. */
+static inline float half_deviance(float x, float mu, float theta, float inverse, float *log_w) {
+    float r = LESS * (x - mu) / (mu * (1.0f + x * inverse));
+    *log_w = log_1p(-r * (mu * inverse));
+    return x * log_1p(r) + theta * *log_w;
+}
+
+/* Minus the sum over genes of half the deviance, for mu = size share + 1e-4. */
 EVERY_CPU static float row_value(Shared all, const float *restrict logits,
                                  const float *restrict x, float library, float *restrict share) {
     const float *restrict theta = all.theta, *restrict inverse = all.inverse;
-    const float *restrict log_theta = all.log_theta;
     float total = 0.0f, size = library / exponentials(logits, all.bias, share, all.categories);
     for (long g = 0; g < all.genes; g++) {
-        float mu = size * share[g] + 1e-4f;
-        total += x[g] * (log_of(mu) - log_theta[g]) - (x[g] + theta[g]) * log_1p(mu * inverse[g]);
+        float mu = size * share[g] + 1e-4f, log_w;
+        total -= half_deviance(x[g], mu, theta[g], inverse[g], &log_w);
     }
     return total + nothing_of(size);
 }
@@ -138,16 +152,15 @@ EVERY_CPU static float row_gradient(Shared all, float *restrict logits, const fl
                                     float *restrict to_theta, float *restrict share,
                                     float *restrict h) {
     const float *restrict theta = all.theta, *restrict inverse = all.inverse;
-    const float *restrict log_theta = all.log_theta;
     float sum = exponentials(logits, all.bias, share, all.categories), size = library / sum;
     float total = 0.0f, sum_h = 0.0f;
     for (long g = 0; g < all.genes; g++) {
-        float part = size * share[g], mu = part + 1e-4f, r = mu * inverse[g], log_r = log_1p(r);
-        float d = (x[g] - mu) / (mu * (1.0f + r));
-        total += x[g] * (log_of(mu) - log_theta[g]) - (x[g] + theta[g]) * log_r;
+        float part = size * share[g], mu = part + 1e-4f, log_w;
+        float d = (x[g] - mu) / (mu * (1.0f + mu * inverse[g]));
+        total -= half_deviance(x[g], mu, theta[g], inverse[g], &log_w);
         h[g] = d * part;
         sum_h += h[g];
-        to_theta[g] -= weight * (d * mu + theta[g] * log_r);
+        to_theta[g] -= weight * (d * mu + theta[g] * log_w);
     }
     for (long g = all.genes; g < all.categories; g++) h[g] = 0.0f;
     for (long g = 0; g < all.categories; g++) {
@@ -161,10 +174,10 @@ EVERY_CPU static float row_gradient(Shared all, float *restrict logits, const fl
  * Where there is a weight (`row`), gradients are taken too. Each thread has a row of to_bias and of
  * to_theta, and two of `work`. */
 void nb_rows(float *logits, const float *bias, const float *counts, const float *library,
-             const float *theta, const float *inverse, const float *log_theta,
-             const float *weight, float *out, float *to_bias, float *to_theta, float *work,
-             long first, long rows, long cells, long genes, long categories, long threads) {
-    Shared all = {bias, theta, inverse, log_theta, genes, categories};
+             const float *theta, const float *inverse, const float *weight, float *out,
+             float *to_bias, float *to_theta, float *work, long first, long rows, long cells,
+             long genes, long categories, long threads) {
+    Shared all = {bias, theta, inverse, genes, categories};
 #pragma omp parallel for num_threads(threads)
     for (long row = 0; row < rows; row++) {
         long cell = (first + row) % cells, t = THREAD;

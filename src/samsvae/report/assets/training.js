@@ -9,7 +9,7 @@ function training() {
   if (aligned > 0) turns.push({ x: (step[aligned - 1] + step[aligned]) / 2, text: "aligned: masks" });
   const elbo = [{ name: "training cells", mark: "first", x: step, y: history.elbo }];
   if (history.valid_elbo && history.valid_elbo.some((one) => one !== null)) {
-    elbo.push({ name: "validation cells", mark: "second", x: step, y: history.valid_elbo });
+    elbo.push({ name: "validation cells, predictive", mark: "second", x: step, y: history.valid_elbo });
   }
   // The ELBO of the first steps is far lower: they are left out, to show where it ends.
   const from = Math.min(step.length - 2, Math.floor(step.length * 0.15));
