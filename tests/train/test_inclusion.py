@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
+from anndata import AnnData
 from torch import Tensor
 
 import samsvae
@@ -21,7 +24,7 @@ from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native, negative_binomial
 from samsvae.train import alignment, loop
-from samsvae.train.alignment import shift_scores, update_inclusion
+from samsvae.train.alignment import _between_replicates, shift_scores, update_inclusion
 from samsvae.train.processes import SingleProcess
 from samsvae.types import Shifts
 
@@ -231,6 +234,55 @@ def test_what_is_opened_gets_an_embedding_of_its_own(
     model = samsvae.SAMSVAE(screen, n_latent=6, n_hidden=32, embedding_given_mask=given_mask)
     model.train(max_steps=600, batch_size=256, learning_rate=2e-3, progress=False)
     assert found == [True]
+
+
+def test_the_variance_between_replicates_is_found() -> None:
+    """Of scores of 300 columns with 3 replicates of unequal size; none where there is none."""
+    rng = np.random.default_rng(0)
+    column = np.repeat(np.arange(300), 3)
+    size = rng.integers(10, 60, len(column)).astype(float)
+    variance, tau = np.array([1.0, 2.0]), np.array([0.3, 0.0])
+    score = size[:, None] * rng.normal(0, tau, (len(column), 2))
+    score += np.sqrt(size[:, None] * variance) * rng.normal(size=(len(column), 2))
+    given = (torch.from_numpy(v) for v in (column, score, size, variance))
+    found = _between_replicates(*given, n_columns=301).numpy()
+    squares = np.bincount(column, size**2, 301)
+    np.testing.assert_allclose(found[:, 0], 0.3**2 * squares, rtol=0.15)
+    assert (found[:300, 1] < 0.02 * squares[:300]).all()
+    assert (found[300] == 0).all()
+
+
+def of_clones(seed: int) -> AnnData:
+    """Return cells of three clones per perturbation, which differ; A and B have effects, too."""
+    rng = np.random.default_rng(seed)
+    names = ["A", "B", *(f"N{i}" for i in range(10))]
+    program = rng.normal(0, 1, (3, 80)) * (rng.random((3, 80)) < 0.3)
+    label = np.repeat([*np.repeat(names, 3), *["control"] * 12], 45)
+    clone = np.repeat(np.arange(3 * len(names) + 12), 45)
+    change = (rng.normal(0, 0.5, (clone.max() + 1, 3)) @ program)[clone]
+    up = np.arange(80) < 12
+    change += np.where(np.isin(label, ["A", "B"])[:, None] & up, 1.2, 0)
+    share = np.exp(rng.normal(0, 1, 80) + change)
+    mean = 800 * share / share.sum(1, keepdims=True)
+    counts = rng.poisson(mean * rng.gamma(8, 1 / 8, mean.shape)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": label, "clone": clone.astype(str)})
+    return AnnData(sp.csr_matrix(counts), obs.rename(index=str))
+
+
+@pytest.mark.slow
+def test_what_clones_differ_by_is_no_mechanism() -> None:
+    adata = of_clones(0)
+    n_inert = []
+    for key in (None, "clone"):
+        screen = samsvae.Screen.from_anndata(adata, replicate_key=key)
+        screen = screen.with_split(samsvae.splits.stratified(screen, seed=0))
+        model = samsvae.SAMSVAE(screen, n_latent=8, n_hidden=32)
+        model.train(max_steps=1000, learning_rate=3e-3, progress=False)
+        found = (model.mask_probabilities() > 0.9).sum(axis=1)
+        n_inert.append(int(found.drop(["A", "B"]).sum()))
+        assert (found[["A", "B"]] > 0).all()
+    assert n_inert[0] > 2  # of 10
+    assert n_inert[1] == 0
 
 
 @pytest.mark.slow

@@ -42,19 +42,20 @@ class Loader:
         n_columns = self.dosage.shape[1]
         self.cells_per_column = np.bincount(self.dosage.indices, minlength=n_columns)  # n_t
         self.n_slots = int(np.diff(self.dosage.indptr).max(initial=0))
-        self._received, self._dose = _slots(self.dosage, self.n_slots)
+        self.received, self._dose = _slots(self.dosage, self.n_slots)
+        """`cell slot`: the columns of dosage that each cell received; -1 where empty."""
         self._reagent: np.ndarray | None = None
         if sgrnas is None:
             return
-        reagent = self._reagent = np.maximum(self._received, 0)  # cell slot
+        reagent = self._reagent = np.maximum(self.received, 0)  # cell slot
         if screen.sgrna is None or not len(sgrnas):
             return
         columns, names = encoding.columns, screen.sgrna.categories
         place = {pair: len(columns) + i for i, pair in enumerate(sgrnas)}
         codes = np.broadcast_to(screen.sgrna.codes.astype(np.int64)[:, None], reagent.shape)
-        has_sgrna = (codes >= 0) & (self._received >= 0)
+        has_sgrna = (codes >= 0) & (self.received >= 0)
         pairs, inverse = np.unique(
-            np.stack([codes, self._received])[:, has_sgrna], axis=1, return_inverse=True
+            np.stack([codes, self.received])[:, has_sgrna], axis=1, return_inverse=True
         )
         rows = [place.get((str(names[a]), columns[b]), b) for a, b in pairs.T]
         reagent[has_sgrna] = np.asarray(rows, np.int64)[inverse.ravel()]
@@ -94,7 +95,7 @@ class Loader:
         )
 
     def _dosage(self, rows: np.ndarray | slice) -> Dosage:
-        received = _as_lists(self._received[rows], self._dose[rows])
+        received = _as_lists(self.received[rows], self._dose[rows])
         if self._reagent is None:
             return received
         return received._replace(reagent=torch.from_numpy(self._reagent[rows]))

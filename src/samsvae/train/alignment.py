@@ -245,6 +245,9 @@ def shift_scores(
     s_tl + S_tl / P_tl,    S_tl = sum_i d_it g_il,    P_tl = sum_i d_it^2 (1 - v_il),
     z_tl = (P_tl s_tl + S_tl) / sqrt(sum_i d_it^2 mean_j g_jl^2)
 
+    Where replicates are known, such as clones, their cells are not independent: the squared
+    standard error is larger by the variance between them, see `_between_replicates`.
+
     Of N cells at most 524,288 are taken, at random, with 524,288 / N particles, at least one and at
     most eight. The standard error is that of this sample and these draws, so a smaller sample only
     misses more: a share f of the cells makes z smaller by sqrt(f), and in simulations one particle
@@ -264,9 +267,12 @@ def shift_scores(
     score, information = (torch.zeros_like(shift, dtype=torch.float64) for _ in range(2))
     n_cells, doses = score.new_zeros(2, len(shift)).unbind()
     total, square = score.new_zeros(2, shift.shape[1]).unbind()
+    pairs = _ReplicatePairs.of(train)
+    by_pair, size = score.new_zeros(pairs.n, shift.shape[1]), score.new_zeros(pairs.n)
     generator = torch.Generator(train.device).manual_seed(0)
     for start in progress(starts):
-        batch = train.batch(slice(start, start + _CELLS_AT_ONCE))
+        rows = slice(start, start + _CELLS_AT_ONCE)
+        batch = train.batch(rows)
         shifts = Shifts(shift[None, batch.dosage.columns], {})
         generator.manual_seed(start)
         noise = model.encoder.noise(len(batch.counts), n_particles, generator)
@@ -285,18 +291,81 @@ def shift_scores(
         g = gradient[0].double()
         per_cell = (1 - variance).flatten(0, -2).clamp(min=_MIN_INFORMATION).double()
         which = dosage.columns[dosage.position].flatten()
-        score.index_add_(0, which, (dose * g.unsqueeze(1)).flatten(0, 1))
+        own_score = (dose * g.unsqueeze(1)).flatten(0, 1)
+        score.index_add_(0, which, own_score)
+        if pairs.n:
+            pair = pairs.of_slot[rows].flatten()
+            by_pair.index_add_(0, pair, own_score)
+            size.index_add_(0, pair, dose.square().flatten())
         information.index_add_(0, which, (dose.square() * per_cell.unsqueeze(1)).flatten(0, 1))
         n_cells.index_add_(0, which, dose.square().flatten())
         doses.index_add_(0, which, dose.flatten())
         total += g.sum(0)
         square += g.square().sum(0)
-    processes.sum([score, information, n_cells, doses, total, square])
+    processes.sum([score, information, n_cells, doses, total, square, by_pair, size])
     mean = total / len(train.screen)
     score -= doses.unsqueeze(1) * mean
     variance = (square / len(train.screen) - mean.square()).clamp(min=torch.finfo(total.dtype).tiny)
-    noise = (n_cells.unsqueeze(1) * variance).sqrt()
+    square_error = n_cells.unsqueeze(1) * variance
+    if pairs.n:
+        square_error += _between_replicates(pairs.column, by_pair, size, variance, len(shift))
+    noise = square_error.sqrt()
     return ShiftScores(shift.double(), score, information, noise, n_cells)
+
+
+class _ReplicatePairs(NamedTuple):
+    """Pairs of a column of dosage and a replicate whose cells received it; none if not known."""
+
+    column: Tensor
+    """`pair`."""
+    of_slot: Tensor
+    """`cell slot`: the pair of what a cell received; that of an empty slot is any."""
+
+    @property
+    def n(self) -> int:
+        return len(self.column)
+
+    @classmethod
+    def of(cls, train: Loader) -> _ReplicatePairs:
+        if train.screen.replicate is None:
+            nothing = torch.zeros(0, dtype=torch.int64, device=train.device)
+            return cls(nothing, nothing)
+        codes = np.asarray(train.screen.replicate.codes, np.int64)
+        n_codes = max(1, len(train.screen.replicate.categories)) + 1  # and one for no replicate
+        key = train.received * n_codes + codes[:, None] + 1
+        pairs = np.unique(key[train.received >= 0])
+        of_slot = np.searchsorted(pairs, key).clip(max=max(0, len(pairs) - 1))
+        both = (pairs // n_codes, of_slot)
+        return cls(*(torch.from_numpy(values).to(train.device) for values in both))
+
+
+def _between_replicates(
+    column: Tensor, score: Tensor, size: Tensor, variance: Tensor, n_columns: int
+) -> Tensor:
+    """Return by how much the variance of scores is larger than that of cells, `column latent`.
+
+    The score S_tr of n_tr cells of replicate r has the variance n_tr V + n_tr^2 tau^2, where tau^2
+    (`latent`, the same for all columns) follows from how replicates differ, by moments:
+
+    sum_tr (S_tr - n_tr S_t / n_t)^2 / n_tr
+        = V sum_t (R_t - 1) + tau^2 sum_t (n_t - sum_r n_tr^2 / n_t).
+
+    Returns sum_r n_tr^2 tau^2, 0 for columns none of whose replicates are known.
+    """
+
+    def summed(values: Tensor) -> Tensor:
+        shape = (n_columns, *values.shape[1:])
+        return values.new_zeros(shape).index_add_(0, column, values)
+
+    whole, squares = summed(size), summed(size.square())
+    n_replicates = summed(torch.ones_like(size))
+    safe = whole.clamp(min=1e-12)
+    rest = score - size.unsqueeze(1) * (summed(score) / safe.unsqueeze(1))[column]
+    scatter = (rest.square() / size.clamp(min=1e-12).unsqueeze(1)).sum(0)
+    n_free = (n_replicates - 1).clamp(min=0).sum()
+    scale = (whole - squares / safe).sum()
+    tau = ((scatter - n_free * variance) / scale.clamp(min=1e-12)).clamp(min=0)
+    return squares.unsqueeze(1) * tau
 
 
 @contextmanager
