@@ -2,13 +2,15 @@
 
 Screens are simulated whose decoder mixes all latent dimensions, and as many null screens whose
 labels are dealt anew. Of the pairs called at probability p the share p should be true; in a null
-screen none should be called.
+screen none should be called. With --programs the screens are those of another simulator (that of
+benchmarks/regimes.py), of 8 to 60 perturbations, a third as many programs.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 import samsvae
+from regimes import drawn, screen_of
 from samsvae.analysis.agreement import matched_truth
 from samsvae.data.simulate import SimulatedScreen, simulated_screen
 
@@ -52,6 +55,31 @@ def calibration_error(probability: np.ndarray, true: np.ndarray) -> float:
     return float(((table["called"] - table["true"]).abs() * table["pairs"]).sum() / len(true))
 
 
+def by_number_of_perturbations(seeds: range, steps: int) -> pd.DataFrame:
+    """Return how many mechanisms of another simulator are found, and how many are true."""
+    rows = []
+    for n, seed in product((8, 16, 30, 60), seeds):
+        n_programs = max(2, n // 3)
+        cells = drawn(seed, n_perturbations=n, n_inert=n // 5, n_programs=n_programs)
+        called = fitted(screen_of(cells, cells.counts()), steps, seed).mask_probabilities()
+        true = cells.activity[1:] != 0
+        p = called.to_numpy()
+        matched = matched_truth(p > 0.5, true)
+        sure = p > 0.9
+        rows.append(
+            {
+                "perturbations": n,
+                "seed": seed,
+                "sure": sure.sum(),
+                "precision": matched[sure].mean() if sure.any() else 1.0,
+                "recall": (matched & sure).sum() / true.sum(),
+                "inert": int(sure[~true.any(1)].sum()),
+            }
+        )
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     """Train on simulated and on null screens, and print what is called and what is true."""
     parser = argparse.ArgumentParser()
@@ -60,7 +88,16 @@ def main() -> None:
     parser.add_argument("--null-screens", type=int, default=6)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/calibration.csv"))
+    parser.add_argument("--programs", action="store_true", help="screens of another simulator")
     given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    if given.programs:
+        seeds = range(given.first_seed, given.first_seed + given.screens)
+        found = by_number_of_perturbations(seeds, given.steps)
+        found.to_csv(given.out, index=False)
+        means = found.drop(columns="seed").groupby("perturbations").agg(["mean", "min", "max"])
+        print(means.round(3).to_string())
+        return
     probability, truth = [], []
     for seed in range(given.first_seed, given.first_seed + given.screens):
         screen = simulated_screen(decoder="mixed", seed=seed)
@@ -69,7 +106,6 @@ def main() -> None:
         truth.append(matched_truth(called > 0.5, screen.truth.mask.to_numpy()).ravel())
     p, true = np.concatenate(probability), np.concatenate(truth)
     table = binned(p, true, BINS)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(given.out, index_label="probability")
     print(table.round(3).to_string())
     print(f"expected calibration error: {calibration_error(p, true):.4f}")

@@ -55,6 +55,8 @@ class Cells:
     """`cell`: expected counts."""
     inverse_dispersion: np.ndarray
     """`gene`, or `condition gene`."""
+    activity: np.ndarray | None = None
+    """`condition program`."""
     extra: np.ndarray | float = 0.0
     """`cell gene`: log fold changes that are not of the perturbation."""
     obs: dict[str, np.ndarray] = field(default_factory=dict)
@@ -89,12 +91,20 @@ class Cells:
         return self.rng.poisson(mean * self.rng.gamma(shape) / shape)
 
 
-def drawn(seed: int, *, n_cells: Any = N_CELLS, theta: tuple[float, float] = (2, 20)) -> Cells:
+def drawn(
+    seed: int,
+    *,
+    n_cells: Any = N_CELLS,
+    theta: tuple[float, float] = (2, 20),
+    n_perturbations: int = N_PERTURBATIONS,
+    n_inert: int = N_INERT,
+    n_programs: int = N_PROGRAMS,
+) -> Cells:
     """Return a screen in which nothing is off."""
     rng = np.random.default_rng(seed)
     log_share = rng.normal(0, 1, N_GENES)
     log_share -= np.log(np.exp(log_share).sum())
-    programs = np.zeros((N_PROGRAMS, N_GENES))
+    programs = np.zeros((n_programs, N_GENES))
     for program in programs:
         genes = rng.choice(N_GENES, 24, replace=False)
         program[genes] = rng.choice([-1, 1], 24) * rng.uniform(0.3, 1.0, 24)
@@ -103,16 +113,16 @@ def drawn(seed: int, *, n_cells: Any = N_CELLS, theta: tuple[float, float] = (2,
         up, down = weight[weight > 0].sum(), -weight[weight < 0].sum()
         program[program > 0] *= np.clip(np.sqrt(down / up), 0.4, 2)
         program[program < 0] *= np.clip(np.sqrt(up / down), 0.4, 2)
-    activity = np.zeros((N_PERTURBATIONS + 1, N_PROGRAMS))
-    for i in range(1, N_PERTURBATIONS - N_INERT + 1):
-        activity[i, i % N_PROGRAMS] = rng.choice([-1, 1]) * rng.uniform(0.8, 1.6)
+    activity = np.zeros((n_perturbations + 1, n_programs))
+    for i in range(1, n_perturbations - n_inert + 1):
+        activity[i, i % n_programs] = rng.choice([-1, 1]) * rng.uniform(0.8, 1.6)
         if rng.random() < 0.3:
-            activity[i, (i + 1) % N_PROGRAMS] = rng.choice([-1, 1]) * rng.uniform(0.8, 1.6)
-    per = np.broadcast_to(n_cells, N_PERTURBATIONS)
-    condition = np.repeat(np.arange(N_PERTURBATIONS + 1), [N_CONTROL, *per])
+            activity[i, (i + 1) % n_programs] = rng.choice([-1, 1]) * rng.uniform(0.8, 1.6)
+    per = np.broadcast_to(n_cells, n_perturbations)
+    condition = np.repeat(np.arange(n_perturbations + 1), [N_CONTROL, *per])
     size = DEPTH * np.exp(rng.normal(0, 0.35, len(condition)) - 0.35**2 / 2)
     shape = np.exp(rng.uniform(*np.log(theta), N_GENES))
-    return Cells(rng, condition, activity @ programs, log_share, size, shape)
+    return Cells(rng, condition, activity @ programs, log_share, size, shape, activity=activity)
 
 
 def clean(seed: int) -> tuple[Cells, np.ndarray]:

@@ -253,17 +253,15 @@ def test_the_variance_between_replicates_is_found() -> None:
 
 
 def of_clones(seed: int) -> AnnData:
-    """Return cells of three clones per perturbation, which differ; A and B have effects, too."""
+    """Return cells of twenty perturbations, of three clones each; only clones differ."""
     rng = np.random.default_rng(seed)
-    names = ["A", "B", *(f"N{i}" for i in range(10))]
-    program = rng.normal(0, 1, (3, 80)) * (rng.random((3, 80)) < 0.3)
-    label = np.repeat([*np.repeat(names, 3), *["control"] * 12], 45)
-    clone = np.repeat(np.arange(3 * len(names) + 12), 45)
-    change = (rng.normal(0, 0.5, (clone.max() + 1, 3)) @ program)[clone]
-    up = np.arange(80) < 12
-    change += np.where(np.isin(label, ["A", "B"])[:, None] & up, 1.2, 0)
-    share = np.exp(rng.normal(0, 1, 80) + change)
-    mean = 800 * share / share.sum(1, keepdims=True)
+    share = rng.normal(0, 1, 120)
+    program = rng.normal(0, 1, (3, 120)) * (rng.random((3, 120)) < 0.3)
+    label = np.repeat([*np.repeat([f"N{i:02d}" for i in range(20)], 3), *["control"] * 12], 50)
+    clone = np.repeat(np.arange(72), 50)
+    change = (rng.normal(0, 0.35, (72, 3)) @ program)[clone]
+    mean = np.exp(share + change)
+    mean *= 1000 / mean.sum(1, keepdims=True)
     counts = rng.poisson(mean * rng.gamma(8, 1 / 8, mean.shape)).astype(np.float32)
     obs = pd.DataFrame({"perturbation": label, "clone": clone.astype(str)})
     return AnnData(sp.csr_matrix(counts), obs.rename(index=str))
@@ -271,18 +269,15 @@ def of_clones(seed: int) -> AnnData:
 
 @pytest.mark.slow
 def test_what_clones_differ_by_is_no_mechanism() -> None:
-    adata = of_clones(0)
-    n_inert = []
+    adata, n_called = of_clones(0), []
     for key in (None, "clone"):
         screen = samsvae.Screen.from_anndata(adata, replicate_key=key)
         screen = screen.with_split(samsvae.splits.stratified(screen, seed=0))
-        model = samsvae.SAMSVAE(screen, n_latent=8, n_hidden=32)
+        model = samsvae.SAMSVAE(screen, n_latent=10, n_hidden=32)
         model.train(max_steps=1000, learning_rate=3e-3, progress=False)
-        found = (model.mask_probabilities() > 0.9).sum(axis=1)
-        n_inert.append(int(found.drop(["A", "B"]).sum()))
-        assert (found[["A", "B"]] > 0).all()
-    assert n_inert[0] > 2  # of 10
-    assert n_inert[1] == 0
+        n_called.append(int((model.mask_probabilities() > 0.9).to_numpy().sum()))
+    assert n_called[0] > 5
+    assert n_called[1] == 0
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     n = n_cells[:, None]
     share, in_use, noise = 0.2, 0.5, _Noise(1.5, 1e-3)
     open_, used = (z * z > 16).astype(float), np.ones(n_dimensions)
-    slab = max(float((open_ * (z * z - 1) / n).sum() / max(open_.sum(), 1)), 1.0)
+    slab = _slab(z, n, np.ones_like(z), open_)
     for step in range(200):
         leakage, variance, noise = _leakage(z, open_, used, noise)
         rest, narrow = z - leakage, noise.error + variance
@@ -133,7 +133,7 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
         used, before = expit(of_use), open_
         open_ = used * expit(log_odds)
         noise = noise._replace(error=_error(rest, narrow, variance, 1 - open_))
-        slab = _slab(rest, n, narrow, wide, open_)
+        slab = _slab(rest, n, narrow, open_)
         in_use = float((used.sum() + 0.5) / (n_dimensions + 1))
         share = float((open_.sum() + 0.5) / (used.sum() * n_entries + 1))
         if np.abs(open_ - before).max() < 1e-4:
@@ -186,23 +186,16 @@ def _log_student(x: Matrix, square: Matrix) -> Matrix:
     return constant - np.log(square) / 2 - half * np.log1p(x * x / (_FREEDOM * square))
 
 
-def _precision(square: Matrix, scale: Matrix) -> Matrix:
-    """Return the precisions of a t as a mixture of Gaussians, given squared values and scales."""
-    precision: Matrix = (_FREEDOM + 1) / (_FREEDOM + square / scale)
-    return precision
-
-
-def _slab(rest: Matrix, n: Matrix, narrow: Matrix, wide: Matrix, open_: Matrix) -> float:
-    """Return g >= 1 by moments of the entries that are not 0, with these weights."""
-    square = rest * rest
-    weight = open_ * (n / wide) ** 2
-    surplus = (weight * (_precision(square, wide) * square - narrow) / n).sum()
-    return max(float(surplus / max(float(weight.sum()), 1e-12)), 1.0)
+def _slab(rest: Matrix, n: Matrix, narrow: Matrix, open_: Matrix) -> float:
+    """Return g >= 1 by the moments of the entries that are not 0, with these weights."""
+    surplus = (open_ * (rest * rest - narrow) / n).sum()
+    return max(float(surplus / max(float(open_.sum()), 1e-12)), 1.0)
 
 
 def _error(rest: Matrix, narrow: Matrix, leakage_variance: Matrix, weight: Matrix) -> float:
     """Return sigma^2 >= 1, from the residuals of entries that are 0 with these weights."""
     square = rest * rest
-    excess = np.maximum(_precision(square, narrow) * square - leakage_variance, 0)
+    precision = (_FREEDOM + 1) / (_FREEDOM + square / narrow)  # of a t as a mixture of Gaussians
+    excess = np.maximum(precision * square - leakage_variance, 0)
     mean = ((weight * excess).sum() + _PRIOR_ENTRIES) / (weight.sum() + _PRIOR_ENTRIES)
     return max(float(mean), 1.0)

@@ -32,13 +32,7 @@ from samsvae.data.loader import Loader
 from samsvae.model.embedding import Estimates
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops.rotation import sparsest
-from samsvae.ops.spike_slab import (
-    Matrix,
-    inclusion,
-    log_bayes_factor,
-    logit,
-    most_likely_share,
-)
+from samsvae.ops.spike_slab import Matrix, expit, inclusion, logit
 from samsvae.train.processes import Processes, SingleProcess
 from samsvae.types import Shifts
 
@@ -46,6 +40,11 @@ _ROUNDS = 3
 """Rounds of translating the origin and rotating about it."""
 _MIN_AGREEING = 8
 """Perturbations from which on the origin may be where most of them are."""
+_MIN_GAIN = 0.5
+"""Nats by which an origin of its own has to be more likely than control's."""
+_LEAST_SPREAD = 5e-3
+"""Variance about an origin, in prior units, below which it does not matter."""
+_EM_STEPS = 100
 _MAX_COLUMNS = 1000
 """Largest number of columns of dosage that determine the axes, those with the surest shifts: more
 take longer without changing the axes."""
@@ -91,37 +90,58 @@ def _sparsest_axes(mean: Matrix, scale: Matrix, seed: int) -> tuple[Matrix, Matr
     rows = np.sort(surest)
     matrix = sparsest(mean[rows], scale[rows], seed=seed).matrix
     for _ in range(_ROUNDS):  # the axes depend on the origin, and the origin on the axes
-        variance = np.clip(1 / (scale**-2 @ np.square(matrix)), 1e-6, 1 - 1e-6)
-        columns = zip((mean @ matrix).T, variance.T, strict=True)
-        offset = matrix @ [shared_offset(*column) for column in columns]
+        offset = matrix @ [shared_offset(column) for column in (mean @ matrix).T]
         matrix = sparsest(mean[rows] - offset, scale[rows], start=matrix).matrix
     return offset, matrix
 
 
-def shared_offset(mean: Matrix, variance: Matrix) -> float:
-    """Return the origin of an axis: the median of the perturbations, or 0, where control is.
+def shared_offset(mean: Matrix) -> float:
+    """Return the origin of an axis, from the estimates of the perturbations, `column`.
 
-    Estimates and their posterior variances, `column`, in units of the prior. Control's shift is 0
-    by definition: seen from another origin it is one entry that is not 0, as sure as the surest.
-    The origin is the one of larger marginal likelihood (as in `samsvae.ops.rotation.sparsest`), and
-    is never moved unless there are at least eight perturbations, most of which agree on it.
+    Control's shift is 0 by definition; it is one more entry at 0. With most entries about an origin
+    c and the others anywhere, x ~ (1 - a) N(c, u) + a N(c, u + w) (a, u and w learned for each c),
+    the origin is the c of largest likelihood, or 0 if that is as likely. It is 0 where there are
+    fewer than eight perturbations, or no more than half of them are about c. Whether they agree is
+    a matter of their own spread, not of posterior variances, which converge slowly.
     """
     if len(mean) < _MIN_AGREEING:
         return 0.0
-    x, v = np.append(mean, 0.0), np.append(variance, variance.min())
-    narrow = v * (1 - v)
-    wide = narrow + (1 - v) ** 2
-    likelihood, is_at = [], []
-    candidates = 0.0, float(np.median(mean))
-    for origin in candidates:
-        evidence = log_bayes_factor(x - origin, narrow, wide)
-        share = most_likely_share(evidence)
-        spike = -(np.log(narrow) + (x - origin) ** 2 / narrow) / 2
-        log_odds = logit(share) + evidence
-        likelihood.append(float((spike + np.log1p(-share) + np.logaddexp(0, log_odds)).sum()))
-        is_at.append(log_odds[:-1] < 0)
-    agree = is_at[1].mean() > 0.5
-    return candidates[1] if agree and likelihood[1] > likelihood[0] else 0.0
+    x = np.append(mean, 0.0)
+    found, at_control = _about(x, float(np.median(mean)), free=True), _about(x, 0.0, free=False)
+    agree = (found.is_about[:-1] > 0.5).mean() > 0.5
+    return found.origin if agree and found.fit > at_control.fit + _MIN_GAIN else 0.0
+
+
+class _About(NamedTuple):
+    """Entries about an origin, and others."""
+
+    origin: float
+    fit: float
+    """Log likelihood."""
+    is_about: Matrix
+    """`entry`: the probability."""
+
+
+def _about(x: Matrix, origin: float, *, free: bool) -> _About:
+    """Return the most likely mixture, by expectation maximisation; if free, with its origin."""
+    narrow = max(float(np.median(np.abs(x - origin))) ** 2, _LEAST_SPREAD)
+    wide, share = max(float(np.square(x - origin).mean()), 4 * narrow), 0.3
+    for _ in range(_EM_STEPS):
+        square, total = np.square(x - origin), narrow + wide
+        about = np.log1p(-share) - (np.log(narrow) + square / narrow) / 2
+        apart = np.log(share) - (np.log(total) + square / total) / 2
+        fit = float(np.logaddexp(about, apart).sum())
+        is_about = expit(about - apart)
+        if free:
+            weight = is_about / narrow + (1 - is_about) / total
+            origin = float((weight * x).sum() / weight.sum())
+            square = np.square(x - origin)
+        spread = ((is_about * square).sum() + _LEAST_SPREAD) / (is_about.sum() + 0.5)
+        narrow = max(float(spread), _LEAST_SPREAD)
+        others = (1 - is_about).sum()
+        wide = max(float(((1 - is_about) * (square - narrow)).sum() / max(others, 1e-9)), 1.0)
+        share = float((others + 0.5) / (len(x) + 1))
+    return _About(origin, fit, is_about)
 
 
 def _responding_cells(model: PerturbationVAE, train: Loader) -> Tensor:
