@@ -53,20 +53,25 @@ class LatentSpace:
     def inclusion(self) -> pd.DataFrame:
         """Return the evidence that a perturbation shifts a latent dimension, for every pair.
 
-        log Bayes factor = logit q(m = 1) - logit p(m = 1), in nats: how far the data have moved
-        the log odds of inclusion. With alignment, training ends with the closed-form inclusion
-        update, whose probabilities are well calibrated in simulations (docs/identifiability.md);
-        without, q is where gradients left it. The factor is finite where a probability rounds to 1.
-        With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the posterior of that
-        probability is a point (SVAE+), the density of the prior pulls it to the Beta's mode, and
-        the difference is not of the data alone.
+        With alignment, training ends with the closed-form inclusion update, whose probabilities are
+        well calibrated in simulations (docs/identifiability.md). The log Bayes factor is then that
+        of the entry alone: how much likelier its estimate is if the shift is not 0. The log odds,
+        logit q(m = 1), also hold what other perturbations say: that the dimension is in use, and
+        how often its entries are not 0.
+
+        Without alignment, and in models that earlier versions saved, q is where training left it,
+        and the log Bayes factor is logit q(m = 1) - logit p(m = 1): how far the log odds have moved
+        from the prior. With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the
+        posterior of that probability is a point (SVAE+), the density of the prior pulls it to the
+        Beta's mode, and the difference is not of the data alone.
 
         Returns
         -------
         One row per perturbation seen in training and latent dimension, the most probable
         dimensions of each perturbation first: perturbation, dimension, probability (posterior, as
-        in `mask_probabilities`), prior (probability), log_bayes_factor, shift (probability *
-        embedding, as in `embeddings`), n_train_cells (that received the perturbation).
+        in `mask_probabilities`), prior (probability), log_bayes_factor and log_odds (nats; both
+        finite where a probability rounds to 1), shift (probability * embedding, as in
+        `embeddings`), n_train_cells (that received the perturbation).
 
         Raises
         ------
@@ -86,11 +91,15 @@ class LatentSpace:
                 "is no evidence for it: embeddings() has its shifts, a SAMSVAE infers a mask"
             )
         logit, prior_logit = mask.logit().detach().double(), mask.prior_logit().detach().double()
+        evidence = mask.evidence.double()  # 0: not known
         probability = self.mask_probabilities()
         tables = {
             "probability": probability,
             "prior": self._by_perturbation(prior_logit.sigmoid()),
-            "log_bayes_factor": self._by_perturbation(logit - prior_logit),
+            "log_bayes_factor": self._by_perturbation(
+                torch.where(evidence != 0, evidence, logit - prior_logit)
+            ),
+            "log_odds": self._by_perturbation(logit),
             "shift": probability * self.embeddings(),
         }
         pairs = pd.DataFrame(
@@ -102,8 +111,8 @@ class LatentSpace:
         columns = pd.Index(self.model.encoding.columns)
         pairs["n_train_cells"] = pairs["perturbation"].map(pd.Series(n_cells, columns))
         position = probability.index.get_indexer(pairs["perturbation"])
-        # Probabilities that round to 1 tie: among them the evidence decides.
-        order = np.lexsort((-pairs["log_bayes_factor"], -pairs["probability"], position))
+        # Probabilities that round to 1 tie: among them the log odds decide.
+        order = np.lexsort((-pairs["log_odds"], -pairs["probability"], position))
         return pairs.iloc[order].reset_index(drop=True)
 
     def dose_parameters(self) -> pd.DataFrame:
