@@ -143,7 +143,15 @@ class LatentSpace:
     def latent(
         self, screen: Screen, *, n_particles: Count = 10, seed: int = 0
     ) -> dict[str, np.ndarray]:
-        """Return the posterior means of cells' basal states and states.
+        """Return the posterior means of cells' basal states and states: two embeddings.
+
+        The basal state is what the counts say of a cell apart from its perturbation: cell cycle,
+        cell types and the like. The state is basal + shift, and the shift is that of the cell's
+        label: cells of one label lie together in it whether or not anything happened to them, and
+        clusters by label are no evidence of an effect. With `learn_responders` the shift is
+        weighted by the posterior probability that the perturbation acts in the cell, so cells that
+        do not respond lie with control: use such a model for a map of cells. Ask
+        `samsvae.discoveries` whether there is an effect, `responders` in which cells.
 
         Parameters
         ----------
