@@ -251,8 +251,9 @@ class Mechanisms(LatentSpace):
         """Return what each mechanism does to every gene: its program, signed.
 
         The loading of a gene is the log2 fold change of its expected expression, relative to the
-        typical gene, when the dimension moves by 1: half of that between a step of 1 to either
-        side of basal states, in the direction in which the strongest perturbation moves it.
+        typical gene, when the dimension moves by 1 in the direction in which the strongest
+        perturbation moves it: that of all of this perturbation's shift, from basal states, over the
+        size of the shift.
 
         The error of a loading is what the members' cells allow: the standard error of the slope of
         log2 expression on the movement, by the sampling noise of the likelihood,
@@ -294,8 +295,8 @@ class Mechanisms(LatentSpace):
         noise, ends = self._noise(chosen), self._movement_ends(entries, chosen.seed)
         parts = []
         rows = track(entries.items(), "programs", total=len(entries), disable=not chosen.progress)
-        for (name, own), steps in zip(rows, ends, strict=True):
-            loading, others, error, order = self._loadings(own, noise, chosen, steps)
+        for (name, own), multiples in zip(rows, ends, strict=True):
+            loading, others, error, order = self._loadings(own, noise, chosen, multiples)
             interval = np.sort([other.mean for other in others], axis=0)
             columns = (loading.mean, error, *interval, loading.mc_se, loading.sd)
             parts.append(
@@ -359,15 +360,15 @@ class Mechanisms(LatentSpace):
         entries: pd.DataFrame,
         noise: np.ndarray,
         chosen: ProgramSettings,
-        steps: Sequence[float] = (),
+        multiples: Sequence[float] = (),
     ) -> tuple[Loadings, list[Loadings], np.ndarray, np.ndarray]:
-        """Return a dimension's loadings, those at further steps, their errors, genes in order."""
+        """Return a dimension's loadings, those of further multiples, errors, genes in order."""
         movers = movers_of(entries)
-        sign = float(np.sign(movers["shift"].iloc[0]))
         loading, *others = loadings(
             self.module,
             int(movers["dimension"].iloc[0][1:]),
-            steps=[sign, *(sign * np.asarray(steps))],
+            shift=float(movers["shift"].iloc[0]),
+            multiples=[1.0, *multiples],
             n_particles=chosen.n_particles,
             batches=self._batches,
             generator=self.model.generator(chosen.seed),

@@ -128,30 +128,31 @@ def loadings(
     model: PerturbationVAE,
     dimension: int,
     *,
-    steps: Sequence[float],
+    shift: float,
+    multiples: Sequence[float],
     n_particles: int,
     batches: Batches,
     generator: torch.Generator,
 ) -> list[Loadings]:
-    """Return how expected expression changes when a dimension moves by each of some steps.
+    """Return how expected expression changes with a dimension, per unit, for multiples of a shift.
 
-    Half the log2 fold change of E f(z + s u) against E f(z - s u), over `n_particles` states z from
-    their prior, the same for all steps, relative to the typical gene; u the unit vector of the
-    dimension, s the signed step. Without a library size, half the difference. Standard deviations
-    are of each state's influence on that.
+    The log2 fold change of E f(z + c s u) against E f(z), over |s|, relative to the typical gene; s
+    the shift, c one of the multiples, u the unit vector of the dimension, z `n_particles` states
+    from their prior, the same for all multiples. Without a library size, the difference. Standard
+    deviations are of each state's influence on that. Where cells lie is between z and z + s u: the
+    decoder has learned nothing of the other side.
     """
-    sums = np.zeros((len(steps), 5, model.likelihood.n_genes))
+    sums = np.zeros((len(multiples), 5, model.likelihood.n_genes))
     for state, covariates in _basal_states(model, n_particles, batches, generator):
-        for i, step in enumerate(steps):
-            along = torch.zeros_like(state[0, 0])
-            along[dimension] = step
-            up, down = (
-                _expected(model, state + by * along, covariates).squeeze(1).cpu().numpy()
-                for by in (1, -1)
-            )
-            products = up, down, up * up, down * down, up * down
+        rest = _expected(model, state, covariates).squeeze(1).cpu().numpy()
+        for i, multiple in enumerate(multiples):
+            there = state.clone()
+            there[..., dimension] += multiple * shift
+            moved = _expected(model, there, covariates).squeeze(1).cpu().numpy()
+            products = moved, rest, moved * moved, rest * rest, moved * rest
             sums[i] += [product.sum(0) for product in products]
-    return [_loadings_of(own / n_particles, n_particles, model.likelihood) for own in sums]
+    size = abs(shift)
+    return [_loadings_of(own / n_particles, n_particles, size, model.likelihood) for own in sums]
 
 
 def _basal_states(
@@ -189,19 +190,19 @@ def sampling_sd(
     return sd / (mean * np.log(2)) if model.likelihood.has_library_size else sd
 
 
-def _loadings_of(means: np.ndarray, n: int, likelihood: Likelihood) -> Loadings:
-    """Return loadings from the means of expression up and down, their squares, and product."""
-    up, down, up_up, down_down, product = means
+def _loadings_of(means: np.ndarray, n: int, size: float, likelihood: Likelihood) -> Loadings:
+    """Return loadings from the means of moved and other expression, their squares, and product."""
+    moved, rest, moved_moved, rest_rest, product = means
     if likelihood.has_library_size:
-        loading = np.log2(up / down) / 2
+        loading = np.log2(moved / rest) / size
         loading -= typical_gene(loading[None]).shift
-        slope_up, slope_down = (1 / (2 * np.log(2) * mean) for mean in (up, down))
+        slope_moved, slope_rest = (1 / (size * np.log(2) * mean) for mean in (moved, rest))
     else:
-        loading, slope_up, slope_down = (up - down) / 2, 0.5, 0.5
+        loading, slope_moved, slope_rest = (moved - rest) / size, 1 / size, 1 / size
     variance = (
-        slope_up**2 * (up_up - up**2)
-        + slope_down**2 * (down_down - down**2)
-        - 2 * slope_up * slope_down * (product - up * down)
+        slope_moved**2 * (moved_moved - moved**2)
+        + slope_rest**2 * (rest_rest - rest**2)
+        - 2 * slope_moved * slope_rest * (product - moved * rest)
     )
     sd = np.sqrt(np.maximum(variance, 0) * n / (n - 1))
     return Loadings(loading, sd / np.sqrt(n), sd)
