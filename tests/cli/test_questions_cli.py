@@ -11,7 +11,10 @@ import pytest
 
 import samsvae
 from helpers.command_line import Call
+from helpers.report_tables import HOSTILE, mechanisms
 from helpers.screens import half_dead
+from samsvae.cli.tables import mechanism_table, program_table
+from samsvae.errors import shown
 from samsvae.storage.tables import read_csv
 
 QUICK = "--no-progress --seed 1"
@@ -225,3 +228,16 @@ def test_parquet_holds_the_same_table(run: Path, call: Call, tmp_path: Path) -> 
         paths[ending] = out
     first, second = read_csv(paths["csv"]), pd.read_parquet(paths["parquet"])
     pd.testing.assert_frame_equal(first, second, check_dtype=False)
+
+
+def test_candidates_are_in_brackets_and_genes_in_the_order_of_the_program() -> None:
+    table = mechanisms(["A", "C"], 1)
+    table["candidates"], table["candidate_shifts"] = [["B"]], [[-0.7]]
+    genes = pd.DataFrame({"gene": ["g1", "g2", "g3", "g4"], "loading": [0.1, -0.2, 3.0, -4.0]})
+    listed = mechanism_table(table), program_table(genes.assign(dimension="z0"), table)
+    rows = [[next(iter(column.cells)) for column in one.columns] for one in listed]
+    assert [row[2] for row in rows] == ["A +1.5, C +1.5 (B -0.7)"] * 2
+    assert rows[0][3:] == ["positive", "STAT1, " + shown(HOSTILE), "JAK2"]
+    assert rows[1][3:] == ["positive", "g1, g3", "g2, g4"]
+    table["perturbations"], table["shifts"] = [[]], [[]]
+    assert next(iter(mechanism_table(table).columns[2].cells)) == "(B -0.7)"

@@ -65,9 +65,9 @@ def test_a_mechanism_of_conditions_that_change_the_composition(
 ) -> None:
     table = pd.DataFrame(
         {
-            "perturbation": ["A", "B", "C", "A"],
-            "dimension": ["z0", "z0", "z1", "z1"],
-            "probability": [1.0, 0.9, 0.9, 0.2],
+            "perturbation": ["A", "B", "C", "C", "A"],
+            "dimension": ["z0", "z0", "z0", "z1", "z1"],
+            "probability": [1.0, 0.95, 0.7, 0.95, 0.2],  # C is a candidate of z0 alone
         }
     )
     monkeypatch.setattr(of_models.LatentSpace, "inclusion", lambda _: table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from scipy.special import logit
 from torch import nn
 from torch.distributions import Bernoulli
 
+import samsvae
 from helpers.messages import fails
 from helpers.models import TINY, shaken
-from helpers.screens import make_adata, read
+from helpers.screens import SMALL, make_adata, read
 from samsvae import CPAVAE, SAMSVAE, ConditionalVAE, Screen, SVAEPlus
 from samsvae.estimators.base import Estimator
+from samsvae.estimators.saving import _current_parameters
 from samsvae.model.mask import MASKS, BernoulliMask
+from samsvae.ops.spike_slab import Inclusion, inclusion
 
 COLUMNS = [
     "perturbation",
@@ -24,6 +28,7 @@ COLUMNS = [
     "probability",
     "prior",
     "log_bayes_factor",
+    "log_odds",
     "shift",
     "n_train_cells",
 ]
@@ -75,6 +80,7 @@ def test_inclusion_by_hand(screen: Screen, mask: str, monkeypatch: pytest.Monkey
         np.testing.assert_allclose(by_dimension["prior"], np.broadcast_to(PRIORS[mask], 4), 1e-6)
         expected = logit(p) - logit(PRIORS[mask])
         np.testing.assert_allclose(by_dimension["log_bayes_factor"], expected, 1e-5, 1e-5)
+        np.testing.assert_allclose(by_dimension["log_odds"], logit(p), 1e-5, 1e-5)
         np.testing.assert_allclose(by_dimension["shift"], p * embedding.loc[name])
     assert table["probability"].nunique() > 4
 
@@ -99,6 +105,45 @@ def test_evidence_stays_finite_and_sorts_where_probabilities_saturate(screen: Sc
     evidence = np.array([60.0, 40.0, 0.0, -900.0]) - logit(0.05)
     np.testing.assert_allclose(table["log_bayes_factor"][:4], evidence)
     assert table["probability"][:4].tolist() == [1, 1, 0.5, 0]
+
+
+@pytest.mark.parametrize("mask", ["bernoulli", "beta_bernoulli", "beta_bernoulli_point"])
+def test_after_the_update_the_bayes_factor_is_of_the_entry_alone(
+    screen: Screen, mask: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    posteriors: list[Inclusion] = []
+
+    def spied(*args: Any) -> Inclusion:
+        posteriors.append(inclusion(*args))
+        return posteriors[-1]
+
+    monkeypatch.setattr("samsvae.train.alignment.inclusion", spied)
+    model = SAMSVAE(screen, **{**SMALL, "mask": mask}).train(max_steps=20, progress=False)
+    model.save(tmp_path)
+    for answering in (model, samsvae.load(tmp_path)):
+        table = answering.inclusion().pivot(index="perturbation", columns="dimension")
+        table = table.loc[list(screen.perturbations)]
+        np.testing.assert_allclose(table["log_bayes_factor"], posteriors[-1].evidence, 1e-4)
+        moved = table["log_odds"] - logit(table["prior"])
+        of_all = posteriors[-1].log_odds - logit(posteriors[-1].share)
+        np.testing.assert_allclose(moved, of_all, 1e-4, 1e-4)
+        assert np.abs(moved - table["log_bayes_factor"]).to_numpy().max() > 0.1
+
+
+@pytest.mark.parametrize(("mask", "name"), [("bernoulli", "logits"), ("beta_bernoulli", "log_a")])
+def test_models_that_were_saved_without_evidence_are_read(
+    screen: Screen, mask: str, name: str
+) -> None:
+    state = dict(inferring(mask, screen).module.state_dict())
+    del state["mechanism.mask.evidence"]
+    for shape in (
+        state,
+        {k.replace("mechanism.", "mechanism.inner."): v for k, v in state.items()},
+    ):
+        current = _current_parameters(shape)
+        (own,) = (key for key in current if key.endswith("mask.evidence"))
+        assert current[own].shape == current[own.replace("evidence", name)].shape
+        assert not current[own].any()
 
 
 def test_only_perturbations_seen_in_training_have_evidence() -> None:

@@ -23,6 +23,7 @@ def model() -> samsvae.SAMSVAE:
     assert isinstance(mechanism.mask, BernoulliMask)
     with torch.no_grad():
         mechanism.mask.logits.fill_(-4.0)
+        mechanism.mask.evidence.zero_()
         mechanism.embedding.loc.fill_(0.5)
         for row, column, shift in (
             (0, 1, 3.0),
@@ -48,28 +49,72 @@ def test_dimensions_in_use(model: samsvae.SAMSVAE) -> None:
     assert (table["log_bayes_factor"] > 6).all()
 
 
-def test_genes_are_those_that_moving_along_the_dimension_changes(model: samsvae.SAMSVAE) -> None:
-    """With one more step along it, in the direction of its strongest perturbation."""
-    table = model.mechanisms(n_genes=4)
-    module, genes = model.module, np.array(model.metadata.registry.genes)
-    state = torch.tensor([[0.5 * 0.018, 1.0, 0.0, 0.2]])
-    for name, axis, sign in (("z1", 1, 1.0), ("z0", 0, 1.0)):
-        names = table.loc[name, "perturbations"]
-        shift = (model.mask_probabilities() * model.embeddings()).loc[names].mean()
-        state = torch.tensor(shift.to_numpy()).float().repeat(2, 1)
-        state[:, axis] += sign * torch.tensor([-0.5, 0.5])
-        with torch.no_grad():
-            rho = module.likelihood.proportions(
-                module.decoder(state, torch.zeros(2, 0)), panel=True
-            ).double()
-        change = torch.diff(torch.log2(rho), dim=0)[0].numpy()
-        change -= typical_gene(change[None]).shift
-        expected = 1e4 * rho.mean(0).numpy()
-        order = np.argsort(-change * expected / (1 + expected))
-        assert table.loc[name, "up"] == [g for g in genes[order[:4]] if change[genes == g] > 0]
-        assert table.loc[name, "down"] == [
-            g for g in genes[order[::-1][:4]] if change[genes == g] < 0
-        ]
+def test_members_are_those_of_calibrated_probabilities(model: samsvae.SAMSVAE) -> None:
+    """C moves z0 and B z1 with a probability of 0.8 alone: z0 has no member, and comes last."""
+    mask = model.module.mechanism.mask
+    with torch.no_grad():
+        mask.logits[2, 0] = mask.logits[1, 1] = np.log(4)
+    table = model.mechanisms(n_genes=3)
+    assert table.index.tolist() == ["z1", "z3", "z0"]
+    assert table["perturbations"].tolist() == [["A"], ["C", "A"], []]
+    assert table["candidates"].tolist() == [["B"], [], ["C"]]
+    assert table["n_perturbations"].tolist() == [1, 2, 0]
+    assert table["n_candidates"].tolist() == [1, 0, 1]
+    assert table.loc["z1", "candidate_probabilities"] == pytest.approx([0.8])
+    assert table.loc["z1", "candidate_shifts"] == pytest.approx([-0.8], rel=0.01)
+    assert table.loc["z0", "log_odds"] == pytest.approx(np.log(4))
+    assert table.loc["z0", "direction"] == "positive"
+    assert directions(table)["z0"] == [("positive", "C"), ("negative", "")]
+    assert directions(table)["z1"] == [("positive", "A"), ("negative", "")]
+    programs = model.programs(progress=False)
+    assert list(programs["dimension"].unique()) == ["z1", "z3", "z0"]
+    assert np.isfinite(programs["error"]).all()
+
+
+def test_genes_are_the_first_of_the_program(model: samsvae.SAMSVAE) -> None:
+    table, programs = model.mechanisms(n_genes=4), model.programs(progress=False)
+    for name, row in table.iterrows():
+        own = programs[programs["dimension"] == name]
+        assert (own["loading"].abs() / own["error"]).is_monotonic_decreasing
+        assert row["up"] == own["gene"][own["loading"] > 0].head(4).tolist()
+        assert row["down"] == own["gene"][own["loading"] < 0].head(4).tolist()
+
+
+@pytest.mark.parametrize("likelihood", ["negative_binomial", "poisson", "gaussian"])
+def test_errors_of_loadings_by_hand(likelihood: str) -> None:
+    """A slope of log2 expression on movements, from the sampling noise of the movers' cells."""
+    settings = {"counts": False} if likelihood == "gaussian" else {}
+    screen = read(make_adata(), **settings)
+    model = samsvae.SAMSVAE(screen, **SMALL, likelihood=likelihood)
+    model.train(max_steps=2, progress=False)
+    mask, own = model.module.mechanism.mask, model.module.likelihood
+    with torch.no_grad():
+        mask.logits.fill_(-6.0)
+        mask.logits[0, 1] = mask.logits[2, 1] = 6.0
+        model.module.mechanism.embedding.loc[:, 1] = torch.tensor([3.0, 9.0, -2.0])
+        if likelihood == "negative_binomial":
+            own.log_inverse_dispersion += torch.linspace(-2, 2, len(screen.genes))
+    table = (
+        model.programs(n_particles=2000, progress=False).set_index("gene").loc[list(screen.genes)]
+    )
+    state = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        hidden = model.module.decoder(state, torch.zeros(20_000, screen.covariates.shape[1]))
+    size = float(np.median(screen.train.library_size))
+    if likelihood == "negative_binomial":
+        mu = size * own.proportions(hidden, panel=False).double().detach().numpy().mean(0)
+        theta = own.log_inverse_dispersion.exp().double().detach().numpy()
+        variance = (1 / mu + 1 / theta) / np.log(2) ** 2
+    elif likelihood == "poisson":
+        variance = own.expectation(hidden).double().detach().numpy().mean(0)
+    else:
+        variance = own.distribution(hidden).variance.double().detach().numpy().mean(0)
+    pairs = model.inclusion()
+    pairs = pairs[(pairs["dimension"] == "z1") & (pairs["probability"] > 0.9)]
+    assert len(pairs) == 2
+    information = (pairs["n_train_cells"] * pairs["shift"] ** 2).sum()
+    expected = np.sqrt(variance / information + table["mc_se"] ** 2)
+    np.testing.assert_allclose(table["error"], expected, rtol=0.03)
 
 
 def test_the_direction_in_which_genes_rise_is_said(model: samsvae.SAMSVAE) -> None:
@@ -117,21 +162,21 @@ def test_programs_are_mean_changes_over_basal_states() -> None:
     assert list(table["dimension"].unique()) == list(mechanisms.index)
     assert len(table) == 2 * len(screen.genes)
     own = table[table["dimension"] == "z1"]
-    assert own["loading"].abs().is_monotonic_decreasing
-    sign = np.sign(mechanisms.loc["z1", "shifts"][0])
+    assert (own["loading"].abs() / own["error"]).is_monotonic_decreasing
+    shift = mechanisms.loc["z1", "shifts"][0]
     state = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
     moved = []
-    for by in (1, -1):
+    for by in (1, 0):
         at = state.clone()
-        at[:, 1] += by * sign
+        at[:, 1] += by * shift
         nothing = torch.zeros(20_000, screen.covariates.shape[1])
         with torch.no_grad():
             rho = model.module.likelihood.expectation(model.module.decoder(at, nothing))
         moved.append(rho.double().numpy())
     means = [rho.mean(0) for rho in moved]
-    expected = np.log2(means[0] / means[1]) / 2
+    expected = np.log2(means[0] / means[1]) / abs(shift)
     expected -= typical_gene(expected[None]).shift
-    influence = (moved[0] / means[0] - moved[1] / means[1]) / (2 * np.log(2))
+    influence = (moved[0] / means[0] - moved[1] / means[1]) / (abs(shift) * np.log(2))
     loading = own.set_index("gene")["loading"][list(screen.genes)]
     error = own.set_index("gene")["mc_se"][list(screen.genes)]
     assert (np.abs(loading - expected) < 6 * error + 0.01).all()
@@ -155,9 +200,9 @@ def test_programs_are_as_sure_as_the_movement_of_their_dimension() -> None:
 
     def change(step: float) -> np.ndarray:
         moved = []
-        for by in (1, -1):
+        for by in (1, 0):
             at = state.clone()
-            at[:, 1] -= by * step  # the perturbation moves it down
+            at[:, 1] -= by * step * 2  # the perturbation moves it down
             with torch.no_grad():
                 rho = model.module.likelihood.expectation(model.module.decoder(at, nothing))
             moved.append(rho.double().numpy().mean(0))

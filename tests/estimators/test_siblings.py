@@ -65,7 +65,8 @@ def test_sams_vae_with_a_mask_of_ones_is_cpa_vae(screen: Screen, basal_given_shi
     sams: Any = shaken(SAMSVAE(screen, **settings, mask_prob=0.1)).module
     cpa: Any = CPAVAE(screen, **settings).module.double()
     state = sams.state_dict()
-    state.pop("mechanism.mask.logits")
+    for name in ("logits", "evidence"):
+        state.pop(f"mechanism.mask.{name}")
     cpa.load_state_dict(state)
     sams.mechanism.mask.logits.data.fill_(60.0)
     batch = double(Loader(screen.train).batch(slice(0, 50)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import samsvae
-from helpers.screens import SMALL, make_adata
+from helpers.screens import SMALL, half_dead, make_adata
 
 BOTH = ("X_samsvae_basal", "X_samsvae")
 
@@ -24,6 +24,25 @@ def test_states_are_those_of_latent(trained: samsvae.SAMSVAE, screen: samsvae.Sc
     basal, state = (adata.obsm[key] for key in BOTH)
     np.testing.assert_array_equal(basal[control], state[control])  # nothing moves them
     assert np.abs(basal[~control] - state[~control]).max() > 1e-3
+    assert "of its label, whether or not it acts" in adata.uns["samsvae_state"]
+
+
+def test_states_of_responders_are_basal_and_weighted_shift() -> None:
+    """Of each cell: its shift times the posterior probability that it acts."""
+    screen = half_dead()
+    model = samsvae.CPAVAE(screen, n_latent=4, n_hidden=16, learn_responders=True)
+    model.train(max_steps=300, batch_size=128, learning_rate=0.01, progress=False)
+    adata = screen.to_anndata()
+    samsvae.export.annotate(model, adata, n_particles=40, sgrna_key="sgrna")
+    cells = model.responders(screen, n_particles=40, progress=False).cells.set_index("cell")
+    weight = cells["probability"].reindex(screen.cells).fillna(0).to_numpy()[:, None]
+    label = np.array(screen.condition_names)[screen.condition]
+    shift = model.embeddings().reindex(label).fillna(0).to_numpy()
+    moved = adata.obsm["X_samsvae"] - adata.obsm["X_samsvae_basal"]
+    assert np.abs(moved - weight * shift).mean() < 0.05 * np.abs(shift).mean()
+    dead = np.asarray(screen.sgrna == "Ag2")  # of a target whose other sgRNA works
+    assert np.abs(moved[dead]).mean() < 0.05 * np.abs(shift[dead]).mean()
+    assert "probability that it acts in the cell" in adata.uns["samsvae_state"]
 
 
 def test_genes_and_keys_are_matched_by_name(trained: samsvae.SAMSVAE) -> None:

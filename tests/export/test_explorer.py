@@ -71,6 +71,7 @@ def test_it_is_what_the_explorer_asks_for(trained: samsvae.SAMSVAE, tmp_path: Pa
         assert np.isfinite(adata.obsm[name]).all()
     assert adata.uns["default_embedding"] == "X_state_pca"
     assert adata.uns["title"] == "mine"
+    assert "no evidence" in adata.uns["samsvae_state"]
     kinds = {name: str(adata.obs[name].dtype) for name in adata.obs}
     assert kinds == {
         **dict.fromkeys(("perturbation", "split", "batch", "cell_type"), "category"),

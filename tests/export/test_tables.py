@@ -84,16 +84,18 @@ def test_programs_with_what_moves_them() -> None:
     moved = pd.DataFrame(
         {"perturbations": [["P", "Q"]], "shifts": [[2.0, -1.5]], "share": [0.5]}, index=["A002+B"]
     )
-    found = as_anndata(table[["dimension", "gene", "loading", "sd"]], obs=moved)
-    assert list(found.layers) == ["sd"]
+    table = table.rename(columns={"sd": "error"})
+    found = as_anndata(table[["dimension", "gene", "loading", "error"]], obs=moved)
+    assert list(found.layers) == ["error"]
     assert found.obs.loc["A002+B", "perturbations"] == "P, Q"
     assert found.obs.loc["A002+B", "shifts"] == "2, -1.5"
     assert np.isnan(found.obs.loc["A000+B", "share"])
     ranked = found.uns["rank_genes_groups"]
     assert "pvals" not in ranked
-    own = table[table["dimension"] == "A001+B"].sort_values("loading", ascending=False)
+    own = table[table["dimension"] == "A001+B"]
+    own = own.assign(score=own["loading"] / own["error"]).sort_values("score", ascending=False)
     assert list(ranked["names"]["A001+B"]) == list(own["gene"])
-    np.testing.assert_allclose(ranked["scores"]["A001+B"], own["loading"])
+    np.testing.assert_allclose(ranked["scores"]["A001+B"], own["score"])
 
 
 def test_cells_that_respond_are_sparse(tmp_path: Path) -> None:

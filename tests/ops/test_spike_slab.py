@@ -90,6 +90,8 @@ def test_probabilities_are_those_of_bayes_rule() -> None:
     np.testing.assert_allclose(found.in_use, used, atol=1e-3)
     expected = used * np.exp(np.log(share) + on - marginal)
     np.testing.assert_allclose(expit(found.log_odds), expected, atol=2e-3)
+    np.testing.assert_allclose(found.evidence, on - off, atol=0.02)
+    assert (found.evidence - found.log_odds)[:, found.in_use < 0.1].min() > 1  # the odds are low
 
 
 def test_what_leaks_is_found_without_the_entry_itself() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from helpers.plots import (
@@ -27,6 +28,7 @@ from helpers.plots import (
 )
 from helpers.report_tables import HOSTILE, effects, history, inclusion, mechanisms, scores
 from samsvae import InputError, plotting
+from samsvae.plotting import style
 
 TABLES = {
     name: one
@@ -235,6 +237,19 @@ def test_a_card_tells_what_it_leaves_out() -> None:
     assert "STAT1" in told
     assert "JAK2" in told
     assert "one (-, q = 0.001)" in told
+
+
+def test_a_card_draws_candidates_in_grey() -> None:
+    table = mechanisms(["A", "B"], 1)
+    table["candidates"], table["candidate_shifts"] = [["C"]], [[-0.5]]
+    table["candidate_probabilities"] = [[0.6]]
+    bars = plotting.mechanism_card(table, "z0").axes[0]
+    assert label_of(bars) == ["A", "B", "C"]
+    assert [bar.get_width() for bar in bars.patches] == [1.5, 1.5, -0.5]
+    is_grey = [to_hex(bar.get_facecolor()) == style.OTHER for bar in bars.patches]
+    assert is_grey == [False, False, True]
+    assert "0.60" in [text.get_text() for text in bars.texts]
+    plotting.mechanism_card(table.drop(columns=[c for c in table if "candidate" in c]), "z0")
 
 
 def test_a_strip_takes_pooled_scores_of_the_split_and_the_replicate_as_a_line() -> None:

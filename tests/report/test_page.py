@@ -301,8 +301,26 @@ def test_the_card_of_a_mechanism_says_what_up_and_down_mean() -> None:
     table["shifts"] = [[-2.0, 1.0]] * 2
     table["direction"] = "negative"
     seen = " ".join(" ".join(Reader(page(report_tables(mechanisms=table))).texts).split())
-    assert "Perturbations with a negative shift (A) move these genes up and down;" in seen
-    assert "those with a positive shift (C) do the opposite" in seen
+    said = "Perturbing A (negative shift) raises the first genes and lowers the second;"
+    assert f"{said} perturbing C (positive shift) does the opposite." in seen
+
+
+def test_candidates_are_grey_below_the_members() -> None:
+    table = mechanisms(["A", "C"], n_latent=1)
+    assert (
+        "candidate"
+        not in page(report_tables(mechanisms=table))
+        .partition("<article")[2]
+        .partition("</article")[0]
+    )
+    table["n_candidates"], table["candidates"] = 1, [["B"]]
+    table["candidate_shifts"], table["candidate_probabilities"] = [[-0.7]], [[0.75]]
+    card = page(report_tables(mechanisms=table)).partition("<article")[2].partition("</article")[0]
+    rows = card.split("<tr")[2:]
+    assert [' class="candidate"' in row for row in rows] == [False, False, True]
+    assert [words in rows[2] for words in (">B<", "(candidate)", "-0.70", "0.750")] == [True] * 4
+    assert "2 members, 1 candidate;" in card
+    assert "log Bayes factor of 5.0 and log odds of 4.0 nats" in card
 
 
 def test_the_page_states_above_which_correlation_conditions_act_alike() -> None:

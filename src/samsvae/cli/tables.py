@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from samsvae.errors import shown
 _ERROR_RATE = 0.05
 """Largest q_value or lfsr of what is printed."""
 _N_ROWS, _N_NAMES = 15, 6
+_MOVERS = "members (candidates), shift"
 
 
 def _table(title: str, rows: Iterable[Any], columns: Mapping[str, Any]) -> Table:
@@ -173,18 +174,24 @@ def mechanism_table(mechanisms: pd.DataFrame) -> Table:
     columns = {
         "dimension": _name("Index"),
         "share": "{0.share:.2f}",
-        "perturbations (shift)": lambda row: _shifts(row.perturbations, row.shifts),
-        "with shifts": "{0.direction}",
-        "up": genes("up"),
-        "down": genes("down"),
+        _MOVERS: _movers,
+        "a shift that is": "{0.direction}",
+        "raises": genes("up"),
+        "lowers": genes("down"),
     }
     return _table("mechanisms", mechanisms.itertuples(), columns)
 
 
-def _shifts(perturbations: Sequence[str], shifts: Sequence[float]) -> str:
-    """Return the perturbations that shift a mechanism most, and by how much."""
-    pairs = list(zip(perturbations, shifts, strict=True))[:_N_NAMES]
-    return ", ".join(f"{shown(name)} {shift:+.1f}" for name, shift in pairs)
+def _movers(row: Any) -> str:
+    """Return the members that shift a mechanism most, and by how much; candidates in brackets."""
+    members, candidates = (
+        ", ".join(f"{shown(name)} {shift:+.1f}" for name, shift in list(pairs)[:_N_NAMES])
+        for pairs in (
+            zip(row.perturbations, row.shifts, strict=True),
+            zip(row.candidates, row.candidate_shifts, strict=True),
+        )
+    )
+    return f"{members} ({candidates})".lstrip() if candidates else members
 
 
 def sgrna_table(sgrnas: pd.DataFrame) -> Table:
@@ -205,18 +212,17 @@ def program_table(programs: pd.DataFrame, mechanisms: pd.DataFrame) -> Table:
     rows = []
     for name, own in programs.groupby("dimension", observed=True, sort=False):
         shifted = mechanisms.loc[name]
-        ordered = own.sort_values("loading", ascending=False, kind="stable")
-        up, down = ordered[ordered["loading"] > 0], ordered[ordered["loading"] < 0][::-1]
+        up, down = own[own["loading"] > 0], own[own["loading"] < 0]
         rows.append(
             (
                 shown(name),
                 f"{shifted['share']:.2f}",
-                _shifts(shifted["perturbations"], shifted["shifts"]),
+                _movers(shifted),
                 shifted["direction"],
                 *(", ".join(map(shown, genes["gene"].head(_N_NAMES))) for genes in (up, down)),
             )
         )
-    headers = ("dimension", "share", "perturbations (shift)", "with shifts", "up", "down")
+    headers = ("dimension", "share", _MOVERS, "a shift that is", "raises", "lowers")
     columns = {header: f"{{0[{i}]}}" for i, header in enumerate(headers)}
     return _table("programs", rows, columns)
 

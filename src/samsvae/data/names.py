@@ -111,12 +111,6 @@ class NameRegistry:
         blocks = [np.array(column)[:, None] == np.array(levels) for column, levels in columns]
         return np.concatenate([np.zeros((len(self.batches), 0)), *blocks], 1).astype(np.float32)
 
-    @property
-    def even(self) -> np.ndarray:
-        """`covariate`: the levels of each batch column in equal parts."""
-        sizes = np.array(list(map(len, self.batch_levels)), int)
-        return np.repeat(1 / sizes, sizes).astype(np.float32)
-
     @cached_property
     def n_covariates(self) -> int:
         """Number of covariates: levels of all batch columns."""

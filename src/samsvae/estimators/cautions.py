@@ -11,14 +11,12 @@ from samsvae.data.cautions import COMPOSITION, Caution, cautions_of_cells, named
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
-from samsvae.estimators.mechanisms import LatentSpace
+from samsvae.estimators.mechanisms import IN_USE, LatentSpace, movers_of
 from samsvae.estimators.trained import TrainedModel
 from samsvae.settings.arguments import checked
 
 _OVERFITTED = 1.0
 """Nats per cell that the validation ELBO has fallen from its best."""
-_IN_USE = 0.5
-"""Probability above which a perturbation shifts a mechanism."""
 
 
 class Cautions:
@@ -129,7 +127,7 @@ class Cautions:
             )
 
     def _of_mechanisms(self, of_cells: list[Caution]) -> Iterator[Caution]:
-        """Yield mechanisms all of whose perturbations change the composition."""
+        """Yield mechanisms all of whose members change the composition."""
         changed = {n for one in of_cells if one.title == COMPOSITION for n in one.conditions}
         if not changed:
             return
@@ -137,9 +135,9 @@ class Cautions:
             table = LatentSpace(self.model).inclusion()
         except InputError:  # a model without masks
             return
-        in_use = table[table["probability"] > _IN_USE]
+        in_use = table[table["probability"] > IN_USE]
         for dimension, rows in in_use.groupby("dimension", sort=False):
-            members = [str(name) for name in rows["perturbation"]]
+            members = [str(name) for name in movers_of(rows)["perturbation"]]
             if changed.issuperset(members):
                 yield Caution(
                     "A mechanism of composition",

@@ -5,6 +5,7 @@ Through which mechanisms: the latent dimensions in use, and their programs of ge
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,14 @@ from rich.progress import track
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, note
 from samsvae.estimators.trained import TrainedModel
-from samsvae.inference.latent import Batches, latent_means, loadings, movements, program_of
+from samsvae.inference.latent import (
+    Batches,
+    Loadings,
+    latent_means,
+    loadings,
+    movements,
+    sampling_sd,
+)
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.settings.arguments import Count, checked
 from samsvae.settings.fields import takes
@@ -53,20 +61,25 @@ class LatentSpace:
     def inclusion(self) -> pd.DataFrame:
         """Return the evidence that a perturbation shifts a latent dimension, for every pair.
 
-        log Bayes factor = logit q(m = 1) - logit p(m = 1), in nats: how far the data have moved
-        the log odds of inclusion. With alignment, training ends with the closed-form inclusion
-        update, whose probabilities are well calibrated in simulations (docs/identifiability.md);
-        without, q is where gradients left it. The factor is finite where a probability rounds to 1.
-        With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the posterior of that
-        probability is a point (SVAE+), the density of the prior pulls it to the Beta's mode, and
-        the difference is not of the data alone.
+        With alignment, training ends with the closed-form inclusion update, whose probabilities are
+        well calibrated in simulations (docs/identifiability.md). The log Bayes factor is then that
+        of the entry alone: how much likelier its estimate is if the shift is not 0. The log odds,
+        logit q(m = 1), also hold what other perturbations say: that the dimension is in use, and
+        how often its entries are not 0.
+
+        Without alignment, and in models that earlier versions saved, q is where training left it,
+        and the log Bayes factor is logit q(m = 1) - logit p(m = 1): how far the log odds have moved
+        from the prior. With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the
+        posterior of that probability is a point (SVAE+), the density of the prior pulls it to the
+        Beta's mode, and the difference is not of the data alone.
 
         Returns
         -------
         One row per perturbation seen in training and latent dimension, the most probable
         dimensions of each perturbation first: perturbation, dimension, probability (posterior, as
-        in `mask_probabilities`), prior (probability), log_bayes_factor, shift (probability *
-        embedding, as in `embeddings`), n_train_cells (that received the perturbation).
+        in `mask_probabilities`), prior (probability), log_bayes_factor and log_odds (nats; both
+        finite where a probability rounds to 1), shift (probability * embedding, as in
+        `embeddings`), n_train_cells (that received the perturbation).
 
         Raises
         ------
@@ -86,11 +99,15 @@ class LatentSpace:
                 "is no evidence for it: embeddings() has its shifts, a SAMSVAE infers a mask"
             )
         logit, prior_logit = mask.logit().detach().double(), mask.prior_logit().detach().double()
+        evidence = mask.evidence.double()  # 0: not known
         probability = self.mask_probabilities()
         tables = {
             "probability": probability,
             "prior": self._by_perturbation(prior_logit.sigmoid()),
-            "log_bayes_factor": self._by_perturbation(logit - prior_logit),
+            "log_bayes_factor": self._by_perturbation(
+                torch.where(evidence != 0, evidence, logit - prior_logit)
+            ),
+            "log_odds": self._by_perturbation(logit),
             "shift": probability * self.embeddings(),
         }
         pairs = pd.DataFrame(
@@ -102,8 +119,8 @@ class LatentSpace:
         columns = pd.Index(self.model.encoding.columns)
         pairs["n_train_cells"] = pairs["perturbation"].map(pd.Series(n_cells, columns))
         position = probability.index.get_indexer(pairs["perturbation"])
-        # Probabilities that round to 1 tie: among them the evidence decides.
-        order = np.lexsort((-pairs["log_bayes_factor"], -pairs["probability"], position))
+        # Probabilities that round to 1 tie: among them the log odds decide.
+        order = np.lexsort((-pairs["log_odds"], -pairs["probability"], position))
         return pairs.iloc[order].reset_index(drop=True)
 
     def dose_parameters(self) -> pd.DataFrame:
@@ -126,7 +143,15 @@ class LatentSpace:
     def latent(
         self, screen: Screen, *, n_particles: Count = 10, seed: int = 0
     ) -> dict[str, np.ndarray]:
-        """Return the posterior means of cells' basal states and states.
+        """Return the posterior means of cells' basal states and states: two embeddings.
+
+        The basal state is what the counts say of a cell apart from its perturbation: cell cycle,
+        cell types and the like. The state is basal + shift, and the shift is that of the cell's
+        label: cells of one label lie together in it whether or not anything happened to them, and
+        clusters by label are no evidence of an effect. With `learn_responders` the shift is
+        weighted by the posterior probability that the perturbation acts in the cell, so cells that
+        do not respond lie with control: use such a model for a map of cells. Ask
+        `samsvae.discoveries` whether there is an effect, `responders` in which cells.
 
         Parameters
         ----------
@@ -171,7 +196,10 @@ class LatentSpace:
         return table
 
 
-_LOADING = ("loading", "lower", "upper", "mc_se", "sd")
+IN_USE, MEMBER = 0.5, 0.9
+"""Probabilities above which a perturbation is a candidate for a mechanism, and a member of it: from
+0.9 on they are right in simulations (docs/identifiability.md)."""
+_LOADING = ("loading", "error", "lower", "upper", "mc_se", "sd")
 _DRAWS = 1000
 """Draws of masks and embeddings for the interval of a program."""
 
@@ -183,20 +211,19 @@ class Mechanisms(LatentSpace):
     def mechanisms(self, *, n_genes: Count = 10) -> pd.DataFrame:
         """Return the latent dimensions in use, with the perturbations and genes of each.
 
-        A dimension is in use if a perturbation shifts it with a probability above 1/2. Its genes
-        are ranked by its effect: the log2 fold change of rho relative to the typical gene, between
-        states a unit apart along it, at the mean state of the perturbations that move it, in the
-        direction in which the strongest of them moves it, times e / (1 + e), e = 1e4 rho: changes
-        of rare genes are hardly seen. `n_genes` of them are named in each direction.
+        A dimension is in use if a perturbation shifts it with a probability above 1/2. Its members
+        are those with a probability above 0.9, where probabilities are right in simulations; the
+        others are candidates. Its genes are the first of `programs` with its default settings.
 
         Returns
         -------
-        One row per dimension in use, the one with the largest shifts first: n_perturbations;
-        perturbations (their names, the largest shift first); shifts and probabilities, in that
-        order; direction, up and down (names of genes: shifts of the sign that `direction` names,
-        "positive" or "negative", raise those in `up` and lower those in `down`; shifts of the other
-        sign do the opposite); share (of the sum of squared shifts of all dimensions
-        in use); log_bayes_factor (the largest of its entries, nats).
+        One row per dimension in use, the one with the largest shifts first, those without a member
+        last: n_perturbations; perturbations (its members, the largest shift first), their shifts
+        and probabilities; n_candidates, candidates, candidate_shifts, candidate_probabilities;
+        direction, up and down (names of genes, `n_genes` at most: shifts of the sign that
+        `direction` names, "positive" or "negative", raise those in `up` and lower those in `down`;
+        shifts of the other sign do the opposite); share (of the sum of squared shifts of all
+        dimensions in use); log_bayes_factor and log_odds (of its surest entry, nats).
 
         A UserWarning says if these axes are not identifiable up to rotation (see
         docs/identifiability.md). Errors are those of `inclusion`.
@@ -206,22 +233,16 @@ class Mechanisms(LatentSpace):
         >>> list(model.mechanisms().columns)[:3]
         ['n_perturbations', 'perturbations', 'shifts']
         """
-        pairs = self.inclusion()
-        included = pairs[pairs["probability"] > 0.5]
-        size = included["shift"].abs()
-        included = included.assign(size=size).sort_values("size", ascending=False, kind="stable")
-        squares = np.square(included["shift"]).groupby(included["dimension"]).sum()
-        dimensions = squares.sort_values(ascending=False, kind="stable").index
+        entries, chosen = self._entries(), ProgramSettings()
+        noise = self._noise(chosen) if entries else np.empty(0)
         rows = [
-            self._row_of(included[included["dimension"] == name], n_genes) for name in dimensions
+            _listed(own) | self._genes_of(own, noise, chosen, n_genes) for own in entries.values()
         ]
         columns = ["n_perturbations", "perturbations", "shifts", "probabilities"]
-        columns += ["direction", "up", "down"]
-        table = pd.DataFrame(rows, pd.Index(dimensions, name="dimension"), columns)
-        table["share"] = squares[dimensions] / squares.sum()
-        largest = included.groupby("dimension")["log_bayes_factor"].max()
-        table["log_bayes_factor"] = largest.reindex(dimensions)
-        self._warn_of_axes(included)
+        columns += ["n_candidates", "candidates", "candidate_shifts", "candidate_probabilities"]
+        columns += ["direction", "up", "down", "share", "log_bayes_factor", "log_odds"]
+        table = pd.DataFrame(rows, pd.Index(list(entries), name="dimension"), columns)
+        table["share"] /= table["share"].sum()
         return table
 
     @checked
@@ -230,14 +251,25 @@ class Mechanisms(LatentSpace):
         """Return what each mechanism does to every gene: its program, signed.
 
         The loading of a gene is the log2 fold change of its expected expression, relative to the
-        typical gene, when the dimension moves by 1: half of that between a step of 1 to either
-        side of basal states, in the direction in which the strongest perturbation moves it.
+        typical gene, when the dimension moves by 1 in the direction in which the strongest
+        perturbation moves it: that of all of this perturbation's shift, from basal states, over the
+        size of the shift.
+
+        The error of a loading is what the members' cells allow: the standard error of the slope of
+        log2 expression on the movement, by the sampling noise of the likelihood,
+
+        error_g^2 = (1 / mu_g + 1 / theta_g) / (ln(2)^2 sum_t n_t s_t^2) + mc_se_g^2,
+
+        over the members t (else the candidates), n_t their training cells, s_t their shifts; mu_g
+        the expected counts at the median library size, theta_g the inverse dispersion. Without a
+        library size the variance of a cell's value stands for (1 / mu + 1 / theta) / ln(2)^2. Genes
+        are ordered by |loading| / error: large changes of genes that are hardly counted come late.
 
         How far the dimension moves is uncertain. Draws of masks and embeddings, projected on their
         mean over the perturbations that move the dimension, move it by 1 on average; `lower` and
         `upper` are the loadings at the ends of the central 90 % interval of these movements. The
         interval includes 0 if many posterior draws show no shift, or shifts in both directions. The
-        decoder is a point estimate, whose error is not included: compare seeds with
+        decoder is a point estimate, whose error is in neither: compare seeds with
         `samsvae.stability`.
 
         Settings are n_particles (500 basal states), seed (0) and progress; see
@@ -245,59 +277,32 @@ class Mechanisms(LatentSpace):
 
         Returns
         -------
-        One row per dimension in use and gene, as in `mechanisms`, the largest loadings of each
-        first: dimension, gene, loading, lower, upper, mc_se (Monte Carlo standard error of the
-        loading), sd (between basal states). `samsvae.enrichment` takes it, with
-        `score="loading"` and the dimension as the condition.
+        One row per dimension in use and gene, as in `mechanisms`, the genes with the largest
+        |loading| / error of each first: dimension, gene, loading, error, lower, upper, mc_se (Monte
+        Carlo standard error of the loading), sd (between basal states). `samsvae.enrichment` takes
+        it, with `score="loading"` and the dimension as the condition.
 
         Examples
         --------
-        >>> list(model.programs(n_particles=10, progress=False).columns)
-        ['dimension', 'gene', 'loading', 'lower', 'upper', 'mc_se', 'sd']
+        >>> list(model.programs(n_particles=10, progress=False).columns)[:5]
+        ['dimension', 'gene', 'loading', 'error', 'lower']
         """
-        chosen = ProgramSettings(**settings)
-        table = self.mechanisms()
-        if table.empty:
+        chosen, entries = ProgramSettings(**settings), self._entries()
+        if not entries:
             nothing = pd.DataFrame(columns=["dimension", "gene", *_LOADING])
             return nothing.astype(dict.fromkeys(_LOADING, float))
-        metadata, genes = self.metadata, np.array(self.metadata.registry.genes, object)
-        batches = Batches(metadata.shares_of(None), metadata.registry.design)
-        moving = pd.Index(sorted({name for names in table["perturbations"] for name in names}))
-        column = torch.from_numpy(pd.Index(self.model.encoding.columns).get_indexer(moving))
-        generator = self.model.generator(chosen.seed)
-        dimensions = [int(str(name)[1:]) for name in table.index]
-        moves = np.zeros((len(moving), len(table)), bool)
-        for i, names in enumerate(table["perturbations"]):
-            moves[moving.get_indexer(names), i] = True
-        moved = movements(
-            self.module,
-            column.to(generator.device),
-            dimensions,
-            moves,
-            n_draws=_DRAWS,
-            generator=generator,
-        )
+        genes = np.array(self.metadata.registry.genes, object)
+        noise, ends = self._noise(chosen), self._movement_ends(entries, chosen.seed)
         parts = []
-        rows = track(table.iterrows(), "programs", total=len(table), disable=not chosen.progress)
-        for i, (name, row) in enumerate(rows):
-            sign = float(np.sign(row["shifts"][0]))
-            ends = np.quantile(moved[:, i], [0.05, 0.95], method="weibull")
-            loading, *others = loadings(
-                self.module,
-                dimensions[i],
-                steps=[sign, *(sign * ends)],
-                n_particles=chosen.n_particles,
-                batches=batches,
-                generator=self.model.generator(chosen.seed),
-            )
+        rows = track(entries.items(), "programs", total=len(entries), disable=not chosen.progress)
+        for (name, own), multiples in zip(rows, ends, strict=True):
+            loading, others, error, order = self._loadings(own, noise, chosen, multiples)
             interval = np.sort([other.mean for other in others], axis=0)
-            expressed = np.flatnonzero(~metadata.unexpressed)
-            order = expressed[np.argsort(-np.abs(loading.mean[expressed]), kind="stable")]
-            columns = (loading.mean, *interval, loading.mc_se, loading.sd)
+            columns = (loading.mean, error, *interval, loading.mc_se, loading.sd)
             parts.append(
                 pd.DataFrame(
                     {
-                        "dimension": str(name),
+                        "dimension": name,
                         "gene": genes[order],
                         **{k: values[order] for k, values in zip(_LOADING, columns, strict=True)},
                     }
@@ -305,29 +310,86 @@ class Mechanisms(LatentSpace):
             )
         return pd.concat(parts, ignore_index=True)
 
-    def _row_of(self, entries: pd.DataFrame, n_genes: int) -> dict[str, Any]:
-        """Return the row of one dimension: of its entries, the largest first."""
-        names = list(entries["perturbation"])
-        shifts = self.mask_probabilities().loc[names] * self.embeddings().loc[names]
-        is_positive = bool(entries["shift"].iloc[0] > 0)
-        program, weight = program_of(
+    def _entries(self) -> dict[str, pd.DataFrame]:
+        """Return the pairs of each dimension in use: as `mechanisms` orders them."""
+        pairs = self.inclusion()
+        included = pairs[pairs["probability"] > IN_USE]
+        self._warn_of_axes(included)
+        by_size = np.argsort(-included["shift"].abs(), kind="stable")
+        groups = included.iloc[by_size].groupby("dimension", sort=False)
+        order = pd.DataFrame(
+            {
+                "has_member": groups["probability"].max() > MEMBER,
+                "size": groups["shift"].agg(lambda shift: np.square(shift).sum()),
+            }
+        ).sort_values(["has_member", "size"], ascending=False, kind="stable")
+        return {str(name): groups.get_group(name) for name in order.index}
+
+    def _noise(self, chosen: ProgramSettings) -> np.ndarray:
+        """Return the sampling error of each gene in a cell of the median library size."""
+        return sampling_sd(
             self.module,
-            torch.from_numpy(shifts.to_numpy()),
-            int(entries["dimension"].iloc[0][1:]),
-            sign=1.0 if is_positive else -1.0,
-            covariates=self.metadata.registry.even,
+            float(np.median(self.metadata.library_size)),
+            n_particles=chosen.n_particles,
+            batches=self._batches,
+            generator=self.model.generator(chosen.seed),
         )
-        genes = np.array(self.metadata.registry.genes)
+
+    @property
+    def _batches(self) -> Batches:
+        return Batches(self.metadata.shares_of(None), self.metadata.registry.design)
+
+    def _movement_ends(self, entries: dict[str, pd.DataFrame], seed: int) -> np.ndarray:
+        """Return the central 90 % interval of how far each dimension moves, `dimension end`."""
+        names = {key: movers_of(own)["perturbation"] for key, own in entries.items()}
+        moving = pd.Index(sorted(set(pd.concat(names.values()))))
+        column = torch.from_numpy(pd.Index(self.model.encoding.columns).get_indexer(moving))
+        generator = self.model.generator(seed)
+        moved = movements(
+            self.module,
+            column.to(generator.device),
+            [int(key[1:]) for key in names],
+            np.stack([moving.isin(own) for own in names.values()], 1),
+            n_draws=_DRAWS,
+            generator=generator,
+        )
+        return np.quantile(moved, [0.05, 0.95], axis=0, method="weibull").T
+
+    def _loadings(
+        self,
+        entries: pd.DataFrame,
+        noise: np.ndarray,
+        chosen: ProgramSettings,
+        multiples: Sequence[float] = (),
+    ) -> tuple[Loadings, list[Loadings], np.ndarray, np.ndarray]:
+        """Return a dimension's loadings, those of further multiples, errors, genes in order."""
+        movers = movers_of(entries)
+        loading, *others = loadings(
+            self.module,
+            int(movers["dimension"].iloc[0][1:]),
+            shift=float(movers["shift"].iloc[0]),
+            multiples=[1.0, *multiples],
+            n_particles=chosen.n_particles,
+            batches=self._batches,
+            generator=self.model.generator(chosen.seed),
+        )
+        weight = float((movers["n_train_cells"] * np.square(movers["shift"])).sum())
+        error = np.hypot(noise / np.sqrt(weight), loading.mc_se)
         expressed = np.flatnonzero(~self.metadata.unexpressed)
-        order = expressed[np.argsort(-(program * weight)[expressed], kind="stable")]
+        order = np.argsort(-np.abs(loading.mean / error)[expressed], kind="stable")
+        return loading, others, error, expressed[order]
+
+    def _genes_of(
+        self, entries: pd.DataFrame, noise: np.ndarray, chosen: ProgramSettings, n_genes: int
+    ) -> dict[str, Any]:
+        """Return the first genes of a dimension that rise and fall, and with which shifts."""
+        loading, _, _, order = self._loadings(entries, noise, chosen)
+        names, signed = np.array(self.metadata.registry.genes)[order], loading.mean[order]
+        is_positive = movers_of(entries)["shift"].iloc[0] > 0
         return {
-            "n_perturbations": len(names),
-            "perturbations": names,
-            "shifts": entries["shift"].tolist(),
-            "probabilities": entries["probability"].tolist(),
             "direction": "positive" if is_positive else "negative",
-            "up": [str(genes[i]) for i in order[:n_genes] if program[i] > 0],
-            "down": [str(genes[i]) for i in order[::-1][:n_genes] if program[i] < 0],
+            "up": names[signed > 0][:n_genes].tolist(),
+            "down": names[signed < 0][:n_genes].tolist(),
         }
 
     def _warn_of_axes(self, included: pd.DataFrame) -> None:
@@ -343,3 +405,29 @@ class Mechanisms(LatentSpace):
                 f"({', '.join(map('+'.join, twins))}): their axes are not identifiable, any "
                 "rotation of them fits as well; see docs/identifiability.md"
             )
+
+
+def movers_of(entries: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of a dimension's members; if it has none, those of its candidates."""
+    is_member = entries["probability"] > MEMBER
+    return entries[is_member] if is_member.any() else entries
+
+
+def _listed(entries: pd.DataFrame) -> dict[str, Any]:
+    """Return the members and candidates of a dimension, its sum of squares, its surest entry."""
+    is_member = entries["probability"] > MEMBER
+    members, candidates = entries[is_member], entries[~is_member]
+    surest = entries.loc[entries["log_odds"].idxmax()]
+    return {
+        "n_perturbations": len(members),
+        "perturbations": members["perturbation"].tolist(),
+        "shifts": members["shift"].tolist(),
+        "probabilities": members["probability"].tolist(),
+        "n_candidates": len(candidates),
+        "candidates": candidates["perturbation"].tolist(),
+        "candidate_shifts": candidates["shift"].tolist(),
+        "candidate_probabilities": candidates["probability"].tolist(),
+        "share": np.square(entries["shift"]).sum(),
+        "log_bayes_factor": surest["log_bayes_factor"],
+        "log_odds": surest["log_odds"],
+    }

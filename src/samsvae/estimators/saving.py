@@ -348,4 +348,7 @@ def _current_parameters(state: dict[str, Tensor]) -> dict[str, Tensor]:
         )  # given its mask: without an update of its own
         width = len(renamed[f"{embedding}.network.heads.bias"])
         renamed.setdefault(f"{embedding}.updated", torch.zeros(len(renamed[name]), width))
+    for name, value in list(renamed.items()):
+        if name.endswith((".mask.logits", ".mask.log_a")):  # without the evidence of its entries
+            renamed.setdefault(f"{name.rpartition('.')[0]}.evidence", torch.zeros_like(value))
     return renamed

@@ -27,6 +27,7 @@ from samsvae.storage.files import expanded
 from samsvae.storage.tables import write_h5ad
 
 BASAL, STATE = "X_samsvae_basal", "X_samsvae"
+CAPTION = "samsvae_state"
 EMBEDDING, MASK = "X_samsvae_embedding", "X_samsvae_mask"
 
 
@@ -39,7 +40,12 @@ def annotate(
 
     "X_samsvae_basal" is the basal state, without the effect of the perturbation; "X_samsvae" is
     the state, with it. Both are posterior means, as `latent` returns them; scanpy uses them by
-    `sc.pp.neighbors(adata, use_rep="X_samsvae")`.
+    `sc.pp.neighbors(adata, use_rep="X_samsvae")`. `adata.uns["samsvae_state"]` is a caption for
+    maps of the state.
+
+    The state contains the label: it is basal + the shift of the cell's perturbation, so clusters by
+    label are no evidence of an effect. Of a model with `learn_responders` the shift is weighted by
+    the posterior probability that it acts in the cell: cells that do not respond lie with control.
 
     Parameters
     ----------
@@ -76,7 +82,21 @@ def annotate(
         table = np.full((adata.n_obs, values.shape[1]), np.nan, np.float32)
         table[rows] = values
         adata.obsm[key] = table
+    adata.uns[CAPTION] = _caption(model)
     return adata
+
+
+def _caption(model: Estimator) -> str:
+    """Return what the states of a model's cells are, and what a map of them does not show."""
+    if model.module.mechanism.additive is None:
+        return "The state of a cell is its basal state: nothing displaces it."
+    how = "whether or not it acts in the cell"
+    if model.has_responders:
+        how = "weighted by the posterior probability that it acts in the cell"
+    return (
+        f"The state of a cell is its basal state + the shift of its label, {how}. It contains the "
+        "label: clusters by label are no evidence of an effect."
+    )
 
 
 @checked
@@ -209,6 +229,7 @@ def cellxgene(
 
     Layouts are the principal components of basal states and states (posterior means), and UMAP if
     umap-learn is installed: `obsm["X_basal_pca"]`, "X_state_pca", "X_basal_umap", "X_state_umap".
+    States contain the label of a cell, see `annotate`: `uns["samsvae_state"]` says so.
 
     The h5ad file follows the requirements of the explorer: `X` is ln(1 + 1e4 x / sum x), sparse, in
     float32, and `raw` the counts; the states themselves, which are not listed as layouts, are
@@ -272,7 +293,7 @@ def cellxgene(
             points = projection(values, method, seed=seed)
             adata.obsm[f"X_{name}_{method}"] = points.to_numpy(np.float32)
     layouts = [name for name in adata.obsm if name.startswith("X_state")]
-    adata.uns |= {"title": title, "default_embedding": layouts[-1]}
+    adata.uns |= {"title": title, "default_embedding": layouts[-1], CAPTION: _caption(model)}
     write_h5ad(path, adata)
 
 

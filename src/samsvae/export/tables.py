@@ -34,8 +34,8 @@ def as_anndata(table: pd.DataFrame, *, obs: pd.DataFrame | None = None) -> AnnDa
 
     Genes are ranked in `uns["rank_genes_groups"]`, where scanpy's `sc.get.rank_genes_groups_df`
     and `sc.pl.rank_genes_groups` look: `scores` is estimate / sd, `logfoldchanges` the estimate,
-    `pvals` the lfsr and `pvals_adj` the q_value (neither is a p value); of programs `scores` is the
-    loading. It is left out if there are more than 200 rows: HDF5 files have no room for it.
+    `pvals` the lfsr and `pvals_adj` the q_value (neither is a p value); of programs `scores` is
+    loading / error. It is left out if there are more than 200 rows: HDF5 files have no room for it.
 
     `table` has one line per pair; `obs` holds more columns of `obs` by the names of the rows, such
     as `model.mechanisms()` for programs, with lists joined by commas. A table without such pairs,
@@ -152,11 +152,11 @@ def _joined(value: Any) -> Any:
 def _ranked(adata: AnnData, key: str, main: str) -> dict[str, Any]:
     """Return genes ranked by their scores, as scanpy keeps them: records with a field per row."""
     estimate = np.asarray(adata.X)
-    columns = {"scores": estimate}
+    error = "sd" if main == "estimate" else "error"
+    sd = np.asarray(adata.layers[error]) if error in adata.layers else np.ones_like(estimate)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = {"scores": estimate / sd}
     if main == "estimate":
-        sd = np.asarray(adata.layers["sd"]) if "sd" in adata.layers else np.ones_like(estimate)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            columns["scores"] = estimate / sd
         columns["logfoldchanges"] = estimate
         for name, layer in (("pvals", "lfsr"), ("pvals_adj", "q_value")):
             if layer in adata.layers:

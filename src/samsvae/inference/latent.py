@@ -120,50 +120,81 @@ def loadings(
     model: PerturbationVAE,
     dimension: int,
     *,
-    steps: Sequence[float],
+    shift: float,
+    multiples: Sequence[float],
     n_particles: int,
     batches: Batches,
     generator: torch.Generator,
 ) -> list[Loadings]:
-    """Return how expected expression changes when a dimension moves by each of some steps.
+    """Return how expected expression changes with a dimension, per unit, for multiples of a shift.
 
-    Half the log2 fold change of E f(z + s u) against E f(z - s u), over `n_particles` states z from
-    their prior, the same for all steps, relative to the typical gene; u the unit vector of the
-    dimension, s the signed step. Without a library size, half the difference. Standard deviations
-    are of each state's influence on that.
+    The log2 fold change of E f(z + c s u) against E f(z), over |s|, relative to the typical gene; s
+    the shift, c one of the multiples, u the unit vector of the dimension, z `n_particles` states
+    from their prior, the same for all multiples. Without a library size, the difference. Standard
+    deviations are of each state's influence on that. Where cells lie is between z and z + s u: the
+    decoder has learned nothing of the other side.
     """
-    n_genes = model.likelihood.n_genes
-    sums = np.zeros((len(steps), 5, n_genes))
-    block = max(1, _ELEMENTS // n_genes)
+    sums = np.zeros((len(multiples), 5, model.likelihood.n_genes))
+    for state, covariates in _basal_states(model, n_particles, batches, generator):
+        rest = _expected(model, state, covariates).squeeze(1).cpu().numpy()
+        for i, multiple in enumerate(multiples):
+            there = state.clone()
+            there[..., dimension] += multiple * shift
+            moved = _expected(model, there, covariates).squeeze(1).cpu().numpy()
+            products = moved, rest, moved * moved, rest * rest, moved * rest
+            sums[i] += [product.sum(0) for product in products]
+    size = abs(shift)
+    return [_loadings_of(own / n_particles, n_particles, size, model.likelihood) for own in sums]
+
+
+def _basal_states(
+    model: PerturbationVAE, n_particles: int, batches: Batches, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw states from their prior, `particle 1 latent`, and their batches, in blocks."""
+    block = max(1, _ELEMENTS // model.likelihood.n_genes)
     for start in range(0, n_particles, block):
         n = min(block, n_particles - start)
-        state = model.encoder.draw_prior(1, n, generator)
-        covariates = batches.draw(n, generator)
-        for i, step in enumerate(steps):
-            along = torch.zeros_like(state[0, 0])
-            along[dimension] = step
-            up, down = (
-                _expected(model, state + by * along, covariates).squeeze(1).cpu().numpy()
-                for by in (1, -1)
-            )
-            products = up, down, up * up, down * down, up * down
-            sums[i] += [product.sum(0) for product in products]
-    return [_loadings_of(own / n_particles, n_particles, model.likelihood) for own in sums]
+        yield model.encoder.draw_prior(1, n, generator), batches.draw(n, generator)
 
 
-def _loadings_of(means: np.ndarray, n: int, likelihood: Likelihood) -> Loadings:
-    """Return loadings from the means of expression up and down, their squares, and product."""
-    up, down, up_up, down_down, product = means
+@torch.no_grad()
+def sampling_sd(
+    model: PerturbationVAE,
+    library_size: float,
+    *,
+    n_particles: int,
+    batches: Batches,
+    generator: torch.Generator,
+) -> np.ndarray:
+    """Return the sampling error of each gene in a single cell of a library size, `gene`.
+
+    Of its log2 expression, by the delta method, sd(x) / (E x ln 2): for negative binomial counts
+    (1 / mu + 1 / theta)^1/2 / ln 2, mu the expected counts. Without a library size, sd(x). Means
+    and variances are averages over basal states from their prior.
+    """
+    sums = np.zeros((2, model.likelihood.n_genes))
+    for state, covariates in _basal_states(model, n_particles, batches, generator):
+        hidden = model.decoder(state, covariates)
+        moments = model.likelihood.moments(hidden, hidden.new_tensor(library_size))
+        sums += [values.double().flatten(0, -2).sum(0).cpu().numpy() for values in moments]
+    mean, variance = sums / n_particles
+    sd: np.ndarray = np.sqrt(variance)
+    return sd / (mean * np.log(2)) if model.likelihood.has_library_size else sd
+
+
+def _loadings_of(means: np.ndarray, n: int, size: float, likelihood: Likelihood) -> Loadings:
+    """Return loadings from the means of moved and other expression, their squares, and product."""
+    moved, rest, moved_moved, rest_rest, product = means
     if likelihood.has_library_size:
-        loading = np.log2(up / down) / 2
+        loading = np.log2(moved / rest) / size
         loading -= typical_gene(loading[None]).shift
-        slope_up, slope_down = (1 / (2 * np.log(2) * mean) for mean in (up, down))
+        slope_moved, slope_rest = (1 / (size * np.log(2) * mean) for mean in (moved, rest))
     else:
-        loading, slope_up, slope_down = (up - down) / 2, 0.5, 0.5
+        loading, slope_moved, slope_rest = (moved - rest) / size, 1 / size, 1 / size
     variance = (
-        slope_up**2 * (up_up - up**2)
-        + slope_down**2 * (down_down - down**2)
-        - 2 * slope_up * slope_down * (product - up * down)
+        slope_moved**2 * (moved_moved - moved**2)
+        + slope_rest**2 * (rest_rest - rest**2)
+        - 2 * slope_moved * slope_rest * (product - moved * rest)
     )
     sd = np.sqrt(np.maximum(variance, 0) * n / (n - 1))
     return Loadings(loading, sd / np.sqrt(n), sd)
@@ -200,31 +231,6 @@ def movements(
     parts = [torch.einsum("rtl,tl->rl", shifts, mean) for shifts in drawn()]
     moved: np.ndarray = (torch.cat(parts) / mean.square().sum(0)).cpu().numpy()
     return moved
-
-
-@torch.no_grad()
-def program_of(
-    model: PerturbationVAE, shifts: Tensor, dimension: int, *, sign: float, covariates: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what moving along a latent dimension does to each gene, and how visible that is.
-
-    `gene` each: the log2 fold change relative to the typical gene (without a library size, the
-    difference) between states half a unit to either side of the mean of some shifts (`column
-    latent`), in a direction `sign` (1, -1), in a mixture of batches (`covariates`); and
-    e / (1 + e), e the counts per 10,000: changes of rare genes are hardly seen in cells.
-    """
-    weight = model.decoder.first.weights[0]
-    state = shifts.to(weight).mean(0)
-    ends = state.repeat(2, 1)
-    ends[:, dimension] += sign * state.new_tensor([-0.5, 0.5])
-    batches = torch.from_numpy(covariates).to(state).expand(2, -1)
-    down, up = _expected(model, ends, batches).cpu().numpy()
-    if not model.likelihood.has_library_size:
-        return up - down, np.ones_like(up)
-    change = np.log2(up / down)
-    change -= typical_gene(change[None]).shift
-    expected = (up + down) / 2
-    return change, expected / (1 + expected)
 
 
 def _expected(model: PerturbationVAE, state: Tensor, covariates: Tensor) -> Tensor:

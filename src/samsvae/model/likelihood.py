@@ -52,6 +52,11 @@ class Likelihood(nn.Module, ABC):
     def expectation(self, hidden: Tensor) -> Tensor:
         """Return 1e4 times the share of each gene, or the mean of data without a library size."""
 
+    def moments(self, hidden: Tensor, library_size: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of a cell's data, `... gene`; if not known, the latter is 1."""
+        mean = self.expectation(hidden)
+        return mean, torch.ones_like(mean)
+
     @abstractmethod
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
@@ -120,6 +125,10 @@ class NegativeBinomialLikelihood(Likelihood):
         """Return 1e4 rho, `... gene`."""
         return self._times(hidden.new_tensor(SCALE_SIZE), hidden, panel=True)
 
+    def moments(self, hidden: Tensor, library_size: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.mean(hidden, library_size)
+        return mean, mean + mean.square() * (-self.log_inverse_dispersion).exp()
+
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
     ) -> CountDraw:
@@ -174,6 +183,10 @@ class PoissonLikelihood(Likelihood):
         """Return the rate, `... gene`, counts."""
         return F.softplus(self.linear(hidden))
 
+    def moments(self, hidden: Tensor, library_size: Tensor) -> tuple[Tensor, Tensor]:
+        rate = self.expectation(hidden)
+        return rate, rate
+
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool
     ) -> CountDraw:
@@ -203,6 +216,10 @@ class GaussianLikelihood(Likelihood):
         """Return the mean, `... gene`, in the units of the data."""
         mean: Tensor = self.linear(hidden)
         return mean
+
+    def moments(self, hidden: Tensor, library_size: Tensor) -> tuple[Tensor, Tensor]:
+        gaussian = self.distribution(hidden)
+        return gaussian.loc, gaussian.scale.square()
 
     def draw(
         self, hidden: Tensor, library_size: Tensor, generator: torch.Generator, *, panel: bool

@@ -48,6 +48,12 @@ class Mask(nn.Module, ABC):
     def __init__(self, n_columns: int, n_latent: int, prior: MaskPrior) -> None:
         super().__init__()
         self.shape = (n_columns, n_latent)
+        is_inferred = self.variable is not None
+        self.register_buffer("evidence", torch.zeros(self.shape), persistent=is_inferred)
+
+    evidence: Tensor
+    """`column latent`, nats: log Bayes factor of each entry by the closed-form inclusion update; 0
+    where there was none."""
 
     def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
         """Draw the noise of `draw`, uniform strictly between 0 and 1, `particle column latent`."""

@@ -65,6 +65,9 @@ class Inclusion(NamedTuple):
 
     log_odds: Matrix
     """`perturbation latent`: of the posterior probability that an entry is not 0."""
+    evidence: Matrix
+    """`perturbation latent`: log Bayes factor of each entry alone, nats: without the odds that its
+    dimension is in use, and those of an entry in it."""
     share: float
     """Share of entries that are not 0: the mean probability, with half a pseudo-entry of each
     kind."""
@@ -142,7 +145,7 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     # The log odds of a product of probabilities, of which neither is rounded to 1.
     both = -np.logaddexp(np.logaddexp(-log_odds, -of_use), -log_odds - of_use)
     mean = float((open_.sum() + 0.5) / (open_.size + 1))
-    return Inclusion(both, mean, used, noise.error, noise.misalignment, slab)
+    return Inclusion(both, evidence, mean, used, noise.error, noise.misalignment, slab)
 
 
 class _Noise(NamedTuple):

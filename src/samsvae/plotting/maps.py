@@ -86,7 +86,8 @@ def cell_map(
     """Draw cells in a plane, coloured by condition, batch, probability of response or the like.
 
     Basal states should look alike in all conditions: where they do not, they still contain
-    information on the perturbations.
+    information on the perturbations. States contain the label of each cell (`model.latent`), so
+    that they lie apart by condition is no evidence of an effect.
 
     Parameters
     ----------

@@ -237,7 +237,8 @@ def mechanism_card(
 ) -> Figure:
     """Draw a mechanism: its perturbations with their shifts, its genes, and enriched gene sets.
 
-    `mechanisms` is as `model.mechanisms` returns it, and `dimension` a name of its index. Of
+    `mechanisms` is as `model.mechanisms` returns it, and `dimension` a name of its index; its
+    candidates (probabilities from 0.5 to 0.9) are grey, below its members. Of
     `gene_sets`, as `samsvae.enrichment` returns it of this mechanism (gene_set, direction, q_rank),
     the five most certain are listed.
     """
@@ -245,17 +246,27 @@ def mechanism_card(
     if dimension not in mechanisms.index:
         raise unknown("mechanism", dimension, list(map(str, mechanisms.index)))
     row = mechanisms.loc[dimension]
-    names = row["perturbations"][:_MAX_BARS]
-    n, n_more = len(names), len(row["perturbations"]) - len(names)
+    names, shifts, probabilities = (
+        [*row[column], *row.get(of_candidates, [])]
+        for column, of_candidates in (
+            ("perturbations", "candidates"),
+            ("shifts", "candidate_shifts"),
+            ("probabilities", "candidate_probabilities"),
+        )
+    )
+    n_more = max(0, len(names) - _MAX_BARS)
+    n = len(names) - n_more
+    is_member = np.arange(n) < len(row["perturbations"])
     size = (8.5, max(3.2, 1.3 + 0.22 * n))
     figure, (bars, words) = style.row_of_panels(2, size, width_ratios=(3, 4))
-    shift, place = np.asarray(row["shifts"][:n], float), np.arange(n)
-    bars.barh(place, shift, 0.75, color=np.where(shift > 0, style.GAIN, style.LOSS))
+    shift, place = np.asarray(shifts[:n], float), np.arange(n)
+    shade = np.where(shift > 0, style.GAIN, style.LOSS)
+    bars.barh(place, shift, 0.75, color=np.where(is_member, shade, style.OTHER))
     at_right: dict[str, Any] = {"transform": bars.get_yaxis_transform(), "va": "center"}
-    for y, probability in zip(place, row["probabilities"][:n], strict=True):
+    for y, probability in zip(place, probabilities[:n], strict=True):
         bars.text(1.01, float(y), f"{probability:.2f}", **at_right)
     bars.text(1.01, -0.9, "P", fontsize=8, **at_right)
-    bars.set_yticks(place, [style.short(name) for name in names], fontsize=8)
+    bars.set_yticks(place, [style.short(name) for name in names[:n]], fontsize=8)
     bars.set_ylim(n - 0.4, -1.3)
     bars.axvline(0, color="black", linewidth=0.6)
     bars.set_xlabel(_SHIFT + (f" ({n_more} more perturbations)" if n_more else ""))

@@ -156,17 +156,21 @@ def scoreboards(scores: pd.DataFrame | None) -> list[Scoreboard]:
 def directions(mechanisms: pd.DataFrame, n_max: int = 4) -> dict[str, list[tuple[str, str]]]:
     """Return, by mechanism, which perturbations change its genes as stated, and which inversely.
 
-    Pairs of a sign ("positive", "negative") and the perturbations with shifts of that sign; the
-    first raise the genes in `up`. The second may be none.
+    Pairs of a sign ("positive", "negative") and the members with shifts of that sign (of a
+    mechanism without members, the candidates); the first raise the genes in `up`. The second may be
+    none.
     """
     answer = {}
     for name, row in mechanisms.iterrows():
-        is_positive = np.asarray(row["shifts"]) > 0
+        names, shifts = row["perturbations"], row["shifts"]
+        if not names:
+            names, shifts = row["candidates"], row["candidate_shifts"]
+        is_positive = np.asarray(shifts) > 0
         first = row["direction"] == "positive"
         answer[str(name)] = [
             (
                 "positive" if sign else "negative",
-                named(np.asarray(row["perturbations"], object)[is_positive == sign], n_max),
+                named(np.asarray(names, object)[is_positive == sign], n_max),
             )
             for sign in (first, not first)
         ]

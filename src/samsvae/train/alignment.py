@@ -235,6 +235,7 @@ def update_inclusion(
     mask, embedding = additive.mask, additive.embedding
     before = additive.most_probable()[0]
     mask.update(log_bayes_factors.to(mask.logit()), has_cells)
+    mask.evidence[has_cells] = torch.from_numpy(posterior.evidence).to(mask.evidence)
     after = (mask.probability() > 0.5).to(before)
     asked = (before * after == 0) & has_cells[:, None]
     embedding.update(before, mask.probability(), scores.estimates(posterior.error, asked))

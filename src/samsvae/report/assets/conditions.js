@@ -82,7 +82,7 @@ function conditionPart() {
     const used = mask.dimensions.map((one, i) => [one, mask.probability[row][i], mask.shift[row][i]]).filter((one) => one[1] > 0.5);
     host.append(make("h4", {}, "Its mechanisms"));
     host.append(used.length
-      ? plainTable("Mechanisms that it shifts", ["mechanism", "probability", "shift"], used.map(([one, p, s]) => [make("a", { href: `#mechanism-${one}` }, one), shown(p), signed(s)]))
+      ? plainTable("Mechanisms that it shifts", ["mechanism", "probability", "shift"], used.map(([one, p, s]) => [make("a", { href: `#mechanism-${one}` }, p > 0.9 ? one : `${one} (candidate)`), shown(p), signed(s)]))
       : make("p", {}, "It shifts none with a probability above 1/2."));
   }
 
