@@ -11,6 +11,7 @@ from samsvae.data.cautions import COMPOSITION, Caution, cautions_of_cells, named
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
+from samsvae.estimators.consistency import consistency
 from samsvae.estimators.mechanisms import IN_USE, LatentSpace, movers_of
 from samsvae.estimators.trained import TrainedModel
 from samsvae.settings.arguments import checked
@@ -61,7 +62,7 @@ class Cautions:
         found = [*self._of_training(), *self._of_names()]
         if screen is not None:
             of_cells = cautions_of_cells(self.model.matched(screen))
-            found += [*of_cells, *self._of_mechanisms(of_cells)]
+            found += [*of_cells, *self._of_mechanisms(of_cells), *self._of_members(screen)]
         return sorted(found, key=lambda caution: not caution.is_serious)
 
     def _of_training(self) -> Iterator[Caution]:
@@ -146,6 +147,22 @@ class Cautions:
                     "shares of all other genes.",
                     conditions=tuple(members),
                 )
+
+    def _of_members(self, screen: Screen) -> Iterator[Caution]:
+        """Yield perturbations whose cells do not show what others of their mechanism do."""
+        table = consistency(self.model, screen)
+        table = table[table["inconsistent"].eq(True)]
+        if table.empty:
+            return
+        pairs = [f"{row.perturbation} in {row.dimension}" for row in table.itertuples()]
+        names = tuple(dict.fromkeys(map(str, table["perturbation"])))
+        yield Caution(
+            "Inconsistent members",
+            f"{named(pairs)}: the cells do not show what the other perturbations of the mechanism "
+            "do, at the size that the model says (inclusion(screen) has the slopes). They may act "
+            "through another mechanism that shares the latent dimension.",
+            conditions=names,
+        )
 
 
 def titles_of(

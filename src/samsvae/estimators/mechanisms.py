@@ -58,7 +58,8 @@ class LatentSpace:
         """
         return self._by_perturbation(self._shift("embeddings").most_probable()[1])
 
-    def inclusion(self) -> pd.DataFrame:
+    @checked
+    def inclusion(self, screen: Screen | None = None) -> pd.DataFrame:
         """Return the evidence that a perturbation shifts a latent dimension, for every pair.
 
         With alignment, training ends with the closed-form inclusion update, whose probabilities are
@@ -73,6 +74,11 @@ class LatentSpace:
         posterior of that probability is a point (SVAE+), the density of the prior pulls it to the
         Beta's mode, and the difference is not of the data alone.
 
+        Parameters
+        ----------
+        screen
+            Cells with which to check that the perturbations of a dimension do the same.
+
         Returns
         -------
         One row per perturbation seen in training and latent dimension, the most probable
@@ -80,6 +86,11 @@ class LatentSpace:
         in `mask_probabilities`), prior (probability), log_bayes_factor and log_odds (nats; both
         finite where a probability rounds to 1), shift (probability * embedding, as in
         `embeddings`), n_train_cells (that received the perturbation).
+
+        With a screen also, where several perturbations shift the dimension (NaN elsewhere): slope,
+        of the effect that cells of the perturbation show on what those of the others do, 1 if they
+        agree; slope_error, its standard error; inconsistent, whether it is surely below 1/2 (see
+        `samsvae.estimators.consistency`).
 
         Raises
         ------
@@ -121,7 +132,14 @@ class LatentSpace:
         position = probability.index.get_indexer(pairs["perturbation"])
         # Probabilities that round to 1 tie: among them the log odds decide.
         order = np.lexsort((-pairs["log_odds"], -pairs["probability"], position))
-        return pairs.iloc[order].reset_index(drop=True)
+        pairs = pairs.iloc[order].reset_index(drop=True)
+        if screen is None:
+            return pairs
+        from samsvae.estimators.consistency import consistency
+
+        found = consistency(self.model, screen)
+        pairs = pairs.merge(found, on=["perturbation", "dimension"], how="left")
+        return pairs.assign(inconsistent=pairs["inconsistent"].eq(True))
 
     def dose_parameters(self) -> pd.DataFrame:
         """Return the Hill curve of each perturbation's dose, for models with `saturating_dose`.

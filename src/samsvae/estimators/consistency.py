@@ -1,0 +1,135 @@
+"""Whether cells show that the perturbations of a mechanism do the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from samsvae.data.fold_changes import FoldChanges, fold_changes
+from samsvae.data.screen import Screen
+from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
+from samsvae.estimators.trained import TrainedModel
+
+_MEMBER = 0.5
+"""Probability above which a perturbation is taken for one of a mechanism."""
+_LEAST_SLOPE = 0.5
+"""What cells surely show less of than this share is not what the others of a mechanism do."""
+_SURE = 2.0
+"""Standard errors."""
+COLUMNS = ("slope", "slope_error", "inconsistent")
+
+
+def consistency(model: TrainedModel, screen: Screen) -> pd.DataFrame:
+    """Return how far the cells of each perturbation of a mechanism agree with the others'.
+
+    Two perturbations may share a latent dimension, surely, and do different things to the cell: the
+    decoder is not linear, and may answer to shifts of either sign in its own way. So observed log2
+    fold changes (`gene`, relative to the typical gene, of cells that received nothing else) are
+    compared, after those of the perturbation's other mechanisms, shift times program, were taken
+    off. Those of one perturbation are regressed on its shift times the program of all others in the
+    mechanism, sum_u s_u y_u / sum_u s_u^2, weighted by precision, the program's own sampling error
+    taken into account (errors in variables). A slope of 1 is what the model says.
+
+    Rows are pairs of `model.inclusion()` with a probability above 1/2 in mechanisms of several
+    perturbations with cells; `inconsistent`: the slope is below 1/2 by two standard errors, which
+    are inflated by the scatter about the fit. No rows where only a share of the cells responds, or
+    doses have a curve: effects are then not in proportion to shifts.
+
+    References
+    ----------
+    Fuller: Measurement error models, Wiley 1987 (the slope given errors of the regressor).
+    """
+    of_nothing = pd.DataFrame(columns=["perturbation", "dimension", *COLUMNS])
+    mechanism = model.module.mechanism
+    if mechanism.additive is None or mechanism.cell_variables or mechanism.additive.dose_response:
+        return of_nothing
+    inclusion = LatentSpace(model).inclusion()
+    members = inclusion[inclusion["probability"] > _MEMBER]
+    if members["dimension"].is_unique or "lfc" not in model.module.likelihood.scales:
+        return of_nothing
+    screen = model.matched(screen)
+    n_cells, dose, change = _alone(screen, model.encoding(screen.dosage, screen.batch))
+    place = pd.Index(model.encoding.columns).get_indexer(members["perturbation"])
+    members = members.assign(row=place, shift=members["shift"] * dose[place])
+    members = members[n_cells[place] > 1]
+    others = _predicted(model, members)
+    parts = []
+    for _, own in members.groupby("dimension", sort=False):
+        if len(own) > 1:
+            effect = change.difference[own["row"]] - _of_other_mechanisms(own, others)
+            variance, shift = change.variance[own["row"]], own["shift"].to_numpy()
+            slopes = [slope_on_others(effect, variance, shift, i) for i in range(len(own))]
+            slope, error = np.array(slopes).T
+            is_small = slope + _SURE * error < _LEAST_SLOPE
+            parts.append(own.assign(slope=slope, slope_error=error, inconsistent=is_small))
+    columns = list(of_nothing.columns)
+    return pd.concat(parts, ignore_index=True)[columns] if parts else of_nothing
+
+
+def _alone(screen: Screen, received: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, FoldChanges]:
+    """Return the cells that received one column of dosage alone, its mean dose, and its effects."""
+    n, is_alone = received.shape[1], np.diff(received.indptr) == 1
+    first = received.indptr[:-1][is_alone]
+    group = np.full(len(screen), -1)
+    group[is_alone] = received.indices[first]
+    n_cells = np.bincount(group[is_alone], minlength=n)
+    dose = np.bincount(group[is_alone], received.data[first], n) / np.maximum(n_cells, 1)
+    change, _ = fold_changes(screen, group, screen.is_control, n).from_typical_gene
+    return n_cells, dose, change
+
+
+def _predicted(model: TrainedModel, members: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
+    """Return shift times program, `gene`, by perturbation and dimension."""
+    programs = Mechanisms(model).programs(n_particles=200, progress=False)
+    wide = programs.pivot(index="dimension", columns="gene", values="loading")
+    wide = wide.reindex(columns=list(model.metadata.registry.genes)).fillna(0.0)
+    # A program is given in the direction in which its strongest perturbation moves it.
+    strongest = members.loc[members["shift"].abs().groupby(members["dimension"]).idxmax()]
+    sign = np.sign(strongest.set_index("dimension")["shift"])
+    return {
+        (row.perturbation, row.dimension): row.shift
+        * sign[row.dimension]
+        * wide.loc[row.dimension].to_numpy()
+        for row in members.itertuples()
+    }
+
+
+def _of_other_mechanisms(
+    own: pd.DataFrame, predicted: dict[tuple[str, str], np.ndarray]
+) -> np.ndarray:
+    """Return the effects of the other mechanisms of a mechanism's perturbations."""
+    total = []
+    for row in own.itertuples():
+        effects = {d: v for (name, d), v in predicted.items() if name == row.perturbation}
+        total.append(sum(effects.values()) - effects[row.dimension])
+    return np.array(total)
+
+
+def slope_on_others(
+    effect: np.ndarray, variance: np.ndarray, shift: np.ndarray, i: int
+) -> tuple[float, float]:
+    """Return the slope of one of some perturbations, `perturbation gene`, and its standard error.
+
+    NaN where the others' effects are within their own sampling errors.
+
+    >>> program = np.linspace(-1, 1, 40)
+    >>> effect = np.outer([1.0, 2.0, 1.0], program)
+    >>> slope, _ = slope_on_others(effect, np.full(effect.shape, 1e-6), np.array([1.0, 2, 2]), 2)
+    >>> round(slope, 3)
+    0.5
+    """
+    known = np.isfinite(effect).all(0) & np.isfinite(variance).all(0)
+    others = np.arange(len(shift)) != i
+    weight = shift[others] / np.square(shift[others]).sum()
+    x = shift[i] * (weight @ effect[others][:, known])
+    noise = shift[i] ** 2 * (np.square(weight) @ variance[others][:, known])
+    y, v = effect[i, known], variance[i, known]
+    precision = 1 / (v + noise)
+    information = float((precision * (x**2 - noise)).sum())
+    if information <= _SURE * np.sqrt(2 * np.square(precision * noise).sum()):
+        return np.nan, np.nan
+    slope = float((precision * x * y).sum()) / information
+    scatter = float((precision * (y - slope * x) ** 2).sum()) / max(1, known.sum() - 1)
+    error = np.sqrt(max(1.0, scatter) * (precision * x**2).sum()) / information
+    return slope, float(error)
