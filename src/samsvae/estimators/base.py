@@ -20,6 +20,7 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators import saving
 from samsvae.estimators.cautions import Cautions
+from samsvae.estimators.consistency import Evidence
 from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
 from samsvae.estimators.metadata import TrainingMetadata, input_statistics, library_shares
 from samsvae.estimators.predictions import Predictions
@@ -70,7 +71,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     cells = delegated(Predictions, Predictions.cells)
     mask_probabilities = delegated(LatentSpace, LatentSpace.mask_probabilities)
     embeddings = delegated(LatentSpace, LatentSpace.embeddings)
-    inclusion = delegated(LatentSpace, LatentSpace.inclusion)
+    inclusion = delegated(Evidence, Evidence.inclusion)
     dose_parameters = delegated(LatentSpace, LatentSpace.dose_parameters)
     latent = delegated(LatentSpace, LatentSpace.latent)
     mechanisms = delegated(Mechanisms, Mechanisms.mechanisms)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -10,6 +12,7 @@ from samsvae.data.fold_changes import FoldChanges, fold_changes
 from samsvae.data.screen import Screen
 from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
 from samsvae.estimators.trained import TrainedModel
+from samsvae.settings.arguments import checked
 
 _MEMBER = 0.5
 """Probability above which a perturbation is taken for one of a mechanism."""
@@ -18,6 +21,64 @@ _LEAST_SLOPE = 0.5
 _SURE = 2.0
 """Standard errors."""
 COLUMNS = ("slope", "slope_error", "inconsistent")
+
+
+class Evidence:
+    """The evidence for shifts, of training and of other cells."""
+
+    def __init__(self, model: TrainedModel) -> None:
+        self.model = model
+
+    @checked
+    def inclusion(self, screen: Screen | None = None) -> pd.DataFrame:
+        """Return the evidence that a perturbation shifts a latent dimension, for every pair.
+
+        With alignment, training ends with the closed-form inclusion update, whose probabilities are
+        well calibrated in simulations (docs/identifiability.md). The log Bayes factor is then that
+        of the entry alone: how much likelier its estimate is if the shift is not 0. The log odds,
+        logit q(m = 1), also hold what other perturbations say: that the dimension is in use, and
+        how often its entries are not 0.
+
+        Without alignment, and in models that earlier versions saved, q is where training left it,
+        and the log Bayes factor is logit q(m = 1) - logit p(m = 1): how far the log odds have moved
+        from the prior. With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the
+        posterior of that probability is a point (SVAE+), the density of the prior pulls it to the
+        Beta's mode, and the difference is not of the data alone.
+
+        Parameters
+        ----------
+        screen
+            Cells with which to check that the perturbations of a dimension do the same.
+
+        Returns
+        -------
+        One row per perturbation seen in training and latent dimension, the most probable
+        dimensions of each perturbation first: perturbation, dimension, probability (posterior, as
+        in `mask_probabilities`), prior (probability), log_bayes_factor and log_odds (nats; both
+        finite where a probability rounds to 1), shift (probability * embedding, as in
+        `embeddings`), n_train_cells (that received the perturbation).
+
+        With a screen also, where several perturbations shift the dimension (NaN elsewhere): slope,
+        of the effect that cells of the perturbation show on what those of the others do, 1 if they
+        agree; slope_error, its standard error; inconsistent, whether it is surely below 1/2 (see
+        `consistency`).
+
+        Raises
+        ------
+        InputError
+            If the model is not trained, or infers no mask (CPA-VAE, conditional VAE).
+
+        Examples
+        --------
+        >>> list(model.inclusion().columns)[:5]
+        ['perturbation', 'dimension', 'probability', 'prior', 'log_bayes_factor']
+        """
+        pairs = LatentSpace(self.model).inclusion()
+        if screen is None:
+            return pairs
+        found = consistency(self.model, screen)
+        pairs = pairs.merge(found, on=["perturbation", "dimension"], how="left")
+        return pairs.assign(inconsistent=pairs["inconsistent"].eq(True))
 
 
 def consistency(model: TrainedModel, screen: Screen) -> pd.DataFrame:
@@ -42,7 +103,10 @@ def consistency(model: TrainedModel, screen: Screen) -> pd.DataFrame:
     """
     of_nothing = pd.DataFrame(columns=["perturbation", "dimension", *COLUMNS])
     mechanism = model.module.mechanism
-    if mechanism.additive is None or mechanism.cell_variables or mechanism.additive.dose_response:
+    additive = mechanism.additive
+    if additive is None or additive.mask.variable is None:
+        return of_nothing
+    if mechanism.cell_variables or additive.dose_response is not None:
         return of_nothing
     inclusion = LatentSpace(model).inclusion()
     members = inclusion[inclusion["probability"] > _MEMBER]
@@ -81,7 +145,9 @@ def _alone(screen: Screen, received: sp.csr_matrix) -> tuple[np.ndarray, np.ndar
 
 def _predicted(model: TrainedModel, members: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
     """Return shift times program, `gene`, by perturbation and dimension."""
-    programs = Mechanisms(model).programs(n_particles=200, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of axes: whoever asks for mechanisms gets it
+        programs = Mechanisms(model).programs(n_particles=200, progress=False)
     wide = programs.pivot(index="dimension", columns="gene", values="loading")
     wide = wide.reindex(columns=list(model.metadata.registry.genes)).fillna(0.0)
     # A program is given in the direction in which its strongest perturbation moves it.

@@ -58,50 +58,8 @@ class LatentSpace:
         """
         return self._by_perturbation(self._shift("embeddings").most_probable()[1])
 
-    @checked
-    def inclusion(self, screen: Screen | None = None) -> pd.DataFrame:
-        """Return the evidence that a perturbation shifts a latent dimension, for every pair.
-
-        With alignment, training ends with the closed-form inclusion update, whose probabilities are
-        well calibrated in simulations (docs/identifiability.md). The log Bayes factor is then that
-        of the entry alone: how much likelier its estimate is if the shift is not 0. The log odds,
-        logit q(m = 1), also hold what other perturbations say: that the dimension is in use, and
-        how often its entries are not 0.
-
-        Without alignment, and in models that earlier versions saved, q is where training left it,
-        and the log Bayes factor is logit q(m = 1) - logit p(m = 1): how far the log odds have moved
-        from the prior. With a Beta prior p(m = 1) is the Beta's mean a / (a + b); where the
-        posterior of that probability is a point (SVAE+), the density of the prior pulls it to the
-        Beta's mode, and the difference is not of the data alone.
-
-        Parameters
-        ----------
-        screen
-            Cells with which to check that the perturbations of a dimension do the same.
-
-        Returns
-        -------
-        One row per perturbation seen in training and latent dimension, the most probable
-        dimensions of each perturbation first: perturbation, dimension, probability (posterior, as
-        in `mask_probabilities`), prior (probability), log_bayes_factor and log_odds (nats; both
-        finite where a probability rounds to 1), shift (probability * embedding, as in
-        `embeddings`), n_train_cells (that received the perturbation).
-
-        With a screen also, where several perturbations shift the dimension (NaN elsewhere): slope,
-        of the effect that cells of the perturbation show on what those of the others do, 1 if they
-        agree; slope_error, its standard error; inconsistent, whether it is surely below 1/2 (see
-        `samsvae.estimators.consistency`).
-
-        Raises
-        ------
-        InputError
-            If the model is not trained, or infers no mask (CPA-VAE, conditional VAE).
-
-        Examples
-        --------
-        >>> list(model.inclusion().columns)[:5]
-        ['perturbation', 'dimension', 'probability', 'prior', 'log_bayes_factor']
-        """
+    def inclusion(self) -> pd.DataFrame:
+        """Return the table of `model.inclusion()`, see `samsvae.estimators.consistency`."""
         self.model.check_can_answer()
         mask = self._shift("masks").mask
         if mask.variable is None:
@@ -132,14 +90,7 @@ class LatentSpace:
         position = probability.index.get_indexer(pairs["perturbation"])
         # Probabilities that round to 1 tie: among them the log odds decide.
         order = np.lexsort((-pairs["log_odds"], -pairs["probability"], position))
-        pairs = pairs.iloc[order].reset_index(drop=True)
-        if screen is None:
-            return pairs
-        from samsvae.estimators.consistency import consistency
-
-        found = consistency(self.model, screen)
-        pairs = pairs.merge(found, on=["perturbation", "dimension"], how="left")
-        return pairs.assign(inconsistent=pairs["inconsistent"].eq(True))
+        return pairs.iloc[order].reset_index(drop=True)
 
     def dose_parameters(self) -> pd.DataFrame:
         """Return the Hill curve of each perturbation's dose, for models with `saturating_dose`.
