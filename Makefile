@@ -10,7 +10,7 @@ LOWEST_PYTHON ?= python3.11
 LOWEST_TORCH ?= pinned
 DATA ?= ../shared/data/papalexi2021.h5ad
 
-.PHONY: demo test test-docs test-browser test-cell-eval test-interop test-lowest test-cluster \
+.PHONY: demo test test-long test-docs test-browser test-cell-eval test-interop test-lowest test-cluster \
 	soak soak-short docs lint build bench bench-quick bench-discoveries regimes regimes-quick \
 	clean
 
@@ -19,8 +19,12 @@ demo: $(VENV)/.ready
 
 # Without those that need longer, and have a target of their own.
 test: $(VENV)/.ready
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/runs/test_clusters.py \
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long" --ignore tests/runs/test_clusters.py \
 		--ignore tests/docs --ignore tests/soak
+
+# Tests that train to the end, or try very much.
+test-long: $(VENV)/.ready
+	$(BIN)/pytest -n 2 -m long tests
 
 # The code of every page of the documentation, and of the README.
 test-docs: $(VENV)/.ready

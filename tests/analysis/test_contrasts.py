@@ -169,6 +169,7 @@ def of_another_simulator(seed: int, n_genes: int = 100) -> tuple[samsvae.Screen,
     return screen.with_split(samsvae.splits.stratified(screen, seed=0)), truth
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_error_rates_hold_and_conditions_that_act_alike_have_no_contrast() -> None:
     screen, truth = of_another_simulator(0)

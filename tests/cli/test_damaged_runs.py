@@ -62,6 +62,7 @@ def mutate(path: Path, rng: random.Random) -> str:
     return f"{kind} of {path.name}"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_mutated_runs_end_in_a_line_or_the_right_answer(

@@ -77,6 +77,7 @@ def test_bad_sizes(options: dict[str, float], message: str) -> None:
         samsvae.datasets.simulated_screen(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_sparse_shifts_come_back() -> None:
     screen = samsvae.datasets.simulated_screen(seed=0)

@@ -240,6 +240,7 @@ def test_alignment_is_one_that_there_is(screen: samsvae.Screen) -> None:
         fitted(read(make_adata()), alignment="rotated")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_mechanisms_are_found_where_no_axis_is_given() -> None:
     """All latent dimensions drive all genes: nothing but the sparsity of shifts tells the axes."""
@@ -271,6 +272,7 @@ def test_the_origin_stays_at_control_where_few_agree(n: int, share: float) -> No
     assert shared_offset(shifts(n, share, 0.7)) == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2])
 def test_few_perturbations_have_the_effects_of_a_model_without_masks(n: int) -> None:

@@ -267,6 +267,7 @@ def of_clones(seed: int) -> AnnData:
     return AnnData(sp.csr_matrix(counts), obs.rename(index=str))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_clones_differ_by_is_no_mechanism() -> None:
     adata, n_called = of_clones(0), []
@@ -280,6 +281,7 @@ def test_what_clones_differ_by_is_no_mechanism() -> None:
     assert n_called[1] == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_probabilities_mean_what_they_say() -> None:
     """Of the pairs called at probability p the share p is true, where no axis is given."""

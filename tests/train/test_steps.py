@@ -153,6 +153,7 @@ def test_replayed_steps_equal_plain_ones(kind: type[Estimator]) -> None:
     assert len(plain[1].unique(dim=0)) == 20
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # all are torch's own
 @pytest.mark.filterwarnings("ignore:.*autograd.*Function.*:DeprecationWarning")

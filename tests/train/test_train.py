@@ -346,6 +346,7 @@ def test_rates_are_those_of_the_settings(
     assert seen == [True, False]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_training_bears_thousands_of_genes() -> None:
     rng = np.random.default_rng(0)
