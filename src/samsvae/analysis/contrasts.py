@@ -127,12 +127,11 @@ def _answer(
     )
     prior, row = fitted_prior(train, valid, predicted, seed=settings.seed), np.zeros(1, int)
     observed, predicted = some_rows(observed, row), some_rows(predicted, row)
-    sums = predictor.sums(inputs)
-    if {first, second}.isdisjoint(sums.rows):
-        posterior = prior.of(row).posterior(observed, predicted)
-    else:
-        rows = [None if is_control[row] else row for row in (first, second)]
-        posterior = sums.contrast(*rows)
+    posterior = prior.of(row).posterior(observed, predicted)
+    if not inputs.parts.keys().isdisjoint((first, second)):  # a combination: it may have no cells
+        sums = predictor.sums(inputs)
+        if not {first, second}.isdisjoint(sums.rows):
+            posterior = sums.contrast(*(None if is_control[i] else i for i in (first, second)))
     estimable = np.array([inputs.estimable[[first, second]].all()])
     return EffectAnswer(posterior, observed, predicted, prior, estimable), n_cells
 

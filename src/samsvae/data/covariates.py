@@ -75,7 +75,7 @@ def proposed_batches(
     found: Sequence[Covariate],
     usual: Collection[str],
 ) -> tuple[list[str], list[Covariate]]:
-    """Return columns to give as batches, and `found` with what is known beside them.
+    """Return the columns to use as batches, and the covariates with what else is known of each.
 
     A column is added if it explains expression beyond those before it, or has the `usual` name of
     a batch, and its levels together with theirs still hold control cells.
