@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import samsvae
+from helpers.clones import screen_of_clones
 from helpers.scores import (
     BY_HAND,
     SCORED,
@@ -25,6 +26,7 @@ from helpers.screens import make_adata, read
 from samsvae import Screen
 from samsvae.benchmark.baselines import NoChange, PerturbationMean
 from samsvae.benchmark.tasks import evaluation_tasks
+from samsvae.types import Scale
 
 # Tasks.
 
@@ -162,3 +164,18 @@ def test_the_replicate_of_several_halvings(clear: Screen, halves: Halves) -> Non
     ]
     expected = np.sqrt((pd.DataFrame(squares) ** 2).mean())
     assert values(rows, "technical replicate", "rmse") == pytest.approx(dict(expected))
+
+
+@pytest.mark.parametrize("scale", ["log", "lfc"])
+def test_cells_of_one_clone_are_not_independent(scale: Scale) -> None:
+    """Nothing has an effect: standard errors, and tests of control, hold if clones are told."""
+    squares, found = {}, {}
+    for told in (True, False):
+        screen = screen_of_clones(0, sd=0.4, told=told)
+        screen = screen.with_split(np.full(len(screen), "test"))
+        (task,) = evaluation_tasks(screen, scale, ["test"], n_cells=0, seed=0)
+        observed = task.observation().observed
+        squares[told] = float(np.mean((observed.effect / observed.standard_error) ** 2))
+        found[told] = observed.significant.mean()
+    assert 0.5 < squares[True] < 1.6 < squares[False]
+    assert found[True] < 0.05 < found[False]

@@ -18,6 +18,7 @@ from samsvae.analysis.effect_posterior import EffectPosterior
 from samsvae.analysis.mixture import ObservedEffects
 from samsvae.analysis.shrinkage import zero_centred
 from samsvae.data.conditions import Conditions, parts_matrix
+from samsvae.data.contamination import Contamination
 from samsvae.data.differences import fold_differences, mean_differences
 from samsvae.data.expression import check_control, expression
 from samsvae.data.screen import Screen
@@ -57,8 +58,8 @@ def combinations(
         Combinations such as "KLF1+CEBPA"; by default all pairs of the perturbations of the training
         cells.
     **settings
-        scale ("lfc"), relative_to ("typical gene"), library_size (1e4), n_particles (500), seed
-        (0), progress; see
+        scale ("lfc"), relative_to ("typical gene"), library_size (1e4), contamination (0),
+        n_particles (500), seed (0), progress; see
         `samsvae.settings.questions.CombinationSettings`.
 
     Returns
@@ -148,6 +149,7 @@ class _Posteriors:
         asked = EffectSettings(
             scale=settings.scale,
             relative_to=settings.relative_to,
+            contamination=settings.contamination,
             n_particles=settings.n_particles,
             seed=settings.seed,
             progress=settings.progress,
@@ -210,7 +212,9 @@ def _observed(
     group = np.array([place.get(name, -1) for name in screen.condition_names])[screen.condition]
     control = screen.is_control
     if scale == "lfc":
-        of = fold_differences(screen, group, control, len(groups), settings.relative_to)
+        foreign = Contamination.of(screen, settings.contamination)
+        asked = len(groups), settings.relative_to
+        of = fold_differences(screen, group, control, *asked, contamination=foreign)
     else:
         of = mean_differences(screen, expression(screen, scale), group, control, len(groups))
     of = of._replace(own=np.minimum(of.own, _UNKNOWN))

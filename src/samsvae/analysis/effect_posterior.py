@@ -24,7 +24,6 @@ from samsvae.data.conditions import Conditions
 from samsvae.data.contamination import Contamination
 from samsvae.data.differences import Differences, fold_differences, mean_differences
 from samsvae.data.expression import Expression, expression
-from samsvae.data.fold_changes import typical_gene
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError
@@ -70,6 +69,8 @@ class EffectInputs(NamedTuple):
     """`condition`."""
     values: Expression | None
     """Of all cells; None for fold changes, which are of sums."""
+    contamination: Contamination | None
+    """Counts of other cells, which are taken off fold changes."""
     settings: EffectSettings
 
 
@@ -87,9 +88,6 @@ class EffectPosterior:
         "all", or "responders", for models with `learn_responders=True`: each cell is weighted by
         the probability that all that it received acts in it, so that cells that do not respond do
         not dilute the effect, and the number of cells is the expected number of responders.
-    contamination
-        The share of a condition's counts that are of other cells, see
-        `samsvae.data.contamination`; for scale "lfc".
     progress
         Show a progress bar over these cells.
 
@@ -109,7 +107,6 @@ class EffectPosterior:
         screen: Screen,
         *,
         cells: CellChoice = "all",
-        contamination: float = 0.0,
         progress: bool = False,
     ) -> None:
         check("model", model, Estimator)
@@ -128,9 +125,6 @@ class EffectPosterior:
             )
         self.of_split = {name: np.asarray(self.screen.split == name) for name in ("train", "valid")}
         self._used = self.of_split["train"] | self.of_split["valid"]
-        self.contamination = None
-        if contamination:
-            self.contamination = Contamination.of(self.screen, contamination)
         self._weight: np.ndarray | None = None
         if cells == "responders":  # the probability that all that a cell received acts in it
             probability = model.responders(self.screen, progress=progress).cells["probability"]
@@ -145,7 +139,6 @@ class EffectPosterior:
             model,
             screen,
             cells=settings.cells,
-            contamination=settings.contamination,
             progress=settings.progress,
         )
 
@@ -300,10 +293,6 @@ class EffectPosterior:
         """Return what effects of training conditions and others (as stored) are estimated from."""
         settings = self._complete(settings)
         scale: Scale = settings.scale or "log"
-        if self.contamination is not None and scale != "lfc":
-            raise InputError(
-                f"contamination is of fold changes: expected scale 'lfc', not {scale!r}"
-            )
         # With all that was measured: an answer does not depend on what else is asked for.
         parts = [part for name in stored for part in self.registry.singles(name)]
         others = filter(self.model.answers_for, (*self.screen.conditions, *parts))
@@ -319,18 +308,14 @@ class EffectPosterior:
             n_draws=_DRAWS,
             basal=settings.basal,
             batch="observed" if self.registry.batches else None,
+            contamination=settings.contamination,
             seed=settings.seed,
             progress=settings.progress,
         )
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
         variance = np.nan_to_num(half / _Z_90) ** 2 + effects.layers["mc_se"] ** 2
         predicted = PredictedEffects(np.asarray(effects.X, float), variance)
-        if self.contamination is not None:
-            composition = np.nan_to_num(effects.obs["composition"].to_numpy(float))[:, None]
-            effect, growth = self.contamination.removed(predicted.effect + composition)
-            if settings.relative_to == "typical gene":
-                effect -= typical_gene(effect, variance).shift[:, None]
-            predicted = PredictedEffects(effect, growth**2 * variance)
+        contamination = Contamination.of(self.screen, settings.contamination)
         values = None
         if scale != "lfc":
             values = expression(self.screen, scale, weight=self._weight)
@@ -344,7 +329,9 @@ class EffectPosterior:
         row = self.row_of_cells(place)
         row[self.screen.is_control] = -1  # control may be among the conditions, but has no effect
         estimable = np.asarray(effects.obs["estimable"], bool)
-        return EffectInputs(place, rows_of_parts, row, predicted, estimable, values, settings)
+        return EffectInputs(
+            place, rows_of_parts, row, predicted, estimable, values, contamination, settings
+        )
 
     def _prior(self, inputs: EffectInputs) -> EffectPrior:
         """Estimate the prior of training conditions and others from the split's cells."""
@@ -399,7 +386,7 @@ class EffectPosterior:
                 n,
                 relative_to,
                 weight=self._weight,
-                contamination=self.contamination,
+                contamination=inputs.contamination,
             )
         one = _single_count(self.screen.train, inputs.settings.scale)
         return mean_differences(self.screen, inputs.values, group, control, n, one)

@@ -107,7 +107,10 @@ class Baseline(ABC):
         (layers "lower", "upper") is NaN. It is an error if the baseline has no prediction for a
         condition.
         """
-        means, parser = self._means_on(EffectSettings(**settings).scale), self.registry.parser
+        chosen = EffectSettings(**settings)
+        if chosen.contamination:
+            raise InputError("baselines do not take off counts of other cells: contamination is 0")
+        means, parser = self._means_on(chosen.scale), self.registry.parser
         names = parser.labels(means.conditions if conditions is None else conditions)
         stored, control = list(map(self.registry.stored, names)), parser.control
         predicted = [

@@ -31,6 +31,7 @@ from samsvae.data.expression import (
 )
 from samsvae.data.fold_changes import fold_changes
 from samsvae.data.names import SPLITS
+from samsvae.data.replicates import variance_of_means
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, unknown
 from samsvae.ops.parallel import side_by_side
@@ -133,6 +134,10 @@ class EvaluationTask:
             observed = observed.as_fold_changes(
                 *self._fold_changes(self.group, len(self.conditions), among)
             )
+        elif self.screen.replicate is not None:
+            compared = *self._among(self.group, among), len(self.conditions)
+            own, of_control = variance_of_means(self._values, self._compared_cells, *compared)
+            observed = observed.with_more_variance(own + of_control)
         place = {name: i for i, name in enumerate(self.conditions)}
         combinations = np.array([place[name] for name in self.combinations], int)
         beyond = self._interaction(observed.effect, among)
@@ -174,10 +179,13 @@ class EvaluationTask:
         self, group: np.ndarray, n_groups: int, among: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log2 fold changes relative to the typical gene, and their squared errors."""
-        group, control = np.where(among, group, -1), among & self.control
-        own = group[self._rows], control[self._rows]
-        change, _ = fold_changes(self._compared_cells, *own, n_groups).from_typical_gene
+        compared = *self._among(group, among), n_groups
+        change, _ = fold_changes(self._compared_cells, *compared).from_typical_gene
         return change.difference, change.variance
+
+    def _among(self, group: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the groups of some cells (-1: none), and which are control, `compared cell`."""
+        return np.where(among, group, -1)[self._rows], (among & self.control)[self._rows]
 
     @cached_property
     def _compared_cells(self) -> Screen:
@@ -187,9 +195,8 @@ class EvaluationTask:
         self, group: np.ndarray, n_groups: int, among: np.ndarray
     ) -> tuple[Moments, Control, Moments]:
         """Return the sums over some cells by group, and their control; see `within_batches`."""
-        group, control = np.where(among, group, -1), among & self.control
-        own = group[self._rows], control[self._rows], self.screen.batch[self._rows]
-        return within_batches(self._values, *own, n_groups)
+        batch = self.screen.batch[self._rows]
+        return within_batches(self._values, *self._among(group, among), batch, n_groups)
 
 
 def evaluation_tasks(

@@ -31,8 +31,10 @@ class Contamination:
     """P, `gene`: the ratio of the whole screen's share to that of control cells."""
 
     @classmethod
-    def of(cls, screen: Screen, share: float) -> Contamination:
-        """Return a share of contamination by all cells of a screen."""
+    def of(cls, screen: Screen, share: float) -> Contamination | None:
+        """Return a share of contamination by all cells of a screen; None for no share."""
+        if not share:
+            return None
         everyone, control = np.zeros(len(screen), int), np.asarray(screen.is_control)
         return cls(share, 2 ** fold_changes(screen, everyone, control, 1).difference[0])
 

@@ -15,6 +15,7 @@ from rich.progress import track
 from scipy.special import ndtri
 
 from samsvae.data.conditions import Conditions
+from samsvae.data.contamination import Contamination
 from samsvae.data.fold_changes import fold_changes
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
@@ -31,6 +32,8 @@ from samsvae.settings.questions import EffectSettings, SimulationSettings
 
 _NOISY = 0.5
 """Variance of a log2 fold change of validation cells that tells nothing: of rare genes."""
+_PARTICLES_OF_SCREEN = 200
+"""Of each condition, at most, where the mean over all of them is wanted."""
 _MAX_LEARNED = 200
 """Conditions of which it is learned how far effects are from the model's, at most."""
 
@@ -99,7 +102,8 @@ class Predictions:
             "drugA@0.5".
         **settings
             scale, relative_to ("typical gene"), library_size (1e4), n_particles (2500),
-            n_count_draws, n_draws (100), basal ("prior"), batch, seed (0), progress; see
+            n_count_draws, n_draws (100), basal ("prior"), batch, contamination (0), seed (0),
+            progress; see
             `samsvae.settings.questions.EffectSettings`.
 
         Returns
@@ -116,7 +120,8 @@ class Predictions:
         Raises
         ------
         InputError
-            If a perturbation was never seen in training, or the model has no such scale.
+            If a perturbation was never seen in training, the model has no such scale, or a
+            contamination is given for another scale than "lfc".
 
         Examples
         --------
@@ -150,7 +155,8 @@ class Predictions:
         mc_se = np.array([result.mc_se for result in results])
         if scale == "lfc":
             ate = np.array([result.ate for result in results])
-            ends = _widened(ends, ate, self.metadata.discrepancy(stored, ate))
+            growth = np.array([result.growth for result in results])
+            ends = _widened(ends, ate, growth**2 * self.metadata.discrepancy(stored, ate))
         return AnnData(
             np.where(unexpressed, 0, [result.ate for result in results]),
             obs=pd.DataFrame(
@@ -171,6 +177,7 @@ class Predictions:
                 "relative_to": chosen.relative_to,
                 "library_size": str(chosen.library_size),
                 "basal": chosen.basal,
+                "contamination": chosen.contamination,
                 "n_particles": chosen.n_particles,
             },
         )
@@ -185,20 +192,42 @@ class Predictions:
         batches = metadata.registry.batch_names
         batch = settings.batch if batches or settings.batch != "observed" else None
         basal = self.model.control_basal if settings.basal == "control" else None
+        foreign = self._contamination(settings) if settings.contamination else None
         if batch != "observed" or "observed" in batches:
             drawn = Batches(metadata.shares_of(batch), metadata.registry.design)
-            cells = ArmCells(sizes, control_sizes, drawn, basal, own_batches=batch is None)
+            cells = ArmCells(sizes, control_sizes, drawn, basal, batch is None, foreign)
             return average_effects(self.module, received, settings, cells)
 
         def alone(i: int) -> Effect:
             drawn = Batches(metadata.observed_shares(stored[i]), metadata.registry.design)
-            cells = ArmCells([sizes[i]], control_sizes, drawn, basal)
+            cells = ArmCells([sizes[i]], control_sizes, drawn, basal, contamination=foreign)
             quiet = replace(settings, progress=False)
             return average_effects(self.module, received[i], quiet, cells)[0]
 
         # The control arm is in the batches of the condition, so each condition has its own.
         work = side_by_side(alone, range(len(stored)))
         return list(track(work, "effects", total=len(stored), disable=not settings.progress))
+
+    def _contamination(self, settings: EffectSettings) -> Contamination:
+        """Return the counts of other cells: of all training cells, by what the model says of them.
+
+        Conditions whose effect is confounded with batches are left out.
+        """
+        if settings.scale != "lfc":
+            raise InputError(
+                f"contamination is of fold changes: expected scale 'lfc', not {settings.scale!r}"
+            )
+        metadata = self.metadata
+        control, *others = metadata.conditions
+        known = [name for name in others if metadata.is_estimable(name)]
+        received = self.model.encoding(metadata.received(known))
+        n_particles = min(settings.n_particles, _PARTICLES_OF_SCREEN)
+        asked = replace(settings, relative_to="library", contamination=0.0, n_draws=0)
+        asked = replace(asked, n_particles=n_particles, progress=False)
+        effects = self._average_effects(known, received, asked)
+        counts = [metadata.library_sizes(name).sum() for name in (control, *known)]
+        ratios = 2 ** np.array([np.zeros(len(metadata.registry.genes)), *(e.ate for e in effects)])
+        return Contamination(settings.contamination, np.average(ratios, axis=0, weights=counts))
 
     @checked
     @takes(EffectSettings)

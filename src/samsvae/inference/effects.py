@@ -14,6 +14,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from samsvae.data.contamination import Contamination
 from samsvae.data.fold_changes import typical_gene
 from samsvae.data.loader import encode, on_device
 from samsvae.inference.latent import BasalPosterior, Batches, draw_shifts
@@ -40,6 +41,8 @@ class Effect(NamedTuple):
     NaN without draws for it."""
     composition: float
     """The log2 fold change of the typical gene, which was subtracted; NaN on other scales."""
+    growth: np.ndarray
+    """`gene`: how much errors grew as counts of other cells were taken off."""
 
 
 class ArmCells(NamedTuple):
@@ -55,6 +58,8 @@ class ArmCells(NamedTuple):
     """Where basal states come from; None: the prior."""
     own_batches: bool = False
     """Whether these basal states stay in their own batches."""
+    contamination: Contamination | None = None
+    """Counts of other cells, which are taken off fold changes."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ class Control:
         self.sizes = _tensor(np.sort(cells.control_sizes), generator.device)
         self.batches = cells.batches
         self.posterior, self.own_batches = cells.basal, cells.own_batches
+        self.contamination = cells.contamination
         self.is_ratio = settings.scale == "lfc"
         self.total, self.square = np.zeros((2, model.likelihood.n_genes))
 
@@ -231,7 +237,10 @@ class Arm:
         else:
             ate = self.total / n
             variance = self.square / n - ate**2
-        mc_se = np.sqrt(np.maximum(variance, 0) / (n - 1))
+        growth = np.ones(len(ate))
+        if self.control.contamination is not None:
+            ate, growth = self.control.contamination.removed(ate)
+        mc_se = growth * np.sqrt(np.maximum(variance, 0) / (n - 1))
         typical = None
         if self.control.settings.relative_to == "typical gene" and self.control.is_ratio:
             # Genes weigh as in cells: by the counts that control cells have of them.
@@ -241,15 +250,22 @@ class Arm:
         intervals = np.full((len(LEVELS), 2, len(ate)), np.nan)
         if shared is not None:
             weight = None if typical is None else typical.weight[0]
-            intervals = self._ends(ate, shared, weight)
+            intervals = self._ends(ate, shared, weight, growth)
         if typical is None:
-            return Effect(ate, mc_se, intervals, np.nan)
-        return Effect(ate - typical.shift, mc_se, intervals, float(typical.shift[0]))
+            return Effect(ate, mc_se, intervals, np.nan, growth)
+        return Effect(ate - typical.shift, mc_se, intervals, float(typical.shift[0]), growth)
 
-    def _ends(self, ate: np.ndarray, shared: SharedDraws, typical: np.ndarray | None) -> np.ndarray:
+    def _ends(
+        self,
+        ate: np.ndarray,
+        shared: SharedDraws,
+        typical: np.ndarray | None,
+        growth: np.ndarray,
+    ) -> np.ndarray:
         """Return the ends of the intervals of ATE(E, M), whose mean is `ate`, `level end gene`.
 
-        With the weights `typical` of genes, effects are relative to the typical gene.
+        With the weights `typical` of genes, effects are relative to the typical gene; `growth`
+        multiplies differences from their mean.
 
         Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
         d_rs = mean + A_r + B_s + e_rs, what is wanted is the spread of A_r; the mean over s still
@@ -266,6 +282,7 @@ class Arm:
             rows = slice(start, min(start + together, n_draws))
             shifts = self.shifts(rows.stop - start)
             difference = self._differences(self.expression(shifts, shared), shared.control)
+            difference *= growth
             if typical is not None:
                 difference -= (difference @ typical)[..., None]
             by_draw[rows] = difference.mean(1)

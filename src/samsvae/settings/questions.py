@@ -147,6 +147,10 @@ class EffectSettings(ProgressSettings, SeedSettings):
     batch
         Batch of both arms; by default drawn as in the training cells, for "observed" as in those of
         the condition.
+    contamination
+        The share of a condition's counts that are of other cells: of ambient RNA, of the second
+        cells of doublets (half of their counts), of cells with a wrong label. Fold changes are
+        given without them.
     """
 
     scale: Scale | None = None
@@ -157,6 +161,7 @@ class EffectSettings(ProgressSettings, SeedSettings):
     n_draws: Natural = 100
     basal: Literal["prior", "control"] = "prior"
     batch: str | None = None
+    contamination: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +196,7 @@ class ContrastSettings(ProgressSettings, SeedSettings):
         "all", or "responders": effects on the cells in which a condition acts, each weighted by the
         probability of that; for a model trained with `learn_responders=True`.
     contamination
-        The share of a condition's counts that are of other cells: of ambient RNA, of the second
-        cells of doublets (half of their counts), of cells with a wrong label. Fold changes are
-        given without them.
+        The share of a condition's counts that are of other cells, as for effects.
     n_particles
         Draws of basal state, mask and embedding for the model's effects.
     """
@@ -209,6 +212,7 @@ class ContrastSettings(ProgressSettings, SeedSettings):
         return EffectSettings(
             scale=self.scale,
             relative_to=self.relative_to,
+            contamination=self.contamination,
             n_particles=self.n_particles,
             seed=self.seed,
             progress=self.progress,
@@ -267,6 +271,8 @@ class CombinationSettings(ProgressSettings, SeedSettings):
     library_size
         Expected counts of both arms, or "observed", as for effects: on scale "log" expression
         depends on it, and observed effects are at the cells' own library sizes.
+    contamination
+        The share of a condition's counts that are of other cells, as for effects.
     n_particles
         Draws of basal state, mask and embedding for the model's effects.
     """
@@ -274,6 +280,7 @@ class CombinationSettings(ProgressSettings, SeedSettings):
     scale: Scale | None = None
     relative_to: Reference = "typical gene"
     library_size: LibrarySize | Literal["observed"] = 1e4
+    contamination: Share = 0.0
     n_particles: Several = 500
 
 

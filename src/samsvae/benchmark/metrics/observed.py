@@ -91,6 +91,17 @@ class Observed:
             weight=precision(variance),
         )
 
+    def with_more_variance(self, between: np.ndarray) -> Observed:
+        """Return the same effects with a variance between replicates added to their errors.
+
+        Where it is not 0, a gene differs from control by a test that includes it.
+        """
+        error = np.sqrt(self.standard_error**2 + between)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            p_control = np.nan_to_num(2 * ndtr(-np.abs(self.effect / error)), nan=1.0)
+        p_control = np.maximum(p_control, self.p_control)
+        return replace(self, standard_error=error, p_control=p_control)
+
     def among(self, conditions: np.ndarray) -> Observed:
         """Return the effects of some conditions, a boolean per condition."""
         return replace(
