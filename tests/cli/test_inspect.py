@@ -76,7 +76,7 @@ def test_every_column_is_looked_at_and_the_batch_is_a_statisticians(
     command = shlex.split(done.out.splitlines()[-1])
     assert command[command.index("--batch-key") + 1] == "stimulation"
     assert command.count("--batch-key") == 1
-    assert "this trains, for about" in done.out.splitlines()[-2]
+    assert "this trains, for at most" in done.out.splitlines()[-2]
 
 
 def only_control(adata: AnnData) -> AnnData:

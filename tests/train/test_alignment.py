@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from samsvae.data.simulate import simulated_screen
 from samsvae.estimators.base import Estimator
 from samsvae.model.mask import MASKS, BernoulliMask, MaskPrior
 from samsvae.model.mechanism import AdditiveShift
-from samsvae.train import alignment
+from samsvae.train import alignment, validator
 from samsvae.train.alignment import shared_offset
 from samsvae.train.step import PlainStep
+from samsvae.train.validator import ValidElbo, valid_elbo
 
 QUICK: dict[str, Any] = {
     "max_steps": 40,
@@ -95,7 +97,17 @@ class PowerCutError(Exception):
 def test_a_run_goes_on_in_either_phase(
     screen: samsvae.Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
-    model = fitted(screen, tmp_path / "whole")
+    a_run_goes_on(screen, tmp_path, monkeypatch, fails_at)
+
+
+def a_run_goes_on(
+    screen: samsvae.Screen,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails_at: int,
+    **settings: Any,
+) -> None:
+    model = fitted(screen, tmp_path / "whole", **settings)
     steps: list[int] = []
     taken = PlainStep.__call__
 
@@ -108,8 +120,8 @@ def test_a_run_goes_on_in_either_phase(
     with monkeypatch.context() as patched:
         patched.setattr(PlainStep, "__call__", failing)
         with pytest.raises(PowerCutError):
-            fitted(screen, tmp_path / "part")
-    resumed = fitted(screen, tmp_path / "part", resume=True)
+            fitted(screen, tmp_path / "part", **settings)
+    resumed = fitted(screen, tmp_path / "part", resume=True, **settings)
     ours, theirs = (m.history.drop(columns="cells_per_second") for m in (resumed, model))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
     state = model.module.state_dict()
@@ -167,6 +179,43 @@ def test_a_run_that_is_not_yet_aligned_goes_on_with_other_steps(
     elif aligned_after < max_steps:
         aligned = model.history.loc[model.history["is_aligned"], "step"]
         assert aligned.iloc[0] > aligned_after
+
+
+@pytest.fixture
+def first_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the validation ELBO fall in both phases."""
+
+    def falling(*given: Any) -> ValidElbo:
+        elbo, mc_se = valid_elbo(*given)
+        return ValidElbo(-elbo, mc_se)
+
+    monkeypatch.setattr(validator, "valid_elbo", falling)
+
+
+@pytest.mark.usefixtures("first_is_best")
+def test_each_phase_ends_by_itself(screen: samsvae.Screen, tmp_path: Path) -> None:
+    """Its best is the first evaluation, five others follow, and so does the other phase."""
+    model = fitted(screen, tmp_path / "run", max_steps=400)
+    history = model.history
+    assert history["step"].tolist() == list(range(8, 104, 8))
+    assert history["is_aligned"].tolist() == 6 * [False] + 6 * [True]
+    assert history.loc[history["is_best"], "step"].tolist() == [8, 56]
+    with warnings.catch_warnings(action="error"):  # a new run of 200 steps would do the same
+        same = fitted(screen, tmp_path / "run", resume=True, max_steps=200)
+    assert len(same.history) == 12
+    with pytest.warns(UserWarning, match="of step 96, beyond the 90 steps"):
+        fitted(screen, tmp_path / "run", resume=True, max_steps=90)
+    fixed = fitted(screen, max_steps=120, patience=None).history
+    assert fixed["is_aligned"].sum() == 8
+    assert fixed["step"].iloc[-1] == 120
+
+
+@pytest.mark.usefixtures("first_is_best")
+@pytest.mark.parametrize("fails_at", [40, 48, 49, 70])
+def test_a_run_whose_phases_end_by_themselves_goes_on(
+    screen: samsvae.Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    a_run_goes_on(screen, tmp_path, monkeypatch, fails_at, max_steps=400)
 
 
 @pytest.mark.parametrize(("step", "validated"), [(10, True), (10, False), (30, True)])

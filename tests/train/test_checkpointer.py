@@ -127,11 +127,13 @@ def test_the_best_model_and_patience_go_on(
         return ValidElbo(-elbo, mc_se)
 
     monkeypatch.setattr(validator, "valid_elbo", worse)
-    whole = fitted(screen, tmp_path / "whole", patience=4)
+    whole = fitted(screen, tmp_path / "whole", max_steps=90)
     assert whole.history["valid_elbo"].idxmax() == 0
-    assert whole.history["step"].iloc[-1] == 50
-    fitted(screen, tmp_path / "part", patience=4, max_steps=30)
-    goes_on_like((whole, tmp_path / "whole"), screen, tmp_path / "part", patience=4)
+    assert whole.history["step"].iloc[-1] == 60
+    fitted(screen, tmp_path / "part", max_steps=30)
+    goes_on_like((whole, tmp_path / "whole"), screen, tmp_path / "part", max_steps=90)
+    resumed = fitted(screen, tmp_path / "whole", max_steps=90, resume=True)  # it has ended
+    assert resumed.history["step"].iloc[-1] == 60
 
 
 def test_a_checkpoint_goes_on_on_any_device(

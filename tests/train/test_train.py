@@ -151,19 +151,29 @@ def test_elbo_improves(screen: samsvae.Screen) -> None:
     assert history["elbo"].iloc[-1] > history["elbo"].iloc[0] + 1
 
 
-def test_patience(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("patience", "n_evaluations"), [(0.1, 7), (6, 7), (16, 12), (None, 25), (0, 25)]
+)
+def test_patience(
+    screen: samsvae.Screen,
+    monkeypatch: pytest.MonkeyPatch,
+    patience: float | None,
+    n_evaluations: int,
+) -> None:
+    """It is in epochs, of five evaluations at least; what is within the error is no rise."""
     states: list[dict[str, Tensor]] = []
-    told = iter([-3.0, -4.0, -2.0, -2.0, -2.5, -1.0])
+    all_told = [-3.0, -2.0, -2.1, -1.995, *21 * [-2.5]]
+    told = iter(all_told)
 
     def elbo(model: PerturbationVAE, *_: object) -> ValidElbo:
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         return ValidElbo(next(told), 0.01)
 
     monkeypatch.setattr(validator, "valid_elbo", elbo)
-    model = fitted(screen, max_steps=100, patience=2)
-    assert model.history["valid_elbo"].tolist() == [-3.0, -4.0, -2.0, -2.0, -2.5]
+    model = fitted(screen, max_steps=100, patience=patience)
+    assert model.history["valid_elbo"].tolist() == all_told[:n_evaluations]
     kept = model.module.state_dict()
-    assert all(torch.equal(kept[name], value) for name, value in states[2].items())
+    assert all(torch.equal(kept[name], value) for name, value in states[3].items())
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(50, 9), (64, 8), (512, 3)])
@@ -177,7 +187,7 @@ def test_last_model_is_kept_without_validation_cells(
     screen: samsvae.Screen, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint"
-    model = fitted(without_validation(screen), checkpoint=path, patience=1)
+    model = fitted(without_validation(screen), checkpoint=path, patience=0.1, validate_every=1)
     assert model.history["valid_elbo"].isna().all()
     assert model.history["step"].iloc[-1] == 12
     last = files.unprefixed("model", files.read(path)[0])

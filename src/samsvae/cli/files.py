@@ -67,7 +67,7 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
         for one in value if isinstance(value, tuple) else (value,):
             if one is not None:
                 words += [f"--{name.replace('_', '-')}", str(one)]
-    say(f"this trains, for about {_duration(seconds)} on this machine:")
+    say(f"this trains, for at most {_duration(seconds)} on this machine:")
     say(shlex.join(words))
 
 

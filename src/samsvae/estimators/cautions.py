@@ -91,8 +91,8 @@ class Cautions:
                     "Overfitting",
                     f"The validation ELBO fell by {fall:.1f} nats per cell after step "
                     f"{int(history['step'].iloc[best]):,}, the step that is kept: the model has "
-                    "more freedom than the cells can settle. Fewer steps are enough; more cells, "
-                    "or a smaller n_latent and n_hidden, may do better.",
+                    "more freedom than the cells can settle. More cells, or a smaller n_latent and "
+                    "n_hidden, may do better.",
                     is_serious=False,
                 )
         if (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from samsvae.errors import InputError, listed
@@ -14,6 +14,8 @@ from samsvae.settings.questions import DeviceSettings, ProgressSettings, SeedSet
 
 _WARM_UP = 50
 """Steps over which a learning rate with a schedule rises."""
+_LEAST_EVALUATIONS = 5
+"""Without a rise, before a phase ends: small screens have epochs of few steps."""
 MAY_DIFFER = (
     "device",
     "step",
@@ -41,7 +43,7 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
     Parameters
     ----------
     max_steps
-        Steps of the optimiser; by default 10,000.
+        Steps of the optimiser, at most (see `patience`); by default 10,000.
     max_epochs
         Passes over the training cells, instead of `max_steps`.
     batch_size
@@ -80,16 +82,19 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
     warmup_steps
         Steps over which all these factors rise from 0 to their value, in proportion to the step.
     alignment
-        "rotate": half of the steps are taken with all masks fixed at one; then latent space is
-        rotated to the axes in which perturbations shift fewest dimensions, and masks start from
-        their Bayes factors (docs/identifiability.md). "none": masks are inferred from the first
-        step, in whatever axes training finds (the paper). Used by models that infer masks.
+        "rotate": a first phase, of at most half of the steps, is taken with all masks fixed at
+        one; then latent space is rotated to the axes in which perturbations shift fewest
+        dimensions, and masks start from their Bayes factors (docs/identifiability.md). "none":
+        masks are inferred from the first step, in whatever axes training finds (the paper). Used by
+        models that infer masks.
     validate_every
         Steps between two evaluations of the validation cells; the model with the best predictive
         ELBO is kept (masks and embeddings drawn from their posterior, their KL not counted).
     patience
-        Evaluations without a new best after which training stops; by default it does not stop.
-        Those with masks fixed at one do not count.
+        Epochs (passes over the training cells) in which the predictive ELBO of validation cells has
+        not risen by more than its Monte Carlo standard error, after which a phase ends; at least
+        five evaluations. 0 (or None): each phase takes all of its steps, as it does without
+        validation cells.
     checkpoint_every
         Steps between two saves of the checkpoint.
     precision
@@ -119,13 +124,15 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
     warmup_steps: Natural = 0
     alignment: Literal["rotate", "none"] = "rotate"
     validate_every: Count = 100
-    patience: Count | None = None
+    patience: NonNegative | None = field(default=10.0, metadata={"as_text": float})
     checkpoint_every: Count = 500
     precision: Literal["float32", "bfloat16"] = "float32"
     step: Literal["auto", "plain", "compiled", "graph"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.patience is None:  # a file of settings has no None
+            object.__setattr__(self, "patience", 0.0)
         if self.closed_form_kl and self.objective == "iwelbo":
             raise InputError(
                 "closed_form_kl is for the ELBO: importance weights need the draws themselves"
@@ -190,6 +197,13 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
         if self.schedule == "constant":
             return 1.0
         return min(1.0, (step + 1) / _WARM_UP) * (1 + math.cos(math.pi * step / n_steps)) / 2
+
+    def patient_evaluations(self, n_cells: int) -> float:
+        """Return how many evaluations without a rise end a phase, for a number of cells."""
+        if not self.patience:
+            return math.inf
+        n_steps = self.patience * n_cells / min(self.batch_size, n_cells)
+        return max(_LEAST_EVALUATIONS, math.ceil(n_steps / self.validate_every))
 
     def n_steps(self, n_cells: int) -> int:
         """Return the number of training steps for a number of cells."""

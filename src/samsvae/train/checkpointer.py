@@ -15,6 +15,9 @@ from samsvae.storage import tensors as files
 from samsvae.storage.files import expanded, remove_half_written
 from samsvae.train.processes import Processes
 
+_NEWER = {"risen_elbo", "since_rise", "latest_alignment"}
+"""Entries of a header that older checkpoints lack."""
+
 
 class Checkpoint(NamedTuple):
     """What a checkpoint holds."""
@@ -66,7 +69,7 @@ class Checkpointer:
     def check(self, checkpoint: Checkpoint, *, header: Mapping[str, Any], model: nn.Module) -> None:
         """Raise unless a checkpoint is of this model and has the header that it would write."""
         path, theirs = str(self.path), checkpoint.header
-        if not theirs.keys() >= header.keys():
+        if not theirs.keys() >= header.keys() - _NEWER:
             raise InputError(f"{path!r} is not a checkpoint of training")
         before = TrainSettings().decisive | theirs["settings"]  # older ones lack newer settings
         for name, value in header["settings"].items():

@@ -6,13 +6,12 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from samsvae.data.loader import Loader
@@ -28,59 +27,13 @@ from samsvae.train.checkpointer import (
     optimizer_tensors,
     restore_optimizer,
 )
+from samsvae.train.phases import History, Phases, ProgressBar
 from samsvae.train.processes import Processes, SingleProcess
 from samsvae.train.step import CompiledStep, CudaRecorder, Optimizer, PlainStep, Replayed
 from samsvae.train.validator import Validator
 
 _STOP_EVERY = 10
 """Steps between two exchanges among processes of whether one of them is to stop."""
-History = list[dict[str, float]]
-"""One row per evaluation of the validation cells."""
-
-
-class Phases(NamedTuple):
-    """When training goes from one phase to the next."""
-
-    n_steps: int
-    """Steps of all phases."""
-    aligned_after: int | None
-    """Steps with masks fixed at one; None: there is one phase."""
-
-    def masks_fixed(self, step: int) -> bool:
-        """Whether all masks are fixed at one at a step: the model is aligned later."""
-        return self.aligned_after is not None and step < self.aligned_after
-
-    def span(self, step: int) -> tuple[int, int]:
-        """Return the step at which a step's phase starts, and how many steps it has."""
-        if self.aligned_after is None:
-            return 0, self.n_steps
-        if self.masks_fixed(step):
-            return 0, self.aligned_after
-        return self.aligned_after, max(1, self.n_steps - self.aligned_after)
-
-    def resumed(self, step: int, aligned_after: int | None) -> tuple[Phases, str]:
-        """Return the phases from a checkpoint on, and how they differ from those of a new run.
-
-        `aligned_after` is of the run that wrote it, which may have had another number of steps.
-        """
-        phases, new = self, self.aligned_after
-        if new is not None and aligned_after is not None:
-            if step >= aligned_after:  # the axes are chosen
-                phases = self._replace(aligned_after=aligned_after)
-            elif step >= new:
-                phases = self._replace(aligned_after=step + 1)
-        if step > self.n_steps:
-            return phases, (
-                f"the checkpoint is of step {step:,}, beyond the {self.n_steps:,} steps that are "
-                "asked for: no step is taken, and the result is that of the longer run"
-            )
-        if phases.aligned_after is not None and phases.aligned_after != new:
-            at = min(phases.aligned_after, self.n_steps)
-            return phases, (
-                f"latent space is aligned after step {at:,}; a new run of "
-                f"{self.n_steps:,} steps aligns after step {new:,}, so its result would differ"
-            )
-        return phases, ""
 
 
 class Training:
@@ -107,7 +60,8 @@ class Training:
         self.processes = processes = processes or SingleProcess()
         self.identity, self.history = dict(identity), history
         self.checkpointer = Checkpointer(settings.checkpoint, processes, saved)
-        self.validator = Validator(model, valid, settings, processes)
+        patience = settings.patient_evaluations(len(train.screen))
+        self.validator = Validator(model, valid, settings, processes, patience)
         self.variant = settings.step_on(
             train.device.type, recorded=train.screen.is_in_memory and processes.size == 1
         )
@@ -115,6 +69,7 @@ class Training:
         self.generator = torch.Generator(train.device)
         n_steps, aligned = settings.n_steps(len(train.screen)), settings.alignment == "rotate"
         self.phases = Phases(n_steps, n_steps // 2 if aligned and can_align(model) else None)
+        self.latest_alignment = self.phases.aligned_after
         self.step = 0
         self.began = 0
         """The step at which the phase began, with a new optimiser."""
@@ -159,6 +114,24 @@ class Training:
         self.began = self.phases.span(self.step)[0]
         self._prepare_steps()
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether the last phase has ended."""
+        out_of_patience = self.validator.is_out_of_patience and not self.masks_fixed
+        return out_of_patience or self.step >= self.phases.n_steps
+
+    def _end_first_phase(self) -> None:
+        """Align the best model of the phase with masks fixed at one, where that ends."""
+        if self.masks_fixed and self.validator.is_out_of_patience:
+            self.phases = self.phases._replace(aligned_after=self.step)
+        if self.step != self.phases.aligned_after or self.began == self.step:
+            return
+        self._check_finite()
+        self.validator.restore_best()
+        self._align()
+        self.validator.forget()  # models of before are not compared with those that follow
+        self._start_phase()
+
     def _align(self) -> None:
         align(self.model, self.train, seed=self.settings.seed)
         self.processes.same(self.model)  # each computed it, and last digits may differ
@@ -174,21 +147,19 @@ class Training:
             self._leave()
 
     def _take_steps(self, bar: ProgressBar) -> None:
-        """Take all steps that are left, unless patience or a signal ends them."""
+        """Take the steps that are left, until patience or a signal ends them."""
         source = batches_from(
             self.train, self.order, self.step, self.settings.batch_size, self.processes.part
         )
-        n_steps = self.phases.n_steps
-        bar.start(n_steps)
+        bar.start(self.phases.n_steps)
         with source as self.batch, stop_signals() as came:
-            bar.show(self.step, self.history)
+            bar.show(self.step, self.phases, self.history)
             clock, clock_step = time.perf_counter(), self.step
             if self._is_due:  # another process was lost during the evaluation
                 self._check_finite()
                 self._evaluate(math.nan)
-            while self.step < n_steps and not (
-                self.validator.is_out_of_patience and not self.masks_fixed
-            ):
+                self._end_first_phase()
+            while not self._is_over:
                 with self._saved_if_lost():
                     self._one_step()
                     stopped = self._stopped(came())
@@ -197,21 +168,15 @@ class Training:
                         seconds = time.perf_counter() - clock
                         self._evaluate((self.step - clock_step) / seconds)
                         clock, clock_step = time.perf_counter(), self.step
-                    if self.step == self.phases.aligned_after:
-                        # Align the best model of the phase; it is not compared with later ones.
-                        self._check_finite()
-                        self.validator.restore_best()
-                        self._align()
-                        self.validator.forget()
-                        self._start_phase()
-                last = self.step == n_steps
-                if self.step % self.settings.checkpoint_every == 0 or last or stopped:
+                    self._end_first_phase()
+                if self.step % self.settings.checkpoint_every == 0 or self._is_over or stopped:
                     self._save()
                 if stopped:
                     self._leave()
-                    message = f"training stopped after step {self.step} of {n_steps}"
+                    message = f"training stopped after step {self.step} of {self.phases.n_steps}"
                     raise TrainingInterrupted(self._with_how_to_resume(message))
-                bar.show(self.step, self.history)
+                bar.show(self.step, self.phases, self.history)
+            bar.end(self.step)
 
     def _one_step(self) -> None:
         settings, (start, n_steps) = self.settings, self.phases.span(self.step)
@@ -332,6 +297,7 @@ class Training:
             "metric_names": self.metric_names,
             **self.validator.header(),
             "aligned_after": self.phases.aligned_after,
+            "latest_alignment": self.latest_alignment,
             "settings": self.settings.decisive,
             "model": self.identity,
             "data": [self.train.screen.digest, self.valid.screen.digest],
@@ -358,7 +324,9 @@ class Training:
         self.checkpointer.check(checkpoint, header=self._header(), model=self.model)
         tensors, header = checkpoint
         self.step = header["step"]
-        self.phases, difference = self.phases.resumed(self.step, header["aligned_after"])
+        aligned_after = header["aligned_after"]
+        latest = header.get("latest_alignment", aligned_after)
+        self.phases, difference = self.phases.resumed(self.step, aligned_after, latest)
         if difference and self.processes.writes:
             note(f"{self.checkpointer.path}: {difference}")
         self._start_phase()
@@ -369,46 +337,6 @@ class Training:
         self.pending = list(tensors["pending"].to(device)) if "pending" in tensors else []
         self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
-
-
-class ProgressBar:
-    """Steps done, the last ELBO and the time left; nothing where `visible` is False."""
-
-    def __init__(self, visible: bool) -> None:
-        self._bar = Progress(
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[elbo]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            disable=not visible,
-        )
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def start(self, n_steps: int) -> None:
-        """Show a line of training."""
-        self._task = self._bar.add_task("training", total=n_steps, elbo="")
-
-    def follow(self, batches: Sequence[int]) -> Iterator[int]:
-        """Yield what the pass over the cells takes that ends training, in a line of its own."""
-        task = self._bar.add_task("masks", total=len(batches), elbo="inclusion probabilities")
-        for batch in batches:
-            yield batch
-            self._bar.advance(task)
-
-    def show(self, step: int, history: list[dict[str, float]]) -> None:
-        """Move to a step and show the last row of the history."""
-        text = ""
-        if history:
-            last = history[-1]
-            text = f"ELBO {last['elbo']:.2f}, predictive (validation) {last['valid_elbo']:.2f}"
-        self._bar.update(self._task, completed=step, elbo=text)
 
 
 @contextmanager

@@ -113,9 +113,10 @@ class Validator:
         loader: Loader,
         settings: TrainSettings,
         processes: Processes,
+        patience: float = math.inf,
     ) -> None:
         self.model, self.loader, self.settings = model, loader, settings
-        self.processes = processes
+        self.processes, self.patience = processes, patience
         self.forget()
 
     def forget(self) -> None:
@@ -124,6 +125,10 @@ class Validator:
         self.best_elbo = -math.inf
         self.since_best = 0
         """Evaluations since the best one."""
+        self.risen_elbo = -math.inf
+        """That of the last rise by more than a standard error."""
+        self.since_rise = 0
+        """Evaluations since then."""
 
     def evaluate(self) -> ValidElbo:
         """Return the model's predictive ELBO, and keep its parameters if it is the best."""
@@ -136,6 +141,10 @@ class Validator:
             self.best = {name: value.clone() for name, value in state.items()}
         else:
             self.since_best += 1
+        if valid.elbo > self.risen_elbo + valid.mc_se:
+            self.risen_elbo, self.since_rise = valid.elbo, 0
+        else:
+            self.since_rise += 1
         return valid
 
     @property
@@ -145,9 +154,8 @@ class Validator:
 
     @property
     def is_out_of_patience(self) -> bool:
-        """Whether the best evaluation is too long ago for training to go on."""
-        patience = self.settings.patience
-        return patience is not None and self.since_best >= patience
+        """Whether the last rise is too long ago for the phase to go on."""
+        return self.since_rise >= self.patience
 
     def restore_best(self) -> None:
         """Give the model the parameters of its best evaluation, if there is one."""
@@ -156,12 +164,18 @@ class Validator:
 
     def header(self) -> dict[str, Any]:
         """Return what a checkpoint says of the best evaluation; its parameters are in `best`."""
-        best_elbo = self.best_elbo if self.best is not None else None
-        return {"best_elbo": best_elbo, "since_best": self.since_best}
+        best, risen = (
+            value if math.isfinite(value) else None for value in (self.best_elbo, self.risen_elbo)
+        )
+        since = {"since_best": self.since_best, "since_rise": self.since_rise}
+        return {"best_elbo": best, "risen_elbo": risen, **since}
 
     def load(self, header: Mapping[str, Any], best: Mapping[str, Tensor]) -> None:
         """Take what `header` returned, and the parameters that were in `best`."""
         device = self.loader.device
         self.best = {name: value.to(device) for name, value in best.items()} or None
-        self.best_elbo = -math.inf if header["best_elbo"] is None else header["best_elbo"]
+        for name in ("best_elbo", "risen_elbo"):
+            value = header.get(name, header["best_elbo"])  # older checkpoints lack the second
+            setattr(self, name, -math.inf if value is None else value)
         self.since_best = header["since_best"]
+        self.since_rise = header.get("since_rise", self.since_best)
