@@ -63,7 +63,7 @@ class Cells:
     told: dict[str, Any] = field(default_factory=dict)
     """How the screen is read."""
     asked: dict[str, Any] = field(default_factory=dict)
-    """How discoveries are asked for."""
+    """How discoveries and effects are asked for."""
     pairs: tuple[tuple[int, int], ...] = ()
     """Combinations without cells that are asked for, in place of the perturbations."""
 
@@ -369,7 +369,7 @@ def rows(name: str, seed: int, max_steps: int) -> Iterator[dict[str, Any]]:
     common = {"situation": name, "seed": seed, "cautions": "; ".join(said)}
     for way, column in {"q < .05": "q_value", "lfsr < .05": "lfsr"}.items():
         yield common | {"way": way} | rates(wide[column] < 0.05, wide["estimate"], truth) | held
-    effects = model.effects(names, n_particles=500, progress=False)
+    effects = model.effects(names, n_particles=500, progress=False, **cells.asked)
     lower, upper = (np.asarray(effects.layers[end]) for end in ("lower", "upper"))
     apart = (lower > 0) | (upper < 0)
     held = coverage(lower, upper, truth)

@@ -31,6 +31,8 @@ from samsvae.types import Reference, Scale
 _LOG_2 = np.log(2)
 _HALF = 0.5
 """A count that is added to observed and to expected counts, and to the variance of both."""
+_FEW_COUNTS = 4.0
+"""Expected counts of a gene in a group, below which its own say little about their error."""
 _PRIOR_CELLS = 8.0
 """Cells that control's dispersion stands for in the variance of a group."""
 _UNEQUAL = 0.1
@@ -124,7 +126,8 @@ def fold_changes(
     By cell: its `group` (-1: none), whether it is `control`, and a `weight` (1 by default). Cells
     in batches without control cells are left out. Differences between the screen's replicates
     enter the variance, see `samsvae.data.replicates`. Without `margin` variances are as near as can
-    be to the true ones, not rather too large.
+    be to the true ones, not rather too large, and infinite where few counts are expected: cells
+    without a count would show a fold change of 0, surely.
     """
     weight = np.ones(len(screen), int) if weight is None else weight
     change = _from_cells(screen, group, control, n_groups, weight, margin=margin)
@@ -180,7 +183,8 @@ def _from_cells(
         )
         of_control = size_of**2 @ against.variance / (_LOG_2 * (expected + _HALF)) ** 2
         variance = own / (_LOG_2 * (observed + _HALF)) ** 2 + of_control
-    variance = np.where((n_cells > 1)[:, None], variance, np.inf)
+    is_known = (n_cells > 1)[:, None] & (margin or expected >= _FEW_COUNTS)
+    variance = np.where(is_known, variance, np.inf)
     difference = np.where((n_cells > 0)[:, None], np.log2(ratio), np.nan)
     return FoldChanges(difference, variance, n_cells, of_control, np.zeros_like(difference))
 
