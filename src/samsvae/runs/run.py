@@ -103,11 +103,13 @@ class Run(Directory):
         `keys` are settings of reading that differ from the run's.
         """
         settings = settings_of(ScreenSettings, self.config()) | completed(keys)
-        if settings.get("labels") is not None and "labels" not in keys:
-            raise InputError(
-                f"the run was trained with labels from {settings['labels']!r}: give --labels "
-                "again, since paths that are stored in a run are never opened"
-            )
+        for name in ("labels", "feature_reference"):
+            if settings.get(name) is not None and name not in keys:
+                raise InputError(
+                    f"the run was trained with {name} from {settings[name]!r}: give "
+                    f"--{name.replace('_', '-')} again, since paths that are stored in a run are "
+                    "never opened"
+                )
         screen = Screen.open(data, **settings)
         if screen.split is None and (self / "split.csv").exists():
             table = read_csv(self / "split.csv")
