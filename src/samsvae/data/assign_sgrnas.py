@@ -37,7 +37,8 @@ def assign_sgrnas(
         posterior of presence is above 1/2, of a negative binomial background (the ambient profile
         times the cell's ambient size) and a signal, fitted to all sgRNAs by EM: any number may be
         in a cell. A number: at least so many UMIs. "calls": as the file says. By default
-        "dominant" where that finds one in most cells with sgRNA counts, else "mixture".
+        "dominant" where most cells have no second sgRNA with 5 UMIs and a quarter of the first
+        one's, else "mixture".
     feature_reference
         CSV file of the sgRNAs, as Cell Ranger takes it: id, name, target_gene_name.
     modality

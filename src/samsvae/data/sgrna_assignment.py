@@ -19,6 +19,8 @@ from samsvae.storage.anndata_files import Table
 from samsvae.types import SgrnaRule
 
 _MIN_UMIS = 3
+_CLEAR = 5
+"""UMIs that are rarely background."""
 _DOMINANT = 0.8
 """Share of a cell's sgRNA counts above which its first one dominates."""
 _PRESENT = 0.5
@@ -147,7 +149,7 @@ class SgrnaAssignment:
 
     def rules(self) -> pd.DataFrame:
         """Return how many cells have what `status`, by every rule: one row per rule."""
-        rules: list[SgrnaRule] = ["dominant", "mixture", 5]
+        rules: list[SgrnaRule] = ["dominant", "mixture", _CLEAR]
         rules += ["calls"] if self.file_calls is not None else []
         rules += [self.rule] if self.rule not in rules else []
         rows = {name_of(rule): self.with_rule(rule).status.value_counts() for rule in rules}
@@ -174,7 +176,7 @@ class SgrnaAssignment:
 
     def summary(self) -> str:
         """Return what was assigned, in a line."""
-        n = self.status.value_counts()
+        n = self.status.value_counts()  # in the order of categories
         others = ", ".join(f"{name} ({k:,})" for name, k in n.items() if name != ONE and k)
         n_control = int((self.targets == CONTROL).sum())
         n_targets = len(set(self.targets) - {CONTROL})
@@ -213,11 +215,20 @@ def assignment_of(table: Table, rule: SgrnaRule | None = None) -> SgrnaAssignmen
     )
     if rule is not None:
         return bare.with_rule(rule)
-    dominant = bare.with_rule("dominant")
-    usable = np.asarray(dominant.status != _FEW)
-    if 2 * int(dominant.has_one.sum()) > int(usable.sum()):
-        return dominant
-    return bare.with_rule("mixture")
+    return bare.with_rule("dominant" if _most_hold_one(counts) else "mixture")
+
+
+def _most_hold_one(counts: sp.csr_matrix) -> bool:
+    """Whether most cells with an sgRNA have no second one, with a quarter of the counts."""
+    _, _, largest = _tops(counts)
+    least = np.maximum(_CLEAR, largest / 4)
+    n = np.bincount(
+        np.repeat(np.arange(len(largest)), np.diff(counts.indptr))[
+            counts.data >= np.repeat(least, np.diff(counts.indptr))
+        ],
+        minlength=len(largest),
+    )
+    return int((n == 1).sum()) >= int((n > 1).sum())
 
 
 def _by_rule(one: SgrnaAssignment, rule: SgrnaRule) -> tuple[sp.csr_matrix, pd.Categorical]:

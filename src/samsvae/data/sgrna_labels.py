@@ -78,7 +78,9 @@ def labels_by_sgrna(table: Table, settings: ScreenSettings) -> SgrnaLabels:
         text += f"; {int((~is_used).sum()):,} cells are left out"
     note(text)
     columns = {_PERTURBATION: np.where(is_used, label, CONTROL), _SGRNA: sgrna}
-    chosen = replace(settings, perturbation_key=_PERTURBATION, sgrna_key=_SGRNA)
+    control = tuple(dict.fromkeys([CONTROL, *settings.controls]))
+    keys = {"perturbation_key": _PERTURBATION, "sgrna_key": _SGRNA}
+    chosen = replace(settings, **keys, control=control)
     return SgrnaLabels(_with_columns(table, columns), chosen, assignment, is_used)
 
 

@@ -23,14 +23,16 @@ from scipy.special import gammaln
 _ROUNDS = 200
 _TOLERANCE = 1e-4
 """Largest change of a posterior at which EM ends."""
-_PRIOR_COUNTS = 5.0
+_PRIOR_COUNTS = 20.0
 """Weight of the mean of all cells in a cell's ambient size, in expected counts."""
 _PRIOR_CELLS = 10.0
 """Weight, in cells, of what all sgRNAs share in the estimates of one."""
 _DISPERSIONS = 0.3, 1e3
 """Range of inverse dispersions; the signal's is not so small that one count is its most likely."""
 _LEAST_SIGNAL = 3.0
-"""Counts above which an sgRNA may be in a cell when EM starts."""
+"""Counts from which an sgRNA may be in a cell when EM starts, and the least signal."""
+_FIRST_SHARE = 0.05
+"""Of the cell's largest count, from which it may."""
 
 
 class SgrnaMixture(NamedTuple):
@@ -115,14 +117,10 @@ def sgrna_mixture(counts: sp.csr_matrix) -> SgrnaMixture:
 
 
 def _first(counts: sp.csr_matrix, of_cell: np.ndarray) -> np.ndarray:
-    """Return presence to start from: counts above the geometric mean of the sgRNA's extremes."""
-    largest = np.sqrt(np.asarray(counts.max(0).todense()).ravel().astype(float))
-    threshold = np.maximum(largest, _LEAST_SIGNAL)
-    largest_in_cell = np.asarray(counts.max(1).todense()).ravel()
-    q = (counts.data >= threshold[counts.indices]) & (
-        counts.data >= largest_in_cell[of_cell] / _LEAST_SIGNAL
-    )
-    return q * 0.99 + 0.001
+    """Return presence to start from: of sgRNAs with some counts next to the cell's largest."""
+    largest = np.asarray(counts.max(1).todense()).ravel()[of_cell]
+    is_first = (counts.data >= _LEAST_SIGNAL) & (counts.data >= _FIRST_SHARE * largest)
+    return np.where(is_first, 0.99, 0.001)
 
 
 def _inverse_dispersion(squares: np.ndarray, excess: np.ndarray, unit: np.ndarray) -> np.ndarray:

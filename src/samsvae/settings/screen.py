@@ -63,7 +63,7 @@ class ScreenSettings:
         counts of sgRNAs: "dominant" (one has at least 3 UMIs and more than 80 % of the cell's),
         "mixture" (posterior of presence above 1/2), a number (at least so many UMIs), or "calls"
         (as the file says). By default, in a file without the column of perturbations, "dominant"
-        where it finds one in most cells, else "mixture".
+        where most cells hold one sgRNA, else "mixture".
     several_sgrnas
         Cells with several sgRNAs: "drop", or "combine" to take them as combinations of their
         targets. By default they are left out where most cells hold one: there they are doublets.

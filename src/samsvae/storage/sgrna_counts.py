@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -183,7 +183,7 @@ def _in_obsm(obsm: Any, name: str, uns: Any, reference: pd.DataFrame | None) -> 
 
 def _element(group: Any, name: str) -> Any:
     """Return an element of a mapping, or of a group of a file."""
-    if isinstance(group, Mapping):
+    if not hasattr(group, "attrs"):
         return group[name]
     node = member(group, name)
     check_declared_size(node, name)
@@ -232,7 +232,8 @@ def _in_order(matrix: sp.csr_matrix, rows: np.ndarray | None) -> sp.csr_matrix:
     """Return rows of a matrix; one at -1 is empty."""
     if rows is None:
         return matrix
-    return sp.csr_matrix(sp.diags((rows >= 0).astype(matrix.dtype)) @ matrix[np.maximum(rows, 0)])
+    empty = sp.csr_matrix((1, matrix.shape[1]), dtype=matrix.dtype)
+    return sp.vstack([matrix, empty], format="csr")[rows]
 
 
 def _columns_of(frame: Frame) -> pd.DataFrame:
