@@ -46,6 +46,9 @@ class Dosage(NamedTuple):
     """`cell slot`: its dose; an empty slot has dose 0 (and position 0)."""
     reagent: Tensor | None = None
     """`cell slot`, int64: the reagent (sgRNA) that delivered it; None: not used."""
+    presence: Tensor | None = None
+    """`cell slot`: the prior probability that the cell received it at all, where sgRNAs are
+    uncertain; None: it did."""
     acting: Tensor | None = None
     """`cell slot`: whether it acts in the cell, or with what probability; None: it does."""
 

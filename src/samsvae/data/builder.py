@@ -93,6 +93,7 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         "split": split,
         "sgrna": _categories(table, settings.sgrna_key, "sgRNA"),
         "replicate": _categories(table, settings.replicate_key, "replicate"),
+        "absence": None if sgrnas is None else sgrnas.absence(perturbations),
         "sgrna_assignment": None if sgrnas is None else sgrnas.assignment,
         "obs": _other_columns(table.cells, settings.keys),
     }

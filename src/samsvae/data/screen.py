@@ -63,6 +63,9 @@ class Screen:
     """`cell`: the replicate that it is of, such as a clone; of no other condition."""
     sgrna_assignment: SgrnaAssignment | None = None
     """How cells were given their sgRNA, of all cells of the file, where it holds their counts."""
+    absence: sp.csr_matrix | None = None
+    """`cell perturbation`: the probability that the cell did not receive what `dosage` says, where
+    its sgRNA is uncertain; None: all cells did."""
     obs: pd.DataFrame | None = None
     """`cell column`: what else the file says of cells, and a model is not told: numbers, and
     categories of few levels."""
@@ -148,6 +151,7 @@ class Screen:
             counts=self.counts[rows],
             library_size=self.library_size[rows],
             dosage=self.dosage[rows],
+            absence=None if self.absence is None else self.absence[rows],
             condition=self.condition[rows],
             batch=self.batch[rows],
             sgrna=None if self.sgrna is None else self.sgrna[rows],
@@ -258,6 +262,9 @@ class Screen:
         dosage = self.dosage.data, self.dosage.indices, self.dosage.indptr
         for array in (self.library_size, self.batch, *dosage):
             digest.update(array.tobytes())
+        if self.absence is not None:
+            for array in (self.absence.data, self.absence.indices, self.absence.indptr):
+                digest.update(array.tobytes())
         if self.replicate is not None:
             digest.update(repr(self.replicate.tolist()).encode())
         for part in parts:

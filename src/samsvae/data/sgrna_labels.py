@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +18,12 @@ from samsvae.storage.anndata_files import Frame, Table
 
 _PERTURBATION, _SGRNA = "perturbation", "sgrna"
 """The columns that an assignment makes."""
+_PRESENT, _SURE, _POSSIBLE = 0.5, 0.95, 0.05
+"""Posteriors of presence above which an sgRNA is more likely there than not, surely, possibly."""
+_MAX_TARGETS = 2
+"""Targets that may be in an uncertain cell: all their subsets are summed over in training."""
+_LEAST = 1e-9
+"""Probability of absence below which an sgRNA is there."""
 
 
 class SgrnaLabels(NamedTuple):
@@ -29,6 +36,18 @@ class SgrnaLabels(NamedTuple):
     assignment: SgrnaAssignment
     is_used: np.ndarray
     """`cell`: whether it has a label: the others are left out."""
+    absent: sp.csr_matrix | None
+    """`cell target`: the probability that the cell has not what its label says, where sgRNAs are
+    uncertain."""
+    targets: tuple[str, ...]
+
+    def absence(self, perturbations: Sequence[str]) -> sp.csr_matrix | None:
+        """Return `absent` by perturbation: those targets that are no control."""
+        if self.absent is None or not self.absent.nnz:
+            return None
+        return sp.csr_matrix(
+            self.absent[:, pd.Index(self.targets).get_indexer(pd.Index(perturbations))]
+        )
 
 
 def sgrnas_are_used(table: Table, settings: ScreenSettings) -> bool:
@@ -52,56 +71,108 @@ def labels_by_sgrna(table: Table, settings: ScreenSettings) -> SgrnaLabels:
     """
     assignment = assignment_of(table, settings.sgrna_assignment)
     separator = settings.separator or ""
+    is_several = np.asarray(assignment.status == SEVERAL)
     combine = settings.several_sgrnas == "combine"
     if settings.several_sgrnas is None:
-        n_several = int((assignment.status == SEVERAL).sum())
-        combine = n_several > int(assignment.has_one.sum())
-    if combine and not separator:
+        combine = int(is_several.sum()) > int(assignment.has_one.sum())
+    if (combine or settings.uncertain_sgrnas) and not separator:
         raise InputError(
-            "most cells hold several sgRNAs, or several_sgrnas='combine' is given: expected a "
-            "separator that joins their targets, such as '+'"
+            "cells may hold several sgRNAs (most do, or several_sgrnas or uncertain_sgrnas is "
+            "given): expected a separator that joins their targets, such as '+'"
         )
-    label, sgrna = _labels(assignment, separator)
-    is_used = assignment.has_one | (combine & np.asarray(assignment.status == SEVERAL))
-    if not is_used.any():
-        raise InputError(f"no cell is left: {assignment.summary()}")
     joined = sorted({t for t in assignment.targets if separator and separator in t})
     if joined:
         raise InputError(
             f"the separator {separator!r} stands inside targets of sgRNAs, {listed(joined, 3)}: "
             "give another one (--separator)"
         )
-    text = assignment.summary()
+    is_used = assignment.has_one | (combine & is_several)
+    presence, text = assignment.called, assignment.summary()
     if combine:
         text += "; those with several are combinations of their targets"
+    if settings.uncertain_sgrnas:
+        is_uncertain = _uncertain(assignment, combine=combine) & ~is_used
+        presence = _either(assignment.posterior, presence, is_uncertain)
+        is_used |= is_uncertain
+        text += f"; {int(is_uncertain.sum()):,} of the others are kept as uncertain"
+    if not is_used.any():
+        raise InputError(f"no cell is left: {text}")
     if not is_used.all():
         text += f"; {int((~is_used).sum()):,} cells are left out"
     note(text)
-    columns = {_PERTURBATION: np.where(is_used, label, CONTROL), _SGRNA: sgrna}
+    of_target, targets = _by_target(assignment, presence)
+    names = np.array(targets, object)
+    rows = np.split(of_target.indices, of_target.indptr[1:-1])
+    label = np.array([separator.join(names[row]) or CONTROL for row in rows], object)
+    columns = {
+        _PERTURBATION: np.where(is_used, label, CONTROL),
+        _SGRNA: _only(assignment, presence),
+    }
     control = tuple(dict.fromkeys([CONTROL, *settings.controls]))
-    keys = {"perturbation_key": _PERTURBATION, "sgrna_key": _SGRNA}
-    chosen = replace(settings, **keys, control=control)
-    return SgrnaLabels(_with_columns(table, columns), chosen, assignment, is_used)
+    chosen = replace(settings, perturbation_key=_PERTURBATION, sgrna_key=_SGRNA, control=control)
+    absent = None
+    if settings.uncertain_sgrnas:
+        absent = of_target.copy()
+        absent.data = 1 - absent.data
+        absent.eliminate_zeros()
+    return SgrnaLabels(
+        _with_columns(table, columns), chosen, assignment, is_used, absent, tuple(targets)
+    )
 
 
-def _labels(one: SgrnaAssignment, separator: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the targets of the sgRNAs that each cell holds, joined, and its sgRNA if it is one."""
+def _uncertain(one: SgrnaAssignment, *, combine: bool) -> np.ndarray:
+    """Return `cell`: whether one or two targets, or control, may be there, and not surely several.
+
+    With `combine` cells with several sure sgRNAs count, too.
+    """
+    posterior = one.posterior
+    n_sure = np.asarray((posterior > _SURE).sum(1)).ravel()
+    is_there = np.asarray((posterior > _PRESENT).sum(1)).ravel() > 0
+    n_targets = np.diff(_by_target(one, _possible(posterior))[0].indptr)
+    is_told = is_there | (n_targets > 0)
+    return is_told & (n_targets <= _MAX_TARGETS) & ((n_sure <= 1) | combine)
+
+
+def _possible(posterior: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the posterior of presence of sgRNAs that may be there."""
+    return sp.csr_matrix(posterior.multiply(posterior > _POSSIBLE))
+
+
+def _either(
+    posterior: sp.csr_matrix, called: sp.csr_matrix, is_uncertain: np.ndarray
+) -> sp.csr_matrix:
+    """Return the posterior of presence of uncertain cells, 1 for what is called in the others."""
+    uncertain, others = (
+        sp.diags_array(rows.astype(float)) for rows in (is_uncertain, ~is_uncertain)
+    )
+    return sp.csr_matrix(uncertain @ _possible(posterior) + others @ called.astype(float))
+
+
+def _by_target(one: SgrnaAssignment, presence: sp.csr_matrix) -> tuple[sp.csr_matrix, list[str]]:
+    """Return the probability that any sgRNA of a target is present, `cell target`; and targets."""
     targets = sorted(set(one.targets) - {CONTROL})
     column = pd.Index(targets).get_indexer(pd.Index(one.targets))
-    hits = np.flatnonzero(column >= 0)
-    of_target = sp.csr_matrix(
-        (np.ones(len(hits), np.int8), (hits, column[hits])), shape=(len(column), len(targets))
-    )
-    held = sp.csr_matrix(one.called.astype(np.int32) @ of_target.astype(np.int32))
-    held.sort_indices()
-    names = np.array(targets, object)
-    rows = np.split(held.indices, held.indptr[1:-1])
-    label = np.array([separator.join(names[row]) or CONTROL for row in rows], object)
-    called = one.called
-    n = np.diff(called.indptr)
-    sgrna = np.full(len(label), None, object)
-    sgrna[n == 1] = np.asarray(one.sgrnas, object)[called.indices[called.indptr[:-1][n == 1]]]
-    return label, sgrna
+    rows = np.flatnonzero(column >= 0)
+    shape = len(column), len(targets)
+    of_target = sp.csr_matrix((np.ones(len(rows)), (rows, column[rows])), shape=shape)
+    log_absent = sp.csr_matrix(presence, dtype=float, copy=True)
+    log_absent.eliminate_zeros()
+    log_absent.data = np.log1p(-np.minimum(log_absent.data, 1 - _LEAST))
+    of_cells = sp.csr_matrix(log_absent @ of_target)
+    of_cells.data = -np.expm1(of_cells.data)
+    of_cells.data[of_cells.data > 1 - 2 * _LEAST] = 1.0
+    of_cells.sort_indices()
+    return of_cells, targets
+
+
+def _only(one: SgrnaAssignment, presence: sp.csr_matrix) -> np.ndarray:
+    """Return the only sgRNA that a cell may hold, `cell`; None where there are others, or none."""
+    presence = sp.csr_matrix(presence)
+    presence.eliminate_zeros()
+    n = np.diff(presence.indptr)
+    sgrna = np.full(len(n), None, object)
+    sgrna[n == 1] = np.asarray(one.sgrnas, object)[presence.indices[presence.indptr[:-1][n == 1]]]
+    return sgrna
 
 
 def _with_columns(table: Table, columns: dict[str, np.ndarray]) -> Table:

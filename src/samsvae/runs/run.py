@@ -250,6 +250,11 @@ def write_experiment_data(folder: Path, screen: Screen) -> None:
     Counts that are not in memory are copied from file to file, and whoever reads the screen leaves
     them there.
     """
+    if screen.absence is not None:
+        raise InputError(
+            "the screen has cells of uncertain sgRNAs, which an experiment of several models does "
+            "not keep: read it without uncertain_sgrnas (--uncertain-sgrnas)"
+        )
     counts, registry = screen.counts, screen.registry
     is_stored = isinstance(counts, StoredCounts)
     n_batch_keys = len(registry.batch_levels)

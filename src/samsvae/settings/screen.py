@@ -67,6 +67,11 @@ class ScreenSettings:
     several_sgrnas
         Cells with several sgRNAs: "drop", or "combine" to take them as combinations of their
         targets. By default they are left out where most cells hold one: there they are doublets.
+    uncertain_sgrnas
+        Keep cells in which the rule does not find one sgRNA, if by the mixture one or two targets
+        may be there: the posterior of presence is the prior probability that the target's
+        perturbation is. For `learn_responders=True`. Cells that surely hold several sgRNAs are left
+        out still, unless they are combined.
     feature_reference
         CSV file of sgRNAs, as Cell Ranger takes it: id, name, target_gene_name. By default targets
         are read from the file, or from the names of the sgRNAs.
@@ -99,6 +104,7 @@ class ScreenSettings:
     labels: str | None = None
     sgrna_assignment: SgrnaRule | None = None
     several_sgrnas: Literal["drop", "combine"] | None = None
+    uncertain_sgrnas: bool = False
     feature_reference: str | None = None
     drop_empty_cells: bool = False
     drop_unlabelled: bool = False
