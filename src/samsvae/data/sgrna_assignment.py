@@ -147,6 +147,22 @@ class SgrnaAssignment:
         table = self.per_sgrna().groupby("target", sort=True)["n_cells"].agg(["size", "sum"])
         return table.rename(columns={"size": "n_sgrnas", "sum": "n_cells"})
 
+    def quantiles(self) -> pd.DataFrame:
+        """Return the 5, 25, 50, 75 and 95 % quantiles over cells with any sgRNA count.
+
+        One row each of "sgRNA counts", "counts of the first sgRNA", "share of the first sgRNA".
+        """
+        total, _, largest = _tops(self.counts)
+        total, largest = total[total > 0], largest[total > 0]
+        rows = {
+            "sgRNA counts": total,
+            "counts of the first sgRNA": largest,
+            "share of the first sgRNA": largest / total,
+        }
+        levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+        names = [f"{level:.0%}" for level in levels]
+        return pd.DataFrame({k: np.quantile(v, levels) for k, v in rows.items()}, names).T
+
     def rules(self) -> pd.DataFrame:
         """Return how many cells have what `status`, by every rule: one row per rule."""
         rules: list[SgrnaRule] = ["dominant", "mixture", _CLEAR]
