@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from scipy.special import gammaln
 
 _ROUNDS = 200
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-3
 """Largest change of a posterior at which EM ends."""
 _PRIOR_COUNTS = 20.0
 """Weight of the mean of all cells in a cell's ambient size, in expected counts."""
@@ -70,6 +70,16 @@ def sgrna_mixture(counts: sp.csr_matrix) -> SgrnaMixture:
     y, of_sgrna = counts.data, counts.indices
     of_cell = np.repeat(np.arange(n_cells), np.diff(counts.indptr))
     q = _first(counts, of_cell)
+    # Counts of an sgRNA are few numbers, for which alone gamma functions are computed.
+    largest = int(y.max(initial=0)) + 2
+    pairs, place = np.unique(
+        of_sgrna.astype(np.int64) * largest + y.astype(np.int64), return_inverse=True
+    )
+    of_pair, y_of_pair = np.divmod(pairs, largest)
+
+    def log_gamma(theta: np.ndarray) -> np.ndarray:
+        values: np.ndarray = gammaln(y_of_pair + theta[of_pair]) - gammaln(theta[of_pair])
+        return values[place]
 
     def by_sgrna(values: np.ndarray) -> np.ndarray:
         return np.bincount(of_sgrna, values, minlength=n_sgrnas)
@@ -104,8 +114,10 @@ def sgrna_mixture(counts: sp.csr_matrix) -> SgrnaMixture:
         share = np.clip((n_present + 0.5) / (n_cells + 1), 1e-6, 1 - 1e-6)
         log_odds = (
             np.log(share / (1 - share))[of_sgrna]
-            + _log_negative_binomial(y, mean, high[of_sgrna])
-            - _log_negative_binomial(y, background, low[of_sgrna])
+            + log_gamma(high)
+            + _log_terms(y, mean, high[of_sgrna])
+            - log_gamma(low)
+            - _log_terms(y, background, low[of_sgrna])
         )
         # Below its background an sgRNA is no likelier to be there, whatever the tails say.
         log_odds = np.where(y > background, log_odds, np.minimum(log_odds, -20.0))
@@ -134,12 +146,7 @@ def _inverse_dispersion(squares: np.ndarray, excess: np.ndarray, unit: np.ndarra
     return 1 / np.clip(own, 1 / _DISPERSIONS[1], 1 / _DISPERSIONS[0])
 
 
-def _log_negative_binomial(y: np.ndarray, mean: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """Return the log probability of counts, nats; theta is the inverse dispersion."""
-    return (
-        gammaln(y + theta)
-        - gammaln(theta)
-        - gammaln(y + 1)
-        + theta * np.log(theta / (theta + mean))
-        + y * np.log(mean / (theta + mean))
-    )
+def _log_terms(y: np.ndarray, mean: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """Return the negative binomial's log probability without gamma functions, nats."""
+    total = theta + mean
+    return theta * np.log(theta / total) + y * np.log(mean / total)
