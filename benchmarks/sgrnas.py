@@ -1,6 +1,7 @@
 """Do uncertain sgRNAs help? `benchmarks/sgrnas.py papalexi2021_sgrna.h5mu [--steps 2000]`.
 
-First, from cells alone: known effects by each rule of assignment. Then three readings of a screen
+First, from cells alone: known effects by each rule of assignment, and by the share of the first
+sgRNA. Then three readings of a screen
 from its sgRNA counts: cells in which one sgRNA dominates; with those whose sgRNAs are uncertain
 (`uncertain_sgrnas=True`); and with those that surely hold several, as combinations
 (`several_sgrnas="combine"`). A model is trained on each; printed are the known effects, log2 fold
@@ -10,6 +11,8 @@ changes, on the cells that respond and on all, with their posterior sd and z, an
 from __future__ import annotations
 
 import argparse
+import itertools
+import tempfile
 import time
 import warnings
 
@@ -79,6 +82,33 @@ def rules(path: str, batch_key: str) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("rule").round(2)
 
 
+def by_share(path: str, batch_key: str) -> pd.DataFrame:
+    """Return the known effects of cells by the share of their first sgRNA, which is their label.
+
+    `lfc`: mean over the known effects with at least ten cells, weighted by their precision;
+    control cells are those in which one dominates.
+    """
+    assignment = samsvae.assign_sgrnas(path)
+    table, target = assignment.per_cell(), pd.Series(assignment.targets, assignment.sgrnas)
+    table["perturbation"] = target.reindex(table["top"]).to_numpy()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        table.to_csv(f"{folder}/labels.csv")
+        screen = samsvae.Screen.open(path, batch_key=batch_key, labels=f"{folder}/labels.csv")
+    share, names = table["top_share"].to_numpy(), list(screen.condition_names)
+    control = np.asarray(screen.is_control) & (share > 0.8)
+    rows = []
+    for low, high in itertools.pairwise((0, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 1)):
+        cells = (share > low) & (share <= high)
+        group = np.where(cells & ~screen.is_control, screen.condition - 1, -1)
+        change = fold_changes(screen, group, control, len(names) - 1)
+        pairs = [(names.index(c) - 1, screen.genes.index(g)) for c, gs in KNOWN.items() for g in gs]
+        row, column = np.array([pair for pair in pairs if change.n_cells[pair[0]] >= 10]).T
+        weight = 1 / change.variance[row, column]
+        lfc = np.average(change.difference[row, column], weights=weight)
+        rows.append({"share above": low, "cells": int(cells.sum()), "lfc": lfc})
+    return pd.DataFrame(rows).set_index("share above").round(2)
+
+
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -88,7 +118,8 @@ def main() -> None:
     parser.add_argument("--batch-key", default="bio_rep")
     parser.add_argument("--readings", nargs="*", default=list(READINGS))
     given = parser.parse_args()
-    print(rules(given.path, given.batch_key).to_string(), flush=True)
+    for table in (rules, by_share):
+        print(f"{table(given.path, given.batch_key).to_string()}\n", flush=True)
     for name in given.readings:
         with warnings.catch_warnings(action="ignore"):
             screen = samsvae.Screen.open(
