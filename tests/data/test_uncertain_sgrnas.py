@@ -74,6 +74,12 @@ def test_presence_goes_with_its_perturbation(cells: Sequenced) -> None:
     registry = screen.registry
     wider = align_screen(screen, type(registry)(**{**vars_of(registry), "perturbations": names}))
     assert wider.absence.shape[1] == 4
+    for name in screen.perturbations:
+        columns = screen.perturbations.index(name), names.index(name)
+        own, moved = (
+            x.absence.toarray()[:, i] for x, i in zip((screen, wider), columns, strict=True)
+        )
+        np.testing.assert_array_equal(own, moved)
     for one in (screen, wider):
         dosage = Loader(one, sgrnas=()).batch(slice(None)).dosage
         column = dosage.columns[dosage.position].numpy()
