@@ -85,6 +85,8 @@ def test_h5mu(cells: Sequenced, tmp_path: Path, name: str) -> None:
         in (str(said[0].message))
     )
     same(screen, cells)
+    with pytest.raises(InputError, match="0 genes; all features are sgRNAs: give the modality of"):
+        Screen.from_anndata(all_features(cells)[:, list(SGRNAS)])
     with pytest.warns(match="by the rule calls"):
         on_disk = Screen.open(tmp_path / "x.h5mu", sgrna_assignment="calls", in_memory=False)
     same(on_disk, cells)

@@ -30,11 +30,11 @@ _MAX_LEVELS = 100
 def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any], np.ndarray]:
     """Return the fields of a `samsvae.Screen` of all cells, and `cell`: whether to keep it."""
     settings = replace(settings, **settings.found(list(table.cells.columns), table.layers))
+    _gene_names(table.genes, table)  # empty data and repeated names are reported first
     sgrnas = None
     if sgrnas_are_used(table, settings):
         sgrnas = labels_by_sgrna(table, settings)
         table, settings = sgrnas.table, sgrnas.settings
-    _gene_names(table.genes, table)  # empty data and repeated names are reported first
     key, columns = settings.perturbation_key, table.cells.columns
     if key not in columns:
         missing = unknown("column for the perturbation in adata.obs:", key, columns)
@@ -284,7 +284,8 @@ def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:
     """Return the names of the genes, refusing empty data and repeated names."""
     n_cells, n_genes = len(table.cells.names), len(genes.names)
     if n_cells == 0 or n_genes == 0:
-        raise InputError(f"the data have {n_cells} cells and {n_genes} genes")
+        hint = "; all features are sgRNAs: give the modality of the genes" if table.sgrnas else ""
+        raise InputError(f"the data have {n_cells} cells and {n_genes} genes{hint}")
     names = pd.Index(genes.names.astype(str))
     check_unique(names, "gene names", "make them unique, say with adata.var_names_make_unique()")
     return tuple(names)
