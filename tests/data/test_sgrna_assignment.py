@@ -91,6 +91,16 @@ def test_the_default_is_dominant_where_most_cells_hold_one() -> None:
     assert abs(many.per_cell()["n_sgrnas"].mean() - holds.sum(1).mean()) < 0.5
 
 
+def test_much_ambient_rna_leaves_none_dominant_and_the_mixture_is_the_default() -> None:
+    rng = np.random.default_rng(6)
+    holds = np.arange(60) == rng.integers(0, 60, 800)[:, None]
+    counts = rng.poisson(0.5 + 60 * holds)  # 30 of 90 UMIs are ambient
+    many = assign_sgrnas(counted(counts))
+    assert many.rule == "mixture"
+    assert many.has_one.mean() > 0.95
+    assert many.with_rule("dominant").has_one.mean() < 0.1
+
+
 def test_numbers_under_poisson_loading() -> None:
     counts, _ = draws(np.random.default_rng(4), 4000, 40, 1.5)
     table = assign_sgrnas(counted(counts)).loading()

@@ -38,7 +38,7 @@ def assign_sgrnas(
         times the cell's ambient size) and a signal, fitted to all sgRNAs by EM: any number may be
         in a cell. A number: at least so many UMIs. "calls": as the file says. By default
         "dominant" where most cells have no second sgRNA with 5 UMIs and a quarter of the first
-        one's, else "mixture".
+        one's, and the first dominates in most of those; else "mixture".
     feature_reference
         CSV file of the sgRNAs, as Cell Ranger takes it: id, name, target_gene_name.
     modality

@@ -235,16 +235,20 @@ def assignment_of(table: Table, rule: SgrnaRule | None = None) -> SgrnaAssignmen
 
 
 def _most_hold_one(counts: sp.csr_matrix) -> bool:
-    """Whether most cells with an sgRNA have no second one, with a quarter of the counts."""
-    _, _, largest = _tops(counts)
-    least = np.maximum(_CLEAR, largest / 4)
-    n = np.bincount(
-        np.repeat(np.arange(len(largest)), np.diff(counts.indptr))[
-            counts.data >= np.repeat(least, np.diff(counts.indptr))
-        ],
-        minlength=len(largest),
-    )
-    return int((n == 1).sum()) >= int((n > 1).sum())
+    """Whether most cells with a clear sgRNA have no clear second one, and the first dominates.
+
+    Clear are those with enough counts, and a quarter of the first one's. Where much is ambient, one
+    may be clear and not dominate.
+    """
+    total, _, largest = _tops(counts)
+    n_per_cell = np.diff(counts.indptr)
+    least = np.repeat(np.maximum(_CLEAR, largest / 4), n_per_cell)
+    of_cell = np.repeat(np.arange(len(largest)), n_per_cell)
+    n_clear = np.bincount(of_cell[counts.data >= least], minlength=len(largest))
+    has_one = n_clear == 1
+    is_dominant = has_one & (largest > _DOMINANT * total)
+    n_one = int(has_one.sum())
+    return n_one >= int((n_clear > 1).sum()) and 2 * int(is_dominant.sum()) >= n_one
 
 
 def _by_rule(one: SgrnaAssignment, rule: SgrnaRule) -> tuple[sp.csr_matrix, pd.Categorical]:
