@@ -10,6 +10,7 @@ from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 if TYPE_CHECKING:
     from samsvae import baselines, datasets, export, plotting
     from samsvae.data import splits
+    from samsvae.data.assign_sgrnas import assign_sgrnas
     from samsvae.data.counts import counts_from_normalised
     from samsvae.data.screen import read_h5ad
     from samsvae.data.screen import Screen
@@ -42,6 +43,7 @@ _HOMES = {
     "SAMSVAE": "estimators",
     "ConditionalVAE": "estimators",
     "SVAEPlus": "estimators",
+    "assign_sgrnas": "data.assign_sgrnas",
     "load": "estimators",
     "Screen": "data.screen",
     "counts_from_normalised": "data.counts",
@@ -88,6 +90,7 @@ __all__ = [
     "TrainSettings",
     "TrainingInterrupted",
     "__version__",
+    "assign_sgrnas",
     "ate_pearson",
     "baselines",
     "combinations",

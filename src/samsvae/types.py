@@ -21,6 +21,9 @@ x); "normalized": 1e4 x / sum x (counts per 10,000); "mean": x itself.
 Reference = Literal["typical gene", "library"]
 """What log2 fold changes are relative to: genes that do not change, or the sum over all genes."""
 
+SgrnaRule: TypeAlias = Literal["dominant", "mixture", "calls"] | int
+"""How sgRNAs are assigned to cells: by a rule, or those with at least so many UMIs."""
+
 ALL_CONDITIONS = "(all)"
 """In a column of conditions (or of sgRNAs): all of them together."""
 
@@ -43,6 +46,9 @@ class Dosage(NamedTuple):
     """`cell slot`: its dose; an empty slot has dose 0 (and position 0)."""
     reagent: Tensor | None = None
     """`cell slot`, int64: the reagent (sgRNA) that delivered it; None: not used."""
+    presence: Tensor | None = None
+    """`cell slot`: the prior probability that the cell received it at all, where sgRNAs are
+    uncertain; None: it did."""
     acting: Tensor | None = None
     """`cell slot`: whether it acts in the cell, or with what probability; None: it does."""
 

@@ -56,6 +56,7 @@ assert np.abs(found - table.loc["G01"].to_numpy()).max() < 0.3
 assert {"title", "text", "is_serious", "conditions"} == set(cautions)
 assert cleaned.attrs["contamination"] == 0.05 and table.attrs["contamination"] == 0
 """,
+    "sgrnas": "assert screen.conditions == ('control', 'A', 'B', 'C')",
     "data": "assert (screen.counts.toarray() == x).all()",
     "evaluation": """
 scores = pooled[pooled["split"] == "test"].set_index(["predictor", "metric"])["value"].sort_index()

@@ -20,6 +20,7 @@ IGNORED = (
     "no C compiler",
     "layouts are principal components alone",
     "no perturbation is named after a gene",
+    "8 sgRNAs (obsm",
 )
 PYTHON = [sys.executable, "-W", "error", *(a for one in IGNORED for a in ("-W", f"ignore:{one}"))]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from samsvae.inference.responders import response_rates
+from samsvae.inference.responders import BranchLikelihoods, response_rates
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -41,3 +41,24 @@ def test_many_cells_are_added_up_part_by_part() -> None:
     log_density = np.logaddexp(np.log(pi) + odds[:, None], np.log1p(-pi)).sum(0)
     share = np.exp(log_density - log_density.max())
     assert together.mean[0] == pytest.approx((share @ pi) / share.sum(), abs=1e-9)
+
+
+def test_cells_that_may_not_have_received_it_do_not_lower_the_rate() -> None:
+    rng = np.random.default_rng(0)
+    presence = np.repeat([1.0, 0.5], 2000)
+    acts = (rng.random(4000) < presence) & (rng.random(4000) < 0.8)
+    odds = np.where(acts, 4.0, -4.0) + rng.normal(0, 0.5, 4000)
+    likelihoods = BranchLikelihoods(
+        np.array([[0.0], [1.0]]),
+        np.stack([np.zeros(4000), odds]),
+        np.zeros((4000, 1), int),
+        np.zeros((4000, 1), int),
+        np.ones((4000, 1), bool),
+        presence[:, None],
+    )
+    start = np.zeros(1)
+    assert abs(likelihoods.rates(start, likelihoods.reagent, 1).mean[0] - 0.8) < 0.03
+    ignored = likelihoods._replace(presence=np.ones((4000, 1)))
+    assert ignored.rates(start, likelihoods.reagent, 1).mean[0] < 0.65
+    prior = likelihoods.log_prior_odds(np.log([4.0]))
+    np.testing.assert_allclose(1 / (1 + np.exp(-prior[[0, -1], 0])), [0.8, 0.4])

@@ -143,3 +143,42 @@ def test_the_prior_of_a_set_is_a_product() -> None:
     pair = int(torch.nonzero(batch.dosage.dose.ne(0).sum(1) == 2)[0])
     pi = responders.probability().detach()[batch.dosage.columns[batch.dosage.position[pair]]]
     assert log_prior[1, pair].item() == pytest.approx(math.log(pi[0] * (1 - pi[1])))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_hard_calls_presence_changes_nothing(kind: type[Estimator]) -> None:
+    model, batch, shifts, noise = moved(kind)
+    present = batch.dosage._replace(presence=torch.ones_like(batch.dosage.dose))
+    plain = model.module(batch, shifts, noise)
+    sure = model.module(batch._replace(dosage=present), shifts, noise)
+    for one, other in zip(plain[:2] + plain[3:], sure[:2] + sure[3:], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+    gradients = []
+    for weights in (plain, sure):
+        model.module.zero_grad()
+        weights.likelihood.sum().add(weights.response.sum()).backward(retain_graph=True)
+        gradients.append(responding(model).logits.grad.clone())
+    torch.testing.assert_close(*gradients, atol=1e-10, rtol=1e-10)
+
+
+def test_the_posterior_of_presence_is_a_factor_of_the_prior() -> None:
+    model, batch, shifts, noise = moved(CPAVAE)
+    mechanism, dosage = responding(model), batch.dosage
+    presence = torch.linspace(0.05, 1, dosage.dose.numel(), dtype=torch.float64)
+    uncertain = dosage._replace(presence=presence.view_as(dosage.dose))
+    acting = all_patterns(dosage.dose.shape[1], dosage.dose)
+    p = mechanism.probability()[mechanism.reagent(dosage)] * uncertain.presence
+    p = torch.where(dosage.dose != 0, p, 0.5)
+    expected = torch.where(acting.unsqueeze(1) == 1, p, 1 - p).log().sum(-1)
+    torch.testing.assert_close(mechanism.log_prior(uncertain, acting), expected)
+    mechanism.log_prior(uncertain, acting).sum().backward()
+    assert mechanism.logits.grad.isfinite().all()
+    # A cell that surely received nothing is as one in which it does not act.
+    absent = batch._replace(dosage=dosage._replace(presence=torch.full_like(dosage.dose, 1e-12)))
+    nothing = mechanism.with_responses(
+        partial(model.module.cell_terms), absent, shifts, lambda: noise
+    )
+    received = dosage.dose != 0
+    assert nothing.dosage.acting[received].max() < 0.01
+    expected_acting = mechanism.with_expected_responses(batch._replace(dosage=uncertain))
+    torch.testing.assert_close(expected_acting.dosage.acting[received], p[received])

@@ -27,7 +27,7 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
         str: st.text() | st.text("\"'\\#=[]{}\n\r\t\x00\x7f\x85 \u2028äé-", max_size=8),
         NoneType: st.none(),
     }
-    return st.one_of(*(known[kind] for kind in kinds))
+    return st.one_of(*(known[kind] if kind in known else values_of(kind) for kind in kinds))
 
 
 CONFIGS = st.fixed_dictionaries(

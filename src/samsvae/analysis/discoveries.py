@@ -279,8 +279,12 @@ def _relabelled(screen: Screen, sgrna: str) -> Screen:
     is_relabelled = screen.is_control & np.asarray(screen.sgrna == sgrna)
     column = sp.csr_matrix(is_relabelled[:, None], dtype=screen.dosage.dtype)
     condition = np.where(is_relabelled, len(screen.condition_names), screen.condition)
+    absence = screen.absence
+    if absence is not None:  # of the relabelled cells it is not asked
+        absence = sp.hstack([absence, sp.csr_matrix((len(screen), 1))], "csr")[:, order]
     return replace(
         screen,
+        absence=absence,
         registry=replace(screen.registry, perturbations=tuple(names[i] for i in order)),
         dosage=sp.hstack([screen.dosage, column], "csr")[:, order],
         condition_names=(*screen.condition_names, sgrna),

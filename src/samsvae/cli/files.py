@@ -13,12 +13,21 @@ from samsvae.cli.console import NOTHING, given, say
 from samsvae.settings import questions
 from samsvae.settings.experiment import PreparationSettings
 from samsvae.settings.fields import Settings
+from samsvae.types import SgrnaRule
 
 if TYPE_CHECKING:  # help and completion do without pandas
     import pandas as pd
 
 
-def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = None) -> None:
+def inspect(
+    data: Path,
+    /,
+    *,
+    modality: str | None = None,
+    labels: str | None = None,
+    sgrna_assignment: SgrnaRule | None = None,
+    feature_reference: str | None = None,
+) -> None:
     """Show the contents of a file: matrices, columns, conditions, and the command to train on it.
 
     Parameters
@@ -29,6 +38,11 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
         Modality (or genome, of 10x Genomics) that holds the counts, in a file with several.
     labels
         CSV or TSV file of further columns of the cells, with their names in the first.
+    sgrna_assignment
+        Rule by which cells get their sgRNA, in a file with counts of sgRNAs: "dominant", "mixture",
+        "calls", or a number of UMIs.
+    feature_reference
+        CSV file of sgRNAs, as Cell Ranger takes it: id, name, target_gene_name.
     """
     from samsvae.data.inspection import inspected
     from samsvae.errors import InputError
@@ -36,8 +50,9 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
     from samsvae.settings.train import TrainPlan
     from samsvae.storage.opening import opened
 
-    with opened(data, modality=modality, labels=labels) as table:
-        contents = inspected(table)
+    places = {"modality": modality, "labels": labels, "feature_reference": feature_reference}
+    with opened(data, **places) as table:
+        contents = inspected(table, sgrna_assignment)
     say(f"{data}: {contents.n_cells:,} cells x {contents.n_genes:,} genes")
     for name, kind in contents.matrices.items():
         say(f"  {name}: {kind}")
@@ -45,6 +60,10 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
         say(f"  {role}: column {column!r}")
     if contents.convention is not None:
         say(f"  laid out like {contents.convention}")
+    if contents.sgrnas is not None:
+        say("  sgRNA counts; cells by rule of assignment:")
+        for rule, n in contents.sgrnas.iterrows():
+            say(f"    {rule}: " + ", ".join(f"{name} {k:,}" for name, k in n.items() if k))
     if contents.cells is not None:
         _say_conditions(contents.cells)
     if contents.covariates:
@@ -61,7 +80,7 @@ def inspect(data: Path, /, *, modality: str | None = None, labels: str | None = 
     except InputError as error:
         say(f"it cannot be trained on: {error}")
         return
-    settings = {**contents.settings, "modality": modality, "labels": labels}
+    settings = {**contents.settings, **places}
     words = ["samsvae", "train", str(data), "--out", f"runs/{data.name.split('.')[0]}"]
     for name, value in settings.items():
         for one in value if isinstance(value, tuple) else (value,):

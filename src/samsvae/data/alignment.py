@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from samsvae.data.conditions import dosage_rows
 from samsvae.data.names import NameRegistry
@@ -50,6 +51,7 @@ def align_screen(screen: Screen, registry: NameRegistry) -> Screen:
     received = dosage_rows([conditions[i] for i in present], registry.column)
     aligned = replace(
         screen,
+        absence=_align_absence(screen, registry),
         registry=extended,
         counts=genes.counts,
         dosage=received[np.searchsorted(present, screen.condition)],
@@ -59,6 +61,17 @@ def align_screen(screen: Screen, registry: NameRegistry) -> Screen:
     if registry.own_library_size:
         aligned = replace(aligned, library_size=genes.counted)
     return aligned
+
+
+def _align_absence(screen: Screen, registry: NameRegistry) -> sp.csr_matrix | None:
+    """Return the probability of absence by the perturbations of a registry."""
+    if screen.absence is None:
+        return None
+    given, place = screen.absence.tocoo(), registry.column
+    column = np.array([place.get(name, -1) for name in screen.perturbations], np.int64)[given.col]
+    has_one = column >= 0
+    parts = given.data[has_one], (given.row[has_one], column[has_one])
+    return sp.csr_matrix(parts, shape=(len(screen), len(place)))
 
 
 def align_genes(screen: Screen, genes: Sequence[str]) -> Screen:

@@ -16,6 +16,7 @@ from samsvae.data import labels
 from samsvae.data.conditions import ConditionParser, dosage_rows, written
 from samsvae.data.counts import looks_like_counts, looks_normalised, to_counts
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
+from samsvae.data.sgrna_labels import labels_by_sgrna, sgrnas_are_used
 from samsvae.data.source import StoredCounts, rows_in_file
 from samsvae.errors import InputError, check_unique, listed, note, unknown
 from samsvae.settings.conventions import CONVENTIONS, convention
@@ -30,6 +31,10 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     """Return the fields of a `samsvae.Screen` of all cells, and `cell`: whether to keep it."""
     settings = replace(settings, **settings.found(list(table.cells.columns), table.layers))
     _gene_names(table.genes, table)  # empty data and repeated names are reported first
+    sgrnas = None
+    if sgrnas_are_used(table, settings):
+        sgrnas = labels_by_sgrna(table, settings)
+        table, settings = sgrnas.table, sgrnas.settings
     key, columns = settings.perturbation_key, table.cells.columns
     if key not in columns:
         missing = unknown("column for the perturbation in adata.obs:", key, columns)
@@ -37,6 +42,8 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     label = _perturbation_labels(table, settings)
     parser = _parser(settings, label)
     batch_labels, split, is_labelled = _other_labels(table, settings, label)
+    is_used = np.ones(len(label), bool) if sgrnas is None else sgrnas.is_used
+    is_labelled &= is_used
     label = _present_labels(table, settings, parser, label, is_labelled)
     doses = None
     if settings.dosage_key is not None:
@@ -58,7 +65,7 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
     if where == RAW and table.raw_genes is not None:
         var = table.raw_genes()
     genes = _gene_names(var, table)
-    is_kept = _kept(is_labelled, total, settings)
+    is_kept = _kept(is_labelled, is_used, total, settings)
     if settings.library_size_key is not None:
         total[is_kept] = _library_size(table, settings.library_size_key, total, is_kept)
     batches, batch = _batches(batch_labels, is_labelled)
@@ -86,6 +93,8 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         "split": split,
         "sgrna": _categories(table, settings.sgrna_key, "sgRNA"),
         "replicate": _categories(table, settings.replicate_key, "replicate"),
+        "absence": None if sgrnas is None else sgrnas.absence(perturbations),
+        "sgrna_assignment": None if sgrnas is None else sgrnas.assignment,
         "obs": _other_columns(table.cells, settings.keys),
     }
     return fields, is_kept
@@ -275,7 +284,8 @@ def _gene_names(genes: Frame, table: Table) -> tuple[str, ...]:
     """Return the names of the genes, refusing empty data and repeated names."""
     n_cells, n_genes = len(table.cells.names), len(genes.names)
     if n_cells == 0 or n_genes == 0:
-        raise InputError(f"the data have {n_cells} cells and {n_genes} genes")
+        hint = "; all features are sgRNAs: give the modality of the genes" if table.sgrnas else ""
+        raise InputError(f"the data have {n_cells} cells and {n_genes} genes{hint}")
     names = pd.Index(genes.names.astype(str))
     check_unique(names, "gene names", "make them unique, say with adata.var_names_make_unique()")
     return tuple(names)
@@ -375,15 +385,20 @@ def _hint(table: Table, matrix: Any, where: str) -> str:
     return "no layer looks like counts (counts=False takes real values as they are)"
 
 
-def _kept(is_labelled: np.ndarray, total: np.ndarray, settings: ScreenSettings) -> np.ndarray:
-    """Return `cell`: whether it has a label, and counts; report how many have not."""
-    has_counts = total > 0 if settings.counts else np.ones(len(total), bool)
+def _kept(
+    is_labelled: np.ndarray, is_used: np.ndarray, total: np.ndarray, settings: ScreenSettings
+) -> np.ndarray:
+    """Return `cell`: whether it has a label, and counts; report how many of the used have not."""
+    has_counts = (total > 0) | ~is_used if settings.counts else np.ones(len(total), bool)
     if not (has_counts.all() or settings.drop_empty_cells):
         raise InputError(
             f"{(~has_counts).sum()} of {len(total)} cells have no counts: leave them out with "
             "drop_empty_cells=True (--drop-empty-cells), or filter the data"
         )
-    n_dropped = {"without counts": (~has_counts).sum(), "without a label": (~is_labelled).sum()}
+    n_dropped = {
+        "without counts": (~has_counts).sum(),
+        "without a label": (is_used & ~is_labelled).sum(),
+    }
     dropped = " and ".join(f"{n:,} {what}" for what, n in n_dropped.items() if n)
     is_kept = has_counts & is_labelled
     if dropped:

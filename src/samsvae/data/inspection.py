@@ -12,17 +12,19 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from samsvae.data.builder import fitting
+from samsvae.data.builder import fitting, screen_fields
 from samsvae.data.conditions import ConditionParser
 from samsvae.data.counts import looks_like_counts, looks_normalised
 from samsvae.data.covariates import Covariate, covariates, proposed_batches
 from samsvae.data.labels import SEPARATORS, joined, looks_like_control, text_of
 from samsvae.data.names import SPLITS, UNUSED
 from samsvae.data.screen import Screen
+from samsvae.data.sgrna_assignment import SgrnaAssignment, assignment_of
 from samsvae.errors import InputError
 from samsvae.settings.conventions import convention
 from samsvae.settings.screen import ScreenSettings
 from samsvae.storage.anndata_files import RAW, Table, X, by_rows, layer_name
+from samsvae.types import SgrnaRule
 
 COUNTS, OTHER, EMPTY = "counts", "real values", "empty"
 NORMALISED = "normalised counts (samsvae.counts_from_normalised turns them back)"
@@ -61,6 +63,8 @@ class Inspection:
     """How to read the file, where that differs from the defaults."""
     screen: Screen | None
     """What is read so; None if it cannot be."""
+    sgrnas: pd.DataFrame | None
+    """Cells with one sgRNA, and without, by every rule of assignment; None without counts."""
     covariates: tuple[str, ...]
     """The other columns, each with what it could be."""
     remarks: tuple[str, ...]
@@ -77,8 +81,8 @@ class Inspection:
         return cells[(cells > 0) | (cells.index == names[0])]
 
 
-def inspected(table: Table) -> Inspection:
-    """Guess what a table holds, and how to read it."""
+def inspected(table: Table, rule: SgrnaRule | None = None) -> Inspection:
+    """Guess what a table holds, and how to read it; `rule` assigns sgRNAs, where it has counts."""
     matrices = {}
     for name, matrix in table.matrices.items():
         values = matrix()
@@ -88,6 +92,15 @@ def inspected(table: Table) -> Inspection:
     settings: dict[str, Any] = {} if layout is None else {"convention": layout}
     of_layout = {} if layout is None else convention(layout).settings
     roles = _roles(table, layout)
+    sgrnas: pd.DataFrame | None = None
+    remarks_of_sgrnas: tuple[str, ...] = ()
+    if table.sgrnas is not None:
+        assignment, remarks_of_sgrnas = _assigned(table, rule)
+        if assignment is not None:
+            sgrnas = assignment.rules()
+            if rule is not None or "perturbation" not in roles:
+                settings, layout, of_layout = {"sgrna_assignment": assignment.rule}, None, {}
+                roles = {k: v for k, v in roles.items() if k not in ("perturbation", "sgrna")}
     if layout is None and "perturbation" in roles:
         settings |= _label_settings(table, roles["perturbation"])
     for role, column in roles.items():
@@ -101,10 +114,10 @@ def inspected(table: Table) -> Inspection:
         if layer is not None:
             settings["layer"] = layer
     settings.pop("batch_key", None)
-    screen, remarks = _read(table, settings)
+    screen, is_kept, remarks = _read(table, settings)
     found: list[Covariate] = []
     if screen is not None:
-        columns = _levels(table, used=set(roles.values()) - {roles.get("batch")})
+        columns = _levels(table, is_kept, used=set(roles.values()) - {roles.get("batch")})
         found = covariates(screen, columns)
         if "batch_key" not in of_layout:
             batches, found = proposed_batches(screen, columns, found, _COLUMN_NAMES["batch"])
@@ -112,32 +125,47 @@ def inspected(table: Table) -> Inspection:
             if batches:
                 settings["batch_key"] = tuple(batches)
                 roles["batch"] = ", ".join(batches)
-                screen, remarks = _read(table, settings)
+                screen, _, remarks = _read(table, settings)
     shape = len(table.cells.names), len(table.genes.names)
-    covariates_ = tuple(map(str, found))
-    return Inspection(*shape, matrices, roles, layout, settings, screen, covariates_, remarks)
+    covariates_, remarks = tuple(map(str, found)), (*remarks_of_sgrnas, *remarks)
+    return Inspection(
+        *shape, matrices, roles, layout, settings, screen, sgrnas, covariates_, remarks
+    )
 
 
-def _read(table: Table, settings: Mapping[str, Any]) -> tuple[Screen | None, tuple[str, ...]]:
-    """Return the screen that settings read, if they do, and what is said of it."""
+def _assigned(
+    table: Table, rule: SgrnaRule | None
+) -> tuple[SgrnaAssignment | None, tuple[str, ...]]:
+    """Return the assignment of sgRNAs, or why there is none."""
+    try:
+        return assignment_of(table, rule), ()
+    except InputError as error:
+        return None, (f"sgRNA counts cannot be used: {error}",)
+
+
+def _read(
+    table: Table, settings: Mapping[str, Any]
+) -> tuple[Screen | None, np.ndarray, tuple[str, ...]]:
+    """Return the screen that settings read, if they do, its cells in the table, and remarks."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            screen = Screen.from_table(table, ScreenSettings.of(settings))
+            fields, is_kept = screen_fields(table, ScreenSettings.of(settings))
         except InputError as error:
-            return None, (str(error),)
-    return screen, tuple(str(warning.message) for warning in caught)
+            return None, np.zeros(len(table.cells.names), bool), (str(error),)
+    screen = Screen(**fields)[is_kept]
+    return screen, is_kept, tuple(str(warning.message) for warning in caught)
 
 
-def _levels(table: Table, used: Collection[str]) -> dict[str, pd.Series]:
-    """Return the columns of the cells that have no role, and differ between cells.
+def _levels(table: Table, rows: np.ndarray, used: Collection[str]) -> dict[str, pd.Series]:
+    """Return the columns of some cells that have no role, and differ between cells.
 
     Real numbers stay numbers; whole numbers of few values are levels.
     """
     columns: dict[str, pd.Series] = {}
     for name in table.cells.columns:
         with suppress(InputError, KeyError, OSError, TypeError, ValueError):
-            values = table.cells.read(name).reset_index(drop=True)
+            values = table.cells.read(name)[rows].reset_index(drop=True)
             n_levels = values.nunique()
             if name in used or n_levels < 2 or values.isna().all():
                 continue

@@ -23,7 +23,7 @@ class Loader:
 
     `encoding` gives the columns of dosage, by default the screen's perturbations. With `sgrnas`,
     each with its perturbation, `Dosage.reagent` is a position in the perturbations (for cells of
-    other sgRNAs) followed by these.
+    other sgRNAs) followed by these, and `Dosage.presence` is there if sgRNAs are uncertain.
     """
 
     def __init__(
@@ -45,8 +45,13 @@ class Loader:
         self.received, self._dose = _slots(self.dosage, self.n_slots)
         """`cell slot`: the columns of dosage that each cell received; -1 where empty."""
         self._reagent: np.ndarray | None = None
+        self._presence: np.ndarray | None = None  # cell slot
         if sgrnas is None:
             return
+        if screen.absence is not None:
+            every = np.arange(len(screen))[:, None]
+            absence = screen.absence[every, np.maximum(self.received, 0)].toarray()
+            self._presence = np.where(self.received >= 0, 1 - absence, 1).astype(np.float32)
         reagent = self._reagent = np.maximum(self.received, 0)  # cell slot
         if screen.sgrna is None or not len(sgrnas):
             return
@@ -98,7 +103,8 @@ class Loader:
         received = _as_lists(self.received[rows], self._dose[rows])
         if self._reagent is None:
             return received
-        return received._replace(reagent=torch.from_numpy(self._reagent[rows]))
+        presence = None if self._presence is None else torch.from_numpy(self._presence[rows])
+        return received._replace(reagent=torch.from_numpy(self._reagent[rows]), presence=presence)
 
     def columns_of(self, rows: np.ndarray | slice) -> Tensor:
         """Return the columns of dosage that some cells received, sorted, on the device."""

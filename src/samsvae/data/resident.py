@@ -65,7 +65,7 @@ class ResidentCells:
         self.counts = counts
         self.library_size, self.covariates = library_size, covariates
         self.received = dosage.columns[dosage.position]  # cell slot
-        self.dose, self.reagent = dosage.dose, dosage.reagent
+        self.dose, self.reagent, self.presence = dosage.dose, dosage.reagent, dosage.presence
         self.cells_per_column = cells_per_column.clamp(min=1)
 
     def batch(self, rows: Tensor) -> Batch:
@@ -78,11 +78,12 @@ class ResidentCells:
         n_columns = max(1, min(received.numel(), len(self.cells_per_column)))
         columns, position = distinct(received, n_columns)
         reagent = None if self.reagent is None else self.reagent[rows]
+        presence = None if self.presence is None else self.presence[rows]
         return Batch(
             self.counts.rows(rows),
             self.library_size[rows],
             self.covariates[rows],
-            Dosage(columns, position, self.dose[rows], reagent),
+            Dosage(columns, position, self.dose[rows], reagent, presence),
             self.cells_per_column[columns],
         )
 

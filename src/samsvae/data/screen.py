@@ -18,13 +18,15 @@ from anndata import AnnData
 from samsvae._deprecated import matched_to
 from samsvae.data.builder import check_split, screen_fields
 from samsvae.data.names import SPLITS, UNUSED, NameRegistry
+from samsvae.data.sgrna_assignment import SgrnaAssignment
 from samsvae.data.source import StoredCounts
 from samsvae.errors import InputError, check_unique_cells, listed
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.screen import ScreenSettings
 from samsvae.storage.anndata_files import Table
-from samsvae.storage.opening import opened
+from samsvae.storage.opening import opened, read_reference
+from samsvae.storage.sgrna_counts import with_sgrnas
 
 _PARTS: WeakKeyDictionary[Screen, WeakValueDictionary[str, Screen]] = WeakKeyDictionary()
 """Cells of the splits of a screen, as long as they are in use: they are copied once."""
@@ -59,6 +61,11 @@ class Screen:
     """`cell`: the sgRNA that it received, missing where that is unknown."""
     replicate: pd.Categorical | None = None
     """`cell`: the replicate that it is of, such as a clone; of no other condition."""
+    sgrna_assignment: SgrnaAssignment | None = None
+    """How cells were given their sgRNA, of all cells of the file, where it holds their counts."""
+    absence: sp.csr_matrix | None = None
+    """`cell perturbation`: the probability that the cell did not receive what `dosage` says, where
+    its sgRNA is uncertain; None: all cells did."""
     obs: pd.DataFrame | None = None
     """`cell column`: what else the file says of cells, and a model is not told: numbers, and
     categories of few levels."""
@@ -76,8 +83,9 @@ class Screen:
         **settings
             What its columns and layers hold: convention, perturbation_key ("perturbation"),
             control ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
-            split_key, sgrna_key, replicate_key, gene_key, drop_empty_cells, drop_unlabelled,
-            counts; see `samsvae.settings.screen.ScreenSettings`.
+            split_key, sgrna_key, replicate_key, gene_key, sgrna_assignment, several_sgrnas,
+            feature_reference, drop_empty_cells, drop_unlabelled, counts; see
+            `samsvae.settings.screen.ScreenSettings`.
 
         Examples
         --------
@@ -90,7 +98,9 @@ class Screen:
         >>> screen.library_size
         array([3., 3., 4., 1.])
         """
-        return cls.from_table(Table.of(adata), ScreenSettings.of(settings))
+        read = ScreenSettings.of(settings)
+        reference = read_reference(read.feature_reference)
+        return cls.from_table(with_sgrnas(Table.of(adata), adata.obsm, adata.uns, reference), read)
 
     @classmethod
     @checked
@@ -119,7 +129,8 @@ class Screen:
         ('G01', 'G02', 'G03')
         """
         read = ScreenSettings.of(settings)
-        with opened(path, modality=read.modality, labels=read.labels) as table:
+        places = {"modality": read.modality, "labels": read.labels}
+        with opened(path, **places, feature_reference=read.feature_reference) as table:
             return cls.from_table(table, read)
 
     @classmethod
@@ -140,6 +151,7 @@ class Screen:
             counts=self.counts[rows],
             library_size=self.library_size[rows],
             dosage=self.dosage[rows],
+            absence=None if self.absence is None else self.absence[rows],
             condition=self.condition[rows],
             batch=self.batch[rows],
             sgrna=None if self.sgrna is None else self.sgrna[rows],
@@ -250,6 +262,9 @@ class Screen:
         dosage = self.dosage.data, self.dosage.indices, self.dosage.indptr
         for array in (self.library_size, self.batch, *dosage):
             digest.update(array.tobytes())
+        if self.absence is not None:
+            for array in (self.absence.data, self.absence.indices, self.absence.indptr):
+                digest.update(array.tobytes())
         if self.replicate is not None:
             digest.update(repr(self.replicate.tolist()).encode())
         for part in parts:

@@ -87,6 +87,8 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
             if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy
                 setattr(self, name, value.item())
         self._screen = screen if isinstance(screen, Screen) else None
+        if self._screen is not None and self._screen.absence is not None:
+            self._check_uncertain()
         self.metadata = (
             screen if isinstance(screen, TrainingMetadata) else TrainingMetadata.of(screen)
         )
@@ -101,6 +103,14 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
                 self._screen.train, log1p=encoder.log1p, unobserved=encoder.unobserved
             )
             encoder.standardise_with(*statistics)
+
+    def _check_uncertain(self) -> None:
+        """Raise, for a screen with uncertain sgRNAs, unless the model can tell what acts."""
+        if not getattr(self, "learn_responders", False):
+            raise InputError(
+                "the screen has cells of uncertain sgRNAs: give learn_responders=True (SAMSVAE, "
+                "CPAVAE), which weighs them, or read it without uncertain_sgrnas"
+            )
 
     @abstractmethod
     def _mechanism(self) -> Mechanism:

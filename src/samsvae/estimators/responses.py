@@ -102,7 +102,7 @@ class Responses:
     ) -> pd.DataFrame:
         cell, slot = np.nonzero(likelihoods.received)
         log_odds = likelihoods.log_bayes_factors(prior)[cell, slot]
-        log_posterior = log_odds + prior[likelihoods.reagent[cell, slot]]
+        log_posterior = log_odds + likelihoods.log_prior_odds(prior)[cell, slot]
         names = list(self.model.encoding.columns)
         table = pd.DataFrame(
             {

@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 from samsvae.data.loader import Loader
 from samsvae.inference.latent import draw_shifts
-from samsvae.model.mechanism import Responding, of_batch
+from samsvae.model.mechanism import Responding, of_batch, with_presence
 from samsvae.model.vae import PerturbationVAE
 
 _ROWS = 2**13
@@ -83,13 +83,24 @@ class BranchLikelihoods(NamedTuple):
     """`cell slot`."""
     received: np.ndarray
     """`cell slot`: False where a slot is empty."""
+    presence: np.ndarray
+    """`cell slot`: prior probability that the cell received it at all."""
+
+    def log_prior_odds(self, log_odds: np.ndarray) -> np.ndarray:
+        """Return the prior log odds of each perturbation acting, `cell slot`, nats.
+
+        logit(r pi), of log odds logit(pi), `reagent`, and the probability r of presence.
+        """
+        own, r = torch.from_numpy(log_odds[self.reagent]), torch.from_numpy(self.presence)
+        prior: np.ndarray = with_presence(own, r).numpy()
+        return prior
 
     def log_bayes_factors(self, log_odds: np.ndarray) -> np.ndarray:
         """Return the log Bayes factor for each perturbation acting, `cell slot`, nats.
 
         The subsets of the cell's others are summed, at log odds logit(pi), `reagent`.
         """
-        prior: np.ndarray = log_odds[self.reagent]
+        prior = self.log_prior_odds(log_odds)
         log_p: np.ndarray = -np.logaddexp(0, -prior)
         log_rest: np.ndarray = -np.logaddexp(0, prior)
         factors: np.ndarray = np.zeros_like(self.received, dtype=float)
@@ -103,8 +114,14 @@ class BranchLikelihoods(NamedTuple):
         return factors
 
     def rates(self, log_odds: np.ndarray, of: np.ndarray, n: int) -> Rates:
-        """Return the share of cells that respond, by perturbation or reagent (`of`, n of them)."""
+        """Return the share of cells that respond, by perturbation or reagent (`of`, n of them).
+
+        Of a cell that received it with probability r, B counts as r B + 1 - r.
+        """
         factors = self.log_bayes_factors(log_odds)[self.received]
+        r = self.presence[self.received]
+        with np.errstate(divide="ignore"):
+            factors = np.logaddexp(np.log(r) + factors, np.log1p(-r))
         return response_rates(factors, of[self.received], n)
 
 
@@ -137,6 +154,9 @@ def branch_likelihoods(
                 dosage.columns[dosage.position],
                 mechanism.reagent(dosage),
                 dosage.dose != 0,
+                (
+                    torch.ones_like(dosage.dose) if dosage.presence is None else dosage.presence
+                ).double(),
             )
         )
     columns = [torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True)]

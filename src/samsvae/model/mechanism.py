@@ -209,7 +209,8 @@ class Responding(Mechanism):
     delivered it: a perturbation (for cells whose sgRNA is not known) or an sgRNA. w multiplies the
     dose (eq. 1 of the paper). pi_r ~ Beta(1, 1) is a point while the networks are trained (its
     prior is flat, so it contributes no KL term), and gets its posterior in closed form when they
-    are. The posterior of w is exact given the states of its branches.
+    are. The posterior of w is exact given the states of its branches. Where a cell received
+    something with the probability `dosage.presence`, that times pi_r is the prior of w.
     """
 
     cell_variables = ("response",)
@@ -251,6 +252,8 @@ class Responding(Mechanism):
     def log_prior(self, dosage: Dosage, acting: Tensor) -> Tensor:
         """Return log p(w | pi), `branch cell`, nats, of w, `branch slot`; an empty slot: 1/2."""
         logits = self.logits[self.reagent(dosage)]
+        if dosage.presence is not None:
+            logits = with_presence(logits, dosage.presence)
         sign = 2 * acting.unsqueeze(1) - 1
         # An empty slot has no reagent, and none gets a gradient from it, not even from rounding.
         logits = torch.where(dosage.dose != 0, logits, torch.zeros_like(logits))
@@ -298,7 +301,11 @@ class Responding(Mechanism):
         return _acting_in(batch, joint.softmax(0).T @ branches.acting)
 
     def with_expected_responses(self, batch: Batch) -> Batch:
-        return _acting_in(batch, self.probability()[self.reagent(batch.dosage)])
+        dosage = batch.dosage
+        probability = self.probability()[self.reagent(dosage)]
+        if dosage.presence is not None:
+            probability = probability * dosage.presence
+        return _acting_in(batch, probability)
 
 
 class Concatenate(Mechanism):
@@ -332,6 +339,18 @@ def of_batch(shifts: Shifts, columns: Tensor, dosage: Dosage) -> Shifts:
         return Shifts(shifts.value.new_zeros(n_particles, 1, n_latent), {})
     position = torch.searchsorted(columns, dosage.columns).clamp(max=len(columns) - 1)
     return Shifts(shifts.value.index_select(1, position), {})
+
+
+def with_presence(log_odds: Tensor, presence: Tensor) -> Tensor:
+    """Return logit(r pi) of logit(pi), r the probability that a cell received it at all.
+
+    >>> log_odds = torch.tensor([1.5, 0.0], dtype=torch.float64)
+    >>> with_presence(log_odds, torch.tensor([1.0, 0.5])).sigmoid().tolist()
+    [0.8175744761936437, 0.25]
+    """
+    log_p = F.logsigmoid(log_odds) + presence.log()
+    log_rest = torch.logaddexp((1 - presence).log(), presence.log() + F.logsigmoid(-log_odds))
+    return log_p - log_rest
 
 
 def all_patterns(n_slots: int, like: Tensor) -> Tensor:

@@ -35,6 +35,9 @@ class ReportTables:
     `estimable` (False: confounded with batches), `is_trained`."""
     sgrnas: pd.DataFrame | None = None
     """As `samsvae.sgrnas` returns them."""
+    assignment: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """How cells were given their sgRNA by its counts: `rules`, `loading`, `quantiles` and
+    `per_sgrna` of `samsvae.assign_sgrnas`; empty where labels were read."""
     responders: pd.DataFrame | None = None
     """The `rates` of `model.responders`."""
     batches: pd.DataFrame | None = None

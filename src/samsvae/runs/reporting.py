@@ -172,6 +172,7 @@ def write_page(
     complete = {
         "conditions": cells,
         "sgrnas": report.sgrnas,
+        "sgrna_assignment": _with_names(report.assignment.get("per_sgrna")),
         "on_target": report.on_target,
         "mechanisms": mechanisms,
         "inclusion": report.inclusion,
@@ -183,6 +184,11 @@ def write_page(
         write_csv(place / path, complete[name])
     write_text(place / REPORT, page(replace(report, paths=(_DISCOVERIES, *paths.values()))))
     return place.place / REPORT
+
+
+def _with_names(table: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Return a table by sgRNA with their names in a column."""
+    return None if table is None else table.rename_axis("sgrna").reset_index()
 
 
 def _stored_effects(
@@ -355,6 +361,13 @@ def _tables_of_cells(model: Estimator, screen: Screen, missing: dict[str, str]) 
         counted = {**cells_of, "n_conditions": pairs[0]}
         n_cells = {key: np.bincount(rows, minlength=len(names)) for key, rows in counted.items()}
         tables["batches"] = pd.DataFrame(n_cells, list(names))
+    if (assigned := screen.sgrna_assignment) is not None:
+        tables["assignment"] = {
+            "rules": assigned.rules(),
+            "loading": assigned.loading(),
+            "quantiles": assigned.quantiles(),
+            "per_sgrna": assigned.per_sgrna(),
+        }
     if screen.sgrna is not None:
         try:
             tables["sgrnas"] = sgrnas(screen, progress=False).sgrnas

@@ -103,11 +103,13 @@ class Run(Directory):
         `keys` are settings of reading that differ from the run's.
         """
         settings = settings_of(ScreenSettings, self.config()) | completed(keys)
-        if settings.get("labels") is not None and "labels" not in keys:
-            raise InputError(
-                f"the run was trained with labels from {settings['labels']!r}: give --labels "
-                "again, since paths that are stored in a run are never opened"
-            )
+        for name in ("labels", "feature_reference"):
+            if settings.get(name) is not None and name not in keys:
+                raise InputError(
+                    f"the run was trained with {name} from {settings[name]!r}: give "
+                    f"--{name.replace('_', '-')} again, since paths that are stored in a run are "
+                    "never opened"
+                )
         screen = Screen.open(data, **settings)
         if screen.split is None and (self / "split.csv").exists():
             table = read_csv(self / "split.csv")
@@ -248,6 +250,11 @@ def write_experiment_data(folder: Path, screen: Screen) -> None:
     Counts that are not in memory are copied from file to file, and whoever reads the screen leaves
     them there.
     """
+    if screen.absence is not None:
+        raise InputError(
+            "the screen has cells of uncertain sgRNAs, which an experiment of several models does "
+            "not keep: read it without uncertain_sgrnas (--uncertain-sgrnas)"
+        )
     counts, registry = screen.counts, screen.registry
     is_stored = isinstance(counts, StoredCounts)
     n_batch_keys = len(registry.batch_levels)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from samsvae.settings.conventions import completed, convention
+from samsvae.types import SgrnaRule
 
 Name: TypeAlias = str | float | bool
 _SEVERAL = {"as_text": tuple[str, ...]}
@@ -57,6 +58,23 @@ class ScreenSettings:
         Of a file with several modalities, or genomes (10x Genomics): the one that holds the counts.
     labels
         CSV or TSV file of further columns, the cell's name (barcode) in the first.
+    sgrna_assignment
+        Rule by which cells get their sgRNA, and its target as their perturbation, in a file with
+        counts of sgRNAs: "dominant" (one has at least 3 UMIs and more than 80 % of the cell's),
+        "mixture" (posterior of presence above 1/2), a number (at least so many UMIs), or "calls"
+        (as the file says). By default, in a file without the column of perturbations, "dominant"
+        where most cells hold one sgRNA, else "mixture".
+    several_sgrnas
+        Cells with several sgRNAs: "drop", or "combine" to take them as combinations of their
+        targets. By default they are left out where most cells hold one: there they are doublets.
+    uncertain_sgrnas
+        Keep cells in which the rule does not find one sgRNA, if by the mixture one or two targets
+        may be there: the posterior of presence is the prior probability that the target's
+        perturbation is. For `learn_responders=True`. Cells that surely hold several sgRNAs are left
+        out still, unless they are combined.
+    feature_reference
+        CSV file of sgRNAs, as Cell Ranger takes it: id, name, target_gene_name. By default targets
+        are read from the file, or from the names of the sgRNAs.
     drop_empty_cells
         Leave out cells with no counts; without it they are an error.
     drop_unlabelled
@@ -84,6 +102,10 @@ class ScreenSettings:
     gene_key: str | Mapping[str, str] | None = field(default=None, metadata={"as_text": str | None})
     modality: str | None = None
     labels: str | None = None
+    sgrna_assignment: SgrnaRule | None = None
+    several_sgrnas: Literal["drop", "combine"] | None = None
+    uncertain_sgrnas: bool = False
+    feature_reference: str | None = None
     drop_empty_cells: bool = False
     drop_unlabelled: bool = False
     counts: bool = True

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,26 @@ class Frame:
 
         return cls(frame.index, [str(name) for name in frame.columns], read)
 
+    def rows(self, positions: np.ndarray) -> Frame:
+        """Return some rows, by position."""
+        return Frame(
+            self.names[positions], self.columns, lambda key: self.read(key).iloc[positions]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SgrnaCounts:
+    """Counts of sgRNAs in cells."""
+
+    counts: sp.csr_matrix
+    """`cell sgrna`, UMIs."""
+    features: pd.DataFrame
+    """What is known of the sgRNAs, by their names."""
+    where: str
+    """Where they are, in words."""
+    calls: sp.csr_matrix | None = None
+    """`cell sgrna`: which sgRNAs each cell holds, as the file itself says; None: it does not."""
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -72,6 +93,8 @@ class Table:
     layers: Sequence[str] = ()
     raw_genes: Callable[[], Frame] | None = None
     """Returns the genes of `RAW`."""
+    sgrnas: Callable[[], SgrnaCounts] | None = None
+    """Returns the counts of sgRNAs; None: the table has none."""
 
     @classmethod
     def of(cls, adata: AnnData) -> Table:
@@ -216,6 +239,7 @@ class StoredMatrix:
 
     def __init__(self, node: Any, shape: tuple[int, int], where: str) -> None:
         self.shape, self.where = shape, where
+        self._columns: np.ndarray | None = None
         self._is_sparse = not _is_array(node)
         encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format"))
         self.by_column = self._is_sparse and encoding in ("csc_matrix", "csc")
@@ -232,6 +256,12 @@ class StoredMatrix:
     def __getitem__(self, rows: slice) -> Any:
         with self.opened() as read:
             return read(rows)
+
+    def columns(self, positions: np.ndarray) -> StoredMatrix:
+        """Return some columns, by position; of a matrix stored by columns, for `[:]` alone."""
+        part = copy(self)
+        part._columns, part.shape = positions, (self.shape[0], len(positions))
+        return part
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[slice], Any]]:
@@ -250,14 +280,16 @@ class StoredMatrix:
                 opened = nullcontext(zarr.open_group(self.path, mode="r"))
             with opened as file:
                 node = file[self._name.lstrip("/")]
-                yield partial(self._lines, node) if self._is_sparse else node.__getitem__
+                read = partial(self._lines, node) if self._is_sparse else node.__getitem__
+                columns = self._columns
+                yield read if columns is None else lambda rows: read(rows)[:, columns]
         finally:
             self._check_unchanged()
 
     def _lines(self, group: Any, lines: slice) -> sp.csr_matrix | sp.csc_matrix:
         """Return some rows (columns, if stored by columns) of a sparse matrix."""
-        start, stop, _ = lines.indices(self.shape[self.by_column])
-        n_across = self.shape[not self.by_column]
+        n_lines, n_across = len(self._starts) - 1, self._n_across
+        start, stop, _ = lines.indices(n_lines)
         first, last = self._starts[start], self._starts[stop]
         indices = group["indices"][first:last]
         if len(indices) and not (indices.min() >= 0 and indices.max() < n_across):
@@ -325,7 +357,7 @@ class StoredMatrix:
             check_chunks(pointers, f"indptr of {self.where}")
             if np.diff(starts).max() > 1:  # else all entries may be in the first place
                 check_chunks(indices, f"indices of {self.where}")
-        self._starts = starts
+        self._starts, self._n_across = starts, self.shape[not self.by_column]
         return np.dtype(data.dtype)
 
     def _part(self, group: Any, name: str) -> Any:

@@ -29,6 +29,14 @@ from samsvae.storage.anndata_files import (
 from samsvae.storage.files import expanded
 from samsvae.storage.hdf5 import open_hdf5, packed_as
 from samsvae.storage.probe import check_walkable
+from samsvae.storage.sgrna_counts import (
+    among_genes,
+    checked_reference,
+    is_sgrna,
+    sgrna_modalities,
+    with_modality,
+    with_sgrnas,
+)
 
 KINDS = (".h5ad", ".h5mu", ".h5 (10x Genomics)", ".zarr", "a folder of 10x Genomics' matrix")
 _SUFFIXES = {".h5ad": "h5ad", ".h5mu": "h5mu", ".h5": "10x Genomics' h5"}
@@ -42,20 +50,25 @@ _REMOTE = re.compile(r"(https?|s3|gs|gcs|ftp|az|abfss?):/", re.IGNORECASE)
 
 @contextmanager
 def opened(
-    path: str | os.PathLike[str], *, modality: str | None = None, labels: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    modality: str | None = None,
+    labels: str | None = None,
+    feature_reference: str | None = None,
 ) -> Iterator[Table]:
     """Open a file, or a folder, as a table; columns and matrices are read on request.
 
     `modality` is the one to read, from a file with several; `labels` is a CSV or TSV file of more
-    columns of the cells, with the cells' names in the first.
+    columns of the cells, with the cells' names in the first; `feature_reference` is Cell Ranger's
+    CSV file of the sgRNAs.
     """
     file = local(path)
-    kind = _kind(file)
+    kind, reference = _kind(file), read_reference(feature_reference)
     if modality is not None and kind not in _WITH_PARTS:
         raise InputError(f"{str(file)!r} has no modalities: leave modality out")
     with ExitStack() as stack:
         try:
-            table = _read(file, kind, stack, modality)
+            table = _read(file, kind, stack, modality, reference)
             if labels is not None:
                 table = table.with_columns(_labels(labels, table), f"labels in {labels!r}")
             yield table
@@ -110,20 +123,48 @@ def _kind(path: Path) -> str:
     return _SUFFIXES[suffix]
 
 
-def _read(path: Path, kind: str, stack: ExitStack, modality: str | None) -> Table:
+def _read(
+    path: Path,
+    kind: str,
+    stack: ExitStack,
+    modality: str | None,
+    reference: pd.DataFrame | None,
+) -> Table:
     if kind == "zarr":
         import zarr  # slow to import, and needed for zarr stores alone
 
-        return Table.stored(zarr.open_group(path, mode="r"))
+        return _read_anndata(zarr.open_group(path, mode="r"), reference)
     if kind == "10x Genomics' matrix":
-        return _read_10x_folder(path)
+        return _read_10x_folder(path, reference)
     check_walkable(path)
     file = stack.enter_context(open_hdf5(path))
+    if kind == "h5ad":
+        return _read_anndata(file, reference)
     if kind != "h5mu":
-        return Table.stored(file) if kind == "h5ad" else _read_10x_h5(file, modality)
-    chosen = _chosen(list(file["mod"]), modality, "modality", "modalities")
-    table, obs = Table.stored(file[f"mod/{chosen}"]), stored_frame(file, "obs")
+        return _read_10x_h5(file, modality, reference)
+    modalities = file["mod"]
+    of_sgrnas = sgrna_modalities(modalities)
+    names = [name for name in modalities if name not in of_sgrnas]
+    if modality is not None or not names:
+        names = list(modalities)
+    chosen = _chosen(names, modality, "modality", "modalities")
+    table, obs = _read_anndata(modalities[chosen], reference), stored_frame(file, "obs")
+    others = [name for name in of_sgrnas if name != chosen]
+    if others and table.sgrnas is None:
+        if len(others) > 1:
+            note(f"the modalities {listed(others)} hold sgRNA counts: those of the first are taken")
+        table = with_modality(table, Table.stored(modalities[others[0]]), others[0], reference)
     return table.with_columns(obs, "obs of the whole file")
+
+
+def _read_anndata(group: Any, reference: pd.DataFrame | None) -> Table:
+    """Return the content of a group that is laid out as anndata does, sgRNAs apart."""
+    return with_sgrnas(Table.stored(group), group.get("obsm"), group.get("uns"), reference)
+
+
+def read_reference(path: str | None) -> pd.DataFrame | None:
+    """Return the sgRNAs of a feature reference of Cell Ranger, a CSV file; None without one."""
+    return None if path is None else checked_reference(_texts(local(path)))
 
 
 def _chosen(names: list[str], chosen: str | None, one: str, several: str) -> str:
@@ -140,12 +181,7 @@ def _chosen(names: list[str], chosen: str | None, one: str, several: str) -> str
 def _labels(path: str, table: Table) -> Frame:
     """Return columns of cells from a CSV or TSV file, by the cells' names in the first."""
     file = local(path)
-    try:
-        frame = _read_texts(file)
-    except (OSError, ValueError) as error:  # pandas' own errors are among them
-        raise InputError(
-            f"{str(file)!r} cannot be read as CSV or TSV in UTF-8: {first_line(error)}"
-        ) from error
+    frame = _texts(file)
     frame.index = pd.Index(frame.pop(frame.columns[0]).fillna(""), dtype=object)
     check_unique(frame.index, f"names in {str(file)!r}", "expected one row per cell")
     names = pd.Index(table.cells.names.astype(str))
@@ -155,6 +191,16 @@ def _labels(path: str, table: Table) -> Frame:
             f"{listed(frame.index, 2)}, the cells are called {listed(names, 2)}"
         )
     return Frame.of(frame, "the labels")
+
+
+def _texts(file: Path) -> pd.DataFrame:
+    """Return a CSV or TSV file, every value as a text; raise if it cannot be read."""
+    try:
+        return _read_texts(file)
+    except (OSError, ValueError) as error:  # pandas' own errors are among them
+        raise InputError(
+            f"{str(file)!r} cannot be read as CSV or TSV in UTF-8: {first_line(error)}"
+        ) from error
 
 
 def _read_texts(file: Path) -> pd.DataFrame:
@@ -178,7 +224,7 @@ def _read_texts(file: Path) -> pd.DataFrame:
         )
 
 
-def _read_10x_h5(file: h5py.File, genome: str | None) -> Table:
+def _read_10x_h5(file: h5py.File, genome: str | None, reference: pd.DataFrame | None) -> Table:
     """Return the genes of a filtered (or raw) feature-barcode matrix, of Cell Ranger 2 or later.
 
     `genome` is the one to read. Cell Ranger 2 keeps a matrix for each, later ones have a column.
@@ -195,7 +241,8 @@ def _read_10x_h5(file: h5py.File, genome: str | None) -> Table:
         group = groups[_chosen(genomes, genome, "genome", "genomes")]
         genome, columns = None, {"id": group["genes"], "name": group["gene_names"]}
     else:
-        names = ("id", "name", "feature_type", *(("genome",) if genome is not None else ()))
+        names = ("id", "name", "feature_type", "target_gene_id", "target_gene_name")
+        names = (*names, *(("genome",) if genome is not None else ()))
         columns = {name: group["features"][name] for name in names if name in group["features"]}
     check_declared_size(group, "the matrix")
     features = pd.DataFrame({name: column.asstr()[:] for name, column in columns.items()})
@@ -209,9 +256,10 @@ def _read_10x_h5(file: h5py.File, genome: str | None) -> Table:
     if genome is not None:
         of_genes = features[features["feature_type"] == _GENES]
         _chosen(list(of_genes.get("genome", pd.Series(dtype=str)).unique()), genome, "genome", "")
-        is_chosen = (features["genome"] == genome).to_numpy()
+        is_other = (features["feature_type"] == _GENES) & (features["genome"] != genome)
+        is_chosen = ~is_other.to_numpy()
         matrix, features = matrix[:, is_chosen], features[is_chosen]
-    return _genes_among(matrix, barcodes, features)
+    return _genes_among(matrix, barcodes, features, reference)
 
 
 def _matrix_in(folder: Path) -> Path | None:
@@ -220,7 +268,7 @@ def _matrix_in(folder: Path) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def _read_10x_folder(folder: Path) -> Table:
+def _read_10x_folder(folder: Path, reference: pd.DataFrame | None) -> Table:
     """Return the genes of a folder with matrix.mtx, barcodes.tsv and features.tsv, or *.gz."""
     barcodes = _lines(folder, "barcodes.tsv")[0].to_numpy(str)
     features = _lines(folder, "features.tsv", "genes.tsv")
@@ -229,7 +277,7 @@ def _read_10x_folder(folder: Path) -> Table:
         features["name"] = features["id"]
     matrix = scipy.io.mmread(_matrix_in(folder))
     _check_shape(matrix.shape, features, barcodes)
-    return _genes_among(sp.csr_matrix(matrix.T), barcodes, features)
+    return _genes_among(sp.csr_matrix(matrix.T), barcodes, features, reference)
 
 
 def _lines(folder: Path, *names: str) -> pd.DataFrame:
@@ -248,17 +296,27 @@ def _check_shape(shape: tuple[int, ...], features: pd.DataFrame, barcodes: np.nd
         )
 
 
-def _genes_among(counts: sp.csr_matrix, barcodes: np.ndarray, features: pd.DataFrame) -> Table:
-    """Return the genes among the features, named by symbols where these are unique."""
+def _genes_among(
+    counts: sp.csr_matrix,
+    barcodes: np.ndarray,
+    features: pd.DataFrame,
+    reference: pd.DataFrame | None,
+) -> Table:
+    """Return the genes among the features, named by symbols where unique, and the sgRNAs."""
     if "feature_type" not in features:  # of an old version of Cell Ranger: all are genes
         features["feature_type"] = _GENES
     is_gene = (features["feature_type"] == _GENES).to_numpy()
-    others = features["feature_type"][~is_gene].value_counts()
+    of_guides = is_sgrna(features, features["feature_type"], reference)
+    others = features["feature_type"][~is_gene & ~of_guides].value_counts()
     if not is_gene.any():
         raise InputError(f"no feature has the type {_GENES!r}: there are {listed(others.index)}")
     if len(others):
         dropped = ", ".join(f"{n} of {kind}" for kind, n in others.items())
-        note(f"features that are not genes are left out: {dropped}")
+        hint = "; if they are sgRNAs, give feature_reference (--feature-reference)"
+        note(
+            f"features that are not genes are left out: {dropped}"
+            + (hint if "Custom" in others.index and reference is None else "")
+        )
     genes = features.loc[is_gene].rename(columns={"id": "gene_ids", "name": "gene_symbols"})
     symbols = pd.Index(genes["gene_symbols"])
     if not symbols.is_unique:
@@ -269,8 +327,13 @@ def _genes_among(counts: sp.csr_matrix, barcodes: np.ndarray, features: pd.DataF
         )
     names = pd.Index(genes["gene_symbols" if symbols.is_unique else "gene_ids"].to_numpy(object))
     matrix = counts[:, is_gene]
+    sgrnas = None
+    if of_guides.any():
+        own = counts[:, of_guides], features[of_guides]
+        sgrnas = lambda: among_genes(*own, reference)  # noqa: E731
     return Table(
         Frame.of(pd.DataFrame(index=pd.Index(barcodes)), "the cells"),
         Frame.of(genes[["gene_ids", "gene_symbols"]].set_axis(names), "the genes"),
         {X: lambda: matrix},
+        sgrnas=sgrnas,
     )
