@@ -83,9 +83,6 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         if not isinstance(screen, TrainingMetadata):
             check("screen", screen, Screen)
         check_fields(self)
-        for name, value in self.hyperparameters.items():
-            if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy
-                setattr(self, name, value.item())
         self._screen = screen if isinstance(screen, Screen) else None
         self.metadata = (
             screen if isinstance(screen, TrainingMetadata) else TrainingMetadata.of(screen)

@@ -59,7 +59,7 @@ class Run(Directory):
         """Start the run, or check that it is the one to be resumed."""
         if resume and (self / "config.toml").exists():
             before = complete(self.config())
-            for name, value in settings.items():
+            for name, value in complete(RUN.stored(settings)).items():
                 if name not in MAY_DIFFER and before.get(name) != value:
                     raise InputError(
                         f"the run was started with {name} = {before.get(name)!r}, not {value!r}: "

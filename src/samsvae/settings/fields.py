@@ -95,6 +95,10 @@ class Settings:
                 raise InputError(f"{name} = {value!r} {where}: expected {expected}") from error
         return checked
 
+    def stored(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings as they are read again from the TOML file that they are written to."""
+        return self.checked(tomllib.loads(toml(values)), "in a TOML file")
+
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings: the given values, and the defaults of the others."""
         settings = {name: values.get(name, field.default) for name, field in self.fields.items()}
