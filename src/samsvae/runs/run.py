@@ -54,6 +54,7 @@ class Run(Directory):
         *("history.csv", "scores.csv", "metrics.json", "effects.h5ad", "report.html", "report/*"),
         *("true_shift.csv", "recovery.json", "summary.txt"),
     )
+    also_read: ClassVar[tuple[str, ...]] = (SCREEN, "valid.json")
 
     def start(self, settings: Mapping[str, Any], screen: Screen, *, resume: bool) -> None:
         """Start the run, or check that it is the one to be resumed."""
@@ -194,6 +195,7 @@ class ExperimentDirectory(Directory):
         *("results.csv", "pooled.csv", "table.csv", "choices.csv", "preparation.csv"),
         *("tables/*", "figures/*", "report.html", "report/*"),
     )
+    also_read: ClassVar[tuple[str, ...]] = ("scores/*/*",)
 
     @contextmanager
     def opened(

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
@@ -30,6 +31,8 @@ class Directory:
 
     files: ClassVar[tuple[str, ...]] = ()
     """Patterns of the files that a new directory replaces; others in its place are kept."""
+    also_read: ClassVar[tuple[str, ...]] = ()
+    """Other files that are read if they are there."""
 
     def __init__(self, place: Path) -> None:
         self.place = Path(os.path.normpath(expanded(place)))
@@ -53,14 +56,22 @@ class Directory:
         return _Inside(self, name)
 
     def check_links(self) -> None:
-        """Raise if a file is a link out of the directory, which may come from somebody else."""
-        inside = self.folder.resolve()
-        for path in (path for pattern in self.files for path in self.folder.glob(pattern)):
-            if not path.resolve().is_relative_to(inside):
-                raise InputError(
-                    f"{str(path)!r} is a link that leads out of {self.shown}: put the file there "
-                    "in its place"
-                )
+        """Raise if a name that is looked for, inside or beside the directory, is a link.
+
+        The directory may come from somebody else: what a link leads to would be read, replaced or
+        moved. A pipe would never be read to its end.
+        """
+        self._check_beside()
+        for pattern in (*self.files, *self.also_read):
+            names = pattern.split("/")
+            for i in range(len(names)):  # a folder of such files before the files in it
+                part = "/".join(names[: i + 1])
+                for path in self.folder.glob(part) if "*" in part else [self.folder / part]:
+                    _check_no_link(path)
+
+    def _check_beside(self) -> None:
+        _check_no_link(self._old)
+        _check_no_link(self._lock, of_any_kind=True)  # a file that is opened for writing
 
     def check_new(self, *, overwrite: bool, resume: bool) -> None:
         """Raise if the directory exists and may not be written to."""
@@ -79,6 +90,7 @@ class Directory:
             raise InputError(
                 f"{self.shown} is the working directory, or holds it: give another --out"
             )
+        self._check_beside()
         if exists and not os.access(self.place, os.W_OK | os.X_OK):
             raise InputError(f"{self.shown} is read-only: give another --out")
 
@@ -90,6 +102,8 @@ class Directory:
         before that removes the new files, and leaves the old directory as it was.
         """
         with _only_writer(self):
+            if resume:
+                self.check_links()
             self._recover()
             for path in self._old.parent.glob(".*.new"):  # left by a process that was killed
                 if re.fullmatch(rf"{re.escape(self._old.stem)}\.\d+\.new", path.name):
@@ -135,6 +149,10 @@ class Directory:
         self._recover()
 
     @property
+    def _lock(self) -> Path:
+        return self._beside("lock")
+
+    @property
     def _old(self) -> Path:
         """Where the old directory is while the new one takes its place."""
         return self._beside("replaced-by-samsvae")
@@ -145,14 +163,14 @@ class Directory:
 
     def restore(self) -> None:
         """Put the old directory back if a process was killed while it replaced it."""
-        if self._old.is_dir() and not self.place.exists():
+        if _is_folder(self._old) and not self.place.exists():
             with _only_writer(self):
                 self._recover()
 
     def _recover(self) -> None:
         """Finish a replacement that was interrupted: the place holds the old or the new one."""
         old = self._old
-        if not old.is_dir():
+        if not _is_folder(old):
             return
         with suppress(OSError):
             if not self.place.exists():
@@ -160,12 +178,36 @@ class Directory:
                 return
             for path in old.rglob("*"):
                 name = path.relative_to(old)
+                place = self.place / name
                 ours = any(fnmatch(str(name), pattern) for pattern in self.files)
-                if path.is_dir() or ours or (self.place / name).exists():
+                if _is_folder(path) or ours or os.path.lexists(place):
                     continue
-                (self.place / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, self.place / name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if place.parent.resolve() == self.place.resolve() / name.parent:  # no link
+                    os.replace(path, place)
             shutil.rmtree(old)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a directory, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _check_no_link(path: Path, *, of_any_kind: bool = False) -> None:
+    """Raise if there is a symbolic link, or of any kind, or neither a file nor a directory."""
+    try:
+        status = path.lstat()
+    except OSError:  # nothing is there
+        return
+    is_file = stat.S_ISREG(status.st_mode)
+    is_hard = is_file and status.st_nlink > 1
+    if stat.S_ISLNK(status.st_mode) or (of_any_kind and is_hard):
+        raise InputError(
+            f"{str(path)!r} is a link, which is not followed: put a copy of what it leads to in "
+            "its place, or remove it"
+        )
+    if not (is_file or stat.S_ISDIR(status.st_mode)):
+        raise InputError(f"{str(path)!r} is neither a file nor a directory: remove it")
 
 
 class _Inside(os.PathLike[str]):
@@ -205,7 +247,8 @@ def _acquired(path: Path) -> BaseFileLock:
 @contextmanager
 def _only_writer(directory: Directory) -> Iterator[None]:
     """Hold the lock of a directory; the system takes it from a process that is killed."""
-    path = directory._beside("lock")
+    path = directory._lock
+    directory._check_beside()
     missing = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

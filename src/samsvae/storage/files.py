@@ -48,6 +48,7 @@ def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
     try:
         for place in places:
             place.parent.mkdir(parents=True, exist_ok=True)
+            _make_anew(temporary[place])
         yield list(temporary.values())
         for place in places:
             with open(temporary[place], "rb+") as file:
@@ -61,6 +62,12 @@ def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
         for path in temporary.values():
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def _make_anew(path: Path) -> None:
+    """Make an empty file: a link that stands in its place is removed, not followed."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 
 def half_written(path: Path, names: Iterable[str]) -> bool:
