@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Any, NoReturn
 
 from cyclopts import CycloptsError
@@ -17,6 +21,11 @@ from samsvae.ops.device import rank
 
 def main() -> None:
     """Run the command line: one line and exit code 2 for errors that users can fix."""
+    with _stopped_by_signals():
+        _main()
+
+
+def _main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _note if rank() == 0 else lambda *_, **__: None
@@ -36,6 +45,28 @@ def main() -> None:
             "traceback)"
         )
         _fail(1, message, debug=debug)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM, and the end of the terminal, stop what is done in the way of Ctrl-C.
+
+    Otherwise they would end this process alone, and leave those that it has started.
+    """
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    ours = [one for one in numbers if signal.getsignal(one) is signal.SIG_DFL]  # nohup ignores it
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _fail(code: int, message: str, *, debug: bool) -> NoReturn:

@@ -119,8 +119,10 @@ def asked(folder: Path) -> list[list[float]]:
     return [list(row) for row in values]
 
 
-def test_a_changed_run_is_refused_or_answers(run: Path, tmp_path: Path, times: Times) -> None:
-    rng, n = random.Random(0), times(170, 40)
+def test_a_changed_run_is_refused_or_answers(
+    run: Path, tmp_path: Path, times: Times, seed: int
+) -> None:
+    rng, n = random.Random(seed), times(170, 40)
     whole = outcome(lambda: asked(run))
     assert whole.kind == "answer", whole
     counts: Counter[str] = Counter()

@@ -177,6 +177,16 @@ def test_one_writer_at_a_time_and_none_after_it_is_killed(tmp_path: Path) -> Non
     assert names(tmp_path) == ["out"]  # nor is anything left of the killed one
 
 
+def test_whether_another_process_writes(tmp_path: Path) -> None:
+    directory = Results(tmp_path / "out")
+    assert not directory.is_being_written
+    with Results(tmp_path / "out").made():
+        assert directory.is_being_written
+    assert not directory.is_being_written
+    (tmp_path / ".out.lock").touch()  # of a process that was killed
+    assert not directory.is_being_written
+
+
 def test_what_is_like_ours_is_left_alone(tmp_path: Path) -> None:
     """A sibling's half-made directory, hidden files of the user, a folder that is called old."""
     make(tmp_path / "out", "old")

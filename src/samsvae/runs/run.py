@@ -233,7 +233,12 @@ class ExperimentDirectory(Directory):
                 write_experiment_data(self.folder, screen())
                 write_json(self / RECORD, {**record, "data": source})
             self.move_into_place()  # jobs write here from now on
-            yield
+            try:
+                yield
+            except KeyboardInterrupt as error:
+                raise KeyboardInterrupt(
+                    f"stopped: the same command with --resume goes on with {self.shown}"
+                ) from error
 
 
 def digest_of(screen: Screen) -> str:

@@ -161,6 +161,19 @@ class Directory:
         place = Path(os.path.realpath(self.place))
         return place.with_name(f".{place.name}.{kind}")
 
+    @property
+    def is_being_written(self) -> bool:
+        """Whether a process holds its lock."""
+        if not self._lock.is_file():
+            return False
+        try:
+            _acquired(self._lock).release()
+        except Timeout:
+            return True
+        except OSError:  # making it is an error, which says why
+            return False
+        return False
+
     def restore(self) -> None:
         """Put the old directory back if a process was killed while it replaced it."""
         if _is_folder(self._old) and not self.place.exists():
