@@ -15,6 +15,7 @@ from cyclopts import CycloptsError
 
 from samsvae._deprecated import renamed_options
 from samsvae.cli.app import app, check_processes
+from samsvae.cli.console import end
 from samsvae.errors import FailedJobsError, InputError, LostProcessError, NonFiniteError, shown
 from samsvae.ops.device import rank
 
@@ -22,7 +23,10 @@ from samsvae.ops.device import rank
 def main() -> None:
     """Run the command line: one line and exit code 2 for errors that users can fix."""
     with _stopped_by_signals():
-        _main()
+        try:
+            _main()
+        finally:
+            end()
 
 
 def _main() -> None:

@@ -91,11 +91,12 @@ def write_report(
     """
     chosen = asdict(ReportSettings(**settings))
     directory = Run(Path(run))
-    model = directory.model(chosen.pop("device"))
-    screen = data if isinstance(data, Screen) else screen_of(directory, data)
-    return report_run(
-        directory, model, screen, conditions, scores=scores, stability=stability, **chosen
-    )
+    with directory.of_one_model():
+        model = directory.model(chosen.pop("device"))
+        screen = data if isinstance(data, Screen) else screen_of(directory, data)
+        return report_run(
+            directory, model, screen, conditions, scores=scores, stability=stability, **chosen
+        )
 
 
 def screen_of(

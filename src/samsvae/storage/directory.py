@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
-
 from samsvae.errors import InputError
 from samsvae.storage.files import CannotWriteError, check_creatable, expanded, half_written
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""What file systems without locks answer; where they answer ENOSYS, filelock does as we do."""
+from samsvae.storage.locks import check_no_link, is_being_written, lock_of, only_writer
 
 
 class Directory:
@@ -37,6 +31,7 @@ class Directory:
     def __init__(self, place: Path) -> None:
         self.place = Path(os.path.normpath(expanded(place)))
         self.aside: Path | None = None
+        self._is_held = False
 
     @property
     def folder(self) -> Path:
@@ -67,11 +62,11 @@ class Directory:
             for i in range(len(names)):  # a folder of such files before the files in it
                 part = "/".join(names[: i + 1])
                 for path in self.folder.glob(part) if "*" in part else [self.folder / part]:
-                    _check_no_link(path)
+                    check_no_link(path)
 
     def _check_beside(self) -> None:
-        _check_no_link(self._old)
-        _check_no_link(self._lock, of_any_kind=True)  # a file that is opened for writing
+        check_no_link(self._old)
+        check_no_link(lock_of(self.place), of_any_kind=True)  # it is opened for writing
 
     def check_new(self, *, overwrite: bool, resume: bool) -> None:
         """Raise if the directory exists and may not be written to."""
@@ -101,7 +96,7 @@ class Directory:
         Its files are written inside the `with` block, at whose end it is moved into place. An error
         before that removes the new files, and leaves the old directory as it was.
         """
-        with _only_writer(self):
+        with self.held():
             if resume:
                 self.check_links()
             self._recover()
@@ -149,10 +144,6 @@ class Directory:
         self._recover()
 
     @property
-    def _lock(self) -> Path:
-        return self._beside("lock")
-
-    @property
     def _old(self) -> Path:
         """Where the old directory is while the new one takes its place."""
         return self._beside("replaced-by-samsvae")
@@ -164,20 +155,26 @@ class Directory:
     @property
     def is_being_written(self) -> bool:
         """Whether a process holds its lock."""
-        if not self._lock.is_file():
-            return False
-        try:
-            _acquired(self._lock).release()
-        except Timeout:
-            return True
-        except OSError:  # making it is an error, which says why
-            return False
-        return False
+        return is_being_written(self.place)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nobody else write the directory; whoever holds it already goes on holding it."""
+        if self._is_held:
+            yield
+            return
+        self._check_beside()
+        with only_writer(self.place):
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
 
     def restore(self) -> None:
         """Put the old directory back if a process was killed while it replaced it."""
         if _is_folder(self._old) and not self.place.exists():
-            with _only_writer(self):
+            with self.held():
                 self._recover()
 
     def _recover(self) -> None:
@@ -206,23 +203,6 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _check_no_link(path: Path, *, of_any_kind: bool = False) -> None:
-    """Raise if there is a symbolic link, or of any kind, or neither a file nor a directory."""
-    try:
-        status = path.lstat()
-    except OSError:  # nothing is there
-        return
-    is_file = stat.S_ISREG(status.st_mode)
-    is_hard = is_file and status.st_nlink > 1
-    if stat.S_ISLNK(status.st_mode) or (of_any_kind and is_hard):
-        raise InputError(
-            f"{str(path)!r} is a link, which is not followed: put a copy of what it leads to in "
-            "its place, or remove it"
-        )
-    if not (is_file or stat.S_ISDIR(status.st_mode)):
-        raise InputError(f"{str(path)!r} is neither a file nor a directory: remove it")
-
-
 class _Inside(os.PathLike[str]):
     """A file of a directory that may move."""
 
@@ -234,51 +214,3 @@ class _Inside(os.PathLike[str]):
 
     def __str__(self) -> str:
         return os.path.join(self.directory.place, self.name)
-
-
-def _acquired(path: Path) -> BaseFileLock:
-    """Return a lock that is held; raise `Timeout` if another process holds it."""
-    existed = path.exists()
-    lock: BaseFileLock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not path.exists():  # nobody holds it: on some file systems no file can be made
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-            path.unlink()
-        raise
-    except OSError as error:
-        if not existed:  # its file was made, and could not be locked
-            path.unlink(missing_ok=True)
-        if error.errno not in _NO_LOCKS:
-            raise
-        lock = SoftFileLock(path)  # a file that says which process holds it
-        lock.acquire(timeout=0)
-    return lock
-
-
-@contextmanager
-def _only_writer(directory: Directory) -> Iterator[None]:
-    """Hold the lock of a directory; the system takes it from a process that is killed."""
-    path = directory._lock
-    directory._check_beside()
-    missing = [parent for parent in path.parents if not parent.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(path)
-    except Timeout:
-        raise InputError(
-            f"another process is writing {directory.shown}: wait for it, or give another --out"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"cannot make {directory.shown}: {error.strerror}: give another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # before it is released: no process waits for it
-        lock.release()
-        with suppress(OSError):
-            for parent in missing:
-                parent.rmdir()  # if it is empty
