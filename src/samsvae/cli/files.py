@@ -110,7 +110,8 @@ def fetch(
     """Download a published file once, and print its path.
 
     It is kept in the user's cache, or in SAMSVAE_DATA. An interrupted download goes on with the
-    same command. The SHA-256 checksum is verified, or recorded at the first download.
+    same command. It is checked that the file is a whole one of HDF5, and that it has the SHA-256
+    of the first download: none was published.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def check_no_link(path: Path, *, of_any_kind: bool = False) -> None:
 
 
 @contextmanager
-def only_writer(path: Path) -> Iterator[None]:
+def only_writer(path: Path, advice: str = "give another --out") -> Iterator[None]:
     """Hold the lock of a file or directory, if no other process does."""
     lock_path, shown = lock_of(path), repr(str(path))
     check_no_link(lock_path, of_any_kind=True)  # it is opened for writing
@@ -53,11 +53,9 @@ def only_writer(path: Path) -> Iterator[None]:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock = _acquired(lock_path)
     except Timeout:
-        raise InputError(
-            f"another process is writing {shown}: wait for it, or give another --out"
-        ) from None
+        raise InputError(f"another process is writing {shown}: wait for it, or {advice}") from None
     except OSError as error:
-        raise InputError(f"cannot make {shown}: {error.strerror}: give another --out") from error
+        raise InputError(f"cannot make {shown}: {error.strerror}: {advice}") from error
     try:
         yield
     finally:
