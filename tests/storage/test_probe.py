@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,25 @@ def test_a_file_that_hangs_or_kills_is_told(message: str, path: Path) -> None:
 @pytest.mark.parametrize("walker", ["is not to be had"], indirect=True)
 def test_without_another_process_files_are_read(path: Path) -> None:
     assert len(samsvae.read_h5ad(path)) == 240
+
+
+ENDLESS = """
+from samsvae.storage import probe
+def walk(path):
+    while True:
+        pass
+probe.walk = walk
+probe.main()
+"""
+
+
+def test_a_process_whose_parent_was_killed_ends_in_time() -> None:
+    command = [sys.executable, "-c", ENDLESS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"1 /a file\n")
+        process.stdin.flush()
+        assert process.wait(30) == -signal.SIGALRM
 
 
 def test_one_process_walks_through_all_files(path: Path, tmp_path: Path) -> None:

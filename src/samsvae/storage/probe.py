@@ -12,6 +12,7 @@ import atexit
 import hashlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,8 @@ from samsvae.errors import InputError
 
 SECONDS = 60.0
 """Time limit for a file, in addition to what its size takes."""
+_GRACE = 10
+"""Seconds after the time limit at which the child process ends by itself."""
 _BYTES_PER_SECOND = 10**7
 """Speed of a slow disk."""
 _TEXTS_PER_READ = 100_000
@@ -82,7 +85,7 @@ def _answer(child: subprocess.Popen[bytes], name: bytes, seconds: float) -> byte
     assert child.stdin is not None
     assert child.stdout is not None
     with suppress(BrokenPipeError):  # the child died before, and its output has ended, too
-        child.stdin.write(name + b"\n")
+        child.stdin.write(b"%d %s\n" % (seconds + _GRACE, name))
         child.stdin.flush()
     ready, _, _ = select.select([child.stdout], [], [], seconds)
     return child.stdout.readline() if ready else None
@@ -137,13 +140,20 @@ def _look_at(name: str, node: Any) -> None:
 
 
 def main() -> None:
-    """Answer each path on the input with a line: "ok", or what is wrong."""
+    """Answer each path on the input with a line: "ok", or what is wrong.
+
+    A path comes with a number of seconds, after which the system ends this process: a parent that
+    was killed cannot.
+    """
     for line in sys.stdin.buffer:
+        seconds, _, name = line.rstrip(b"\n").partition(b" ")
+        signal.alarm(int(seconds))
         try:
-            walk(line.rstrip(b"\n").decode("utf-8", "surrogateescape"))
+            walk(name.decode("utf-8", "surrogateescape"))
             answer = "ok"
         except Exception as error:  # noqa: BLE001  the parent reports it
             answer = " ".join(str(error).split()) or type(error).__name__
+        signal.alarm(0)
         sys.stdout.buffer.write(answer.encode("utf-8", "replace") + b"\n")
         sys.stdout.buffer.flush()
 
