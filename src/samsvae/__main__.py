@@ -16,17 +16,36 @@ from cyclopts import CycloptsError
 from samsvae._deprecated import renamed_options
 from samsvae.cli.app import app, check_processes
 from samsvae.cli.console import end
-from samsvae.errors import FailedJobsError, InputError, LostProcessError, NonFiniteError, shown
+from samsvae.cli.streams import check_surroundings, never_failing
+from samsvae.errors import (
+    FailedJobsError,
+    InputError,
+    LostProcessError,
+    NonFiniteError,
+    first_line,
+    is_lack_of_memory,
+    shown,
+)
 from samsvae.ops.device import rank
+
+_LESS_MEMORY = (
+    "give the process more, leave counts in the file (--on-disk), or take a smaller model"
+)
 
 
 def main() -> None:
     """Run the command line: one line and exit code 2 for errors that users can fix."""
-    with _stopped_by_signals():
+    with never_failing() as output, _stopped_by_signals():
         try:
             _main()
+        except SystemExit as ending:
+            if ending.code:
+                raise
         finally:
             end()
+        output.flush()
+        if output.lost is not None:
+            _fail(1, f"cannot print: {output.lost}; what is written to files is there", debug=False)
 
 
 def _main() -> None:
@@ -34,6 +53,7 @@ def _main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _note if rank() == 0 else lambda *_, **__: None
     try:
+        check_surroundings()
         arguments = renamed_options(arguments)
         check_processes(arguments)
         app(arguments, exit_on_error=False, print_error=False)
@@ -44,6 +64,8 @@ def _main() -> None:
     except KeyboardInterrupt as error:
         _fail(130, str(error) or "interrupted", debug=debug)
     except Exception as error:  # noqa: BLE001  an error of ours
+        if is_lack_of_memory(error):
+            _fail(1, f"out of memory ({first_line(error)}): {_LESS_MEMORY}", debug=debug)
         message = (
             f"internal error, {type(error).__name__}: {error} (please report it; --debug shows the "
             "traceback)"

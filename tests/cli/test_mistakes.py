@@ -123,6 +123,7 @@ def test_mistake(run: Path, call: Call, line: str, message: str) -> None:
     ("error", "code", "message"),
     [
         (RuntimeError("two\nlines"), 1, "internal error, RuntimeError: two lines .*--debug"),
+        (MemoryError("no 5 GiB"), 1, r"out of memory \(no 5 GiB\): .*--on-disk"),
         (samsvae.NonFiniteError("step 3"), 1, "step 3"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (samsvae.TrainingInterrupted("go on with resume"), 130, "go on with resume"),

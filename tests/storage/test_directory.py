@@ -274,6 +274,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     [
         ("file/run", r"cannot make '.*file/run.*': '.*/file' is a file: give another --out"),
         ("x" * 300, r"cannot make 'x*.*': File name too long: give another --out"),
+        ("x" * 246, r"cannot make 'x*.*': File name too long: give another --out"),
     ],
 )
 def test_a_place_that_cannot_be_made(
@@ -285,6 +286,13 @@ def test_a_place_that_cannot_be_made(
         Results(Path(place)).check_new(overwrite=False, resume=False)
     with pytest.raises(InputError, match=message):
         check_new_file(Path(place).with_suffix(".csv"), [".csv"], overwrite=False)
+
+
+def test_the_longest_name_that_is_accepted_can_be_made(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * (255 - len("..replaced-by-samsvae")))
+    for text in ("old", "new"):
+        make(place, text)
+    assert names(tmp_path) == [place.name]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system that makes no file")

@@ -27,7 +27,7 @@ from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
 from samsvae.settings.arguments import check
 from samsvae.storage import tensors
-from samsvae.storage.files import expanded, written_together
+from samsvae.storage.files import expanded, read_text, written_together
 
 TENSORS, NAMES = "model.safetensors", "model.json"
 _LAYERS, _WIDTH = 1_000, 2**28
@@ -293,7 +293,7 @@ def read(folder: str | os.PathLike[str]) -> Saved:
     if not path.is_file():
         raise InputError(f"no saved model in {str(folder)!r}: it has no {NAMES}")
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = json.loads(read_text(path))
         tensors.check_schema(path, names)
         parts, _ = tensors.read(folder / TENSORS)
         digest = names.pop("digest")
