@@ -165,6 +165,7 @@ def mutate_checkpoint(parts: dict[str, Any], header: dict[str, Any], rng: random
     return f"{name}: {kind}"
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_changed_checkpoint_is_refused(tmp_path: Path, times: Times, seed: int) -> None:
     """Signed anew, so that it looks whole."""
     rng, n = random.Random(seed), times(300, 40)

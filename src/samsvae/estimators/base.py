@@ -219,6 +219,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         if self._screen is None:
             raise InputError("a loaded model has no data to train on: make it anew from a screen")
         settings.check_variables(self.module.variables)
+        settings.check_evaluations(len(self._screen.train))
         return self._screen
 
     @checked

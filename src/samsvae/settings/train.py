@@ -26,6 +26,8 @@ MAY_DIFFER = (
     "resume",
 )
 """Settings that may change when a run is resumed."""
+MAX_EVALUATIONS = 50_000
+"""Rows of a history, each of which is saved with the model."""
 VARIABLES = ("basal", "mask", "mask_prob", "embedding")
 """Latent variables whose KL terms can be weighted."""
 
@@ -190,6 +192,15 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
         if self.schedule == "constant":
             return 1.0
         return min(1.0, (step + 1) / _WARM_UP) * (1 + math.cos(math.pi * step / n_steps)) / 2
+
+    def check_evaluations(self, n_cells: int) -> None:
+        """Raise if validation cells were evaluated more often than a history can be kept of."""
+        n = self.n_steps(n_cells) // self.validate_every
+        if n > MAX_EVALUATIONS:
+            raise InputError(
+                f"validate_every {self.validate_every} evaluates validation cells {n:,} times: "
+                f"expected at most {MAX_EVALUATIONS:,} times; raise it"
+            )
 
     def n_steps(self, n_cells: int) -> int:
         """Return the number of training steps for a number of cells."""
