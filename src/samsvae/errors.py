@@ -67,10 +67,10 @@ def is_lack_of_memory(error: BaseException) -> bool:
     >>> is_lack_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
     True
     """
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and (type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error))
-    )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # of torch
+        return True
+    signs = {RuntimeError: "allocate memory", ImportError: "failed to map segment"}
+    return any(isinstance(error, kind) and sign in str(error) for kind, sign in signs.items())
 
 
 def got(value: object) -> str:

@@ -102,6 +102,14 @@ def test_a_working_directory_that_was_removed(
     assert "there is no working directory" in done.errors[0]
 
 
+def test_without_docstrings() -> None:
+    command = [sys.executable, "-OO", "-m", "samsvae", "effects", "run", "A"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("samsvae: Python leaves docstrings out")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_umask_that_takes_what_is_written_away(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,12 @@ def _open_closed() -> None:
 
 
 def check_surroundings() -> None:
-    """Raise if nothing can be done where this process runs."""
+    """Raise if nothing can be done where and as this process runs."""
+    if sys.flags.optimize > 1:
+        raise InputError(
+            "Python leaves docstrings out (-OO, or PYTHONOPTIMIZE=2), which anndata cannot do "
+            "without: take at most -O"
+        )
     try:
         os.getcwd()
     except OSError as error:

@@ -7,8 +7,8 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -273,7 +273,7 @@ def _line(error: BaseException) -> str:
 def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]:
     """Return a context in which joblib uses an engine."""
     if engine == "local":
-        return lambda: parallel_config("loky", n_jobs=n_jobs)
+        return lambda: _local(n_jobs)
     try:
         if engine == "ray":
             import ray
@@ -304,6 +304,24 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
             "same command"
         ) from error
     return lambda: parallel_config(engine, n_jobs=n_jobs)
+
+
+@contextmanager
+def _local(n_jobs: int) -> Iterator[None]:
+    """Let joblib use processes on this machine, which import nothing of the working directory.
+
+    A file there may be called numpy.py. What this process may import, workers may, too.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        with parallel_config("loky", n_jobs=n_jobs):
+            yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class _JobProgress(Progress):
