@@ -25,9 +25,37 @@ LINE = (
 )
 
 
-def command(folder: Path, out: str, *more: str) -> subprocess.Popen[str]:
-    """Start a comparison, in a session of its own."""
-    words = [sys.executable, "-m", "samsvae", *LINE.split(), "--out", out, *more]
+REPRODUCE = (
+    "reproduce norman-ood --data norman.h5ad --experiment small.toml --jobs 2 --no-progress "
+    "--n-genes 40"
+)
+SMALL = """
+split = "norman-ood"
+fractions = [0.75]
+seeds = 2
+baselines = ["additive"]
+choice_particles = 5
+[scoring]
+n_particles = 5
+effect_particles = 20
+n_draws = 5
+n_halvings = 0
+n_cells = 0
+[[models]]
+label = "SAMS-VAE"
+model = "sams-vae"
+alignment = "none"
+n_latent = 4
+n_hidden = 8
+max_steps = 60
+checkpoint_every = 5
+"""
+RESULTS = {LINE: "results.csv", REPRODUCE: "pooled.csv"}
+
+
+def command(folder: Path, out: str, *more: str, line: str = LINE) -> subprocess.Popen[str]:
+    """Start an experiment, in a session of its own."""
+    words = [sys.executable, "-m", "samsvae", *line.split(), "--out", out, *more]
     return subprocess.Popen(
         words,
         cwd=folder,
@@ -74,6 +102,9 @@ def wait_for_checkpoints(folder: Path, process: subprocess.Popen[str]) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("orphans")
     make_adata().write_h5ad(folder / "data.h5ad")
+    (folder / "small.toml").write_text(SMALL)
+    words = "datasets stand-in norman --out norman.h5ad --scale 0.01"
+    subprocess.run([sys.executable, "-m", "samsvae", *words.split()], cwd=folder, check=True)
     return folder
 
 
@@ -100,18 +131,23 @@ def test_workers_end_and_the_comparison_goes_on(number: str, folder: Path) -> No
 
 
 @pytest.mark.slow
-def test_killed_in_comparing(folder: Path, times: Callable[[int, int], int], seed: int) -> None:
+@pytest.mark.parametrize("line", RESULTS, ids=["compare", "reproduce"])
+def test_killed_in_an_experiment(
+    line: str, folder: Path, times: Callable[[int, int], int], seed: int
+) -> None:
     """Killed again and again until it ends: the scores are those of one that nobody killed."""
-    whole = command(folder, "whole")
+    name = line.split()[0]
+    whole = command(folder, f"{name}-whole", line=line)
     said, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, said
-    rng, n_killed, out = random.Random(seed), 0, 0
-    n = times(25, 1)
-    while n_killed < n or not out:
-        more = ("--resume",) if (folder / f"killed{out}").exists() else ()
-        process = command(folder, f"killed{out}", *more)
+    rng, n_killed, n_ended, n = random.Random(seed), 0, 0, times(25, 1)
+    while n_killed < n or not n_ended:
+        out = f"{name}-{n_ended}"
+        more = ("--resume",) if (folder / out).exists() else ()
+        process = command(folder, out, *more, line=line)
         try:
-            said, _ = process.communicate(timeout=rng.uniform(3, 25) if n_killed < n else 300)
+            seconds = rng.uniform(3, 25) if n_killed < n else 300
+            said, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -119,9 +155,9 @@ def test_killed_in_comparing(folder: Path, times: Callable[[int, int], int], see
         else:
             assert process.returncode == 0, said
             ours, theirs = (
-                pd.read_csv(folder / name / "results.csv") for name in (f"killed{out}", "whole")
+                pd.read_csv(folder / one / RESULTS[line]) for one in (out, f"{name}-whole")
             )
             pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
-            out += 1
+            n_ended += 1
         assert ended(process.pid)
-    print({"killed in comparing": n_killed, "ended": out})
+    print({f"killed in {name}": n_killed, "ended": n_ended})
