@@ -57,9 +57,12 @@ test-cluster: $(VENV)/.cluster
 	$(BIN)/pytest tests/runs/test_clusters.py
 
 # What takes long: several processes that train together, and all that may go wrong on the way, as
-# often as docs/reliability.md says; the short form does the same a few times.
+# often as docs/reliability.md says; the short form does the same a few times. SOAK is the share of
+# the whole that is done, SEED what it begins with.
+SOAK ?= 1
+SEED ?= 0
 soak: $(VENV)/.ready
-	SAMSVAE_SOAK=1 $(BIN)/pytest -rP tests/soak
+	SAMSVAE_SOAK=$(SOAK) SAMSVAE_SEED=$(SEED) $(BIN)/pytest -rP tests/soak
 
 soak-short: $(VENV)/.ready
 	$(BIN)/pytest tests/soak

@@ -61,6 +61,18 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, in this process or on a device.
+
+    >>> is_lack_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    True
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # of torch
+        return True
+    signs = {RuntimeError: "allocate memory", ImportError: "failed to map segment"}
+    return any(isinstance(error, kind) and sign in str(error) for kind, sign in signs.items())
+
+
 def got(value: object) -> str:
     """Return what was got, in a line: a text or number as it is, anything else by its type.
 

@@ -93,7 +93,7 @@ def test_mutated_runs_end_in_a_line_or_the_right_answer(
 
 
 @pytest.mark.parametrize("name", ["config.toml", "model.json", "model.safetensors", "scores.csv"])
-def test_no_link_leads_out_of_a_run(name: str, good: Path, folder: Path, call: Call) -> None:
+def test_no_link_in_a_run_is_followed(name: str, good: Path, folder: Path, call: Call) -> None:
     shutil.rmtree(folder / "bad", ignore_errors=True)
     shutil.copytree(good, folder / "bad")
     (folder / "bad" / name).rename(folder / "elsewhere")
@@ -101,7 +101,7 @@ def test_no_link_leads_out_of_a_run(name: str, good: Path, folder: Path, call: C
     for line in (EFFECTS, EVALUATE):
         done = call(line)
         assert (done.code, len(done.errors)) == (2, 1)
-        assert f"{name}' is a link that leads out of 'bad'" in done.errors[0]
+        assert f"{name}' is a link, which is not followed" in done.errors[0]
 
 
 def test_no_path_of_a_run_is_followed(good: Path, folder: Path, call: Call) -> None:

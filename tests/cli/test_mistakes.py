@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,7 @@ def test_mistake(run: Path, call: Call, line: str, message: str) -> None:
     ("error", "code", "message"),
     [
         (RuntimeError("two\nlines"), 1, "internal error, RuntimeError: two lines .*--debug"),
+        (MemoryError("no 5 GiB"), 1, r"out of memory \(no 5 GiB\): .*--on-disk"),
         (samsvae.NonFiniteError("step 3"), 1, "step 3"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (samsvae.TrainingInterrupted("go on with resume"), 130, "go on with resume"),
@@ -141,6 +143,26 @@ def test_other_errors(
     done = call(BARE)
     assert (done.code, len(done.errors)) == (code, 1), done
     assert re.fullmatch(f"samsvae: {message}.*", done.errors[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_command_as_ctrl_c_does(
+    number: signal.Signals, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "read_screen", lambda *_: signal.raise_signal(number))
+    done = call(BARE)
+    assert (done.code, done.errors) == (130, ["samsvae: interrupted"])
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_is_ignored(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nohup has it."""
+    monkeypatch.setattr(run_module, "read_screen", lambda *_: signal.raise_signal(signal.SIGHUP))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert "screen is None" in call(BARE).errors[0]  # it goes on, without a screen
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("line", ["--debug train no.h5ad --out new", "effects no A --debug"])

@@ -154,9 +154,14 @@ def strange_sgrna(names: dict[str, Any]) -> None:
     names["facts"]["sgrnas"] = [["A-1", "A"], ["z-1", "zzz"]]
 
 
+def endless_history(names: dict[str, Any]) -> None:
+    names["history"] = {"step": [1.0] * 150_000}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (endless_history, r"history has 150,000 rows: no training of ours has as many"),
         (huge, r"n_(latent|hidden) is 1099511627776: no model has as many"),
         (reversed_conditions, r"the first of facts.conditions is not 'control'"),
         (strange_condition, r"no perturbation 'zzz'"),

@@ -8,6 +8,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from samsvae.storage.directory import Directory
+
 
 @dataclass(frozen=True)
 class Small:
@@ -18,6 +20,10 @@ class Small:
     fails: bool = False
     kills: int = 0
     """How often it takes its worker down before it ends well."""
+
+    @property
+    def directory(self) -> Directory:
+        return Directory(self.place / self.name)
 
     @property
     def is_done(self) -> bool:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from helpers.jobs import Small
 from samsvae.errors import InputError
@@ -23,6 +24,19 @@ def test_jobs_run_in_processes_of_their_own(tmp_path: Path) -> None:
     processes = {(tmp_path / f"{job.name}.done").read_text() for job in jobs}
     assert str(os.getpid()) not in processes
     assert [job.begun for job in jobs] == [1, 1, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:a warning of the job")
+def test_workers_import_nothing_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('not the one that was meant')")
+    monkeypatch.chdir(tmp_path)
+    get_reusable_executor().shutdown()  # those of other tests were started elsewhere
+    job = Small(tmp_path, "a")
+    assert run_jobs([job], n_jobs=2, progress=False, say=lambda _: None) == {}
+    assert "PYTHONSAFEPATH" not in os.environ
+    get_reusable_executor().shutdown()
 
 
 @pytest.mark.filterwarnings("ignore:a warning of the job")

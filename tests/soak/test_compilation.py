@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,66 @@ def test_a_compiler_without_openmp_serves_too(
     )
     assert done.stdout.startswith("True 0"), done.stderr
     assert list((tmp_path / "samsvae").glob("native-*.so"))
+
+
+SCRIPTS = {
+    "hangs": ("sleep 1000", "it did not end within 1.5 s"),
+    "hangs in a process of its own": ("sleep 1000 & wait", "it did not end within 1.5 s"),
+    "says nothing": ("exit 1", "exit code 1"),
+    "says no text": (r"printf '\\377\\376 \\033[31m' >&2; exit 1", "does not compile"),
+    "makes another library": (
+        'case "$*" in *-shared*) echo "int x;" > x.c; exec cc -shared x.c -o "${@: -1}"; esac',
+        "undefined symbol",
+    ),
+}
+LIMITED = "from samsvae.ops import native; native._SECONDS = 1.5" + SERVED
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_compiler_that_is_none(kind: str, tmp_path: Path) -> None:
+    script, said = SCRIPTS[kind]
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/bash\n[ "$1" = --version ] && exit 0\n{script}\n')
+    compiler.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "CC": str(compiler)},
+    )
+    assert done.stdout.startswith("False 1 "), done.stderr
+    assert said in done.stdout
+    assert done.stdout.strip().isprintable()
+
+
+def test_a_compiler_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    compiler, number = tmp_path / "compiler", tmp_path / "number"
+    compiler.write_text(
+        f"#!/bin/sh\nsleep 1000 &\necho $! > {number}.new\nmv {number}.new {number}\nwait\n"
+    )
+    compiler.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVED],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "CC": str(compiler)},
+    )
+    deadline = time.monotonic() + 60
+    while not number.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    while Path(f"/proc/{number.read_text().strip()}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_code_for_another_processor_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that machines share: the name of the library has what the processor can do."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ours = native._cached("cc")
+    monkeypatch.setattr(native, "_processor", lambda: "x86_64 flags: fpu sse2")
+    assert native._cached("cc") != ours

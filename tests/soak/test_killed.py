@@ -68,12 +68,14 @@ def killed_after(seconds: float, work: Callable[[], object]) -> bool:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-def test_killed_in_training(screen: samsvae.Screen, tmp_path: Path, times: Times) -> None:
+def test_killed_in_training(
+    screen: samsvae.Screen, tmp_path: Path, times: Times, seed: int
+) -> None:
     """The newest checkpoint is whole, and leads to the numbers of a run that nobody killed."""
     start = time.perf_counter()
     whole = trained(screen, checkpoint=tmp_path / "whole.safetensors")
     seconds = time.perf_counter() - start
-    rng, n_hit, n_resumed = random.Random(0), 0, 0
+    rng, n_hit, n_resumed = random.Random(seed), 0, 0
     for i in count():
         path = tmp_path / f"{i}.safetensors"
         train = partial(trained, screen, checkpoint=path, resume=True)
@@ -100,7 +102,7 @@ def test_killed_in_training(screen: samsvae.Screen, tmp_path: Path, times: Times
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-def test_killed_in_saving(screen: samsvae.Screen, tmp_path: Path, times: Times) -> None:
+def test_killed_in_saving(screen: samsvae.Screen, tmp_path: Path, times: Times, seed: int) -> None:
     """What is saved is the old model or the new one, each whole; or the load says what is wrong."""
     models = [trained(screen, max_steps=n, alignment="none") for n in (10, 20)]
     known = [model.embeddings() for model in models]
@@ -111,7 +113,7 @@ def test_killed_in_saving(screen: samsvae.Screen, tmp_path: Path, times: Times) 
                 model.save(tmp_path)
 
     models[0].save(tmp_path)
-    rng, outcomes = random.Random(0), {"old": 0, "new": 0, "told": 0}
+    rng, outcomes = random.Random(seed), {"old": 0, "new": 0, "told": 0}
     n = times(50, 8)
     for _ in range(n):
         assert killed_after(rng.uniform(0.001, 0.2), save_by_turns)

@@ -178,12 +178,13 @@ def test_a_changed_file_is_refused_or_right(
     in_memory: bool,
     tmp_path: Path,
     times: Times,
+    seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if whole.stem == "csc" and not in_memory:
         pytest.skip("cells of a matrix by columns are not left in the file")
     monkeypatch.setattr(probe, "SECONDS", 5.0)
-    rng, n, path = random.Random(int(in_memory)), times(200, 40), tmp_path / "file.h5ad"
+    rng, n, path = random.Random(2 * seed + in_memory), times(200, 40), tmp_path / "file.h5ad"
     good = outcome(lambda: shown(whole, in_memory=in_memory))
     assert good.kind == "answer", good
     counts: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import shutil
@@ -119,8 +120,10 @@ def asked(folder: Path) -> list[list[float]]:
     return [list(row) for row in values]
 
 
-def test_a_changed_run_is_refused_or_answers(run: Path, tmp_path: Path, times: Times) -> None:
-    rng, n = random.Random(0), times(170, 40)
+def test_a_changed_run_is_refused_or_answers(
+    run: Path, tmp_path: Path, times: Times, seed: int
+) -> None:
+    rng, n = random.Random(seed), times(170, 40)
     whole = outcome(lambda: asked(run))
     assert whole.kind == "answer", whole
     counts: Counter[str] = Counter()
@@ -142,3 +145,47 @@ def test_a_changed_run_is_refused_or_answers(run: Path, tmp_path: Path, times: T
     print(dict(counts))  # make soak shows it
     assert not wrong, "\n".join(f"{what}: {found}" for what, found in wrong) + f"\n{counts}"
     assert counts["refused"] > n / 4
+
+
+CHECKPOINTS = {"batch_size": 64, "progress": False, "validate_every": 5, "checkpoint_every": 3}
+
+
+def mutate_checkpoint(parts: dict[str, Any], header: dict[str, Any], rng: random.Random) -> str:
+    """Change something that a checkpoint says; return what."""
+    name = rng.choice([*parts, *header])
+    if name in header:
+        header[name] = rng.choice(VALUES)
+        return f"{name} = {header[name]!r}"
+    kind = rng.choice(["gone", "cut", "double", "long", "nan"])
+    value = parts.pop(name)
+    if kind != "gone":
+        changed = {"cut": value.reshape(-1)[:1][None], "double": value.double()}
+        changed |= {"long": value.long(), "nan": value * float("nan")}
+        parts[name] = changed[kind]
+    return f"{name}: {kind}"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_changed_checkpoint_is_refused(tmp_path: Path, times: Times, seed: int) -> None:
+    """Signed anew, so that it looks whole."""
+    rng, n = random.Random(seed), times(300, 40)
+    screen, path = read(make_adata()), tmp_path / "checkpoint.safetensors"
+
+    def train(n_steps: int) -> int:
+        model = samsvae.SAMSVAE(screen, **SMALL)
+        settings = CHECKPOINTS | {"max_steps": n_steps, "checkpoint": path, "resume": True}
+        return len(model.train(**settings).history)
+
+    train(14)
+    parts, header = files.read(path)
+    del header["schema_version"]
+    counts: Counter[str] = Counter()
+    for _ in range(n):
+        changed, names = dict(parts), copy.deepcopy(header)
+        what = mutate_checkpoint(changed, names, rng)
+        files.write(path, changed, names)
+        found = outcome(lambda: train(20))
+        counts[found.kind] += 1
+        assert found.kind in ("answer", "refused"), (what, found)
+    print(dict(counts))  # make soak shows it
+    assert counts["refused"] > n / 2

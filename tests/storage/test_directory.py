@@ -177,6 +177,16 @@ def test_one_writer_at_a_time_and_none_after_it_is_killed(tmp_path: Path) -> Non
     assert names(tmp_path) == ["out"]  # nor is anything left of the killed one
 
 
+def test_whether_another_process_writes(tmp_path: Path) -> None:
+    directory = Results(tmp_path / "out")
+    assert not directory.is_being_written
+    with Results(tmp_path / "out").made():
+        assert directory.is_being_written
+    assert not directory.is_being_written
+    (tmp_path / ".out.lock").touch()  # of a process that was killed
+    assert not directory.is_being_written
+
+
 def test_what_is_like_ours_is_left_alone(tmp_path: Path) -> None:
     """A sibling's half-made directory, hidden files of the user, a folder that is called old."""
     make(tmp_path / "out", "old")
@@ -264,6 +274,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     [
         ("file/run", r"cannot make '.*file/run.*': '.*/file' is a file: give another --out"),
         ("x" * 300, r"cannot make 'x*.*': File name too long: give another --out"),
+        ("x" * 246, r"cannot make 'x*.*': File name too long: give another --out"),
     ],
 )
 def test_a_place_that_cannot_be_made(
@@ -275,6 +286,13 @@ def test_a_place_that_cannot_be_made(
         Results(Path(place)).check_new(overwrite=False, resume=False)
     with pytest.raises(InputError, match=message):
         check_new_file(Path(place).with_suffix(".csv"), [".csv"], overwrite=False)
+
+
+def test_the_longest_name_that_is_accepted_can_be_made(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * (255 - len("..replaced-by-samsvae")))
+    for text in ("old", "new"):
+        make(place, text)
+    assert names(tmp_path) == [place.name]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system that makes no file")

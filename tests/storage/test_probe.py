@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import pytest
 
 import samsvae
@@ -58,6 +61,25 @@ def test_a_file_that_hangs_or_kills_is_told(message: str, path: Path) -> None:
 @pytest.mark.parametrize("walker", ["is not to be had"], indirect=True)
 def test_without_another_process_files_are_read(path: Path) -> None:
     assert len(samsvae.read_h5ad(path)) == 240
+
+
+ENDLESS = """
+from samsvae.storage import probe
+def walk(path):
+    while True:
+        pass
+probe.walk = walk
+probe.main()
+"""
+
+
+def test_a_process_whose_parent_was_killed_ends_in_time() -> None:
+    command = [sys.executable, "-c", ENDLESS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"1 /a file\n")
+        process.stdin.flush()
+        assert process.wait(30) == -signal.SIGALRM
 
 
 def test_one_process_walks_through_all_files(path: Path, tmp_path: Path) -> None:
@@ -115,3 +137,38 @@ def test_what_is_only_damaged_is_told_as_before(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(InputError, match="cannot be read as h5ad"):
         samsvae.read_h5ad(path)
+
+
+def nested(path: Path, where: str, depth: int) -> None:
+    """Nest groups in a file, of which each level takes longer than the one before."""
+    with h5py.File(path, "r+") as file:
+        group = file[where]
+        for _ in range(depth):
+            group = group.create_group("a")
+
+
+@pytest.mark.parametrize("where", ["uns", "obsm"])
+def test_groups_nested_deeply_are_not_walked_to_their_end(where: str, path: Path) -> None:
+    nested(path, where, 1000)
+    start = time.process_time()
+    assert len(samsvae.read_h5ad(path)) == 240
+    child = probe._CHILDREN[os.getpid()]
+    assert child.poll() is None
+    assert time.process_time() - start < 5
+    if where == "uns":
+        probe.walk(str(path))
+    else:
+        with pytest.raises(ValueError, match="nested more than 100 deep"):
+            probe.walk(str(path))
+
+
+def test_a_structure_is_walked_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but what is not ours, also in the modalities."""
+    with h5py.File(path, "r+") as file:
+        file.copy(file["obs"], file.create_group("mod").create_group("rna"), "obs")
+        file["mod/rna/uns/x"] = file["uns/x"] = file["obsm/x"] = [1.0]
+    seen: list[str] = []
+    monkeypatch.setattr(probe, "_look_at", lambda name, node: seen.append(node.name))
+    probe.walk(str(path))
+    assert {"/", "/X", "/obs/split/codes", "/mod/rna/obs/split/codes", "/obsm/x"} <= {*seen}
+    assert not any("uns" in name for name in seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,26 @@ def test_a_checkpoint_goes_on_on_any_device(
     goes_on_like(uninterrupted, screen, path)
 
 
+def changed(change: Callable[[dict[str, Tensor], dict[str, Any]], None]) -> Spoil:
+    """Return what changes a checkpoint, and signs it anew."""
+
+    def spoil(path: Path) -> None:
+        tensors, header = files.read(path)
+        del header["schema_version"]
+        change(tensors, header)
+        files.write(path, tensors, header)
+
+    return spoil
+
+
+def lacking(name: str) -> Spoil:
+    return changed(lambda tensors, _: tensors.__delitem__(name))
+
+
+def saying(name: str, value: Any) -> Spoil:
+    return changed(lambda _, header: header.update({name: value}))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -155,10 +175,20 @@ def test_a_checkpoint_goes_on_on_any_device(
         (lambda path: cut(path, 0.5), "not whole"),
         (lambda path: cut(path, 0.0), "not whole"),
         (lambda path: path.write_text("{}"), "not whole"),
+        (
+            lacking("optimizer.3.exp_avg"),
+            r"of parameter 3 its optimiser holds 'exp_avg_sq', 'step'",
+        ),
+        (lacking("best.encoder.scale"), "its best model is not whole"),
+        (saying("step", -5), "its step is -5"),
+        (saying("history", [None]), r"its history\.0 is None"),
         (newer, "schema version 8.*newer samsvae"),
         (lambda path: files.write(path, {}, {}), "not whole|not a checkpoint"),
     ],
-    ids=["last byte", "half", "empty", "text", "newer", "not a checkpoint"],
+    ids=[
+        *("last byte", "half", "empty", "text", "optimiser", "best", "step", "history"),
+        *("newer", "not a checkpoint"),
+    ],
 )
 def test_spoiled_checkpoint(
     screen: samsvae.Screen, tmp_path: Path, spoil: Spoil, message: str

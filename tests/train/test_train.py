@@ -176,6 +176,11 @@ def test_patience(
     assert all(torch.equal(kept[name], value) for name, value in states[3].items())
 
 
+def test_a_history_that_could_not_be_read_again(screen: samsvae.Screen) -> None:
+    with pytest.raises(samsvae.InputError, match="evaluates validation cells 60,000 times"):
+        fitted(screen, max_steps=60_000, validate_every=1)
+
+
 @pytest.mark.parametrize(("batch_size", "steps"), [(50, 9), (64, 8), (512, 3)])
 def test_max_epochs(screen: samsvae.Screen, batch_size: int, steps: int) -> None:
     model = fitted(screen, max_steps=None, max_epochs=3, batch_size=batch_size)

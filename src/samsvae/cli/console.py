@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,13 +100,36 @@ def opened(
     return model, None if data is None else Run(run).screen(data, keys)
 
 
+_LASTING = ExitStack()
+
+
+def until_the_end(context: AbstractContextManager[None]) -> None:
+    """Enter a context that lasts until the command ends."""
+    _LASTING.enter_context(context)
+
+
+def end() -> None:
+    """Leave what was entered until the end of the command."""
+    _LASTING.close()
+
+
 def check_outputs(settings: Mapping[str, Any], *paths: Path | None, h5ad: bool = False) -> None:
     """Raise if tables cannot be written to files; None stands for no file."""
-    from samsvae.storage.tables import check_writable
+    from samsvae.storage.tables import SUFFIXES, check_parquet
 
     for path in paths:
         if path is not None:
-            check_writable(path, overwrite=OutputSettings.among(settings).overwrite, h5ad=h5ad)
+            check_output(path, (*SUFFIXES, ".h5ad") if h5ad else SUFFIXES, settings)
+            check_parquet(path)
+
+
+def check_output(path: Path, suffixes: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Raise if a file cannot be written; nobody else writes it until the command ends."""
+    from samsvae.storage.files import check_new_file, expanded
+    from samsvae.storage.locks import only_writer
+
+    check_new_file(path, suffixes, overwrite=OutputSettings.among(settings).overwrite)
+    until_the_end(only_writer(expanded(path)))
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App
 
-from samsvae.cli.console import NOTHING, given, say
+from samsvae.cli.console import NOTHING, check_output, given, say
 from samsvae.settings import questions
 from samsvae.settings.experiment import PreparationSettings
 from samsvae.settings.fields import Settings
@@ -129,7 +129,8 @@ def fetch(
     """Download a published file once, and print its path.
 
     It is kept in the user's cache, or in SAMSVAE_DATA. An interrupted download goes on with the
-    same command. The SHA-256 checksum is verified, or recorded at the first download.
+    same command. It is checked that the file is a whole one of HDF5, and that it has the SHA-256
+    of the first download: none was published.
 
     Parameters
     ----------
@@ -167,10 +168,10 @@ def stand_in(
         Share of the perturbations, with as many cells each; genes shrink by its square root.
     """
     from samsvae.reproduce.prepare import stand_in as simulated
-    from samsvae.storage.files import check_new_file, write_json
+    from samsvae.storage.files import write_json
     from samsvae.storage.tables import write_h5ad
 
-    check_new_file(out, [".h5ad"], overwrite=questions.OutputSettings.among(settings).overwrite)
+    check_output(out, [".h5ad"], settings)
     screen = simulated(name, scale=scale, seed=questions.SeedSettings.among(settings).seed)
     write_h5ad(out, screen.adata)
     write_json(out.with_suffix(".annotation.json"), screen.annotation)

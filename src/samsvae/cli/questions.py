@@ -16,6 +16,7 @@ from samsvae.cli.console import (
     FilePath,
     Keys,
     RunPath,
+    check_output,
     check_outputs,
     console,
     given,
@@ -58,12 +59,10 @@ def effects(
         File to write: .csv (one row per condition and gene) or .h5ad (conditions x genes).
     """
     from samsvae.cli.tables import effect_table, tidy
-    from samsvae.storage.files import check_new_file
     from samsvae.storage.tables import write_csv, write_h5ad
 
     if out is not None:
-        overwrite = questions.OutputSettings.among(settings).overwrite
-        check_new_file(out, (".csv", ".h5ad"), overwrite=overwrite)
+        check_output(out, (".csv", ".h5ad"), settings)
     model, _ = opened(run, settings)
     adata = model.effects(
         list(conditions) or None, **settings_of(questions.EffectSettings, settings)
@@ -102,10 +101,9 @@ def simulate(
     cells
         A screen: simulate what its cells would have shown under the conditions.
     """
-    from samsvae.storage.files import check_new_file
     from samsvae.storage.tables import write_h5ad
 
-    check_new_file(out, (".h5ad",), overwrite=questions.OutputSettings.among(settings).overwrite)
+    check_output(out, (".h5ad",), settings)
     model, screen = opened(run, settings, cells)
     chosen = settings_of(questions.SimulationSettings, settings)
     adata = model.simulate(list(conditions), cells=screen, **chosen)

@@ -20,6 +20,7 @@ from samsvae.cli.console import (
     opened,
     say,
     say_cautions,
+    until_the_end,
 )
 from samsvae.errors import listed
 from samsvae.ops.device import rank
@@ -168,8 +169,9 @@ def evaluate(
     from samsvae.runs.reporting import report_run
     from samsvae.runs.run import Run
 
-    model, screen = opened(run, settings, data, keys)
     folder = Run(run)
+    until_the_end(folder.of_one_model())
+    model, screen = opened(run, settings, data, keys)
     folder.metrics()  # damaged scores are reported before minutes of work
     folder.scores()
     if baselines and not len(screen.train):
@@ -222,11 +224,13 @@ def report(
     from samsvae.runs.reporting import report_run, screen_of
     from samsvae.runs.run import Run
 
+    folder = Run(run)
+    until_the_end(folder.of_one_model())
     model, _ = opened(run, settings)
-    screen = screen_of(Run(run), data, keys)
+    screen = screen_of(folder, data, keys)
     chosen = asdict(questions.ReportSettings.among(settings))
     del chosen["device"]
-    _say_report(report_run(Run(run), model, screen, conditions, **chosen))
+    _say_report(report_run(folder, model, screen, conditions, **chosen))
     say_cautions(model, screen)
 
 

@@ -83,9 +83,6 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         if not isinstance(screen, TrainingMetadata):
             check("screen", screen, Screen)
         check_fields(self)
-        for name, value in self.hyperparameters.items():
-            if isinstance(value, np.generic):  # JSON, in which they are saved, knows no NumPy
-                setattr(self, name, value.item())
         self._screen = screen if isinstance(screen, Screen) else None
         if self._screen is not None and self._screen.absence is not None:
             self._check_uncertain()
@@ -232,6 +229,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         if self._screen is None:
             raise InputError("a loaded model has no data to train on: make it anew from a screen")
         settings.check_variables(self.module.variables)
+        settings.check_evaluations(len(self._screen.train))
         return self._screen
 
     @checked

@@ -26,8 +26,9 @@ from samsvae.errors import InputError, got, listed
 from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.inference.latent import BasalPosterior
 from samsvae.settings.arguments import check
+from samsvae.settings.train import MAX_EVALUATIONS
 from samsvae.storage import tensors
-from samsvae.storage.files import expanded, written_together
+from samsvae.storage.files import expanded, read_text, written_together
 
 TENSORS, NAMES = "model.safetensors", "model.json"
 _LAYERS, _WIDTH = 1_000, 2**28
@@ -53,6 +54,13 @@ def _table(history: dict[str, list[float]]) -> dict[str, list[float]]:
     if any(abs(number) >= 2**63 for column in history.values() for number in column):
         raise ValueError("a number is too large")
     return history
+
+
+def _check_rows(history: Mapping[str, Any]) -> None:
+    """Raise if a history is longer than any: before each of its values is looked at."""
+    n_rows = max(map(len, history.values()), default=0)
+    if n_rows > 2 * MAX_EVALUATIONS:  # of a run that was resumed, a few more than at first
+        raise InputError(f"history has {n_rows:,} rows: no training of ours has as many")
 
 
 UniqueNames = Annotated[list[str], AfterValidator(_unique)]
@@ -293,9 +301,10 @@ def read(folder: str | os.PathLike[str]) -> Saved:
     if not path.is_file():
         raise InputError(f"no saved model in {str(folder)!r}: it has no {NAMES}")
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = json.loads(read_text(path))
         tensors.check_schema(path, names)
         parts, _ = tensors.read(folder / TENSORS)
+        _check_rows(names["history"])
         digest = names.pop("digest")
         with of_file(path):
             try:

@@ -89,6 +89,11 @@ class Job(ABC):
         return self.place / self.FOLDER / self.name
 
     @property
+    def directory(self) -> Directory:
+        """The directory that it writes: its folder, or what will be."""
+        return Directory(self.folder)
+
+    @property
     def is_done(self) -> bool:
         return self.folder.is_dir()
 
@@ -115,9 +120,13 @@ class TrainJob(Job):
         choice = "".join(f"-{name}-{value:g}" for name, value in self.choice.items())
         return f"{slug(self.label)}{choice}{self.replicate.name}"
 
+    @property
+    def directory(self) -> Run:
+        return Run(self.place / "unfinished" / self.name)
+
     def run(self) -> None:
         """Train the model, in a run among the unfinished ones until it is complete."""
-        run = Run(self.place / "unfinished" / self.name)
+        run = self.directory
         screen = self.screen()
         settings = {**self.variant.settings, **self.choice}
         settings |= {"seed": self.replicate.seed, "progress": False}
@@ -183,7 +192,7 @@ class ScoreJob(Job):
         result = evaluated(predictors, screen, scoring, scale=scale, fixed_draws=draws)
         table = pooled_scores(result, screen, scale)
         self.folder.parent.mkdir(exist_ok=True)
-        scores = Directory(self.folder)
+        scores = self.directory
         with scores.made():
             write_csv(scores / "scores.csv", result.scores)
             write_csv(scores / "pooled.csv", table)

@@ -36,7 +36,7 @@ from samsvae.estimators.cautions import Cautions
 from samsvae.export.tables import with_texts
 from samsvae.report.page import page
 from samsvae.report.tables import ReportTables
-from samsvae.runs.run import Run, digest_of
+from samsvae.runs.run import SCREEN, Run, digest_of
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import DiscoverySettings, ReportSettings
@@ -91,18 +91,19 @@ def write_report(
     """
     chosen = asdict(ReportSettings(**settings))
     directory = Run(Path(run))
-    model = directory.model(chosen.pop("device"))
-    screen = data if isinstance(data, Screen) else screen_of(directory, data)
-    return report_run(
-        directory, model, screen, conditions, scores=scores, stability=stability, **chosen
-    )
+    with directory.of_one_model():
+        model = directory.model(chosen.pop("device"))
+        screen = data if isinstance(data, Screen) else screen_of(directory, data)
+        return report_run(
+            directory, model, screen, conditions, scores=scores, stability=stability, **chosen
+        )
 
 
 def screen_of(
     run: Run, data: str | os.PathLike[str] | None, keys: Mapping[str, Any] | None = None
 ) -> Screen | None:
     """Return the screen at a path, or else the run's own, if it has one."""
-    own = run / "screen.h5ad"
+    own = run / SCREEN
     path = data if data is not None else (own if own.is_file() else None)
     return None if path is None else run.screen(Path(path), keys or {})
 

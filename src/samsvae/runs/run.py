@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +36,8 @@ from samsvae.storage.files import read_json, write_json, write_text
 from samsvae.storage.tables import read_csv, write_csv, write_h5ad
 
 CHECKPOINT = "checkpoint.safetensors"
+_OF_MODEL = ("scores.csv", "metrics.json", "effects.h5ad", "report.html")
+"""Files that say something of the model: without it they are wrong."""
 SCREEN, KEYS = "screen.h5ad", "screen.json"
 RECORD = "experiment.json"
 
@@ -54,12 +56,13 @@ class Run(Directory):
         *("history.csv", "scores.csv", "metrics.json", "effects.h5ad", "report.html", "report/*"),
         *("true_shift.csv", "recovery.json", "summary.txt"),
     )
+    also_read: ClassVar[tuple[str, ...]] = (SCREEN, "valid.json")
 
     def start(self, settings: Mapping[str, Any], screen: Screen, *, resume: bool) -> None:
         """Start the run, or check that it is the one to be resumed."""
         if resume and (self / "config.toml").exists():
             before = complete(self.config())
-            for name, value in settings.items():
+            for name, value in complete(RUN.stored(settings)).items():
                 if name not in MAY_DIFFER and before.get(name) != value:
                     raise InputError(
                         f"the run was started with {name} = {before.get(name)!r}, not {value!r}: "
@@ -80,12 +83,19 @@ class Run(Directory):
     def train(self, model: Estimator, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Train a model and save it here.
 
-        A new run replaces an old one at its first good checkpoint.
+        A new run replaces an old one at its first good checkpoint. What was said of the model
+        that is trained on goes with the first step.
         """
+
+        def saved() -> None:
+            self.move_into_place()
+            for name in _OF_MODEL:
+                (self / name).unlink(missing_ok=True)
+
         plan = TrainSettings(
             **settings_of(TrainPlan, settings), checkpoint=self.file(CHECKPOINT), resume=resume
         )
-        model.train_with(plan, saved=self.move_into_place)
+        model.train_with(plan, saved=saved)
         model.save(self.folder)
         write_csv(self / "history.csv", model.history)
 
@@ -133,6 +143,13 @@ class Run(Directory):
                 f"the run in {self.shown} is not finished: go on with samsvae train --resume"
             )
         return load(self.folder, device=device)
+
+    @contextmanager
+    def of_one_model(self) -> Iterator[None]:
+        """Let nobody replace the model while it is asked, and the answers are written here."""
+        self.restore()
+        with self.held() if self.place.is_dir() else nullcontext():
+            yield
 
     def write_scores(self, result: Evaluation, name: str) -> None:
         """Save the scores of all predictors, and the effects that the model was scored by.
@@ -196,6 +213,7 @@ class ExperimentDirectory(Directory):
         *("results.csv", "pooled.csv", "table.csv", "choices.csv", "preparation.csv"),
         *("tables/*", "figures/*", "report.html", "report/*"),
     )
+    also_read: ClassVar[tuple[str, ...]] = ("scores/*/*",)
 
     @contextmanager
     def opened(
@@ -233,7 +251,12 @@ class ExperimentDirectory(Directory):
                 write_experiment_data(self.folder, screen())
                 write_json(self / RECORD, {**record, "data": source})
             self.move_into_place()  # jobs write here from now on
-            yield
+            try:
+                yield
+            except KeyboardInterrupt as error:
+                raise KeyboardInterrupt(
+                    f"stopped: the same command with --resume goes on with {self.shown}"
+                ) from error
 
 
 def digest_of(screen: Screen) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from samsvae.data.screen import Screen
 from samsvae.errors import FailedJobsError, InputError, note, shown
 from samsvae.estimators.base import by_name
 from samsvae.estimators.models import estimator
+from samsvae.ops.processes import has_lost, stop_without
 from samsvae.runs.jobs import Job, Replicate, ScoreJob, TrainJob
 from samsvae.runs.run import ExperimentDirectory
 from samsvae.settings.experiment import Experiment
@@ -33,6 +35,10 @@ Engine = Literal["local", "ray", "dask"]
 Key = TypeVar("Key")
 ROUNDS = 3
 """How often a job is started whose worker is lost (killed, out of memory, its machine gone)."""
+
+
+_SECONDS_OF_EARLIER = 60.0
+"""How long jobs wait for processes of an earlier command that end, but have not yet."""
 
 
 class ExperimentResults(NamedTuple):
@@ -195,13 +201,18 @@ def run_jobs(
         n_jobs = n_local if engine == "local" else -1
     context, in_worker = _engine(engine, n_jobs), n_jobs != 1 or engine != "local"
     order = "generator_unordered" if engine == "local" else "list"  # as soon as each ends
+    parent = os.getpid() if in_worker and engine == "local" else None
     noted: set[str] = set()
+    _wait_for_earlier(remaining, say)
     with _JobProgress(remaining, shown=progress):
         for turn in range(1, ROUNDS + 1):
             try:
                 with context():
                     parallel = Parallel(return_as=order, batch_size=1, pre_dispatch="all")
-                    attempts = (delayed(attempt)(job, in_worker=in_worker) for job in remaining)
+                    attempts = (
+                        delayed(attempt)(job, in_worker=in_worker, parent=parent)
+                        for job in remaining
+                    )
                     for outcome in parallel(attempts):
                         if outcome.error is not None:
                             failed[outcome.name] = outcome
@@ -217,8 +228,29 @@ def run_jobs(
     return failed | {job.name: Outcome(job.name, lost, "", ()) for job in remaining}
 
 
-def attempt(job: Job, *, in_worker: bool) -> Outcome:
-    """Run a job and return its outcome, an error too; in a worker, collect its warnings."""
+def _wait_for_earlier(jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    """Wait until no process of an earlier command writes what these jobs write."""
+    writing = [job for job in jobs if job.directory.is_being_written]
+    if not writing:
+        return
+    say(f"waiting for processes of an earlier command, which still write {len(writing)} jobs")
+    deadline = time.monotonic() + _SECONDS_OF_EARLIER
+    while time.monotonic() < deadline and any(job.directory.is_being_written for job in writing):
+        time.sleep(0.2)
+
+
+def attempt(job: Job, *, in_worker: bool, parent: int | None = None) -> Outcome:
+    """Run a job and return its outcome, an error too; in a worker, collect its warnings.
+
+    A worker on this machine ends with its `parent`.
+    """
+    if parent is not None:
+        stop_without(parent)
+        try:
+            return attempt(job, in_worker=in_worker)
+        finally:
+            if has_lost(parent):  # nobody waits for the outcome
+                os._exit(1)
     catcher: Any = warnings.catch_warnings(record=True) if in_worker else nullcontext()
     error, trace = None, ""
     with catcher as caught:
@@ -241,7 +273,7 @@ def _line(error: BaseException) -> str:
 def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]:
     """Return a context in which joblib uses an engine."""
     if engine == "local":
-        return lambda: parallel_config("loky", n_jobs=n_jobs)
+        return lambda: _local(n_jobs)
     try:
         if engine == "ray":
             import ray
@@ -272,6 +304,24 @@ def _engine(engine: Engine, n_jobs: int) -> Callable[[], AbstractContextManager]
             "same command"
         ) from error
     return lambda: parallel_config(engine, n_jobs=n_jobs)
+
+
+@contextmanager
+def _local(n_jobs: int) -> Iterator[None]:
+    """Let joblib use processes on this machine, which import nothing of the working directory.
+
+    A file there may be called numpy.py. What this process may import, workers may, too.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        with parallel_config("loky", n_jobs=n_jobs):
+            yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class _JobProgress(Progress):

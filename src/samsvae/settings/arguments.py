@@ -96,11 +96,17 @@ def checked(function: Function) -> Function:
 
 
 def check_fields(settings: Any) -> None:
-    """Check the fields of a dataclass against their annotations."""
+    """Check the fields of a dataclass against their annotations; NumPy's numbers become Python's.
+
+    Settings are written as JSON and TOML, which have no numbers of NumPy's.
+    """
     kind: Any = type(settings)
     hints = _hints(kind)
     for name in (field.name for field in dataclasses.fields(settings)):
-        check(name, getattr(settings, name), hints[name])
+        value = getattr(settings, name)
+        check(name, value, hints[name])
+        if (plain := _number(value)) is not value:
+            object.__setattr__(settings, name, plain)
 
 
 def check(name: str, value: Any, hint: Any) -> None:

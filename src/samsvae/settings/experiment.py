@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,7 +63,9 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
             f"the model {model!r} has no setting {listed(foreign)}: leave it out, or take "
             f"another --model, such as {listed(takers)}"
         )
-    return of_model.complete(completed(given))
+    settings = of_model.complete(completed(given))
+    reading = ScreenSettings(**settings_of(ScreenSettings, settings))
+    return settings | settings_of(ScreenSettings, vars(reading))
 
 
 def _known(model: str) -> str:
@@ -179,7 +182,7 @@ class Experiment(Checked):
                 plain[f"{variant.label}: {name}"] = value
         free = ("device", "step", "progress", "checkpoint_every")
         kept = {k: v for k, v in plain.items() if k.rpartition(": ")[2] not in free}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
+        return json.loads(json.dumps(kept))  # as it is read again
 
     def scaled(self, scale: float) -> Experiment:
         """Return the experiment with a share of its steps, batch, particles and seeds.

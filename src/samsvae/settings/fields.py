@@ -14,7 +14,7 @@ import tomli_w
 from samsvae._deprecated import renamed_settings
 from samsvae.errors import InputError, unknown
 from samsvae.settings.arguments import in_words
-from samsvae.storage.files import expanded
+from samsvae.storage.files import expanded, read_text
 
 _SHARED = ("device", "seed", "progress")
 
@@ -95,6 +95,10 @@ class Settings:
                 raise InputError(f"{name} = {value!r} {where}: expected {expected}") from error
         return checked
 
+    def stored(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings as they are read again from the TOML file that they are written to."""
+        return self.checked(tomllib.loads(toml(values)), "in a TOML file")
+
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return all settings: the given values, and the defaults of the others."""
         settings = {name: values.get(name, field.default) for name, field in self.fields.items()}
@@ -171,7 +175,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no file {str(path)!r}: expected a TOML file of settings")
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(read_text(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{str(path)!r} is not TOML: {error}") from error
 

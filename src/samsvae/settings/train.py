@@ -28,6 +28,8 @@ MAY_DIFFER = (
     "resume",
 )
 """Settings that may change when a run is resumed."""
+MAX_EVALUATIONS = 50_000
+"""Rows of a history, each of which is saved with the model."""
 VARIABLES = ("basal", "mask", "mask_prob", "embedding")
 """Latent variables whose KL terms can be weighted."""
 
@@ -204,6 +206,15 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
             return math.inf
         n_steps = self.patience * n_cells / min(self.batch_size, n_cells)
         return max(_LEAST_EVALUATIONS, math.ceil(n_steps / self.validate_every))
+
+    def check_evaluations(self, n_cells: int) -> None:
+        """Raise if validation cells were evaluated more often than a history can be kept of."""
+        n = self.n_steps(n_cells) // self.validate_every
+        if n > MAX_EVALUATIONS:
+            raise InputError(
+                f"validate_every {self.validate_every} evaluates validation cells {n:,} times: "
+                f"expected at most {MAX_EVALUATIONS:,} times; raise it"
+            )
 
     def n_steps(self, n_cells: int) -> int:
         """Return the number of training steps for a number of cells."""

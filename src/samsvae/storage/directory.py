@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -12,13 +11,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
-
 from samsvae.errors import InputError
 from samsvae.storage.files import CannotWriteError, check_creatable, expanded, half_written
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""What file systems without locks answer; where they answer ENOSYS, filelock does as we do."""
+from samsvae.storage.locks import check_no_link, is_being_written, lock_of, only_writer
 
 
 class Directory:
@@ -30,10 +25,13 @@ class Directory:
 
     files: ClassVar[tuple[str, ...]] = ()
     """Patterns of the files that a new directory replaces; others in its place are kept."""
+    also_read: ClassVar[tuple[str, ...]] = ()
+    """Other files that are read if they are there."""
 
     def __init__(self, place: Path) -> None:
         self.place = Path(os.path.normpath(expanded(place)))
         self.aside: Path | None = None
+        self._is_held = False
 
     @property
     def folder(self) -> Path:
@@ -53,14 +51,22 @@ class Directory:
         return _Inside(self, name)
 
     def check_links(self) -> None:
-        """Raise if a file is a link out of the directory, which may come from somebody else."""
-        inside = self.folder.resolve()
-        for path in (path for pattern in self.files for path in self.folder.glob(pattern)):
-            if not path.resolve().is_relative_to(inside):
-                raise InputError(
-                    f"{str(path)!r} is a link that leads out of {self.shown}: put the file there "
-                    "in its place"
-                )
+        """Raise if a name that is looked for, inside or beside the directory, is a link.
+
+        The directory may come from somebody else: what a link leads to would be read, replaced or
+        moved. A pipe would never be read to its end.
+        """
+        self._check_beside()
+        for pattern in (*self.files, *self.also_read):
+            names = pattern.split("/")
+            for i in range(len(names)):  # a folder of such files before the files in it
+                part = "/".join(names[: i + 1])
+                for path in self.folder.glob(part) if "*" in part else [self.folder / part]:
+                    check_no_link(path)
+
+    def _check_beside(self) -> None:
+        check_no_link(self._old)
+        check_no_link(lock_of(self.place), of_any_kind=True)  # it is opened for writing
 
     def check_new(self, *, overwrite: bool, resume: bool) -> None:
         """Raise if the directory exists and may not be written to."""
@@ -79,6 +85,7 @@ class Directory:
             raise InputError(
                 f"{self.shown} is the working directory, or holds it: give another --out"
             )
+        self._check_beside()
         if exists and not os.access(self.place, os.W_OK | os.X_OK):
             raise InputError(f"{self.shown} is read-only: give another --out")
 
@@ -89,7 +96,9 @@ class Directory:
         Its files are written inside the `with` block, at whose end it is moved into place. An error
         before that removes the new files, and leaves the old directory as it was.
         """
-        with _only_writer(self):
+        with self.held():
+            if resume:
+                self.check_links()
             self._recover()
             for path in self._old.parent.glob(".*.new"):  # left by a process that was killed
                 if re.fullmatch(rf"{re.escape(self._old.stem)}\.\d+\.new", path.name):
@@ -143,16 +152,35 @@ class Directory:
         place = Path(os.path.realpath(self.place))
         return place.with_name(f".{place.name}.{kind}")
 
+    @property
+    def is_being_written(self) -> bool:
+        """Whether a process holds its lock."""
+        return is_being_written(self.place)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nobody else write the directory; whoever holds it already goes on holding it."""
+        if self._is_held:
+            yield
+            return
+        self._check_beside()
+        with only_writer(self.place):
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
+
     def restore(self) -> None:
         """Put the old directory back if a process was killed while it replaced it."""
-        if self._old.is_dir() and not self.place.exists():
-            with _only_writer(self):
+        if _is_folder(self._old) and not self.place.exists():
+            with self.held():
                 self._recover()
 
     def _recover(self) -> None:
         """Finish a replacement that was interrupted: the place holds the old or the new one."""
         old = self._old
-        if not old.is_dir():
+        if not _is_folder(old):
             return
         with suppress(OSError):
             if not self.place.exists():
@@ -160,12 +188,19 @@ class Directory:
                 return
             for path in old.rglob("*"):
                 name = path.relative_to(old)
+                place = self.place / name
                 ours = any(fnmatch(str(name), pattern) for pattern in self.files)
-                if path.is_dir() or ours or (self.place / name).exists():
+                if _is_folder(path) or ours or os.path.lexists(place):
                     continue
-                (self.place / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, self.place / name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if place.parent.resolve() == self.place.resolve() / name.parent:  # no link
+                    os.replace(path, place)
             shutil.rmtree(old)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a directory, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
 
 
 class _Inside(os.PathLike[str]):
@@ -179,50 +214,3 @@ class _Inside(os.PathLike[str]):
 
     def __str__(self) -> str:
         return os.path.join(self.directory.place, self.name)
-
-
-def _acquired(path: Path) -> BaseFileLock:
-    """Return a lock that is held; raise `Timeout` if another process holds it."""
-    existed = path.exists()
-    lock: BaseFileLock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not path.exists():  # nobody holds it: on some file systems no file can be made
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-            path.unlink()
-        raise
-    except OSError as error:
-        if not existed:  # its file was made, and could not be locked
-            path.unlink(missing_ok=True)
-        if error.errno not in _NO_LOCKS:
-            raise
-        lock = SoftFileLock(path)  # a file that says which process holds it
-        lock.acquire(timeout=0)
-    return lock
-
-
-@contextmanager
-def _only_writer(directory: Directory) -> Iterator[None]:
-    """Hold the lock of a directory; the system takes it from a process that is killed."""
-    path = directory._beside("lock")
-    missing = [parent for parent in path.parents if not parent.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(path)
-    except Timeout:
-        raise InputError(
-            f"another process is writing {directory.shown}: wait for it, or give another --out"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"cannot make {directory.shown}: {error.strerror}: give another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # before it is released: no process waits for it
-        lock.release()
-        with suppress(OSError):
-            for parent in missing:
-                parent.rmdir()  # if it is empty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from samsvae.errors import InputError, listed
+
+_LONGER = len("..replaced-by-samsvae")
+"""By how much names beside a file or directory may be longer than its own."""
+_LARGEST_TEXT = 2**28
+"""Bytes; no record or settings of ours have as many."""
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -48,6 +54,7 @@ def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
     try:
         for place in places:
             place.parent.mkdir(parents=True, exist_ok=True)
+            _make_anew(temporary[place])
         yield list(temporary.values())
         for place in places:
             with open(temporary[place], "rb+") as file:
@@ -61,6 +68,12 @@ def written_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
         for path in temporary.values():
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def _make_anew(path: Path) -> None:
+    """Make an empty file: a link that stands in its place is removed, not followed."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 
 def half_written(path: Path, names: Iterable[str]) -> bool:
@@ -94,7 +107,10 @@ def check_creatable(path: Path) -> None:
     """Raise if a file or directory cannot be made: before minutes of work, not after."""
     try:
         folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    except OSError as error:  # a name that is too long
+        longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+        if len(os.fsencode(path.name)) > longest - _LONGER:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    except OSError as error:
         raise InputError(
             f"cannot make {str(path)!r}: {error.strerror}: give another --out"
         ) from error
@@ -116,10 +132,20 @@ def check_new_file(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> N
         raise InputError(f"the file {str(path)!r} exists: give another --out, or --overwrite")
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of a file of ours, in UTF-8, unless it is too large to be one."""
+    size = expanded(path).stat().st_size
+    if size > _LARGEST_TEXT:
+        raise InputError(f"{os.fspath(path)!r} has {size:,} bytes: no file of ours is as large")
+    return expanded(path).read_text(encoding="utf-8")
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the object in a JSON file."""
     try:
-        record = json.loads(expanded(path).read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{os.fspath(path)!r} is damaged ({error}): remove it") from error
     if not isinstance(record, dict):

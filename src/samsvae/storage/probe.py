@@ -12,6 +12,7 @@ import atexit
 import hashlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -25,8 +26,13 @@ from samsvae.errors import InputError
 
 SECONDS = 60.0
 """Time limit for a file, in addition to what its size takes."""
+_GRACE = 10
+"""Seconds after the time limit at which the child process ends by itself."""
 _BYTES_PER_SECOND = 10**7
 """Speed of a slow disk."""
+_OTHERS = ("mod", "uns")
+"""Groups that are not looked into as the others are: modalities, and what is not ours."""
+_DEEPEST = 100
 _TEXTS_PER_READ = 100_000
 _COMMAND = [sys.executable, "-P", "-m", "samsvae.storage.probe"]
 _LOCK = threading.Lock()
@@ -82,7 +88,7 @@ def _answer(child: subprocess.Popen[bytes], name: bytes, seconds: float) -> byte
     assert child.stdin is not None
     assert child.stdout is not None
     with suppress(BrokenPipeError):  # the child died before, and its output has ended, too
-        child.stdin.write(name + b"\n")
+        child.stdin.write(b"%d %s\n" % (seconds + _GRACE, name))
         child.stdin.flush()
     ready, _, _ = select.select([child.stdout], [], [], seconds)
     return child.stdout.readline() if ready else None
@@ -116,13 +122,32 @@ def _end() -> None:
 
 
 def walk(path: str) -> None:
-    """Read the structure of a file, and its texts: everything that is reached by pointers."""
+    """Read the structure of a file, and its texts: everything that is reached by pointers.
+
+    Not what is in `uns`, which nobody reads here.
+    """
     with h5py.File(path, "r") as file:
-        _look_at("/", file)
-        file.visititems(_look_at)
+        _look_into(file)
+        modalities = file.get("mod")
+        for name in modalities if isinstance(modalities, h5py.Group) else ():
+            if isinstance(modality := modalities.get(name), h5py.Group):
+                _look_into(modality)
+
+
+def _look_into(group: h5py.Group) -> None:
+    """Look at a group of anndata, or any other, and at all that is in it."""
+    _look_at("/", group)
+    for name in group:
+        if name in _OTHERS or group.get(name, getlink=True).__class__ is not h5py.HardLink:
+            continue
+        _look_at(name, group[name])
+        if isinstance(group[name], h5py.Group):
+            group[name].visititems(_look_at)
 
 
 def _look_at(name: str, node: Any) -> None:
+    if name.count("/") > _DEEPEST:  # each level takes longer than the one before
+        raise ValueError(f"its groups are nested more than {_DEEPEST} deep")
     list(node.attrs.items())
     if not isinstance(node, h5py.Dataset):
         return
@@ -137,13 +162,20 @@ def _look_at(name: str, node: Any) -> None:
 
 
 def main() -> None:
-    """Answer each path on the input with a line: "ok", or what is wrong."""
+    """Answer each path on the input with a line: "ok", or what is wrong.
+
+    A path comes with a number of seconds, after which the system ends this process: a parent that
+    was killed cannot.
+    """
     for line in sys.stdin.buffer:
+        seconds, _, name = line.rstrip(b"\n").partition(b" ")
+        signal.alarm(int(seconds))
         try:
-            walk(line.rstrip(b"\n").decode("utf-8", "surrogateescape"))
+            walk(name.decode("utf-8", "surrogateescape"))
             answer = "ok"
         except Exception as error:  # noqa: BLE001  the parent reports it
             answer = " ".join(str(error).split()) or type(error).__name__
+        signal.alarm(0)
         sys.stdout.buffer.write(answer.encode("utf-8", "replace") + b"\n")
         sys.stdout.buffer.flush()
 

@@ -18,7 +18,7 @@ from anndata import AnnData
 from anndata.io import write_elem
 
 from samsvae.errors import InputError
-from samsvae.storage.files import check_new_file, expanded, write_text, written_aside
+from samsvae.storage.files import expanded, write_text, written_aside
 
 SUFFIXES = (".csv", ".parquet")
 """Of files that tables are written to."""
@@ -92,9 +92,8 @@ def _unguarded(text: Any) -> Any:
     return text[1:] if is_guarded else text
 
 
-def check_writable(path: Path, *, overwrite: bool, h5ad: bool = False) -> None:
-    """Raise if a table cannot be written to a file: its suffix, it exists, pyarrow is missing."""
-    check_new_file(path, (*SUFFIXES, ".h5ad") if h5ad else SUFFIXES, overwrite=overwrite)
+def check_parquet(path: Path) -> None:
+    """Raise if a file is of parquet, and pyarrow is missing."""
     if path.suffix == ".parquet":
         _pyarrow()
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from samsvae.errors import InputError
+from samsvae.errors import InputError, got, listed
+from samsvae.settings.arguments import Natural
 from samsvae.settings.train import TrainSettings
 from samsvae.storage import tensors as files
 from samsvae.storage.files import expanded, remove_half_written
@@ -71,6 +73,14 @@ class Checkpointer:
         path, theirs = str(self.path), checkpoint.header
         if not theirs.keys() >= header.keys() - _NEWER:
             raise InputError(f"{path!r} is not a checkpoint of training")
+        try:
+            _Header.model_validate(theirs)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"{path!r} is damaged: its {where} is {got(first['input'])}; start another run"
+            ) from error
         before = TrainSettings().decisive | theirs["settings"]  # older ones lack newer settings
         for name, value in header["settings"].items():
             if before[name] != value:
@@ -80,15 +90,36 @@ class Checkpointer:
                 )
         finite = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("pending")}
         files.check_finite(path, finite)
-        ours = {name: value.shape for name, value in model.state_dict().items()}
-        shapes = {name: value.shape for name, value in checkpoint.part("model").items()}
-        if shapes != ours or any(theirs[what] != header[what] for what in ("model", "data")):
+        ours = _shapes(model.state_dict())
+        if _shapes(checkpoint.part("model")) != ours or any(
+            theirs[what] != header[what] for what in ("model", "data")
+        ):
             raise InputError(f"the checkpoint {path!r} is of another model or other data")
+        best = _shapes(checkpoint.part("best"))
+        if best not in ({}, ours) or bool(best) != (theirs["best_elbo"] is not None):
+            raise InputError(f"{path!r} is damaged: its best model is not whole; start another run")
         if theirs["order"] != header["order"]:
             raise InputError(
                 f"the checkpoint {path!r} took its cells in another order, counts in memory "
                 "or in a file: resume with in_memory as it was"
             )
+
+
+class _Header(BaseModel):
+    """What is read of a checkpoint's header, which nothing is converted of."""
+
+    model_config = ConfigDict(strict=True)
+    step: Natural
+    history: list[dict[str, float | bool]]
+    metric_names: list[str]
+    best_elbo: float | None
+    since_best: Natural
+    aligned_after: Natural | None
+    settings: dict[str, Any]
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in tensors.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -103,6 +134,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     """Give the optimiser back the state that `optimizer_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        index, _, name = key.partition(".")
+        state.setdefault(int(index) if index.isdecimal() else -1, {})[name] = value
+    of_group = (group["params"] for group in optimizer.param_groups)
+    parameters: dict[int, Tensor] = dict(enumerate(one for group in of_group for one in group))
+    for number, slot in state.items():  # of parameters that never had a gradient there is none
+        like = parameters.get(number, torch.empty(0, dtype=torch.int8))
+        expected = {"step": torch.zeros(()), "exp_avg": like, "exp_avg_sq": like}
+        if _shapes(slot) != _shapes(expected):
+            raise InputError(
+                f"the checkpoint is damaged: of parameter {number} its optimiser holds "
+                f"{listed(slot)}, of {listed(tuple(x.shape) for x in slot.values())}; start "
+                "another run"
+            )
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

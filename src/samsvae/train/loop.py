@@ -341,22 +341,25 @@ class Training:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function: whether Ctrl-C or SIGTERM was received. A second one ends at once."""
+    """Yield a function: whether Ctrl-C, SIGTERM or SIGHUP came; a second ends at once."""
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    # What is ignored, as by nohup, stays so.
+    before = {k: v for k, v in handlers.items() if v is signal.SIG_DFL or callable(v)}
 
     def note(number: int, frame: object) -> None:
         came.set()
         signal.signal(number, before[signal.Signals(number)])
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, note)
     try:
         yield came.is_set
     finally:
-        for number in numbers:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

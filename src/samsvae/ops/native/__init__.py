@@ -25,12 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samsvae.errors import shown
+from samsvae.ops.processes import run_limited
+
 _FOLDER = Path(__file__).parent
 _SOURCES = sorted(_FOLDER.glob("*.[ch]"))
 _FLAGS = ("-O3", "-ffast-math", "-fno-finite-math-only", "-fPIC")
 """NaN is not assumed away: what is not a number gives what is none."""
 _THREADS = ("-fopenmp",), ("-Xclang", "-fopenmp"), ()
 """How loops come to run in threads: as most compilers have it, as Apple's has it, not at all."""
+_SECONDS = 120.0
+"""Time limit for a compiler; it takes some seconds on a machine that has nothing else to do."""
 _WORTH_A_THREAD = 2**14
 """Elements, of a few nanoseconds each, below which another thread costs more than it saves."""
 
@@ -48,25 +53,34 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         compiled = ctypes.CDLL(str(_cached(compiler)))
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
+        for name, parameters in _SIGNATURES.items():
+            function = getattr(compiled, name)
+            function.argtypes = [_KINDS[kind] for kind in parameters]  # others are an error
+            function.restype = None
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
         warnings.warn(
-            f"{compiler} does not compile samsvae's C code ({said.strip().splitlines()[-1]}): "
-            "training and likelihoods are slower than they could be",
+            f"{compiler} does not compile samsvae's C code ({_said(error)}): training and "
+            "likelihoods are slower than they could be",
             stacklevel=2,
         )
         return None
-    for name, parameters in _SIGNATURES.items():
-        function = getattr(compiled, name)
-        function.argtypes = [_KINDS[kind] for kind in parameters]  # others are an error
-        function.restype = None
     return compiled
+
+
+def _said(error: Exception) -> str:
+    """Return the last line of what a compiler says that fails."""
+    text = str(error)
+    if isinstance(error, subprocess.TimeoutExpired):
+        text = f"it did not end within {error.timeout:g} s"
+    elif isinstance(error, subprocess.CalledProcessError):
+        text = error.stderr.strip() or f"exit code {error.returncode}"
+    return shown(text.splitlines()[-1], most=300)
 
 
 def _cached(compiler: str) -> Path:
     """Return the shared library, compiled unless the cache holds it already."""
     key = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES))
-    made_with = compiler, _version(compiler), platform.machine(), *platform.libc_ver()
+    made_with = compiler, _version(compiler), _processor(), *platform.libc_ver()
     key.update(" ".join([*made_with, str(_openmp()), *_FLAGS]).encode())
     path = _folder() / f"native-{key.hexdigest()[:16]}.so"
     if _whole(path):
@@ -113,8 +127,19 @@ def _digest(path: Path) -> str:
 
 
 def _version(compiler: str) -> str:
-    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    return done.stdout
+    try:
+        return run_limited([compiler, "--version"], seconds=_SECONDS)
+    except subprocess.CalledProcessError:  # one that has no such option
+        return ""
+
+
+def _processor() -> str:
+    """Return what the processor is able to do: a cache may be shared by machines of several."""
+    with suppress(OSError, UnicodeDecodeError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return f"{platform.machine()} {line}"
+    return f"{platform.machine()} {platform.processor()}"
 
 
 def _compiled(compiler: str, aside: Path) -> Path:
@@ -151,7 +176,7 @@ def _openmp() -> Path | None:
 
 
 def _run(*command: str, folder: Path) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
+    run_limited(command, seconds=_SECONDS, folder=folder)
 
 
 def serves(*tensors: Tensor) -> bool:
