@@ -19,8 +19,8 @@ demo: $(VENV)/.ready
 
 # Without those that need longer, and have a target of their own.
 test: $(VENV)/.ready
-	$(BIN)/pytest -n 2 --dist loadfile -m "not long" --ignore tests/runs/test_clusters.py \
-		--ignore tests/docs --ignore tests/soak
+	$(BIN)/pytest -n 2 --dist worksteal -m "not long" --ignore tests/runs/test_clusters.py \
+		--ignore tests/docs --ignore tests/soak --ignore tests/browser --ignore tests/interop
 
 # Tests that train to the end, or try very much.
 test-long: $(VENV)/.ready

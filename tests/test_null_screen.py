@@ -9,7 +9,7 @@ import pytest
 import samsvae
 from helpers.real_data import real_data
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PLANTED = "IFNGR2"
 

@@ -23,6 +23,9 @@ CONFIG = Path(__file__).parents[1] / "configs" / "papalexi.toml"
 SAMSVAE = Path(sys.executable).with_name("samsvae")
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+
 @pytest.fixture(scope="module")
 def papalexi() -> Estimator:
     """Return a model of the shipped setting, trained faster and not to the end."""
@@ -34,7 +37,6 @@ def papalexi() -> Estimator:
     return model.train(**settings_of(TrainPlan, settings))
 
 
-@pytest.mark.slow
 def test_interferon_knock_outs_lower_their_targets(papalexi: Estimator) -> None:
     effects = papalexi.effects(
         ["STAT1", "JAK2", "IFNGR1", "IFNGR2", "IRF1"], n_particles=1000, progress=False
@@ -46,7 +48,6 @@ def test_interferon_knock_outs_lower_their_targets(papalexi: Estimator) -> None:
     assert effects.to_df().loc["IRF1", "JAK2"] < 0
 
 
-@pytest.mark.slow
 def test_effects_agree_with_held_out_cells(papalexi: Estimator) -> None:
     screen = samsvae.read_h5ad(real_data("papalexi2021.h5ad"), split_key="split")
     effects = papalexi.effects(n_particles=1000, n_draws=0, progress=False).to_df()
@@ -55,7 +56,6 @@ def test_effects_agree_with_held_out_cells(papalexi: Estimator) -> None:
     assert iwelbo["iwelbo"].mean() > -190
 
 
-@pytest.mark.slow
 def test_norman_from_the_command_line(tmp_path: Path) -> None:
     data, run = str(real_data("norman2019.h5ad")), str(tmp_path / "n")
 

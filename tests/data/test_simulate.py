@@ -92,6 +92,7 @@ def test_sparse_shifts_come_back() -> None:
     assert found.unseen_combinations > found.sum_of_observed_singles
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_demo_writes_a_run_that_the_other_commands_read(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch

@@ -39,7 +39,8 @@ def values_of(name: str, kind: Any) -> list[Any]:
     if get_origin(kind) is Literal:
         return [one for one in get_args(kind) if one != RUN.fields[name].default]
     known = {bool: [not RUN.fields[name].default], int: [3], float: [0.25], str: ["some"]}
-    return next(known[one] for one in get_args(kind) or (kind,) if one is not NoneType)
+    one = next(one for one in get_args(kind) or (kind,) if one is not NoneType)
+    return known[one] if one in known else values_of(name, one)
 
 
 def settings_of_model(model: str, turn: int) -> dict[str, Any]:

@@ -240,13 +240,24 @@ class Screen:
         sums = [np.asarray(block.sum(1), np.float64).ravel() for _, block in self.blocks()]
         return np.concatenate(sums)
 
-    @cached_property
+    @property
     def unexpressed(self) -> np.ndarray:
         """`gene`: whether none of the cells expresses it."""
-        n_expressing = np.zeros(len(self.genes), np.int64)
+        return self._of_genes[0] == 0
+
+    @property
+    def gene_totals(self) -> np.ndarray:
+        """`gene`: sum over the cells, counts."""
+        return self._of_genes[1]
+
+    @cached_property
+    def _of_genes(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many cells express each gene, and its sum over the cells, `gene`."""
+        n_expressing, total = np.zeros(len(self.genes), np.int64), np.zeros(len(self.genes))
         for _, block in self.blocks():
             n_expressing += block.getnnz(0)
-        return n_expressing == 0
+            total += np.asarray(block.sum(0), float).ravel()
+        return n_expressing, total
 
     @cached_property
     def digest(self) -> str:

@@ -18,6 +18,9 @@ from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, note, unknown
 
+_MANY_COUNTS = 16.0
+"""Of a gene in a condition, with which validation cells show how far a prediction is off."""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingMetadata:
@@ -50,6 +53,10 @@ class TrainingMetadata:
     """`gene`: w of it."""
     discrepancy_slope: np.ndarray | None = None
     """`one`: b of it."""
+    counts_of_gene: np.ndarray | None = None
+    """`gene`: counts in all training cells; None: no counts, or an older model."""
+    counts_of_condition: np.ndarray | None = None
+    """`condition`: counts of all these genes."""
     sgrnas: tuple[tuple[str, str], ...] = ()
     """Pairs of sgRNA and perturbation in the training cells, where sgRNAs are known: sorted."""
 
@@ -74,6 +81,9 @@ class TrainingMetadata:
         np.add.at(per_batch, (place, train.batch), 1)
         received = train.dosage.tocsc()
         doses = np.split(received.data, received.indptr[1:-1].tolist())
+        of_gene = of_condition = None
+        if screen.registry.counts:
+            of_gene, of_condition = train.gene_totals, np.bincount(place, train.counted)
         metadata = cls(
             screen.registry,
             train.conditions,
@@ -85,6 +95,8 @@ class TrainingMetadata:
             per_batch,
             unexpressed,
             unobserved=bool((train.library_size > train.counted + 0.5).any()),
+            counts_of_gene=of_gene,
+            counts_of_condition=of_condition,
             sgrnas=_sgrnas(train),
         )
         strange = [
@@ -134,17 +146,47 @@ class TrainingMetadata:
         return {name: i for i, name in enumerate(self.conditions)}
 
     def discrepancy(self, conditions: Sequence[str], effect: np.ndarray) -> np.ndarray:
-        """Return the variance of true effects about those predicted, `condition gene`; 0: unknown.
+        """Return the variance of true effects about those predicted, `condition gene`.
 
-        Of a condition that it was not learned of, u is the mean of the others.
+        What was learned of it, 0 if nothing was; of a condition that it was not learned of, u is
+        the mean of the others. Besides that of genes with few counts, of which nothing can be
+        learned.
         """
+        of_counts = self._variance_of_counts(conditions)
         if self.spread_of_condition is None or self.spread_of_gene is None:
-            return np.zeros_like(effect)
+            return of_counts + np.zeros_like(effect)
         u = self.spread_of_condition
         place = [self._places.get(name, -1) for name in conditions]
         of_condition = np.array([u[i] if i >= 0 else u[1:].mean() for i in place])
         slope = 0.0 if self.discrepancy_slope is None else float(self.discrepancy_slope[0])
-        return of_condition[:, None] * self.spread_of_gene + slope * effect**2
+        return of_condition[:, None] * self.spread_of_gene + slope * effect**2 + of_counts
+
+    def _variance_of_counts(self, conditions: Sequence[str]) -> np.ndarray:
+        """Return the variance of log2 fold changes that few counts leave, `condition gene`.
+
+        With n the counts of a gene that are expected in a condition's training cells, 1 / (n + 1/2)
+        less that of 16 counts, and never below 0. Of a combination without cells n is the least
+        of its parts. Such genes contradict no prediction: the weights of the decoder may be what
+        they were when training began.
+        """
+        if self.counts_of_gene is None or self.counts_of_condition is None:
+            return np.zeros((len(conditions), len(self.registry.genes)))
+        of_perturbation: dict[str, float] = {}
+        for name, counts in zip(self.conditions, self.counts_of_condition, strict=True):
+            for part in self.registry.read(name):
+                of_perturbation[part] = of_perturbation.get(part, 0.0) + counts
+        totals = [
+            self.counts_of_condition[self._places[name]]
+            if name in self._places
+            else min(of_perturbation[part] for part in self.registry.read(name))
+            for name in conditions
+        ]
+        share = self.counts_of_gene / max(self.counts_of_gene.sum(), 1)
+        expected = np.outer(totals, share)
+        few = 1 / (expected + 0.5) - 1 / (_MANY_COUNTS + 0.5)
+        is_control = np.array([[name == self.conditions[0]] for name in conditions])
+        variance: np.ndarray = np.where(is_control, 0, np.maximum(few, 0) / np.log(2) ** 2)
+        return variance
 
     def n_cells(self, condition: str) -> int:
         """Return the number of training cells of a condition (as it is stored)."""

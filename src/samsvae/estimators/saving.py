@@ -145,12 +145,18 @@ FACTS: dict[str, Array] = {
     "silent": Array("b", ("gene",)),
 }
 """The arrays of the training metadata, by their names in the file."""
-LEARNED: dict[str, Array] = {
-    "spread_of_condition": Array("f", ("condition",)),
-    "spread_of_gene": Array("f", ("gene",)),
-    "discrepancy_slope": Array("f", ("one",)),
-}
-"""Those that may be absent: all, or none."""
+OPTIONAL: tuple[dict[str, Array], ...] = (
+    {
+        "spread_of_condition": Array("f", ("condition",)),
+        "spread_of_gene": Array("f", ("gene",)),
+        "discrepancy_slope": Array("f", ("one",)),
+    },
+    {
+        "counts_of_gene": Array("f", ("gene",)),
+        "counts_of_condition": Array("f", ("condition",)),
+    },
+)
+"""Those that may be absent: of each group all, or none."""
 
 
 @contextmanager
@@ -174,7 +180,9 @@ def check_metadata(metadata: Mapping[str, Any], arrays: Mapping[str, Tensor]) ->
         "batch or one": max(1, n_batches),
         "gene": len(registry["genes"]),
     }
-    expected = FACTS | (LEARNED if LEARNED.keys() & arrays.keys() else {})
+    expected = FACTS.copy()
+    for group in OPTIONAL:
+        expected |= group if group.keys() & arrays.keys() else {}
     _same_names("facts", arrays, expected)
     for name, array in expected.items():
         values = arrays[name].numpy()
