@@ -54,11 +54,11 @@ def test_their_intervals_hold_no_effect(model: samsvae.SAMSVAE) -> None:
 def test_the_variance_is_that_of_the_expected_counts(
     model: samsvae.SAMSVAE, screen: samsvae.Screen
 ) -> None:
-    """1 / (n + 1/2) of natural logarithms, less that of 16 counts; of a sum, of its least part."""
+    """1 / (n + 1/2) of natural logarithms, less that of 100 counts; of a sum, of its least part."""
     metadata = model.metadata
     counts = screen.train.to_anndata().X.toarray()
     expected = counts[screen.train.condition == 1].sum() * counts.sum(0) / counts.sum()
-    variance = np.maximum(1 / (expected + 0.5) - 1 / 16.5, 0) / np.log(2) ** 2
+    variance = np.maximum(1 / (expected + 0.5) - 1 / 100.5, 0) / np.log(2) ** 2
     nothing = np.zeros((4, COMMON + RARE))
     learned = replace(metadata, spread_of_condition=None)
     found = learned.discrepancy(["A", "B", "A+B", "control"], nothing)

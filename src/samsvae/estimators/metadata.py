@@ -18,7 +18,7 @@ from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, note, unknown
 
-_MANY_COUNTS = 16.0
+_MANY_COUNTS = 100.0
 """Of a gene in a condition, with which validation cells show how far a prediction is off."""
 
 
@@ -165,7 +165,7 @@ class TrainingMetadata:
         """Return the variance of log2 fold changes that few counts leave, `condition gene`.
 
         With n the counts of a gene that are expected in a condition's training cells, 1 / (n + 1/2)
-        less that of 16 counts, and never below 0. Of a combination without cells n is the least
+        less that of 100 counts, and never below 0. Of a combination without cells n is the least
         of its parts. Such genes contradict no prediction: the weights of the decoder may be what
         they were when training began.
         """
