@@ -82,6 +82,14 @@ def test_evaluate(run: Path, call: Call) -> None:
     for name in keys - {"iwelbo_mc_se"}:
         assert mine["sams-vae", "(all)", name] == pytest.approx(summary[name])
     assert "condition-mean" in done.out
+    # What speaks against the model in the terminal is what the report says.
+    titles = re.findall(r"^caution: ([^.]+)\.", done.out, re.MULTILINE)
+    kept = re.search(r"^to keep in mind: (.*) \(", done.out, re.MULTILINE)
+    assert kept
+    shown = (run / "report.html").read_text()
+    own = {title.lower() for title in (*titles, *kept[1].split(", "))}
+    assert "a baseline wins" in own or "intervals are off" in own
+    assert all(title in shown.lower() for title in own)
 
 
 def test_evaluate_without_baselines(folder: Path, run: Path, call: Call) -> None:

@@ -138,11 +138,19 @@ def say(text: str) -> None:
     console.print("\n".join(lines), highlight=False, soft_wrap=True)  # commands can be copied
 
 
-def say_cautions(model: Estimator, screen: Any = None) -> None:
-    """Print what speaks against the answers: in full what is serious, the rest by its titles."""
+def say_cautions(model: Estimator, screen: Any = None, scores: pd.DataFrame | None = None) -> None:
+    """Print what speaks against the answers: in full what is serious, the rest by its titles.
+
+    `scores` are those of `samsvae.evaluate`, if the model was just evaluated.
+    """
     from samsvae.estimators.cautions import Cautions
 
     found = Cautions(model).found(screen)
+    if scores is not None:
+        from samsvae.report.tables import cautions_of_scores
+        from samsvae.runs.reporting import reported_scores
+
+        found = [*found, *cautions_of_scores(reported_scores(scores, [model.name]))]
     for one in found:
         if one.is_serious:
             say(f"caution: {one.title}. {one.text}")

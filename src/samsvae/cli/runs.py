@@ -130,7 +130,7 @@ def demo(
     demonstrate(
         run, seed=seed, progress=questions.ProgressSettings.among(settings).progress, say=say
     )
-    say_cautions(run.model(), screen_of(run, None))
+    say_cautions(run.model(), screen_of(run, None), run.scores())
 
 
 EvaluationOptions = given(Settings(questions.ScoreSettings, questions.DeviceSettings))
@@ -194,7 +194,7 @@ def evaluate(
     say(f"written to {run}")
     if report and len(screen.train):  # the report shows the cells that the model was trained on
         _say_report(report_run(folder, model, screen, progress=scoring.progress))
-    say_cautions(model, screen)
+    say_cautions(model, screen, result.scores)
 
 
 ReportOptions = given(Settings(questions.ReportSettings))

@@ -190,23 +190,26 @@ _MIN_JACCARD = 0.5
 
 def cautions(report: ReportTables) -> list[Caution]:
     """Return every caution that the numbers give, the serious ones first."""
+    is_scored = report.scores is not None
     unsorted = [
         *report.cautions,
-        *_of_scores(report),
+        *(cautions_of_scores(report.scores) if is_scored else _not_evaluated(report)),
         *_of_mechanisms(report),
         *_of_seeds(report),
     ]
     return sorted(unsorted, key=lambda caution: not caution.is_serious)
 
 
-def _of_scores(report: ReportTables) -> Iterator[Caution]:
-    if report.scores is None:
-        yield Caution("Not evaluated", report.missing.get("evaluation", ""))
-        return
-    for split, scores in report.scores.groupby("split", sort=False):
+def _not_evaluated(report: ReportTables) -> Iterator[Caution]:
+    yield Caution("Not evaluated", report.missing.get("evaluation", ""))
+
+
+def cautions_of_scores(scores: pd.DataFrame) -> Iterator[Caution]:
+    """Yield what scores say against a model; they are as `ReportTables.scores`."""
+    for split, rows in scores.groupby("split", sort=False):
         where = f"{split} cells" if split != "unseen" else "cells of unseen conditions"
-        own = scores[scores["kind"] == "model"].drop_duplicates("metric").set_index("metric")
-        yield from _wins_of_baselines(scores, where)
+        own = rows[rows["kind"] == "model"].drop_duplicates("metric").set_index("metric")
+        yield from _wins_of_baselines(rows, where)
         yield from _of_intervals(own, where)
 
 

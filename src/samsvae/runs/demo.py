@@ -87,14 +87,15 @@ def in_words(
             f"{mixed.random_mask_f1:.2f}; a mask of ones: {mixed.full_mask_f1:.2f}). Every "
             f"dimension changes every gene here, so only the sparsity of the shifts separates "
             f"them; where each dimension has genes of its own, F1 is {programs.mask_f1:.2f}.",
-            f"Effects. Predicted and true effects of single perturbations correlate at "
-            f"{mixed.singles:.3f} (median); differences of observed means correlate with the true "
-            f"effects at {mixed.observed_singles:.3f}.",
-            f"Unseen combinations. For pairs never seen in training the correlation is "
-            f"{mixed.unseen_combinations:.3f}, {'better' if is_better else 'not better'} than the "
-            f"sum of the observed singles ({mixed.sum_of_observed_singles:.3f}).",
+            f"Effects (differences in expected counts per 10,000). Predicted and true effects of "
+            f"single perturbations correlate at {mixed.singles:.3f} (median); differences of "
+            f"observed means correlate with the true effects at {mixed.observed_singles:.3f}.",
+            f"Unseen combinations. For pairs never seen in training the correlation with the truth "
+            f"is {mixed.unseen_combinations:.3f}, {'better' if is_better else 'not better'} than "
+            f"the sum of the observed singles ({mixed.sum_of_observed_singles:.3f}).",
             f"Held-out cells. Cells of conditions seen in training have a likelihood of "
             f"{scores['iwelbo']:.2f} nats per cell; effects on the log scale correlate with their "
             f"noisy differential expression at {scores['ate_pearson']:.2f}.",
+            "The report, and the cautions below, know no truth: they compare with held-out cells.",
         ]
     )
