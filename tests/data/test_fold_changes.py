@@ -204,8 +204,8 @@ def test_without_a_margin_errors_are_smaller() -> None:
     obs = pd.DataFrame({"perturbation": ["control"] * 80 + ["A"] * 40}, map(str, range(120)))
     screen = samsvae.Screen.from_anndata(AnnData(counts.astype(np.float32), obs=obs))
     control = np.asarray(screen.is_control)
-    asked = screen, np.where(control, -1, 0), control, 1
-    plain, careful = (fold_changes(*asked, margin=margin).variance for margin in (False, True))
+    change = fold_changes(screen, np.where(control, -1, 0), control, 1)
+    plain, careful = change.expected_variance, change.variance
     known = np.isfinite(plain)
     assert known.mean() > 0.8
     assert (plain < careful)[known].all()
@@ -218,9 +218,9 @@ def test_without_a_margin_nothing_is_known_of_genes_that_are_hardly_expressed() 
     rare = np.random.default_rng(3).random((len(counts), 100)) < 0.002
     screen = screen_of(np.hstack([counts, rare]), condition)
     control = np.asarray(screen.is_control)
-    change = fold_changes(screen, np.where(control, -1, 0), control, 1, margin=False)
-    assert np.isinf(change.variance[:, 200:]).all()
-    assert np.isfinite(change.variance[:, :200]).mean() > 0.8
+    change = fold_changes(screen, np.where(control, -1, 0), control, 1)
+    assert np.isinf(change.expected_variance[:, 200:]).all()
+    assert np.isfinite(change.expected_variance[:, :200]).mean() > 0.8
     alone = against_control(screen_of(counts, condition)).typical.shift
     assert change.typical.shift == pytest.approx(alone, abs=0.03)
 
@@ -232,5 +232,21 @@ def test_differences_between_replicates_do_not_hide_the_typical_gene() -> None:
     difference[0, :6] = 3.0
     error, between = np.full((1, 60), 0.01), np.full((1, 60), 0.5)
     one = np.array([50])
-    change = FoldChanges(difference, error + between, one, 0 * error, between)
+    change = FoldChanges(difference, error + between, one, 0 * error, between, error + between)
     assert abs(float(change.typical.shift[0])) < 0.25
+
+
+@pytest.mark.parametrize(("size", "theta"), [(60.0, 1.0), (300.0, 2.0)])
+def test_the_expected_variance_is_that_of_the_errors(size: float, theta: float) -> None:
+    """What is left of squared errors is small: a margin of a tenth of them would hide it."""
+    counts, condition = drawn(5, n_cells=(4000, *[40] * 60), size=size, theta=theta)
+    change = against_control(screen_of(counts, condition))
+    known = np.isfinite(change.expected_variance)
+    assert known.mean() > 0.7
+    weight = 1 / np.square(change.variance[known] + 0.05)
+    errors, expected, careful = (
+        np.average(of[known], weights=weight)
+        for of in (np.square(change.difference), change.expected_variance, change.variance)
+    )
+    assert expected / errors == pytest.approx(1, abs=0.07)
+    assert careful > 1.05 * expected

@@ -29,7 +29,7 @@ from samsvae.data.expression import (
     training_cells,
     within_batches,
 )
-from samsvae.data.fold_changes import fold_changes
+from samsvae.data.fold_changes import FoldChanges, fold_changes
 from samsvae.data.names import SPLITS
 from samsvae.data.replicates import variance_of_means
 from samsvae.data.screen import Screen
@@ -132,7 +132,7 @@ class EvaluationTask:
         )
         if self.is_ratio:
             observed = observed.as_fold_changes(
-                *self._fold_changes(self.group, len(self.conditions), among)
+                self._fold_changes(self.group, len(self.conditions), among)
             )
         elif self.screen.replicate is not None:
             compared = *self._among(self.group, among), len(self.conditions)
@@ -171,17 +171,15 @@ class EvaluationTask:
     def _effect(self, group: np.ndarray, n_groups: int, among: np.ndarray) -> np.ndarray:
         """Return the effects of groups in some cells, `group gene`."""
         if self.is_ratio:
-            return self._fold_changes(group, n_groups, among)[0]
+            return self._fold_changes(group, n_groups, among).difference
         sums, control, _ = self._compared(group, n_groups, among)
         return sums.mean - control.mean
 
-    def _fold_changes(
-        self, group: np.ndarray, n_groups: int, among: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log2 fold changes relative to the typical gene, and their squared errors."""
+    def _fold_changes(self, group: np.ndarray, n_groups: int, among: np.ndarray) -> FoldChanges:
+        """Return log2 fold changes relative to the typical gene."""
         compared = *self._among(group, among), n_groups
         change, _ = fold_changes(self._compared_cells, *compared).from_typical_gene
-        return change.difference, change.variance
+        return change
 
     def _among(self, group: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the groups of some cells (-1: none), and which are control, `compared cell`."""

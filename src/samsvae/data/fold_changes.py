@@ -60,6 +60,11 @@ class FoldChanges(NamedTuple):
     """`group gene`: the part of the variance that is of control cells, which groups share."""
     between: np.ndarray
     """`group gene`: the part of the variance that is between replicates; 0 if they are unknown."""
+    expected_variance: np.ndarray
+    """`group gene`: the variance without the margin that keeps a sum that is low by chance from
+    looking sure: what squared errors are on average, rather than what is safe for one of them.
+    Infinite where few counts are expected: cells without a count would show a fold change of 0,
+    surely."""
 
     @property
     def typical(self) -> TypicalGene:
@@ -85,9 +90,12 @@ class FoldChanges(NamedTuple):
     def from_typical_gene(self) -> tuple[FoldChanges, np.ndarray]:
         """The fold changes relative to the typical gene, and that of the typical gene, `group`."""
         typical = self.typical
-        variance = self.variance + typical.variance[:, None]
-        difference = self.difference - typical.shift[:, None]
-        return self._replace(difference=difference, variance=variance), typical.shift
+        change = self._replace(
+            difference=self.difference - typical.shift[:, None],
+            variance=self.variance + typical.variance[:, None],
+            expected_variance=self.expected_variance + typical.variance[:, None],
+        )
+        return change, typical.shift
 
 
 def precision(variance: np.ndarray) -> np.ndarray:
@@ -106,6 +114,8 @@ class _Control(NamedTuple):
     """`batch gene`; 0 without control cells."""
     variance: np.ndarray
     """`batch gene`: the squared standard error of the share."""
+    expected_variance: np.ndarray
+    """`batch gene`: the same without a margin."""
     dispersion: np.ndarray
     """`gene`: phi of variance = mean + phi mean^2, within batches."""
     has_cells: np.ndarray
@@ -118,45 +128,36 @@ def fold_changes(
     control: np.ndarray,
     n_groups: int,
     weight: np.ndarray | None = None,
-    *,
-    margin: bool = True,
 ) -> FoldChanges:
     """Return the log2 fold changes of groups of cells, each against control in its own batches.
 
     By cell: its `group` (-1: none), whether it is `control`, and a `weight` (1 by default). Cells
     in batches without control cells are left out. Differences between the screen's replicates
-    enter the variance, see `samsvae.data.replicates`. Without `margin` variances are as near as can
-    be to the true ones, not rather too large, and infinite where few counts are expected: cells
-    without a count would show a fold change of 0, surely.
+    enter the variance, see `samsvae.data.replicates`.
     """
     weight = np.ones(len(screen), int) if weight is None else weight
-    change = _from_cells(screen, group, control, n_groups, weight, margin=margin)
+    change = _from_cells(screen, group, control, n_groups, weight)
     if screen.replicate is None:
         return change
     mass = np.where(control, 1, weight) * screen.counted
     replicates = Replicates.of(screen.replicate, screen.batch, group, control, n_groups, mass)
     parts = replicates.of_cell, control, len(replicates.group), weight
-    own = _from_cells(screen, *parts, margin=margin)
+    own = _from_cells(screen, *parts)
     of_group, of_control = replicates.between(own.difference, own.variance - own.control_variance)
     return change._replace(
         variance=change.variance + of_group + of_control,
         control_variance=change.control_variance + of_control,
         between=of_group + of_control,
+        expected_variance=change.expected_variance + of_group + of_control,
     )
 
 
 def _from_cells(
-    screen: Screen,
-    group: np.ndarray,
-    control: np.ndarray,
-    n_groups: int,
-    weight: np.ndarray,
-    *,
-    margin: bool,
+    screen: Screen, group: np.ndarray, control: np.ndarray, n_groups: int, weight: np.ndarray
 ) -> FoldChanges:
     """Return fold changes with the variance of independent cells."""
     size, batch = screen.counted.astype(float), screen.batch
-    against = _of_control(screen, control, size, margin=margin)
+    against = _of_control(screen, control, size)
     group = np.where(against.has_cells[batch], group, -1)
     first, second = (membership(group, n_groups, weight**power) for power in (1, 2))
     n_cells, cells_squared = (np.asarray(of.sum(1)).ravel() for of in (first, second))
@@ -175,21 +176,31 @@ def _from_cells(
     expected_squares = (second @ sp.diags(size**2) @ in_batch).toarray() @ against.share**2
     squares = square - 2 * ratio * product + ratio**2 * expected_squares
     with np.errstate(invalid="ignore", divide="ignore"):  # groups without cells
-        own = _moderated(
+        own, own_expected = _moderated(
             squares,
             observed + against.dispersion * ratio**2 * expected_squares,
             n_cells=(n_cells**2 / cells_squared)[:, None],
-            margin=margin,
         )
-        of_control = size_of**2 @ against.variance / (_LOG_2 * (expected + _HALF)) ** 2
-        variance = own / (_LOG_2 * (observed + _HALF)) ** 2 + of_control
-    is_known = (n_cells > 1)[:, None] & (margin or expected >= _FEW_COUNTS)
-    variance = np.where(is_known, variance, np.inf)
-    difference = np.where((n_cells > 0)[:, None], np.log2(ratio), np.nan)
-    return FoldChanges(difference, variance, n_cells, of_control, np.zeros_like(difference))
+        of_log, of_log_control = (
+            (_LOG_2 * (counts + _HALF)) ** -2 for counts in (observed, expected)
+        )
+        of_control, of_control_expected = (
+            size_of**2 @ variance * of_log_control
+            for variance in (against.variance, against.expected_variance)
+        )
+    is_known = (n_cells > 1)[:, None]
+    is_told = is_known & (expected >= _FEW_COUNTS)
+    return FoldChanges(
+        difference=np.where((n_cells > 0)[:, None], np.log2(ratio), np.nan),
+        variance=np.where(is_known, own * of_log + of_control, np.inf),
+        n_cells=n_cells,
+        control_variance=of_control,
+        between=np.zeros_like(observed),
+        expected_variance=np.where(is_told, own_expected * of_log + of_control_expected, np.inf),
+    )
 
 
-def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray, *, margin: bool) -> _Control:
+def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray) -> _Control:
     """Return the shares of genes in control cells, by batch."""
     n_batches = int(screen.batch.max(initial=0)) + 1
     group = np.where(control, screen.batch, -1)
@@ -207,25 +218,26 @@ def _of_control(screen: Screen, control: np.ndarray, size: np.ndarray, *, margin
     excess = (squares * n_cells / np.maximum(n_cells - 1, 1) - total)[several].sum(0)
     dispersion = np.maximum(excess, 0) / np.maximum(expected_squares[several].sum(0), 1e-12)
     predicted = total + dispersion * expected_squares
-    variance = _moderated(squares, predicted, n_cells=n_cells, margin=margin)
-    variance /= np.maximum(sizes, 1) ** 2
-    return _Control(share, variance, dispersion, n_cells.ravel() > 0)
+    variance, expected_variance = (
+        of_sum / np.maximum(sizes, 1) ** 2
+        for of_sum in _moderated(squares, predicted, n_cells=n_cells)
+    )
+    return _Control(share, variance, expected_variance, dispersion, n_cells.ravel() > 0)
 
 
 def _moderated(
-    squares: np.ndarray, predicted: np.ndarray, *, n_cells: np.ndarray, margin: bool
-) -> np.ndarray:
-    """Return the variance of the sum of a group's counts: its own squares, and those predicted.
+    squares: np.ndarray, predicted: np.ndarray, *, n_cells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return variances of the sum of a group's counts: of its own squares, and those predicted.
 
-    A sum that is low by chance also has small squares: with `margin`, the variance is at least half
-    of what is predicted, plus half a count.
+    A sum that is low by chance also has small squares: the first variance is at least half of what
+    is predicted, plus half a count. The second has no such margin.
     """
-    half = _HALF if margin else 0.0
-    own = n_cells * squares + _PRIOR_CELLS * (predicted + half)
-    moderated = own / np.maximum(n_cells - 1 + _PRIOR_CELLS, 1)
-    if not margin:
-        return np.asarray(moderated)
-    return np.maximum(moderated, (moderated + predicted + _HALF) / 2) + _HALF
+    own, n_effective = n_cells * squares, np.maximum(n_cells - 1 + _PRIOR_CELLS, 1)
+    without, moderated = (
+        (own + _PRIOR_CELLS * (predicted + half)) / n_effective for half in (0, _HALF)
+    )
+    return np.maximum(moderated, (moderated + predicted + _HALF) / 2) + _HALF, without
 
 
 def _times(

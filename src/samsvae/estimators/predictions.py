@@ -391,13 +391,13 @@ class Predictions:
         place = {name: i for i, name in enumerate(names)}
         group = np.array([place.get(name, -1) for name in valid.condition_names])[valid.condition]
         alike = replace(valid, replicate=None)
-        change = fold_changes(alike, group, control, len(names), margin=False)
+        change = fold_changes(alike, group, control, len(names))
         change, _ = change.from_typical_gene
         effects = self.effects(names, scale="lfc", n_particles=200, n_draws=40, progress=False)
         half = (effects.layers["upper"] - effects.layers["lower"]) / 2
         if np.isnan(half).all():
             return {}
-        noise = change.variance + (half / ndtri(0.95)) ** 2 + effects.layers["mc_se"] ** 2
+        noise = change.expected_variance + (half / ndtri(0.95)) ** 2 + effects.layers["mc_se"] ** 2
         effect = np.asarray(effects.X, float)
         residual = np.where(noise < _NOISY, change.difference - effect, np.nan)
         spread, slope = fitted_discrepancy(residual, noise, effect)

@@ -200,9 +200,10 @@ def coverage(
     is widened to sqrt((ate - lower)^2 + (z se)^2) below the ATE (or the nearer end, if that is
     outside), and likewise above, with the standard error se of the observed effect and z the normal
     quantile of the level. The share of a calibrated model is then the level, whatever the number of
-    cells. Genes without a standard error are left out; NaN without an interval, or without genes.
+    cells. Genes without a standard error, or with an infinite one, are left out; NaN without an
+    interval, or without genes.
     """
-    has_error = observed.standard_error > 0
+    has_error = (observed.standard_error > 0) & np.isfinite(observed.standard_error)
     error = ndtri((1 + level) / 2) * observed.standard_error
     center = np.clip(ate, lower, upper)
     below, above = np.hypot(center - lower, error), np.hypot(upper - center, error)

@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control
 
 from samsvae.benchmark.metrics.populations import CellPopulations
 from samsvae.data.expression import Control, Moments
-from samsvae.data.fold_changes import precision
+from samsvae.data.fold_changes import FoldChanges, precision
 
 N_TOP = 20
 """Genes of a condition with the largest observed effects, which the `top20` metrics score."""
@@ -33,7 +33,7 @@ class Observed:
     """Mean of the condition's cells - mean of control cells, within batches (DE); NaN for a
     condition that shares no batch with control."""
     standard_error: np.ndarray
-    """Of `effect`, see `error_within`."""
+    """Of `effect`, see `error_within`; infinite for fold changes that tell nothing."""
     p_control: np.ndarray
     """Two-sided p value of a test against control cells, see `welch`."""
     t_rest: np.ndarray
@@ -74,21 +74,21 @@ class Observed:
             np.ones_like(t_rest),
         )
 
-    def as_fold_changes(self, effect: np.ndarray, variance: np.ndarray) -> Observed:
-        """Return log2 fold changes and their squared standard errors in place of differences.
+    def as_fold_changes(self, change: FoldChanges) -> Observed:
+        """Return log2 fold changes and their standard errors in place of differences.
 
         Genes are weighted by their precision; a gene differs from control by a test of its fold
-        change.
+        change. Both allow a margin; what errors are compared with has none, since intervals would
+        look too wide.
         """
-        error = np.sqrt(variance)
         with np.errstate(invalid="ignore"):
-            p_control = np.nan_to_num(2 * ndtr(-np.abs(effect / error)), nan=1.0)
+            z = change.difference / np.sqrt(change.variance)
         return replace(
             self,
-            effect=effect,
-            standard_error=error,
-            p_control=p_control,
-            weight=precision(variance),
+            effect=change.difference,
+            standard_error=np.sqrt(change.expected_variance),
+            p_control=np.nan_to_num(2 * ndtr(-np.abs(z)), nan=1.0),
+            weight=precision(change.variance),
         )
 
     def with_more_variance(self, between: np.ndarray) -> Observed:
