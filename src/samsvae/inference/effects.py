@@ -270,34 +270,30 @@ class Arm:
         Each of R draws r of (E, M) is averaged over the same S basal draws s. In the two-way layout
         d_rs = mean + A_r + B_s + e_rs, what is wanted is the spread of A_r; the mean over s still
         holds e_rs / sqrt(S), whose variance is estimated from the residuals of the layout and taken
-        off, by shrinking the deviations. A draw whose masks are all closed has no effect at all,
-        and no noise: it stays 0.
+        off, by shrinking the deviations: the sum of (d_rs - mean_s d_rs)^2, less R times that of
+        the squares of its means over r, which are of B_s. A draw whose masks are all closed has no
+        effect at all, and no noise: it stays 0.
         """
         n_draws, n_basal = self.control.settings.n_draws, shared.state.shape[1]
         together = max(1, _ELEMENTS // (n_basal * len(self.total)))
         by_draw = np.zeros((n_draws, len(self.total)))
-        by_basal = np.zeros((n_basal, len(self.total)))
+        by_basal = shared.control.new_zeros(shared.control.shape[1:])
         square = np.zeros(len(self.total))
         for start in range(0, n_draws, together):
             rows = slice(start, min(start + together, n_draws))
             shifts = self.shifts(rows.stop - start)
-            difference = self._differences(self.expression(shifts, shared), shared.control)
-            difference *= growth
+            own, around = self._differences(self.expression(shifts, shared), shared.control)
+            own, around = own * growth, around.mul_(around.new_tensor(growth))
             if typical is not None:
-                difference -= (difference @ typical)[..., None]
-            by_draw[rows] = difference.mean(1)
-            by_basal += difference.sum(0) / n_draws
-            square += np.square(difference).sum((0, 1))
-        mean = by_draw.mean(0)
-        between = np.square(by_draw - mean).sum(0)
-        residual = (
-            square
-            - n_basal * between
-            - n_draws * np.square(by_basal - mean).sum(0)
-            - n_draws * n_basal * mean**2
-        )
+                own -= (own @ typical)[:, None]
+                around -= (around @ around.new_tensor(typical))[..., None]
+            by_draw[rows] = own
+            by_basal += around.sum(0) / n_draws
+            square += _squares(around, (0, 1))
+        deviation = by_draw - by_draw.mean(0)
+        residual = square - n_draws * _squares(by_basal, (0,))
         noise = np.maximum(residual, 0) / ((n_draws - 1) * (n_basal - 1)) / n_basal
-        observed = between / (n_draws - 1)
+        observed = np.square(deviation).sum(0) / (n_draws - 1)
         # The estimate of the noise has an error of its own: no interval is narrower than that.
         resolved = np.maximum(observed - noise, noise * np.sqrt(2 / (n_draws - 1)))
         kept = np.sqrt(np.minimum(resolved / np.maximum(observed, 1e-300), 1))
@@ -305,27 +301,39 @@ class Arm:
         # Of R draws the k-th smallest is the quantile k / (R + 1): others leave intervals narrow.
         if typical is not None:
             ate = ate - ate @ typical
-        effects = np.where(by_draw == 0, 0, ate + (by_draw - mean) * kept)
+        effects = np.where(by_draw == 0, 0, ate + deviation * kept)
         quantiles: np.ndarray = np.quantile(effects, ends, axis=0, method="weibull")
         return quantiles
 
-    def _differences(self, expression: Tensor, of_control: Tensor) -> np.ndarray:
-        """Return differences from control, `draw basal gene`, whose mean over `basal` is wanted.
+    def _differences(self, expression: Tensor, of_control: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Return the difference from control, `draw gene`, and that of basal draws about it.
 
-        Of logarithms of means, for ratios: each basal draw is an influence on that of its mean.
+        The latter are `draw basal gene`, with mean 0 over `basal`; `expression` is written over. Of
+        logarithms of means, for ratios, each basal draw is an influence on that of its mean.
         """
-        arm, base = expression.double(), of_control.double()
         if not self.control.is_ratio:
-            return np.asarray((arm - base).cpu().numpy())
-        mean, mean_base = arm.mean(1, keepdim=True), base.mean(1, keepdim=True)
-        influence = (arm / mean - base / mean_base) / math.log(2)
-        return np.asarray((torch.log2(mean / mean_base) + influence).cpu().numpy())
+            difference = expression.sub_(of_control)
+            mean = difference.mean(1, keepdim=True, dtype=torch.float64)
+            return np.asarray(mean[:, 0].cpu().numpy()), difference.sub_(mean.to(difference.dtype))
+        mean, base = (
+            x.mean(1, keepdim=True, dtype=torch.float64) for x in (expression, of_control)
+        )
+        log_2 = math.log(2)
+        around = expression.mul_((1 / (log_2 * mean)).to(expression.dtype))
+        around.sub_(of_control * (1 / (log_2 * base)).to(expression.dtype))
+        return np.asarray(torch.log2(mean / base)[:, 0].cpu().numpy()), around
 
 
 def _sum(values: Tensor, times: Tensor | None = None) -> np.ndarray:
     """Return the sum over particles, `gene`, of values or products, in float64."""
     values = values.double() if times is None else values.double() * times.double()
     return np.asarray(values.flatten(0, -2).sum(0).cpu().numpy())
+
+
+def _squares(values: Tensor, axes: tuple[int, ...]) -> np.ndarray:
+    """Return the sum of squares over some axes, in float64."""
+    norm = torch.linalg.vector_norm(values, dim=axes)
+    return np.asarray(norm.double().square().cpu().numpy())
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
