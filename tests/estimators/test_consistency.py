@@ -8,7 +8,7 @@ import torch
 
 import samsvae
 from samsvae.data.simulate import simulated_screen
-from samsvae.estimators.consistency import slope_on_others
+from samsvae.estimators.consistency import slopes_on_others
 
 
 def effects(own: np.ndarray, *, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,23 +23,47 @@ def effects(own: np.ndarray, *, noise: float, seed: int) -> tuple[np.ndarray, np
 SHIFT = np.array([1.0, 1.0, 2.0, -1.5])
 
 
+def of_first(effect: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
+    slope, error = slopes_on_others(effect, variance, SHIFT)
+    return slope[0], error[0]
+
+
+def test_they_are_those_of_the_definition() -> None:
+    """Each is regressed on the mean of the others, which are summed up one after the other."""
+    rng = np.random.default_rng(0)
+    effect, _ = effects(np.array([0.7, 0.3]), noise=0.5, seed=1)
+    variance = rng.gamma(2, 0.1, effect.shape)
+    effect[2, 7] = np.nan
+    known = np.arange(300) != 7
+    slope, error = slopes_on_others(effect, variance, SHIFT)
+    for i in range(4):
+        others = [u for u in range(4) if u != i]
+        total = sum(SHIFT[u] ** 2 for u in others)
+        x = SHIFT[i] * sum(SHIFT[u] * effect[u, known] for u in others) / total
+        noise = SHIFT[i] ** 2 * sum(SHIFT[u] ** 2 * variance[u, known] for u in others) / total**2
+        weight = 1 / (variance[i, known] + noise)
+        information = (weight * (x**2 - noise)).sum()
+        expected = (weight * x * effect[i, known]).sum() / information
+        assert slope[i] == pytest.approx(expected)
+        scatter = (weight * (effect[i, known] - expected * x) ** 2).sum() / 298
+        spread = np.sqrt(max(1, scatter) * (weight * x**2).sum()) / information
+        assert error[i] == pytest.approx(spread)
+
+
 def test_the_slope_is_that_of_effects_without_noise_in_either() -> None:
     """Noise in the others' effects does not make the slope smaller; its error is honest."""
     found = np.array(
-        [
-            slope_on_others(*effects(np.array([1.0, 0]), noise=1.0, seed=seed), SHIFT, 0)
-            for seed in range(60)
-        ]
+        [of_first(*effects(np.array([1.0, 0]), noise=1.0, seed=seed)) for seed in range(60)]
     )
     assert found[:, 0].mean() == pytest.approx(1, abs=3 * found[:, 0].std() / 60**0.5)
     assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.3)
 
 
 def test_other_effects_have_no_slope_and_no_effects_no_answer() -> None:
-    slope, error = slope_on_others(*effects(np.array([0, 1.0]), noise=0.1, seed=0), SHIFT, 0)
+    slope, error = of_first(*effects(np.array([0, 1.0]), noise=0.1, seed=0))
     assert abs(slope) < 3 * error < 0.5
     noise = np.random.default_rng(0).normal(size=(4, 300))
-    assert np.isnan(slope_on_others(noise, np.ones_like(noise), SHIFT, 0)).all()
+    assert np.isnan(slopes_on_others(noise, np.ones_like(noise), SHIFT)).all()
 
 
 @pytest.mark.slow

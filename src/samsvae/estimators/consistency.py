@@ -117,14 +117,16 @@ def consistency(model: TrainedModel, screen: Screen) -> pd.DataFrame:
     place = pd.Index(model.encoding.columns).get_indexer(members["perturbation"])
     members = members.assign(row=place, shift=members["shift"] * dose[place])
     members = members[n_cells[place] > 1]
-    others = _predicted(model, members)
+    shifts, programs = _shifts_and_programs(model, members)
+    of_all = shifts @ programs
     parts = []
-    for _, own in members.groupby("dimension", sort=False):
+    for dimension, own in members.groupby("dimension", sort=False):
         if len(own) > 1:
-            effect = change.difference[own["row"]] - _of_other_mechanisms(own, others)
+            names = own["perturbation"]
+            of_own = np.outer(shifts.loc[names, dimension], programs.loc[dimension])
+            effect = change.difference[own["row"]] - of_all.loc[names].to_numpy() + of_own
             variance, shift = change.variance[own["row"]], own["shift"].to_numpy()
-            slopes = [slope_on_others(effect, variance, shift, i) for i in range(len(own))]
-            slope, error = np.array(slopes).T
+            slope, error = slopes_on_others(effect, variance, shift)
             is_small = slope + _SURE * error < _LEAST_SLOPE
             parts.append(own.assign(slope=slope, slope_error=error, inconsistent=is_small))
     columns = list(of_nothing.columns)
@@ -143,59 +145,49 @@ def _alone(screen: Screen, received: sp.csr_matrix) -> tuple[np.ndarray, np.ndar
     return n_cells, dose, change
 
 
-def _predicted(model: TrainedModel, members: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
-    """Return shift times program, `gene`, by perturbation and dimension."""
+def _shifts_and_programs(
+    model: TrainedModel, members: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return shifts, perturbations x dimensions, and programs, dimensions x genes.
+
+    Their product is the sum of what the mechanisms of each perturbation do.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of axes: whoever asks for mechanisms gets it
         programs = Mechanisms(model).programs(n_particles=200, progress=False)
     wide = programs.pivot(index="dimension", columns="gene", values="loading")
-    wide = wide.reindex(columns=list(model.metadata.registry.genes)).fillna(0.0)
+    shifts = members.pivot(index="perturbation", columns="dimension", values="shift").fillna(0.0)
     # A program is given in the direction in which its strongest perturbation moves it.
-    strongest = members.loc[members["shift"].abs().groupby(members["dimension"]).idxmax()]
-    sign = np.sign(strongest.set_index("dimension")["shift"])
-    return {
-        (row.perturbation, row.dimension): row.shift
-        * sign[row.dimension]
-        * wide.loc[row.dimension].to_numpy()
-        for row in members.itertuples()
-    }
+    strongest = shifts.to_numpy()[np.abs(shifts.to_numpy()).argmax(0), np.arange(shifts.shape[1])]
+    wide = wide.reindex(shifts.columns, columns=list(model.metadata.registry.genes)).fillna(0.0)
+    return shifts * np.sign(strongest), wide
 
 
-def _of_other_mechanisms(
-    own: pd.DataFrame, predicted: dict[tuple[str, str], np.ndarray]
-) -> np.ndarray:
-    """Return the effects of the other mechanisms of a mechanism's perturbations."""
-    total = []
-    for row in own.itertuples():
-        effects = {d: v for (name, d), v in predicted.items() if name == row.perturbation}
-        total.append(sum(effects.values()) - effects[row.dimension])
-    return np.array(total)
+def slopes_on_others(
+    effect: np.ndarray, variance: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slope of each perturbation on the others, and its standard error, `perturbation`.
 
-
-def slope_on_others(
-    effect: np.ndarray, variance: np.ndarray, shift: np.ndarray, i: int
-) -> tuple[float, float]:
-    """Return the slope of one of some perturbations, `perturbation gene`, and its standard error.
-
-    NaN where the others' effects are within their own sampling errors.
+    `effect` and `variance` are `perturbation gene`. NaN where the others' effects are within their
+    own sampling errors.
 
     >>> program = np.linspace(-1, 1, 40)
     >>> effect = np.outer([1.0, 2.0, 1.0], program)
-    >>> slope, _ = slope_on_others(effect, np.full(effect.shape, 1e-6), np.array([1.0, 2, 2]), 2)
-    >>> round(slope, 3)
+    >>> slope, _ = slopes_on_others(effect, np.full(effect.shape, 1e-6), np.array([1.0, 2, 2]))
+    >>> round(slope[2], 3)
     0.5
     """
     known = np.isfinite(effect).all(0) & np.isfinite(variance).all(0)
-    others = np.arange(len(shift)) != i
-    weight = shift[others] / np.square(shift[others]).sum()
-    x = shift[i] * (weight @ effect[others][:, known])
-    noise = shift[i] ** 2 * (np.square(weight) @ variance[others][:, known])
-    y, v = effect[i, known], variance[i, known]
+    y, v, s = effect[:, known], variance[:, known], shift[:, None]
+    # What the others show, s_i sum_u s_u y_u / sum_u s_u^2, is that of all without its own part.
+    of_others = np.square(s).sum() - np.square(s)
+    x = s * (shift @ y - s * y) / of_others
+    noise = s**2 * (np.square(shift) @ v - s**2 * v) / of_others**2
     precision = 1 / (v + noise)
-    information = float((precision * (x**2 - noise)).sum())
-    if information <= _SURE * np.sqrt(2 * np.square(precision * noise).sum()):
-        return np.nan, np.nan
-    slope = float((precision * x * y).sum()) / information
-    scatter = float((precision * (y - slope * x) ** 2).sum()) / max(1, known.sum() - 1)
-    error = np.sqrt(max(1.0, scatter) * (precision * x**2).sum()) / information
-    return slope, float(error)
+    information = (precision * (x**2 - noise)).sum(1)
+    is_known = information > _SURE * np.sqrt(2 * np.square(precision * noise).sum(1))
+    with np.errstate(divide="ignore", invalid="ignore"):  # where it is not
+        slope = (precision * x * y).sum(1) / information
+        scatter = (precision * (y - slope[:, None] * x) ** 2).sum(1) / max(1, known.sum() - 1)
+        error = np.sqrt(np.maximum(1.0, scatter) * (precision * x**2).sum(1)) / information
+    return np.where(is_known, slope, np.nan), np.where(is_known, error, np.nan)
