@@ -96,13 +96,17 @@ def rank_one(
     precision = np.where(is_observed, s**-2, 0)
     common = (precision * excess).sum() / precision.sum()
     u = np.maximum(own, max(float(common), least))
+    r_squared, of_observed = r**2, is_observed.astype(float)
     for _ in range(n_steps):
-        t = u[:, None] * w
-        k = t / (t + s)
-        square = np.where(is_observed, (k * r) ** 2 + k * s, 0)
-        own = (square / w).sum(1)
-        mean = own.sum() / is_observed.sum()
+        gain = np.outer(u, w)
+        gain /= gain + s
+        square = gain * r_squared
+        square += s
+        square *= gain
+        square *= of_observed
+        own = square @ (1 / w)
+        mean = own.sum() / n_genes.sum()
         u = np.maximum((own + _PRIOR_GENES * mean) / (n_genes + _PRIOR_GENES), TINY)
-        own = (square / u[:, None]).sum(0)
+        own = (1 / u) @ square
         w = np.maximum((own + _PRIOR_CONDITIONS) / (n_conditions + _PRIOR_CONDITIONS), TINY)
     return Spread(u, w)
