@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from samsvae.ops import draws, native
-from samsvae.ops.arrays import dense_rows, difference_sums, standardised
+from samsvae.ops.arrays import dense_rows, difference_sums, product_sums, standardised
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
@@ -149,6 +149,21 @@ def test_sums_of_differences_and_of_their_squares(shape: tuple[int, ...]) -> Non
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, right, rtol=2e-6, atol=1e-5)
         torch.testing.assert_close(again, right, rtol=2e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sums_of_products(shape: tuple[int, ...]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    values, other = torch.randn(2, *shape, generator=rng) + 3
+    assert native.serves(values, other)
+    exact = product_sums(values.double(), other.double(), fast=False)
+    across = product_sums(values.transpose(0, 1), other.transpose(0, 1).contiguous())
+    for found, again, right in zip(product_sums(values, other), across, exact, strict=True):
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, right, rtol=2e-6, atol=1e-5)
+        torch.testing.assert_close(again, right, rtol=2e-6, atol=1e-5)
+    _, square, product = product_sums(values, values)
+    assert torch.equal(square, product)
 
 
 def test_sums_of_differences_have_a_gradient_where_one_is_wanted() -> None:

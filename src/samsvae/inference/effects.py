@@ -19,7 +19,7 @@ from samsvae.data.fold_changes import typical_gene
 from samsvae.data.loader import encode, on_device
 from samsvae.inference.latent import BasalPosterior, Batches, draw_shifts
 from samsvae.model.vae import PerturbationVAE
-from samsvae.ops.arrays import difference_sums
+from samsvae.ops.arrays import difference_sums, product_sums
 from samsvae.ops.parallel import side_by_side
 from samsvae.settings.questions import EffectSettings
 from samsvae.types import SCALE_SIZE, Batch, CountDraw, Dosage, Shifts
@@ -121,8 +121,9 @@ class Control:
         """Draw what the arms share, block by block; sum the control arm, for ratios."""
         for shared in map(self.paired, self.sizes_of_blocks):
             if self.is_ratio:
-                self.total += _sum(shared.control)
-                self.square += _sum(shared.control, shared.control)
+                total, square, _ = product_sums(shared.control, shared.control)
+                self.total += total.cpu().numpy()
+                self.square += square.cpu().numpy()
             yield shared
 
     @torch.no_grad()
@@ -194,11 +195,10 @@ class Arm:
         """
         expression = self.expression(self.shifts(len(shared.state)), shared)
         if self.control.is_ratio:
-            self.total += _sum(expression)
-            self.square += _sum(expression, expression)
-            self.product += _sum(expression, shared.control)
-            return
-        total, square = difference_sums(expression, shared.control)
+            total, square, product = product_sums(expression, shared.control)
+            self.product += product.cpu().numpy()
+        else:
+            total, square = difference_sums(expression, shared.control)
         self.total += total.cpu().numpy()
         self.square += square.cpu().numpy()
 
@@ -322,12 +322,6 @@ class Arm:
         around = expression.mul_((1 / (log_2 * mean)).to(expression.dtype))
         around.sub_(of_control * (1 / (log_2 * base)).to(expression.dtype))
         return np.asarray(torch.log2(mean / base)[:, 0].cpu().numpy()), around
-
-
-def _sum(values: Tensor, times: Tensor | None = None) -> np.ndarray:
-    """Return the sum over particles, `gene`, of values or products, in float64."""
-    values = values.double() if times is None else values.double() * times.double()
-    return np.asarray(values.flatten(0, -2).sum(0).cpu().numpy())
 
 
 def _squares(values: Tensor, axes: tuple[int, ...]) -> np.ndarray:

@@ -33,6 +33,24 @@ def difference_sums(values: Tensor, origin: Tensor, *, fast: bool = True) -> tup
     return difference.sum(0, dtype=torch.float64), difference.square().sum(0, dtype=torch.float64)
 
 
+def product_sums(
+    values: Tensor, other: Tensor, *, fast: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sums of values, of their squares, and of values * other over rows, float64.
+
+    `column` each. Where `other` is `values`, the last two are equal to the last digit.
+    """
+    if fast and native.serves(values, other) and not (values.requires_grad or other.requires_grad):
+        sums = torch.zeros(3, values.shape[-1], dtype=torch.float64)
+        n_threads = native.threads(values.numel() // _COST_OF_DIFFERENCE)
+        sizes = values.shape[:-1].numel(), values.shape[-1], n_threads
+        native.call("product_sums", values.contiguous(), other.contiguous(), *sums, *sizes)
+        total, square, product = sums
+        return total, square, product
+    a, b = values.double().flatten(0, -2), other.double().flatten(0, -2)
+    return a.sum(0), (a * a).sum(0), (a * b).sum(0)
+
+
 def manhattan(a: np.ndarray, b: np.ndarray, *, fast: bool = True) -> np.ndarray:
     """Return sum_g |a_pg - b_qg|, `row row`, float64. `fast` uses the C code, if there is any."""
     left, right = (np.ascontiguousarray(x, np.float64) for x in (a, b))

@@ -203,6 +203,7 @@ _SIGNATURES = {
     "nb_tables": "pppl",
     "normal_noise": "plll",
     "poisson_coupled": "ppppllll",
+    "product_sums": "ppppplll",
     "standardised": "ppppllll",
     "uniform_noise": "plll",
     **{

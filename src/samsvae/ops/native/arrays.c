@@ -40,6 +40,39 @@ void difference_sums(const float *values, const float *origin, double *total, do
         }
 }
 
+EVERY_CPU static void add_products(const float *restrict values, const float *restrict other,
+                                   double *restrict total, double *restrict square,
+                                   double *restrict product, long rows, long columns,
+                                   long stride) {
+    float sum[COLUMNS] = {0}, sum_of_squares[COLUMNS] = {0}, sum_of_products[COLUMNS] = {0};
+    for (long row = 0; row < rows; row++)
+        for (long i = 0; i < columns; i++) {
+            float value = values[row * stride + i];
+            sum[i] += value;
+            sum_of_squares[i] += value * value;
+            sum_of_products[i] += value * other[row * stride + i];
+        }
+    for (long i = 0; i < columns; i++) {
+        total[i] += sum[i];
+        square[i] += sum_of_squares[i];
+        product[i] += sum_of_products[i];
+    }
+}
+
+/* The sums of values, `row column`, of their squares, and of their products with others, over the
+ * rows: `column`, given as 0. */
+void product_sums(const float *values, const float *other, double *total, double *square,
+                  double *product, long rows, long columns, long threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long c = 0; c < columns; c += COLUMNS)
+        for (long row = 0; row < rows; row += SINGLE_ROWS) {
+            long first = row * columns + c;
+            add_products(values + first, other + first, total + c, square + c, product + c,
+                         rows - row < SINGLE_ROWS ? rows - row : SINGLE_ROWS,
+                         columns - c < COLUMNS ? columns - c : COLUMNS, columns);
+        }
+}
+
 /* Distances between rows. */
 
 /* Add to distances, `PAIRED_ROWS row`, what some columns make of them. */
