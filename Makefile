@@ -90,6 +90,8 @@ bench-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/step.py --quick
 	$(BIN)/python benchmarks/inference.py --quick
 	$(BIN)/python benchmarks/evaluation.py --quick
+	$(BIN)/python benchmarks/first_answer.py --quick --out runs/bench/first-answer.csv
+	$(BIN)/python benchmarks/gpu.py --device cpu --quick
 
 # Error rates, power and coverage on screens in which something is off (docs/discoveries.md).
 regimes: $(VENV)/.ready

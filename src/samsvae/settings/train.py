@@ -100,8 +100,9 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
     checkpoint_every
         Steps between two saves of the checkpoint.
     precision
-        "float32", or "bfloat16": matrix products in half precision, everything else in single.
-        Faster only on machines that multiply bfloat16 faster (docs/performance.md).
+        "float32"; "tf32": on GPUs that have it, factors of matrix products are rounded to 10 bits
+        (on other devices as float32); or "bfloat16": matrix products in half precision, everything
+        else in single. Faster only on machines that multiply these faster (docs/performance.md).
     step
         How a step is run; results agree up to rounding. "plain"; "compiled" by torch, which takes
         half a minute at first and is faster on few machines; "graph", recorded once and replayed
@@ -128,7 +129,7 @@ class TrainPlan(ProgressSettings, DeviceSettings, SeedSettings):
     validate_every: Count = 100
     patience: NonNegative | None = field(default=10.0, metadata={"as_text": float})
     checkpoint_every: Count = 500
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     step: Literal["auto", "plain", "compiled", "graph"] = "auto"
 
     def __post_init__(self) -> None:

@@ -142,7 +142,7 @@ class Training:
             checkpoint = self.checkpointer.read()
             if checkpoint is not None:
                 self._load(checkpoint)
-        with self.bar as bar:
+        with self.bar as bar, products_in("high" if self.settings.precision == "tf32" else None):
             self._take_steps(bar)
             self._leave()
 
@@ -337,6 +337,17 @@ class Training:
         self.pending = list(tensors["pending"].to(device)) if "pending" in tensors else []
         self.history[:] = header["history"]
         self.metric_names = header["metric_names"]
+
+
+@contextmanager
+def products_in(precision: str | None) -> Iterator[None]:
+    """Take float32 products in another precision of torch's, if any, while training."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision or before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
