@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from samsvae.analysis.combinations import combinations
     from samsvae.analysis.contrasts import contrast
     from samsvae.analysis.targets import on_target
+    from samsvae.runs.methods import methods_text
     from samsvae.runs.reporting import write_report
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
@@ -52,6 +53,7 @@ _HOMES = {
     "ate_pearson": "benchmark.ate_pearson",
     "differential_expression": "data.fold_changes",
     "library_sizes": "data.cautions",
+    "methods_text": "runs.methods",
     "EffectPosterior": "analysis.effect_posterior",
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",
@@ -105,6 +107,7 @@ __all__ = [
     "export",
     "library_sizes",
     "load",
+    "methods_text",
     "on_target",
     "pathway_score",
     "plotting",

@@ -22,7 +22,7 @@ for command in (
     *(questions.effects, questions.discoveries, questions.regulators, questions.programs),
     *(questions.mechanisms, questions.sgrnas),
     *(questions.contrast, questions.responders, questions.combinations, questions.simulate),
-    *(runs.compare, runs.report, files.reproduce, files.datasets, runs.demo),
+    *(runs.compare, runs.report, runs.methods, files.reproduce, files.datasets, runs.demo),
 ):
     app.command(command)
 

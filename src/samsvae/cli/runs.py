@@ -197,6 +197,13 @@ def evaluate(
     say_cautions(model, screen, result.scores)
 
 
+def methods(run: RunPath, /) -> None:
+    """Print a paragraph on a run for the Methods section of a paper, with its references."""
+    from samsvae.runs.methods import methods_text
+
+    say(methods_text(run))
+
+
 ReportOptions = given(Settings(questions.ReportSettings))
 
 

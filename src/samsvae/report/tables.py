@@ -72,6 +72,8 @@ class ReportTables:
     """Warnings of the model and its tables."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """By section: why it is empty, and what to do."""
+    methods: str = ""
+    """As `samsvae.methods_text`."""
     paths: tuple[str, ...] = ()
     """Paths of the complete tables, relative to the report."""
 

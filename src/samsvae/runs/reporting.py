@@ -36,6 +36,7 @@ from samsvae.estimators.cautions import Cautions
 from samsvae.export.tables import with_texts
 from samsvae.report.page import page
 from samsvae.report.tables import ReportTables
+from samsvae.runs.methods import methods_of
 from samsvae.runs.run import SCREEN, Run, digest_of
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
@@ -140,6 +141,7 @@ def report_run(
         scores=None if scores is None else reported_scores(scores, [model.name]),
         stability=stability,
         missing={"evaluation": why},
+        methods=methods_of(model, run.config() if is_run else {}),
     )
 
 
