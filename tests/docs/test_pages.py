@@ -30,6 +30,8 @@ assert {"X_samsvae", "X_samsvae_basal"} <= set(adata.obsm)
 assert list(space.obs_names)[:2] == ["control", "G01"]
 assert Path("runs/cells/cells.h5ad").is_file()
 """,
+    "worked": "assert {'title', 'is_serious'} <= set(cautions) and len(table)",
+    "coming-from": "assert states['state'].shape == (len(screen.test), 20)",
     "mechanisms": """
 assert {"mask_jaccard", "mask_jaccard_chance"} <= set(agreement)
 assert (pairs["shift"].notna()).all()
