@@ -8,7 +8,7 @@ from samsvae._version import __version__
 from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 
 if TYPE_CHECKING:
-    from samsvae import baselines, datasets, export, plotting
+    from samsvae import baselines, datasets, export, features, plotting
     from samsvae.data import splits
     from samsvae.data.assign_sgrnas import assign_sgrnas
     from samsvae.data.counts import counts_from_normalised
@@ -74,6 +74,7 @@ _MODULES = {
     "baselines": "baselines",
     "datasets": "datasets",
     "export": "export",
+    "features": "features",
     "plotting": "plotting",
     "splits": "data.splits",
 }
@@ -103,6 +104,7 @@ __all__ = [
     "enrichment",
     "evaluate",
     "export",
+    "features",
     "library_sizes",
     "load",
     "on_target",
