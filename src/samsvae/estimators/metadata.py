@@ -24,7 +24,7 @@ _MANY_COUNTS = 100.0
 
 _OF_OTHERS = (
     "of one without cells, features can tell: model.with_features(samsvae.features.read(...)), or "
-    "samsvae features RUN FILE"
+    "samsvae features RUN DATA FILE"
 )
 
 

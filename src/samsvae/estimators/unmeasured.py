@@ -139,6 +139,10 @@ def with_features(model: Model, features: Features, screen: Screen | None = None
     check("screen", screen, Screen | None)
     model.check_can_answer()
     _shifts_of(model)
+    if model.metadata.unmeasured is not None:
+        raise InputError(
+            "the model has features already: give all of them at once to the model without"
+        )
     if screen is None:
         screen = model._screen
     if screen is None:
