@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from samsvae.analysis.combinations import combinations
     from samsvae.analysis.contrasts import contrast
     from samsvae.analysis.targets import on_target
+    from samsvae.analysis.next_perturbations import next_perturbations
     from samsvae.runs.reporting import write_report
     from samsvae.analysis.projection import projection
     from samsvae.settings.train import TrainSettings
@@ -56,6 +57,7 @@ _HOMES = {
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",
     "enrichment": "analysis.gene_sets",
+    "next_perturbations": "analysis.next_perturbations",
     "on_target": "analysis.targets",
     "regulators": "analysis.discoveries",
     "similar": "analysis.similarity",
@@ -107,6 +109,7 @@ __all__ = [
     "features",
     "library_sizes",
     "load",
+    "next_perturbations",
     "on_target",
     "pathway_score",
     "plotting",

@@ -28,7 +28,7 @@ from samsvae.storage.files import expanded, read_text
 from samsvae.storage.tables import read_csv
 
 SUFFIXES = (".gmt", ".csv", ".tsv", ".parquet", ".npz", ".h5ad")
-_MOST = 512
+_MOST = 256
 """Most dimensions that are kept of the features of measured perturbations, and of others."""
 _EXACT = 1500
 """Perturbations up to which they are those of an exact decomposition."""
@@ -91,8 +91,8 @@ class Features:
         """Return F of each source, `perturbation rank`: F F' is its kernel, or close to it.
 
         Rows are those of the measured perturbations, then of the others. Kernels are exact for
-        1,500 perturbations together; of more, 512 dimensions of the measured ones are kept, and as
-        many of what is left of the others.
+        1,500 perturbations together; of more, 256 dimensions of the measured ones are kept, and
+        64 of what is left of the others.
         """
         return [_factor(s.rows(measured), s.rows(others)) for s in self.sources]
 

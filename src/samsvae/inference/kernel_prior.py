@@ -41,7 +41,7 @@ _SCALES = np.geomspace(0.05, 30, 14)
 """Variances s^2, in units of the mean square of the estimates."""
 _ALL_SUBSETS = 4
 """Sources up to which all subsets of them are candidates; of more, each alone and all together."""
-_MAX_ROWS = 1000
+_MAX_ROWS = 300
 """Rows, at random, from which weights are estimated: more take longer without changing them."""
 _TINY = 1e-12
 
@@ -94,7 +94,7 @@ def fitted_prior(estimates: Estimates, factors: Sequence[Matrix], *, seed: int =
     rows = np.arange(n_rows)
     if n_rows > _MAX_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(n_rows, _MAX_ROWS, replace=False))
-    own, some = estimates.of(rows), [factor[rows] for factor in factors]
+    own, some = estimates.of(rows), [_narrow(factor[rows]) for factor in factors]
     candidates, odds = _candidates(len(factors) if n_rows > 2 else 0, len(factors))
     grid = np.mean(np.square(own.value), axis=0) * _SCALES[:, None] + _TINY
     of_grid = np.array(
@@ -110,6 +110,13 @@ def fitted_prior(estimates: Estimates, factors: Sequence[Matrix], *, seed: int =
     square = np.exp(np.einsum("c,csl,sl->l", share, of_scale, np.log(grid)))
     gain = float(logsumexp(joint) - np.log(odds.sum()) - evidence[0])
     return KernelPrior(share @ candidates, square, gain)
+
+
+def _narrow(factor: Matrix) -> Matrix:
+    """Return a factor of the same kernel with no more columns than rows."""
+    if factor.shape[1] <= factor.shape[0]:
+        return factor
+    return np.asarray(np.linalg.qr(factor.T, mode="r")).T
 
 
 def _candidates(n_used: int, n_sources: int) -> tuple[Matrix, Matrix]:
@@ -202,6 +209,13 @@ class _Column:
             inverse = inverse - np.square(half).sum(0)
         return np.maximum(inverse - self.solved_ones**2 / self.solved_ones.sum(), _TINY)
 
+    def half(self, used: Matrix) -> Matrix:
+        """Return H of other rows, whose posterior covariance is H H' and what is their own."""
+        if not self.used.shape[1]:
+            return used
+        solved: Matrix = solve_triangular(self._factor[0], used.T, lower=True).T
+        return solved
+
     def new(self, used: Matrix, explained: Matrix) -> tuple[Matrix, Matrix]:
         """Return mean and variance of other rows, of which nothing is estimated, `row` each.
 
@@ -269,6 +283,16 @@ class KernelPosterior:
         used, explained = weighted(factors, self.prior.weights, n_rows)
         found = [column.new(used, explained) for column in self._columns]
         return RowPosterior._stacked(found, n_rows)
+
+    def joint(self, factors: Sequence[Matrix]) -> list[tuple[Matrix, Matrix]]:
+        """Return the posterior covariance of other rows, by column: H H' + diag(d).
+
+        H is `row rank`, d `row`; without what is not known of a mean that all have in common.
+        """
+        used, explained = weighted(factors, self.prior.weights, len(factors[0]))
+        return [
+            (column.half(used), column.square * (1 - explained) + _TINY) for column in self._columns
+        ]
 
     def smoother(self, factors: Sequence[Matrix], share: Matrix) -> Matrix:
         """Return the weights of estimates in the mean of other rows, `new row`.

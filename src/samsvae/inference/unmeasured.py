@@ -42,6 +42,8 @@ _CALLED, _WRONG = 0.05, 0.05
 _TINY = 1e-9
 _FEWEST_ENTRIES = 50
 """Effects whose errors are not mostly those of cells, from which on they show widths."""
+_MAX_ENTRIES = 100_000
+"""Effects, at random, from which it is learned when cells contradict signs."""
 _MOST_UNSURE, _NEVER = 1e4, 1e12
 _WIDEST, _NARROWEST = 10.0, 0.6
 """Factors of the standard deviation, at most and at least."""
@@ -107,8 +109,9 @@ class UnmeasuredEffects(NamedTuple):
 
     def support(self, rows: np.ndarray) -> np.ndarray:
         """Return the share of the prior variance of effects that features explain, `row`."""
-        scores = self.posterior.new([self.factor[rows]])
-        unexplained = self.posterior.new([np.zeros((len(rows), self.factor.shape[1]))])
+        posterior = self.posterior
+        scores = posterior.new([self.factor[rows]])
+        unexplained = posterior.new([np.zeros((1, self.factor.shape[1]))])
         size = np.square(self.component).sum(1)
         with np.errstate(invalid="ignore", divide="ignore"):
             share: np.ndarray = 1 - (scores.variance @ size) / (unexplained.variance @ size)
@@ -124,9 +127,10 @@ class UnmeasuredEffects(NamedTuple):
         n = min(N_CLOSEST, len(measured))
         size = self.square * np.square(self.component).sum(1)
         share = size / max(float(size.sum()), 1e-300)
+        posterior = self.posterior
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            weight = np.abs(self.posterior.smoother([self.factor[some]], share))
+            weight = np.abs(posterior.smoother([self.factor[some]], share))
             order = np.argsort(-weight, axis=1, kind="stable")[:, :n]
             enough = np.take_along_axis(weight, order, 1) > 1e-6
             found[start : start + len(some), :n] = np.where(enough, measured[order], -1)
@@ -240,8 +244,9 @@ def _calibrated(
     else:
         width = np.exp(brentq(missing, low, high, xtol=1e-3))
     width = float(width)
-    z = np.abs(predicted[known]) / np.sqrt(variance)
-    is_wrong = np.sign(predicted[known]) != np.sign(effect[known])
+    some = np.random.default_rng(0).permutation(len(square))[:_MAX_ENTRIES]
+    z = (np.abs(predicted[known]) / np.sqrt(variance))[some]
+    is_wrong = (np.sign(predicted[known]) != np.sign(effect[known]))[some]
     factors = width * np.geomspace(1, _MOST_UNSURE, 30)
     sure = (f for f in factors if _share_wrong(z / np.sqrt(f), is_wrong) <= _WRONG)
     return fit._replace(width=np.array([width]), sign_width=np.array([next(sure, _NEVER)], float))
