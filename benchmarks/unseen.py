@@ -10,9 +10,9 @@ expression, and shuffled features, and by baselines. Printed are, over all pertu
 - rho, calls (q < 0.05) and the share of them whose sign cells contradict.
 
 `--models STEPS` trains SAMSVAE without each of five folds of perturbations and asks it for them;
-`--simulated` are
-screens whose effects follow features to a known degree, beside the true kernel; `--large` takes
-10,000 perturbations x 5,000 features.
+`--next N` compares N perturbations chosen as `samsvae.next_perturbations` does with random ones;
+`--simulated` are screens whose effects follow features to a known degree, beside the true kernel;
+`--large` takes 10,000 perturbations x 5,000 features.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from anndata import AnnData
 from scipy.special import ndtr, ndtri
 
 import samsvae
+from samsvae.analysis.next_perturbations import _greedy
 from samsvae.data.fold_changes import condition_fold_changes
 from samsvae.inference.kernel_prior import Estimates, KernelPosterior, KernelPrior
 from samsvae.inference.unmeasured import fitted, q_values
@@ -174,6 +175,45 @@ def of_models(
     return scores.assign(ratio=excess / excess["mean"])
 
 
+def of_choices(data: Measured, factors: Sequence[np.ndarray], n_next: int) -> dict[str, float]:
+    """Return errors of what is left when some are measured next, chosen or at random, in 50 splits.
+
+    In units of the error of the mean of what is measured at first, six perturbations.
+    """
+    n = len(data.names)
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(50):
+        order = rng.permutation(n)
+        first, rest = np.sort(order[:6]), order[6:]
+        fit = data.fit(first, factors)
+        joint = fit.posterior.joint([fit.factor[rest]])
+        best, _, _ = _greedy(joint, np.square(fit.component).sum(1), n_next)
+        random = rng.choice(len(rest), n_next, replace=False)
+        own = []
+        for chosen in (rest[best], rest[random]):
+            measured, left = np.sort([*first, *chosen]), np.setdiff1d(rest, chosen)
+            known = np.isfinite(data.expected[left])
+            noise = data.expected[left][known].mean()
+            predicted, _ = data.fit(measured, factors).effects(left)
+            mean = data.effect[first].mean(0)
+            squares = [
+                ((x - data.effect[left])[known] ** 2).mean() - noise
+                for x in (predicted, np.broadcast_to(mean, predicted.shape))
+            ]
+            own += squares
+        errors.append(own)
+    chosen, _, random, base = np.array(errors).T
+    difference = (random - chosen) / base.mean()
+    return {
+        "chosen": float(chosen.mean() / base.mean()),
+        "random": float(random.mean() / base.mean()),
+        "difference": float(difference.mean()),
+        "se": float(difference.std(ddof=1) / np.sqrt(len(difference))),
+        "chosen better": float((difference > 0).mean()),
+    }
+
+
 def simulated(n: int, seed: int, *, use: float = 0.7, n_genes: int = 500) -> dict[str, float]:
     """Return the correlation that features of known use give, and what the true kernel gives."""
     rng = np.random.default_rng(seed)
@@ -237,6 +277,7 @@ def main() -> None:
     parser.add_argument("--library-size-key")
     parser.add_argument("--shuffles", type=int, default=5)
     parser.add_argument("--models", type=int, metavar="STEPS")
+    parser.add_argument("--next", type=int, metavar="N")
     parser.add_argument("--simulated", action="store_true")
     parser.add_argument("--large", action="store_true")
     chosen = parser.parse_args()
@@ -247,6 +288,9 @@ def main() -> None:
         screen = samsvae.Screen.open(chosen.screen, **keys)
         sources = samsvae.features.read(*chosen.features)
         print(of_screen(screen, sources, chosen.shuffles).round(3).to_string(index=False))
+        if chosen.next is not None:
+            data = Measured.of(screen)
+            print(of_choices(data, sources.factors(data.names, []), chosen.next))
         if chosen.models is not None:
             print(of_models(screen, sources, chosen.models).round(3).to_string())
     if chosen.simulated:

@@ -30,7 +30,8 @@ def next_perturbations(
     Greedy: each is the one that, measured beside those before it, lowers the posterior variance of
     all candidates' effects most, summed over genes. It follows from features and from what was
     measured; effects themselves do not matter. Where features say next to nothing (`support` near
-    0), so does the order: each candidate then tells of itself alone.
+    0), so does the order: each candidate then tells of itself alone. On papalexi2021 the choice was
+    not better than chance (docs/unmeasured-limits.md): take it as one reason among others.
 
     Parameters
     ----------
