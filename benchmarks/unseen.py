@@ -33,6 +33,8 @@ from scipy.special import ndtr, ndtri
 
 import samsvae
 from samsvae.analysis.next_perturbations import _greedy
+from samsvae.data.differences import mean_differences
+from samsvae.data.expression import expression
 from samsvae.data.fold_changes import condition_fold_changes
 from samsvae.inference.kernel_prior import Estimates, KernelPosterior, KernelPrior
 from samsvae.inference.unmeasured import fitted, q_values
@@ -50,10 +52,18 @@ class Measured(NamedTuple):
     of_control: np.ndarray
 
     @classmethod
-    def of(cls, screen: samsvae.Screen) -> Measured:
-        change = condition_fold_changes(screen)
+    def of(cls, screen: samsvae.Screen, scale: str = "lfc") -> Measured:
+        """Return log2 fold changes, or differences of means of log2(1 + 1e4 x / sum x)."""
         parts = [list(screen.registry.read(name)) for name in screen.condition_names]
-        rows = [i for i, own in enumerate(parts) if len(own) == 1 and change.n_cells[i] > 1]
+        n_cells = np.bincount(screen.condition, minlength=len(parts))
+        rows = [i for i, own in enumerate(parts) if len(own) == 1 and n_cells[i] > 1]
+        if scale == "log":
+            group = np.where(np.isin(screen.condition, rows), screen.condition, -1)
+            control = np.asarray(screen.is_control)
+            of = mean_differences(screen, expression(screen, "log"), group, control, len(parts), 0)
+            values = (of.difference, of.variance, of.variance, of.of_control)
+            return cls([parts[i][0] for i in rows], *(x[rows] for x in values))
+        change = condition_fold_changes(screen)
         values = (change.difference, change.variance, change.expected_variance)
         return cls(
             [parts[i][0] for i in rows], *(x[rows] for x in (*values, change.control_variance))
@@ -115,10 +125,9 @@ def of_baselines(data: Measured, factor: np.ndarray, name: str) -> Iterator[dict
 
 
 def of_screen(
-    screen: samsvae.Screen, sources: samsvae.features.Features, n_shuffles: int
+    data: Measured, screen: samsvae.Screen, sources: samsvae.features.Features, n_shuffles: int
 ) -> pd.DataFrame:
     """Return the scores of every source on a screen."""
-    data = Measured.of(screen)
     known = samsvae.features.read(sources, samsvae.features.expression_profile(screen))
     factors = dict(zip(known.names, known.factors(data.names, []), strict=True))
     given = [factors[name] for name in sources.names]
@@ -275,6 +284,7 @@ def main() -> None:
     parser.add_argument("screen", nargs="?", type=Path)
     parser.add_argument("--features", nargs="+", type=Path, default=[])
     parser.add_argument("--library-size-key")
+    parser.add_argument("--scale", choices=["lfc", "log"], default="lfc")
     parser.add_argument("--shuffles", type=int, default=5)
     parser.add_argument("--models", type=int, metavar="STEPS")
     parser.add_argument("--next", type=int, metavar="N")
@@ -287,9 +297,9 @@ def main() -> None:
         keys = {"library_size_key": chosen.library_size_key} if chosen.library_size_key else {}
         screen = samsvae.Screen.open(chosen.screen, **keys)
         sources = samsvae.features.read(*chosen.features)
-        print(of_screen(screen, sources, chosen.shuffles).round(3).to_string(index=False))
+        data = Measured.of(screen, chosen.scale)
+        print(of_screen(data, screen, sources, chosen.shuffles).round(3).to_string(index=False))
         if chosen.next is not None:
-            data = Measured.of(screen)
             print(of_choices(data, sources.factors(data.names, []), chosen.next))
         if chosen.models is not None:
             print(of_models(screen, sources, chosen.models).round(3).to_string())
