@@ -163,6 +163,16 @@ def test_discoveries_call_what_features_tell(told: samsvae.SAMSVAE, screen: sams
     assert alike.loc[0, "condition"] == "P00"
 
 
+def test_a_contrast_with_a_measured_perturbation_takes_both(
+    told: samsvae.SAMSVAE, screen: samsvae.Screen
+) -> None:
+    table = samsvae.contrast(told, screen, "P00", "N1", n_particles=100, progress=False)
+    truth = effects_of_groups()
+    rows = table.set_index("gene")["estimate"]
+    expected = pd.Series(truth[0] - truth[1], [f"gene{i}" for i in range(N_GENES)])
+    assert rows.corr(expected[rows.index]) > 0.9
+
+
 def test_cells_are_simulated_and_saved_models_answer_alike(
     told: samsvae.SAMSVAE, tmp_path: Path
 ) -> None:

@@ -142,9 +142,14 @@ class SumsOfParts:
         self._mixtures: dict[int, Mixture] = {}
 
     @property
-    def rows(self) -> list[int]:
+    def combinations(self) -> list[int]:
         """The combinations without cells."""
         return [row for row in self._parts if not self._is_measured[row]]
+
+    @property
+    def rows(self) -> list[int]:
+        """The combinations without cells, and the perturbations that features alone tell of."""
+        return [*self.combinations, *self._unmeasured]
 
     def posterior(self, rows: Sequence[int]) -> Posterior:
         """Return effects of some conditions: of combinations without cells as sums."""

@@ -234,7 +234,7 @@ class EffectPosterior:
         row = self.row_of_cells(inputs.place)  # control's own, if it is among the conditions
         observed = self._observed(inputs, row, cells, n=len(inputs.place))
         sums = self._sums(inputs, observed)
-        additivity = sums.additivity if np.isin(rows, sums.rows).any() else None
+        additivity = sums.additivity if np.isin(rows, sums.combinations).any() else None
         return EffectAnswer(
             sums.posterior(rows.tolist()),
             some_rows(observed, rows),
