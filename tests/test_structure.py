@@ -24,7 +24,7 @@ ORDER = [
     ["export", "plotting", "report"],
     ["runs"],
     ["reproduce"],
-    ["baselines", "datasets"],
+    ["baselines", "datasets", "features"],
     ["cli"],
     ["__main__"],
 ]
@@ -41,7 +41,7 @@ TOP = {
     "__main__",
     "__init__",
 }
-THIN = {"baselines", "datasets"}
+THIN = {"baselines", "datasets", "features"}
 """Public modules that only hand on what other folders define."""
 CORE = {"types", "ops", "model", "objective", "train.step"}
 DATA_NEEDS = {"storage", "types", "errors", "_deprecated", "settings", "ops", "data"}

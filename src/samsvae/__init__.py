@@ -8,7 +8,7 @@ from samsvae._version import __version__
 from samsvae.errors import InputError, NonFiniteError, TrainingInterrupted
 
 if TYPE_CHECKING:
-    from samsvae import baselines, datasets, export, plotting
+    from samsvae import baselines, datasets, export, features, plotting
     from samsvae.data import splits
     from samsvae.data.assign_sgrnas import assign_sgrnas
     from samsvae.data.counts import counts_from_normalised
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from samsvae.analysis.combinations import combinations
     from samsvae.analysis.contrasts import contrast
     from samsvae.analysis.targets import on_target
+    from samsvae.analysis.next_perturbations import next_perturbations
     from samsvae.runs.methods import methods_text
     from samsvae.runs.reporting import write_report
     from samsvae.analysis.projection import projection
@@ -58,6 +59,7 @@ _HOMES = {
     "control_calibration": "analysis.discoveries",
     "discoveries": "analysis.discoveries",
     "enrichment": "analysis.gene_sets",
+    "next_perturbations": "analysis.next_perturbations",
     "on_target": "analysis.targets",
     "regulators": "analysis.discoveries",
     "similar": "analysis.similarity",
@@ -76,6 +78,7 @@ _MODULES = {
     "baselines": "baselines",
     "datasets": "datasets",
     "export": "export",
+    "features": "features",
     "plotting": "plotting",
     "splits": "data.splits",
 }
@@ -105,9 +108,11 @@ __all__ = [
     "enrichment",
     "evaluate",
     "export",
+    "features",
     "library_sizes",
     "load",
     "methods_text",
+    "next_perturbations",
     "on_target",
     "pathway_score",
     "plotting",

@@ -11,6 +11,7 @@ from samsvae.benchmark.baselines import (
     PerturbationMean,
     RidgeRegression,
 )
+from samsvae.benchmark.feature_baselines import FeatureNeighbours, FeatureRidge
 from samsvae.benchmark.means import Means
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Additive",
     "Baseline",
     "ConditionMean",
+    "FeatureNeighbours",
+    "FeatureRidge",
     "LinearPCA",
     "MatchingMean",
     "Means",

@@ -234,3 +234,29 @@ def test_stratified_deals_every_condition(sizes: list[int], seed: int) -> None:
         assert train >= 1
         assert abs(train - 0.64 * n) <= 1
         assert abs(test - 0.2 * n) <= 1
+
+
+def test_perturbations_are_held_out_alone_and_combined(screen: Screen) -> None:
+    folds = [splits.heldout_perturbations(screen, n_folds=3, fold=i, seed=1) for i in range(3)]
+    held = []
+    for split in folds:
+        divided = screen.with_split(split)
+        parts = [
+            {part for name in cells.conditions for part in screen.registry.read(name)}
+            for cells in (divided.test, divided.train)
+        ]
+        only = parts[0] - parts[1]
+        for name in divided.test.conditions:
+            assert only & set(screen.registry.read(name))
+        assert divided.train.is_control.any()
+        assert not divided.test.is_control.any()
+        held.append(only)
+    assert set.union(*held) == set(screen.perturbations)
+    assert sum(map(len, held)) == len(screen.perturbations)
+
+
+def test_folds_that_do_not_exist_are_refused(screen: Screen) -> None:
+    with pytest.raises(InputError, match="folds"):
+        splits.heldout_perturbations(screen, n_folds=3, fold=3)
+    with pytest.raises(InputError, match="fraction of 1"):
+        splits.heldout_perturbations(screen, fraction=1.0)

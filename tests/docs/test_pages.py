@@ -51,6 +51,11 @@ of = cells.obs["condition"].to_numpy()
 found = values[of == "G01"].mean(0) - values[of == "control"].mean(0)
 assert np.abs(found - table.loc["G01"].to_numpy()).max() < 0.3
 """,
+    "unmeasured": """
+assert list(effects.obs["n_train_cells"]) == [0, 0]
+assert effects.obs["support"].between(0, 1).all()
+assert len(choice) == 2
+""",
     "plots": "assert len(list(Path('runs/figures').glob('*.png'))) == 6",
     "report": "assert path.is_file() and 'G01+G02' in path.read_text()",
     "discoveries": "assert (table['q_value'] < 0.05).any()",

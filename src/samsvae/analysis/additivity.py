@@ -17,8 +17,10 @@ from functools import cached_property, reduce
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr
 
 from samsvae.analysis.mixture import (
+    TINY,
     EffectPrior,
     Mixture,
     ObservedEffects,
@@ -120,7 +122,8 @@ class SumsOfParts:
     """The effects of combinations without cells.
 
     `observed` and `predicted` are of all conditions of the prior; `parts` are the rows of the parts
-    of each combination, by its own row.
+    of each combination, by its own row. `unmeasured` are the rows of perturbations that features
+    alone tell of, with the factor of their variances in local false sign rates.
     """
 
     def __init__(
@@ -129,16 +132,24 @@ class SumsOfParts:
         observed: ObservedEffects,
         predicted: PredictedEffects,
         parts: Mapping[int, np.ndarray],
+        unmeasured: Mapping[int, float] | None = None,
     ) -> None:
         self.prior, self._observed, self._predicted = prior, observed, predicted
         self._parts = parts
         self._is_measured = np.asarray(observed.is_observed.any(1))
+        by_features = (unmeasured or {}).items()
+        self._unmeasured = {row: k for row, k in by_features if not self._is_measured[row]}
         self._mixtures: dict[int, Mixture] = {}
 
     @property
-    def rows(self) -> list[int]:
+    def combinations(self) -> list[int]:
         """The combinations without cells."""
         return [row for row in self._parts if not self._is_measured[row]]
+
+    @property
+    def rows(self) -> list[int]:
+        """The combinations without cells, and the perturbations that features alone tell of."""
+        return [*self.combinations, *self._unmeasured]
 
     def posterior(self, rows: Sequence[int]) -> Posterior:
         """Return effects of some conditions: of combinations without cells as sums."""
@@ -184,10 +195,19 @@ class SumsOfParts:
         if row in self._parts and not self._is_measured[row]:
             return self._sum(self._parts[row], self._non_additive(row))
 
+        if row in self._unmeasured:
+            return self._predicted_by_features(row)
+
         def mixture() -> Mixture:
             return self.prior.mixture(row, self._observed, self._predicted)
 
         return _Effect(mixture, lambda: np.zeros(n_genes))
+
+    def _predicted_by_features(self, row: int) -> _Effect:
+        """Return the effect of a perturbation without cells: as features predict it."""
+        effect, variance = (values[row] for values in self._predicted)
+        sd = np.sqrt(np.maximum(self._unmeasured[row] * variance, TINY))
+        return _Effect(lambda: self._mixture(row), lambda: ndtr(-np.abs(effect) / sd))
 
     def _sum(self, parts: np.ndarray, non_additive: np.ndarray) -> _Effect:
         """Return the effect of a combination, given the rows of its parts and what the model adds.
@@ -229,6 +249,10 @@ class SumsOfParts:
 
     def _mixture(self, row: int) -> Mixture:
         """Return the posterior of a part by itself."""
+        if row in self._unmeasured:
+            effect, variance = (values[row] for values in self._predicted)
+            never = np.stack([np.zeros_like(effect), np.ones_like(effect)])
+            return Mixture(never, never * effect, never * variance)
         if row not in self._mixtures:
             self._mixtures[row] = self.prior.mixture(row, self._observed, self._predicted)
         return self._mixtures[row]

@@ -128,7 +128,8 @@ def _answer(
     prior, row = fitted_prior(train, valid, predicted, seed=settings.seed), np.zeros(1, int)
     observed, predicted = some_rows(observed, row), some_rows(predicted, row)
     posterior = prior.of(row).posterior(observed, predicted)
-    if not inputs.parts.keys().isdisjoint((first, second)):  # a combination: it may have no cells
+    by_features = any(map(predictor.model.metadata.has_features_only, stored))
+    if by_features or not inputs.parts.keys().isdisjoint((first, second)):  # without cells, maybe
         sums = predictor.sums(inputs)
         if not {first, second}.isdisjoint(sums.rows):
             posterior = sums.contrast(*(None if is_control[i] else i for i in (first, second)))

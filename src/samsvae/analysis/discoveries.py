@@ -23,6 +23,8 @@ from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators.base import Estimator
 from samsvae.estimators.cautions import Cautions, titles_of
+from samsvae.estimators.unmeasured import Unmeasured
+from samsvae.inference.unmeasured import q_values
 from samsvae.settings.arguments import checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import DiscoverySettings, RegulatorSettings
@@ -45,7 +47,8 @@ def discoveries(
     The estimate is the posterior mean of the effect given both the model's prediction and the
     cells, see `samsvae.analysis.mixture`: close to the data where there are many cells, to the
     model where there are few. That of a combination without cells is the sum of its parts', see
-    `samsvae.analysis.additivity`. Predictions are weighted by how well they match validation cells.
+    `samsvae.analysis.additivity`. Of a perturbation without cells, features tell, if the model has
+    any. Predictions are weighted by how well they match validation cells.
 
     Parameters
     ----------
@@ -74,6 +77,7 @@ def discoveries(
     - on_target: whether a perturbation of the condition is named after the gene;
     - composition, of fold changes relative to the typical gene: that of the typical gene, which was
       subtracted;
+    - support and closest, of a model with features: see `model.with_features`;
     - caution: titles of what speaks against the condition's results (`attrs["cautions"]` has the
       sentences, and those that concern all; see `model.cautions`).
 
@@ -107,6 +111,8 @@ def discoveries(
     if np.isfinite(composition).any():
         values["composition"] = np.repeat(composition, n_genes)
     values["n_cells"] = np.repeat(answer.observed.n_cells, n_genes)
+    more = Unmeasured(model.metadata).columns(list(map(model.metadata.stored, labels["condition"])))
+    values |= {name: np.repeat(column, n_genes) for name, column in more.items()}
     is_target = np.zeros((len(labels["condition"]), n_genes), bool)
     for row, name in zip(is_target, labels["condition"], strict=True):
         row[model.registry.targets(name)] = True
@@ -136,10 +142,11 @@ def columns_of(answer: EffectAnswer, unexpressed: np.ndarray) -> dict[str, np.nd
     posterior = answer.posterior
     has_answer = ~unexpressed & answer.estimable[:, None]
     lfsr = np.where(has_answer, posterior.lfsr, 1)
-    # Rows without cells are pooled among themselves.
+    # Rows without cells are pooled among themselves, and so are those that features alone tell of.
     q_value, has_cells = np.empty_like(lfsr), answer.observed.n_cells > 1
-    for rows in (has_cells, ~has_cells):
-        q_value[rows] = _q_values(lfsr[rows])
+    of_features = has_cells & False if answer.of_features is None else answer.of_features
+    for rows in (has_cells, ~has_cells & ~of_features, ~has_cells & of_features):
+        q_value[rows] = q_values(lfsr[rows])
     return {
         "estimate": np.where(unexpressed, 0, posterior.mean),
         "sd": np.where(has_answer, posterior.sd, np.nan),
@@ -168,13 +175,6 @@ def _is_informative(answer: EffectAnswer) -> np.ndarray:
     error = np.sqrt(np.where(answer.observed.is_observed, answer.observed.variance, np.inf))
     is_likely = (posterior.prob_null < 0.5) & (_CLEAR / 2 * error < typical)
     return is_likely | (_CLEAR * error < typical)
-
-
-def _q_values(lfsr: np.ndarray) -> np.ndarray:
-    """Return the mean lfsr of all entries with one at most as large, in the shape of `lfsr`."""
-    ascending = np.sort(lfsr, axis=None)
-    n_as_sure = np.searchsorted(ascending, lfsr, side="right")
-    return np.cumsum(ascending)[n_as_sure - 1] / n_as_sure if lfsr.size else lfsr
 
 
 def long_table(

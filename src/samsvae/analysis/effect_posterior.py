@@ -53,6 +53,8 @@ class EffectAnswer(NamedTuple):
     """`condition`."""
     additivity: Additivity | None = None
     """How far combinations without cells may be from the sum of their parts; None without any."""
+    of_features: np.ndarray | None = None
+    """`condition`: whether features alone tell of it; None: of none."""
 
 
 class EffectInputs(NamedTuple):
@@ -232,7 +234,7 @@ class EffectPosterior:
         row = self.row_of_cells(inputs.place)  # control's own, if it is among the conditions
         observed = self._observed(inputs, row, cells, n=len(inputs.place))
         sums = self._sums(inputs, observed)
-        additivity = sums.additivity if np.isin(rows, sums.rows).any() else None
+        additivity = sums.additivity if np.isin(rows, sums.combinations).any() else None
         return EffectAnswer(
             sums.posterior(rows.tolist()),
             some_rows(observed, rows),
@@ -240,6 +242,7 @@ class EffectPosterior:
             sums.prior,
             inputs.estimable[rows],
             additivity,
+            np.array([self.model.metadata.has_features_only(name) for name in stored]),
         )
 
     def sums(self, inputs: EffectInputs) -> SumsOfParts:
@@ -249,7 +252,15 @@ class EffectPosterior:
 
     def _sums(self, inputs: EffectInputs, observed: ObservedEffects) -> SumsOfParts:
         """Return what gives effects of conditions and combinations, given the cells of each."""
-        return SumsOfParts(self._prior(inputs), observed, inputs.predicted, inputs.parts)
+        metadata, of_features = self.model.metadata, {}
+        if metadata.unmeasured is not None:
+            of_features = {
+                row: metadata.unmeasured.sign_ratio
+                for name, row in inputs.place.items()
+                if metadata.unmeasured_parts(name) and row not in inputs.parts
+            }
+        prior = self._prior(inputs)
+        return SumsOfParts(prior, observed, inputs.predicted, inputs.parts, of_features)
 
     def answer_by_sgrna(
         self, conditions: Sequence[str], settings: EffectSettings

@@ -18,6 +18,7 @@ from samsvae.settings.arguments import Natural, Share, checked
 __all__ = [
     "data_efficiency",
     "heldout_combinations",
+    "heldout_perturbations",
     "norman_data_efficiency",
     "norman_ood",
     "random",
@@ -81,6 +82,51 @@ def heldout_combinations(
     """
     rng = np.random.default_rng(seed)
     is_test = _in_first_combinations(screen, fraction, rng)
+    split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
+    split[is_test] = "test"
+    return _by_cell(screen, split)
+
+
+@checked
+def heldout_perturbations(
+    screen: Screen,
+    *,
+    fraction: Share = 0.2,
+    n_folds: int | None = None,
+    fold: Natural = 0,
+    valid: Share = 0.2,
+    seed: Natural = 0,
+) -> pd.Series:
+    """Hold out whole perturbations: all cells of conditions with one of them, alone or combined.
+
+    All cells that received one of a `fraction` of the perturbations become test cells, and a
+    fraction `valid` of the other cells validation cells, at random. With `n_folds`, the
+    perturbations of one `fold` (from 0) are held out; every perturbation is in one of them. It is
+    an error if that leaves no perturbation to train on, or none to test.
+
+    Examples
+    --------
+    >>> screen = screen.with_split(heldout_perturbations(screen, n_folds=3, fold=1))
+    >>> len(set(screen.test.conditions) & set(screen.train.conditions))
+    0
+    """
+    received = np.flatnonzero(screen.cells_per_perturbation > 0)
+    n = len(received)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(received)
+    if n_folds is not None and not (2 <= n_folds <= n and fold < n_folds):
+        raise InputError(
+            f"got fold {fold} of {n_folds}: expected 2 to {n} folds (of {n} perturbations), and a "
+            "fold below that"
+        )
+    held = order[: round(fraction * n)] if n_folds is None else order[fold::n_folds]
+    if not 0 < len(held) < n:
+        raise InputError(
+            f"a fraction of {fraction:g} of {n} perturbations is {len(held)}: expected at least "
+            "one, and not all"
+        )
+    is_held = np.isin(np.arange(len(screen.perturbations)), held)
+    is_test = np.asarray((screen.dosage != 0) @ is_held.astype(np.float32)).ravel() > 0
     split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
     split[is_test] = "test"
     return _by_cell(screen, split)

@@ -27,6 +27,7 @@ from samsvae.estimators.predictions import Predictions
 from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
 from samsvae.estimators.trained import TrainedModel, delegated
+from samsvae.estimators.unmeasured import with_features
 from samsvae.inference.latent import control_posterior
 from samsvae.inference.responders import update_response_rates
 from samsvae.model.encoder import Encoder
@@ -78,6 +79,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     programs = delegated(Mechanisms, Mechanisms.programs)
     responders = delegated(Responses, Responses.responders)
     cautions = delegated(Cautions, Cautions.cautions)
+    with_features = with_features
 
     def __post_init__(self, screen: Screen | TrainingMetadata) -> None:
         if not isinstance(screen, TrainingMetadata):

@@ -17,9 +17,15 @@ from samsvae.data.expression import training_cells
 from samsvae.data.names import NameRegistry
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, listed, note, unknown
+from samsvae.inference.unmeasured import UnmeasuredEffects
 
 _MANY_COUNTS = 100.0
 """Of a gene in a condition, with which validation cells show how far a prediction is off."""
+
+_OF_OTHERS = (
+    "of one without cells, features can tell: model.with_features(samsvae.features.read(...)), or "
+    "samsvae features RUN DATA FILE"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +65,8 @@ class TrainingMetadata:
     """`condition`: counts of all these genes."""
     sgrnas: tuple[tuple[str, str], ...] = ()
     """Pairs of sgRNA and perturbation in the training cells, where sgRNAs are known: sorted."""
+    unmeasured: UnmeasuredEffects | None = None
+    """What features say of perturbations; None: no features were given."""
 
     @classmethod
     def of(cls, screen: Screen) -> TrainingMetadata:
@@ -138,7 +146,37 @@ class TrainingMetadata:
 
     def is_estimable(self, condition: str) -> bool:
         """Whether the effect of a condition is not confounded with batches."""
-        return self.estimable.issuperset(self.registry.read(condition))
+        return self.estimable.issuperset(self.registry.read(self.measured_part(condition)))
+
+    @cached_property
+    def _of_features_only(self) -> dict[str, int]:
+        """The column of each perturbation that has features, but no training cells."""
+        if self.unmeasured is None:
+            return {}
+        rows = np.flatnonzero(self.unmeasured.has_features & (self.cells_per_perturbation == 0))
+        return {self.registry.perturbations[row]: int(row) for row in rows}
+
+    def unmeasured_parts(self, condition: str) -> dict[int, float]:
+        """Return the dose of each perturbation of a condition that only features are known of.
+
+        By its column of dosage.
+        """
+        columns = self._of_features_only
+        read = self.registry.read(condition) if columns else {}
+        return {columns[name]: dose for name, dose in read.items() if name in columns}
+
+    def has_features_only(self, condition: str) -> bool:
+        """Return whether no perturbation of a condition has training cells, but features."""
+        control = self.registry.parser.control
+        return condition != control and self.measured_part(condition) == control
+
+    def measured_part(self, condition: str) -> str:
+        """Return a condition without the perturbations that only features are known of."""
+        columns = self._of_features_only
+        if not columns:
+            return condition
+        read = self.registry.read(condition)
+        return self.registry.parser.write({k: v for k, v in read.items() if k not in columns})
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -203,12 +241,14 @@ class TrainingMetadata:
 
     def check_trained(self, perturbations: np.ndarray) -> None:
         """Raise if no training cell received one of these perturbations (columns of dosage)."""
-        names = self.registry.perturbations
-        strange = [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
+        names, known = self.registry.perturbations, self._of_features_only
+        untrained = [names[t] for t in perturbations if not self.cells_per_perturbation[t]]
+        strange = [name for name in untrained if name not in known]
         if strange:
+            why = _OF_OTHERS if self.unmeasured is None else "no features are known of these"
             raise InputError(
                 f"perturbations never seen in training: {listed(strange)}; combinations need not "
-                "be seen, but each of their perturbations must"
+                f"be seen, but each of their perturbations must; {why}"
             )
 
     def check_batches(self, batches: Iterable[tuple[str, ...]]) -> None:
@@ -230,11 +270,20 @@ class TrainingMetadata:
 
     def stored(self, condition: object) -> str:
         """Return a condition as it is stored: sorted."""
-        return self.registry.stored(condition)
+        return self.registry.parser.write(self._read(condition))
+
+    def _read(self, condition: object) -> dict[str, float]:
+        """Return the dose of each perturbation in a condition; say what tells of unknown ones."""
+        try:
+            return self.registry.read(condition)
+        except InputError as error:
+            if str(error).startswith("no perturbation "):
+                raise InputError(f"{error}; {_OF_OTHERS}") from None
+            raise
 
     def received(self, conditions: Sequence[str]) -> sp.csr_matrix:
         """Return conditions, refusing perturbations never seen in training."""
-        rows = dosage_rows(list(map(self.registry.read, conditions)), self.registry.column)
+        rows = dosage_rows(list(map(self._read, conditions)), self.registry.column)
         self.check_trained(np.unique(rows.indices))
         return rows
 
@@ -260,7 +309,8 @@ class TrainingMetadata:
         """Return the arrays, for saving."""
         arrays = {name: v for name, v in vars(self).items() if isinstance(v, np.ndarray)}
         arrays["silent"] = arrays.pop("unexpressed")  # its name in the file's format
-        return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in arrays.items()}
+        own = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in arrays.items()}
+        return own | ({} if self.unmeasured is None else self.unmeasured.tensors())
 
     def header(self) -> dict[str, Any]:
         """Return the names and flags, for saving as JSON."""
@@ -277,6 +327,7 @@ class TrainingMetadata:
         """Return the metadata that `header` and `tensors` returned."""
         arrays = {name: value.numpy() for name, value in tensors.items()}
         arrays["unexpressed"] = arrays.pop("silent")
+        unmeasured = UnmeasuredEffects.taken_from(arrays)
         if header.get("dose_unit") != "median":  # saved when doses were those of the screen
             arrays["median_dose"] = np.ones_like(arrays["median_dose"])
         return cls(
@@ -284,6 +335,7 @@ class TrainingMetadata:
             conditions=tuple(header["conditions"]),
             unobserved=header["unobserved"],
             sgrnas=tuple((str(a), str(b)) for a, b in header.get("sgrnas", ())),
+            unmeasured=unmeasured,
             **arrays,
         )
 

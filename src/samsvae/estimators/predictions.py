@@ -20,6 +20,7 @@ from samsvae.data.fold_changes import fold_changes
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators.trained import TrainedModel
+from samsvae.estimators.unmeasured import Unmeasured
 from samsvae.inference import simulation
 from samsvae.inference.discrepancy import fitted_discrepancy
 from samsvae.inference.effects import LEVELS, ArmCells, Effect, average_effects
@@ -114,7 +115,8 @@ class Predictions:
         condition as it is stored (sorted), its number of training cells (0 for an unseen
         combination), and whether its effect is `estimable`: not confounded with batches; if it is
         confounded, there is no interval; on scale "lfc", `composition` is the log2 fold change of
-        the typical gene, which effects are relative to. `var["unexpressed"]` marks genes without a
+        the typical gene, which effects are relative to. With features, `support` and `closest`, see
+        `with_features`. `var["unexpressed"]` marks genes without a
         count in training: their effect is 0, without an interval.
 
         Raises
@@ -138,9 +140,13 @@ class Predictions:
             raise unknown(f"scale for a {self.module.likelihood.name} likelihood:", scale, scales)
         self.model.generator(chosen.seed)  # raises unless the model can answer
         names = self.metadata.labels(conditions)
-        received = self.model.encoding(self.metadata.received(names))
         stored = [self.metadata.stored(name) for name in names]
-        results = self._average_effects(stored, received, replace(chosen, scale=scale))
+        received, asked = self.metadata.received(names), stored
+        if scale == "lfc":  # of perturbations that only features are known of, these tell more
+            asked = list(map(self.metadata.measured_part, stored))
+            received = self.metadata.received(asked)
+        encoded = self.model.encoding(received)
+        results = self._average_effects(asked, encoded, replace(chosen, scale=scale))
         estimable = np.array([self.metadata.is_estimable(name) for name in stored])
         unexpressed = self.metadata.unexpressed
         has_interval = estimable[:, None] & ~unexpressed
@@ -153,18 +159,22 @@ class Predictions:
             for j, end in enumerate(("lower", "upper"))
         }
         mc_se = np.array([result.mc_se for result in results])
+        ate = np.array([result.ate for result in results])
         if scale == "lfc":
-            ate = np.array([result.ate for result in results])
             growth = np.array([result.growth for result in results])
-            ends = _widened(ends, ate, growth**2 * self.metadata.discrepancy(stored, ate))
+            ends = _widened(ends, ate, growth**2 * self.metadata.discrepancy(asked, ate))
+            more, variance = Unmeasured(self.metadata).effects(stored, chosen.relative_to)
+            ate, ends = ate + more, {name: end + more for name, end in ends.items()}
+            ends = _widened(ends, ate, np.where(unexpressed, 0, variance))
         return AnnData(
-            np.where(unexpressed, 0, [result.ate for result in results]),
+            np.where(unexpressed, 0, ate),
             obs=pd.DataFrame(
                 {
                     "condition": stored,
                     "n_train_cells": [self.metadata.n_cells(name) for name in stored],
                     "estimable": estimable,
                     "composition": [result.composition for result in results],
+                    **Unmeasured(self.metadata).columns(stored),
                 },
                 index=pd.Index(names, dtype=str),
             ),

@@ -155,6 +155,20 @@ OPTIONAL: tuple[dict[str, Array], ...] = (
         "counts_of_gene": Array("f", ("gene",)),
         "counts_of_condition": Array("f", ("condition",)),
     },
+    {
+        "unmeasured_factor": Array("f", ("perturbation", "rank"), low=-1.001),
+        "unmeasured_has_features": Array("b", ("perturbation",)),
+        "unmeasured_is_measured": Array("b", ("perturbation",)),
+        "unmeasured_score": Array("f", ("perturbation", "component"), low=-math.inf),
+        "unmeasured_score_variance": Array("f", ("perturbation", "component")),
+        "unmeasured_square": Array("f", ("component",)),
+        "unmeasured_component": Array("f", ("component", "gene"), low=-math.inf),
+        "unmeasured_mean": Array("f", ("gene",), low=-math.inf),
+        "unmeasured_spread": Array("f", ("gene",)),
+        "unmeasured_width": Array("f", ("one",)),
+        "unmeasured_sign_width": Array("f", ("one",)),
+        "unmeasured_weight": Array("f", ("source",)),
+    },
 )
 """Those that may be absent: of each group all, or none."""
 

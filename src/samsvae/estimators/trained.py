@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
@@ -45,6 +46,13 @@ class TrainedModel:
     """One row per evaluation of the validation cells."""
     control_basal: BasalPosterior
     """Posterior of control training cells' basal states, once trained."""
+    _screen: Screen | None
+    """What it was made from; None: it was loaded."""
+
+    @property
+    @abstractmethod
+    def hyperparameters(self) -> dict[str, Any]:
+        """The hyperparameters, by name."""
 
     @property
     def registry(self) -> NameRegistry:

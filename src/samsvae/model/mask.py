@@ -85,6 +85,10 @@ class Mask(nn.Module, ABC):
         `has_cells`: columns with training cells; log odds are at most `logit_bound` in size.
         """
 
+    @abstractmethod
+    def set_logit(self, logits: Tensor) -> None:
+        """Set the logit of posterior inclusion probabilities, `column latent`."""
+
     def _posterior_logit(self, log_bayes_factors: Tensor, bound: float) -> Tensor:
         return (self.prior_logit() + log_bayes_factors).clamp(-bound, bound)
 
@@ -119,7 +123,11 @@ class BernoulliMask(Mask):
         if self.log_odds is not None:
             observed = log_bayes_factors[has_cells].double().cpu().numpy()
             self.log_odds.fill_(logit(most_likely_share(observed)))
-        self.logits.copy_(self._posterior_logit(log_bayes_factors, logit_bound))
+        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound))
+
+    @torch.no_grad()
+    def set_logit(self, logits: Tensor) -> None:
+        self.logits.copy_(logits)
 
     def posterior(self, columns: Tensor) -> Bernoulli:
         return Bernoulli(logits=self.logits[columns], validate_args=False)
@@ -214,8 +222,11 @@ class BetaBernoulliMask(_BetaMask):
     def update(
         self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
     ) -> None:
+        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound))
+
+    @torch.no_grad()
+    def set_logit(self, logits: Tensor) -> None:
         """Set Beta distributions with these means, as wide as those of a new mask."""
-        logits = self._posterior_logit(log_bayes_factors, logit_bound)
         self.log_a.copy_(F.logsigmoid(logits) + math.log(2))
         self.log_b.copy_(F.logsigmoid(-logits) + math.log(2))
 
@@ -250,7 +261,11 @@ class PointBetaBernoulliMask(_BetaMask):
     def update(
         self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
     ) -> None:
-        self.logits.copy_(self._posterior_logit(log_bayes_factors, logit_bound))
+        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound))
+
+    @torch.no_grad()
+    def set_logit(self, logits: Tensor) -> None:
+        self.logits.copy_(logits)
 
 
 class FullMask(Mask):
@@ -281,6 +296,9 @@ class FullMask(Mask):
     def update(
         self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
     ) -> None:
+        """Do nothing: the mask is not inferred."""
+
+    def set_logit(self, logits: Tensor) -> None:
         """Do nothing: the mask is not inferred."""
 
 
