@@ -174,7 +174,7 @@ def slopes_on_others(
     >>> program = np.linspace(-1, 1, 40)
     >>> effect = np.outer([1.0, 2.0, 1.0], program)
     >>> slope, _ = slopes_on_others(effect, np.full(effect.shape, 1e-6), np.array([1.0, 2, 2]))
-    >>> round(slope[2], 3)
+    >>> print(round(slope[2], 3))
     0.5
     """
     known = np.isfinite(effect).all(0) & np.isfinite(variance).all(0)
