@@ -147,6 +147,9 @@ class EffectSettings(ProgressSettings, SeedSettings):
     batch
         Batch of both arms; by default drawn as in the training cells, for "observed" as in those of
         the condition.
+    context
+        Context of both arms, where the screen was read with `context_key`; by default effects are
+        the mean over contexts.
     contamination
         The share of a condition's counts that are of other cells: of ambient RNA, of the second
         cells of doublets (half of their counts), of cells with a wrong label. Fold changes are
@@ -161,6 +164,7 @@ class EffectSettings(ProgressSettings, SeedSettings):
     n_draws: Natural = 100
     basal: Literal["prior", "control"] = "prior"
     batch: str | None = None
+    context: str | None = None
     contamination: Share = 0.0
 
 
@@ -176,10 +180,14 @@ class SimulationSettings(SeedSettings):
         Of new cells: expected counts over the screen's genes, or drawn from those "observed"
         in the condition's training cells (of all conditions, for one without cells). Not used for
         likelihoods without a library size.
+    context
+        Context that conditions act in, and that new cells are of, where the screen was read with
+        `context_key`; by default effects are the mean over contexts.
     """
 
     n_cells: Count = 1000
     library_size: LibrarySize | Literal["observed"] = "observed"
+    context: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
