@@ -234,3 +234,18 @@ def test_stratified_deals_every_condition(sizes: list[int], seed: int) -> None:
         assert train >= 1
         assert abs(train - 0.64 * n) <= 1
         assert abs(test - 0.2 * n) <= 1
+
+
+def test_pairs_of_perturbation_and_context_are_held_out_whole() -> None:
+    adata = make_adata()
+    screen = Screen.from_anndata(adata, context_key="batch")
+    split = splits.heldout_contexts(screen, fraction=0.34, seed=1)
+    tested = adata.obs.loc[split == "test"]
+    others = adata.obs.loc[split != "test"]
+    rows = [set(zip(one["perturbation"], one["batch"], strict=True)) for one in (tested, others)]
+    assert rows[0]
+    assert not rows[0] & rows[1]
+    assert {"A", "B", "C"} <= {part for name, _ in rows[1] for part in name.split("+")}
+    assert "control" not in {name for name, _ in rows[0]}
+    with pytest.raises(InputError, match="context_key"):
+        splits.heldout_contexts(Screen.from_anndata(adata))

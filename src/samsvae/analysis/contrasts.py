@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from samsvae.analysis.contexts import difference_of_contexts, with_context
 from samsvae.analysis.discoveries import columns_of, long_table
 from samsvae.analysis.effect_posterior import EffectAnswer, EffectInputs, EffectPosterior
 from samsvae.analysis.mixture import ObservedEffects, Posterior, PredictedEffects, some_rows
@@ -45,12 +47,13 @@ def contrast(
     model, screen
         As in `samsvae.discoveries`.
     condition, against
-        Two conditions, seen in training or not. The effect of a combination without cells is the
-        sum of its parts', as in `samsvae.discoveries`; where a single perturbation has no cells,
-        the model's predicted contrast counts alone.
+        Two conditions, seen in training or not; with contexts they may be in different ones:
+        ("STAT1", "stimulated") against ("STAT1", "rest"). The effect of a combination without
+        cells is the sum of its parts', as in `samsvae.discoveries`; where a single perturbation
+        has no cells, the model's predicted contrast counts alone.
     **settings
-        cells ("all", or "responders"), contamination (0), scale ("lfc"), relative_to ("typical
-        gene"), n_particles (1000), seed (0), progress; see
+        context, cells ("all", or "responders"), contamination (0), scale ("lfc"), relative_to
+        ("typical gene"), n_particles (1000), seed (0), progress; see
         `samsvae.settings.questions.ContrastSettings`.
 
     Returns
@@ -77,14 +80,29 @@ def contrast(
     True
     """
     chosen = ContrastSettings(**settings)
-    pair = [model.metadata.labels([name])[0] for name in (condition, against)]
+    both = [with_context(model.registry, name) for name in (condition, against)]
+    pair = [model.metadata.labels([name])[0] for name, _ in both]
     stored = [model.metadata.stored(name) for name in pair]
-    if stored[0] == stored[1]:
+    contexts = [context or chosen.context for _, context in both]
+    if stored[0] == stored[1] and contexts[0] == contexts[1]:
         raise InputError(f"both conditions are {pair[0]!r}: expected two different ones")
-    predictor = EffectPosterior.of(model, screen, chosen)
+    if None in contexts and contexts[0] != contexts[1]:
+        raise InputError(
+            f"only one condition has a context, {contexts[0] or contexts[1]!r}: name that of the "
+            "other, too, or give context= for both"
+        )
     # In alphabetical order, so that exchanging the two changes the sign and nothing else.
-    answer, n_cells = _answer(predictor, sorted(stored), chosen.of_effects())
-    if stored[0] > stored[1]:
+    terms = [(name, context or "") for name, context in zip(stored, contexts, strict=True)]
+    ordered = sorted(terms)
+    if contexts[0] != contexts[1]:
+        sums = {term: 1.0 - 2 * i for i, term in enumerate(ordered)}
+        answer, _ = difference_of_contexts(model, screen, [sums], chosen)
+        n_cells = np.array([_n_cells(model, screen, *term) for term in ordered])
+        pair = [f"{name} in {context}" for name, context in zip(pair, contexts, strict=True)]
+    else:
+        predictor = EffectPosterior.of(model, screen, replace(chosen, context=contexts[0]))
+        answer, n_cells = _answer(predictor, sorted(stored), chosen.of_effects())
+    if terms != ordered:
         answer, n_cells = _negated(answer), n_cells[::-1]
     values = columns_of(answer, model.metadata.unexpressed)
     for name, n in zip(("n_cells", "n_cells_against"), n_cells, strict=True):
@@ -102,6 +120,14 @@ def contrast(
         if not one.conditions or any(one.title in titles for titles in concerned)
     ]
     return table
+
+
+def _n_cells(model: Estimator, screen: Screen, condition: str, context: str) -> int:
+    """Return the cells of a condition in a context, of any split."""
+    cells = model.matched(screen)
+    registry, names = cells.registry, np.array(cells.condition_names)
+    is_own = registry.context_of_batch == registry.contexts.index(context)
+    return int((is_own[cells.batch] & (names == condition)[cells.condition]).sum())
 
 
 def _answer(

@@ -88,6 +88,8 @@ class EffectPosterior:
         "all", or "responders", for models with `learn_responders=True`: each cell is weighted by
         the probability that all that it received acts in it, so that cells that do not respond do
         not dilute the effect, and the number of cells is the expected number of responders.
+    context
+        Effects in this context, from its cells alone; None: in all together.
     progress
         Show a progress bar over these cells.
 
@@ -107,6 +109,7 @@ class EffectPosterior:
         screen: Screen,
         *,
         cells: CellChoice = "all",
+        context: str | None = None,
         progress: bool = False,
     ) -> None:
         check("model", model, Estimator)
@@ -115,7 +118,12 @@ class EffectPosterior:
         if not model.is_trained:
             raise InputError("the model is not trained: call train first")
         self.model, self.screen = model, model.matched(screen)
-        self.name = f"{model.name}, with data"
+        self.name, self.context = f"{model.name}, with data", context
+        if context is not None:
+            model.metadata.is_of_context(context)  # raises unless there is one
+            own = self.screen.registry
+            is_own = (own.context_of_batch == own.contexts.index(context))[self.screen.batch]
+            self.screen = self.screen[np.flatnonzero(is_own)]
         if not self.learns_from(self.screen):
             raise InputError(
                 "there are too few validation cells, of control and of perturbations, to weight "
@@ -139,6 +147,7 @@ class EffectPosterior:
             model,
             screen,
             cells=settings.cells,
+            context=settings.context,
             progress=settings.progress,
         )
 
@@ -308,6 +317,7 @@ class EffectPosterior:
             n_draws=_DRAWS,
             basal=settings.basal,
             batch="observed" if self.registry.batches else None,
+            context=self.context,
             contamination=settings.contamination,
             seed=settings.seed,
             progress=settings.progress,

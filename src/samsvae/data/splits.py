@@ -18,6 +18,7 @@ from samsvae.settings.arguments import Natural, Share, checked
 __all__ = [
     "data_efficiency",
     "heldout_combinations",
+    "heldout_contexts",
     "norman_data_efficiency",
     "norman_ood",
     "random",
@@ -83,6 +84,53 @@ def heldout_combinations(
     is_test = _in_first_combinations(screen, fraction, rng)
     split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
     split[is_test] = "test"
+    return _by_cell(screen, split)
+
+
+@checked
+def heldout_contexts(
+    screen: Screen, *, fraction: Share = 0.2, valid: Share = 0.2, seed: Natural = 0
+) -> pd.Series:
+    """Hold out pairs of a perturbation and a context: all cells that received it there.
+
+    Of the pairs with cells a `fraction` is tested, in random order, but never the last context of a
+    perturbation; combinations are held out with their parts. A fraction `valid` of the other cells
+    become validation cells, at random. It is an error if there are no two contexts, or no pair can
+    be held out.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> adata = simulated_screen(n_perturbations=4, n_combinations=0, n_genes=20).to_anndata()
+    >>> adata.obs["line"] = ["K562", "RPE1"] * (len(adata) // 2) + ["K562"] * (len(adata) % 2)
+    >>> lines = Screen.from_anndata(adata, context_key="line")
+    >>> test = lines.with_split(heldout_contexts(lines, fraction=0.25)).test
+    >>> len(test.conditions), len(np.unique(test.batch))
+    (2, 1)
+    """
+    registry = screen.registry
+    if len(registry.contexts) < 2:
+        raise InputError(
+            "the screen has no two contexts: read it with context_key, a column of at least two "
+            "levels"
+        )
+    rng = np.random.default_rng(seed)
+    received, context = screen.dosage.tocoo(), registry.context_of_batch[screen.batch]
+    own = context[received.row]
+    pairs = np.unique(np.stack([received.col, own]), axis=1).T
+    left = np.bincount(pairs[:, 0], minlength=len(registry.perturbations))
+    is_held = np.zeros((len(registry.perturbations), len(registry.contexts)), bool)
+    for t, c in rng.permutation(pairs):
+        if is_held.sum() < round(fraction * len(pairs)) and left[t] > 1:
+            is_held[t, c] = True
+            left[t] -= 1
+    if fraction > 0 and not is_held.any():
+        raise InputError(
+            f"no pair of perturbation and context can be held out of {len(pairs)} at fraction "
+            f"{fraction:g}: expected perturbations with cells in several contexts"
+        )
+    split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
+    split[received.row[is_held[received.col, own]]] = "test"
     return _by_cell(screen, split)
 
 

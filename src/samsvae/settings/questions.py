@@ -203,6 +203,8 @@ class ContrastSettings(ProgressSettings, SeedSettings):
     cells
         "all", or "responders": effects on the cells in which a condition acts, each weighted by the
         probability of that; for a model trained with `learn_responders=True`.
+    context
+        The context that effects are of, from its cells alone, as for effects.
     contamination
         The share of a condition's counts that are of other cells, as for effects.
     n_particles
@@ -212,6 +214,7 @@ class ContrastSettings(ProgressSettings, SeedSettings):
     scale: Scale | None = None
     relative_to: Reference = "typical gene"
     cells: Literal["all", "responders"] = "all"
+    context: str | None = None
     contamination: Share = 0.0
     n_particles: Several = 1000
 
@@ -220,6 +223,7 @@ class ContrastSettings(ProgressSettings, SeedSettings):
         return EffectSettings(
             scale=self.scale,
             relative_to=self.relative_to,
+            context=self.context,
             contamination=self.contamination,
             n_particles=self.n_particles,
             seed=self.seed,
@@ -234,10 +238,12 @@ class DiscoverySettings(ContrastSettings):
     Parameters
     ----------
     by
-        "condition", or "sgrna": one row for each sgRNA of a condition, from its own cells.
+        "condition"; "sgrna": one row for each sgRNA of a condition, from its own cells; or
+        "context": how effects differ between contexts, one row for each but the first of two, for
+        each of several against the mean of the others.
     """
 
-    by: Literal["condition", "sgrna"] = "condition"
+    by: Literal["condition", "sgrna", "context"] = "condition"
 
 
 @dataclass(frozen=True, kw_only=True)
