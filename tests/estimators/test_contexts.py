@@ -16,6 +16,7 @@ from samsvae.data.loader import Loader
 from samsvae.data.names import Extended
 from samsvae.errors import InputError
 from samsvae.inference.latent import draw_shifts
+from samsvae.train.step import PlainStep
 
 ASK: dict[str, Any] = {"n_particles": 40, "n_draws": 20, "progress": False}
 
@@ -260,3 +261,49 @@ def test_loaders_of_one_encoding_take_their_own_cells(model: samsvae.SAMSVAE) ->
     loader = Loader(screen.train, encoding=model.encoding)
     assert loader.cells_per_column[5] == loader.cells_per_column[7] == 0
     assert loader.cells_per_column[3] == loader.cells_per_column[1]
+
+
+def test_counts_in_a_file_give_the_numbers_of_memory(
+    model: samsvae.SAMSVAE, tmp_path: Path
+) -> None:
+    make_adata().write_h5ad(tmp_path / "screen.h5ad")
+    keys = {"split_key": "split", "context_key": "batch"}
+    stored = samsvae.Screen.open(tmp_path / "screen.h5ad", in_memory=False, **keys)
+    tables = [
+        model.iwelbo(screen.test, n_particles=3, progress=False)["iwelbo"].to_numpy()
+        for screen in (stored, read(context_key="batch"))
+    ]
+    np.testing.assert_allclose(*tables, rtol=1e-6)
+    again = samsvae.SAMSVAE(stored, **SMALL, learn_interactions=True)
+    assert again.train(max_steps=4, progress=False).is_trained
+
+
+class PowerCutError(Exception):
+    """Ends training in the middle of it."""
+
+
+def test_a_resumed_run_gives_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fitted(**more: Any) -> samsvae.SAMSVAE:
+        settings = {**SMALL, "mask_prob": None, "learn_interactions": True}
+        steps = {"max_steps": 24, "validate_every": 6, "checkpoint_every": 5, "progress": False}
+        return samsvae.SAMSVAE(read(context_key="batch"), **settings).train(**steps, **more)
+
+    steps: list[int] = []
+    taken = PlainStep.__call__
+
+    def failing(step: PlainStep, *given: Any) -> Any:
+        steps.append(0)
+        if len(steps) == 17:
+            raise PowerCutError
+        return taken(step, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PlainStep, "__call__", failing)
+        with pytest.raises(PowerCutError):
+            fitted(checkpoint=tmp_path / "run")
+    resumed = fitted(checkpoint=tmp_path / "run", resume=True)
+    state = fitted().module.state_dict()
+    for name, value in resumed.module.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0)
