@@ -1,4 +1,4 @@
-"""Differences of effects between contexts, by discoveries and contrasts."""
+"""Differences of effects between contexts, and of combinations from the sum of their parts."""
 
 from __future__ import annotations
 
@@ -80,3 +80,23 @@ def test_mistakes_are_explained(model: samsvae.SAMSVAE, screen: samsvae.Screen) 
     without = samsvae.SAMSVAE(plain, **SMALL).train(max_steps=4, progress=False)
     with pytest.raises(InputError, match="context_key"):
         samsvae.discoveries(without, plain, by="context", **FAST)
+
+
+def test_interactions_of_genes() -> None:
+    """Of three pairs A+B raises g2, which neither A nor B does: the others are additive."""
+    labels = ("control", "A", "B", "C", "A+B", "A+C", "B+C")
+    adata = make_adata(n_cells=1400, labels=labels)
+    both = (adata.obs["perturbation"] == "A+B").to_numpy()
+    rng = np.random.default_rng(0)
+    adata.X[both, 2] = rng.poisson(5 * adata.X[~both, 2].mean(), both.sum())
+    screen = samsvae.Screen.from_anndata(adata, split_key="split")
+    model = samsvae.SAMSVAE(screen, **SMALL, learn_interactions=True)
+    model.train(max_steps=150, progress=False)
+    table = samsvae.discoveries(model, screen, by="interaction", **FAST)
+    assert set(table["condition"]) == {"A+B", "A+C", "B+C"}
+    sure = table[table["lfsr"] < 0.05]
+    assert sure[["condition", "gene"]].astype(str).values.tolist() == [["A+B", "g2"]]
+    one = samsvae.discoveries(model, screen, ["B+A"], by="interaction", **FAST)
+    assert one["estimate"].iloc[0] == pytest.approx(sure["estimate"].iloc[0])
+    with pytest.raises(InputError, match="combinations with training cells"):
+        samsvae.discoveries(model, screen, ["A"], by="interaction", **FAST)

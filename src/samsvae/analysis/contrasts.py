@@ -12,8 +12,8 @@ import scipy.sparse as sp
 
 from samsvae.analysis.contexts import difference_of_contexts, with_context
 from samsvae.analysis.discoveries import columns_of, long_table
-from samsvae.analysis.effect_posterior import EffectAnswer, EffectInputs, EffectPosterior
-from samsvae.analysis.mixture import ObservedEffects, Posterior, PredictedEffects, some_rows
+from samsvae.analysis.effect_posterior import EffectAnswer, EffectPosterior
+from samsvae.analysis.mixture import Posterior, PredictedEffects, some_rows
 from samsvae.analysis.ordering import surest_first
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import ConditionName
@@ -144,7 +144,7 @@ def _answer(
     weights.eliminate_zeros()
     every = np.ones(len(predictor.screen), bool)
     train, valid, observed = (
-        _observed(predictor, inputs, cells, weights)
+        predictor.sums_observed(inputs, cells, weights)
         for cells in (*predictor.of_split.values(), every)
     )
     predicted = PredictedEffects(
@@ -174,20 +174,6 @@ def _pairs(n: int, first: int, second: int, *, seed: int) -> sp.csr_matrix:
     row = np.repeat(np.arange(n_pairs), 2)
     column = np.stack([circle, np.roll(circle, -1)], 1)[:n_pairs].ravel()
     return sp.csr_matrix((np.tile([1.0, -1.0], n_pairs), (row, column)), (n_pairs, n))
-
-
-def _observed(
-    predictor: EffectPosterior, inputs: EffectInputs, cells: np.ndarray, weights: sp.csr_matrix
-) -> ObservedEffects:
-    """Return the contrasts that some cells show, with as many cells as the smaller condition."""
-    n = len(inputs.place)
-    of = predictor.differences(inputs, inputs.row, cells, n=n)
-    difference, variance = of.combined(weights)
-    trained_on = predictor.trained_on(inputs.row, cells, n=n)
-    rows = np.split(weights.indices, weights.indptr[1:-1])
-    n_cells = np.array([of.n_cells[some].min() for some in rows])
-    shares = np.array([trained_on[some].mean() for some in rows])
-    return ObservedEffects(difference, variance, n_cells, shares, np.full(len(rows), np.nan))
 
 
 def _negated(answer: EffectAnswer) -> EffectAnswer:

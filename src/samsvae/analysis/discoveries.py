@@ -18,6 +18,7 @@ from samsvae._deprecated import renamed_arguments
 from samsvae.analysis.contexts import contexts_apart, difference_of_contexts
 from samsvae.analysis.effect_posterior import EffectAnswer, EffectPosterior
 from samsvae.analysis.gene_sets import need_columns
+from samsvae.analysis.interactions import interactions_of
 from samsvae.analysis.ordering import surest_first
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
@@ -56,16 +57,17 @@ def discoveries(
     conditions
         As in `model.effects`; by default all training conditions but control.
     **settings
-        by ("condition", "sgrna" or "context"), context, cells ("all", or "responders"),
-        contamination (0), scale ("lfc"), relative_to ("typical gene"), n_particles (1000), seed
-        (0), progress; see
+        by ("condition", "sgrna", "context" or "interaction"), context, cells ("all", or
+        "responders"), contamination (0), scale ("lfc"), relative_to ("typical gene"), n_particles
+        (1000), seed (0), progress; see
         `samsvae.settings.questions.DiscoverySettings`.
 
     Returns
     -------
     One row per condition (and `sgrna`, or `context`), in the order asked for, and `gene`, the
     surest first. By context they are of how an effect in a context differs from the mean of those
-    in the others, n_cells of the smallest of them:
+    in the others, by interaction of what a combination does beyond the sum of its parts; n_cells
+    are those of the smallest of them:
 
     - estimate, sd, lower and upper: posterior mean, standard deviation and 90 % interval;
     - lfsr: local false sign rate, the probability that the effect is null or of the other sign;
@@ -109,6 +111,10 @@ def discoveries(
         ]
         answer, _ = difference_of_contexts(model, screen, asked, chosen)
         labels = {"condition": [one[0] for one in pairs], "context": [one[1] for one in pairs]}
+    elif chosen.by == "interaction":
+        asked_for = None if conditions is None else names
+        answer, names = interactions_of(model, screen, asked_for, chosen)
+        labels = {"condition": names}
     elif chosen.by == "sgrna":
         predictor = EffectPosterior.of(model, screen, chosen)
         answer, of_sgrnas = predictor.answer_by_sgrna(names, of_effects)

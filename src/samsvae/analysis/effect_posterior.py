@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae._deprecated import renamed_attribute
@@ -368,6 +369,22 @@ class EffectPosterior:
         return ObservedEffects(
             of.difference, of.variance, of.n_cells, trained_on, of.composition, of.between, is_rare
         )
+
+    def sums_observed(
+        self, inputs: EffectInputs, cells: np.ndarray, weights: sp.csr_matrix
+    ) -> ObservedEffects:
+        """Return weighted sums of effects (`sum condition`) that some cells show.
+
+        Each counts as many cells as the smallest of its conditions; control's errors cancel.
+        """
+        n = len(inputs.place)
+        of = self.differences(inputs, inputs.row, cells, n=n)
+        difference, variance = of.combined(weights)
+        trained_on = self.trained_on(inputs.row, cells, n=n)
+        rows = np.split(weights.indices, weights.indptr[1:-1])
+        n_cells = np.array([of.n_cells[some].min() for some in rows])
+        shares = np.array([trained_on[some].mean() for some in rows])
+        return ObservedEffects(difference, variance, n_cells, shares, np.full(len(rows), np.nan))
 
     def trained_on(self, row: np.ndarray, cells: np.ndarray, *, n: int) -> np.ndarray:
         """Return the share of each row's cells on which the model was trained."""

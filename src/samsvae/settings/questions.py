@@ -238,12 +238,13 @@ class DiscoverySettings(ContrastSettings):
     Parameters
     ----------
     by
-        "condition"; "sgrna": one row for each sgRNA of a condition, from its own cells; or
+        "condition"; "sgrna": one row for each sgRNA of a condition, from its own cells;
         "context": how effects differ between contexts, one row for each but the first of two, for
-        each of several against the mean of the others.
+        each of several against the mean of the others; or "interaction": what combinations with
+        training cells do beyond the sum of their parts.
     """
 
-    by: Literal["condition", "sgrna", "context"] = "condition"
+    by: Literal["condition", "sgrna", "context", "interaction"] = "condition"
 
 
 @dataclass(frozen=True, kw_only=True)
