@@ -27,7 +27,7 @@ def interactions_of(
     """
     predictor = EffectPosterior.of(model, screen, settings)
     inputs = predictor.inputs([], settings.of_effects())
-    measured = {name for name in screen.conditions if model.metadata.n_cells(name) > 0}
+    measured = set(model.metadata.conditions)
     pairs = [name for name, row in inputs.place.items() if row in inputs.parts and name in measured]
     stored = pairs if names is None else [model.metadata.stored(name) for name in names]
     strange = [name for name in stored if name not in pairs]
