@@ -14,7 +14,7 @@ import samsvae
 from helpers.command_line import Call
 from helpers.screens import SMALL, make_adata, read
 from samsvae import InputError
-from samsvae.analysis.contrasts import _observed, _pairs
+from samsvae.analysis.contrasts import _pairs
 from samsvae.settings.questions import EffectSettings
 
 QUICK = {"n_particles": 50, "progress": False}
@@ -140,7 +140,7 @@ def test_the_standard_error_has_no_part_of_control(
         inputs = inputs or predictor.inputs(["A", "B"], settings)
         rows = [inputs.place[name] for name in ("A", "B")]
         weights = sp.csr_matrix(([1.0, -1.0], ([0, 0], rows)), (1, len(inputs.place)))
-        observed = _observed(predictor, inputs, keep, weights)
+        observed = predictor.sums_observed(inputs, keep, weights)
         differences.append(observed.difference[0])
         errors.append(np.sqrt(observed.variance[0]))
     ratio = np.mean(errors, 0) / np.std(differences, 0)

@@ -260,3 +260,43 @@ def test_folds_that_do_not_exist_are_refused(screen: Screen) -> None:
         splits.heldout_perturbations(screen, n_folds=3, fold=3)
     with pytest.raises(InputError, match="fraction of 1"):
         splits.heldout_perturbations(screen, fraction=1.0)
+
+
+def test_pairs_of_perturbation_and_context_are_held_out_whole() -> None:
+    adata = make_adata()
+    screen = Screen.from_anndata(adata, context_key="batch")
+    split = splits.heldout_contexts(screen, fraction=0.34, seed=1)
+    tested = adata.obs.loc[split == "test"]
+    others = adata.obs.loc[split != "test"]
+    rows = [set(zip(one["perturbation"], one["batch"], strict=True)) for one in (tested, others)]
+    assert rows[0]
+    assert not rows[0] & rows[1]
+    assert {"A", "B", "C"} <= {part for name, _ in rows[1] for part in name.split("+")}
+    assert "control" not in {name for name, _ in rows[0]}
+    with pytest.raises(InputError, match="context_key"):
+        splits.heldout_contexts(Screen.from_anndata(adata))
+
+
+def test_contexts_without_control_cells_are_not_held_out() -> None:
+    adata = make_adata(n_cells=320)
+    adata.obs["line"] = np.resize(["a", "b", "c"], 320)
+    adata = adata[(adata.obs["line"] != "c") | (adata.obs["perturbation"] != "control")].copy()
+    screen = Screen.from_anndata(adata, context_key="line")
+    for seed in range(20):
+        split = splits.heldout_contexts(screen, fraction=0.4, seed=seed)
+        tested = adata.obs.loc[split == "test"]
+        assert set(tested["line"]) <= {"a", "b"}
+
+
+def test_perturbations_that_are_only_in_combinations_stay_in_training() -> None:
+    labels = ("control", "A", "B", "A+C")
+    adata = make_adata(n_cells=320, labels=labels)
+    adata.obs["line"] = np.repeat(["a", "b"], 160)
+    screen = Screen.from_anndata(adata, context_key="line")
+    for seed in range(20):
+        divided = screen.with_split(splits.heldout_contexts(screen, fraction=0.5, seed=seed))
+        trained, tested = (
+            {part for name in cells.conditions for part in screen.registry.read(name)}
+            for cells in (divided.train, divided.test)
+        )
+        assert tested <= trained

@@ -15,6 +15,15 @@ CHECKS = {
     "index": "assert effects.shape == (2, len(screen.genes))",
     "family": "assert model.mask_probabilities().shape[1] == 20",
     "large": "assert not screen.is_in_memory and model.is_trained",
+    "contexts": """
+assert set(differences["context"]) == {"RPE1"}
+assert effects.uns["context"] == "RPE1"
+assert set(table["context"]) == {"RPE1"} and len(sure) <= len(table)
+""",
+    "interactions": """
+assert set(pairs.columns) >= {"pair", "mechanism", "probability", "shift"}
+assert set(table["condition"]) == set(pairs["pair"])
+""",
     "combinations": """
 assert list(table.columns[2:6]) == ["predicted", "mc_se", "additive", "deviation"]
 assert np.allclose(table["deviation"], table["predicted"] - table["additive"])

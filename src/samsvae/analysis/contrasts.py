@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from samsvae.analysis.contexts import difference_of_contexts, with_context
 from samsvae.analysis.discoveries import columns_of, long_table
-from samsvae.analysis.effect_posterior import EffectAnswer, EffectInputs, EffectPosterior
-from samsvae.analysis.mixture import ObservedEffects, Posterior, PredictedEffects, some_rows
+from samsvae.analysis.effect_posterior import EffectAnswer, EffectPosterior
+from samsvae.analysis.mixture import Posterior, PredictedEffects, some_rows
 from samsvae.analysis.ordering import surest_first
 from samsvae.analysis.shrinkage import fitted_prior
 from samsvae.data.conditions import ConditionName
@@ -45,12 +47,13 @@ def contrast(
     model, screen
         As in `samsvae.discoveries`.
     condition, against
-        Two conditions, seen in training or not. The effect of a combination without cells is the
-        sum of its parts', as in `samsvae.discoveries`; where a single perturbation has no cells,
-        the model's predicted contrast counts alone.
+        Two conditions, seen in training or not; with contexts they may be in different ones:
+        ("STAT1", "stimulated") against ("STAT1", "rest"). The effect of a combination without
+        cells is the sum of its parts', as in `samsvae.discoveries`; where a single perturbation
+        has no cells, the model's predicted contrast counts alone.
     **settings
-        cells ("all", or "responders"), contamination (0), scale ("lfc"), relative_to ("typical
-        gene"), n_particles (1000), seed (0), progress; see
+        context, cells ("all", or "responders"), contamination (0), scale ("lfc"), relative_to
+        ("typical gene"), n_particles (1000), seed (0), progress; see
         `samsvae.settings.questions.ContrastSettings`.
 
     Returns
@@ -77,14 +80,29 @@ def contrast(
     True
     """
     chosen = ContrastSettings(**settings)
-    pair = [model.metadata.labels([name])[0] for name in (condition, against)]
+    both = [with_context(model.registry, name) for name in (condition, against)]
+    pair = [model.metadata.labels([name])[0] for name, _ in both]
     stored = [model.metadata.stored(name) for name in pair]
-    if stored[0] == stored[1]:
+    contexts = [context or chosen.context for _, context in both]
+    if stored[0] == stored[1] and contexts[0] == contexts[1]:
         raise InputError(f"both conditions are {pair[0]!r}: expected two different ones")
-    predictor = EffectPosterior.of(model, screen, chosen)
+    if None in contexts and contexts[0] != contexts[1]:
+        raise InputError(
+            f"only one condition has a context, {contexts[0] or contexts[1]!r}: name that of the "
+            "other, too, or give context= for both"
+        )
     # In alphabetical order, so that exchanging the two changes the sign and nothing else.
-    answer, n_cells = _answer(predictor, sorted(stored), chosen.of_effects())
-    if stored[0] > stored[1]:
+    terms = [(name, context or "") for name, context in zip(stored, contexts, strict=True)]
+    ordered = sorted(terms)
+    if contexts[0] != contexts[1]:
+        sums = {term: 1.0 - 2 * i for i, term in enumerate(ordered)}
+        answer, _ = difference_of_contexts(model, screen, [sums], chosen)
+        n_cells = np.array([_n_cells(model, screen, *term) for term in ordered])
+        pair = [f"{name} in {context}" for name, context in zip(pair, contexts, strict=True)]
+    else:
+        predictor = EffectPosterior.of(model, screen, replace(chosen, context=contexts[0]))
+        answer, n_cells = _answer(predictor, sorted(stored), chosen.of_effects())
+    if terms != ordered:
         answer, n_cells = _negated(answer), n_cells[::-1]
     values = columns_of(answer, model.metadata.unexpressed)
     for name, n in zip(("n_cells", "n_cells_against"), n_cells, strict=True):
@@ -104,6 +122,14 @@ def contrast(
     return table
 
 
+def _n_cells(model: Estimator, screen: Screen, condition: str, context: str) -> int:
+    """Return the cells of a condition in a context, of any split."""
+    cells = model.matched(screen)
+    registry, names = cells.registry, np.array(cells.condition_names)
+    is_own = registry.context_of_batch == registry.contexts.index(context)
+    return int((is_own[cells.batch] & (names == condition)[cells.condition]).sum())
+
+
 def _answer(
     predictor: EffectPosterior, stored: Sequence[str], settings: EffectSettings
 ) -> tuple[EffectAnswer, np.ndarray]:
@@ -118,7 +144,7 @@ def _answer(
     weights.eliminate_zeros()
     every = np.ones(len(predictor.screen), bool)
     train, valid, observed = (
-        _observed(predictor, inputs, cells, weights)
+        predictor.sums_observed(inputs, cells, weights)
         for cells in (*predictor.of_split.values(), every)
     )
     predicted = PredictedEffects(
@@ -149,20 +175,6 @@ def _pairs(n: int, first: int, second: int, *, seed: int) -> sp.csr_matrix:
     row = np.repeat(np.arange(n_pairs), 2)
     column = np.stack([circle, np.roll(circle, -1)], 1)[:n_pairs].ravel()
     return sp.csr_matrix((np.tile([1.0, -1.0], n_pairs), (row, column)), (n_pairs, n))
-
-
-def _observed(
-    predictor: EffectPosterior, inputs: EffectInputs, cells: np.ndarray, weights: sp.csr_matrix
-) -> ObservedEffects:
-    """Return the contrasts that some cells show, with as many cells as the smaller condition."""
-    n = len(inputs.place)
-    of = predictor.differences(inputs, inputs.row, cells, n=n)
-    difference, variance = of.combined(weights)
-    trained_on = predictor.trained_on(inputs.row, cells, n=n)
-    rows = np.split(weights.indices, weights.indptr[1:-1])
-    n_cells = np.array([of.n_cells[some].min() for some in rows])
-    shares = np.array([trained_on[some].mean() for some in rows])
-    return ObservedEffects(difference, variance, n_cells, shares, np.full(len(rows), np.nan))
 
 
 def _negated(answer: EffectAnswer) -> EffectAnswer:

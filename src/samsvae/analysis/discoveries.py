@@ -15,8 +15,10 @@ import scipy.sparse as sp
 from rich.progress import track
 
 from samsvae._deprecated import renamed_arguments
+from samsvae.analysis.contexts import contexts_apart, difference_of_contexts
 from samsvae.analysis.effect_posterior import EffectAnswer, EffectPosterior
 from samsvae.analysis.gene_sets import need_columns
+from samsvae.analysis.interactions import interactions_of
 from samsvae.analysis.ordering import surest_first
 from samsvae.data.conditions import Conditions
 from samsvae.data.screen import Screen
@@ -58,13 +60,17 @@ def discoveries(
     conditions
         As in `model.effects`; by default all training conditions but control.
     **settings
-        by ("condition", or "sgrna"), cells ("all", or "responders"), contamination (0), scale
-        ("lfc"), relative_to ("typical gene"), n_particles (1000), seed (0), progress; see
+        by ("condition", "sgrna", "context" or "interaction"), context, cells ("all", or
+        "responders"), contamination (0), scale ("lfc"), relative_to ("typical gene"), n_particles
+        (1000), seed (0), progress; see
         `samsvae.settings.questions.DiscoverySettings`.
 
     Returns
     -------
-    One row per condition (and `sgrna`), in the order asked for, and `gene`, the surest first:
+    One row per condition (and `sgrna`, or `context`), in the order asked for, and `gene`, the
+    surest first. By context they are of how an effect in a context differs from the mean of those
+    in the others, by interaction of what a combination does beyond the sum of its parts; n_cells
+    are those of the smallest of them:
 
     - estimate, sd, lower and upper: posterior mean, standard deviation and 90 % interval;
     - lfsr: local false sign rate, the probability that the effect is null or of the other sign;
@@ -98,13 +104,27 @@ def discoveries(
     """
     chosen = DiscoverySettings(**settings)
     of_effects = chosen.of_effects()
-    predictor = EffectPosterior.of(model, screen, chosen)
     names = model.metadata.labels(conditions)
     labels = {"condition": names}
-    if chosen.by == "sgrna":
-        answer, pairs = predictor.answer_by_sgrna(names, of_effects)
-        labels = {"condition": [c for c, _ in pairs], "sgrna": [sgrna for _, sgrna in pairs]}
+    if chosen.by == "context":
+        apart = contexts_apart(model.metadata.cells_per_context, model.registry)
+        pairs = [(name, context, weights) for name in names for context, weights in apart]
+        asked = [
+            {(model.metadata.stored(name), other): weight for other, weight in weights.items()}
+            for name, _, weights in pairs
+        ]
+        answer, _ = difference_of_contexts(model, screen, asked, chosen)
+        labels = {"condition": [one[0] for one in pairs], "context": [one[1] for one in pairs]}
+    elif chosen.by == "interaction":
+        asked_for = None if conditions is None else names
+        answer, names = interactions_of(model, screen, asked_for, chosen)
+        labels = {"condition": names}
+    elif chosen.by == "sgrna":
+        predictor = EffectPosterior.of(model, screen, chosen)
+        answer, of_sgrnas = predictor.answer_by_sgrna(names, of_effects)
+        labels = {"condition": [c for c, _ in of_sgrnas], "sgrna": [one for _, one in of_sgrnas]}
     else:
+        predictor = EffectPosterior.of(model, screen, chosen)
         answer = predictor.answer(names, of_effects, np.ones(len(predictor.screen), bool))
     values = columns_of(answer, model.metadata.unexpressed)
     n_genes, composition = len(model.registry.genes), answer.observed.composition

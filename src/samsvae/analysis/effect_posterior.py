@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from samsvae._deprecated import renamed_attribute
@@ -90,6 +91,8 @@ class EffectPosterior:
         "all", or "responders", for models with `learn_responders=True`: each cell is weighted by
         the probability that all that it received acts in it, so that cells that do not respond do
         not dilute the effect, and the number of cells is the expected number of responders.
+    context
+        Effects in this context, from its cells alone; None: in all together.
     progress
         Show a progress bar over these cells.
 
@@ -109,6 +112,7 @@ class EffectPosterior:
         screen: Screen,
         *,
         cells: CellChoice = "all",
+        context: str | None = None,
         progress: bool = False,
     ) -> None:
         check("model", model, Estimator)
@@ -117,7 +121,12 @@ class EffectPosterior:
         if not model.is_trained:
             raise InputError("the model is not trained: call train first")
         self.model, self.screen = model, model.matched(screen)
-        self.name = f"{model.name}, with data"
+        self.name, self.context = f"{model.name}, with data", context
+        if context is not None:
+            model.metadata.is_of_context(context)  # raises unless there is one
+            own = self.screen.registry
+            is_own = (own.context_of_batch == own.contexts.index(context))[self.screen.batch]
+            self.screen = self.screen[np.flatnonzero(is_own)]
         if not self.learns_from(self.screen):
             raise InputError(
                 "there are too few validation cells, of control and of perturbations, to weight "
@@ -141,6 +150,7 @@ class EffectPosterior:
             model,
             screen,
             cells=settings.cells,
+            context=settings.context,
             progress=settings.progress,
         )
 
@@ -319,6 +329,7 @@ class EffectPosterior:
             n_draws=_DRAWS,
             basal=settings.basal,
             batch="observed" if self.registry.batches else None,
+            context=self.context,
             contamination=settings.contamination,
             seed=settings.seed,
             progress=settings.progress,
@@ -369,6 +380,22 @@ class EffectPosterior:
         return ObservedEffects(
             of.difference, of.variance, of.n_cells, trained_on, of.composition, of.between, is_rare
         )
+
+    def sums_observed(
+        self, inputs: EffectInputs, cells: np.ndarray, weights: sp.csr_matrix
+    ) -> ObservedEffects:
+        """Return weighted sums of effects (`sum condition`) that some cells show.
+
+        Each counts as many cells as the smallest of its conditions; control's errors cancel.
+        """
+        n = len(inputs.place)
+        of = self.differences(inputs, inputs.row, cells, n=n)
+        difference, variance = of.combined(weights)
+        trained_on = self.trained_on(inputs.row, cells, n=n)
+        rows = np.split(weights.indices, weights.indptr[1:-1])
+        n_cells = np.array([of.n_cells[some].min() for some in rows])
+        shares = np.array([trained_on[some].mean() for some in rows])
+        return ObservedEffects(difference, variance, n_cells, shares, np.full(len(rows), np.nan))
 
     def trained_on(self, row: np.ndarray, cells: np.ndarray, *, n: int) -> np.ndarray:
         """Return the share of each row's cells on which the model was trained."""

@@ -77,6 +77,7 @@ def screen_fields(table: Table, settings: ScreenSettings) -> tuple[dict[str, Any
         counts=settings.counts,
         own_library_size=settings.library_size_key is None,
         symbols=_symbols(var, settings.gene_key, perturbations),
+        context_columns=len(settings.context_key or ()),
     )
     if split is not None:
         split = np.where(is_kept, split, UNUSED)
@@ -155,7 +156,7 @@ def _other_labels(
     Nor a replicate, where replicates are named.
     """
     key = settings.perturbation_key
-    batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_key or ()}
+    batches = {(name, "batch"): _text(table, name, "batch") for name in settings.batch_columns}
     columns = {(key, "perturbation"): label, **batches}
     if labels.MISSING.intersection(map(written, settings.controls)):
         del columns[key, "perturbation"]  # those without a label are control

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -36,6 +37,9 @@ class NameRegistry:
     """Whether a cell's library size is the sum of its counts of these genes."""
     symbols: tuple[str, ...] = ()
     """Symbols of the genes, in their order; empty where they have only their names."""
+    context_columns: int = 0
+    """How many of the batch columns, from the first, are contexts: perturbations may act
+    differently in them."""
 
     def __post_init__(self) -> None:
         if len(self.symbols) not in (0, len(self.genes)):
@@ -112,6 +116,25 @@ class NameRegistry:
         return np.concatenate([np.zeros((len(self.batches), 0)), *blocks], 1).astype(np.float32)
 
     @cached_property
+    def context_of_batch(self) -> np.ndarray:
+        """`batch`: the position of its context in `contexts`."""
+        place = {name: i for i, name in enumerate(self.contexts)}
+        names = (", ".join(levels[: self.context_columns]) for levels in self.batches)
+        return np.array([place[name] for name in names], np.int64)
+
+    @cached_property
+    def contexts(self) -> tuple[str, ...]:
+        """The contexts as text, sorted; empty without any.
+
+        >>> batches = (("rest", "1"), ("IFNG", "1"), ("rest", "2"))
+        >>> NameRegistry(("g",), ("A",), batches, context_columns=1).contexts
+        ('IFNG', 'rest')
+        """
+        if not self.context_columns:
+            return ()
+        return tuple(sorted({", ".join(levels[: self.context_columns]) for levels in self.batches}))
+
+    @cached_property
     def n_covariates(self) -> int:
         """Number of covariates: levels of all batch columns."""
         return sum(map(len, self.batch_levels))
@@ -135,6 +158,8 @@ class NameRegistry:
         """Return the names, for saving as JSON, by the keys of the file's format."""
         header = asdict(self)
         header["notation"] = header.pop("parser")
+        if not self.context_columns:  # as in files before there were contexts
+            del header["context_columns"]
         return header
 
     @classmethod
@@ -147,6 +172,10 @@ class NameRegistry:
         return cls(**fields, parser=ConditionParser(**parser))
 
 
+KINDS = ("shared", "deviation", "interaction")
+"""Kinds of columns of dosage, each with a prior of its own."""
+
+
 class Encoding(ABC):
     """Turns rows of dosage, `cell perturbation`, into rows of a model's own columns.
 
@@ -156,6 +185,8 @@ class Encoding(ABC):
 
     columns: tuple[str, ...]
     """What each column stands for."""
+    kinds: np.ndarray | None = None
+    """`column`: position in `KINDS` of what each column is; None: all are shared effects."""
 
     def __init__(self, unit: np.ndarray) -> None:
         self.unit = unit
@@ -172,6 +203,16 @@ class Encoding(ABC):
         in_units.data = np.ldexp(np.round(mantissa * 2**20) / 2**20, exponent)
         return self.rows(in_units.astype(np.float32), batch)
 
+    def among(self, registry: NameRegistry) -> Encoding:
+        """Return the encoding of cells whose batches are those of a registry."""
+        return self
+
+    @property
+    def is_shared(self) -> np.ndarray:
+        """`column`: whether it is a shared effect, in all contexts and combinations."""
+        kinds = np.zeros(len(self.columns), np.int64) if self.kinds is None else self.kinds
+        return np.asarray(kinds == 0)
+
     @abstractmethod
     def rows(self, dosage: sp.csr_matrix, batch: np.ndarray | None) -> sp.csr_matrix:
         """Return the rows of doses in units, as above."""
@@ -186,6 +227,109 @@ class Separate(Encoding):
 
     def rows(self, dosage: sp.csr_matrix, batch: np.ndarray | None) -> sp.csr_matrix:
         return dosage
+
+
+class Extended(Encoding):
+    """Separate columns, and with them deviations by context, interactions of pairs, or both.
+
+    z_i = z_i^b + sum_t d_it s_t + sum_t d_it v_t,c(i) + sum_{a<b} d_ia d_ib s_ab, where s_t is the
+    shared effect of a perturbation: the mean over the k contexts in which it has training cells.
+    The deviations sum to zero over these, so that no context is the reference: each has a column,
+    v_tc = e_tc - mean_c' e_tc' (of k = 2 contexts one column, v = -+ e / sqrt(2), which is the same
+    distribution). Pairs have columns where training cells received both. What has none - a
+    perturbation in another context, another pair - is answered from the prior of its kind, by one
+    column: of variance 1 + 1/k in a further context, as v_tc - mean_c' v_tc' has it, 1 for a pair.
+    """
+
+    def __init__(
+        self,
+        registry: NameRegistry,
+        unit: np.ndarray,
+        *,
+        cells: np.ndarray,
+        pairs: Sequence[tuple[int, int]] | None,
+    ) -> None:
+        """`cells` (`perturbation context`): training cells; `pairs`: measured ones, or None."""
+        super().__init__(unit)
+        self.registry = registry
+        names, contexts = registry.perturbations, registry.contexts
+        self.contexts = contexts
+        self.deviations: list[tuple[int, int]] = []
+        """Perturbation and context of each column of deviations."""
+        n_contexts = len(contexts)
+        place, column, value = [], [], []
+        self._unseen = np.zeros(len(names) * n_contexts)
+        for t, received in enumerate(cells > 0 if n_contexts > 1 else ()):
+            known = np.flatnonzero(received)
+            self._unseen.reshape(len(names), -1)[t, ~received] = np.sqrt(1 + 1 / max(1, len(known)))
+            own = known if len(known) > 2 else known[1:]
+            for c in own:
+                weight = (known == c) - 1 / len(known)
+                if len(known) == 2:
+                    weight = weight * np.sqrt(2)
+                place += (t * n_contexts + known).tolist()
+                column += [len(self.deviations)] * len(known)
+                value += weight.tolist()
+                self.deviations.append((t, int(c)))
+        shape = (len(names) * n_contexts, len(self.deviations))
+        self.contrast = sp.csr_matrix((value, (place, column)), shape=shape)
+        """`(perturbation context) deviation`: dose of each deviation per dose of perturbation."""
+        self.pairs = list(pairs or ())
+        """Perturbations of each column of interactions."""
+        joined = registry.parser.separator or "+"
+        columns = [*names, *(f"{names[t]} in {contexts[c]}" for t, c in self.deviations)]
+        kinds = [0] * len(names) + [1] * len(self.deviations)
+        if n_contexts > 1:
+            columns, kinds = [*columns, "another deviation"], [*kinds, 1]
+        columns += [f"{names[a]}{joined}{names[b]}" for a, b in self.pairs]
+        kinds += [2] * len(self.pairs)
+        self.has_interactions = pairs is not None
+        if self.has_interactions:
+            columns, kinds = [*columns, "another interaction"], [*kinds, 2]
+        self.columns, self.kinds = tuple(columns), np.array(kinds)
+
+    def among(self, registry: NameRegistry) -> Encoding:
+        if registry.batches == self.registry.batches:
+            return self
+        other = copy(self)
+        other.registry = registry
+        return other
+
+    def rows(self, dosage: sp.csr_matrix, batch: np.ndarray | None) -> sp.csr_matrix:
+        blocks = [dosage]
+        if len(self.contexts) > 1:
+            blocks += self._deviations(dosage, batch)
+        if self.has_interactions:
+            blocks += self._interactions(dosage)
+        encoded = sp.hstack(blocks, "csr", dtype=np.float32)
+        encoded.eliminate_zeros()
+        encoded.sort_indices()
+        return encoded
+
+    def _deviations(self, dosage: sp.csr_matrix, batch: np.ndarray | None) -> list[sp.spmatrix]:
+        n = dosage.shape[0]
+        if batch is None:  # the mean over contexts
+            return [sp.csr_matrix((n, len(self.deviations) + 1), dtype=np.float32)]
+        place = {name: i for i, name in enumerate(self.contexts)}
+        of_context = np.array([place[name] for name in self.registry.contexts])
+        own = of_context[self.registry.context_of_batch][batch]
+        which = dosage.indices * len(self.contexts) + np.repeat(own, np.diff(dosage.indptr))
+        shape = (n, self.contrast.shape[0])
+        received = sp.csr_matrix((dosage.data.astype(float), which, dosage.indptr), shape=shape)
+        unseen = np.sqrt(received.power(2) @ self._unseen**2)
+        return [received @ self.contrast, sp.csr_matrix(unseen[:, None])]
+
+    def _interactions(self, dosage: sp.csr_matrix) -> list[sp.spmatrix]:
+        both = dosage.astype(float).tocsc()
+        a, b = np.array(self.pairs, np.int64).reshape(-1, 2).T
+        measured = sp.csr_matrix(both[:, a].multiply(both[:, b]))
+        square = both.power(2)
+        # The sum of (d_a d_b)^2 over all pairs of a cell, less that over those with a column.
+        total, fourth = (np.asarray(x.sum(1)).ravel() for x in (square, square.power(2)))
+        every = (total**2 - fourth) / 2
+        rest = every - np.asarray(measured.power(2).sum(1)).ravel()
+        unseen = np.sqrt(np.where(rest > 1e-6 * np.maximum(every, 1e-300), rest, 0))
+        return [measured, sp.csr_matrix(unseen[:, None])]
 
 
 class Joint(Encoding):

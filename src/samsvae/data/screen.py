@@ -82,9 +82,9 @@ class Screen:
             Cells x genes. Dense, CSR, CSC, a view or a backed file.
         **settings
             What its columns and layers hold: convention, perturbation_key ("perturbation"),
-            control ("control"), separator ("+"), layer, dosage_key, batch_key, library_size_key,
-            split_key, sgrna_key, replicate_key, gene_key, sgrna_assignment, several_sgrnas,
-            feature_reference, drop_empty_cells, drop_unlabelled, counts; see
+            control ("control"), separator ("+"), layer, dosage_key, batch_key, context_key,
+            library_size_key, split_key, sgrna_key, replicate_key, gene_key, sgrna_assignment,
+            several_sgrnas, feature_reference, drop_empty_cells, drop_unlabelled, counts; see
             `samsvae.settings.screen.ScreenSettings`.
 
         Examples

@@ -18,6 +18,7 @@ from samsvae.settings.arguments import Natural, Share, checked
 __all__ = [
     "data_efficiency",
     "heldout_combinations",
+    "heldout_contexts",
     "heldout_perturbations",
     "norman_data_efficiency",
     "norman_ood",
@@ -129,6 +130,70 @@ def heldout_perturbations(
     is_test = np.asarray((screen.dosage != 0) @ is_held.astype(np.float32)).ravel() > 0
     split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
     split[is_test] = "test"
+    return _by_cell(screen, split)
+
+
+@checked
+def heldout_contexts(
+    screen: Screen, *, fraction: Share = 0.2, valid: Share = 0.2, seed: Natural = 0
+) -> pd.Series:
+    """Hold out pairs of a perturbation and a context: what it does where it was not tried.
+
+    All cells of a context that received a held-out perturbation, alone or with others, become test
+    cells, and a fraction `valid` of the other cells validation cells, at random. A perturbation can
+    be held out if there are cells with it alone in several contexts that have control cells, too,
+    and is kept in one of them, chosen at random; of all such pairs a `fraction` is held out, as far
+    as that leaves one. Cells of combinations with a perturbation that is thereby in no other cell
+    are "unused".
+
+    Raises
+    ------
+    InputError
+        If there are no two contexts, or no pair can be held out.
+
+    Examples
+    --------
+    >>> from samsvae.datasets import simulated_screen
+    >>> adata = simulated_screen(n_perturbations=4, n_combinations=0, n_genes=20).to_anndata()
+    >>> adata.obs["line"] = ["K562", "RPE1"] * (len(adata) // 2) + ["K562"] * (len(adata) % 2)
+    >>> lines = Screen.from_anndata(adata, context_key="line")
+    >>> test = lines.with_split(heldout_contexts(lines, fraction=0.25)).test
+    >>> len(test.conditions), len(np.unique(test.batch))
+    (2, 1)
+    """
+    registry = screen.registry
+    if len(registry.contexts) < 2:
+        raise InputError(
+            "the screen has no two contexts: read it with context_key, a column of at least two "
+            "levels"
+        )
+    context = registry.context_of_batch[screen.batch]
+    received = (screen.dosage != 0).tocsr()
+    alone = np.flatnonzero(~screen.is_combination & ~screen.is_control)
+    has_cells = np.zeros((received.shape[1], len(registry.contexts)), bool)
+    has_cells[received[alone].indices, context[alone]] = True
+    without_control = np.setdiff1d(np.arange(has_cells.shape[1]), context[screen.is_control])
+    has_cells[:, without_control] = False
+    pairs = np.argwhere(has_cells & (has_cells.sum(1, keepdims=True) > 1))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(pairs)
+    order = order[places_within(order[:, 0]) > 0]  # the first of each perturbation is kept
+    held = order[: round(fraction * len(pairs))]
+    if fraction > 0 and not len(held):
+        raise InputError(
+            f"no pair of perturbation and context can be held out of {len(pairs)} at fraction "
+            f"{fraction:g}: expected perturbations with cells of their own in several contexts "
+            "that have control cells"
+        )
+    is_held = np.zeros_like(has_cells)
+    is_held[tuple(held.T)] = True
+    cell = np.repeat(np.arange(len(screen)), np.diff(received.indptr))
+    is_test = np.zeros(len(screen), bool)
+    is_test[cell[is_held[received.indices, context[cell]]]] = True
+    split = np.where(rng.random(len(screen)) < valid, "valid", "train").astype(object)
+    split[is_test] = "test"
+    is_lost = np.asarray(received[~is_test].sum(0)).ravel() == 0
+    split[is_test & (received @ is_lost)] = UNUSED
     return _by_cell(screen, split)
 
 

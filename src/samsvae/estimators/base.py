@@ -21,6 +21,7 @@ from samsvae.errors import InputError, unknown
 from samsvae.estimators import saving
 from samsvae.estimators.cautions import Cautions
 from samsvae.estimators.consistency import Evidence
+from samsvae.estimators.deviations import Deviations
 from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
 from samsvae.estimators.metadata import TrainingMetadata, input_statistics, library_shares
 from samsvae.estimators.predictions import Predictions
@@ -77,6 +78,8 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
     latent = delegated(LatentSpace, LatentSpace.latent)
     mechanisms = delegated(Mechanisms, Mechanisms.mechanisms)
     programs = delegated(Mechanisms, Mechanisms.programs)
+    context_differences = delegated(Deviations, Deviations.context_differences)
+    interactions = delegated(Deviations, Deviations.interactions)
     responders = delegated(Responses, Responses.responders)
     cautions = delegated(Cautions, Cautions.cautions)
     with_features = with_features
@@ -179,8 +182,9 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
             self.module = self._built(chosen.seed).to(device)
             self.module.encoder.standardise_with(standard.center, standard.scale)
             identity = {"name": self.name, **self.hyperparameters}
-            if not identity.get("learn_responders"):  # as in checkpoints before there was a choice
-                identity.pop("learn_responders", None)
+            for later in ("learn_responders", "learn_interactions"):
+                if not identity.get(later):  # as in checkpoints before there was a choice
+                    identity.pop(later, None)
             history: list[dict[str, float]] = []
             training = Training(
                 self.module,
@@ -209,6 +213,9 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
         self.history = pd.DataFrame(history)
         self.is_trained = bool(history)
         update_response_rates(self.module, train)
+        additive = self.module.mechanism.additive
+        if additive is not None and additive.kinds is not None:
+            additive.without_cells(torch.from_numpy(train.cells_per_column == 0).to(train.device))
         self._keep_control(train)
 
     def _keep_control(self, train: Loader) -> None:

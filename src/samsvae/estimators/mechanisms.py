@@ -158,6 +158,7 @@ class LatentSpace:
             columns = pd.Index([f"z{i}" for i in range(values.shape[1])], name="latent")
         index = pd.Index(self.model.encoding.columns, name="perturbation")
         table = pd.DataFrame(values.double().cpu().numpy(), index, columns)
+        table = table[self.model.encoding.is_shared]
         unseen = set(self.metadata.registry.perturbations) - set(
             self.metadata.trained_perturbations
         )

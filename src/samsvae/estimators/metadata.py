@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,27 @@ class TrainingMetadata:
         """The row of each condition of the training cells."""
         return {name: i for i, name in enumerate(self.conditions)}
 
+    @property
+    def cells_per_context(self) -> np.ndarray:
+        """`perturbation context`: number of training cells."""
+        registry = self.registry
+        by_context = self.of_contexts(self.cells_per_batch)
+        received = dosage_rows(list(map(registry.read, self.conditions)), registry.column) != 0
+        return np.asarray(received.T @ by_context)
+
+    def of_contexts(self, by_batch: np.ndarray) -> np.ndarray:
+        """Return sums over the batches of each context, `... context`, of `... batch`."""
+        context = self.registry.context_of_batch
+        is_of = context[:, None] == np.arange(len(self.registry.contexts))
+        return np.asarray(by_batch[..., : len(context)] @ is_of)
+
+    @cached_property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Pairs of perturbations that training cells received together, as columns of dosage."""
+        column, read = self.registry.column, self.registry.read
+        received = (sorted(map(column.__getitem__, read(name))) for name in self.conditions)
+        return sorted({pair for parts in received for pair in combinations(parts, 2)})
+
     def discrepancy(self, conditions: Sequence[str], effect: np.ndarray) -> np.ndarray:
         """Return the variance of true effects about those predicted, `condition gene`.
 
@@ -226,10 +248,14 @@ class TrainingMetadata:
         variance: np.ndarray = np.where(is_control, 0, np.maximum(few, 0) / np.log(2) ** 2)
         return variance
 
-    def n_cells(self, condition: str) -> int:
-        """Return the number of training cells of a condition (as it is stored)."""
+    def n_cells(self, condition: str, context: str | None = None) -> int:
+        """Return the number of training cells of a condition (as it is stored), in a context."""
         place = self._places.get(condition)
-        return 0 if place is None else int(self.cells_per_condition[place])
+        if place is None:
+            return 0
+        if context is None:
+            return int(self.cells_per_condition[place])
+        return int(self.cells_per_batch[place] @ self.is_of_context(context))
 
     def library_sizes(self, condition: str) -> np.ndarray:
         """Return the library sizes of a condition's training cells; of all, if it has none."""
@@ -294,6 +320,36 @@ class TrainingMetadata:
             return self.batch_shares
         shares: np.ndarray = self.cells_per_batch[self._places[condition]] / n_cells
         return shares
+
+    def in_context(self, context: str | None, n: int) -> np.ndarray | None:
+        """Return a batch of a context, n times: what an `Encoding` takes; None without one."""
+        if context is None:
+            return None
+        return np.full(n, np.flatnonzero(self.is_of_context(context))[0])
+
+    def is_of_context(self, context: str) -> np.ndarray:
+        """Return whether each batch is of a context, `batch`; raise if there are no such cells."""
+        registry = self.registry
+        if not registry.contexts:
+            raise InputError(
+                f"got context={context!r}, but the model has no contexts: read the screen with "
+                "context_key"
+            )
+        shares = self.of_contexts(self.batch_shares)
+        known = [name for name, share in zip(registry.contexts, shares, strict=True) if share]
+        if context not in known:
+            raise unknown("context", context, known)
+        is_of: np.ndarray = registry.context_of_batch == registry.contexts.index(context)
+        return is_of
+
+    def within(self, shares: np.ndarray, context: str | None) -> np.ndarray:
+        """Return the shares of batches, `batch`, among those of a context (training's, if 0)."""
+        if context is None:
+            return shares
+        is_of = self.is_of_context(context)
+        own = shares * is_of
+        own = own if own.sum() else self.batch_shares * is_of
+        return np.asarray(own / own.sum())
 
     def shares_of(self, batch: str | None) -> np.ndarray:
         """Return the share of each batch: that of the training cells, or 1 for a given batch."""

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 
 from samsvae._deprecated import takes_former_settings
-from samsvae.data.names import Encoding, Joint
+from samsvae.data.names import Encoding, Extended, Joint
 from samsvae.errors import InputError
 from samsvae.estimators import saving
 from samsvae.estimators.base import Estimator, by_name
@@ -44,18 +44,38 @@ from samsvae.settings.model import (
 class AdditiveEstimator(ShiftSettings, Estimator):
     """A model whose perturbations add up to a shift of the state, each with a prior."""
 
+    def _encoding(self) -> Encoding:
+        metadata = self.metadata
+        registry = metadata.registry
+        if len(registry.contexts) < 2 and not self.learn_interactions:
+            return super()._encoding()
+        pairs = metadata.pairs if self.learn_interactions else None
+        cells = metadata.cells_per_context
+        return Extended(registry, metadata.median_dose, cells=cells, pairs=pairs)
+
     def _additive(self, mask: Mask, embedding: Embedding) -> Mechanism:
         curve = HillCurve(len(self.encoding.columns)) if self.saturating_dose else None
         shift = AdditiveShift(mask, embedding, dose_response=curve)
         if not self.learn_responders:
             return shift
+        if self._kinds is not None:
+            raise InputError(
+                "learn_responders=True goes neither with contexts nor with interactions: whether a "
+                "deviation acts in a cell is no choice of its own; leave context_key and "
+                "learn_interactions out, or take learn_responders=False"
+            )
         metadata = self.metadata
         parser = metadata.registry.parser
         check_slots(max(len(parser.parts(name)) for name in metadata.conditions))
         return Responding(shift, len(self.encoding.columns) + len(metadata.sgrnas))
 
     def _free_embedding(self) -> Embedding:
-        return FreeEmbedding(*self._sizes, scale=self.embedding_scale)
+        return FreeEmbedding(*self._sizes, scale=self.embedding_scale, kinds=self._kinds)
+
+    @property
+    def _kinds(self) -> torch.Tensor | None:
+        kinds = self.encoding.kinds
+        return None if kinds is None else torch.from_numpy(kinds)
 
     def _encoder(self, mechanism: Mechanism) -> Encoder:
         return self._amortised(n_context=mechanism.n_context if self.basal_given_shift else 0)
@@ -81,7 +101,7 @@ class SAMSVAE(SAMSVAESettings, AdditiveEstimator):
     name = "sams-vae"
 
     def _mechanism(self) -> Mechanism:
-        prior = MaskPrior(self.mask_prob, self.beta_a, self.beta_b)
+        prior = MaskPrior(self.mask_prob, self.beta_a, self.beta_b, self._kinds)
         mask = by_name("mask", self.mask, MASKS)(*self._sizes, prior)
         embedding = self._free_embedding()
         if self.embedding_given_mask:
@@ -90,6 +110,7 @@ class SAMSVAE(SAMSVAESettings, AdditiveEstimator):
                 scale=self.embedding_scale,
                 width=self.n_hidden_embedding,
                 n_layers=self.n_layers_embedding,
+                kinds=self._kinds,
             )
         return self._additive(mask, embedding)
 

@@ -103,8 +103,8 @@ class Predictions:
             "drugA@0.5".
         **settings
             scale, relative_to ("typical gene"), library_size (1e4), n_particles (2500),
-            n_count_draws, n_draws (100), basal ("prior"), batch, contamination (0), seed (0),
-            progress; see
+            n_count_draws, n_draws (100), basal ("prior"), batch, context, contamination (0),
+            seed (0), progress; see
             `samsvae.settings.questions.EffectSettings`.
 
         Returns
@@ -141,12 +141,11 @@ class Predictions:
         self.model.generator(chosen.seed)  # raises unless the model can answer
         names = self.metadata.labels(conditions)
         stored = [self.metadata.stored(name) for name in names]
-        received, asked = self.metadata.received(names), stored
+        asked = stored
         if scale == "lfc":  # of perturbations that only features are known of, these tell more
             asked = list(map(self.metadata.measured_part, stored))
-            received = self.metadata.received(asked)
-        encoded = self.model.encoding(received)
-        results = self._average_effects(asked, encoded, replace(chosen, scale=scale))
+        received = self._received(asked, chosen.context)
+        results = self._average_effects(asked, received, replace(chosen, scale=scale))
         estimable = np.array([self.metadata.is_estimable(name) for name in stored])
         unexpressed = self.metadata.unexpressed
         has_interval = estimable[:, None] & ~unexpressed
@@ -171,7 +170,9 @@ class Predictions:
             obs=pd.DataFrame(
                 {
                     "condition": stored,
-                    "n_train_cells": [self.metadata.n_cells(name) for name in stored],
+                    "n_train_cells": [
+                        self.metadata.n_cells(name, chosen.context) for name in stored
+                    ],
                     "estimable": estimable,
                     "composition": [result.composition for result in results],
                     **Unmeasured(self.metadata).columns(stored),
@@ -187,29 +188,43 @@ class Predictions:
                 "relative_to": chosen.relative_to,
                 "library_size": str(chosen.library_size),
                 "basal": chosen.basal,
+                **({} if chosen.context is None else {"context": chosen.context}),
                 "contamination": chosen.contamination,
                 "n_particles": chosen.n_particles,
             },
         )
 
+    def _received(self, names: Sequence[str], context: str | None) -> sp.csr_matrix:
+        """Return what conditions are in a context, `condition column`; None: in their mean."""
+        rows = self.metadata.received(names)
+        return self.model.encoding(rows, self.metadata.in_context(context, len(names)))
+
     def _average_effects(
         self, stored: Sequence[str], received: sp.csr_matrix, settings: EffectSettings
     ) -> list[Effect]:
         """Return the effects of conditions, in the batches that the settings name."""
-        metadata = self.metadata
+        metadata, context = self.metadata, settings.context
         control_sizes = metadata.library_sizes(metadata.conditions[0])
         sizes = [metadata.library_sizes(name) for name in stored]
         batches = metadata.registry.batch_names
         batch = settings.batch if batches or settings.batch != "observed" else None
         basal = self.model.control_basal if settings.basal == "control" else None
+        if basal is not None and context is not None:
+            basal = basal.in_context(metadata.registry, metadata.is_of_context(context))
         foreign = self._contamination(settings) if settings.contamination else None
         if batch != "observed" or "observed" in batches:
-            drawn = Batches(metadata.shares_of(batch), metadata.registry.design)
+            if batch is not None and context is not None:
+                shares = metadata.shares_of(batch) * metadata.is_of_context(context)
+                if not shares.any():
+                    raise InputError(f"batch {batch!r} is not of context {context!r}")
+            shares = metadata.within(metadata.shares_of(batch), context)
+            drawn = Batches(shares, metadata.registry.design)
             cells = ArmCells(sizes, control_sizes, drawn, basal, batch is None, foreign)
             return average_effects(self.module, received, settings, cells)
 
         def alone(i: int) -> Effect:
-            drawn = Batches(metadata.observed_shares(stored[i]), metadata.registry.design)
+            shares = metadata.within(metadata.observed_shares(stored[i]), context)
+            drawn = Batches(shares, metadata.registry.design)
             cells = ArmCells([sizes[i]], control_sizes, drawn, basal, contamination=foreign)
             quiet = replace(settings, progress=False)
             return average_effects(self.module, received[i], quiet, cells)[0]
@@ -230,7 +245,7 @@ class Predictions:
         metadata = self.metadata
         control, *others = metadata.conditions
         known = [name for name in others if metadata.is_estimable(name)]
-        received = self.model.encoding(metadata.received(known))
+        received = self._received(known, settings.context)
         n_particles = min(settings.n_particles, _PARTICLES_OF_SCREEN)
         asked = replace(settings, relative_to="library", contamination=0.0, n_draws=0)
         asked = replace(asked, n_particles=n_particles, progress=False)
@@ -306,7 +321,8 @@ class Predictions:
             own basal state (drawn from its posterior), library size and batch. All of them share
             one draw of masks and embeddings.
         **settings
-            n_cells (1000 new cells per condition), library_size ("observed"), seed (0); see
+            n_cells (1000 new cells per condition), library_size ("observed"), context, seed (0);
+            see
             `samsvae.settings.questions.SimulationSettings`.
 
         Returns
@@ -322,7 +338,7 @@ class Predictions:
         """
         chosen = SimulationSettings(**settings)
         names = self.metadata.labels(conditions)
-        received = self.model.encoding(self.metadata.received(names))
+        received = self._received(names, chosen.context)
         has_library_size = self.module.likelihood.has_library_size
         generator = self.model.generator(chosen.seed)
         rng = np.random.default_rng(chosen.seed)
@@ -359,7 +375,8 @@ class Predictions:
             sizes = rng.choice(self.metadata.library_sizes(self.metadata.stored(condition)), n)
         else:
             sizes = np.full(n, float(size))
-        shares, batches = self.metadata.batch_shares, np.zeros((n, 0))
+        shares = self.metadata.within(self.metadata.batch_shares, settings.context)
+        batches = np.zeros((n, 0))
         if len(shares):
             batches = self.metadata.registry.design[rng.choice(len(shares), n, p=shares)]
         panel = size != "observed"

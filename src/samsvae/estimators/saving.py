@@ -84,6 +84,7 @@ class _Registry(_Record):
     perturbations: UniqueNames
     batches: Annotated[list[list[str]], AfterValidator(_rectangular)]
     symbols: list[str]
+    context_columns: int = 0
     counts: bool
     own_library_size: bool
     notation: _Parser
@@ -92,6 +93,9 @@ class _Registry(_Record):
     def _symbols_are_of_genes(self) -> Self:
         if len(self.symbols) not in (0, len(self.genes)):
             raise ValueError(f"there are {len(self.symbols)} symbols for {len(self.genes)} genes")
+        n_columns = len(self.batches[0]) if self.batches else 0
+        if not 0 <= self.context_columns <= n_columns:
+            raise ValueError(f"{self.context_columns} of {n_columns} batch columns are contexts")
         return self
 
 

@@ -132,7 +132,8 @@ class TrainedModel:
     def _loader(self, screen: Screen, device: torch.device) -> Loader:
         """Return the loader of a screen that has the model's names already."""
         sgrnas = self.metadata.sgrnas if self.has_responders else None
-        return Loader(screen, device, encoding=self.encoding, sgrnas=sgrnas)
+        encoding = self.encoding.among(screen.registry)
+        return Loader(screen, device, encoding=encoding, sgrnas=sgrnas)
 
 
 def delegated(

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from samsvae.data.fold_changes import typical_gene
 from samsvae.data.loader import Loader
+from samsvae.data.names import NameRegistry
+from samsvae.errors import InputError
 from samsvae.model.likelihood import Likelihood
 from samsvae.model.mechanism import of_batch
 from samsvae.model.vae import PerturbationVAE
@@ -56,6 +58,15 @@ class BasalPosterior(NamedTuple):
         noise = torch.randn((n, 1, self.loc.shape[1]), generator=generator, device=device)
         state = self.loc[cell] + self.scale[cell] * noise
         return state, self.covariates[cell]
+
+    def in_context(self, registry: NameRegistry, is_of_context: np.ndarray) -> BasalPosterior:
+        """Return the cells of a context, of these batches (`batch`, bool)."""
+        n = sum(map(len, registry.batch_levels[: registry.context_columns]))
+        wanted = torch.from_numpy(registry.design[is_of_context][0, :n]).to(self.covariates)
+        own = (self.covariates[:, :n] == wanted).all(1)
+        if not bool(own.any()):
+            raise InputError("no control cell is of this context: give basal='prior'")
+        return BasalPosterior(*(values[own] for values in self))
 
 
 @torch.no_grad()

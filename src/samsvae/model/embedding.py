@@ -6,6 +6,7 @@ it contributes.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
@@ -95,16 +96,41 @@ class Embedding(nn.Module, ABC):
 
 
 class GaussianEmbedding(Embedding):
-    """Base of Gaussian embeddings: the prior N(0, scale^2 I) and reparametrised draws."""
+    """Base of Gaussian embeddings: the prior N(0, scale^2 I) and reparametrised draws.
 
-    def __init__(self, n_latent: int, *, scale: float) -> None:
+    With `kinds` of columns (`column`, int64) every kind but the first learns a scale of its own.
+    """
+
+    def __init__(self, n_latent: int, *, scale: float, kinds: Tensor | None = None) -> None:
         super().__init__(n_latent)
         self.scale = scale
+        self.register_buffer("kinds", kinds, persistent=False)
+        n_more = 0 if kinds is None else int(kinds.max())
+        first = torch.full((n_more,), math.log(scale))
+        self.log_kind_scale = nn.Parameter(first) if n_more else None
 
-    def prior(self) -> Normal:
-        """Return p(e_tl), the same for all columns: `[latent]`."""
+    kinds: Tensor | None
+
+    def prior(self, columns: Tensor | slice = slice(None)) -> Normal:
+        """Return p(e_tl) of some columns, the same for all of a kind: `[column 1]`."""
         zero = next(self.parameters()).new_zeros(())
-        return Normal(zero, zero + self.scale, validate_args=False)
+        scale = zero + self.scale
+        if self.log_kind_scale is not None and self.kinds is not None:
+            scales = torch.cat([scale.view(1), self.log_kind_scale.exp()])
+            scale = scales[self.kinds[columns]].unsqueeze(1)
+        return Normal(zero, scale, validate_args=False)
+
+    @torch.no_grad()
+    def without_cells(self, mask: Tensor, columns: Tensor) -> None:
+        """Set the posterior of columns that no cells received (`column`, bool) to the prior."""
+        old = self.posterior(torch.arange(len(mask), device=mask.device), mask)
+        scale = self.prior().scale.expand_as(old.scale)
+        loc = torch.where(columns[:, None], 0.0, old.loc)
+        self._set(mask, loc, torch.where(columns[:, None], scale, old.scale))
+
+    def _shared(self, offset: Tensor) -> Tensor:
+        """Return an offset, `latent`, that only shared columns have, `[column] latent`."""
+        return offset if self.kinds is None else (self.kinds == 0)[:, None] * offset
 
     @abstractmethod
     def posterior(self, columns: Tensor, mask: Tensor) -> Normal:
@@ -112,7 +138,8 @@ class GaussianEmbedding(Embedding):
 
     def bayes_factors(self, information: Tensor) -> BayesFactors:
         columns = torch.arange(len(information), device=information.device)
-        return BayesFactors.of(self.posterior(columns, torch.ones_like(information)), self.prior())
+        found = BayesFactors.of(self.posterior(columns, torch.ones_like(information)), self.prior())
+        return found._replace(unit=found.mean.new_tensor(self.scale))
 
     def noise(self, columns: Tensor, n_particles: int, generator: torch.Generator) -> Tensor:
         shape = (n_particles, len(columns), self.n_latent)
@@ -122,7 +149,7 @@ class GaussianEmbedding(Embedding):
         self, columns: Tensor, mask: Tensor, noise: Tensor, *, closed_form: bool = False
     ) -> Draw:
         posterior = self.posterior(columns, mask)
-        return gaussian_draw(posterior, noise, self.prior(), closed_form=closed_form)
+        return gaussian_draw(posterior, noise, self.prior(columns), closed_form=closed_form)
 
     def mean(self, columns: Tensor, mask: Tensor) -> Tensor:
         return self.posterior(columns, mask).loc
@@ -130,7 +157,8 @@ class GaussianEmbedding(Embedding):
     @torch.no_grad()
     def update(self, mask: Tensor, probability: Tensor, estimates: Estimates) -> None:
         old = self.posterior(torch.arange(len(mask), device=mask.device), mask)
-        precision = probability / estimates.variance + self.scale**-2
+        own = self.scale if self.log_kind_scale is None else self.prior().scale
+        precision = probability / estimates.variance + own**-2
         mean = probability * estimates.value / estimates.variance / precision
         kept = estimates.value.isnan()
         loc = torch.where(kept, old.loc, mean)
@@ -145,8 +173,10 @@ class GaussianEmbedding(Embedding):
 class FreeEmbedding(GaussianEmbedding):
     """q(e_t) = N(mu_t, sigma_t^2) with free parameters; sigma = exp(log_sigma) + 1e-4."""
 
-    def __init__(self, n_columns: int, n_latent: int, *, scale: float) -> None:
-        super().__init__(n_latent, scale=scale)
+    def __init__(
+        self, n_columns: int, n_latent: int, *, scale: float, kinds: Tensor | None = None
+    ) -> None:
+        super().__init__(n_latent, scale=scale, kinds=kinds)
         self.loc = nn.Parameter(torch.zeros(n_columns, n_latent))
         self.log_scale = nn.Parameter(torch.zeros(n_columns, n_latent))
 
@@ -163,7 +193,7 @@ class FreeEmbedding(GaussianEmbedding):
 
     @torch.no_grad()
     def translate(self, offset: Tensor) -> None:
-        self.loc.sub_(offset)
+        self.loc.sub_(self._shared(offset))
 
     def _set(self, mask: Tensor, loc: Tensor, scale: Tensor) -> None:
         self.loc.copy_(loc)
@@ -177,9 +207,16 @@ class MaskedEmbedding(GaussianEmbedding):
     """
 
     def __init__(
-        self, n_columns: int, n_latent: int, *, scale: float, width: int, n_layers: int
+        self,
+        n_columns: int,
+        n_latent: int,
+        *,
+        scale: float,
+        width: int,
+        n_layers: int,
+        kinds: Tensor | None = None,
     ) -> None:
-        super().__init__(n_latent, scale=scale)
+        super().__init__(n_latent, scale=scale, kinds=kinds)
         self.network = GaussianNetwork((n_latent, OneHot(n_columns)), width, n_layers, n_latent)
         self.register_buffer("updated", torch.zeros(n_columns, 2 * n_latent))
 
@@ -202,8 +239,10 @@ class MaskedEmbedding(GaussianEmbedding):
         first.bias.add_(weight.sum(0))
         weight.zero_()
 
+    @torch.no_grad()
     def translate(self, offset: Tensor) -> None:
         self.network.translate(offset)
+        self.updated[:, : self.n_latent].add_(offset - self._shared(offset))
 
 
 class PointEmbedding(Embedding):

@@ -35,6 +35,9 @@ class MaskPrior(NamedTuple):
     a: float = 1.0
     b: float = 2.0
     """Parameters of the Beta from which the probability is drawn: the larger b, the sparser."""
+    kinds: Tensor | None = None
+    """`column`, int64: kind of each column of dosage, whose learned alpha is its own; None: all
+    are of one kind."""
 
 
 class Mask(nn.Module, ABC):
@@ -78,25 +81,34 @@ class Mask(nn.Module, ABC):
 
     @abstractmethod
     def update(
-        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+        self,
+        log_bayes_factors: Tensor,
+        has_cells: Tensor,
+        *,
+        logit_bound: float = math.inf,
+        columns: Tensor | None = None,
     ) -> None:
         """Set the posterior to prior log odds plus log Bayes factor (`column latent`, nats).
 
-        `has_cells`: columns with training cells; log odds are at most `logit_bound` in size.
+        `has_cells`: columns with training cells; log odds are at most `logit_bound` in size. Of
+        some `columns` (`column`, bool) alone, if they are given.
         """
 
     @abstractmethod
     def set_logit(self, logits: Tensor) -> None:
         """Set the logit of posterior inclusion probabilities, `column latent`."""
 
-    def _posterior_logit(self, log_bayes_factors: Tensor, bound: float) -> Tensor:
-        return (self.prior_logit() + log_bayes_factors).clamp(-bound, bound)
+    def _posterior_logit(
+        self, log_bayes_factors: Tensor, bound: float, columns: Tensor | None
+    ) -> Tensor:
+        updated = (self.prior_logit() + log_bayes_factors).clamp(-bound, bound)
+        return updated if columns is None else torch.where(columns[:, None], updated, self.logit())
 
 
 class BernoulliMask(Mask):
     """m_tl ~ Bernoulli(alpha), with posterior q(m_tl) = Bernoulli(sigmoid(logits_tl)).
 
-    Without a given alpha one is learned for all entries (empirical Bayes).
+    Without a given alpha one is learned for all entries of a kind of column (empirical Bayes).
     """
 
     name = "bernoulli"
@@ -105,25 +117,40 @@ class BernoulliMask(Mask):
         super().__init__(n_columns, n_latent, prior)
         self.logits = nn.Parameter(torch.zeros(self.shape))
         self.prob = prior.prob
-        self.log_odds = nn.Parameter(torch.tensor(logit(0.01))) if prior.prob is None else None
+        kinds = prior.kinds
+        self.register_buffer("kinds", kinds, persistent=False)
+        of_kinds = () if kinds is None else (int(kinds.max()) + 1,)
+        first = torch.full(of_kinds, logit(0.01))
+        self.log_odds = nn.Parameter(first) if prior.prob is None else None
+
+    kinds: Tensor | None
 
     def prior(self) -> Bernoulli:
         """Return p(m_tl), `[column] [latent]`."""
         # By its logit, which torch would bound for a small probability in single precision.
         if self.log_odds is not None:
-            return Bernoulli(logits=self.log_odds, validate_args=False)
+            log_odds = self.log_odds if self.kinds is None else self.log_odds[self.kinds, None]
+            return Bernoulli(logits=log_odds, validate_args=False)
         assert self.prob is not None
         log_odds = self.logits.new_full((), logit(self.prob))
         return Bernoulli(logits=log_odds, validate_args=False)
 
     @torch.no_grad()
     def update(
-        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+        self,
+        log_bayes_factors: Tensor,
+        has_cells: Tensor,
+        *,
+        logit_bound: float = math.inf,
+        columns: Tensor | None = None,
     ) -> None:
         if self.log_odds is not None:
-            observed = log_bayes_factors[has_cells].double().cpu().numpy()
-            self.log_odds.fill_(logit(most_likely_share(observed)))
-        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound))
+            for kind, log_odds in enumerate(self.log_odds.view(-1)):
+                own = has_cells if self.kinds is None else has_cells & (self.kinds == kind)
+                observed = log_bayes_factors[own].double().cpu().numpy()
+                if self.kinds is None or len(observed):
+                    log_odds.fill_(logit(most_likely_share(observed)))
+        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound, columns))
 
     @torch.no_grad()
     def set_logit(self, logits: Tensor) -> None:
@@ -220,9 +247,14 @@ class BetaBernoulliMask(_BetaMask):
 
     @torch.no_grad()
     def update(
-        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+        self,
+        log_bayes_factors: Tensor,
+        has_cells: Tensor,
+        *,
+        logit_bound: float = math.inf,
+        columns: Tensor | None = None,
     ) -> None:
-        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound))
+        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound, columns))
 
     @torch.no_grad()
     def set_logit(self, logits: Tensor) -> None:
@@ -259,9 +291,14 @@ class PointBetaBernoulliMask(_BetaMask):
 
     @torch.no_grad()
     def update(
-        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+        self,
+        log_bayes_factors: Tensor,
+        has_cells: Tensor,
+        *,
+        logit_bound: float = math.inf,
+        columns: Tensor | None = None,
     ) -> None:
-        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound))
+        self.set_logit(self._posterior_logit(log_bayes_factors, logit_bound, columns))
 
     @torch.no_grad()
     def set_logit(self, logits: Tensor) -> None:
@@ -294,7 +331,12 @@ class FullMask(Mask):
     prior_logit = logit
 
     def update(
-        self, log_bayes_factors: Tensor, has_cells: Tensor, *, logit_bound: float = math.inf
+        self,
+        log_bayes_factors: Tensor,
+        has_cells: Tensor,
+        *,
+        logit_bound: float = math.inf,
+        columns: Tensor | None = None,
     ) -> None:
         """Do nothing: the mask is not inferred."""
 

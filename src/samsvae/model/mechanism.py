@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samsvae.model.embedding import Embedding
+from samsvae.model.embedding import Embedding, GaussianEmbedding
 from samsvae.model.mask import Mask
 from samsvae.model.networks import OneHot
 from samsvae.types import Batch, Branches, Context, Dosage, Draw, LogWeights, ShiftNoise, Shifts
@@ -88,6 +88,8 @@ class Mechanism(nn.Module, ABC):
 class HillCurve(nn.Module):
     """d^h / (k^h + d^h), learned per column of dosage: grows with the dose and saturates at 1.
 
+    Of a negative dose (of a deviation) it is that of its size, with its sign.
+
     k, the dose of half the full displacement, and h, the slope (the Hill coefficient), start at 1,
     the median dose; both are learned by their logarithms. With this curve an embedding is the
     displacement at saturation.
@@ -106,11 +108,11 @@ class HillCurve(nn.Module):
     def forward(self, dosage: Dosage) -> Tensor:
         """Return the share of the full displacement, `cell slot`; exactly 0 at dose 0."""
         received = dosage.dose != 0
-        log_dose = torch.where(received, dosage.dose, 1.0).log()
+        log_dose = torch.where(received, dosage.dose.abs(), 1.0).log()
         which = dosage.columns[dosage.position]
         slope = self.log_slope[which].exp()
         share = (slope * (log_dose - self.log_half_dose[which])).sigmoid()
-        return torch.where(received, share, 0.0)
+        return torch.where(received, share * dosage.dose.sign(), 0.0)
 
 
 class AdditiveShift(Mechanism):
@@ -200,6 +202,20 @@ class AdditiveShift(Mechanism):
         if self.mask.variable is None or self.masks_fixed:
             return {}
         return {"mask_sparsity": (self.mask.probability() <= 0.5).double().mean()}
+
+    @property
+    def kinds(self) -> Tensor | None:
+        """`column`: position in `KINDS` of each column of dosage; None: all are shared effects."""
+        return getattr(self.embedding, "kinds", None)
+
+    @torch.no_grad()
+    def without_cells(self, columns: Tensor) -> None:
+        """Set columns that no cells received (`column`, bool) to the prior of their kind."""
+        mask, embedding = self.mask, self.embedding
+        if isinstance(embedding, GaussianEmbedding) and bool(columns.any()):
+            nothing = torch.zeros_like(mask.evidence)
+            mask.update(nothing, torch.zeros_like(columns), columns=columns)
+            embedding.without_cells((mask.probability() > 0.5).float(), columns)
 
 
 class Responding(Mechanism):

@@ -280,14 +280,16 @@ def write_experiment_data(folder: Path, screen: Screen) -> None:
         )
     counts, registry = screen.counts, screen.registry
     is_stored = isinstance(counts, StoredCounts)
-    n_batch_keys = len(registry.batch_levels)
+    names = ["batch", *(f"batch_{i}" for i in range(2, len(registry.batch_levels) + 1))]
+    names = names[: len(registry.batch_levels)]
     empty = sp.csr_matrix(counts.shape, dtype=np.uint8 if registry.counts else np.float32)
     adata = (replace(screen, counts=empty) if is_stored else screen).to_anndata()
     settings = {
         "control": [registry.parser.control],
         "separator": registry.parser.separator,
         "dosage_key": "dosage" if (screen.dosage.data != 1).any() else None,
-        "batch_key": ["batch", *(f"batch_{i}" for i in range(2, n_batch_keys + 1))][:n_batch_keys],
+        "context_key": names[: registry.context_columns],
+        "batch_key": names[registry.context_columns :],
         "library_size_key": None if registry.own_library_size else "library_size",
         "split_key": "split" if screen.split is not None else None,
         "gene_key": "symbol" if registry.symbols else None,
@@ -309,5 +311,7 @@ def read_experiment_data(folder: Path) -> Screen:
 @lru_cache(maxsize=1)
 def _read(folder: Path, time_written: int) -> Screen:
     settings = read_json(folder / KEYS)
-    several = {name: tuple(settings[name]) for name in ("control", "batch_key")}
+    several = {
+        name: tuple(settings.get(name, ())) for name in ("control", "batch_key", "context_key")
+    }
     return Screen.open(folder / SCREEN, **{**settings, **several})

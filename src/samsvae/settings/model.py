@@ -68,12 +68,17 @@ class ShiftSettings:
         `sgrna_key`, otherwise for each perturbation; effects are then those in the cells that
         respond. Each step computes two branches of every cell, four where there are combinations of
         two: training takes longer. False: what a cell received acts in it.
+    learn_interactions
+        Pairs of perturbations that training cells received together may shift the state beyond the
+        sum of their parts, each by an interaction with a prior of its own; pairs without cells are
+        additive, with intervals as wide as interactions are. False: combinations are additive.
     """
 
     embedding_scale: Positive = 1.0
     basal_given_shift: bool = True
     saturating_dose: bool = False
     learn_responders: bool = False
+    learn_interactions: bool = False
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

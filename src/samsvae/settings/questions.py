@@ -147,6 +147,9 @@ class EffectSettings(ProgressSettings, SeedSettings):
     batch
         Batch of both arms; by default drawn as in the training cells, for "observed" as in those of
         the condition.
+    context
+        Context of both arms, where the screen was read with `context_key`; by default effects are
+        the mean over contexts.
     contamination
         The share of a condition's counts that are of other cells: of ambient RNA, of the second
         cells of doublets (half of their counts), of cells with a wrong label. Fold changes are
@@ -161,6 +164,7 @@ class EffectSettings(ProgressSettings, SeedSettings):
     n_draws: Natural = 100
     basal: Literal["prior", "control"] = "prior"
     batch: str | None = None
+    context: str | None = None
     contamination: Share = 0.0
 
 
@@ -176,10 +180,14 @@ class SimulationSettings(SeedSettings):
         Of new cells: expected counts over the screen's genes, or drawn from those "observed"
         in the condition's training cells (of all conditions, for one without cells). Not used for
         likelihoods without a library size.
+    context
+        Context that conditions act in, and that new cells are of, where the screen was read with
+        `context_key`; by default effects are the mean over contexts.
     """
 
     n_cells: Count = 1000
     library_size: LibrarySize | Literal["observed"] = "observed"
+    context: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +203,8 @@ class ContrastSettings(ProgressSettings, SeedSettings):
     cells
         "all", or "responders": effects on the cells in which a condition acts, each weighted by the
         probability of that; for a model trained with `learn_responders=True`.
+    context
+        The context that effects are of, from its cells alone, as for effects.
     contamination
         The share of a condition's counts that are of other cells, as for effects.
     n_particles
@@ -204,6 +214,7 @@ class ContrastSettings(ProgressSettings, SeedSettings):
     scale: Scale | None = None
     relative_to: Reference = "typical gene"
     cells: Literal["all", "responders"] = "all"
+    context: str | None = None
     contamination: Share = 0.0
     n_particles: Several = 1000
 
@@ -212,6 +223,7 @@ class ContrastSettings(ProgressSettings, SeedSettings):
         return EffectSettings(
             scale=self.scale,
             relative_to=self.relative_to,
+            context=self.context,
             contamination=self.contamination,
             n_particles=self.n_particles,
             seed=self.seed,
@@ -226,10 +238,13 @@ class DiscoverySettings(ContrastSettings):
     Parameters
     ----------
     by
-        "condition", or "sgrna": one row for each sgRNA of a condition, from its own cells.
+        "condition"; "sgrna": one row for each sgRNA of a condition, from its own cells;
+        "context": how effects differ between contexts, one row for each but the first of two, for
+        each of several against the mean of the others; or "interaction": what combinations with
+        training cells do beyond the sum of their parts.
     """
 
-    by: Literal["condition", "sgrna"] = "condition"
+    by: Literal["condition", "sgrna", "context", "interaction"] = "condition"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,9 @@ class ScreenSettings:
         order, like "0.5+2". By default every dose is 1.
     batch_key
         Column with each cell's batch, or several: each is a covariate of its own.
+    context_key
+        Column with each cell's context (cell line, stimulation, donor, time point), or several
+        whose levels together are one: a batch in which perturbations may act differently.
     library_size_key
         Column with each cell's total counts, for a panel of a larger library. By default the
         sum of the cell's counts in the file.
@@ -95,6 +98,7 @@ class ScreenSettings:
     layer: str | None = None
     dosage_key: str | None = None
     batch_key: str | Sequence[str] | None = field(default=(), metadata=_SEVERAL)
+    context_key: str | Sequence[str] | None = field(default=(), metadata=_SEVERAL)
     library_size_key: str | None = None
     split_key: str | None = None
     sgrna_key: str | None = None
@@ -113,7 +117,8 @@ class ScreenSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "control", _several(self.control))
-        object.__setattr__(self, "batch_key", tuple(filter(None, _several(self.batch_key))))
+        for key in ("batch_key", "context_key"):
+            object.__setattr__(self, key, tuple(filter(None, _several(getattr(self, key)))))
         if self.separator is None:
             object.__setattr__(self, "separator", "")
 
@@ -122,7 +127,13 @@ class ScreenSettings:
         """The columns of cells that are used."""
         roles = ("perturbation", "dosage", "library_size", "split", "sgrna", "replicate")
         used = (getattr(self, f"{role}_key") for role in roles)
-        return tuple(filter(None, [*used, *_several(self.batch_key)]))
+        return tuple(filter(None, [*used, *self.batch_columns]))
+
+    @property
+    def batch_columns(self) -> tuple[str, ...]:
+        """The columns with batches, those with contexts first."""
+        contexts, batches = _several(self.context_key), _several(self.batch_key)
+        return (*contexts, *(name for name in batches if name not in contexts))
 
     @property
     def controls(self) -> tuple[Name, ...]:

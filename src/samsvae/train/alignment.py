@@ -66,14 +66,16 @@ def align(model: PerturbationVAE, train: Loader, *, seed: int = 0) -> None:
 
     While masks are fixed, an offset that all perturbations share costs little; a sparse mask would
     include it for each. So the origin is translated, too, along axes in which most of many
-    perturbations share one.
+    perturbations share one. Deviations and interactions are rotated with the others, but
+    choose neither the axes nor the origin.
     """
     additive = model.mechanism.additive
     assert additive is not None
     n_cells = _responding_cells(model, train)
     has_cells = n_cells > 0
+    shared = has_cells if additive.kinds is None else has_cells & (additive.kinds == 0)
     before = additive.embedding.bayes_factors(_information(model, train, n_cells))
-    mean, scale = ((x[has_cells] / before.unit).double().cpu().numpy() for x in before[:2])
+    mean, scale = ((x[shared] / before.unit).double().cpu().numpy() for x in before[:2])
     with threadpool_limits(1, user_api="blas"):  # matrices are small: more threads only wait
         offset, matrix = _sparsest_axes(mean, scale, seed)
     model.translate(torch.from_numpy(offset).to(before.mean) * before.unit)
@@ -219,10 +221,28 @@ def update_inclusion(
     """Set all masks (and a learned prior) to their closed-form posterior; networks stay.
 
     With them the embeddings of entries that were closed, which no gradient has moved: by a Newton
-    step from 0, and another with the information that the first one shows (the secant).
+    step from 0, and another with the information that the first one shows (the secant). Kinds of
+    columns of dosage come one after the other, each given those before it.
     """
+    additive = model.mechanism.additive
+    assert additive is not None
+    kinds = additive.kinds
+    for kind in range(1 if kinds is None else int(kinds.max()) + 1):
+        _update_kind(model, train, processes, None if kinds is None else kinds == kind, progress)
+
+
+def _update_kind(
+    model: PerturbationVAE,
+    train: Loader,
+    processes: Processes | None,
+    is_kind: Tensor | None,
+    progress: Callable[[Sequence[int]], Iterable[int]],
+) -> None:
+    """Update the columns of one kind (`column`, bool), or all; the others stay as they are."""
     scores = shift_scores(model, train, processes, progress=progress)
     has_cells = scores.n_cells > 0
+    if is_kind is not None:
+        has_cells &= is_kind
     if not bool(has_cells.any()):
         return
     z, n_cells = (x[has_cells].cpu().numpy() for x in (scores.z, scores.n_cells))
@@ -234,7 +254,7 @@ def update_inclusion(
     assert additive is not None
     mask, embedding = additive.mask, additive.embedding
     before = additive.most_probable()[0]
-    mask.update(log_bayes_factors.to(mask.logit()), has_cells)
+    mask.update(log_bayes_factors.to(mask.logit()), has_cells, columns=is_kind)
     mask.evidence[has_cells] = torch.from_numpy(posterior.evidence).to(mask.evidence)
     after = (mask.probability() > 0.5).to(before)
     asked = (before * after == 0) & has_cells[:, None]
