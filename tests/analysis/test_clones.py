@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import samsvae
 from helpers.clones import screen_of_clones
 from samsvae import Screen
 from samsvae.data.fold_changes import fold_changes
-from samsvae.estimators.predictions import Predictions
+from samsvae.estimators.discrepancy import learned_discrepancy
 
 
 def trained(*, told: bool) -> tuple[samsvae.SAMSVAE, Screen]:
@@ -52,9 +53,9 @@ def test_intervals_of_effects_are_wider(told: tuple[samsvae.SAMSVAE, Screen]) ->
     names = list(screen.conditions[1:])
     nothing, train = np.zeros((len(names), len(screen.genes))), screen.train
     ours = model.metadata.discrepancy(names, nothing)
-    predictions, learned = Predictions(model), {"spread_of_condition": None, "spread_of_gene": None}
-    predictions.metadata = replace(model.metadata, **learned)  # as when it was learned
-    learned = predictions.discrepancy(screen.valid, replace(train, replicate=None))
+    unlearned, learned = copy(model), {"spread_of_condition": None, "spread_of_gene": None}
+    unlearned.metadata = replace(model.metadata, **learned)  # as when it was learned
+    learned = learned_discrepancy(unlearned, screen.valid, replace(train, replicate=None))
     before = replace(model.metadata, **learned).discrepancy(names, nothing)
     group = np.where(train.is_control, -1, train.condition - 1)
     between = fold_changes(train, group, train.is_control, len(names)).between

@@ -15,8 +15,8 @@ from torch import Tensor
 import samsvae
 from helpers.screens import SMALL, make_adata, read
 from samsvae.data.loader import Loader
-from samsvae.estimators.metadata import library_shares
 from samsvae.estimators.models import ESTIMATORS
+from samsvae.estimators.starting import library_shares
 from samsvae.model.likelihood import NegativeBinomialLikelihood
 
 QUICK: dict[str, Any] = {

@@ -22,11 +22,13 @@ from samsvae.estimators import saving
 from samsvae.estimators.cautions import Cautions
 from samsvae.estimators.consistency import Evidence
 from samsvae.estimators.deviations import Deviations
+from samsvae.estimators.discrepancy import learned_discrepancy
 from samsvae.estimators.mechanisms import LatentSpace, Mechanisms
-from samsvae.estimators.metadata import TrainingMetadata, input_statistics, library_shares
+from samsvae.estimators.metadata import TrainingMetadata
 from samsvae.estimators.predictions import Predictions
 from samsvae.estimators.responses import Responses
 from samsvae.estimators.saving import Saved
+from samsvae.estimators.starting import input_statistics, library_shares
 from samsvae.estimators.trained import TrainedModel, delegated
 from samsvae.estimators.unmeasured import with_features
 from samsvae.inference.latent import control_posterior
@@ -204,7 +206,7 @@ class Estimator(NetworkSettings, TrainedModel, ABC):
                 raise
             self._finish(history, train)
             if self.is_trained:
-                learned: dict[str, Any] = Predictions(self).discrepancy(screen.valid, screen.train)
+                learned: dict[str, Any] = learned_discrepancy(self, screen.valid, screen.train)
                 self.metadata = replace(self.metadata, **learned)
         return self
 

@@ -16,13 +16,11 @@ from scipy.special import ndtri
 
 from samsvae.data.conditions import Conditions
 from samsvae.data.contamination import Contamination
-from samsvae.data.fold_changes import fold_changes
 from samsvae.data.screen import Screen
 from samsvae.errors import InputError, unknown
 from samsvae.estimators.trained import TrainedModel
 from samsvae.estimators.unmeasured import Unmeasured
 from samsvae.inference import simulation
-from samsvae.inference.discrepancy import fitted_discrepancy
 from samsvae.inference.effects import LEVELS, ArmCells, Effect, average_effects
 from samsvae.inference.iwelbo import predictive_iwelbo
 from samsvae.inference.latent import Batches
@@ -31,12 +29,8 @@ from samsvae.settings.arguments import Count, checked
 from samsvae.settings.fields import takes
 from samsvae.settings.questions import EffectSettings, SimulationSettings
 
-_NOISY = 0.5
-"""Variance of a log2 fold change of validation cells that tells nothing: of rare genes."""
 _PARTICLES_OF_SCREEN = 200
 """Of each condition, at most, where the mean over all of them is wanted."""
-_MAX_LEARNED = 200
-"""Conditions of which it is learned how far effects are from the model's, at most."""
 
 
 class Predictions:
@@ -397,49 +391,6 @@ class Predictions:
         for name, row in zip(names, received, strict=True):
             rng = np.random.default_rng(seed)
             yield self._new_cells(name, row, settings, rng, generator.manual_seed(seed))[0]
-
-    def discrepancy(self, valid: Screen, train: Screen) -> dict[str, np.ndarray]:
-        """Return how far effects of validation cells are from the model's, as the metadata hold it.
-
-        They are of the same replicates as training cells, which show how far these are from others.
-        Empty where nothing can be learned: without a posterior of effects, a library size, or
-        conditions of which two validation cells have control cells in their batch.
-        """
-        metadata, control = self.metadata, np.asarray(valid.is_control)
-        counts = np.bincount(valid.condition[~control], minlength=len(valid.condition_names))
-        trained = set(metadata.conditions)
-        names = [n for n, k in zip(valid.condition_names, counts, strict=True) if k > 1]
-        names = [name for name in names if name in trained and metadata.is_estimable(name)]
-        if "lfc" not in self.module.likelihood.scales or not control.any() or not names:
-            return {}
-        if len(names) > _MAX_LEARNED:
-            order = np.random.default_rng(0).permutation(len(names))[:_MAX_LEARNED]
-            names = [names[i] for i in sorted(order)]
-        place = {name: i for i, name in enumerate(names)}
-        group = np.array([place.get(name, -1) for name in valid.condition_names])[valid.condition]
-        alike = replace(valid, replicate=None)
-        change = fold_changes(alike, group, control, len(names))
-        change, _ = change.from_typical_gene
-        effects = self.effects(names, scale="lfc", n_particles=200, n_draws=40, progress=False)
-        half = (effects.layers["upper"] - effects.layers["lower"]) / 2
-        if np.isnan(half).all():
-            return {}
-        noise = change.expected_variance + (half / ndtri(0.95)) ** 2 + effects.layers["mc_se"] ** 2
-        effect = np.asarray(effects.X, float)
-        residual = np.where(noise < _NOISY, change.difference - effect, np.nan)
-        spread, slope = fitted_discrepancy(residual, noise, effect)
-        if train.replicate is not None:
-            group = np.array([place.get(name, -1) for name in train.condition_names])
-            own = group[train.condition], train.is_control, len(names)
-            spread = spread.plus(fold_changes(train, *own).between)
-        of_condition = np.full(len(metadata.conditions), spread.of_condition.mean())
-        of_condition[[metadata.conditions.index(name) for name in names]] = spread.of_condition
-        of_condition[0] = 0
-        return {
-            "spread_of_condition": of_condition,
-            "spread_of_gene": spread.of_gene,
-            "discrepancy_slope": np.array([slope]),
-        }
 
 
 def _widened(
