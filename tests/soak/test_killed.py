@@ -169,7 +169,7 @@ def test_memory_does_not_grow(screen: samsvae.Screen, tmp_path: Path, times: Tim
         held.append(resident())
 
     settings = samsvae.TrainSettings(
-        **TRAINING | {"max_steps": n_steps, "checkpoint_every": n_steps // 20},
+        **TRAINING | {"max_steps": n_steps, "checkpoint_every": n_steps // 20, "patience": 0},
         checkpoint=tmp_path / "checkpoint.safetensors",
     )
     samsvae.SAMSVAE(screen, **SMALL).train_with(settings, saved=saved)

@@ -182,11 +182,15 @@ def saying(name: str, value: Any) -> Spoil:
         (lacking("best.encoder.scale"), "its best model is not whole"),
         (saying("step", -5), "its step is -5"),
         (saying("history", [None]), r"its history\.0 is None"),
+        (saying("latest_alignment", ["a"]), "its latest_alignment is a list"),
+        (saying("since_rise", None), "its since_rise is None"),
+        (saying("risen_elbo", "high"), "its risen_elbo is 'high'"),
         (newer, "schema version 8.*newer samsvae"),
         (lambda path: files.write(path, {}, {}), "not whole|not a checkpoint"),
     ],
     ids=[
         *("last byte", "half", "empty", "text", "optimiser", "best", "step", "history"),
+        *("alignment", "evaluations", "ELBO"),
         *("newer", "not a checkpoint"),
     ],
 )

@@ -116,6 +116,10 @@ class _Header(BaseModel):
     since_best: Natural
     aligned_after: Natural | None
     settings: dict[str, Any]
+    # Of `_NEWER`, which may be missing.
+    risen_elbo: float | None = None
+    since_rise: Natural = 0
+    latest_alignment: Natural | None = None
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
