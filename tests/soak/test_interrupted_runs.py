@@ -25,6 +25,7 @@ def command(folder: Path, *more: str) -> list[str]:
         "validate_every": 10,
         "batch_size": 64,
         "n_particles": 2,
+        "patience": 0,  # else training may be over before the signal
     }
     return [
         str(Path(sys.executable).parent / "samsvae"),
