@@ -126,6 +126,21 @@ def test_declared_sizes_are_not_believed(whole: Path, tmp_path: Path, node: str)
         samsvae.read_h5ad(path, layer="again" if "again" in node else None)
 
 
+@pytest.mark.parametrize("node", ["layers", "obsm", "raw", "uns"])
+def test_an_array_is_no_group(whole: Path, tmp_path: Path, node: str) -> None:
+    """Nobody looks for a name among the values of an array: a billion of them take minutes."""
+    path = shutil.copy(whole, tmp_path / "file.h5ad")
+    with h5py.File(path, "r+") as file:
+        if node in file:
+            del file[node]
+        file.create_dataset(node, (10**9,), "f8", chunks=True)
+    if node == "uns":  # it is not read
+        assert len(read(path)) == 60
+        return
+    with pytest.raises(InputError, match=f"{node} is an array, expected a group"):
+        read(path)
+
+
 @pytest.mark.parametrize("node", ["X", "obs/_index", "obs/perturbation/codes"])
 def test_an_array_without_a_size_is_none(whole: Path, tmp_path: Path, node: str) -> None:
     path = shutil.copy(whole, tmp_path / "file.h5ad")

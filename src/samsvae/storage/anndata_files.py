@@ -119,18 +119,19 @@ class Table:
                 return None
             return StoredMatrix(node, (len(obs.names), len(genes.names)), where)
 
-        layers = member(group, "layers") if "layers" in group else {}
+        layers = subgroup(group, "layers") or {}
         x = matrix(group, "X", var, X) if "X" in group else None
         matrices: dict[str, Callable[[], Any]] = {X: lambda: x}
         for name in layers:
             matrices[layer_name(name)] = partial(matrix, layers, name, var, layer_name(name))
-        if "raw" not in group or "raw/X" not in group:
+        raw = subgroup(group, "raw")
+        if raw is None or "X" not in raw:
             return cls(obs, var, matrices, list(layers))
 
         def raw_genes() -> Frame:
-            return stored_frame(member(group, "raw"), "var")
+            return stored_frame(raw, "var")
 
-        matrices[RAW] = lambda: matrix(member(group, "raw"), "X", raw_genes(), RAW)
+        matrices[RAW] = lambda: matrix(raw, "X", raw_genes(), RAW)
         return cls(obs, var, matrices, list(layers), raw_genes)
 
     def with_columns(self, more: Frame, where: str) -> Table:
@@ -207,6 +208,16 @@ def member(group: Any, name: str) -> Any:
     ):
         raise InputError(f"{name} leads to another file: copy its content into this one")
     return group.get(name)
+
+
+def subgroup(group: Any, name: str) -> Any:
+    """Return a group in a group, None where there is none; an array in its place is an error."""
+    node = member(group, name)
+    if node is None or node.attrs.get("encoding-type") == "null":
+        return None
+    if _is_array(node):
+        raise InputError(f"{name} is an array, expected a group of arrays: the file is damaged")
+    return node
 
 
 def check_declared_size(node: Any, where: str) -> None:

@@ -25,6 +25,7 @@ from samsvae.storage.anndata_files import (
     check_declared_size,
     member,
     stored_frame,
+    subgroup,
 )
 from samsvae.storage.files import expanded
 from samsvae.storage.hdf5 import open_hdf5, packed_as
@@ -142,7 +143,7 @@ def _read(
         return _read_anndata(file, reference)
     if kind != "h5mu":
         return _read_10x_h5(file, modality, reference)
-    modalities = file["mod"]
+    modalities = subgroup(file, "mod")
     of_sgrnas = sgrna_modalities(modalities)
     names = [name for name in modalities if name not in of_sgrnas]
     if modality is not None or not names:
@@ -159,7 +160,7 @@ def _read(
 
 def _read_anndata(group: Any, reference: pd.DataFrame | None) -> Table:
     """Return the content of a group that is laid out as anndata does, sgRNAs apart."""
-    return with_sgrnas(Table.stored(group), group.get("obsm"), group.get("uns"), reference)
+    return with_sgrnas(Table.stored(group), subgroup(group, "obsm"), group.get("uns"), reference)
 
 
 def read_reference(path: str | None) -> pd.DataFrame | None:
