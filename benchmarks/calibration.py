@@ -32,9 +32,9 @@ def null(screen: SimulatedScreen, seed: int) -> samsvae.Screen:
     return replace(screen, dosage=screen.dosage[order], condition=screen.condition[order])
 
 
-def fitted(screen: samsvae.Screen, steps: int, seed: int) -> samsvae.SAMSVAE:
-    """Return a model with twice the true latent dimensions."""
-    model = samsvae.SAMSVAE(screen, n_latent=20, n_hidden=64, n_hidden_embedding=64)
+def fitted(screen: samsvae.Screen, steps: int, seed: int, *, n_latent: int = 20) -> samsvae.SAMSVAE:
+    """Return a model, with twice the true latent dimensions of the simulated screens."""
+    model = samsvae.SAMSVAE(screen, n_latent=n_latent, n_hidden=64, n_hidden_embedding=64)
     settings: dict[str, Any] = {"n_particles": 2, "learning_rate": 5e-3, "progress": False}
     return model.train(max_steps=steps, seed=seed, **settings)
 
@@ -55,13 +55,14 @@ def calibration_error(probability: np.ndarray, true: np.ndarray) -> float:
     return float(((table["called"] - table["true"]).abs() * table["pairs"]).sum() / len(true))
 
 
-def by_number_of_perturbations(seeds: range, steps: int) -> pd.DataFrame:
+def by_number_of_perturbations(seeds: range, steps: int, n_latent: int) -> pd.DataFrame:
     """Return how many mechanisms of another simulator are found, and how many are true."""
     rows = []
     for n, seed in product((8, 16, 30, 60), seeds):
         n_programs = max(2, n // 3)
         cells = drawn(seed, n_perturbations=n, n_inert=n // 5, n_programs=n_programs)
-        called = fitted(screen_of(cells, cells.counts()), steps, seed).mask_probabilities()
+        model = fitted(screen_of(cells, cells.counts()), steps, seed, n_latent=n_latent)
+        called = model.mask_probabilities()
         true = cells.activity[1:] != 0
         p = called.to_numpy()
         matched = matched_truth(p > 0.5, true)
@@ -89,11 +90,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/calibration.csv"))
     parser.add_argument("--programs", action="store_true", help="screens of another simulator")
+    parser.add_argument("--n-latent", type=int, default=40, help="with --programs")
     given = parser.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     if given.programs:
         seeds = range(given.first_seed, given.first_seed + given.screens)
-        found = by_number_of_perturbations(seeds, given.steps)
+        found = by_number_of_perturbations(seeds, given.steps, given.n_latent)
         found.to_csv(given.out, index=False)
         means = found.drop(columns="seed").groupby("perturbations").agg(["mean", "min", "max"])
         print(means.round(3).to_string())

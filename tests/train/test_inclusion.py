@@ -23,8 +23,8 @@ from samsvae.model.encoder import Encoder
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
 from samsvae.ops import native, negative_binomial
-from samsvae.train import alignment, loop
-from samsvae.train.alignment import _between_replicates, shift_scores, update_inclusion
+from samsvae.train import inclusion, loop
+from samsvae.train.inclusion import _between_replicates, shift_scores, update_inclusion
 from samsvae.train.processes import SingleProcess
 from samsvae.types import Shifts
 
@@ -38,7 +38,7 @@ def mechanism_of(model: samsvae.SAMSVAE) -> AdditiveShift:
 
 def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cell by cell from the definition, combinations and doses included."""
-    monkeypatch.setattr(alignment, "_CELLS_AT_ONCE", len(screen.train))  # one batch: the same noise
+    monkeypatch.setattr(inclusion, "_CELLS_AT_ONCE", len(screen.train))  # one batch: the same noise
     model = shaken(samsvae.SAMSVAE, screen)
     mechanism, train = mechanism_of(model), Loader(screen.train)
     scores = shift_scores(model.module, train)
@@ -55,12 +55,20 @@ def test_scores_by_hand(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch)
     variance = model.module.encoder.posterior(batch, context).scale[0].square()
     told = (1 - variance).clamp(min=1e-6).detach().double().numpy()
     dose = screen.train.dosage.toarray()
-    gradient -= gradient.mean(0)
-    score, precision = dose.T @ gradient, (dose**2).T @ told
-    square = (dose**2).sum(0)
-    error = np.sqrt(square[:, None] * (gradient**2).mean(0))
+    spread, of_cells = gradient.var(0), gradient.mean(0)
+    control = gradient[(dose == 0).all(1)]
+    apart, by_chance = control.mean(0) - of_cells, spread / len(control)
+    share = np.maximum(0, 1 - by_chance / apart**2)
+    score, precision = dose.T @ (gradient - of_cells), (dose**2).T @ told
+    square, total = (dose**2).sum(0)[:, None], dose.sum(0)[:, None]
+    away = (precision * shift.numpy() + score) / total
+    beside = np.clip(away, np.minimum(0, share * apart), np.maximum(0, share * apart))
+    assert (beside != 0).any()
+    assert (beside == 0).any()
+    score -= total * beside
+    error = np.sqrt(square * spread + (beside != 0) * total**2 * share * by_chance)
     expected = (precision * shift.numpy() + score) / error
-    np.testing.assert_allclose(scores.n_cells, square)
+    np.testing.assert_allclose(scores.n_cells, square[:, 0])
     z = scores.z.numpy()
     np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-4)
     value, variance = (values.numpy() for values in scores.estimates(2.0, scores.z > 0))
@@ -80,7 +88,7 @@ class Noting(SingleProcess):
 
 
 def test_processes_share_the_cells(screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alignment, "_CELLS_AT_ONCE", 40)
+    monkeypatch.setattr(inclusion, "_CELLS_AT_ONCE", 40)
     model, starts = shaken(samsvae.SAMSVAE, screen), []
 
     def follow(batches: Sequence[int]) -> Sequence[int]:
@@ -107,7 +115,7 @@ def test_a_large_screen_is_sampled(screen: samsvae.Screen, monkeypatch: pytest.M
 
     monkeypatch.setattr(Encoder, "noise", spy)
     for pairs, expected in ((2**19, (8, 150)), (450, (3, 150)), (150, (1, 150)), (75, (1, 75))):
-        monkeypatch.setattr(alignment, "_PAIRS", pairs)
+        monkeypatch.setattr(inclusion, "_PAIRS", pairs)
         scores = shift_scores(model.module, train)
         assert noises.pop() == expected
     rows = np.sort(np.random.default_rng(0).choice(150, 75, replace=False))

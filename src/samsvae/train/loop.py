@@ -19,7 +19,7 @@ from samsvae.errors import LostProcessError, NonFiniteError, TrainingInterrupted
 from samsvae.model.vae import PerturbationVAE
 from samsvae.settings.train import VARIABLES, TrainSettings
 from samsvae.storage.tensors import prefixed
-from samsvae.train.alignment import align, can_align, update_inclusion
+from samsvae.train.alignment import align, can_align
 from samsvae.train.batches import batches_from, noise_of_part, order_of
 from samsvae.train.checkpointer import (
     Checkpoint,
@@ -27,6 +27,7 @@ from samsvae.train.checkpointer import (
     optimizer_tensors,
     restore_optimizer,
 )
+from samsvae.train.inclusion import update_inclusion
 from samsvae.train.phases import History, Phases, ProgressBar
 from samsvae.train.processes import Processes, SingleProcess
 from samsvae.train.step import CompiledStep, CudaRecorder, Optimizer, PlainStep, Replayed
