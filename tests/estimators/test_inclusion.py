@@ -117,7 +117,7 @@ def test_after_the_update_the_bayes_factor_is_of_the_entry_alone(
         posteriors.append(inclusion(*args))
         return posteriors[-1]
 
-    monkeypatch.setattr("samsvae.train.alignment.inclusion", spied)
+    monkeypatch.setattr("samsvae.train.inclusion.inclusion", spied)
     model = SAMSVAE(screen, **{**SMALL, "mask": mask}).train(max_steps=20, progress=False)
     model.save(tmp_path)
     for answering in (model, samsvae.load(tmp_path)):

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from samsvae.ops import spike_slab
-from samsvae.ops.spike_slab import inclusion, log_bayes_factor, most_likely_share
+from samsvae.ops.spike_slab import HeldOut, inclusion, log_bayes_factor, most_likely_share
 
 CELLS = np.full(60, 100.0)
 
@@ -155,3 +155,35 @@ def test_an_offset_of_noise_is_not_found() -> None:
     z = 2 * np.random.default_rng(0).normal(size=(60, 12))
     found = inclusion(z, CELLS)
     assert (found.log_odds < 0).all()
+
+
+def test_what_is_fitted_to_training_cells_alone_is_no_shift() -> None:
+    """In a dimension of its own, with many standard errors, and nothing in held-out cells."""
+    z, true = planted()
+    rng = np.random.default_rng(1)
+    overfitted = np.zeros_like(true)
+    overfitted[[3, 17, 31, 40, 50, 5], [8, 8, 9, 9, 10, 10]] = True
+    z += np.where(overfitted, 14.0, 0.0)
+    expected = np.where(overfitted, 0.0, z / 2)
+    held_out = HeldOut(expected + rng.standard_t(5, z.shape), CELLS / 4)
+    without, with_them = (
+        inclusion(z, CELLS).log_odds > 0,
+        inclusion(z, CELLS, held_out).log_odds > 0,
+    )
+    assert without[overfitted].all()
+    assert not with_them[overfitted].any()
+    sure = true & (np.abs(z) > 8)
+    assert (with_them & sure).sum() > 0.9 * sure.sum()
+    assert (with_them & ~true).sum() <= 2
+
+
+def test_perturbations_without_held_out_cells_are_judged_by_the_others() -> None:
+    z, true = planted()
+    has = np.arange(60) < 50
+    held_out = HeldOut(np.where(has[:, None], z / 2, 0.0), np.where(has, CELLS / 4, 0.0))
+    posterior = inclusion(z, CELLS, held_out)
+    sure = true & (np.abs(z) > 12)
+    assert sure[~has].any()
+    assert (posterior.log_odds[sure] > 0).all()
+    # They cannot tell a shift from what is overfitted: less sure than the share of the latter.
+    assert posterior.evidence[~has].max() < 10 < posterior.evidence[has].max()

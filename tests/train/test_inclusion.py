@@ -22,7 +22,8 @@ from samsvae.data.simulate import simulated_screen
 from samsvae.model.encoder import Encoder
 from samsvae.model.mechanism import AdditiveShift
 from samsvae.model.vae import PerturbationVAE
-from samsvae.ops import native, negative_binomial
+from samsvae.ops import native, negative_binomial, spike_slab
+from samsvae.ops.spike_slab import HeldOut, Inclusion
 from samsvae.train import inclusion, loop
 from samsvae.train.inclusion import _between_replicates, shift_scores, update_inclusion
 from samsvae.train.processes import SingleProcess
@@ -176,6 +177,28 @@ def test_a_perturbation_without_cells_keeps_its_prior() -> None:
     position = screen.perturbations.index("B")
     torch.testing.assert_close(logits[position], prior[position])
     assert not torch.isclose(logits, prior).all()
+
+
+def test_validation_cells_are_those_held_out(
+    screen: samsvae.Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[HeldOut | None] = []
+
+    def spied(z: Any, n_cells: Any, held_out: HeldOut | None = None) -> Inclusion:
+        given.append(held_out)
+        return spike_slab.inclusion(z, n_cells, held_out)
+
+    monkeypatch.setattr(inclusion, "inclusion", spied)
+    model = shaken(samsvae.SAMSVAE, screen)
+    train, valid = Loader(screen.train), Loader(screen.valid)
+    expected = shift_scores(model.module, valid)
+    update_inclusion(model.module, train, valid)
+    update_inclusion(model.module, train, Loader(screen.valid[[]]))
+    held_out, nothing = given
+    assert nothing is None
+    assert held_out is not None
+    np.testing.assert_array_equal(held_out.z, expected.z.numpy())
+    np.testing.assert_allclose(held_out.n_cells, np.square(valid.dosage.toarray()).sum(0))
 
 
 def bound(model: PerturbationVAE, train: Loader, n_draws: int = 30) -> float:

@@ -60,6 +60,15 @@ def most_likely_share(evidence: Matrix) -> float:
     return share
 
 
+class HeldOut(NamedTuple):
+    """Estimates from cells that the model was not trained on."""
+
+    z: Matrix
+    """`perturbation latent`: in units of their standard errors."""
+    n_cells: Matrix
+    """`perturbation`."""
+
+
 class Inclusion(NamedTuple):
     """Posterior of which estimates are different from 0, and the parameters it depends on."""
 
@@ -81,7 +90,7 @@ class Inclusion(NamedTuple):
     """g: mean square of shifts, in units of the sampling variance from a single cell."""
 
 
-def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
+def inclusion(z: Matrix, n_cells: Matrix, held_out: HeldOut | None = None) -> Inclusion:
     """Return the posterior probability that each estimate is of a value different from 0.
 
     A dimension is in use with probability pi; in one that is, an entry is not 0 with probability
@@ -100,6 +109,13 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
       squared standard error, and the noise has the tails of Student's t.
     - A g-prior as the slab, no narrower than that of unit information, g = 1. As both have the
       tails of Student's t, the evidence never falls with |z|.
+
+    A fourth needs cells that the model was not trained on. A dimension can be fitted to what is
+    particular to the training cells of a perturbation: with many genes that is many standard
+    errors, in these cells alone. So an entry is 0, or not, or, with a probability beta among those
+    that are 0, overfitted: `z` is as of a shift, `held_out.z` as of 0. Of a shift it is
+
+    z'_tl = (n'_t / n_t)^(1/2) z_tl + sigma (1 + n'_t / n_t)^(1/2) t'_tl.
 
     All parameters are estimated by expectation maximisation. `z` (`perturbation latent`) are
     estimates in units of their standard error, `n_cells` (`perturbation`) the cells behind them.
@@ -124,18 +140,25 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     n = n_cells[:, None]
     share, in_use, noise = 0.2, 0.5, _Noise(1.5, 1e-3)
     open_, used = (z * z > 16).astype(float), np.ones(n_dimensions)
-    slab = _slab(z, n, np.ones_like(z), open_)
+    slab, overfitted, null = _slab(z, n, np.ones_like(z), open_), 0.01, np.ones_like(z)
     for step in range(200):
         leakage, variance, noise = _leakage(z, open_, used, noise)
         rest, narrow = z - leakage, noise.error + variance
         wide = narrow + n * slab
         evidence = _log_student(rest, wide) - _log_student(rest, narrow)
+        if held_out is not None:  # against what is 0 or overfitted
+            of_overfitted = logit(overfitted) + evidence
+            evidence += _agreement(rest, held_out, leakage, n, narrow)
+            evidence -= np.log1p(-overfitted) + np.logaddexp(0, of_overfitted)
+            null = expit(-of_overfitted)
         log_odds = logit(share) + evidence
         # Of a dimension: log of the product over its entries of 1 - alpha + alpha BF.
         of_use = logit(in_use) + (np.log1p(-share) + np.logaddexp(0, log_odds)).sum(0)
         used, before = expit(of_use), open_
         open_ = used * expit(log_odds)
-        noise = noise._replace(error=_error(rest, narrow, variance, 1 - open_))
+        closed = 1 - open_
+        overfitted = float(((closed * (1 - null)).sum() + 0.5) / (closed.sum() + 1))
+        noise = noise._replace(error=_error(rest, narrow, variance, closed * null))
         slab = _slab(rest, n, narrow, open_)
         in_use = float((used.sum() + 0.5) / (n_dimensions + 1))
         share = float((open_.sum() + 0.5) / (used.sum() * n_entries + 1))
@@ -146,6 +169,19 @@ def inclusion(z: Matrix, n_cells: Matrix) -> Inclusion:
     both = -np.logaddexp(np.logaddexp(-log_odds, -of_use), -log_odds - of_use)
     mean = float((open_.sum() + 0.5) / (open_.size + 1))
     return Inclusion(both, evidence, mean, used, noise.error, noise.misalignment, slab)
+
+
+def _agreement(
+    rest: Matrix, held_out: HeldOut, leakage: Matrix, n: Matrix, narrow: Matrix
+) -> Matrix:
+    """Return the log Bayes factor of held-out cells: of the shift of training cells, against 0.
+
+    It is 0 for perturbations without held-out cells.
+    """
+    share = np.sqrt(held_out.n_cells[:, None] / n)
+    other = np.where(share > 0, held_out.z - share * leakage, 0.0)
+    of_shift = _log_student(other - share * rest, narrow * (1 + share**2))
+    return np.where(share > 0, of_shift - _log_student(other, narrow), 0.0)
 
 
 class _Noise(NamedTuple):

@@ -20,7 +20,7 @@ from torch import Tensor
 from samsvae.data.loader import Loader
 from samsvae.model.embedding import Estimates
 from samsvae.model.vae import PerturbationVAE
-from samsvae.ops.spike_slab import inclusion, logit
+from samsvae.ops.spike_slab import HeldOut, inclusion, logit
 from samsvae.train.processes import Processes, SingleProcess
 from samsvae.types import Shifts
 
@@ -63,6 +63,7 @@ class ShiftScores(NamedTuple):
 def update_inclusion(
     model: PerturbationVAE,
     train: Loader,
+    valid: Loader | None = None,
     processes: Processes | None = None,
     *,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
@@ -71,18 +72,21 @@ def update_inclusion(
 
     With them the embeddings of entries that were closed, which no gradient has moved: by a Newton
     step from 0, and another with the information that the first one shows (the secant). Kinds of
-    columns of dosage come one after the other, each given those before it.
+    columns of dosage come one after the other, each given those before it. Validation cells, if
+    there are any, tell shifts from what training cells were overfitted to.
     """
     additive = model.mechanism.additive
     assert additive is not None
     kinds = additive.kinds
     for kind in range(1 if kinds is None else int(kinds.max()) + 1):
-        _update_kind(model, train, processes, None if kinds is None else kinds == kind, progress)
+        is_kind = None if kinds is None else kinds == kind
+        _update_kind(model, train, valid, processes, is_kind, progress)
 
 
 def _update_kind(
     model: PerturbationVAE,
     train: Loader,
+    valid: Loader | None,
     processes: Processes | None,
     is_kind: Tensor | None,
     progress: Callable[[Sequence[int]], Iterable[int]],
@@ -94,8 +98,12 @@ def _update_kind(
         has_cells &= is_kind
     if not bool(has_cells.any()):
         return
+    held_out = None
+    if valid is not None and len(valid.screen):
+        of_valid = shift_scores(model, valid, processes)
+        held_out = HeldOut(*(x[has_cells].cpu().numpy() for x in (of_valid.z, of_valid.n_cells)))
     z, n_cells = (x[has_cells].cpu().numpy() for x in (scores.z, scores.n_cells))
-    posterior = inclusion(z, n_cells)
+    posterior = inclusion(z, n_cells, held_out)
     log_bayes_factors = torch.zeros_like(scores.z)
     of_data = torch.from_numpy(posterior.log_odds - logit(posterior.share))
     log_bayes_factors[has_cells] = of_data.to(scores.z)
@@ -112,7 +120,7 @@ def _update_kind(
     if bool(opened.any()):
         there = shift_scores(model, train, processes, progress=progress)
         secant = (scores.score - there.score) / (there.shift - scores.shift)
-        asked = opened & (secant > _MIN_INFORMATION)
+        asked = opened & (secant > _MIN_INFORMATION) & secant.isfinite()  # some may stay at 0
         surer = scores._replace(information=torch.where(asked, secant, scores.information))
         embedding.update(after, mask.probability(), surer.estimates(posterior.error, asked))
 

@@ -282,7 +282,9 @@ class Training:
             return
         if self.masks_fixed:
             self._align()
-        update_inclusion(self.model, self.train, self.processes, progress=self.bar.follow)
+        update_inclusion(
+            self.model, self.train, self.valid, self.processes, progress=self.bar.follow
+        )
         self.processes.same(self.model)
 
     def _with_how_to_resume(self, message: str) -> str:
