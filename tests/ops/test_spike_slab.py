@@ -164,12 +164,10 @@ def test_what_is_fitted_to_training_cells_alone_is_no_shift() -> None:
     overfitted = np.zeros_like(true)
     overfitted[[3, 17, 31, 40, 50, 5], [8, 8, 9, 9, 10, 10]] = True
     z += np.where(overfitted, 14.0, 0.0)
-    expected = np.where(overfitted, 0.0, z / 2)
+    expected = np.where(true, z / 2, 0.0)
     held_out = HeldOut(expected + rng.standard_t(5, z.shape), CELLS / 4)
-    without, with_them = (
-        inclusion(z, CELLS).log_odds > 0,
-        inclusion(z, CELLS, held_out).log_odds > 0,
-    )
+    without = inclusion(z, CELLS).log_odds > 0
+    with_them = inclusion(z, CELLS, held_out).log_odds > 0
     assert without[overfitted].all()
     assert not with_them[overfitted].any()
     sure = true & (np.abs(z) > 8)

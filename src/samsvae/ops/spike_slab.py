@@ -112,10 +112,13 @@ def inclusion(z: Matrix, n_cells: Matrix, held_out: HeldOut | None = None) -> In
 
     A fourth needs cells that the model was not trained on. A dimension can be fitted to what is
     particular to the training cells of a perturbation: with many genes that is many standard
-    errors, in these cells alone. So an entry is 0, or not, or, with a probability beta among those
-    that are 0, overfitted: `z` is as of a shift, `held_out.z` as of 0. Of a shift it is
+    errors, in these cells alone. So of the entries that are 0 a share beta is overfitted: `z` is as
+    of a shift, but `held_out.z` is as of 0. Of a shift it is
 
     z'_tl = (n'_t / n_t)^(1/2) z_tl + sigma (1 + n'_t / n_t)^(1/2) t'_tl.
+
+    Held-out cells tell a shift from what is overfitted, and training cells alone tell it from 0, so
+    held-out cells never make an entry surer.
 
     All parameters are estimated by expectation maximisation. `z` (`perturbation latent`) are
     estimates in units of their standard error, `n_cells` (`perturbation`) the cells behind them.
@@ -147,8 +150,8 @@ def inclusion(z: Matrix, n_cells: Matrix, held_out: HeldOut | None = None) -> In
         wide = narrow + n * slab
         evidence = _log_student(rest, wide) - _log_student(rest, narrow)
         if held_out is not None:  # against what is 0 or overfitted
-            of_overfitted = logit(overfitted) + evidence
-            evidence += _agreement(rest, held_out, leakage, n, narrow)
+            agreement = _agreement(rest, held_out, leakage, n, narrow)
+            of_overfitted = logit(overfitted) + evidence - agreement
             evidence -= np.log1p(-overfitted) + np.logaddexp(0, of_overfitted)
             null = expit(-of_overfitted)
         log_odds = logit(share) + evidence
