@@ -73,8 +73,9 @@ class Cautions:
         if elbo.isna().all():
             yield Caution(
                 "No validation cells",
-                "Overfitting cannot be detected, and error rates cannot be learned. Split the "
-                "screen with validation cells and train again.",
+                "Overfitting cannot be detected, what it makes of a perturbation's training cells "
+                "may pass for a mechanism, and error rates cannot be learned. Split the screen with "
+                "validation cells and train again.",
             )
         is_best = history["is_best"].to_numpy(bool)
         if is_best[-1] and elbo.notna().any():
