@@ -74,8 +74,8 @@ class Cautions:
             yield Caution(
                 "No validation cells",
                 "Overfitting cannot be detected, what it makes of a perturbation's training cells "
-                "may pass for a mechanism, and error rates cannot be learned. Split the screen with "
-                "validation cells and train again.",
+                "may pass for a mechanism, and error rates cannot be learned. Split the screen "
+                "with validation cells and train again.",
             )
         is_best = history["is_best"].to_numpy(bool)
         if is_best[-1] and elbo.notna().any():
