@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -72,13 +74,20 @@ def test_search_finds_conditions_and_genes(opened: Open) -> None:
 
 def test_columns_sort_either_way_and_pages_follow(opened: Open) -> None:
     page = opened(written(report_tables()))
-    first = numbers([row[4] for row in rows(page)])
+    first = numbers([row[5] for row in rows(page)])
     assert (np.diff(first) >= 0).all()  # the surest first
     page.click("th[data-column=estimate] button")
-    sizes = np.abs(numbers([row[2] for row in rows(page)]))
-    assert (np.diff(sizes) <= 0).all()
+    estimates = numbers([row[2] for row in rows(page)])
+    assert (np.diff(estimates) <= 0).all()
+    assert estimates.min() > 0
+    page.click("th[data-column=estimate] button")
+    assert numbers([row[2] for row in rows(page)]).max() < 0
+    page.click("th[data-column=estimate] button")
     assert page.get_attribute("th[data-column=estimate]", "aria-sort") == "descending"
     assert page.get_attribute("th[data-column=lfsr]", "aria-sort") is None
+    page.click("th[data-column=size] button")
+    sizes = numbers([row[3] for row in rows(page)])
+    assert (np.diff(sizes) <= 0).all()
     page.click("text=Next")
     after = np.abs(numbers([row[2] for row in rows(page)]))
     assert after.max() <= sizes.min()
@@ -87,6 +96,76 @@ def test_columns_sort_either_way_and_pages_follow(opened: Open) -> None:
     names = [row[1] for row in rows(page)]
     assert names[0] == "STAT1"
     assert page.get_attribute("th[data-column=gene]", "aria-sort") == "descending"
+
+
+def saved(page: Any, title: str) -> tuple[str, str]:
+    """Return the name and the text of what a button saves."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=title, exact=True).first.click()
+    path = download.value.path()
+    return download.value.suggested_filename, Path(path).read_text(encoding="utf-8")
+
+
+def test_tables_and_charts_are_saved(opened: Open) -> None:
+    page = opened(written(report_tables()))
+    page.fill("#discoveries-search", "A+B")
+    name, text = saved(page, "Save as CSV: Discoveries")
+    assert name == "discoveries.csv"
+    table = pd.read_csv(io.StringIO(text))
+    own = effects()
+    own = own[own["condition"] == "A+B"].set_index("gene")
+    assert set(table["condition"]) == {"A+B"}
+    assert len(table) == 50  # of all pages of the table, not of the one that is shown
+    for column in ("estimate", "lower", "upper", "lfsr"):
+        np.testing.assert_allclose(table[column], own.loc[table["gene"], column], rtol=1e-3)
+    page.fill("#discoveries-search", HOSTILE)
+    assert (
+        HOSTILE in pd.read_csv(io.StringIO(saved(page, "Save as CSV: Discoveries")[1])).to_numpy()
+    )
+    label = page.locator("#shift-map svg").get_attribute("aria-label")
+    name, text = saved(page, f"Save as SVG: {label}")
+    assert name.endswith(".svg")
+    picture = ElementTree.fromstring(text)
+    circles = picture.findall(".//{http://www.w3.org/2000/svg}circle")
+    assert len(circles) == page.locator("#shift-map circle").count()
+    assert "fill: rgb(0, 114, 178)" in circles[0].get("style", "")  # outside of the page, too
+
+
+def test_what_is_not_there_is_told(opened: Open) -> None:
+    page = opened(written(report_tables()))
+    message = page.locator("#message")
+    assert not message.is_visible()
+    for field in ("#condition-name", "#mask-find"):
+        page.fill(field, "nonsense")
+        page.locator(field).dispatch_event("change")
+        assert "nonsense" in message.inner_text()
+        page.fill(field, "A")
+        page.locator(field).dispatch_event("change")
+        assert not message.is_visible()
+
+
+def test_the_map_says_at_the_pointer_what_is_there(opened: Open) -> None:
+    page = opened(written(report_tables()))
+    box = page.locator("#mask-map canvas").bounding_box()
+    page.locator("#mask-map canvas").scroll_into_view_if_needed()
+    box = page.locator("#mask-map canvas").bounding_box()
+    x, y = box["x"] + box["width"] - 10, box["y"] + 30
+    page.mouse.move(x, y)
+    tip = page.locator(".tip")
+    assert tip.inner_text() == page.locator("#mask-status").inner_text()
+    place = tip.bounding_box()
+    assert abs(place["y"] - y) < 40
+    page.mouse.move(1, 1)
+    assert not tip.is_visible()
+
+
+def test_names_of_rows_stay_in_sight(opened: Open) -> None:
+    page = opened(written(report_tables()), width=420)
+    region = page.locator("#discoveries-table .scroll")
+    assert region.locator("xpath=preceding-sibling::p[1]").is_visible()  # more columns: scroll
+    region.evaluate("node => node.scrollTo(node.scrollWidth, 0)")
+    first = region.locator("tbody tr:first-child th").bounding_box()
+    assert first["x"] == pytest.approx(region.bounding_box()["x"], abs=1)
 
 
 def test_a_combination_has_the_numbers_of_the_model(

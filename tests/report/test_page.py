@@ -24,11 +24,14 @@ from helpers.report_tables import (
 from samsvae.analysis.ordering import surest_first
 from samsvae.analysis.similarity import chance_correlation
 from samsvae.analysis.targets import on_target
+from samsvae.benchmark.baselines import BASELINES
+from samsvae.benchmark.feature_baselines import FeatureNeighbours, FeatureRidge
+from samsvae.benchmark.tasks import REPLICATE
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
 from samsvae.report import page as payload
 from samsvae.report.page import N_GENES, embedded, page
-from samsvae.report.tables import MEANINGS, scoreboards
+from samsvae.report.tables import MEANINGS, PREDICTORS, scoreboards
 from samsvae.runs.reporting import REPORTED_METRICS
 
 
@@ -250,6 +253,8 @@ def test_of_many_perturbations_the_page_holds_some_and_says_so(
 
 def test_each_reported_metric_is_explained() -> None:
     assert set(REPORTED_METRICS) == set(MEANINGS)
+    baselines = [one.name for one in (*BASELINES, FeatureNeighbours, FeatureRidge)]
+    assert set(PREDICTORS) == {*baselines, REPLICATE}
 
 
 def test_the_page_says_how_many_calls_are_unsure_by_themselves() -> None:

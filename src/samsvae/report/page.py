@@ -24,9 +24,25 @@ from samsvae.analysis.ordering import surest_first
 from samsvae.analysis.similarity import chance_correlation
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
-from samsvae.report.tables import MEANINGS, ReportTables, cautions, directions, scoreboards
+from samsvae.report.tables import (
+    MEANINGS,
+    PREDICTORS,
+    ReportTables,
+    cautions,
+    directions,
+    scoreboards,
+)
 
-_SCRIPTS = ("core", "charts", "table", "training", "mechanisms", "conditions", "combinations")
+_SCRIPTS = (
+    "core",
+    "saving",
+    "charts",
+    "table",
+    "training",
+    "mechanisms",
+    "conditions",
+    "combinations",
+)
 LISTED = 1000
 """Largest number of rows of a list in the page; the complete tables have all."""
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -59,6 +75,7 @@ def page(report: ReportTables) -> str:
         directions=None if report.mechanisms is None else directions(report.mechanisms),
         boards=scoreboards(report.scores),
         meanings=MEANINGS,
+        predictors=PREDICTORS,
         data=Markup(embedded(data)),
         n_genes=n_genes_of(report),
         **n_calls(report),

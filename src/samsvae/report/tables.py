@@ -105,6 +105,19 @@ MEANINGS = {
     "interaction_pearson": "What do combinations do beyond the sum of their parts? The sum has 0.",
 }
 """The question that each score answers."""
+PREDICTORS = {
+    "no-change": "Every condition is like control.",
+    "perturbation-mean": "Every condition has the mean effect of all perturbed conditions.",
+    "condition-mean": "The effect in the condition's own n training cells, times n / (n + 50).",
+    "ridge-regression": "Ridge regression of effects on which perturbations a condition has.",
+    "additive": "The sum of the effects of a combination's perturbations.",
+    "matching-mean": "The mean of the effects of a combination's perturbations.",
+    "linear-pca": "A linear map from the principal components of the perturbed gene to its effect.",
+    "feature-neighbours": "The mean effect of the three perturbations with most similar features.",
+    "feature-ridge": "Kernel ridge regression of effects on features of perturbations.",
+    "technical replicate": "One half of the held-out cells predicts the other half.",
+}
+"""What each predictor that is no model says."""
 
 
 class Score(NamedTuple):

@@ -63,11 +63,13 @@ const UNIT = { lfc: "log2 fold change", log: "log2", normalized: "counts per 10,
 // Charts are drawn to fit the width, and again when it changes.
 const drawn = [];
 function keepDrawn(container, render) {
-  let width = 0;
+  let [width, button] = [0, null];
   const again = (force) => {
     if (!force && container.clientWidth === width) return;
     width = container.clientWidth;
-    if (width > 0) render(width);
+    if (width === 0) return;
+    render(width);
+    if (!button) container.after((button = chartButton(container)));
   };
   drawn.push(again);
   again(true);
@@ -82,10 +84,24 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   drawn.forEach((again) => again(true));
 });
 
+// A message where a search or a click finds nothing; it goes away by itself.
+let forgotten = 0;
+function tell(text) {
+  const place = byId("message");
+  place.textContent = text;
+  place.hidden = !text;
+  clearTimeout(forgotten);
+  if (text) forgotten = setTimeout(() => tell(""), 8000);
+}
+
 // Parts of the page that follow the chosen condition.
 const listeners = [];
 function choose(name, { scroll = true } = {}) {
-  if (!conditionPlace.has(name)) return;
+  if (!conditionPlace.has(name)) {
+    tell(name ? `There are no effects of ${name} in this report.` : "");
+    return;
+  }
+  tell("");
   listeners.forEach((listener) => listener(conditionPlace.get(name)));
   if (scroll) {
     const heading = byId("condition-title");
@@ -101,6 +117,13 @@ function chooser(name) {
 
 // A table of few rows.
 function plainTable(caption, head, rows) {
+  const region = tableRegion(caption, head, rows);
+  const whole = make("div", {}, region);
+  equip(region);
+  return whole;
+}
+
+function tableRegion(caption, head, rows) {
   const numeric = head.map((_, i) => rows.every((row) => typeof row[i] === "string" && /^[+−–<\d.,e ]*$/.test(row[i])));
   return make(
     "div",

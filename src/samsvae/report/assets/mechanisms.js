@@ -73,10 +73,19 @@ function maskMap() {
     }
   });
 
-  function point(r, c) {
+  const tip = make("div", { class: "tip", "aria-hidden": "true", hidden: true });
+  host.append(tip);
+
+  function point(r, c, event = null) {
     at = { r: Math.max(0, Math.min(rows - 1, r)), c: Math.max(0, Math.min(columns - 1, c)) };
     const [p, s] = [mask.probability[at.r][at.c], mask.shift[at.r][at.c]];
     status.textContent = `${mask.perturbations[at.r]} in ${mask.dimensions[at.c]}: probability ${shown(p)}, shift ${signed(s)}`;
+    tip.textContent = status.textContent;
+    tip.hidden = event === null;
+    if (event) {
+      const right = event.clientX > innerWidth / 2;
+      Object.assign(tip.style, { top: `${event.clientY + 16}px`, left: right ? "auto" : `${event.clientX + 12}px`, right: right ? `${innerWidth - event.clientX + 12}px` : "auto" });
+    }
     again();
   }
 
@@ -98,7 +107,11 @@ function maskMap() {
 
   canvas.addEventListener("pointermove", (event) => {
     const cell = under(event);
-    if (cell && (!at || cell.r !== at.r || cell.c !== at.c)) point(cell.r, cell.c);
+    if (cell && (!at || cell.r !== at.r || cell.c !== at.c || tip.hidden)) point(cell.r, cell.c, event);
+    else if (!cell) tip.hidden = true;
+  });
+  canvas.addEventListener("pointerleave", () => {
+    tip.hidden = true;
   });
   canvas.addEventListener("click", (event) => {
     const cell = under(event);
@@ -157,7 +170,11 @@ const wanted = byId("mask-find");
 if (wanted) {
   const names = data.map.name || data.mask.perturbations || [];
   byId("mask-names").append(...names.map((name) => make("option", { value: name })));
-  wanted.addEventListener("change", () => leads.forEach((lead) => lead(wanted.value)));
+  wanted.addEventListener("change", () => {
+    const name = wanted.value;
+    tell(name && !names.includes(name) ? `No perturbation in these maps is named ${name}.` : "");
+    leads.forEach((lead) => lead(name));
+  });
 }
 document.querySelectorAll("[data-condition]").forEach((node) => {
   const name = node.dataset.condition;

@@ -6,7 +6,7 @@ function discoveries() {
   data.effects.forEach((own, c) => {
     (own.gene || []).forEach((g, i) => {
       rows.push({
-        condition: conditionName(c), gene: geneName(g), estimate: own.estimate[i], lower: own.lower[i],
+        condition: conditionName(c), gene: geneName(g), estimate: own.estimate[i], size: Math.abs(own.estimate[i]), lower: own.lower[i],
         upper: own.upper[i], lfsr: own.lfsr ? own.lfsr[i] : null, q_value: own.q_value ? own.q_value[i] : null,
         model: own.model[i], observed: own.observed[i], n_cells: data.conditions[c].nCells,
         text: `${conditionName(c)}\n${geneName(g)}`.toLowerCase(),
@@ -15,11 +15,11 @@ function discoveries() {
   });
   const columns = [
     ["condition", "condition", null], ["gene", "gene", null], ["estimate", `estimate, ${UNIT}`, (v) => signed(v, 3)],
-    ["interval", "90 % interval", null], ["lfsr", "lfsr", rate], ["q_value", "q", rate],
+    ["size", "size", (v) => shown(v, 3)], ["interval", "90 % interval", null], ["lfsr", "lfsr", rate], ["q_value", "q", rate],
     ["model", "model", (v) => signed(v, 3)], ["observed", "observed", (v) => signed(v, 3)], ["n_cells", "cells", (v) => whole(v)],
   ].filter(([name]) => data.hasRates || (name !== "lfsr" && name !== "q_value"));
   const SIZE = 25;
-  let sorted = data.hasRates ? { by: "lfsr", down: false } : { by: "estimate", down: true };
+  let sorted = data.hasRates ? { by: "lfsr", down: false } : { by: "size", down: true };
   let matching = rows;
   let start = 0;
 
@@ -38,17 +38,16 @@ function discoveries() {
   const table = make("table", { id: "discoveries-rows" }, make("caption", { class: "unseen" }, "Effects of conditions on genes"), make("thead", {}, make("tr", {}, ...heads)), body);
   const before = make("button", { type: "button", onclick: () => move(-SIZE) }, "Previous");
   const after = make("button", { type: "button", onclick: () => move(SIZE) }, "Next");
-  host.append(
-    make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Discoveries" }, table),
-    make("p", { class: "pager" }, before, " ", after),
-  );
+  const region = make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Discoveries" }, table);
+  host.append(region, make("p", { class: "pager" }, before, " ", after));
+  const saved = columns.flatMap(([name]) => (name === "interval" ? ["lower", "upper"] : [name]));
+  equip(region, () => [saved, ...matching.map((row) => saved.map((name) => row[name]))]);
 
   function compare(a, b) {
-    let [x, y] = [a[sorted.by], b[sorted.by]];
+    const [x, y] = [a[sorted.by], b[sorted.by]];
     if (x === null || y === null) return (x === null) - (y === null); // missing values last, in either order
-    if (sorted.by === "estimate") [x, y] = [Math.abs(x), Math.abs(y)];
     const order = typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y;
-    if (order === 0) return Math.abs(b.estimate) - Math.abs(a.estimate);
+    if (order === 0) return b.size - a.size;
     return sorted.down ? -order : order;
   }
 
