@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +49,13 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def signalled(run: Path, number: signal.Signals) -> tuple[int, str]:
-    process = subprocess.Popen(command(run), stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    process = subprocess.Popen(
+        command(run),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ONE_THREAD,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's & ignores it
+    )
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         if (run / CHECKPOINT).exists():
