@@ -1,6 +1,7 @@
 """How the documentation is built: `make docs`."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ copyright = author  # noqa: A001  the name that Sphinx asks for
 version = release = samsvae.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -28,10 +29,24 @@ extensions = [
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"samsvae {version}"
-exclude_patterns = ["_build", "_gallery"]
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+exclude_patterns = ["_build", "_gallery", "tutorials/kept"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+
+# Tutorials on simulated screens are executed by every build. Those on real data say in their first
+# lines `execution_mode: cache`: their outputs are those of docs/tutorials/kept, which `make
+# tutorials` writes. The build fails if the code of a tutorial is no longer that of its outputs.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_output_stderr = "remove"  # progress and notes
+nb_merge_streams = True
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 default_role = "py:obj"  # what stands between single backticks in a docstring
 autodoc_member_order = "bysource"
@@ -126,9 +141,20 @@ def gallery(app: Any) -> None:
         raise ExtensionError(f"the code of the gallery fails:\n{done.stderr}")
 
 
+def kept_outputs(app: Any) -> None:
+    """Fill the cache from which myst-nb takes the outputs of tutorials on real data."""
+    from jupyter_cache import get_cache
+
+    cache = get_cache(app.env.mystnb_config.execution_cache_path)
+    cache.clear_cache()
+    for path in sorted(Path(app.srcdir).glob("tutorials/kept/*.ipynb")):
+        cache.cache_notebook_file(path, check_validity=False, overwrite=True)
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", gallery)
+    app.connect("builder-inited", kept_outputs, priority=900)  # after myst-nb names the path
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-before-process-signature", without_bounds)
     app.connect("autodoc-process-docstring", plain, priority=400)
