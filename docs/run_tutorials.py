@@ -45,7 +45,8 @@ def executed(path: Path, text: str) -> str:
         NotebookClient(
             notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": folder}}
         ).execute()
-    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    language = {"name": "python", "pygments_lexer": "ipython3"}  # without the versions of this run
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": language}
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{i}"
         cell.metadata.pop("execution", None)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 
 import samsvae
 import samsvae.plotting
-from helpers.pages import PAGES, README, ROOT, blocks_of
+from helpers.pages import PAGES, README, ROOT, TUTORIALS, blocks_of, cells_of, keeps_outputs
 
 MARKS = {"network", "cluster", "gpu", "long"}
 """Words after the language of a block that say why the tests do not run it."""
-NOT_CODE = {"text", "{eval-rst}", "{glossary}", "{toctree}"}
-CELL = "{code-cell}"
+NOT_CODE = {"text", "{eval-rst}", "{glossary}", "{toctree}", "{code-cell}"}
 """Cells of tutorials are run by the build of the documentation, and by tests/docs."""
+
 NOT_RUN = {
     ("README.md", "sh", "long"): ["make demo "],
     ("docs/evaluation.md", "sh", "long"): ["samsvae compare papalexi2021.h5ad"],
@@ -45,7 +46,7 @@ def test_every_block_is_run_or_says_why_not() -> None:
         assert len(fences) == 2 * len(blocks_of(page)), f"{page.name}: a block that is not read"
         for language, marks, code in blocks_of(page):
             name = str(page.relative_to(ROOT))
-            if language in (*NOT_CODE, CELL):
+            if language in NOT_CODE:
                 assert not marks, (name, marks)
             elif marks:
                 assert set(marks) <= MARKS, (name, marks)
@@ -57,6 +58,16 @@ def test_every_block_is_run_or_says_why_not() -> None:
         assert len(marked[key]) == len(begin), key
         for code, start in zip(marked[key], begin, strict=True):
             assert code.startswith(start), code
+
+
+def test_kept_outputs_are_of_the_code_that_tutorials_show() -> None:
+    kept = {path.stem: path for path in (ROOT / "docs" / "tutorials" / "kept").glob("*.ipynb")}
+    assert kept.keys() == {page.stem for page in TUTORIALS if keeps_outputs(page)}
+    for page in TUTORIALS:
+        if keeps_outputs(page):
+            cells = json.loads(kept[page.stem].read_text(encoding="utf-8"))["cells"]
+            run = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+            assert run == [cell.code for cell in cells_of(page)], f"make tutorials: {page.name}"
 
 
 def test_the_gallery_shows_every_plot() -> None:
