@@ -46,5 +46,6 @@ def test_tutorials(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         if missing := [name for name in names if not (DATA / name).is_file()]:
             pytest.skip(f"no {missing[0]} in {DATA}: set SAMSVAE_TEST_DATA")
     cells = [short(cell.code) for cell in cells_of(page) if "\nassert " not in f"\n{cell.code}"]
-    said = run([*PYTHON, "-c", "\n".join([READY, *cells, "print('end of the tutorial')"])], tmp_path)
+    code = "\n".join([READY, *cells, "print('end of the tutorial')"])
+    said = run([*PYTHON, "-c", code], tmp_path)
     assert said.rstrip().endswith("end of the tutorial")
