@@ -30,7 +30,7 @@ samsvae.SAMSVAE.train = lambda self, **settings: train(self, **settings | {{"max
 
 def short(code: str) -> str:
     """Return the code of a cell as Python: commands become calls, and train for few steps."""
-    command = re.match(r"!((?:.*\\\n)*.*)$", code)
+    command = re.match(r"(?:!|%%bash\n)((?:.*\n)*.*)$", code)
     if command is None:
         return code
     text = command[1].replace("samsvae train", f"samsvae train --max-steps {STEPS}")
