@@ -30,7 +30,7 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"samsvae {version}"
 html_static_path = ["_static"]
-html_css_files = ["wide.css"]
+html_css_files = ["tutorials.css"]
 exclude_patterns = ["_build", "_gallery", "tutorials/kept"]
 
 myst_enable_extensions = ["dollarmath"]
