@@ -100,14 +100,14 @@ bench-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/first_answer.py --quick --out runs/bench/first-answer.csv
 	$(BIN)/python benchmarks/gpu.py --device cpu --quick
 
-# Error rates, power and coverage on screens in which something is off (docs/discoveries.md).
+# Error rates, power and coverage on screens in which something is off (docs/situations.md).
 regimes: $(VENV)/.ready
 	$(BIN)/python benchmarks/regimes.py --out runs/bench/regimes.csv
 
 regimes-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/regimes.py --quick --out runs/bench/regimes-quick.csv
 
-# Calls beside those of scanpy's tests (docs/discoveries.md); an hour.
+# Calls beside those of scanpy's tests (docs/benchmarks/discoveries.md); an hour.
 bench-discoveries: $(VENV)/.bench
 	$(BIN)/python benchmarks/discoveries.py
 

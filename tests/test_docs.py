@@ -23,11 +23,6 @@ NOT_RUN = {
     ("docs/reliability.md", "sh", "long"): ["make soak"],
     ("docs/large.md", "sh", "cluster"): ["torchrun --nproc-per-node 2", "srun --nodes 2"],
     ("docs/large.md", "python", "cluster"): ["import ray.train.torch"],
-    ("docs/sgrnas.md", "sh", "long"): [
-        "samsvae inspect papalexi2021_sgrna.h5mu",
-        "samsvae train papalexi2021_sgrna.h5mu",
-    ],
-    ("docs/sgrnas.md", "python", "long"): ["assignment = samsvae.assign_sgrnas("],
     ("docs/reproduce.md", "sh", "long"): [
         "samsvae datasets stand-in replogle",
         "samsvae reproduce norman-ood --data norman2019.h5ad",
