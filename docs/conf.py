@@ -160,6 +160,7 @@ ACCESSIBLE = {
     '<th class="head"><p></p></th>': '<td class="head"></td>',
     "<pre>": '<pre tabindex="0">',  # wide code and tables scroll by keyboard, too
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    '<div class="output text_html': '<div tabindex="0" class="output text_html',
 }
 """What screen readers and keyboards need, and the theme, pandas and Pygments leave out."""
 

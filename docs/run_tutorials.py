@@ -37,7 +37,7 @@ def main(names: list[str]) -> None:
 
 
 def executed(path: Path, text: str) -> str:
-    """Return a tutorial with its outputs, as an .ipynb that says nothing of this machine."""
+    """Return the code of a tutorial with its outputs, as an .ipynb without traces of this machine."""
     reader = create_nb_reader(str(path), MdParserConfig(), NbParserConfig(), text)
     assert reader is not None
     notebook = reader.read(text)
@@ -47,11 +47,10 @@ def executed(path: Path, text: str) -> str:
         ).execute()
     language = {"name": "python", "pygments_lexer": "ipython3"}  # without the versions of this run
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": language}
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{i}"
-        cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+        cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
     written: str = nbformat.writes(notebook)
     for secret in (folder, os.environ["SAMSVAE_DATA"], str(Path.home())):
         if re.search(re.escape(secret) + r"\b", written):
