@@ -37,7 +37,7 @@ def main(names: list[str]) -> None:
 
 
 def executed(path: Path, text: str) -> str:
-    """Return the code of a tutorial with its outputs as an .ipynb, without paths of this machine."""
+    """Return the code of a tutorial with its outputs, an .ipynb without paths of this machine."""
     reader = create_nb_reader(str(path), MdParserConfig(), NbParserConfig(), text)
     assert reader is not None
     notebook = reader.read(text)
