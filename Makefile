@@ -11,7 +11,7 @@ LOWEST_TORCH ?= pinned
 DATA ?= ../shared/data/papalexi2021.h5ad
 
 .PHONY: demo test test-long test-docs test-browser test-cell-eval test-interop test-lowest test-cluster \
-	soak soak-short docs lint build bench bench-quick bench-discoveries regimes regimes-quick \
+	soak soak-short docs tutorials lint build bench bench-quick bench-discoveries regimes regimes-quick \
 	clean
 
 demo: $(VENV)/.ready
@@ -67,9 +67,16 @@ soak: $(VENV)/.ready
 soak-short: $(VENV)/.ready
 	$(BIN)/pytest tests/soak
 
-# The documentation, in build/docs; a warning is an error.
+# The documentation, in build/docs; a warning is an error. Tutorials on simulated screens are run, those
+# on real data show the outputs that `make tutorials` kept.
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+
+# The tutorials on real data, in full: their outputs go to docs/tutorials/kept. TUTORIALS chooses
+# some. The files are looked for in the folder that SAMSVAE_DATA names.
+TUTORIALS ?=
+tutorials: $(VENV)/.docs
+	$(BIN)/python docs/run_tutorials.py $(TUTORIALS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check
@@ -93,14 +100,14 @@ bench-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/first_answer.py --quick --out runs/bench/first-answer.csv
 	$(BIN)/python benchmarks/gpu.py --device cpu --quick
 
-# Error rates, power and coverage on screens in which something is off (docs/discoveries.md).
+# Error rates, power and coverage on screens in which something is off (docs/situations.md).
 regimes: $(VENV)/.ready
 	$(BIN)/python benchmarks/regimes.py --out runs/bench/regimes.csv
 
 regimes-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/regimes.py --quick --out runs/bench/regimes-quick.csv
 
-# Calls beside those of scanpy's tests (docs/discoveries.md); an hour.
+# Calls beside those of scanpy's tests (docs/benchmarks/discoveries.md); an hour.
 bench-discoveries: $(VENV)/.bench
 	$(BIN)/python benchmarks/discoveries.py
 

@@ -168,7 +168,7 @@ def real(path: Path) -> None:
 
 
 def main() -> None:
-    """Print and write the table, as docs/discoveries.md tells."""
+    """Print and write the table, of docs/benchmarks/discoveries.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two screens, 500 steps")
     parser.add_argument("--seeds", type=int, default=2, help="screens of each kind")

@@ -1,6 +1,7 @@
 """How the documentation is built: `make docs`."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -20,18 +21,33 @@ copyright = author  # noqa: A001  the name that Sphinx asks for
 version = release = samsvae.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
 ]
 html_math_renderer = "mathml"
 html_theme = "furo"
+html_theme_options = {"top_of_page_buttons": []}  # they lie outside of all landmarks
 html_title = f"samsvae {version}"
-exclude_patterns = ["_build", "_gallery"]
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+exclude_patterns = ["_build", "_gallery", "tutorials/kept"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+
+# Tutorials on simulated screens are executed by every build. Those on real data say in their first
+# lines `execution_mode: cache`: their outputs are those of docs/tutorials/kept, which `make
+# tutorials` writes. The build fails if the code of a tutorial is no longer that of its outputs.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_output_stderr = "remove"  # progress and notes
+nb_merge_streams = True
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 default_role = "py:obj"  # what stands between single backticks in a docstring
 autodoc_member_order = "bysource"
@@ -109,7 +125,7 @@ def block_math(translator: Any, node: Any) -> None:
     """The same, on lines of its own; a wide equation scrolls."""
     equation = tex2mathml(node.astext(), as_block=True)
     style = "overflow-x: auto; margin: 1em 0; padding: 0.3em 0"
-    translator.body.append(f'<div class="math" style="{style}">{equation}</div>')
+    translator.body.append(f'<div class="math" tabindex="0" style="{style}">{equation}</div>')
     raise SkipNode
 
 
@@ -126,9 +142,52 @@ def gallery(app: Any) -> None:
         raise ExtensionError(f"the code of the gallery fails:\n{done.stderr}")
 
 
+def kept_outputs(app: Any) -> None:
+    """Fill the cache from which myst-nb takes the outputs of tutorials on real data."""
+    from jupyter_cache import get_cache
+
+    cache = get_cache(app.env.mystnb_config.execution_cache_path)
+    cache.clear_cache()
+    for path in sorted(Path(app.srcdir).glob("tutorials/kept/*.ipynb")):
+        cache.cache_notebook_file(path, check_validity=False, overwrite=True)
+
+
+ACCESSIBLE = {
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer': '<aside aria-label="On this page" class="toc-drawer',
+    "<th></th>": "<td></td>",  # of the index, in tables of pandas
+    '<th class="head"><p></p></th>': '<td class="head"></td>',
+    "<pre>": '<pre tabindex="0">',  # wide code and tables scroll by keyboard, too
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    '<div class="output text_html': '<div tabindex="0" class="output text_html',
+}
+"""What screen readers and keyboards need, and the theme, pandas and Pygments leave out."""
+
+
+def signature_lines(match: re.Match[str]) -> str:
+    """Return arguments as lines, not as definitions."""
+    lines = match[1].replace("<dd>", "<div>").replace("</dd>", "</div>")
+    return f'<div class="sig-lines">{lines}</div>'
+
+
+def accessible(app: Any, exception: Exception | None) -> None:
+    """Write what is accessible in place of what is not, in every page."""
+    if exception is None and app.builder.format == "html":
+        for path in Path(app.outdir).rglob("*.html"):
+            text = path.read_text(encoding="utf-8")
+            for old, new in ACCESSIBLE.items():
+                text = text.replace(old, new)
+            # Arguments on lines of their own: definitions without a term.
+            text = re.sub(r"<dl>\n((?:<dd>.*</dd>\n)+)</dl>", signature_lines, text)
+            path.write_text(text, encoding="utf-8")
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", gallery)
+    app.connect("build-finished", accessible)
+    app.connect("builder-inited", kept_outputs, priority=900)  # after myst-nb names the path
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-before-process-signature", without_bounds)
     app.connect("autodoc-process-docstring", plain, priority=400)

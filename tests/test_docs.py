@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 
 import samsvae
 import samsvae.plotting
-from helpers.pages import PAGES, README, ROOT, blocks_of
+from helpers.pages import PAGES, README, ROOT, TUTORIALS, blocks_of, cells_of, keeps_outputs
 
 MARKS = {"network", "cluster", "gpu", "long"}
 """Words after the language of a block that say why the tests do not run it."""
-NOT_CODE = {"text", "{eval-rst}", "{glossary}", "{toctree}"}
+NOT_CODE = {"text", "{eval-rst}", "{glossary}", "{toctree}", "{code-cell}"}
+"""Cells of tutorials are run by the build of the documentation, and by tests/docs."""
+
 NOT_RUN = {
     ("README.md", "sh", "long"): ["make demo "],
     ("docs/evaluation.md", "sh", "long"): ["samsvae compare papalexi2021.h5ad"],
@@ -20,17 +23,13 @@ NOT_RUN = {
     ("docs/reliability.md", "sh", "long"): ["make soak"],
     ("docs/large.md", "sh", "cluster"): ["torchrun --nproc-per-node 2", "srun --nodes 2"],
     ("docs/large.md", "python", "cluster"): ["import ray.train.torch"],
-    ("docs/sgrnas.md", "sh", "long"): [
-        "samsvae inspect papalexi2021_sgrna.h5mu",
-        "samsvae train papalexi2021_sgrna.h5mu",
-    ],
-    ("docs/sgrnas.md", "python", "long"): ["assignment = samsvae.assign_sgrnas("],
     ("docs/reproduce.md", "sh", "long"): [
         "samsvae datasets stand-in replogle",
         "samsvae reproduce norman-ood --data norman2019.h5ad",
     ],
     ("docs/reproduce.md", "sh", "network"): ["samsvae datasets fetch norman"],
     ("docs/reproduce.md", "sh", "cluster"): ["ray start --head"],
+    ("docs/tutorials/first-screen.md", "sh", "long"): ["samsvae inspect screen.h5ad"],
 }
 """How each block begins that is not run, by page, language and mark."""
 
@@ -54,6 +53,16 @@ def test_every_block_is_run_or_says_why_not() -> None:
         assert len(marked[key]) == len(begin), key
         for code, start in zip(marked[key], begin, strict=True):
             assert code.startswith(start), code
+
+
+def test_kept_outputs_are_of_the_code_that_tutorials_show() -> None:
+    kept = {path.stem: path for path in (ROOT / "docs" / "tutorials" / "kept").glob("*.ipynb")}
+    assert kept.keys() == {page.stem for page in TUTORIALS if keeps_outputs(page)}
+    for page in TUTORIALS:
+        if keeps_outputs(page):
+            cells = json.loads(kept[page.stem].read_text(encoding="utf-8"))["cells"]
+            run = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+            assert run == [cell.code for cell in cells_of(page)], f"make tutorials: {page.name}"
 
 
 def test_the_gallery_shows_every_plot() -> None:

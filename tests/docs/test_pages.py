@@ -39,6 +39,8 @@ assert {"X_samsvae", "X_samsvae_basal"} <= set(adata.obsm)
 assert list(space.obs_names)[:2] == ["control", "G01"]
 assert Path("runs/cells/cells.h5ad").is_file()
 """,
+    "settings": "assert model.n_latent == 100 and model.is_trained",
+    "how-many-cells": "assert len(plan) == 2 and (plan['n_cells'] > 1).all()",
     "worked": "assert {'title', 'is_serious'} <= set(cautions) and len(table)",
     "coming-from": "assert states['state'].shape == (len(screen.test), 20)",
     "mechanisms": """

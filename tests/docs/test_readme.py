@@ -28,8 +28,14 @@ def test_python(folder: Path) -> None:
 def test_shell(folder: Path) -> None:
     (code,) = [block for block in blocks("sh", README) if "samsvae train" in block]
     run(["bash", "-e", "-c", code], folder)
-    for name in ("metrics.json", "effects.csv", "discoveries.csv", "report.html"):
+    for name in ("model.json", "report.html"):
         assert (folder / "runs" / "x" / name).is_file(), name
+
+
+def test_links_and_pictures_exist() -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)", README.read_text())
+    assert len(targets) >= 10
+    assert [name for name in targets if not (ROOT / name).is_file()] == []
 
 
 def test_make_targets_exist() -> None:

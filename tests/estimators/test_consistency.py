@@ -92,6 +92,20 @@ def test_a_perturbation_that_was_put_into_a_mechanism_is_inconsistent() -> None:
     assert others[0] in cautions.loc["Inconsistent members", "conditions"]
 
 
+def test_members_are_not_checked_in_contexts() -> None:
+    adata = simulated_screen(n_perturbations=3, n_combinations=0, n_genes=20, seed=0).to_anndata()
+    adata.obs["line"] = np.array(["K562", "RPE1"])[np.arange(len(adata)) % 2]
+    screen = samsvae.Screen.from_anndata(adata, split_key="split", context_key="line")
+    model = samsvae.SAMSVAE(screen, n_latent=2, n_hidden=8)
+    model.train(max_steps=10, progress=False)
+    with torch.no_grad():
+        model.module.mechanism.additive.mask.logits.fill_(8)
+    table = model.inclusion(screen)
+    assert (table["probability"] > 0.5).all()
+    assert table["slope"].isna().all()
+    assert not table["inconsistent"].any()
+
+
 def test_columns_stand_where_there_is_nothing_to_check() -> None:
     screen = simulated_screen(n_perturbations=3, n_combinations=0, n_genes=20, seed=0)
     model = samsvae.SAMSVAE(screen, n_latent=2, n_hidden=8)

@@ -15,6 +15,7 @@ from samsvae.storage.tables import write_h5ad
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TUTORIALS = [page for page in PAGES if page.parent.name == "tutorials" and page.stem != "index"]
 
 IGNORED = (
     "no C compiler",
@@ -46,6 +47,25 @@ def blocks_of(page: Path) -> list[Block]:
 def blocks(language: str, page: Path) -> list[str]:
     """Return the code of the blocks of a page that are to be run."""
     return [one.code for one in blocks_of(page) if one[:2] == (language, ())]
+
+
+class Cell(NamedTuple):
+    """A cell of a tutorial."""
+
+    is_shown: bool
+    code: str
+
+
+def cells_of(page: Path) -> list[Cell]:
+    """Return the code cells of a tutorial; those that are not shown set up plots, and check."""
+    found = re.findall(r"^```\{code-cell\}\n((?:.*\n)*?)```$", page.read_text(), re.M)
+    hidden = ":tags: [remove-cell]\n\n"
+    return [Cell(hidden not in code, code.removeprefix(hidden).rstrip("\n")) for code in found]
+
+
+def keeps_outputs(page: Path) -> bool:
+    """Return whether a tutorial shows the outputs of an earlier run: on real data."""
+    return "execution_mode: cache" in page.read_text()
 
 
 def demo_folder(folder: Path) -> Path:

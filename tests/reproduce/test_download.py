@@ -15,7 +15,7 @@ import pytest
 
 from samsvae.errors import InputError
 from samsvae.reproduce import download
-from samsvae.reproduce.download import CATALOG, Published, data_folder, fetch
+from samsvae.reproduce.download import CATALOG, Published, data_folder, fetch, locate
 from samsvae.storage.locks import only_writer
 
 
@@ -274,3 +274,16 @@ def test_the_catalog_names_https_mirrors() -> None:
         assert published.min_bytes > 10**8
         assert all(url.startswith("https://") for url in published.urls)
         assert published.sha256 is None or len(published.sha256) == 64
+
+
+def test_files_of_tutorials_are_in_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAMSVAE_DATA", str(tmp_path))
+    (tmp_path / "mine.h5ad").touch()
+    assert locate("mine.h5ad") == tmp_path / "mine.h5ad"
+    where = re.escape(f"is not in {str(tmp_path)!r}: put it there, or set SAMSVAE_DATA")
+    with pytest.raises(InputError, match=rf"'norman2019.h5ad' \(Norman et al.*\) {where}"):
+        locate("norman2019.h5ad")
+    with pytest.raises(InputError, match=f"^'x.h5ad' {where}"):
+        locate("x.h5ad")

@@ -95,7 +95,8 @@ def consistency(model: TrainedModel, screen: Screen) -> pd.DataFrame:
     Rows are pairs of `model.inclusion()` with a probability above 1/2 in mechanisms of several
     perturbations with cells; `inconsistent`: the slope is below 1/2 by two standard errors, which
     are inflated by the scatter about the fit. No rows where only a share of the cells responds, or
-    doses have a curve: effects are then not in proportion to shifts.
+    doses have a curve: effects are then not in proportion to shifts. None in contexts either, where
+    no cell receives a shared shift without a deviation.
 
     References
     ----------
@@ -117,6 +118,8 @@ def consistency(model: TrainedModel, screen: Screen) -> pd.DataFrame:
     place = pd.Index(model.encoding.columns).get_indexer(members["perturbation"])
     members = members.assign(row=place, shift=members["shift"] * dose[place])
     members = members[n_cells[place] > 1]
+    if members.empty:
+        return of_nothing
     shifts, programs = _shifts_and_programs(model, members)
     of_all = shifts @ programs
     parts = []

@@ -70,6 +70,16 @@ CATALOG: Mapping[str, Published] = {
 }
 """Published files by name."""
 
+PREPARED: Mapping[str, str] = {
+    "papalexi2021.h5ad": "Papalexi et al. 2021, Nature Genetics 53: 322, as shipped by the R "
+    "package sceptredata (MIT): cells in which one sgRNA has more than 80 % of the sgRNA counts",
+    "papalexi2021_sgrna.h5mu": "Papalexi et al. 2021, Nature Genetics 53: 322, as shipped by the "
+    "R package sceptredata (MIT): modalities 'gene' and 'guide'",
+    "norman2019.h5ad": "Norman et al. 2019, Science 365: 786, a panel of 500 genes as shipped by "
+    "PerturBench (BSD-3), turned back into counts",
+}
+"""Files of the tutorials on real data, and where they are from. None is published in this form."""
+
 
 def data_folder() -> Path:
     """Return the folder of downloaded files: SAMSVAE_DATA, or the user's cache."""
@@ -77,6 +87,27 @@ def data_folder() -> Path:
 
     folder = os.environ.get("SAMSVAE_DATA")
     return expanded(folder) if folder else user_cache_path("samsvae")
+
+
+@checked
+def locate(file: str) -> Path:
+    """Return the path of a file in the data folder: SAMSVAE_DATA, or the user's cache.
+
+    The tutorials on real data look for their files here.
+
+    Raises
+    ------
+    InputError
+        If the file is not there. The message says where the data are from, if a tutorial uses them.
+    """
+    path = data_folder() / file
+    if path.is_file():
+        return path
+    source = f" ({PREPARED[file]})" if file in PREPARED else ""
+    raise InputError(
+        f"{file!r}{source} is not in {str(path.parent)!r}: put it there, or set SAMSVAE_DATA to "
+        "the folder that has it"
+    )
 
 
 def fetch(
