@@ -1,11 +1,11 @@
-"""The command line: the commands of `questions`, `runs` and `files`."""
+"""The command line: the commands of the other modules."""
 
 from collections.abc import Sequence
 
 from cyclopts import App
 
 from samsvae._version import __version__
-from samsvae.cli import files, questions, runs
+from samsvae.cli import differences, files, questions, runs
 from samsvae.cli.features import features
 from samsvae.errors import InputError
 from samsvae.ops.device import started_together
@@ -21,7 +21,8 @@ app = App(
 for command in (
     *(files.inspect, runs.train, runs.evaluate),
     *(questions.effects, questions.discoveries, questions.regulators, questions.programs),
-    *(questions.mechanisms, questions.sgrnas, features),
+    *(questions.mechanisms, differences.contexts, differences.interactions),
+    *(questions.sgrnas, features),
     *(questions.contrast, questions.responders, questions.combinations, questions.simulate),
     *(runs.compare, runs.report, runs.methods, files.reproduce, files.datasets, runs.demo),
 ):

@@ -194,6 +194,25 @@ def _movers(row: Any) -> str:
     return f"{members} ({candidates})".lstrip() if candidates else members
 
 
+_OF_SHIFT = {
+    "mechanism": _name("mechanism"),
+    "probability": "{0.probability:.3f}",
+    "shift": "{0.shift:+.2f}",
+    "cells": "{0.n_train_cells:,}",
+}
+
+
+def context_table(differences: pd.DataFrame) -> Table:
+    """Return a row per perturbation, context and mechanism in which it differs from others."""
+    columns = {name: _name(name) for name in ("perturbation", "context", "against")}
+    return _table("differences between contexts", differences.itertuples(), columns | _OF_SHIFT)
+
+
+def interaction_table(interactions: pd.DataFrame) -> Table:
+    """Return a row per pair and mechanism: what it does beyond the sum of its parts."""
+    return _table("interactions", interactions.itertuples(), {"pair": _name("pair")} | _OF_SHIFT)
+
+
 def sgrna_table(sgrnas: pd.DataFrame) -> Table:
     """Return a row per sgRNA: how its effect compares with that of the condition's others."""
     columns = {
