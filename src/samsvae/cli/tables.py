@@ -203,8 +203,8 @@ _OF_SHIFT = {
 
 
 def context_table(differences: pd.DataFrame) -> Table:
-    """Return a row per perturbation, context and mechanism in which it differs from others."""
-    columns = {name: _name(name) for name in ("perturbation", "context", "against")}
+    """Return a row per perturbation, context and mechanism in which it differs from the others."""
+    columns = {name: _name(name) for name in ("perturbation", "context")}
     return _table("differences between contexts", differences.itertuples(), columns | _OF_SHIFT)
 
 
