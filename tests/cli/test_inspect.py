@@ -70,6 +70,9 @@ def test_every_column_is_looked_at_and_the_batch_is_a_statisticians(
     for name, text in said.items():
         assert text in line_of(done.out, name), name
     assert "many tiny levels" in line_of(done.out, "sample")
+    contexts = [name for name in said if "--context-key" in line_of(done.out, name)]
+    assert contexts == ["stimulation"]
+    assert "--context-key stimulation" in line_of(done.out, "stimulation")
     share = float(line_of(done.out, "stimulation").split("explains ")[1].split("%")[0])
     assert share > 5
     assert float(line_of(done.out, "coin").split("explains ")[1].split("%")[0]) < 0.2

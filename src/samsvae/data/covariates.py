@@ -20,6 +20,8 @@ _MIN_CELLS = 50
 """Cells of the typical level of a batch, below which a level costs more than it explains."""
 _MAX_LEVELS = 50
 """Levels of a batch that is proposed by what it explains alone."""
+_MAX_CONTEXTS = 8
+"""Levels of a column that is called a context: further ones have few cells of each condition."""
 _MIN_SHARE = 0.002
 """Share of the variance from which on a column is proposed."""
 _EXPRESSED = re.compile(
@@ -45,6 +47,8 @@ class Covariate:
     """F statistic, averaged over genes."""
     problem: str
     """Why it is no batch; empty if it may be one."""
+    is_context: bool = False
+    """Whether perturbations may act differently in its levels, and the cells can tell."""
 
     def __str__(self) -> str:
         if not self.n_levels:
@@ -59,6 +63,11 @@ class Covariate:
                 text += f" (control: {low:,} to {high:,} in each)"
         if np.isfinite(self.share):
             text += f"; explains {self.share:.1%} of expression within conditions (F {self.f:.1f})"
+        if self.is_context:
+            text += (
+                f"; could be a context, in which perturbations may act differently: --context-key "
+                f"{self.name} instead of a batch"
+            )
         return f"{text}; {self.problem}" if self.problem else text
 
 
@@ -100,8 +109,18 @@ def proposed_batches(
             else:
                 chosen.append(one.name)
                 group = joint
+                is_technical = one.name in usual
+                one = replace(one, is_context=not is_technical and _may_differ(screen, one, codes))
         described.append(one)
     return chosen, described
+
+
+def _may_differ(screen: Screen, one: Covariate, codes: np.ndarray) -> bool:
+    """Whether cells can tell if perturbations act differently in the levels of a column."""
+    enough = one.n_levels <= _MAX_CONTEXTS and min(one.control.values()) >= _MIN_CELLS
+    pairs = pd.DataFrame({"level": codes, "condition": screen.condition}).drop_duplicates()
+    n_levels = pairs[pairs["condition"] > 0].groupby("condition").size()
+    return enough and bool((n_levels > 1).mean() > 0.5)
 
 
 def _described(
