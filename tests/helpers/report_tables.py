@@ -165,6 +165,22 @@ def mechanisms(perturbations: list[str], n_latent: int = 4) -> pd.DataFrame:
     )
 
 
+def context_differences() -> pd.DataFrame:
+    """Return a table such as `model.context_differences()` gives, of three contexts.
+
+    A differs in one of them, the perturbation with the hostile name in the two where it has cells.
+    """
+    rows = [
+        ("A", "one", "two, x", "z0", 0.99, 3.0),
+        ("A", "one", "two, x", "z1", 0.97, -4.0),
+        (HOSTILE, "two", "x", "z1", 0.9, 2.0),
+        ("A", "two", "one, x", "z0", 0.4, 1.0),
+        ("B", "one", "two, x", "z0", 0.1, 0.2),
+    ]
+    columns = ["perturbation", "context", "against", "mechanism", "probability", "shift"]
+    return pd.DataFrame(rows, columns=columns).assign(log_bayes_factor=5.0, n_train_cells=50)
+
+
 def report_tables(**changed: Any) -> ReportTables:
     """Return tables that give no caution except that there is one seed."""
     singles = ["A", "B", "C", HOSTILE]
@@ -203,6 +219,17 @@ def report_tables(**changed: Any) -> ReportTables:
         "combinations": {"A+B": ("A", "B")},
         "mechanisms": mechanisms(singles),
         "inclusion": inclusion(singles),
+        "contexts": context_differences(),
+        "interactions": pd.DataFrame(
+            {
+                "pair": ["A+B", "A+B"],
+                "mechanism": ["z0", "z1"],
+                "probability": [0.98, 0.2],
+                "log_bayes_factor": [7.5, -1.0],
+                "shift": [-1.5, 0.1],
+                "n_train_cells": [80, 80],
+            }
+        ),
         "paths": ("report/discoveries.csv",),
     }
     return ReportTables(**{**given, **changed})

@@ -15,6 +15,7 @@ from helpers.report_tables import (
     GENES,
     HOSTILE,
     cells,
+    context_differences,
     effects,
     inclusion,
     mechanisms,
@@ -31,7 +32,7 @@ from samsvae.ops.ordering import average_linkage_order
 from samsvae.report import page as made
 from samsvae.report import page as payload
 from samsvae.report.page import N_GENES, embedded, page
-from samsvae.report.tables import MEANINGS, PREDICTORS, scoreboards
+from samsvae.report.tables import MEANINGS, PREDICTORS, context_map, scoreboards
 from samsvae.runs.reporting import REPORTED_METRICS
 
 
@@ -332,3 +333,28 @@ def test_the_page_states_above_which_correlation_conditions_act_alike() -> None:
     data = record(page(report_tables()))
     assert data["similarAbove"] == pytest.approx(chance_correlation(5, len(GENES)), rel=1e-3)
     assert record(page(report_tables(effects=None, similar={}, combinations={})))["similar"] == []
+
+
+def test_where_perturbations_act_differently() -> None:
+    """The length of the shift in the likely dimensions; of two contexts, both."""
+    table = context_map(context_differences(), 10)
+    assert list(table.index) == ["A", HOSTILE]
+    assert list(table.columns) == ["one", "two", "x"]
+    assert table.loc["A"].fillna(-1).tolist() == [5.0, 0.0, -1]
+    assert table.loc[HOSTILE].fillna(-1).tolist() == [-1, 2.0, 2.0]
+    assert list(context_map(context_differences(), 1).index) == ["A"]
+
+
+def test_contexts_and_interactions_have_a_section_where_there_are_some() -> None:
+    text = page(report_tables())
+    assert 'href="#differences"' in text
+    assert "Perturbations and contexts" in text
+    nothing = context_differences().assign(probability=0.1)
+    pairs = report_tables().interactions
+    assert pairs is not None
+    calm = page(report_tables(contexts=nothing, interactions=pairs.assign(probability=0.1)))
+    assert "No perturbation acts differently in any context" in calm
+    assert "No pair does anything beyond the sum of its parts" in calm
+    without = page(report_tables(contexts=None, interactions=None))
+    assert "differences" not in without.split("<main")[0].split("<nav")[1]
+    assert 'id="differences"' not in without

@@ -66,6 +66,10 @@ class ReportTables:
     """As `model.mechanisms`."""
     inclusion: pd.DataFrame | None = None
     """As `model.inclusion`."""
+    contexts: pd.DataFrame | None = None
+    """As `model.context_differences`; None: effects are the same in all contexts."""
+    interactions: pd.DataFrame | None = None
+    """As `model.interactions`; None: combinations are the sums of their parts."""
     cautions: tuple[Caution, ...] = ()
     """Of the model and the cells, as `model.cautions`."""
     notes: tuple[str, ...] = ()
@@ -193,6 +197,30 @@ def directions(mechanisms: pd.DataFrame, n_max: int = 4) -> dict[str, list[tuple
             for sign in (first, not first)
         ]
     return answer
+
+
+LIKELY = 0.5
+"""Probability above which a difference between contexts, or an interaction, is shown."""
+
+
+def context_map(differences: pd.DataFrame, n_max: int) -> pd.DataFrame:
+    """Return how far perturbations lie from their mean over contexts, those that differ most first.
+
+    One row per perturbation that differs in some context with a probability above 1/2, at most
+    `n_max`, one column per context: the length of the shift in the dimensions in which it does
+    (those of one row of `differences` count for both contexts, where a perturbation has only two).
+    NaN: it has no training cells there.
+    """
+    likely = differences["probability"] > LIKELY
+    square = np.square(differences["shift"]).where(likely, 0.0)
+    own = square.groupby([differences["perturbation"], differences["context"]], sort=False).sum()
+    one_other = ~differences["against"].str.contains(", ", regex=False)
+    mirrored = differences["against"].where(one_other).dropna()
+    rows = differences.loc[mirrored.index, "perturbation"]
+    mirror = square[mirrored.index].groupby([rows, mirrored.rename("context")], sort=False).sum()
+    table = np.sqrt(pd.concat([own, mirror]).groupby(level=[0, 1], sort=False).max().unstack())
+    order = table.max(axis=1).sort_values(ascending=False, kind="stable")
+    return table.loc[order.index[order > 0][:n_max]].sort_index(axis=1)
 
 
 _DENSE = 1 / 3

@@ -179,6 +179,8 @@ def write_page(
         "on_target": report.on_target,
         "mechanisms": mechanisms,
         "inclusion": report.inclusion,
+        "contexts": report.contexts,
+        "interactions": report.interactions,
         "models": report.fits,
         "stability": report.stability,
     }
@@ -314,6 +316,12 @@ def report_tables(
             mechanisms, inclusion = model.mechanisms(), model.inclusion()
         except InputError as error:
             missing["mechanisms"] = f"There are none to show: {error}."
+    for name, question in (
+        ("contexts", model.context_differences),
+        ("interactions", model.interactions),
+    ):
+        with suppress(InputError):  # the model has none
+            tables[name] = question()
     if screen is None:
         missing["data"] = "The report has no cells: samsvae report RUN DATA shows them."
     else:
