@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from samsvae.cli.console import (
     NOTHING,
@@ -21,6 +19,10 @@ from samsvae.cli.console import (
 )
 from samsvae.settings import questions
 from samsvae.settings.fields import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
 
 _LIKELY = 0.5
 """Probability above which a row is printed."""
