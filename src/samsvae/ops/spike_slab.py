@@ -19,6 +19,9 @@ heavy tails. The slab's are as heavy, so that no estimate is too large to be bel
 simulations (docs/identifiability.md)."""
 _PRIOR_ENTRIES = 30
 """Entries that the standard errors count as: a few entries, all of shifts, are not all noise."""
+_OVERFITTED = 0.001
+"""Share of overfitted entries among those that are 0, before any is seen: it counts as
+`_PRIOR_ENTRIES`."""
 _MIN_IN_USE = 1e-3
 """Dimensions that are in use with a smaller probability do not leak into others."""
 
@@ -143,7 +146,7 @@ def inclusion(z: Matrix, n_cells: Matrix, held_out: HeldOut | None = None) -> In
     n = n_cells[:, None]
     share, in_use, noise = 0.2, 0.5, _Noise(1.5, 1e-3)
     open_, used = (z * z > 16).astype(float), np.ones(n_dimensions)
-    slab, overfitted, null = _slab(z, n, np.ones_like(z), open_), 0.01, np.ones_like(z)
+    slab, overfitted, null = _slab(z, n, np.ones_like(z), open_), _OVERFITTED, np.ones_like(z)
     for step in range(200):
         leakage, variance, noise = _leakage(z, open_, used, noise)
         rest, narrow = z - leakage, noise.error + variance
@@ -160,7 +163,8 @@ def inclusion(z: Matrix, n_cells: Matrix, held_out: HeldOut | None = None) -> In
         used, before = expit(of_use), open_
         open_ = used * expit(log_odds)
         closed = 1 - open_
-        overfitted = float(((closed * (1 - null)).sum() + 0.5) / (closed.sum() + 1))
+        n_overfitted = (closed * (1 - null)).sum() + _OVERFITTED * _PRIOR_ENTRIES
+        overfitted = float(n_overfitted / (closed.sum() + _PRIOR_ENTRIES))
         noise = noise._replace(error=_error(rest, narrow, variance, closed * null))
         slab = _slab(rest, n, narrow, open_)
         in_use = float((used.sum() + 0.5) / (n_dimensions + 1))
