@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-_LIKELY = 0.5
-"""Probability above which a row is printed."""
 Options = given(Settings(questions.OutputSettings, questions.DeviceSettings))
 
 
@@ -83,8 +81,10 @@ def _show(
     table: pd.DataFrame, what: str, shown: Callable[[pd.DataFrame], Table], out: Path | None
 ) -> None:
     """Print the rows that are likely, and write all."""
-    likely = table[table["probability"] > _LIKELY]
-    say(f"{len(likely):,} of {len(table):,} possible {what} are more likely than not")
-    if len(likely):
-        console.print(shown(likely))
+    from samsvae.report.tables import likely
+
+    rows = likely(table)
+    say(f"{len(rows):,} of {len(table):,} possible {what} are more likely than not")
+    if len(rows):
+        console.print(shown(rows))
     write_rows(out, [table])

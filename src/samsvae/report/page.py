@@ -25,13 +25,13 @@ from samsvae.analysis.similarity import chance_correlation
 from samsvae.benchmark.metrics.effects import pearson
 from samsvae.ops.ordering import average_linkage_order
 from samsvae.report.tables import (
-    LIKELY,
     MEANINGS,
     PREDICTORS,
     ReportTables,
     cautions,
     context_map,
     directions,
+    likely,
     scoreboards,
 )
 
@@ -79,7 +79,7 @@ def page(report: ReportTables) -> str:
         meanings=MEANINGS,
         predictors=PREDICTORS,
         context_map=None if report.contexts is None else context_map(report.contexts, LISTED),
-        likely=LIKELY,
+        likely=likely,
         data=Markup(embedded(data)),
         n_genes=n_genes_of(report),
         **n_calls(report),

@@ -199,8 +199,13 @@ def directions(mechanisms: pd.DataFrame, n_max: int = 4) -> dict[str, list[tuple
     return answer
 
 
-LIKELY = 0.5
+_LIKELY = 0.5
 """Probability above which a difference between contexts, or an interaction, is shown."""
+
+
+def likely(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of differences between contexts, or interactions, that are shown."""
+    return table[table["probability"] > _LIKELY]
 
 
 def context_map(differences: pd.DataFrame, n_max: int) -> pd.DataFrame:
@@ -211,8 +216,8 @@ def context_map(differences: pd.DataFrame, n_max: int) -> pd.DataFrame:
     (those of one row of `differences` count for both contexts, where a perturbation has only two).
     NaN: it has no training cells there.
     """
-    likely = differences["probability"] > LIKELY
-    square = np.square(differences["shift"]).where(likely, 0.0)
+    shift = likely(differences)["shift"].reindex(differences.index, fill_value=0.0)
+    square = np.square(shift)
     own = square.groupby([differences["perturbation"], differences["context"]], sort=False).sum()
     one_other = ~differences["against"].str.contains(", ", regex=False)
     mirrored = differences["against"].where(one_other).dropna()

@@ -117,15 +117,8 @@ function chooser(name) {
 
 // A table of few rows.
 function plainTable(caption, head, rows) {
-  const region = tableRegion(caption, head, rows);
-  const whole = make("div", {}, region);
-  equip(region);
-  return whole;
-}
-
-function tableRegion(caption, head, rows) {
   const numeric = head.map((_, i) => rows.every((row) => typeof row[i] === "string" && /^[+−–<\d.,e ]*$/.test(row[i])));
-  return make(
+  const region = make(
     "div",
     { class: rows.length > 12 ? "scroll tall" : "scroll", tabindex: 0, role: "region", "aria-label": caption },
     make(
@@ -143,4 +136,7 @@ function tableRegion(caption, head, rows) {
       ),
     ),
   );
+  const whole = make("div", {}, region);
+  equip(region);
+  return whole;
 }
