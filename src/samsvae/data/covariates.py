@@ -118,7 +118,7 @@ def proposed_batches(
 def _may_differ(screen: Screen, one: Covariate, codes: np.ndarray) -> bool:
     """Whether cells can tell if perturbations act differently in the levels of a column."""
     enough = one.n_levels <= _MAX_CONTEXTS and min(one.control.values()) >= _MIN_CELLS
-    pairs = pd.DataFrame({"level": codes, "condition": screen.condition}).drop_duplicates()
+    pairs = _pairs(screen, codes)
     n_levels = pairs[pairs["condition"] > 0].groupby("condition").size()
     return enough and bool((n_levels > 1).mean() > 0.5)
 
@@ -152,7 +152,7 @@ def _problem(
     screen: Screen, codes: np.ndarray, n_cells: np.ndarray, control: Mapping[str, int]
 ) -> str:
     """Return why conditions cannot be compared within the levels of a column; "" if they can."""
-    pairs = pd.DataFrame({"level": codes, "condition": screen.condition}).drop_duplicates()
+    pairs = _pairs(screen, codes)
     perturbed = pairs[pairs["condition"] > 0]
     with_control = [level for level, n in control.items() if n]
     if (perturbed.groupby("level").size() <= 1).all() and perturbed["condition"].nunique() > 1:
@@ -167,6 +167,11 @@ def _problem(
     if len(missing) > 0.1 * len(control):
         return f"{len(missing):,} of {len(control):,} levels without control cells"
     return ""
+
+
+def _pairs(screen: Screen, codes: np.ndarray) -> pd.DataFrame:
+    """Return which levels and conditions have cells in common: level, condition (0: control)."""
+    return pd.DataFrame({"level": codes, "condition": screen.condition}).drop_duplicates()
 
 
 def _codes(column: pd.Series) -> np.ndarray:
