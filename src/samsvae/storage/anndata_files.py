@@ -164,7 +164,7 @@ def stored_frame(group: Any, name: str) -> Frame:
     node = member(group, name)
     if node is None:
         raise ValueError(f"it has no {name}")
-    if _is_array(node) or node.attrs.get("encoding-version") != "0.2.0":
+    if is_array(node) or node.attrs.get("encoding-version") != "0.2.0":
         check_declared_size(node, name)
         return Frame.of(read_elem(node), name)  # of an old anndata: it is read as a whole
 
@@ -173,7 +173,7 @@ def stored_frame(group: Any, name: str) -> Frame:
         if column is None:
             raise ValueError(f"{name} has no {key!r}")
         check_declared_size(column, f"{name}[{key!r}]")
-        if not _is_array(column) and "categories" in column:
+        if not is_array(column) and "categories" in column:
             check_chunks(column["categories"], f"the categories of {name}[{key!r}]")
         return read_elem(column)
 
@@ -196,7 +196,7 @@ def stored_frame(group: Any, name: str) -> Frame:
     return Frame(names, [str(column) for column in node.attrs["column-order"]], read)
 
 
-def _is_array(node: Any) -> bool:
+def is_array(node: Any) -> bool:
     """Whether a node of a file is an array, not a group."""
     return hasattr(node, "shape")
 
@@ -215,7 +215,7 @@ def subgroup(group: Any, name: str) -> Any:
     node = member(group, name)
     if node is None or node.attrs.get("encoding-type") == "null":
         return None
-    if _is_array(node):
+    if is_array(node):
         raise InputError(f"{name} is an array, expected a group of arrays: the file is damaged")
     return node
 
@@ -224,7 +224,7 @@ def check_declared_size(node: Any, where: str) -> None:
     """Raise if an array, or one in a group, declares far more values than the file can hold."""
     if node is None:
         return
-    if not _is_array(node):
+    if not is_array(node):
         for name in node:
             check_declared_size(member(node, name), where)
         return
@@ -251,7 +251,7 @@ class StoredMatrix:
     def __init__(self, node: Any, shape: tuple[int, int], where: str) -> None:
         self.shape, self.where = shape, where
         self._columns: np.ndarray | None = None
-        self._is_sparse = not _is_array(node)
+        self._is_sparse = not is_array(node)
         encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format"))
         self.by_column = self._is_sparse and encoding in ("csc_matrix", "csc")
         self.dtype: np.dtype = self._sparse_type(node) if self._is_sparse else self._type(node)
@@ -373,7 +373,7 @@ class StoredMatrix:
 
     def _part(self, group: Any, name: str) -> Any:
         part = member(group, name)
-        if not _is_array(part) or part.ndim != 1:
+        if not is_array(part) or part.ndim != 1:
             raise self._error(f"it has no {name}")
         check_declared_size(part, f"{name} of {self.where}")
         return part

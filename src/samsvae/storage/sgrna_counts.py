@@ -24,6 +24,7 @@ from samsvae.storage.anndata_files import (
     X,
     as_csr,
     check_declared_size,
+    is_array,
     layer_name,
     member,
 )
@@ -166,7 +167,7 @@ def _in_obsm(obsm: Any, name: str, uns: Any, reference: pd.DataFrame | None) -> 
     if isinstance(values, pd.DataFrame):
         names = values.columns.astype(str)
         values = values.to_numpy()
-    elif uns is not None and not hasattr(uns, "shape") and f"{name}_names" in uns:
+    elif uns is not None and not is_array(uns) and f"{name}_names" in uns:
         names = pd.Index(np.asarray(_element(uns, f"{name}_names"))).astype(str)
     elif reference is not None and len(reference) == values.shape[1]:
         names = pd.Index(reference["name"], dtype=object)
