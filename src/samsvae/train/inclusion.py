@@ -36,7 +36,7 @@ _MIN_INFORMATION = 1e-6
 
 
 class ShiftScores(NamedTuple):
-    """What the training cells say about each shift, given the others, `column latent` each."""
+    """What some cells say about each shift, given the others, `column latent` each."""
 
     shift: Tensor
     """s, at which the others are computed."""
@@ -127,12 +127,12 @@ def _update_kind(
 
 def shift_scores(
     model: PerturbationVAE,
-    train: Loader,
+    cells: Loader,
     processes: Processes | None = None,
     *,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> ShiftScores:
-    """Return how far from 0 each shift is by the training cells, and how sure that is.
+    """Return how far from 0 each shift is by some cells, and how sure that is.
 
     Let g_i be the gradient of a cell's ELBO with respect to its displacement, minus that of the
     origin, v_i the posterior variance of its basal state (1 - v_i is its Fisher information about
@@ -164,20 +164,20 @@ def shift_scores(
     """
     mechanism, additive = model.mechanism, model.mechanism.additive
     assert additive is not None
-    processes, train = processes or SingleProcess(), train.sample(_PAIRS)
-    n_particles = max(1, min(_PARTICLES, _PAIRS // len(train.screen)))
-    starts = range(0, len(train.screen), _CELLS_AT_ONCE)[processes.part]
+    processes, cells = processes or SingleProcess(), cells.sample(_PAIRS)
+    n_particles = max(1, min(_PARTICLES, _PAIRS // len(cells.screen)))
+    starts = range(0, len(cells.screen), _CELLS_AT_ONCE)[processes.part]
     shift = torch.mul(*additive.most_probable())
     score, information = (torch.zeros_like(shift, dtype=torch.float64) for _ in range(2))
     n_cells, doses = score.new_zeros(2, len(shift)).unbind()
     total, square, of_control = score.new_zeros(3, shift.shape[1]).unbind()
     n_control = score.new_zeros(())
-    pairs = _ReplicatePairs.of(train)
+    pairs = _ReplicatePairs.of(cells)
     by_pair, size = score.new_zeros(pairs.n, shift.shape[1]), score.new_zeros(pairs.n)
-    generator = torch.Generator(train.device).manual_seed(0)
+    generator = torch.Generator(cells.device).manual_seed(0)
     for start in progress(starts):
         rows = slice(start, start + _CELLS_AT_ONCE)
-        batch = train.batch(rows)
+        batch = cells.batch(rows)
         shifts = Shifts(shift[None, batch.dosage.columns], {})
         generator.manual_seed(start)
         noise = model.encoder.noise(len(batch.counts), n_particles, generator)
@@ -212,8 +212,8 @@ def shift_scores(
         n_control += is_control.sum()
     sums = [score, information, n_cells, doses, total, square, of_control, n_control, by_pair, size]
     processes.sum(sums)
-    mean = total / len(train.screen)
-    variance = (square / len(train.screen) - mean.square()).clamp(min=torch.finfo(total.dtype).tiny)
+    mean = total / len(cells.screen)
+    variance = (square / len(cells.screen) - mean.square()).clamp(min=torch.finfo(total.dtype).tiny)
     doses = doses.unsqueeze(1)
     score -= doses * mean
     from_mean, origin_variance = _origin(mean, of_control, n_control, variance)
@@ -256,17 +256,17 @@ class _ReplicatePairs(NamedTuple):
         return len(self.column)
 
     @classmethod
-    def of(cls, train: Loader) -> _ReplicatePairs:
-        if train.screen.replicate is None:
-            nothing = torch.zeros(0, dtype=torch.int64, device=train.device)
+    def of(cls, cells: Loader) -> _ReplicatePairs:
+        if cells.screen.replicate is None:
+            nothing = torch.zeros(0, dtype=torch.int64, device=cells.device)
             return cls(nothing, nothing)
-        codes = np.asarray(train.screen.replicate.codes, np.int64)
-        n_codes = max(1, len(train.screen.replicate.categories)) + 1  # and one for no replicate
-        key = train.received * n_codes + codes[:, None] + 1
-        pairs = np.unique(key[train.received >= 0])
+        codes = np.asarray(cells.screen.replicate.codes, np.int64)
+        n_codes = max(1, len(cells.screen.replicate.categories)) + 1  # and one for no replicate
+        key = cells.received * n_codes + codes[:, None] + 1
+        pairs = np.unique(key[cells.received >= 0])
         of_slot = np.searchsorted(pairs, key).clip(max=max(0, len(pairs) - 1))
         both = (pairs // n_codes, of_slot)
-        return cls(*(torch.from_numpy(values).to(train.device) for values in both))
+        return cls(*(torch.from_numpy(values).to(cells.device) for values in both))
 
 
 def _between_replicates(
