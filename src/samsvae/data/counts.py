@@ -107,6 +107,8 @@ _RELATIVE_ERROR = 1e-6
 """Up to which normalised values must be those of the counts."""
 _MAX_SMALLEST_COUNT = 8
 """The smallest count of a cell is assumed to be at most this."""
+_MAX_TELLING_COUNT = 500
+"""Larger numbers often pass for whole ones: from 50,000 on all do, by logarithms up to 1e-6."""
 _MAX_EXACT_COUNT = 2.0**24
 """Larger integers are not all distinct in single precision."""
 
@@ -203,10 +205,14 @@ def _transform(block: sp.csr_matrix) -> tuple[str, bool] | None:
 
 
 def _looks_scaled(counts: sp.csr_matrix) -> bool:
-    """Whether counts have a common factor, or are the same in sum: then sizes are not 1."""
+    """Whether counts have a common factor, or are the same in sum: then sizes are not 1.
+
+    Or all are so large that other values would pass for whole numbers, too.
+    """
     total = np.asarray(counts.sum(1)).ravel()
     is_same = len(total) > 1 and bool((total == total[0]).all())
-    return is_same or int(np.gcd.reduce(counts.data.astype(np.int64))) > 1
+    tells_nothing = bool(counts.data.min() > _MAX_TELLING_COUNT)
+    return is_same or tells_nothing or int(np.gcd.reduce(counts.data.astype(np.int64))) > 1
 
 
 def _recovered(block: sp.csr_matrix, transform: str, *, of_size_1: bool) -> sp.csr_matrix | None:
